@@ -1,0 +1,98 @@
+"""Kill the tiny run at random moments, resume each, compare with a run that was not killed.
+
+    python benchmarks/kill_resume.py --kills 20 --recipe recipes/tiny.toml
+
+Each kill is a SIGKILL of the whole process group at a uniformly random moment of the time that the
+uninterrupted run took, in a run of its own, which is then resumed once. Writes
+benchmarks/results/kill_resume.json.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from r1recipes import machine, record
+from r1recipes.record import Run
+
+CLOCK = ("step_time", "num_tokens")
+
+
+def launch(*arguments: object) -> subprocess.Popen:
+    command = [sys.executable, "-m", "r1recipes", "run", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def metrics(run: Run) -> list[dict]:
+    rows = record.read_lines(run.metrics)
+    return [{k: v for k, v in row.items() if k not in CLOCK} for row in rows]
+
+
+def last_stage(run: Run) -> str:
+    """What the run had finished when it was killed."""
+    if not run.record.exists():
+        return "before the run folder"
+    stages = list(run.read()["duration_s"])
+    steps = len(record.read_lines(run.metrics))
+    return f"after {stages[-1] if stages else 'nothing'}, {steps} steps"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--recipe", default="recipes/tiny.toml")
+    parser.add_argument("--folder", type=Path, default=Path("runs/kill-resume"))
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True)
+    overrides = [part for o in args.overrides for part in ("--set", o)]
+    began = time.monotonic()
+    assert launch(args.recipe, "--run-dir", args.folder / "whole", *overrides).wait() == 0
+    whole_s = time.monotonic() - began
+    whole, rng, rows = Run(args.folder / "whole"), random.Random(20), []
+    for number in range(args.kills):
+        run = Run(args.folder / f"killed-{number}")
+        after_s = rng.uniform(0, whole_s)
+        process = launch(args.recipe, "--run-dir", run.folder, *overrides)
+        time.sleep(after_s)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        stage = last_stage(run)
+        again = ["--resume", run.folder]
+        if not run.record.exists():  # nothing was begun: the user types the same command again
+            again = [args.recipe, "--run-dir", run.folder, *overrides]
+        code = launch(*again).wait()
+        rows.append(
+            {
+                "killed_after_s": round(after_s, 1),
+                "killed": stage,
+                "exit_code": code,
+                "status": run.read()["status"],
+                "same_metrics": metrics(run) == metrics(whole),
+                "same_answers": all(
+                    run.evaluation(w).read_bytes() == whole.evaluation(w).read_bytes()
+                    for w in ("before", "after")
+                ),
+            }
+        )
+        print(rows[-1], flush=True)
+    result = {
+        "date": record.now(),
+        "machine": machine.describe(),
+        "versions": machine.versions(),
+        "recipe": args.recipe,
+        "overrides": args.overrides,
+        "uninterrupted_s": round(whole_s, 1),
+        "kills": rows,
+        "all_finished": all(r["exit_code"] == 0 and r["status"] == "complete" for r in rows),
+        "all_same": all(r["same_metrics"] and r["same_answers"] for r in rows),
+    }
+    record.write_json(Path("benchmarks/results/kill_resume.json"), result)
+
+
+if __name__ == "__main__":
+    main()

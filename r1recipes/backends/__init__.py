@@ -1,0 +1,73 @@
+"""The ways to train a plan, behind one protocol: today plain TRL, on a CPU or a GPU.
+
+A backend turns a plan into a model and an adapter, samples from both, and trains the adapter. It
+never names files of the run folder, never prints, and never reads a recipe file.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from r1recipes.evaluate import Sample
+from r1recipes.plan import Plan
+from r1recipes.rewards import Reward
+
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the caller wants to know while a backend trains."""
+
+    on_progress: Callable[[int, int], None]
+    """(done, total) steps of a cold start or completions of an evaluation."""
+    on_step: Callable[[dict[str, Any], list[dict[str, Any]]], None]
+    """Metrics of an optimiser step under TRL's names, and its sampled completions."""
+    on_checkpoint: Callable[[Path], None]
+    """A checkpoint folder was written to its end."""
+    should_stop: Callable[[], bool]
+    """Whether to save a checkpoint and stop after the current step."""
+
+
+class Backend(Protocol):
+    """Plan -> model, adapter, samples, trained adapter. Methods are called in this order."""
+
+    def tokenizer(self) -> Any:
+        """The tokenizer, without loading weights."""
+
+    def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> None:
+        """Train all weights on demonstrations and save model and tokenizer to `folder`."""
+
+    def load(self, base: Path | None, adapter: Path | None) -> str | None:
+        """Load the model, from `base` after a cold start, with a saved adapter or a fresh one.
+
+        Returns the commit of the weights, if they came from the Hub.
+        """
+
+    def generate(
+        self, prompts: list[Messages], num_samples: int, greedy: bool, adapter: bool, hooks: Hooks
+    ) -> list[list[Sample]]:
+        """Sample from the base (`adapter` False) or from base and adapter; seeded by the recipe."""
+
+    def train(
+        self,
+        rows: Any,
+        rewards: dict[str, Reward],
+        output_dir: Path,
+        resume_from: Path | None,
+        hooks: Hooks,
+    ) -> None:
+        """Train the adapter on a datasets.Dataset of rows, from a checkpoint if one is given."""
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter in PEFT's format."""
+
+
+def create(plan: Plan, *, offline: bool) -> Backend:
+    """The backend of a plan; imports torch. Raises: PlanError when a package is missing."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or it warns at each child process
+    from r1recipes.backends.trl import TrlBackend
+
+    return TrlBackend(plan, offline=offline)

@@ -1,0 +1,213 @@
+"""Plan -> transformers model, PEFT adapter, TRL GRPOTrainer: on a CPU, or a GPU without Unsloth.
+
+On a CPU a run with the same seed and number of threads gives the same numbers to the bit, also
+when it is resumed: checkpoints carry the random state, and each optimiser step generates anew. On
+a GPU sums are not ordered, so the last digits differ. Limits: one device; text models only;
+generation is transformers', so a GPU is used far below what vLLM gets from it.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    set_seed,
+)
+from trl import GRPOTrainer, SFTTrainer
+
+from r1recipes.backends import Hooks, Messages, grpo
+from r1recipes.errors import PlanError
+from r1recipes.evaluate import Sample
+from r1recipes.plan import Plan
+from r1recipes.rewards import Reward
+from r1recipes.schema import Model
+
+
+class TrlBackend:
+    """See `backends.Backend`."""
+
+    def __init__(self, plan: Plan, *, offline: bool):
+        self.plan = plan
+        self.recipe = plan.recipe
+        self.offline = offline
+        self.model: Any = None
+        self._tokenizer: Any = None
+        torch.set_num_threads(plan.num_threads)
+
+    def tokenizer(self) -> Any:
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.recipe.model, self.plan.base_dir, self.offline)
+        return self._tokenizer
+
+    def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> None:
+        set_seed(self.recipe.seed)
+        model = self._load_weights(None)
+        trainer = SFTTrainer(
+            model=model,
+            args=grpo.sft_config(self.plan, folder),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=self.tokenizer(),
+            callbacks=[grpo.Progress(hooks)],
+        )
+        trainer.train()
+        model.save_pretrained(folder)
+        self.tokenizer().save_pretrained(folder)
+
+    def load(self, base: Path | None, adapter: Path | None) -> str | None:
+        weights = self._load_weights(base)
+        if adapter:
+            self.model = PeftModel.from_pretrained(weights, adapter)
+            return getattr(weights.config, "_commit_hash", None)
+        lora, preset = self.recipe.lora, self.plan.preset
+        set_seed(self.recipe.seed)
+        config = LoraConfig(
+            r=preset.lora_rank,
+            lora_alpha=self.plan.lora_alpha,
+            lora_dropout=lora.lora_dropout,
+            target_modules=list(lora.target_modules),
+            use_rslora=lora.use_rslora,
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
+        self.model = get_peft_model(weights, config)
+        return getattr(weights.config, "_commit_hash", None)
+
+    def _load_weights(self, base: Path | None) -> Any:
+        if base is None and self.recipe.model.name == "builtin:tiny":
+            from r1recipes.backends import tiny
+
+            return tiny.build_model(self.recipe.seed)
+        name = str(base) if base else resolve_name(self.recipe.model.name, self.plan.base_dir)
+        options: dict[str, Any] = {"dtype": getattr(torch, self.plan.dtype)}
+        if self.plan.preset.load_in_4bit:
+            options["quantization_config"] = _nf4(self.plan.dtype)
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            revision=None if base else self.recipe.model.revision,
+            local_files_only=self.offline,
+            device_map={"": self.plan.device},
+            **options,
+        )
+        return model
+
+    def generate(
+        self, prompts: list[Messages], num_samples: int, greedy: bool, adapter: bool, hooks: Hooks
+    ) -> list[list[Sample]]:
+        train, preset, tokenizer = self.recipe.train, self.plan.preset, self.tokenizer()
+        config = GenerationConfig(
+            max_new_tokens=preset.max_completion_length,
+            do_sample=not greedy,
+            num_return_sequences=1 if greedy else num_samples,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            repetition_penalty=train.repetition_penalty,
+            **({} if greedy else grpo.sampling(self.plan)),
+        )
+        size = max(1, self.recipe.eval.batch_size // config.num_return_sequences)
+        groups: list[list[Sample]] = []
+        self.model.eval()
+        devices = [self.model.device] if self.plan.device == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.no_grad(), self._adapter(adapter):
+            torch.manual_seed(self.recipe.seed)
+            for start in range(0, len(prompts), size):
+                groups += self._generate_batch(prompts[start : start + size], config)
+                hooks.on_progress(len(groups), len(prompts))
+        return groups
+
+    def _adapter(self, enabled: bool) -> Any:
+        return contextlib.nullcontext() if enabled else self.model.disable_adapter()
+
+    def _generate_batch(self, prompts: list[Messages], config: Any) -> list[list[Sample]]:
+        tokenizer = self.tokenizer()
+        inputs = tokenizer.apply_chat_template(
+            prompts,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            padding=True,
+        ).to(self.model.device)
+        output = self.model.generate(**inputs, generation_config=config)
+        samples = [self._sample(ids) for ids in output[:, inputs["input_ids"].shape[1] :].tolist()]
+        n = config.num_return_sequences
+        return [samples[i : i + n] for i in range(0, len(samples), n)]
+
+    def _sample(self, ids: list[int]) -> Sample:
+        tokenizer = self.tokenizer()
+        ended = tokenizer.eos_token_id in ids
+        if ended:
+            ids = ids[: ids.index(tokenizer.eos_token_id) + 1]
+        return Sample(tokenizer.decode(ids, skip_special_tokens=True), len(ids), not ended)
+
+    def train(
+        self,
+        rows: Any,
+        rewards: dict[str, Reward],
+        output_dir: Path,
+        resume_from: Path | None,
+        hooks: Hooks,
+    ) -> None:
+        collector = grpo.Collector(rewards, self.recipe.eval.reward)
+        trainer = GRPOTrainer(
+            model=self.model,
+            reward_funcs=collector.functions(),
+            args=grpo.grpo_config(self.plan, output_dir),
+            train_dataset=rows,
+            processing_class=self.tokenizer(),
+            callbacks=[grpo.Watch(hooks, collector)],
+        )
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+
+    def save_adapter(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)
+        self.tokenizer().save_pretrained(folder)
+
+
+def resolve_name(name: str, base_dir: Path) -> str:
+    """A local folder, meant from the recipe's folder, as an absolute path; else the Hub id."""
+    folder = base_dir / name
+    return str(folder.absolute()) if folder.is_dir() else name
+
+
+def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> Any:
+    """The tokenizer of a model; pads on the left, as generation needs.
+
+    Raises: PlanError when it cannot be had.
+    """
+    if model.name == "builtin:tiny":
+        from r1recipes.backends import tiny
+
+        return tiny.build_tokenizer()
+    name = resolve_name(model.name, base_dir)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=model.revision, local_files_only=offline, padding_side="left"
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise PlanError(
+            f"the tokenizer of `{model.name}` cannot be loaded: {reason}",
+            hint="check `model.name`; for a gated model set HF_TOKEN; without network give a "
+            "local folder",
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _nf4(dtype: str) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )

@@ -1,0 +1,207 @@
+"""Published facts: the shapes of models and the memory of cards, each row with its source.
+
+Limits: dense decoders of the Llama family only (grouped-query attention, gated MLP, RMSNorm). A
+model is known by its Hub id, not by its files: a fine-tune under another name is unknown. What a
+card can use depends on its driver: a row says what one driver reported.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The dimensions of a model as its config.json gives them. All counts are of scalars."""
+
+    owner: str
+    repositories: tuple[str, ...]
+    """Names below `owner` on the Hub; the mirrors below `unsloth` carry the same ones."""
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    tie_word_embeddings: bool
+    attention_bias: bool
+    """q, k and v have a bias, o has none (Qwen2); False: none of them has one."""
+
+    @property
+    def projections(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of each linear layer of one decoder block, by peft's names."""
+        query = self.num_attention_heads * self.head_dim
+        key = self.num_key_value_heads * self.head_dim
+        hidden, inner = self.hidden_size, self.intermediate_size
+        return {
+            "q_proj": (hidden, query),
+            "k_proj": (hidden, key),
+            "v_proj": (hidden, key),
+            "o_proj": (query, hidden),
+            "gate_proj": (hidden, inner),
+            "up_proj": (hidden, inner),
+            "down_proj": (inner, hidden),
+        }
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights of all blocks' linear layers, the ones that 4-bit loading quantises."""
+        return self.num_hidden_layers * sum(rows * cols for rows, cols in self.projections.values())
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Token table, and the output head where it is not the same table."""
+        return self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+
+    @property
+    def small_parameters(self) -> int:
+        """Norms (two a block and the last one) and biases."""
+        query, key = (self.projections[name][1] for name in ("q_proj", "k_proj"))
+        bias = query + 2 * key if self.attention_bias else 0
+        return self.num_hidden_layers * (2 * self.hidden_size + bias) + self.hidden_size
+
+    @property
+    def parameters(self) -> int:
+        """All parameters. Derived; equals the published safetensors total of every row."""
+        return self.linear_parameters + self.embedding_parameters + self.small_parameters
+
+
+def _qwen(
+    size: str, hidden: int, inner: int, layers: int, heads: int, kv: int, vocab: int, tied: bool
+) -> ModelShape:
+    # config.json of Qwen/Qwen2.5-<size> (published); head_dim is hidden / heads, none is given.
+    names = (f"Qwen2.5-{size}", f"Qwen2.5-{size}-Instruct")
+    dim = hidden // heads
+    return ModelShape("Qwen", names, hidden, inner, layers, heads, kv, dim, vocab, tied, True)
+
+
+MODELS: dict[str, ModelShape] = {
+    "qwen2.5-0.5b": _qwen("0.5B", 896, 4864, 24, 14, 2, 151936, True),
+    "qwen2.5-1.5b": _qwen("1.5B", 1536, 8960, 28, 12, 2, 151936, True),
+    "qwen2.5-3b": _qwen("3B", 2048, 11008, 36, 16, 2, 151936, True),
+    "qwen2.5-7b": _qwen("7B", 3584, 18944, 28, 28, 4, 152064, False),
+    "qwen2.5-14b": _qwen("14B", 5120, 13824, 48, 40, 8, 152064, False),
+    # config.json of meta-llama/Llama-3.1-8B (published)
+    "llama-3.1-8b": ModelShape(
+        "meta-llama",
+        (
+            "Llama-3.1-8B",
+            "Llama-3.1-8B-Instruct",
+            "Meta-Llama-3.1-8B",
+            "Meta-Llama-3.1-8B-Instruct",
+        ),
+        *(4096, 14336, 32, 32, 8, 128, 128256),
+        tie_word_embeddings=False,
+        attention_bias=False,
+    ),
+    # config.json of meta-llama/Llama-3.2-1B-Instruct at 4e20de36 (published)
+    "llama-3.2-1b": ModelShape(
+        "meta-llama",
+        ("Llama-3.2-1B", "Llama-3.2-1B-Instruct"),
+        *(2048, 8192, 16, 32, 8, 64, 128256),
+        tie_word_embeddings=True,
+        attention_bias=False,
+    ),
+    # config.json of meta-llama/Llama-3.2-3B (published)
+    "llama-3.2-3b": ModelShape(
+        "meta-llama",
+        ("Llama-3.2-3B", "Llama-3.2-3B-Instruct"),
+        *(3072, 8192, 28, 24, 8, 128, 128256),
+        tie_word_embeddings=True,
+        attention_bias=False,
+    ),
+    # config.json of mistralai/Mistral-7B-Instruct-v0.3 (published)
+    "mistral-7b-v0.3": ModelShape(
+        "mistralai",
+        ("Mistral-7B-v0.3", "Mistral-7B-Instruct-v0.3"),
+        *(4096, 14336, 32, 32, 8, 128, 32768),
+        tie_word_embeddings=False,
+        attention_bias=False,
+    ),
+    # config.json of microsoft/phi-4 (published). It fuses q, k, v and gate, up; unsloth/phi-4
+    # splits them into Llama's layers, which changes names and no count.
+    "phi-4": ModelShape(
+        "microsoft",
+        ("phi-4",),
+        *(5120, 17920, 40, 40, 10, 128, 100352),
+        tie_word_embeddings=False,
+        attention_bias=False,
+    ),
+}
+
+_QUANTISED = re.compile(r"(-unsloth)?-bnb-4bit$")
+
+
+def find(name: str) -> ModelShape | None:
+    """The shape behind a Hub id such as `unsloth/phi-4-unsloth-bnb-4bit`, or None if unknown."""
+    owner, slash, repository = name.lower().partition("/")
+    repository = _QUANTISED.sub("", repository)
+    for shape in MODELS.values():
+        if slash and owner in (shape.owner.lower(), "unsloth"):
+            if repository in (known.lower() for known in shape.repositories):
+                return shape
+    return None
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card as it is sold and as CUDA sees it.
+
+    `usable_bytes` is the total that CUDA reports on Linux (torch's total_memory). `nvidia-smi`
+    counts up to 5 % more; Windows reports the full size.
+    """
+
+    sold_gb: int
+    usable_bytes: int
+    compute_capability: float
+    status: Literal["measured", "published", "derived", "assumed"]
+    source: str
+
+
+def _card(gb: int, usable_gib: float, capability: float, status: str, source: str) -> Card:
+    return Card(gb, int(usable_gib * GIB), capability, status, source)
+
+
+# "banner" is the line `Num GPUs = 1. Max memory: .. GB` of a public log: Unsloth prints torch's
+# total_memory / 2**30 to three digits. Capabilities: developer.nvidia.com/cuda-gpus and banners.
+_NOTEBOOKS = "saved logs of unslothai/notebooks at bdda2efc"
+GPUS: dict[str, Card] = {
+    "RTX 4060 8GB": _card(8, 7.62, 8.9, "published", "torch's out-of-memory messages, Linux"),
+    "RTX 3060 12GB": _card(12, 11.747, 8.6, "published", "banner, Unsloth 2025.5.7, Linux"),
+    "RTX 4070 12GB": _card(12, 11.70, 8.9, "derived", "12282 MiB in nvidia-smi like the 4070 Ti"),
+    "RTX 4070 Ti 12GB": _card(12, 11.70, 8.9, "published", "Kwai-Kolors/Kolors issue 11"),
+    "T4 16GB": _card(16, 14.741, 7.5, "published", _NOTEBOOKS),
+    "RTX 4060 Ti 16GB": _card(16, 15.572, 8.9, "published", "banner, Unsloth 2025.11.6, Linux"),
+    "RTX 5060 Ti 16GB": _card(16, 15.444, 12.0, "published", "banner, Unsloth 2025.9.6, Linux"),
+    "L4 24GB": _card(24, 22.16, 8.9, "published", _NOTEBOOKS),
+    "A10 24GB": _card(24, 21.988, 8.6, "assumed", "as the A10G, which is the same chip"),
+    "A10G 24GB": _card(24, 21.988, 8.6, "published", "banner, Unsloth 2024.8, Linux"),
+    "RTX 3090 24GB": _card(24, 23.684, 8.6, "published", "banner, Unsloth 2025.8.4, Linux"),
+    "RTX 4090 24GB": _card(24, 23.64, 8.9, "published", _NOTEBOOKS),
+    "RTX 5090 32GB": _card(32, 31.342, 12.0, "published", "banner, Unsloth 2026.6.7, Linux"),
+    "A100 40GB": _card(40, 39.56, 8.0, "published", _NOTEBOOKS),
+    "L40S 48GB": _card(48, 44.392, 8.9, "published", "banner, Unsloth 2026.10.2, Linux"),
+    # with error correction, the default; without it 47.431
+    "RTX A6000 48GB": _card(48, 44.427, 8.6, "published", "banner, Unsloth 2026.7.6, Linux"),
+    "A100 80GB": _card(80, 79.151, 8.0, "published", "banner, Unsloth 2025.6.12, Linux"),
+    "H100 80GB": _card(80, 79.179, 9.0, "published", "banner, Unsloth 2026.8.9; measured: 79.2"),
+    "H200 141GB": _card(141, 139.7, 9.0, "published", "banner, Unsloth 2026.5.2"),
+}
+
+_NOISE = re.compile(r"\b(nvidia|geforce|tesla|quadro|sxm\d?|pcie|hbm\w*)\b|[^a-z0-9 ]")
+
+
+def find_gpu(name: str) -> Card | None:
+    """The card of a driver's name such as `NVIDIA A100-SXM4-40GB`, or of a short one such as `T4`.
+
+    None when it is unknown, or when the name fits cards of several sizes and does not say which.
+    """
+    asked = " ".join(_NOISE.sub(" ", name.lower().replace("-", " ")).split())
+    asked = re.sub(r" (\d+) gb$", r" \1gb", asked)
+    fitting = [
+        card for key, card in GPUS.items() if asked in (key.lower(), key.lower().rpartition(" ")[0])
+    ]
+    return fitting[0] if len(fitting) == 1 else None

@@ -1,0 +1,149 @@
+"""What must hold between the keys of a recipe, beyond the type and range of each.
+
+Every check returns what it found as `(key, message, hint)`, the key seen from the section that is
+checked, or from the top of the recipe with a leading `/`. The schema calls them and raises; nothing
+is changed here.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from r1recipes.schema import ColdStart, Data, Model, Preset, Train
+
+Found = list[tuple[str, str, str]]
+
+
+def of_data(data: "Data") -> Found:
+    """Keys that do not apply to this kind of data, and splits or columns taken twice."""
+    found: Found = []
+    builtin = data.name.startswith("builtin:")
+    if data.problems is not None and not builtin:
+        found.append(
+            ("problems", "difficulty can be set for built-in data only", "remove this section")
+        )
+    if builtin:
+        for key in ("config", "revision", "answer_after", "eval_split"):
+            if getattr(data, key) is not None:
+                found.append((key, f"`{key}` does not apply to `{data.name}`", "remove this line"))
+        for key in ("question", "answer"):
+            if getattr(data, key) != key:
+                message = f"the column of `{data.name}` is `{key}`"
+                found.append((key, message, "remove this line"))
+    elif data.eval_split == data.split:
+        found.append(
+            (
+                "eval_split",
+                f'`eval_split` "{data.split}" is the split that is trained on',
+                "remove this line: `eval_size` rows are then held out of it",
+            )
+        )
+    if data.question == data.answer:
+        message = f'question and answer are the same column, "{data.answer}"'
+        found.append(("answer", message, "name two columns"))
+    return found
+
+
+def of_train(train: "Train") -> Found:
+    """The clip range, and a warmup that the scheduler would ignore."""
+    found: Found = []
+    if train.epsilon_high < train.epsilon:
+        found.append(
+            (
+                "epsilon_high",
+                f"`epsilon_high` {train.epsilon_high} is below `epsilon` {train.epsilon}",
+                f"set `epsilon_high = {train.epsilon}` or higher",
+            )
+        )
+    if train.lr_scheduler_type == "constant" and train.warmup_ratio > 0:
+        found.append(
+            (
+                "lr_scheduler_type",
+                f'"constant" ignores `warmup_ratio` {train.warmup_ratio}',
+                'set `lr_scheduler_type = "constant_with_warmup"` or `warmup_ratio = 0.0`',
+            )
+        )
+    return found
+
+
+def of_preset(preset: "Preset") -> Found:
+    """Batches that divide a step, and room for a prompt."""
+    found: Found = []
+    completions = preset.prompts_per_step * preset.num_generations
+    batch = preset.per_device_train_batch_size or preset.num_generations
+    if completions % batch:
+        fitting = divisors(completions)
+        below = max(n for n in fitting if n < batch)
+        above = min((n for n in fitting if n > batch), default=None)
+        found.append(
+            (
+                "per_device_train_batch_size",
+                f"{preset.prompts_per_step} prompts x {preset.num_generations} generations = "
+                f"{completions} completions a step do not divide into batches of {batch}",
+                f"set `per_device_train_batch_size = {below}`" + (f" or {above}" if above else ""),
+            )
+        )
+    if preset.max_completion_length >= preset.max_seq_length:
+        found.append(
+            (
+                "max_completion_length",
+                f"`max_completion_length` {preset.max_completion_length} leaves no room for a "
+                f"prompt in `max_seq_length` {preset.max_seq_length}",
+                f"set `max_seq_length = {preset.max_completion_length + 256}`",
+            )
+        )
+    return found
+
+
+def of_presets(presets: Any) -> Found:
+    """What a preset needs by its name. Takes tables as they were given, so also broken ones."""
+    found: Found = []
+    for name, preset in presets.items() if isinstance(presets, Mapping) else ():
+        given = preset.__dict__ if hasattr(preset, "lora_rank") else preset
+        if not isinstance(given, Mapping):
+            continue  # the schema says so
+        if name == "cpu":
+            for key in ("gpu_memory_utilization", "load_in_4bit"):
+                if given.get(key):
+                    found.append((f"{name}.{key}", f"`{key}` needs a GPU", "remove this line"))
+        elif given.get("gpu_memory_utilization") is None:
+            found.append(
+                (
+                    f"{name}.gpu_memory_utilization",
+                    f"`preset.{name}.gpu_memory_utilization` is missing",
+                    "add `gpu_memory_utilization = 0.5`, the share of the card for vLLM",
+                )
+            )
+    return found
+
+
+def of_cold_start(start: "ColdStart | None", model: "Model | None", data: "Data | None") -> Found:
+    """Where demonstrations come from, and that random weights get some. None: not valid itself."""
+    found: Found = []
+    builtin = data is not None and data.name.startswith("builtin:")
+    if start and start.data is None and data is not None and not builtin:
+        found.append(
+            (
+                "",
+                "a cold start on your own data needs demonstrations",
+                'add `data = "demonstrations.jsonl"` to [cold_start]',
+            )
+        )
+    if start and start.data is not None and start.wrong:
+        found.append(("wrong", "`wrong` is for built-in demonstrations", "remove this line"))
+    if start is None and model is not None and model.name.startswith("builtin:"):
+        found.append(
+            (
+                "/model.name",
+                f"`{model.name}` starts from random weights and knows nothing",
+                "add a section `[cold_start]` with `steps = 300`",
+            )
+        )
+    return found
+
+
+def divisors(number: int) -> list[int]:
+    """All whole numbers that divide `number`; by pairs, so that 10**8 takes 10**4 steps."""
+    low = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return low + [number // n for n in low]

@@ -1,0 +1,53 @@
+"""The errors that a user can cause, and the exit code of each.
+
+The command line prints them as one short message with a hint; anything else is a defect and keeps
+its traceback. Exit codes: 0 done, 1 the run failed, 2 the user's input, 130 stopped by the user.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with the user's input.
+
+    `where` is `file:line:column`, a flag, or None; `hint` is a change that works.
+    """
+
+    message: str
+    where: str | None = None
+    hint: str | None = None
+
+
+class R1RecipesError(Exception):
+    """Root of all errors that are reported without a traceback."""
+
+    exit_code = 1
+
+    def __init__(
+        self, message: str = "", *, hint: str | None = None, problems: list[Problem] | None = None
+    ):
+        self.problems = problems or [Problem(message, hint=hint)]
+        super().__init__("\n".join(p.message for p in self.problems))
+
+
+class RecipeError(R1RecipesError, ValueError):
+    """A recipe, a flag or the data is not valid; carries every problem that was found."""
+
+    exit_code = 2
+
+
+class PlanError(R1RecipesError, ValueError):
+    """The recipe is valid but cannot run on this machine."""
+
+    exit_code = 2
+
+
+class RunError(R1RecipesError, RuntimeError):
+    """A run failed; `kind` is one of oom, nan, reward, disk, crash."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, kind: str = "crash", hint: str | None = None):
+        self.kind = kind
+        super().__init__(message, hint=hint)

@@ -1,0 +1,99 @@
+"""What this machine has: its GPU, cores and packages. Never imports torch.
+
+One GPU is used: the first of CUDA_VISIBLE_DEVICES, or without that the one with most free memory.
+"""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+PACKAGES = (
+    "r1recipes",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "math-verify",
+    "unsloth",
+    "unsloth_zoo",
+    "vllm",
+    "bitsandbytes",
+    "triton",
+)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """An NVIDIA card as its driver reports it; sizes in bytes."""
+
+    index: int
+    name: str
+    total_bytes: int
+    free_bytes: int
+    compute_capability: float
+    driver: str
+
+
+def gpu() -> Gpu | None:
+    """The GPU that a run would use, or None without an NVIDIA driver or card."""
+    if not shutil.which("nvidia-smi"):
+        return None
+    query = "index,name,memory.total,memory.free,compute_cap,driver_version,uuid"
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
+    try:
+        output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    cards = [row for line in output.stdout.splitlines() if (row := _card(line))]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        first = visible.split(",")[0].strip()
+        cards = [card for card, uuid in cards if first in (str(card.index), uuid)]
+        return cards[0] if cards and first else None
+    return max((card for card, _ in cards), key=lambda card: card.free_bytes, default=None)
+
+
+def _card(line: str) -> tuple[Gpu, str] | None:
+    fields = [field.strip() for field in line.split(",")]
+    try:
+        index, name, total, free, capability, driver, uuid = fields
+        mib = 2**20
+        card = Gpu(int(index), name, int(total) * mib, int(free) * mib, float(capability), driver)
+    except ValueError:
+        return None
+    return card, uuid
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Main memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def versions() -> dict[str, str]:
+    """Version of each installed package that decides what a run computes, and of Python."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def describe() -> str:
+    """One line such as `2 cores, 24 GiB, no GPU`."""
+    card = gpu()
+    if card:
+        return f"{card.name}, {card.total_bytes / 2**30:.0f} GiB, driver {card.driver}"
+    return f"{cores()} cores, {memory_bytes() / 2**30:.0f} GiB, no GPU"

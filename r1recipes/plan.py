@@ -1,0 +1,141 @@
+"""Recipe + machine -> Plan: the preset chosen, every open value resolved, the batch arithmetic.
+
+After this no value is open. A plan is written into the run folder as `resolved.json` and is all
+that training reads. Memory is not predicted here yet: presets are picked by the size of the card.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from r1recipes.errors import PlanError
+from r1recipes.machine import Gpu
+from r1recipes.schema import Preset, Recipe, preset_bytes
+
+# A card sold as 16 GB reports less: T4 14.74, L4 22.16, RTX 4090 23.64, A100 39.56, H100 79.2 GiB
+# (saved logs of the Unsloth notebooks at bdda2efc). 90 % of the name separates the classes.
+USABLE_SHARE = 0.90
+
+
+class Plan(BaseModel):
+    """What a run does, with nothing left open."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: Recipe
+    base_dir: Path
+    """Folder that relative file names of the recipe are meant from."""
+    backend: Literal["trl"]
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    preset_name: str
+    preset: Preset
+    lora_alpha: int
+    warmup_steps: int
+    per_device_train_batch_size: int
+    """Completions in one forward and backward pass."""
+    gradient_accumulation_steps: int
+    num_threads: int
+    """CPU threads of torch; the sums, and so the last digits, depend on it."""
+
+    @property
+    def completions_per_step(self) -> int:
+        return self.preset.prompts_per_step * self.preset.num_generations
+
+    @property
+    def max_prompt_length(self) -> int:
+        """Tokens that a prompt may have."""
+        return self.preset.max_seq_length - self.preset.max_completion_length
+
+    def batch_sentence(self) -> str:
+        """The arithmetic of one optimiser step in words."""
+        preset, micro = self.preset, self.gradient_accumulation_steps
+        passes = f"{micro} passes of {self.per_device_train_batch_size}" if micro > 1 else "1 pass"
+        return (
+            f"{preset.prompts_per_step} prompts x {preset.num_generations} completions = "
+            f"{self.completions_per_step} completions a step, in {passes}"
+        )
+
+
+def make(
+    recipe: Recipe,
+    *,
+    base_dir: Path,
+    gpu: Gpu | None,
+    num_threads: int,
+    preset_name: str | None = None,
+) -> Plan:
+    """Resolve a recipe for a machine.
+
+    Raises: PlanError with what the recipe needs and what would run here.
+    """
+    name = choose_preset(recipe, gpu, preset_name)
+    preset = recipe.preset[name]
+    device = "cpu" if name == "cpu" or gpu is None else "cuda"
+    if device == "cpu" and "8bit" in recipe.train.optim:
+        raise PlanError(
+            f'`train.optim = "{recipe.train.optim}"` needs an NVIDIA GPU',
+            hint="`--set train.optim=adamw_torch`",
+        )
+    batch = preset.per_device_train_batch_size or preset.num_generations
+    completions = preset.prompts_per_step * preset.num_generations
+    return Plan(
+        recipe=recipe,
+        base_dir=base_dir.absolute(),
+        backend="trl",
+        device=device,
+        dtype=choose_dtype(device, gpu),
+        preset_name=name,
+        preset=preset,
+        lora_alpha=recipe.lora.lora_alpha or preset.lora_rank,
+        warmup_steps=round(recipe.train.warmup_ratio * recipe.train.max_steps),
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=completions // batch,
+        num_threads=num_threads,
+    )
+
+
+def choose_preset(recipe: Recipe, gpu: Gpu | None, asked: str | None) -> str:
+    """The preset for a card: the one that was asked for, or the largest that it can hold."""
+    names = sorted(recipe.preset, key=preset_bytes)
+    if asked is not None:
+        if asked not in recipe.preset:
+            raise PlanError(
+                f"there is no preset `{asked}` in this recipe", hint="it has " + ", ".join(names)
+            )
+        if asked != "cpu" and gpu is None:
+            raise PlanError(f"preset `{asked}` needs an NVIDIA GPU, and there is none", hint=_HINT)
+        return asked
+    if gpu is None:
+        if "cpu" in recipe.preset:
+            return "cpu"
+        raise PlanError(
+            f"this recipe needs an NVIDIA GPU with {names[0]} or more (presets: "
+            f"{', '.join(names)}), and this machine has none",
+            hint=_HINT,
+        )
+    fitting = [name for name in names if preset_bytes(name) * USABLE_SHARE <= gpu.total_bytes]
+    if not fitting:
+        raise PlanError(
+            f"the smallest preset is {names[0]}, and {gpu.name} has "
+            f"{gpu.total_bytes / 2**30:.1f} GiB",
+            hint="take a smaller model, such as `r1recipes run qwen2.5-1.5b`",
+        )
+    return fitting[-1]
+
+
+_HINT = (
+    "`python -m r1recipes run tiny` does the whole job on a CPU in minutes; "
+    "on a machine with an NVIDIA GPU run the same command as here"
+)
+
+
+def choose_dtype(device: str, gpu: Gpu | None) -> str:
+    """float32 on a CPU; bfloat16 from compute capability 8 on, float16 below.
+
+    The capability decides, since torch.cuda.is_bf16_supported() also counts emulation.
+    """
+    if device == "cpu" or gpu is None:
+        return "float32"
+    return "bfloat16" if gpu.compute_capability >= 8.0 else "float16"

@@ -1,0 +1,292 @@
+"""Find a recipe, read it with positions, override, validate, fingerprint, show and write it.
+
+A recipe is one self-contained file. Precedence: default < file < `--set key=value`. Nothing
+heavy is imported here: `check`, `show` and `list` answer at once and never import torch.
+"""
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from r1recipes import explain
+from r1recipes.errors import Problem, RecipeError
+from r1recipes.explain import Loc
+from r1recipes.overrides import apply, merge
+from r1recipes.schema import Recipe
+from r1recipes.syntax import parse
+
+__all__ = ["apply", "parse"]  # the parts of `load` that are written elsewhere
+
+MAX_BYTES = 1_000_000
+STUDY_SECTIONS = ("study", "search", "matrix")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A valid recipe and where it came from."""
+
+    recipe: Recipe
+    path: Path
+    text: str
+    given: dict[str, Any]
+    overrides: dict[Loc, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+
+def shipped_folder() -> Path:
+    """Folder of the recipes that come with r1recipes."""
+    package = Path(__file__).parent
+    packaged = package / "_data" / "recipes"
+    return packaged if packaged.is_dir() else package.parent / "recipes"
+
+
+def shipped() -> list[Path]:
+    """The recipes that come with r1recipes, by name."""
+    return sorted(shipped_folder().glob("*.toml"))
+
+
+def find(name: str) -> Path:
+    """The file that `name` means: a path, or the name of a shipped recipe.
+
+    Raises: RecipeError with the nearest names.
+    """
+    path = Path(name)
+    names = {file.stem: file for file in shipped()}
+    try:
+        exists = path.exists() or path.is_symlink()
+        if exists and not (name in names and path.is_dir()):
+            return path
+    except OSError as error:  # such as a name of more than 255 characters
+        raise RecipeError(f"`{name[:60]}...` is not a file name: {error.strerror}") from error
+    if name in names:
+        return names[name]
+    close = difflib.get_close_matches(path.stem, names, 1, 0.5)
+    if close:
+        hint = f"did you mean `{names[close[0]].name}`? `r1recipes list` shows all"
+    else:
+        hint = "`r1recipes list` shows the recipes that come with r1recipes"
+    raise RecipeError(f"there is no recipe `{name}`", hint=hint)
+
+
+def load(name: str | Path, overrides: list[str] | None = None) -> Loaded:
+    """Read and validate a recipe, with `key=value` overrides.
+
+    Raises: RecipeError with all problems of the file and of the overrides.
+    """
+    path = find(str(name))
+    text = read_text(path)
+    given = parse(text, path)
+    study = [key for key in STUDY_SECTIONS if key in given]
+    if study:
+        raise RecipeError(
+            problems=[
+                Problem(
+                    f"has a [{study[0]}] section: it is a study, not a recipe",
+                    str(path),
+                    _study_hint(given),
+                )
+            ]
+        )
+    data, origins, problems = merge(given, overrides or [])
+    try:
+        recipe = validate(data, path, text, origins)
+    except RecipeError as error:
+        found = _blame_flags(error.problems, given, origins) if origins else error.problems
+        raise RecipeError(problems=problems + found) from error
+    if problems:
+        raise RecipeError(problems=problems)
+    return Loaded(recipe, path, text, data, origins)
+
+
+def _blame_flags(
+    problems: list[Problem], given: dict[str, Any], origins: dict[Loc, str]
+) -> list[Problem]:
+    """A file that is valid by itself is not to blame: name the flags that a problem is about."""
+    try:
+        Recipe.model_validate(given)
+    except ValidationError:
+        return problems
+    blamed = []
+    for problem in problems:
+        if (problem.where or "").startswith("--set "):
+            blamed.append(problem)
+            continue
+        named = [flag for loc, flag in origins.items() if f"`{loc[-1]}`" in problem.message]
+        flags = " ".join(dict.fromkeys(named or origins.values()))
+        blamed.append(Problem(problem.message, flags, problem.hint))
+    return list(dict.fromkeys(blamed))
+
+
+def _study_hint(given: dict[str, Any]) -> str:
+    named = given.get("recipe")
+    if isinstance(named, str):
+        return f"its recipe is `{named}`; `r1recipes sweep` runs the study"
+    return "`r1recipes sweep` runs it"
+
+
+def read_text(path: Path) -> str:
+    """The text of a recipe file. Raises: RecipeError if it is not a readable text of sane size."""
+    try:
+        if path.is_dir():
+            raise RecipeError(
+                problems=[Problem("is a folder, not a recipe", str(path), "name a .toml file")]
+            )
+        if not path.is_file():
+            raise RecipeError(problems=[Problem("is not a regular file", str(path))])
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            message = f"has {size / 1e6:.1f} MB; a recipe has at most {MAX_BYTES / 1e6:.0f} MB"
+            raise RecipeError(problems=[Problem(message, str(path), "is it the right file?")])
+        raw = path.read_bytes()
+    except OSError as error:
+        message = f"cannot be read: {error.strerror or error}"
+        raise RecipeError(problems=[Problem(message, str(path))]) from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        start = raw.rfind(b"\n", 0, error.start) + 1
+        column = len(raw[start : error.start].decode(errors="replace")) + 1
+        raise RecipeError(
+            problems=[
+                Problem(
+                    f"is not UTF-8 text (byte 0x{raw[error.start]:02x})",
+                    f"{path}:{line}:{column}",
+                    "save the file as UTF-8",
+                )
+            ]
+        ) from error
+    if not text.strip():
+        raise RecipeError(
+            problems=[Problem("is empty", str(path), f"`r1recipes new {path.name}` writes one")]
+        )
+    return text
+
+
+def validate(
+    data: dict[str, Any], path: Path, text: str, overrides: dict[Loc, str] | None = None
+) -> Recipe:
+    """Data to a Recipe. Raises: RecipeError with every problem and its place."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        where = _finder(path, text, overrides or {})
+        raise RecipeError(
+            problems=explain.explain(error.errors(include_url=False), Recipe, where)
+        ) from error
+
+
+def _finder(
+    path: Path, text: str, overrides: dict[Loc, str]
+) -> Callable[[Loc, bool], str]:
+    """Where a key came from: the flag that set it or something in it, or its place in the file."""
+    from r1recipes.positions import Positions
+
+    positions = Positions(text)
+
+    def where(loc: Loc, at_key: bool) -> str:
+        for length in range(len(loc), 0, -1):
+            if loc[:length] in overrides:
+                return overrides[loc[:length]]
+            if positions.exact(loc[:length]):
+                break
+        if not positions.exact(loc):
+            for target, flag in overrides.items():
+                if target[: len(loc)] == loc:
+                    return flag
+        place = positions.find(loc)
+        if place is None:
+            return f"{path}:1:1"
+        line, column = place.key if at_key else place.value
+        return f"{path}:{line}:{column}"
+
+    return where
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """sha256 (hex) of the canonical JSON of the resolved recipe, all defaults included.
+
+    The description is left out: it changes nothing that is computed.
+    """
+    canonical = recipe.model_dump(mode="json", exclude={"description"})
+    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
+
+
+def render(recipe: Recipe, origin: Any = None) -> str:
+    """The resolved recipe as TOML that loads to the same recipe.
+
+    `origin(path)` may give a comment that is written behind each value. A key whose value is
+    None is left out, since TOML has no null.
+    """
+    lines = []
+    for key, value in recipe:
+        if not isinstance(value, BaseModel | dict | None):
+            lines += _render_value(key, value, origin, (key,))
+    for key, value in recipe:
+        if isinstance(value, BaseModel):
+            lines += _render_section((key,), value, origin)
+        elif key == "rewards":
+            lines += ["", "[rewards]"]
+            for name, weight in value.items():
+                lines += _render_value(name, weight, origin, ("rewards", name))
+        elif isinstance(value, dict):
+            for name, section in value.items():
+                lines += _render_section((key, name), section, origin)
+    return "\n".join(lines) + "\n"
+
+
+def _render_section(path: Loc, section: BaseModel, origin: Any) -> list[str]:
+    lines = ["", f"[{explain.dotted(path)}]"]
+    inner = []
+    for key, value in section:
+        if isinstance(value, BaseModel):
+            inner += _render_section((*path, key), value, origin)
+        elif value is not None:
+            lines += _render_value(key, value, origin, (*path, key))
+    return lines + inner
+
+
+def _render_value(key: str, value: Any, origin: Any, path: Loc) -> list[str]:
+    line = f"{explain.toml_key(key)} = {toml_value(value)}"
+    comment = origin(path) if origin else None
+    return [f"{line:<48}  # {comment}" if comment and "\n" not in line else line]
+
+
+def toml_value(value: Any) -> str:
+    """A value as TOML text on one line, or a multi-line text."""
+    import tomli_w
+
+    if isinstance(value, list):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    if isinstance(value, float) and math.isfinite(value) and 0 < abs(value) < 1e-3:
+        mantissa, exponent = f"{value:e}".split("e")
+        short = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+        return short if float(short) == value else repr(value)
+    text = tomli_w.dumps({"v": value}, multiline_strings=isinstance(value, str) and "\n" in value)
+    return text.partition("=")[2].strip()
+
+
+def origin_of(loaded: Loaded):
+    """A function that says where the value at a path came from: None stands for the file."""
+
+    def origin(path: Loc) -> str | None:
+        if path in loaded.overrides:
+            return "--set"
+        current: Any = loaded.given
+        for part in path:
+            if not isinstance(current, dict) or part not in current:
+                return "default"
+            current = current[part]
+        return None
+
+    return origin

@@ -1,0 +1,262 @@
+"""The run folder: which files it has, who writes them, how they are read.
+
+    recipe.toml       as given                     resolved.json     the plan
+    lock.json         versions, revisions, seed    record.json       status, times, evaluation
+    metrics.jsonl     one line per step            completions.jsonl samples with their rewards
+    evaluation-before.jsonl, evaluation-after.jsonl                  one line per held-out problem
+    base/             model after the cold start   checkpoints/  adapter/  train.log
+
+JSON is written under a temporary name, synced and renamed, so a file is whole or absent. A torn
+last line of a .jsonl is dropped on reading and cut before appending. One process at a time owns a
+folder, by a lock that the system drops when the process dies. A folder is never reused.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from r1recipes import machine, recipe
+from r1recipes.errors import Problem, RecipeError, RunError
+from r1recipes.plan import Plan
+from r1recipes.recipe import Loaded
+
+STATUSES = ("running", "complete", "failed", "stopped")
+CHECKPOINT_DONE = "r1recipes-complete"
+
+
+class Run:
+    """One run folder. Files are named here and nowhere else."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.recipe = folder / "recipe.toml"
+        self.resolved = folder / "resolved.json"
+        self.lock = folder / "lock.json"
+        self.record = folder / "record.json"
+        self.metrics = folder / "metrics.jsonl"
+        self.completions = folder / "completions.jsonl"
+        self.log = folder / "train.log"
+        self.base = folder / "base"
+        self.checkpoints = folder / "checkpoints"
+        self.adapter = folder / "adapter"
+
+    def evaluation(self, when: str) -> Path:
+        return self.folder / f"evaluation-{when}.jsonl"
+
+    def plan(self) -> Plan:
+        """Raises: RecipeError when the file is not a plan of this version."""
+        try:
+            return Plan.model_validate_json(self.resolved.read_text())
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise RecipeError(f"{self.resolved} cannot be read: {reason}") from error
+
+    def read(self) -> dict[str, Any]:
+        """The record. Raises: RecipeError when this is no run folder."""
+        try:
+            return json.loads(self.record.read_text())
+        except (OSError, ValueError) as error:
+            raise RecipeError(
+                problems=[
+                    Problem("is not a run folder: record.json cannot be read", str(self.folder))
+                ]
+            ) from error
+
+    def update(self, **changes: Any) -> dict[str, Any]:
+        """Merge `changes` into the record, at once and whole."""
+        record = self.read() | changes | {"updated": now()}
+        write_json(self.record, record)
+        return record
+
+    def update_lock(self, **changes: Any) -> None:
+        write_json(self.lock, json.loads(self.lock.read_text()) | changes)
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Hold the folder. Raises: RecipeError when another process does."""
+        with open(self.folder / ".owner", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RecipeError(
+                    f"{self.folder} is in use by another process",
+                    hint="wait until it ends, or stop it with Ctrl-C and resume then",
+                ) from error
+            yield
+
+    def last_checkpoint(self) -> tuple[Path, int] | None:
+        """Newest checkpoint that was written to its end, and its step."""
+        steps = []
+        for folder in self.checkpoints.glob("checkpoint-*"):
+            number = folder.name.removeprefix("checkpoint-")
+            if number.isdigit() and (folder / CHECKPOINT_DONE).exists():
+                steps.append((int(number), folder))
+        return (max(steps)[1], max(steps)[0]) if steps else None
+
+    def rewind(self, step: int) -> None:
+        """Forget everything after `step`: metrics, samples, and checkpoints that are not whole."""
+        for path in (self.metrics, self.completions):
+            rows = [row for row in read_lines(path) if row.get("step", 0) <= step]
+            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+        for folder in self.checkpoints.glob("checkpoint-*"):
+            number = folder.name.removeprefix("checkpoint-")
+            whole = (folder / CHECKPOINT_DONE).exists()
+            if not whole or not number.isdigit() or int(number) > step:
+                shutil.rmtree(folder)
+
+
+def create(loaded: Loaded, plan: Plan, folder: Path | None, runs_dir: Path) -> Run:
+    """Make the folder of a new run and write what is known before it starts.
+
+    The folder appears under its name only when it is complete enough to be resumed.
+    Raises: RecipeError if `folder` exists; RunError if it cannot be written.
+    """
+    fingerprint = recipe.fingerprint(plan.recipe)
+    try:
+        if folder is None:
+            folder = _free_name(runs_dir / loaded.name, fingerprint)
+        elif folder.exists():
+            raise RecipeError(
+                f"{folder} exists, and a run folder is never reused",
+                hint=f"take another name, or `r1recipes run --resume {folder}` to go on with it",
+            )
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Run(folder.with_name(f".{folder.name}.{os.getpid()}.tmp"))
+        draft.folder.mkdir()
+        write_text(draft.recipe, loaded.text)
+        write_text(draft.resolved, plan.model_dump_json(indent=1) + "\n")
+        write_json(draft.lock, _lock(loaded, plan, fingerprint))
+        write_json(draft.record, _first_record(loaded, plan, fingerprint))
+        os.rename(draft.folder, folder)
+    except OSError as error:
+        raise disk_error(error, folder or runs_dir) from error
+    return Run(folder)
+
+
+def _free_name(parent: Path, fingerprint: str) -> Path:
+    stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{fingerprint[:8]}"
+    names = [stem] + [f"{stem}-{number}" for number in range(2, 100)]
+    return next(parent / name for name in names if not (parent / name).exists())
+
+
+def _lock(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any]:
+    card = machine.gpu() if plan.device == "cuda" else None
+    return {
+        "format": 1,
+        "fingerprint": fingerprint,
+        "recipe": loaded.name,
+        "overrides": sorted(set(loaded.overrides.values())),
+        "seed": plan.recipe.seed,
+        "versions": machine.versions(),
+        "machine": {
+            "gpu": card.name if card else None,
+            "driver": card.driver if card else None,
+            "num_threads": plan.num_threads,
+        },
+    }
+
+
+def _first_record(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "status": "running",
+        "recipe": loaded.name,
+        "description": plan.recipe.description,
+        "fingerprint": fingerprint,
+        "preset": plan.preset_name,
+        "started": now(),
+        "updated": now(),
+        "attempts": 0,
+        "duration_s": {},
+        "evaluation": {},
+        "error": None,
+    }
+
+
+def find(runs_dir: Path, name: str | None, recipe_name: str | None = None) -> Run:
+    """The run that `name` means, or else the newest one that is not complete.
+
+    Raises: RecipeError when there is none.
+    """
+    if name:
+        for folder in (Path(name), runs_dir / name):
+            if (folder / "record.json").is_file():
+                return Run(folder)
+        raise RecipeError(f"there is no run folder `{name}`", hint=_known_runs(runs_dir))
+    open_runs = [
+        run
+        for run in runs(runs_dir)
+        if run.read()["status"] != "complete" and recipe_name in (None, run.read().get("recipe"))
+    ]
+    if not open_runs:
+        what = f" of `{recipe_name}`" if recipe_name else ""
+        raise RecipeError(
+            f"there is no unfinished run{what} in `{runs_dir}`", hint=_known_runs(runs_dir)
+        )
+    return open_runs[-1]
+
+
+def runs(runs_dir: Path) -> list[Run]:
+    """All run folders, the oldest first."""
+    folders = [path.parent for path in runs_dir.glob("*/*/record.json")]
+    return [Run(f) for f in sorted(folders, key=lambda f: f.name) if not f.name.startswith(".")]
+
+
+def _known_runs(runs_dir: Path) -> str:
+    names = [str(run.folder) for run in runs(runs_dir)[-3:]]
+    return "the last runs: " + ", ".join(names) if names else "there are no runs yet"
+
+
+def now() -> str:
+    """UTC time to the second, ISO 8601."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def write_json(path: Path, data: Any) -> None:
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is whole or absent, also after a power cut."""
+    draft = path.with_name(f".{path.name}.tmp")
+    with open(draft, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def append_line(path: Path, row: dict[str, Any]) -> None:
+    """Append one JSON line; a line that was torn by a kill is cut first."""
+    with open(path, "ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a .jsonl; a torn last line is dropped, an absent file has none."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    return [json.loads(line) for line in lines[:-1] if line.strip()]
+
+
+def disk_error(error: OSError, folder: Path) -> RunError:
+    """What an OSError of a write means to the user."""
+    reason = error.strerror or str(error)
+    return RunError(
+        f"`{folder}` cannot be written: {reason}",
+        kind="disk",
+        hint="free some space, or pick another folder with `--run-dir` or R1RECIPES_RUNS_DIR",
+    )

@@ -1,0 +1,50 @@
+"""Machine-level settings: what belongs to this computer and its user, not to a recipe.
+
+Each can be set as an environment variable `R1RECIPES_<NAME>` or in a file `.env` in the current
+folder. Nothing here changes what is computed but for the last digits.
+"""
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from r1recipes.errors import Problem, RecipeError
+
+
+class Settings(BaseSettings):
+    """Settings of this machine."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="R1RECIPES_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    runs_dir: Path = Path("runs")
+    """Folder that run folders are made in."""
+    offline: bool = False
+    """Make no request to the Hub; HF_HUB_OFFLINE=1 does the same."""
+    num_threads: int | None = Field(None, ge=1, le=1024)
+    """CPU threads of a run; without it one for each core. The last digits depend on it."""
+    answer_limit_s: float = Field(5.0, gt=0, le=3600)
+    """Seconds that comparing one answer with its reference may take."""
+    reward_limit_s: float = Field(10.0, gt=0, le=3600)
+    """Seconds that one call of a reward of your own may take."""
+
+
+def load() -> Settings:
+    """Raises: RecipeError with each setting that is not valid."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [
+            Problem(
+                f"R1RECIPES_{str(item['loc'][0]).upper()} is not valid: {item['msg']}",
+                "environment or .env",
+            )
+            for item in error.errors()
+        ]
+        raise RecipeError(problems=problems) from error

@@ -1,0 +1,42 @@
+"""Start r1recipes as a user does, or in this process where that saves seconds."""
+
+import io
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+from rich.console import Console
+
+from r1recipes import cli, plan, recipe, run, settings
+from r1recipes.progress import View
+
+
+def command(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m r1recipes ...` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "r1recipes", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def in_process(*arguments: object) -> tuple[int, str, str]:
+    """The command line in this process: exit code, stdout, stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = cli.main([str(argument) for argument in arguments])
+    return code, out.getvalue(), err.getvalue()
+
+
+def run_in_process(path: Path, runs_dir: Path, *overrides: str, view: View | None = None):
+    """Train a recipe here and return its run."""
+    loaded = recipe.load(path, list(overrides))
+    resolved = plan.make(loaded.recipe, base_dir=path.parent, gpu=None, num_threads=1)
+    machine = settings.Settings(runs_dir=runs_dir, offline=True)
+    view = view or View(Console(file=io.StringIO()), live=False)
+    return run.start(loaded, resolved, view, machine)

@@ -1,0 +1,64 @@
+import math
+
+import pytest
+
+from r1recipes import health
+
+
+def row(step, reward=1.0, **changes):
+    return {
+        "step": step,
+        "reward": reward,
+        "reward_std": 0.5,
+        "frac_reward_zero_std": 0.2,
+        "completions/clipped_ratio": 0.0,
+        "accuracy": 0.5,
+        "grad_norm": 0.3,
+        "loss": 0.0,
+    } | changes
+
+
+def say(rows):
+    return health.sentence(rows, max_completion_length=256, max_reward=4.0)
+
+
+def course(length, slope, noise=0.1, **changes):
+    return [row(i, 1 + slope * i + noise * (-1) ** i, **changes) for i in range(1, length + 1)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "begins", "names"),
+    [
+        ([], "Waiting", ""),
+        (course(3, 0.1), "Too early", ""),
+        (course(40, 0.05), "Learning: reward 1.", ""),
+        (course(80, 0.0), "Not moving", "learning_rate"),
+        (course(30, 0.0), "No trend yet", ""),
+        (course(40, -0.05), "Getting worse", "learning_rate"),
+        (
+            course(30, 0.0, **{"completions/clipped_ratio": 0.97}),
+            "Not learning: 97%",
+            "max_completion",
+        ),
+        (course(30, 0.0, frac_reward_zero_std=1.0, accuracy=1.0), "Nothing left", "harder"),
+        (course(30, 0.0, frac_reward_zero_std=1.0, accuracy=0.0), "Not learning", "easier"),
+        (course(30, 0.0, frac_reward_zero_std=0.9), "Not learning", "temperature"),
+        (course(30, 0.0, grad_norm=math.nan), "Not learning: the gradient", "learning_rate"),
+    ],
+)
+def test_the_sentence_names_the_cause_and_the_way_out(rows, begins, names):
+    assert say(rows).startswith(begins), say(rows)
+    assert names in say(rows)
+
+
+def test_without_an_accuracy_the_reward_decides():
+    rows = course(30, 0.0, noise=0.0, frac_reward_zero_std=1.0, accuracy=None)
+    assert "temperature" in say(rows)
+    best = [r | {"reward": 3.99} for r in rows]
+    assert say(best).startswith("Nothing left")
+
+
+def test_not_finite_needs_every_row():
+    assert health.not_finite([row(1, grad_norm=math.inf)])
+    assert not health.not_finite([row(1, grad_norm=math.nan), row(2)])
+    assert not health.not_finite([])

@@ -1,0 +1,100 @@
+import pytest
+
+from r1recipes import plan, recipe
+from r1recipes.errors import PlanError
+from r1recipes.machine import Gpu
+from r1recipes.schema import Recipe
+from tests.conftest import SMALL
+
+GIB = 2**30
+
+
+def card(gib: float, capability: float = 8.0) -> Gpu:
+    return Gpu(0, "card", int(gib * GIB), int(gib * GIB), capability, "580")
+
+
+def with_presets(*names: str, **changes) -> Recipe:
+    data = recipe.tomli.loads(SMALL)
+    cpu = data["preset"]["cpu"]
+    data["preset"] = {
+        name: cpu | ({} if name == "cpu" else {"gpu_memory_utilization": 0.5}) | changes
+        for name in names
+    }
+    return Recipe.model_validate(data)
+
+
+def make(found: Recipe, tmp_path, **options):
+    options = {"gpu": None, "num_threads": 2} | options
+    return plan.make(found, base_dir=tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("gib", "chosen"),
+    # Memory as the drivers report it: RTX 4060 8, T4, L4, RTX 4090, A100-40, L40S, H100, H200.
+    [
+        (7.6, "8GB"),
+        (14.74, "16GB"),
+        (22.16, "24GB"),
+        (23.64, "24GB"),
+        (39.56, "24GB"),
+        (44.5, "48GB"),
+        (79.2, "80GB"),
+        (139.8, "80GB"),
+    ],
+)
+def test_the_largest_preset_that_the_card_holds_is_chosen(gib, chosen):
+    found = with_presets("8GB", "16GB", "24GB", "48GB", "80GB")
+    assert plan.choose_preset(found, card(gib), None) == chosen
+
+
+def test_a_preset_can_be_asked_for(tmp_path):
+    found = with_presets("cpu", "8GB")
+    assert make(found, tmp_path, gpu=card(80), preset_name="cpu").device == "cpu"
+    with pytest.raises(PlanError, match="no preset `9GB`"):
+        make(found, tmp_path, preset_name="9GB")
+    with pytest.raises(PlanError, match="needs an NVIDIA GPU"):
+        make(found, tmp_path, preset_name="8GB")
+
+
+def test_a_gpu_recipe_without_a_gpu_says_what_to_run(tmp_path):
+    with pytest.raises(PlanError) as raised:
+        make(with_presets("16GB", "24GB"), tmp_path)
+    assert "16GB or more" in str(raised.value)
+    assert "run tiny" in raised.value.problems[0].hint
+
+
+def test_a_card_below_the_smallest_preset_is_refused(tmp_path):
+    with pytest.raises(PlanError, match="smallest preset is 24GB"):
+        make(with_presets("24GB"), tmp_path, gpu=card(14.7))
+
+
+def test_batch_arithmetic(tmp_path):
+    found = with_presets(
+        "cpu", prompts_per_step=6, num_generations=8, per_device_train_batch_size=16
+    )
+    resolved = make(found, tmp_path)
+    assert resolved.completions_per_step == 48
+    assert resolved.per_device_train_batch_size * resolved.gradient_accumulation_steps == 48
+    assert resolved.batch_sentence() == (
+        "6 prompts x 8 completions = 48 completions a step, in 3 passes of 16"
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "dtype"),
+    [("cpu", 9.0, "float32"), ("cuda", 7.5, "float16"), ("cuda", 8.0, "bfloat16")],
+)
+def test_dtype_follows_the_compute_capability(device, capability, dtype):
+    assert plan.choose_dtype(device, card(16, capability)) == dtype
+
+
+def test_8bit_optimisers_need_a_gpu(tmp_path):
+    data = recipe.tomli.loads(SMALL)
+    data["train"]["optim"] = "paged_adamw_8bit"
+    with pytest.raises(PlanError, match="needs an NVIDIA GPU"):
+        make(Recipe.model_validate(data), tmp_path)
+
+
+def test_a_plan_survives_json(tmp_path):
+    resolved = make(with_presets("cpu"), tmp_path)
+    assert plan.Plan.model_validate_json(resolved.model_dump_json()) == resolved

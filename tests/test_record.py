@@ -1,0 +1,121 @@
+import json
+import multiprocessing
+import os
+
+import pytest
+
+from r1recipes import plan, recipe, record
+from r1recipes.errors import RecipeError, RunError
+from r1recipes.record import CHECKPOINT_DONE, Run
+
+
+@pytest.fixture
+def made(small, tmp_path):
+    loaded = recipe.load(small)
+    resolved = plan.make(loaded.recipe, base_dir=tmp_path, gpu=None, num_threads=2)
+    return record.create(loaded, resolved, None, tmp_path / "runs"), loaded, resolved
+
+
+def test_a_new_folder_has_what_a_resume_needs(made):
+    run, loaded, resolved = made
+    assert run.folder.parent.name == "small"
+    assert run.folder.name.endswith(recipe.fingerprint(loaded.recipe)[:8])
+    assert run.recipe.read_text() == loaded.text
+    assert run.plan() == resolved
+    assert run.read()["status"] == "running"
+    assert json.loads(run.lock.read_text())["versions"]["trl"].startswith("1.12")
+
+
+def test_a_folder_is_never_reused(made, tmp_path):
+    run, loaded, resolved = made
+    before = run.record.read_text()
+    with pytest.raises(RecipeError, match="never reused"):
+        record.create(loaded, resolved, run.folder, tmp_path)
+    assert run.record.read_text() == before
+    second = record.create(loaded, resolved, None, tmp_path / "runs")
+    assert second.folder != run.folder
+
+
+def test_a_folder_that_cannot_be_made_is_a_disk_error(made, tmp_path):
+    _, loaded, resolved = made
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written") as raised:
+        record.create(loaded, resolved, tmp_path / "file" / "run", tmp_path)
+    assert raised.value.kind == "disk" and raised.value.exit_code == 1
+
+
+def test_a_torn_last_line_is_dropped_and_cut(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    record.append_line(path, {"step": 1})
+    with open(path, "ab") as file:
+        file.write(b'{"step": 2, "rew')
+    assert record.read_lines(path) == [{"step": 1}]
+    record.append_line(path, {"step": 2})
+    assert record.read_lines(path) == [{"step": 1}, {"step": 2}]
+    path.write_bytes(b'{"torn')
+    record.append_line(path, {"step": 1})
+    assert record.read_lines(path) == [{"step": 1}]
+
+
+def test_only_whole_checkpoints_count(made):
+    run, *_ = made
+    for step, whole in ((2, True), (4, True), (6, False)):
+        folder = run.checkpoints / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        if whole:
+            (folder / CHECKPOINT_DONE).touch()
+        record.append_line(run.metrics, {"step": step})
+    assert run.last_checkpoint() == (run.checkpoints / "checkpoint-4", 4)
+    run.rewind(4)
+    assert [row["step"] for row in record.read_lines(run.metrics)] == [2, 4]
+    assert not (run.checkpoints / "checkpoint-6").exists()
+    run.rewind(0)
+    assert run.last_checkpoint() is None and record.read_lines(run.metrics) == []
+
+
+def _own(folder, ready, leave):
+    with Run(folder).owned():
+        ready.set()
+        leave.wait(20)
+
+
+def test_one_process_at_a_time_owns_a_folder(made):
+    run, *_ = made
+    context = multiprocessing.get_context("fork")
+    ready, leave = context.Event(), context.Event()
+    other = context.Process(target=_own, args=(run.folder, ready, leave))
+    other.start()
+    assert ready.wait(20)
+    with pytest.raises(RecipeError, match="in use by another process"):
+        with run.owned():
+            pass
+    os.kill(other.pid, 9)  # the system drops the lock of a dead process
+    other.join()
+    with run.owned():
+        pass
+
+
+def test_find_takes_a_folder_or_the_newest_unfinished(made, tmp_path):
+    run, loaded, resolved = made
+    newer = record.create(loaded, resolved, None, tmp_path / "runs")
+    runs = tmp_path / "runs"
+    assert record.find(runs, None).folder == newer.folder
+    newer.update(status="complete")
+    assert record.find(runs, None).folder == run.folder
+    assert record.find(runs, None, "small").folder == run.folder
+    assert record.find(runs, str(newer.folder)).folder == newer.folder
+    assert record.find(runs, f"small/{run.folder.name}").folder == runs / "small" / run.folder.name
+    with pytest.raises(RecipeError, match="no unfinished run of `phi4`"):
+        record.find(runs, None, "phi4")
+    with pytest.raises(RecipeError, match="no run folder `nothing`"):
+        record.find(runs, "nothing")
+
+
+def test_unreadable_records_are_user_errors(made):
+    run, *_ = made
+    run.record.write_text("{")
+    with pytest.raises(RecipeError, match="record.json cannot be read"):
+        run.read()
+    run.resolved.write_text("{}")
+    with pytest.raises(RecipeError, match="resolved.json cannot be read"):
+        run.plan()

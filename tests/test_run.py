@@ -1,0 +1,267 @@
+"""The main job, small: train for real, then look at what is in the folder."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from r1recipes import record, settings
+from r1recipes import run as runner
+from r1recipes.errors import RecipeError, RunError
+from r1recipes.record import Run
+from tests.helpers import command, in_process, run_in_process
+
+TIMES = ("step_time", "num_tokens")
+
+
+def comparable(run: Run) -> list[dict]:
+    """Metrics without what depends on the clock or is counted per attempt."""
+    return [
+        {key: value for key, value in row.items() if key not in TIMES}
+        for row in record.read_lines(run.metrics)
+    ]
+
+
+def test_a_finished_run_has_everything(finished):
+    found = finished.read()
+    assert found["status"] == "complete" and found["error"] is None
+    assert set(found["evaluation"]) == {"before", "after", "difference"}
+    assert found["evaluation"]["before"]["num_problems"] == 6
+    rows = record.read_lines(finished.metrics)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    names = {
+        "reward",
+        "reward_std",
+        "frac_reward_zero_std",
+        "accuracy",
+        "loss",
+        "grad_norm",
+        "learning_rate",
+        "rewards/correctness/mean",
+        "completions/clipped_ratio",
+        "step_time",
+    }
+    assert names <= rows[0].keys()
+    assert {row["step"] for row in record.read_lines(finished.completions)} == set(range(1, 7))
+    assert len(record.read_lines(finished.evaluation("after"))) == 6
+    assert (finished.adapter / "adapter_model.safetensors").exists()
+    assert finished.log.exists()
+    lock = json.loads(finished.lock.read_text())
+    assert lock["data_sha256"] and lock["fingerprint"] == found["fingerprint"]
+    assert finished.last_checkpoint()[1] == 6
+    assert not list(finished.folder.glob(".draft*"))
+
+
+def test_the_adapter_changed_and_the_base_did_not(finished):
+    import torch
+    from safetensors.torch import load_file
+
+    weights = load_file(finished.adapter / "adapter_model.safetensors")
+    up = [tensor for name, tensor in weights.items() if "lora_B" in name]
+    assert up and all(torch.count_nonzero(tensor) for tensor in up)
+    assert "lora_A" not in " ".join(load_file(finished.base / "model.safetensors"))
+
+
+def test_the_same_seed_gives_the_same_numbers(finished, small, tmp_path):
+    again = run_in_process(small, tmp_path / "runs")
+    assert comparable(again) == comparable(finished)
+    assert again.evaluation("after").read_text() == finished.evaluation("after").read_text()
+    other = run_in_process(small, tmp_path / "runs", "seed=2", "train.max_steps=1")
+    assert comparable(other)[0]["reward"] != comparable(finished)[0]["reward"]
+
+
+class Killed(BaseException):
+    """What a test raises to leave a run as a kill would."""
+
+
+@pytest.mark.parametrize("stage", ["cold_start", "evaluate_before", "train", "evaluate_after"])
+def test_a_run_that_died_in_any_stage_ends_as_if_it_had_not(
+    stage, finished, small, tmp_path, monkeypatch
+):
+    def die(self, *arguments, **options):
+        raise Killed
+
+    backend = "r1recipes.backends.trl.TrlBackend"
+    with monkeypatch.context() as patch:
+        if stage == "cold_start":
+            patch.setattr(f"{backend}.cold_start", die)
+        elif stage == "train":  # after step 3: the checkpoint of step 2 is the last
+            patch.setattr("r1recipes.run.Stages.on_step", _die_after(3))
+        else:
+            patch.setattr(f"{backend}.generate", _die_when(stage == "evaluate_after"))
+        with pytest.raises(Killed):
+            run_in_process(small, tmp_path / "runs")
+    dead = record.runs(tmp_path / "runs")[0]
+    assert dead.read()["status"] == "running"
+    view = runner.View(runner_console(), live=False)
+    runner.resume(dead, view, settings.Settings(runs_dir=tmp_path / "runs", offline=True))
+    assert dead.read()["status"] == "complete" and dead.read()["attempts"] == 2
+    assert comparable(dead) == comparable(finished)
+    for when in ("before", "after"):
+        assert dead.evaluation(when).read_text() == finished.evaluation(when).read_text()
+
+
+def runner_console():
+    import io
+
+    from rich.console import Console
+
+    return Console(file=io.StringIO())
+
+
+def _die_after(step):
+    original = runner.Stages.on_step
+
+    def on_step(self, row, samples):
+        original(self, row, samples)
+        if row["step"] == step:
+            raise Killed
+
+    return on_step
+
+
+def _die_when(adapter_is):
+    from r1recipes.backends.trl import TrlBackend
+
+    original = TrlBackend.generate
+
+    def generate(self, prompts, num_samples, greedy, adapter, hooks):
+        if adapter == adapter_is:
+            raise Killed
+        return original(self, prompts, num_samples, greedy, adapter, hooks)
+
+    return generate
+
+
+def start(small, folder, *more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "r1recipes", "run", str(small), "--run-dir", str(folder), *more],
+        cwd=small.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(process, condition, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended too early"
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def test_ctrl_c_saves_a_checkpoint_and_kill_9_loses_nothing(finished, small, tmp_path):
+    run = Run(tmp_path / "mine")
+    process = start(small, run.folder)
+    wait_for(process, lambda: len(record.read_lines(run.metrics)) >= 1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert f"hint: go on with `python -m r1recipes run --resume {run.folder}`" in err
+    assert run.read()["status"] == "stopped"
+    saved = run.last_checkpoint()[1]
+    assert saved >= 1 and f"step {saved} is saved" in err
+
+    process = start(small, run.folder)  # the folder exists: refused, and nothing is lost
+    assert process.wait(60) == 2 and run.last_checkpoint()[1] == saved
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "r1recipes", "run", "--resume", str(run.folder)], cwd=tmp_path
+    )
+    wait_for(process, lambda: run.read()["attempts"] == 2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = command("run", "--resume", run.folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout and "Accuracy" in done.stdout
+    assert comparable(run) == comparable(finished)
+    assert command("run", "--resume", run.folder, cwd=tmp_path).returncode == 0
+
+
+def test_changed_data_or_code_is_not_resumed(small, tmp_path, monkeypatch):
+    rows = [{"question": f"{i}+1", "answer": str(i + 1)} for i in range(30)]
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code = tmp_path / "mine.py"
+    code.write_text("def short(completion, row):\n    return 1 / (1 + len(completion))\n")
+    text = small.read_text().replace('"builtin:arithmetic"', '"data.jsonl"')
+    text = text.replace("[data.problems]\ndigits = 2\n", "")
+    text = text.replace("xml_tags = 0.5", '"mine.py:short" = 0.5')
+    text = text.replace("wrong = 0.3", 'data = "demos.jsonl"')
+    demos = [
+        {
+            "question": r["question"],
+            "completion": f"<reasoning>\nx\n</reasoning>\n<answer>\n{r['answer']}\n</answer>",
+        }
+        for r in rows
+    ]
+    (tmp_path / "demos.jsonl").write_text("".join(json.dumps(d) + "\n" for d in demos))
+    small.write_text(text)
+    code_is, _, err = in_process("run", small, "--offline")
+    assert code_is == 2 and "--allow-code" in err
+    with monkeypatch.context() as patch:
+        patch.setattr("r1recipes.run.Stages.on_step", _die_after(3))
+        patch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path / "runs"))
+        with pytest.raises(Killed):
+            in_process("run", small, "--offline", "--allow-code")
+    dead = record.runs(tmp_path / "runs")[0]
+    machine = settings.Settings(runs_dir=tmp_path / "runs", offline=True)
+    view = runner.View(runner_console(), live=False)
+    original = code.read_text()
+    code.write_text(original + "# changed\n")
+    with pytest.raises(RecipeError, match="code of reward `mine.py:short` has changed"):
+        runner.resume(dead, view, machine)
+    code.write_text(original)
+    data.write_text(data.read_text().replace('"29"', '"2"', 1).replace("28+1", "28+2"))
+    with pytest.raises(RecipeError, match="data are not those"):
+        runner.resume(dead, view, machine)
+
+
+def test_a_failure_is_recorded_with_its_kind(small, tmp_path, monkeypatch):
+    def explode(self, *arguments, **options):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+
+    monkeypatch.setattr("r1recipes.backends.trl.TrlBackend.load", explode)
+    with pytest.raises(RunError) as raised:
+        run_in_process(small, tmp_path / "runs")
+    assert raised.value.exit_code == 1
+    failed = record.runs(tmp_path / "runs")[0]
+    assert failed.read()["status"] == "failed"
+    assert failed.read()["error"]["kind"] == "oom"
+    assert "Traceback" in failed.log.read_text()
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(small, tmp_path, monkeypatch):
+    original = runner.Stages.on_step
+
+    def on_step(self, row, samples):
+        original(self, row | {"grad_norm": float("nan")}, samples)
+
+    monkeypatch.setattr("r1recipes.run.Stages.on_step", on_step)
+    with pytest.raises(RunError, match="not finite for 3 steps") as raised:
+        run_in_process(small, tmp_path / "runs")
+    assert raised.value.kind == "nan"
+
+
+def test_what_cannot_learn_is_stopped_before_training(small, tmp_path):
+    with pytest.raises(RunError, match="are cut at max_completion_length = 2"):
+        run_in_process(small, tmp_path / "runs", "preset.max_completion_length=2")
+    stopped = record.runs(tmp_path / "runs")[0]
+    assert stopped.read()["error"]["kind"] == "reward"
+    assert record.read_lines(stopped.metrics) == []
+
+
+def test_a_full_disk_is_one_line_and_exit_1(small, tmp_path, monkeypatch):
+    def full(path, row):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(record, "append_line", full)
+    monkeypatch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path / "runs"))
+    code, _, err = in_process("run", small, "--offline")
+    assert code == 1
+    assert "No space left on device" in err and "Traceback" not in err
