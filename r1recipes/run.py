@@ -22,7 +22,7 @@ from typing import Any
 
 from r1recipes import answers, data, evaluate, health, preflight, record, rewards
 from r1recipes.backends import Backend, Hooks, create
-from r1recipes.errors import Problem, R1RecipesError, RecipeError, RunError
+from r1recipes.errors import R1RecipesError, RecipeError, RunError
 from r1recipes.plan import Plan
 from r1recipes.progress import View
 from r1recipes.recipe import Loaded
@@ -30,6 +30,8 @@ from r1recipes.record import CHECKPOINT_DONE, Run
 from r1recipes.settings import Settings
 from r1recipes.terminal import Capture, Interrupts
 
+NUM_CHECKPOINTS = 4
+"""Two are kept, one is being written, and the adapter at the end is no larger than one."""
 NAN_STEPS = 3
 """Steps in a row without a finite gradient after which a run is stopped; assumed."""
 
@@ -88,7 +90,8 @@ def prepare(plan: Plan, view: View, settings: Settings, options: Options, stack:
     by_name = dict(zip(names, loaded, strict=True))
     for reward in loaded:
         stack.callback(reward.close)
-    check_rewards(loaded, splits, view)
+    for warning in preflight.check_rewards(loaded, splits):
+        view.note(f"warning: {warning}")
     code = {r: rewards.code_sha256(r, plan.base_dir) for r in names if rewards.is_user_code(r)}
     return Prepared(
         splits=splits,
@@ -98,19 +101,6 @@ def prepare(plan: Plan, view: View, settings: Settings, options: Options, stack:
         code=code,
         data_sha256=_rows_sha256(splits),
     )
-
-
-def check_rewards(loaded: list[rewards.Reward], splits: data.Splits, view: View) -> None:
-    """Call every reward on real rows. Raises: RecipeError with all that would fail in training."""
-    problems, few = [], splits.train.select(range(min(rewards.CHECK_ROWS, len(splits.train))))
-    for reward in loaded:
-        for found in rewards.check(reward, list(few)):
-            if found.is_warning:
-                view.note(f"warning: {found.message}")
-            else:
-                problems.append(Problem(found.message))
-    if problems:
-        raise RecipeError(problems=problems)
 
 
 def _rows_sha256(splits: data.Splits) -> str:
@@ -283,7 +273,10 @@ class Stages:
         assert start is not None
         with self.stage("cold_start", "Cold start"):
             rows = data.demonstrations(
-                self.plan.recipe, self.plan.base_dir, start.steps * start.batch_size
+                self.plan.recipe,
+                self.plan.base_dir,
+                start.steps * start.batch_size,
+                held_out=self.prepared.splits.held_out,
             )
             with self.whole_folder(self.run.base) as draft:
                 self.backend.cold_start(rows, draft, self.hooks())
@@ -332,6 +325,7 @@ class Stages:
         checkpoint = self.run.last_checkpoint()
         self.run.rewind(checkpoint[1] if checkpoint else 0)
         self.view.resume_at(record.read_lines(self.run.metrics))
+        preflight.check_disk(self.run.folder, NUM_CHECKPOINTS * self.backend.checkpoint_bytes())
         with self.stage("train", "Training"), self.interrupts.after_this_step():
             self.backend.train(
                 self.prepared.splits.train,

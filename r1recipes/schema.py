@@ -33,7 +33,6 @@ from r1recipes.section import (
     Word,
     a_whole_number,
     known_builtin,
-    known_reward,
     refuse,
     rewards_schema,
     with_problems,
@@ -247,15 +246,10 @@ class Eval(Section):
 
     samples: Annotated[int, Field(ge=1, le=256)] = 4
     """Completions for each held-out problem, sampled at train.temperature."""
-    reward: str = "correctness"
+    reward: RewardName = "correctness"
     """The reward that decides: a completion is right when it pays 1."""
     batch_size: Batch = 64
     """Completions that are generated at once."""
-
-    @field_validator("reward")
-    @classmethod
-    def _known_reward(cls, name: str) -> str:
-        return known_reward(name)
 
 
 class Preset(Section):

@@ -49,31 +49,33 @@ class Capture:
     def __enter__(self) -> "Capture":
         sys.stdout.flush()
         sys.stderr.flush()
-        self._saved = [os.dup(1), os.dup(2)]
+        self._descriptors = [os.dup(1), os.dup(2)]
+        self._streams = sys.stdout, sys.stderr
         self._file = tempfile.TemporaryFile("w+b")
-        self._redirect(self._file.fileno())
+        # Python's own streams too: a notebook or a test has put its own in their place.
+        own = os.dup(self._file.fileno())
+        sys.stdout = sys.stderr = os.fdopen(own, "w", buffering=1, errors="replace")
+        self._redirect()
         return self
 
-    def _redirect(self, fd: int) -> None:
-        os.dup2(fd, 1)
-        os.dup2(fd, 2)
+    def _redirect(self) -> None:
+        for number in (1, 2, sys.stdout.fileno()):
+            os.dup2(self._file.fileno(), number)
 
     def move_to(self, path: Path) -> None:
         """From here on write to `path`, after what was captured so far."""
         sys.stdout.flush()
-        sys.stderr.flush()
-        self._file.seek(0)
-        early = self._file.read()
-        self._file.close()
-        self._file = open(path, "ab")
-        self._file.write(early)
-        self._file.flush()
-        self._redirect(self._file.fileno())
+        early = self._file
+        early.seek(0)
+        self._file = open(path, "ab", buffering=0)
+        self._file.write(early.read())
+        self._redirect()
+        early.close()
 
     def __exit__(self, *exception: Any) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, saved in zip((1, 2), self._saved, strict=True):
+        sys.stdout.close()
+        sys.stdout, sys.stderr = self._streams
+        for number, saved in zip((1, 2), self._descriptors, strict=True):
             os.dup2(saved, number)
             os.close(saved)
         self._file.close()

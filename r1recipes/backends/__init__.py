@@ -46,6 +46,9 @@ class Backend(Protocol):
         Returns the commit of the weights, if they came from the Hub.
         """
 
+    def checkpoint_bytes(self) -> int:
+        """Size of one training checkpoint on disk at most."""
+
     def generate(
         self, prompts: list[Messages], num_samples: int, greedy: bool, adapter: bool, hooks: Hooks
     ) -> list[list[Sample]]:

@@ -78,6 +78,11 @@ class TrlBackend:
         self.model = get_peft_model(weights, config)
         return getattr(weights.config, "_commit_hash", None)
 
+    def checkpoint_bytes(self) -> int:
+        # Weight, two moments of the optimiser, all in float32; and some MB for the tokenizer.
+        trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        return 12 * trainable + 50 * 2**20
+
     def _load_weights(self, base: Path | None) -> Any:
         if base is None and self.recipe.model.name == "builtin:tiny":
             from r1recipes.backends import tiny

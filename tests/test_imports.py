@@ -1,0 +1,68 @@
+"""The order of the modules: each imports only from those before it, and torch stays in backends."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "r1recipes"
+ORDER = """
+    errors settings machine catalog
+    child answers user_rewards reward_functions rewards generators
+    consistency schema json_schema explain positions recipe scaffold
+    plan sources data chat_template preflight evaluate health record progress terminal
+    backends backends.tiny backends.grpo backends.trl
+    run cli __main__
+""".split()
+HEAVY = {"torch", "transformers", "trl", "peft", "unsloth", "vllm"}
+
+
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts).removesuffix(".__init__")
+        found[name] = ast.parse(path.read_text())
+    return found
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Modules of the package that are imported anywhere in a module, also inside functions."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "r1recipes":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "r1recipes.backends":
+            names |= {f"backends.{a.name}" for a in node.names} | {"backends"}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("r1recipes."):
+            names.add(node.module.removeprefix("r1recipes."))
+    return names
+
+
+def test_a_module_imports_only_from_those_before_it():
+    trees = modules()
+    assert set(trees) - {"__init__"} == set(ORDER), "a module is missing in ORDER, or gone"
+    for name, tree in trees.items():
+        for other in imported(tree) & set(ORDER):
+            if name == "backends":  # `create` names the backends, inside a function
+                continue
+            assert ORDER.index(other) < ORDER.index(name), f"{name} imports {other}"
+
+
+def top_level_packages(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_the_heavy_libraries_are_imported_by_backends_alone():
+    for name, tree in modules().items():
+        heavy = top_level_packages(tree) & HEAVY
+        assert not heavy or name.startswith("backends."), f"{name} imports {heavy}"
+
+
+def test_every_module_says_what_it_is_for():
+    for name, tree in modules().items():
+        assert ast.get_docstring(tree), name
