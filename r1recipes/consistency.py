@@ -1,21 +1,18 @@
 """What must hold between the keys of a recipe, beyond the type and range of each.
 
 Every check returns what it found as `(key, message, hint)`, the key seen from the section that is
-checked, or from the top of the recipe with a leading `/`. The schema calls them and raises; nothing
-is changed here.
+checked, or from the top of the recipe with a leading `/`. The schema, which imports this, calls
+them on its sections and raises; nothing is changed here.
 """
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from r1recipes.schema import ColdStart, Data, Model, Preset, Train
+from typing import Any
 
 Found = list[tuple[str, str, str]]
 
 
-def of_data(data: "Data") -> Found:
+def of_data(data: Any) -> Found:
     """Keys that do not apply to this kind of data, and splits or columns taken twice."""
     found: Found = []
     builtin = data.name.startswith("builtin:")
@@ -45,7 +42,7 @@ def of_data(data: "Data") -> Found:
     return found
 
 
-def of_train(train: "Train") -> Found:
+def of_train(train: Any) -> Found:
     """The clip range, and a warmup that the scheduler would ignore."""
     found: Found = []
     if train.epsilon_high < train.epsilon:
@@ -67,7 +64,7 @@ def of_train(train: "Train") -> Found:
     return found
 
 
-def of_preset(preset: "Preset") -> Found:
+def of_preset(preset: Any) -> Found:
     """Batches that divide a step, and room for a prompt."""
     found: Found = []
     completions = preset.prompts_per_step * preset.num_generations
@@ -107,7 +104,7 @@ def of_presets(presets: Any) -> Found:
             for key in ("gpu_memory_utilization", "load_in_4bit"):
                 if given.get(key):
                     found.append((f"{name}.{key}", f"`{key}` needs a GPU", "remove this line"))
-        elif given.get("gpu_memory_utilization") is None:
+        elif is_size(name) and given.get("gpu_memory_utilization") is None:
             found.append(
                 (
                     f"{name}.gpu_memory_utilization",
@@ -118,7 +115,12 @@ def of_presets(presets: Any) -> Found:
     return found
 
 
-def of_cold_start(start: "ColdStart | None", model: "Model | None", data: "Data | None") -> Found:
+def is_size(name: Any) -> bool:
+    """Whether a preset is named after a card's memory; another name is an error of its own."""
+    return isinstance(name, str) and name.endswith("GB") and name[:-2].isdecimal()
+
+
+def of_cold_start(start: Any, model: Any, data: Any) -> Found:
     """Where demonstrations come from, and that random weights get some. None: not valid itself."""
     found: Found = []
     builtin = data is not None and data.name.startswith("builtin:")

@@ -1,34 +1,24 @@
 """Turn what pydantic found wrong into messages that say where, what was expected, and a way out."""
 
 import difflib
-import json
 import re
-import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel
 
 from r1recipes.errors import Problem
-
-Loc = tuple[str | int, ...]
-
-# What people know from other tools, and what it is called or replaced by here.
-FOREIGN = {
-    "bf16": "remove it: the card decides",
-    "fp16": "remove it: the card decides",
-    "gradient_accumulation_steps": "remove it: it follows from `per_device_train_batch_size`",
-    "kl_coef": "it is called `train.beta`",
-    "logging_steps": "remove it: every step is logged",
-    "lora_r": "it is called `lora_rank` and belongs in each preset",
-    "lr": "it is called `train.learning_rate`",
-    "max_prompt_length": "remove it: a prompt gets `max_seq_length` - `max_completion_length`",
-    "num_train_epochs": "set `train.max_steps`",
-    "r": "it is called `lora_rank` and belongs in each preset",
-    "reward_funcs": "write `name = weight` lines in [rewards]",
-    "reward_weights": "write `name = weight` lines in [rewards]",
-    "use_vllm": "remove it: vLLM is used wherever there is a GPU",
-}
+from r1recipes.hints import (
+    Loc,
+    dotted,
+    example,
+    is_section,
+    nearest_key,
+    nearest_literal,
+    nearest_name,
+    show,
+    type_hint,
+)
 
 
 def explain(
@@ -123,13 +113,14 @@ def _message(error: dict[str, Any], loc: Loc, model: type[BaseModel]) -> tuple[s
     if kind == "extra_forbidden":
         return _unknown(loc, model, given)
     if kind == "missing":
-        return f"{key} is missing", f"add {_example(loc, model)}"
+        return f"{key} is missing", f"add {example(loc, model)}"
     if kind == "unknown_name":
-        name = str(loc[-1] if "[key]" in error["loc"] else given)
-        return f"{ctx['what']} {show(name)}", _nearest_name(name, ctx["known"], model)
+        is_key = "[key]" in error["loc"]
+        name = str(loc[-1] if is_key else given)
+        return f"{ctx['what']} {show(name)}", nearest_name(name, ctx["known"], model, is_key)
     if kind == "literal_error":
         expected = ctx["expected"].replace("'", '"')
-        hint = _nearest_literal(given, expected) or f"such as {_example(loc, model)}"
+        hint = nearest_literal(given, expected, loc) or f"such as {example(loc, model)}"
         return f"{key} must be {expected}, not {show(given)}", hint
     if kind == "nameless_preset":
         message = f"`{loc[1]}` stands in [preset] itself, which has a section for each size of card"
@@ -137,29 +128,16 @@ def _message(error: dict[str, Any], loc: Loc, model: type[BaseModel]) -> tuple[s
     if kind == "string_pattern_mismatch" and loc[:1] == ("preset",) and len(loc) == 2:
         return _preset_name(str(loc[1]))
     message = f"{key} {_expected(kind, ctx, error['msg'])}, not {show(given)}"
-    return message, _type_hint(kind, given, loc) or f"such as {_example(loc, model)}"
+    return message, type_hint(kind, given, loc, model) or f"such as {example(loc, model)}"
 
 
 def _unknown(loc: Loc, model: type[BaseModel], given: Any) -> tuple[str, str]:
     if isinstance(given, dict):
-        known = [name for name in model.model_fields if _is_section(name, model)]
+        known = [name for name in model.model_fields if is_section(name, model)]
         close = difflib.get_close_matches(str(loc[-1]), known, 1, 0.5)
         hint = f"did you mean `[{close[0]}]`?" if close else "remove it; known: " + ", ".join(known)
         return f"unknown section [{dotted(loc)}]", hint
-    return f"unknown key `{dotted(loc)}`", _nearest_key(loc, model)
-
-
-def _is_section(name: str, model: type[BaseModel]) -> bool:
-    field = model.model_fields.get(name)
-    is_table = field is not None and typing.get_origin(field.annotation) is dict
-    return is_table or (field is not None and bool(models_in(field.annotation)))
-
-
-def _nearest_name(name: str, known: list[str], model: type[BaseModel]) -> str:
-    if _is_section(name, model):
-        return f"`{name}` is a section of its own: write `[{name}]`"
-    close = difflib.get_close_matches(name, known, 1, 0.5)
-    return f"did you mean `{close[0]}`?" if close else "known: " + ", ".join(known)
+    return f"unknown key `{dotted(loc)}`", nearest_key(loc, model)
 
 
 def _preset_name(name: str) -> tuple[str, str]:
@@ -200,145 +178,6 @@ def _expected(kind: str, ctx: dict[str, Any], fallback: str) -> str:
         if name in ctx:
             return f"must be {word} {ctx[name]:.15g}"
     return f"is not valid ({fallback})"
-
-
-def _type_hint(kind: str, given: Any, loc: Loc) -> str | None:
-    if kind in ("int_type", "float_type", "bool_type") and isinstance(given, str):
-        number = r"[+-]?\d+" if kind == "int_type" else r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?"
-        wanted = r"true|false" if kind == "bool_type" else number
-        return f"remove the quotes: `{given}`" if re.fullmatch(wanted, given) else None
-    if kind == "bool_type" and isinstance(given, int | float) and given in (0, 1):
-        return f"write `{'true' if given else 'false'}`"
-    if kind == "int_type" and isinstance(given, float) and abs(given) < 1e15:
-        return f"write `{round(given)}`"
-    if kind == "list_type" and given == "all-linear":
-        return "remove this line: all linear layers are the default"
-    if kind in ("dict_type", "model_type"):
-        header = f"[{dotted(loc)}]"
-        single = isinstance(given, list) and given and isinstance(given[0], dict)
-        return f"write `{header}`" + (" in single brackets" if single else ", with its keys below")
-    return None
-
-
-def _nearest_literal(given: Any, expected: str) -> str | None:
-    known = re.findall(r'"([^"]*)"', expected)
-    close = difflib.get_close_matches(given, known, 1, 0.5) if isinstance(given, str) else []
-    if isinstance(given, bool) and "none" in known and not given:
-        close = ["none"]
-    return f'did you mean "{close[0]}"?' if close else None
-
-
-def _nearest_key(loc: Loc, model: type[BaseModel]) -> str:
-    key, section = str(loc[-1]), section_at(loc[:-1], model)
-    if _is_section(key, model):
-        return f"`{key}` is a section of its own: write `[{key}]`"
-    homes = [path for path, name in _all_keys(model) if name == key and path != loc[:-1]]
-    if homes:
-        return f"`{key}` belongs " + " or ".join(_home(path) for path in homes)
-    known = list(section.model_fields) if section else []
-    close = difflib.get_close_matches(key, known, 1, 0.6)
-    if close:
-        return f"did you mean `{dotted((*loc[:-1], close[0]))}`?"
-    if key in FOREIGN:
-        return FOREIGN[key]
-    everywhere = {name: path for path, name in _all_keys(model)}
-    close = difflib.get_close_matches(key, everywhere, 1, 0.75)
-    if close:
-        return f"did you mean `{close[0]}`? It belongs {_home(everywhere[close[0]])}"
-    listed = ", ".join(known)
-    return f"remove it; known here: {listed}" if known and len(listed) < 120 else "remove it"
-
-
-def _home(path: Loc) -> str:
-    if not path:
-        return "at the top of the file, above the first [section]"
-    return "in each [preset.24GB]" if path[0] == "preset" else f"in [{dotted(path)}]"
-
-
-def _all_keys(model: type[BaseModel], prefix: Loc = ()) -> Iterator[tuple[Loc, str]]:
-    for name, field in model.model_fields.items():
-        yield prefix, name
-        for inner in models_in(field.annotation):
-            is_table = typing.get_origin(field.annotation) is dict
-            yield from _all_keys(inner, (*prefix, name, "NAME") if is_table else (*prefix, name))
-
-
-def models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The section models that an annotation such as `dict[str, Preset]` or `Eval | None` names."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for arg in typing.get_args(annotation) for found in models_in(arg)]
-
-
-def section_at(path: Loc, model: type[BaseModel]) -> type[BaseModel] | None:
-    """The model of the section at `path`, or None where keys are free."""
-    current: type[BaseModel] | None = model
-    is_table = False
-    for part in path:
-        if is_table:  # this part is the free name of a table such as [preset.8GB]
-            is_table = False
-            continue
-        field = current.model_fields.get(str(part)) if current else None
-        inner = models_in(field.annotation) if field else []
-        is_table = bool(field) and typing.get_origin(field.annotation) is dict
-        current = inner[0] if inner else None
-    return None if is_table else current
-
-
-_SECTIONS = {
-    "model": '`[model]` with `name = "unsloth/Qwen2.5-1.5B-Instruct"`',
-    "data": '`[data]` with `name = "openai/gsm8k"`',
-    "rewards": "`[rewards]` with `correctness = 2.0`",
-    "preset": "`[preset.24GB]` with `lora_rank = 32` and the rest, see `r1recipes show phi4`",
-}
-
-
-def _example(loc: Loc, model: type[BaseModel]) -> str:
-    """A line that is valid for the key at `loc`: its default, or the schema's example."""
-    names = [part for part in loc if not isinstance(part, int)]
-    section = section_at(tuple(names[:-1]), model)
-    field = section.model_fields.get(str(names[-1])) if section else None
-    if field is None:
-        return f"`{dotted(names[-1:])} = 1.0`"  # a reward
-    if section is model and names[0] in _SECTIONS:
-        return _SECTIONS[str(names[0])]
-    value = field.examples[0] if field.examples else field.default
-    return f"`{names[-1]} = {json.dumps(value)}`"
-
-
-def dotted(path: Loc | list[str | int]) -> str:
-    """`train.beta`, `lora.target_modules[0]`; a part that is no bare TOML key is quoted."""
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            text += ("." if text else "") + toml_key(part)
-    return text
-
-
-def toml_key(name: str) -> str:
-    """A key as TOML writes it: bare, or quoted with JSON's escapes, which TOML has too."""
-    if re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        return name
-    return json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def show(value: Any) -> str:
-    """A given value as it stood in the file, cut to a line."""
-    if isinstance(value, bool):
-        text = str(value).lower()
-    elif isinstance(value, dict):
-        text = "a section" if value else "an empty section"
-    elif isinstance(value, list):
-        text = "a list" if value else "an empty list"
-    elif isinstance(value, int) and value.bit_length() > 200:
-        text = f"a number of {value.bit_length()} bits"
-    elif isinstance(value, str):
-        text = json.dumps(value[:80], ensure_ascii=False)
-    else:
-        text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _order(where: str | None) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 import tomli
 
 from r1recipes.errors import Problem, RecipeError
-from r1recipes.explain import Loc, dotted, section_at, show
+from r1recipes.hints import Loc, dotted, section_at, show
 from r1recipes.schema import Recipe
 from r1recipes.syntax import MAX_DEPTH
 

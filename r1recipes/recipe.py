@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from r1recipes import explain
 from r1recipes.errors import Problem, RecipeError
-from r1recipes.explain import Loc
+from r1recipes.hints import Loc, dotted, toml_key
 from r1recipes.overrides import apply, merge
 from r1recipes.schema import Recipe
 from r1recipes.syntax import parse
@@ -186,9 +186,7 @@ def validate(
         ) from error
 
 
-def _finder(
-    path: Path, text: str, overrides: dict[Loc, str]
-) -> Callable[[Loc, bool], str]:
+def _finder(path: Path, text: str, overrides: dict[Loc, str]) -> Callable[[Loc, bool], str]:
     """Where a key came from: the flag that set it or something in it, or its place in the file."""
     from r1recipes.positions import Positions
 
@@ -246,7 +244,7 @@ def render(recipe: Recipe, origin: Any = None) -> str:
 
 
 def _render_section(path: Loc, section: BaseModel, origin: Any) -> list[str]:
-    lines = ["", f"[{explain.dotted(path)}]"]
+    lines = ["", f"[{dotted(path)}]"]
     inner = []
     for key, value in section:
         if isinstance(value, BaseModel):
@@ -257,7 +255,7 @@ def _render_section(path: Loc, section: BaseModel, origin: Any) -> list[str]:
 
 
 def _render_value(key: str, value: Any, origin: Any, path: Loc) -> list[str]:
-    line = f"{explain.toml_key(key)} = {toml_value(value)}"
+    line = f"{toml_key(key)} = {toml_value(value)}"
     comment = origin(path) if origin else None
     return [f"{line:<48}  # {comment}" if comment and "\n" not in line else line]
 
@@ -272,7 +270,9 @@ def toml_value(value: Any) -> str:
         mantissa, exponent = f"{value:e}".split("e")
         short = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
         return short if float(short) == value else repr(value)
-    text = tomli_w.dumps({"v": value}, multiline_strings=isinstance(value, str) and "\n" in value)
+    # A multi-line text would lose its carriage returns: TOML lets a reader normalise line ends.
+    several = isinstance(value, str) and "\n" in value and "\r" not in value
+    text = tomli_w.dumps({"v": value}, multiline_strings=several)
     return text.partition("=")[2].strip()
 
 

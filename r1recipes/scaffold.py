@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from r1recipes import catalog, recipe
-from r1recipes.explain import models_in, toml_key
+from r1recipes.hints import models_in, toml_key
 from r1recipes.schema import BUILTIN_MODELS, Preset, Recipe, preset_bytes
 
 WIDTH = 98
@@ -70,7 +70,7 @@ def _presets(presets: dict[str, Preset]) -> list[str]:
         lines += [""] * (number > 0) + [f"[preset.{name}]"]
         for key, field in Preset.model_fields.items():
             value = getattr(presets[name], key)
-            if number == 0 and (name != "cpu" or value is not None):
+            if number == 0:
                 lines += _key(key, field, value)
             elif value != field.default:
                 lines.append(f"{key} = {recipe.toml_value(value)}")

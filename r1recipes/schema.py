@@ -183,9 +183,9 @@ class Train(Section):
         "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
     ] = "cosine"
     """Course of the learning rate after the warmup. "constant" has no warmup."""
-    optim: Literal[
-        "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"
-    ] = "adamw_torch"
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"] = (
+        "adamw_torch"
+    )
     """Optimiser; the 8-bit ones need an NVIDIA GPU."""
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay of the first moment."""
@@ -257,7 +257,7 @@ class Preset(Section):
 
     load_in_4bit: bool = False
     """Base weights as 4-bit NF4; a memory tool: 16-bit is faster where it fits."""
-    max_seq_length: Annotated[int, Field(ge=16, le=1_000_000, examples=[1024])]
+    max_seq_length: Annotated[int, Field(ge=16, le=1_000_000, examples=[2048])]
     """Tokens of prompt and completion together at most."""
     max_completion_length: Annotated[int, Field(ge=1, le=1_000_000, examples=[768])]
     """Tokens of a completion at most; the prompt gets the rest of max_seq_length."""
@@ -328,9 +328,7 @@ class Recipe(Section):
 
     @field_validator("cold_start")
     @classmethod
-    def _has_demonstrations(
-        cls, start: ColdStart | None, info: ValidationInfo
-    ) -> ColdStart | None:
+    def _has_demonstrations(cls, start: ColdStart | None, info: ValidationInfo) -> ColdStart | None:
         refuse(consistency.of_cold_start(start, info.data.get("model"), info.data.get("data")))
         return start
 

@@ -11,7 +11,7 @@ from typing import Any
 import tomli
 
 from r1recipes.errors import Problem, RecipeError
-from r1recipes.explain import dotted, show
+from r1recipes.hints import dotted, show
 
 MAX_DEPTH = 16  # a recipe needs 3 levels; much deeper data would meet Python's recursion limit
 _LONG_NUMBER = re.compile(r"(?:[0-9]_?){4300}")

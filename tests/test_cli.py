@@ -24,7 +24,7 @@ def test_light_commands_import_nothing_heavy(arguments):
         "import sys; from r1recipes.cli import main\n"
         f"assert main({arguments!r}) == 0\n"
         f"heavy = [name for name in {LIGHT!r} if name in sys.modules]\n"
-        "sys.exit(', '.join(heavy))"
+        "sys.exit(', '.join(heavy) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -40,7 +40,7 @@ def test_check_reports_every_file_and_every_error(small, tmp_path):
     small.write_text(small.read_text().replace("max_steps", "max_step"))
     code, out, err = in_process("check", small, other)
     assert (code, out) == (2, "")
-    assert f"error: {small}:30:1: unknown key `train.max_step`" in err
+    assert f"error: {small}:27:1: unknown key `train.max_step`" in err
     assert "hint: did you mean `train.max_steps`?" in err
     assert f"error: {other}:3:8: `seed` must be at least 0, not -1" in err
     assert "`cold_start.steps` is missing" in err

@@ -524,9 +524,7 @@ def test_what_a_name_means(tmp_path, name, is_local):
 
 
 def test_demonstrations_of_builtin_problems(tmp_path):
-    recipe = make(
-        name="builtin:arithmetic", size=20, system="", start={"steps": 3, "wrong": 0.0}
-    )
+    recipe = make(name="builtin:arithmetic", size=20, system="", start={"steps": 3, "wrong": 0.0})
     rows = data.demonstrations(recipe, tmp_path, 50)
     assert len(rows) == 50 and rows == data.demonstrations(recipe, tmp_path, 50)
     questions = [row["prompt"][-1]["content"] for row in rows]

@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).parent.parent / "r1recipes"
 ORDER = """
     errors settings machine catalog
     child answers user_rewards reward_functions rewards generators
-    consistency schema json_schema explain positions recipe scaffold
+    consistency section json_schema schema hints positions explain syntax overrides recipe scaffold
     plan sources data chat_template preflight evaluate health record progress terminal
     backends backends.tiny backends.grpo backends.trl
     run cli __main__

@@ -172,6 +172,58 @@ def test_every_mutation_is_refused_with_a_place(tmp_path, part):
             raise
 
 
+def apply_hint(text: str, problem) -> str | None:
+    """The text after the change that a hint proposes, or None where it is not one of these."""
+    _, line, column = problem.where.rsplit(":", 2)
+    lines, row, at = text.split("\n"), int(line) - 1, int(column) - 1
+    hint = problem.hint
+    if found := re.fullmatch(r"(?:such as|set) `(\w+ = .*?)`(?: or .*)?", hint, re.DOTALL):
+        key = found[1].split(" = ")[0]
+        if not lines[row].startswith(f"{key} = "):  # `set max_seq_length` of the same section
+            row = max(n for n in range(row) if lines[n].startswith(f"{key} = "))
+        lines[row] = found[1]
+    elif found := re.fullmatch(r"(?:write|remove the quotes:) `([^`\[]*)`", hint):
+        lines[row] = lines[row][:at] + found[1]
+    elif found := re.fullmatch(r'did you mean (?:"(.*)"|`(?:.*\.)?([^`.\]]*)`)\?', hint):
+        if found[1]:
+            lines[row] = lines[row][:at] + f'"{found[1]}"'
+        else:
+            lines[row] = lines[row][:at] + found[2] + lines[row][lines[row].index(" =") :]
+    elif found := re.fullmatch(r"did you mean `(\[.*\])`\?", hint):
+        lines[row] = found[1]
+    elif hint.startswith("remove this line") or hint == "keep one":
+        del lines[row]
+    elif found := re.match(r"add `(\w+ = [^`]*)`", hint):
+        lines.insert(row + (lines[row].startswith("[")), found[1])
+    else:
+        return None
+    return "\n".join(lines)
+
+
+def test_the_hints_work(tmp_path):
+    """Doing what the hints say, two times at most, makes a recipe with one mistake valid."""
+    path, tried = tmp_path / "hint.toml", 0
+    for name, text in MUTATIONS[::3] + list(named_mutations()):
+        path.write_text(text)
+        found = problems_of(path)
+        one_line = '\nx\n"""' not in text and "[[8]]" not in text
+        if len(found) > 1 or not one_line or apply_hint(text, found[0]) is None:
+            continue
+        if name == "data":  # the name is right then, and four other keys do not apply any more
+            continue
+        path.write_text(apply_hint(text, found[0]))
+        try:
+            recipe.load(path)
+        except RecipeError as error:
+            path.write_text(apply_hint(path.read_text(), error.problems[0]) or text)
+            try:
+                recipe.load(path)
+            except RecipeError:
+                pytest.fail(f"{name}: {found[0]}\nthen {error.problems}")
+        tried += 1
+    assert tried > 250
+
+
 def test_a_truncated_recipe_is_refused(tmp_path):
     """Cut anywhere before the first preset is complete, the last thing that is required."""
     text = SHIPPED["phi4"]

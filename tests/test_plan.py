@@ -1,6 +1,7 @@
 import pytest
+import tomli
 
-from r1recipes import plan, recipe
+from r1recipes import plan
 from r1recipes.errors import PlanError
 from r1recipes.machine import Gpu
 from r1recipes.schema import Recipe
@@ -14,7 +15,7 @@ def card(gib: float, capability: float = 8.0) -> Gpu:
 
 
 def with_presets(*names: str, **changes) -> Recipe:
-    data = recipe.tomli.loads(SMALL)
+    data = tomli.loads(SMALL)
     cpu = data["preset"]["cpu"]
     data["preset"] = {
         name: cpu | ({} if name == "cpu" else {"gpu_memory_utilization": 0.5}) | changes
@@ -89,7 +90,7 @@ def test_dtype_follows_the_compute_capability(device, capability, dtype):
 
 
 def test_8bit_optimisers_need_a_gpu(tmp_path):
-    data = recipe.tomli.loads(SMALL)
+    data = tomli.loads(SMALL)
     data["train"]["optim"] = "paged_adamw_8bit"
     with pytest.raises(PlanError, match="needs an NVIDIA GPU"):
         make(Recipe.model_validate(data), tmp_path)

@@ -78,7 +78,7 @@ def test_columns_count_characters_and_lines_survive_windows():
 
 
 def test_escapes_in_keys():
-    positions = Positions('"\\U0001F600 \\t" = 1\n\'\\n\' = 2\n')
+    positions = Positions("\"\\U0001F600 \\t\" = 1\n'\\n' = 2\n")
     assert positions.exact(("\U0001f600 \t",)) == Place((1, 1), (1, 19))
     assert positions.exact(("\\n",)) == Place((2, 1), (2, 8))
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from r1recipes import recipe, scaffold
-from r1recipes.explain import models_in
+from r1recipes.hints import models_in
 from r1recipes.schema import Recipe
 
 SHIPPED = [path.stem for path in recipe.shipped()]

@@ -25,8 +25,8 @@ CHAT_TEMPLATE = (
 )
 
 MAX_POSITIONS = 1024  # assumed: far above the longest built-in problem and completion
-# Few layers, because each costs Python overhead for every generated token. Measured on 2 cores,
-# 2026-11: a GRPO step of 256 completions takes 0.85 s; with 3 layers of 160 (as large) 1.04 s.
+# Chosen by trial, 2026-11: 907,200 parameters learn two-digit sums in 500 cold-start steps of 32. Few
+# layers, assumed cheaper for each generated token; 3 layers of 160 were not measurably slower.
 LAYERS, HIDDEN, INTERMEDIATE, HEADS = 2, 192, 512, 6
 
 
