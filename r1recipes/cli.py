@@ -129,7 +129,7 @@ def run_command(args: argparse.Namespace) -> int:
         loaded.recipe,
         base_dir=loaded.path.parent,
         gpu=machine.gpu(),
-        num_threads=machine_settings.num_threads or machine.cores(),
+        num_cores=machine.cores(),
         preset_name=args.preset,
     )
     return _train(args, machine_settings, loaded=loaded, plan=resolved)

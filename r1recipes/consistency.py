@@ -104,7 +104,11 @@ def of_presets(presets: Any) -> Found:
             for key in ("gpu_memory_utilization", "load_in_4bit"):
                 if given.get(key):
                     found.append((f"{name}.{key}", f"`{key}` needs a GPU", "remove this line"))
-        elif is_size(name) and given.get("gpu_memory_utilization") is None:
+            continue
+        if given.get("num_threads"):
+            key = f"{name}.num_threads"
+            found.append((key, "`num_threads` is for the preset `cpu`", "remove this line"))
+        if is_size(name) and given.get("gpu_memory_utilization") is None:
             found.append(
                 (
                     f"{name}.gpu_memory_utilization",

@@ -113,6 +113,8 @@ def _spread_over_presets(path: Loc, data: dict[str, Any]) -> list[Loc]:
     names = [name for name, preset in presets.items() if isinstance(preset, dict)]
     if path[1] in ("gpu_memory_utilization", "load_in_4bit"):  # for GPUs alone
         names = [name for name in names if name != "cpu"]
+    elif path[1] == "num_threads":
+        names = [name for name in names if name == "cpu"]
     return [("preset", name, path[1]) for name in names] or [path]
 
 

@@ -63,7 +63,7 @@ def make(
     *,
     base_dir: Path,
     gpu: Gpu | None,
-    num_threads: int,
+    num_cores: int,
     preset_name: str | None = None,
 ) -> Plan:
     """Resolve a recipe for a machine.
@@ -92,7 +92,7 @@ def make(
         warmup_steps=round(recipe.train.warmup_ratio * recipe.train.max_steps),
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=completions // batch,
-        num_threads=num_threads,
+        num_threads=preset.num_threads or num_cores,
     )
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes import answers, data, evaluate, health, preflight, record, rewards
-from r1recipes.backends import Backend, Hooks, create
+from r1recipes.backends import Backend, Hooks, create, prepare_environment
 from r1recipes.errors import R1RecipesError, RecipeError, RunError
 from r1recipes.plan import Plan
 from r1recipes.progress import View
@@ -68,6 +68,7 @@ def prepare(plan: Plan, view: View, settings: Settings, options: Options, stack:
 
     Raises: RecipeError or PlanError with everything that is wrong.
     """
+    prepare_environment()
     recipe, offline = plan.recipe, settings.offline
     view.phase("Loading data")
     splits = data.load(recipe, plan.base_dir, offline=offline)

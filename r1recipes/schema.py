@@ -113,7 +113,7 @@ class Problems(Section):
     """How hard the problems of a built-in data set are."""
 
     digits: Annotated[int, Field(ge=1, le=9)] = 2
-    """builtin:arithmetic: digits of each term at most."""
+    """builtin:arithmetic: digits of each term."""
     terms: Annotated[int, Field(ge=2, le=6)] = 2
     """builtin:arithmetic: terms of a problem."""
     operators: Annotated[str, StringConstraints(pattern=r"^[+*-]{1,3}$")] = "+"
@@ -236,7 +236,7 @@ class ColdStart(Section):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     """Peak learning rate; it rises over a tenth of the steps and falls to 0 as a cosine."""
     wrong: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Built-in data: share of steps of a demonstration that go wrong."""
+    """Built-in data: share of demonstrations that make a mistake."""
     data: Annotated[Word | None, Field(examples=["demonstrations.jsonl"])] = None
     """Local .jsonl, .csv or .parquet file with columns question and completion."""
 
@@ -271,6 +271,8 @@ class Preset(Section):
     """Completions in one forward and backward pass; without it num_generations."""
     gpu_memory_utilization: Annotated[float | None, Field(gt=0, le=0.95, examples=[0.5])] = None
     """Share of the card's usable memory that the vLLM engine may take."""
+    num_threads: Annotated[int | None, Field(ge=1, le=1024, examples=[1])] = None
+    """CPU threads, for the preset `cpu`; without it one a core. The last digits depend on it."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

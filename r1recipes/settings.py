@@ -1,7 +1,7 @@
 """Machine-level settings: what belongs to this computer and its user, not to a recipe.
 
 Each can be set as an environment variable `R1RECIPES_<NAME>` or in a file `.env` in the current
-folder. Nothing here changes what is computed but for the last digits.
+folder. Nothing here changes what is computed, only where and within which time.
 """
 
 from pathlib import Path
@@ -27,8 +27,6 @@ class Settings(BaseSettings):
     """Folder that run folders are made in."""
     offline: bool = False
     """Make no request to the Hub; HF_HUB_OFFLINE=1 does the same."""
-    num_threads: int | None = Field(None, ge=1, le=1024)
-    """CPU threads of a run; without it one for each core. The last digits depend on it."""
     answer_limit_s: float = Field(5.0, gt=0, le=3600)
     """Seconds that comparing one answer with its reference may take."""
     reward_limit_s: float = Field(10.0, gt=0, le=3600)

@@ -7,8 +7,6 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ["R1RECIPES_NUM_THREADS"] = "1"  # as in helpers.run_in_process: sums in the same order
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve their neighbours
 
 SMALL = """\
 format = 1
@@ -56,6 +54,7 @@ max_completion_length = 40
 lora_rank = 8
 num_generations = 4
 prompts_per_step = 4
+num_threads = 1
 """
 
 

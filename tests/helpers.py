@@ -36,7 +36,7 @@ def in_process(*arguments: object) -> tuple[int, str, str]:
 def run_in_process(path: Path, runs_dir: Path, *overrides: str, view: View | None = None):
     """Train a recipe here and return its run."""
     loaded = recipe.load(path, list(overrides))
-    resolved = plan.make(loaded.recipe, base_dir=path.parent, gpu=None, num_threads=1)
+    resolved = plan.make(loaded.recipe, base_dir=path.parent, gpu=None, num_cores=1)
     machine = settings.Settings(runs_dir=runs_dir, offline=True)
     view = view or View(Console(file=io.StringIO()), live=False)
     return run.start(loaded, resolved, view, machine)

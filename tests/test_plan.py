@@ -17,6 +17,7 @@ def card(gib: float, capability: float = 8.0) -> Gpu:
 def with_presets(*names: str, **changes) -> Recipe:
     data = tomli.loads(SMALL)
     cpu = data["preset"]["cpu"]
+    del cpu["num_threads"]
     data["preset"] = {
         name: cpu | ({} if name == "cpu" else {"gpu_memory_utilization": 0.5}) | changes
         for name in names
@@ -25,7 +26,7 @@ def with_presets(*names: str, **changes) -> Recipe:
 
 
 def make(found: Recipe, tmp_path, **options):
-    options = {"gpu": None, "num_threads": 2} | options
+    options = {"gpu": None, "num_cores": 2} | options
     return plan.make(found, base_dir=tmp_path, **options)
 
 

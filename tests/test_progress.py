@@ -26,7 +26,7 @@ ROW = {
 @pytest.fixture
 def resolved(small, tmp_path):
     loaded = recipe.load(small)
-    return plan.make(loaded.recipe, base_dir=tmp_path, gpu=None, num_threads=2)
+    return plan.make(loaded.recipe, base_dir=tmp_path, gpu=None, num_cores=2)
 
 
 def shown(view: View, out: io.StringIO) -> str:

@@ -12,7 +12,7 @@ from r1recipes.record import CHECKPOINT_DONE, Run
 @pytest.fixture
 def made(small, tmp_path):
     loaded = recipe.load(small)
-    resolved = plan.make(loaded.recipe, base_dir=tmp_path, gpu=None, num_threads=2)
+    resolved = plan.make(loaded.recipe, base_dir=tmp_path, gpu=None, num_cores=2)
     return record.create(loaded, resolved, None, tmp_path / "runs"), loaded, resolved
 
 

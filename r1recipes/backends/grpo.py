@@ -64,7 +64,7 @@ def sft_config(plan: Plan, output_dir: Path) -> SFTConfig:
         warmup_steps=start.steps // 10,
         optim="adamw_torch",
         adam_beta1=0.9,
-        adam_beta2=0.99,
+        adam_beta2=0.999,
         weight_decay=0.01,
         max_grad_norm=1.0,
         loss_type="nll",

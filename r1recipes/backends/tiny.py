@@ -25,8 +25,8 @@ CHAT_TEMPLATE = (
 )
 
 MAX_POSITIONS = 1024  # assumed: far above the longest built-in problem and completion
-# Chosen by trial, 2026-11: 907,200 parameters learn two-digit sums in 500 cold-start steps of 32. Few
-# layers, assumed cheaper for each generated token; 3 layers of 160 were not measurably slower.
+# Chosen by trial, 2026-11: 907,200 parameters learn two-digit sums in 500 cold-start steps of 32.
+# Few layers, assumed cheaper for each generated token: 3 layers of 160 were not measurably slower.
 LAYERS, HIDDEN, INTERMEDIATE, HEADS = 2, 192, 512, 6
 
 
