@@ -3,7 +3,7 @@
     python benchmarks/kill_resume.py --kills 20 --recipe recipes/tiny.toml
 
 Each kill is a SIGKILL of the whole process group at a uniformly random moment of the time that the
-uninterrupted run took, in a run of its own, which is then resumed once. Writes
+uninterrupted run took, in a run of its own, which is then resumed. Two at a time by default. Writes
 benchmarks/results/kill_resume.json.
 """
 
@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from r1recipes import machine, record
@@ -41,9 +42,39 @@ def last_stage(run: Run) -> str:
     return f"after {stages[-1] if stages else 'nothing'}, {steps} steps"
 
 
+def kill_and_resume(number: int, after_s: float, args: argparse.Namespace, whole: Run) -> dict:
+    overrides = [part for o in args.overrides for part in ("--set", o)]
+    run = Run(args.folder / f"killed-{number}")
+    process = launch(args.recipe, "--run-dir", run.folder, *overrides)
+    try:
+        process.wait(after_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+    ended_before = process.wait() == 0
+    stage = "ended before" if ended_before else last_stage(run)
+    again = ["--resume", run.folder]
+    if not run.record.exists():  # nothing was begun: the user types the same command again
+        again = [args.recipe, "--run-dir", run.folder, *overrides]
+    code = launch(*again).wait()
+    row = {
+        "killed_after_s": round(after_s, 1),
+        "killed": stage,
+        "exit_code": code,
+        "status": run.read()["status"],
+        "same_metrics": metrics(run) == metrics(whole),
+        "same_answers": all(
+            run.evaluation(when).read_bytes() == whole.evaluation(when).read_bytes()
+            for when in ("before", "after")
+        ),
+    }
+    print(row, flush=True)
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--recipe", default="recipes/tiny.toml")
     parser.add_argument("--folder", type=Path, default=Path("runs/kill-resume"))
     parser.add_argument("--set", action="append", default=[], dest="overrides")
@@ -53,33 +84,11 @@ def main() -> None:
     began = time.monotonic()
     assert launch(args.recipe, "--run-dir", args.folder / "whole", *overrides).wait() == 0
     whole_s = time.monotonic() - began
-    whole, rng, rows = Run(args.folder / "whole"), random.Random(20), []
-    for number in range(args.kills):
-        run = Run(args.folder / f"killed-{number}")
-        after_s = rng.uniform(0, whole_s)
-        process = launch(args.recipe, "--run-dir", run.folder, *overrides)
-        time.sleep(after_s)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        stage = last_stage(run)
-        again = ["--resume", run.folder]
-        if not run.record.exists():  # nothing was begun: the user types the same command again
-            again = [args.recipe, "--run-dir", run.folder, *overrides]
-        code = launch(*again).wait()
-        rows.append(
-            {
-                "killed_after_s": round(after_s, 1),
-                "killed": stage,
-                "exit_code": code,
-                "status": run.read()["status"],
-                "same_metrics": metrics(run) == metrics(whole),
-                "same_answers": all(
-                    run.evaluation(w).read_bytes() == whole.evaluation(w).read_bytes()
-                    for w in ("before", "after")
-                ),
-            }
-        )
-        print(rows[-1], flush=True)
+    whole, rng = Run(args.folder / "whole"), random.Random(20)
+    moments = [rng.uniform(0, whole_s) for _ in range(args.kills)]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        jobs = [pool.submit(kill_and_resume, n, s, args, whole) for n, s in enumerate(moments)]
+        rows = [job.result() for job in jobs]
     result = {
         "date": record.now(),
         "machine": machine.describe(),

@@ -11,6 +11,9 @@ from typing import Any
 
 Found = list[tuple[str, str, str]]
 
+GPU_ONLY = ("gpu_memory_utilization", "load_in_4bit", "standby")
+CPU_ONLY = ("num_threads",)
+
 
 def of_data(data: Any) -> Found:
     """Keys that do not apply to this kind of data, and splits or columns taken twice."""
@@ -101,13 +104,14 @@ def of_presets(presets: Any) -> Found:
         if not isinstance(given, Mapping):
             continue  # the schema says so
         if name == "cpu":
-            for key in ("gpu_memory_utilization", "load_in_4bit"):
+            for key in GPU_ONLY:
                 if given.get(key):
                     found.append((f"{name}.{key}", f"`{key}` needs a GPU", "remove this line"))
             continue
-        if given.get("num_threads"):
-            key = f"{name}.num_threads"
-            found.append((key, "`num_threads` is for the preset `cpu`", "remove this line"))
+        for key in CPU_ONLY:
+            if is_size(name) and given.get(key):
+                message = f"`{key}` is for the preset `cpu`"
+                found.append((f"{name}.{key}", message, "remove this line"))
         if is_size(name) and given.get("gpu_memory_utilization") is None:
             found.append(
                 (

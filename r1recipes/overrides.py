@@ -9,6 +9,7 @@ from typing import Any
 
 import tomli
 
+from r1recipes.consistency import CPU_ONLY, GPU_ONLY
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.hints import Loc, dotted, section_at, show
 from r1recipes.schema import Recipe
@@ -111,9 +112,9 @@ def _spread_over_presets(path: Loc, data: dict[str, Any]) -> list[Loc]:
     if path[1] not in settings.model_fields and PRESET_NAME.fullmatch(path[1]):
         return [path]
     names = [name for name, preset in presets.items() if isinstance(preset, dict)]
-    if path[1] in ("gpu_memory_utilization", "load_in_4bit"):  # for GPUs alone
+    if path[1] in GPU_ONLY:
         names = [name for name in names if name != "cpu"]
-    elif path[1] == "num_threads":
+    elif path[1] in CPU_ONLY:
         names = [name for name in names if name == "cpu"]
     return [("preset", name, path[1]) for name in names] or [path]
 

@@ -4,6 +4,7 @@ After this no value is open. A plan is written into the run folder as `resolved.
 that training reads. Memory is not predicted here yet: presets are picked by the size of the card.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,9 @@ from r1recipes.schema import Preset, Recipe, preset_bytes
 # A card sold as 16 GB reports less: T4 14.74, L4 22.16, RTX 4090 23.64, A100 39.56, H100 79.2 GiB
 # (saved logs of the Unsloth notebooks at bdda2efc). 90 % of the name separates the classes.
 USABLE_SHARE = 0.90
+MAX_NUM_SEQS = 255
+"""Sequences at once at most; the engine's own memory grows from 64 on, by 1.4 GiB at 256
+(published: table in unsloth_zoo 2026.10.7 vllm_utils.py)."""
 
 
 class Plan(BaseModel):
@@ -26,7 +30,7 @@ class Plan(BaseModel):
     recipe: Recipe
     base_dir: Path
     """Folder that relative file names of the recipe are meant from."""
-    backend: Literal["trl"]
+    backend: Literal["unsloth", "trl"]
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16", "float16"]
     preset_name: str
@@ -36,6 +40,10 @@ class Plan(BaseModel):
     per_device_train_batch_size: int
     """Completions in one forward and backward pass."""
     gradient_accumulation_steps: int
+    usable_bytes: int | None
+    """Memory of the card, None without one."""
+    max_num_seqs: int
+    """Sequences that the engine works on at once."""
     num_threads: int
     """CPU threads of torch; the sums, and so the last digits, depend on it."""
 
@@ -78,12 +86,13 @@ def make(
             f'`train.optim = "{recipe.train.optim}"` needs an NVIDIA GPU',
             hint="`--set train.optim=adamw_torch`",
         )
+    backend = "unsloth" if device == "cuda" and has_unsloth() else "trl"
     batch = preset.per_device_train_batch_size or preset.num_generations
     completions = preset.prompts_per_step * preset.num_generations
     return Plan(
         recipe=recipe,
         base_dir=base_dir.absolute(),
-        backend="trl",
+        backend=backend,
         device=device,
         dtype=choose_dtype(device, gpu),
         preset_name=name,
@@ -92,8 +101,16 @@ def make(
         warmup_steps=round(recipe.train.warmup_ratio * recipe.train.max_steps),
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=completions // batch,
+        usable_bytes=gpu.total_bytes if gpu and device == "cuda" else None,
+        # 256 would be read as "not given" (unsloth_zoo/vllm_utils.py, load_vllm).
+        max_num_seqs=min(completions, MAX_NUM_SEQS),
         num_threads=preset.num_threads or num_cores,
     )
+
+
+def has_unsloth() -> bool:
+    """Whether Unsloth and vLLM are installed; looks, and imports neither."""
+    return all(importlib.util.find_spec(name) for name in ("unsloth", "vllm"))
 
 
 def choose_preset(recipe: Recipe, gpu: Gpu | None, asked: str | None) -> str:

@@ -68,7 +68,7 @@ def prepare(plan: Plan, view: View, settings: Settings, options: Options, stack:
 
     Raises: RecipeError or PlanError with everything that is wrong.
     """
-    prepare_environment()
+    prepare_environment(plan, settings.cache_dir)
     recipe, offline = plan.recipe, settings.offline
     view.phase("Loading data")
     splits = data.load(recipe, plan.base_dir, offline=offline)

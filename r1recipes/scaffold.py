@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from r1recipes import catalog, recipe
+from r1recipes.consistency import CPU_ONLY, GPU_ONLY
 from r1recipes.hints import models_in, toml_key
 from r1recipes.schema import BUILTIN_MODELS, Preset, Recipe, preset_bytes
 
@@ -69,6 +70,8 @@ def _presets(presets: dict[str, Preset]) -> list[str]:
     for number, name in enumerate(sorted(presets, key=preset_bytes)):
         lines += [""] * (number > 0) + [f"[preset.{name}]"]
         for key, field in Preset.model_fields.items():
+            if key in (GPU_ONLY if name == "cpu" else CPU_ONLY):
+                continue
             value = getattr(presets[name], key)
             if number == 0:
                 lines += _key(key, field, value)

@@ -271,6 +271,8 @@ class Preset(Section):
     """Completions in one forward and backward pass; without it num_generations."""
     gpu_memory_utilization: Annotated[float | None, Field(gt=0, le=0.95, examples=[0.5])] = None
     """Share of the card's usable memory that the vLLM engine may take."""
+    standby: bool = False
+    """Give the engine's KV cache back while training; saves memory, costs time in each step."""
     num_threads: Annotated[int | None, Field(ge=1, le=1024, examples=[1])] = None
     """CPU threads, for the preset `cpu`; without it one a core. The last digits depend on it."""
 

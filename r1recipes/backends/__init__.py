@@ -1,4 +1,4 @@
-"""The ways to train a plan, behind one protocol: today plain TRL, on a CPU or a GPU.
+"""The ways to train a plan, behind one protocol: Unsloth with vLLM, or plain TRL.
 
 A backend turns a plan into a model and an adapter, samples from both, and trains the adapter. It
 never names files of the run folder, never prints, and never reads a recipe file.
@@ -68,16 +68,38 @@ class Backend(Protocol):
         """Write the adapter in PEFT's format."""
 
 
-def prepare_environment() -> None:
+def prepare_environment(plan: Plan, cache_dir: Path) -> None:
     """Settings that must stand before torch is imported; what the user has set stays."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or it warns at each child process
     # Waiting threads that spin made a run of 30 s take 290 s beside one other busy process
     # (measured, 2 cores, 2026-11-21); that sleep cost nothing that could be seen.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if plan.backend == "unsloth":
+        _prepare_unsloth(plan, cache_dir)
+
+
+def _prepare_unsloth(plan: Plan, cache_dir: Path) -> None:
+    # Standby picks the allocator when unsloth is imported; without the override it replaces the
+    # recipe's gpu_memory_utilization by a table of its own (unsloth_zoo/vllm_utils.py, load_vllm).
+    os.environ["UNSLOTH_VLLM_STANDBY"] = "1" if plan.preset.standby else "0"
+    os.environ["UNSLOTH_VLLM_STANDBY_UTIL_OVERRIDE"] = "1"
+    os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"  # or each load asks the Hub for counting files
+    # What is compiled is kept between runs: the second start does not wait for it again.
+    for name, folder in {
+        "TORCHINDUCTOR_CACHE_DIR": "inductor",
+        "TRITON_CACHE_DIR": "triton",
+        "VLLM_CACHE_ROOT": "vllm",
+        "UNSLOTH_COMPILE_LOCATION": "unsloth",
+    }.items():
+        os.environ.setdefault(name, str(cache_dir / folder))
 
 
 def create(plan: Plan, *, offline: bool) -> Backend:
     """The backend of a plan; imports torch. Raises: PlanError when a package is missing."""
+    if plan.backend == "unsloth":
+        from r1recipes.backends.unsloth import UnslothBackend
+
+        return UnslothBackend(plan, offline=offline)
     from r1recipes.backends.trl import TrlBackend
 
     return TrlBackend(plan, offline=offline)

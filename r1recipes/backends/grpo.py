@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
-from trl import GRPOConfig, SFTConfig
+from trl import SFTConfig
 
 from r1recipes.backends import Hooks
 from r1recipes.plan import Plan
@@ -76,11 +76,11 @@ def sft_config(plan: Plan, output_dir: Path) -> SFTConfig:
     )
 
 
-def grpo_config(plan: Plan, output_dir: Path) -> GRPOConfig:
-    """Arguments of GRPO. Every field of the algorithm is explicit, since defaults differ between
-    TRL, Unsloth and their versions (loss_type, beta, epsilon_high, learning_rate, ...)."""
+def grpo_arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
+    """Arguments of a GRPOConfig. Every field of the algorithm is explicit, since TRL, Unsloth and
+    their versions have different defaults (loss_type, beta, epsilon_high, learning_rate, ...)."""
     train, preset = plan.recipe.train, plan.preset
-    return GRPOConfig(
+    return dict(
         output_dir=str(output_dir),
         max_steps=train.max_steps,
         per_device_train_batch_size=plan.per_device_train_batch_size,

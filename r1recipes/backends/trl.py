@@ -19,7 +19,7 @@ from transformers import (
     GenerationConfig,
     set_seed,
 )
-from trl import GRPOTrainer, SFTTrainer
+from trl import GRPOConfig, GRPOTrainer, SFTTrainer
 
 from r1recipes.backends import Hooks, Messages, grpo
 from r1recipes.errors import PlanError
@@ -163,7 +163,7 @@ class TrlBackend:
         trainer = GRPOTrainer(
             model=self.model,
             reward_funcs=collector.functions(),
-            args=grpo.grpo_config(self.plan, output_dir),
+            args=GRPOConfig(**grpo.grpo_arguments(self.plan, output_dir)),
             train_dataset=rows,
             processing_class=self.tokenizer(),
             callbacks=[grpo.Watch(hooks, collector)],
@@ -173,6 +173,17 @@ class TrlBackend:
     def save_adapter(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
         self.tokenizer().save_pretrained(folder)
+
+
+def cold_start_in_child(plan: str, rows: list[dict[str, Any]], folder: Path, send: Any) -> None:
+    """The cold start as the target of a child process; sends (done, total) steps to its parent."""
+    hooks = Hooks(
+        on_progress=lambda done, total: send.send((done, total)),
+        on_step=lambda row, samples: None,
+        on_checkpoint=lambda path: None,
+        should_stop=lambda: False,
+    )
+    TrlBackend(Plan.model_validate_json(plan), offline=True).cold_start(rows, folder, hooks)
 
 
 def resolve_name(name: str, base_dir: Path) -> str:

@@ -1,0 +1,265 @@
+"""Plan -> Unsloth model that shares its weights with a vLLM engine in this process -> GRPOTrainer.
+
+`unsloth` is imported before trl, transformers and peft, which it patches; nothing else may import
+them first. What was asked for and what the stack made of it are compared after loading, and a
+difference stops the run: Unsloth lowers max_seq_length, raises batch sizes and drops unknown
+arguments with no more than a printed line. Limits: one NVIDIA GPU; numbers of two runs differ in
+the last digits. Facts on the libraries are from unsloth and unsloth_zoo 2026.10.7, vllm 0.26.0.
+"""
+
+import unsloth  # isort: skip
+import contextlib
+import multiprocessing
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import set_peft_model_state_dict
+from trl import GRPOConfig, GRPOTrainer
+from unsloth import FastLanguageModel
+from vllm import SamplingParams
+
+from r1recipes.backends import Hooks, Messages, grpo
+from r1recipes.backends.trl import cold_start_in_child, load_tokenizer, resolve_name
+from r1recipes.errors import PlanError, RunError
+from r1recipes.evaluate import Sample
+from r1recipes.plan import Plan
+from r1recipes.rewards import Reward
+
+assert unsloth  # imported for what it does
+
+
+class UnslothBackend:
+    """See `backends.Backend`."""
+
+    def __init__(self, plan: Plan, *, offline: bool):
+        self.plan = plan
+        self.recipe = plan.recipe
+        self.offline = offline
+        self.model: Any = None
+        self.trainer: Any = None
+        self._tokenizer: Any = None
+        self._adapter: Any = None
+
+    def tokenizer(self) -> Any:
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.recipe.model, self.plan.base_dir, self.offline)
+        return self._tokenizer
+
+    def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> None:
+        """In a child process with plain TRL: this process's is patched, and its memory is ours."""
+        context = multiprocessing.get_context("spawn")
+        receive, send = context.Pipe(duplex=False)
+        child = context.Process(
+            target=cold_start_in_child, args=(self.plan.model_dump_json(), rows, folder, send)
+        )
+        child.start()
+        send.close()
+        with contextlib.suppress(EOFError):
+            while True:
+                hooks.on_progress(*receive.recv())
+        child.join()
+        if child.exitcode:
+            raise RunError(f"the cold start ended with exit code {child.exitcode}")
+
+    def load(self, base: Path | None, adapter: Path | None) -> str | None:
+        preset, lora = self.plan.preset, self.recipe.lora
+        name = str(base) if base else resolve_name(self.recipe.model.name, self.plan.base_dir)
+        model, tokenizer = FastLanguageModel.from_pretrained(
+            model_name=name,
+            max_seq_length=preset.max_seq_length,
+            dtype=getattr(torch, self.plan.dtype),
+            load_in_4bit=preset.load_in_4bit,
+            fast_inference=True,
+            gpu_memory_utilization=share_of_free(self.plan),
+            max_lora_rank=preset.lora_rank,
+            max_num_seqs=self.plan.max_num_seqs,
+            random_state=self.recipe.seed,
+            disable_log_stats=True,
+            local_files_only=self.offline,
+            revision=None if base else self.recipe.model.revision,
+        )
+        template = self.tokenizer().chat_template  # as preflight has checked it
+        self._tokenizer = tokenizer
+        tokenizer.chat_template, tokenizer.padding_side = template, "left"
+        refuse_differences(engine_differences(model, self.plan))
+        self.model = FastLanguageModel.get_peft_model(
+            model,
+            r=preset.lora_rank,
+            lora_alpha=self.plan.lora_alpha,
+            lora_dropout=lora.lora_dropout,
+            target_modules=list(lora.target_modules),
+            use_rslora=lora.use_rslora,
+            bias="none",
+            use_gradient_checkpointing="unsloth",
+            random_state=self.recipe.seed,
+        )
+        if adapter:
+            from safetensors.torch import load_file
+
+            weights = load_file(adapter / "adapter_model.safetensors")
+            set_peft_model_state_dict(self.model, weights)
+        return getattr(model.config, "_commit_hash", None)
+
+    def checkpoint_bytes(self) -> int:
+        trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        return 12 * trainable + 50 * 2**20
+
+    def generate(
+        self, prompts: list[Messages], num_samples: int, greedy: bool, adapter: bool, hooks: Hooks
+    ) -> list[list[Sample]]:
+        tokenizer, size = self.tokenizer(), self.recipe.eval.batch_size
+        ids = tokenizer.apply_chat_template(
+            prompts, add_generation_prompt=True, tokenize=True, return_dict=True
+        )["input_ids"]
+        params = SamplingParams(
+            n=1 if greedy else num_samples,
+            max_tokens=self.plan.preset.max_completion_length,
+            seed=self.recipe.seed,
+            repetition_penalty=self.recipe.train.repetition_penalty,
+            **({"temperature": 0.0} if greedy else sampling(self.plan)),
+        )
+        groups: list[list[Sample]] = []
+        with self._lora_request(adapter) as lora:
+            for start in range(0, len(ids), size):
+                batch = [{"prompt_token_ids": row} for row in ids[start : start + size]]
+                outputs = self.model.fast_generate(
+                    batch, sampling_params=params, lora_request=lora, use_tqdm=False
+                )
+                groups += [[_sample(o, tokenizer) for o in out.outputs] for out in outputs]
+                hooks.on_progress(len(groups), len(ids))
+        return groups
+
+    @contextlib.contextmanager
+    def _lora_request(self, adapter: bool) -> Any:
+        """The engine applies an adapter only when it is told to in each request."""
+        if not adapter:
+            yield None
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            self.model.save_lora(folder)
+            yield self.model.load_lora(folder)
+
+    def train(
+        self,
+        rows: Any,
+        rewards: dict[str, Reward],
+        output_dir: Path,
+        resume_from: Path | None,
+        hooks: Hooks,
+    ) -> None:
+        collector = grpo.Collector(rewards, self.recipe.eval.reward)
+        asked = grpo.grpo_arguments(self.plan, output_dir) | ENGINE_ARGUMENTS
+        self.trainer = GRPOTrainer(
+            model=self.model,
+            reward_funcs=collector.functions(),
+            args=GRPOConfig(**asked),
+            train_dataset=rows,
+            processing_class=self.tokenizer(),
+            callbacks=[grpo.Watch(hooks, collector)],
+        )
+        refuse_differences(argument_differences(asked, self.trainer.args))
+        self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+
+    def save_adapter(self, folder: Path) -> None:
+        self.model.save_lora(str(folder))
+        self.tokenizer().save_pretrained(folder)
+
+
+ENGINE_ARGUMENTS = {
+    "use_vllm": True,
+    "vllm_mode": "colocate",
+    # One update per batch: the ratio is 1 up to the engine's rounding, and a pass is saved.
+    "vllm_importance_sampling_correction": False,
+}
+
+
+def sampling(plan: Plan) -> dict[str, Any]:
+    """Sampling settings of the recipe under vLLM's names; there, top_k is off at -1."""
+    train = plan.recipe.train
+    return {
+        "temperature": train.temperature,
+        "top_p": train.top_p,
+        "top_k": train.top_k or -1,
+        "min_p": train.min_p or 0.0,
+    }
+
+
+def share_of_free(plan: Plan) -> float:
+    """The recipe's share of the card's usable memory as Unsloth means it: a share of what is free.
+
+    Raises: PlanError when less is free than the engine may take.
+    """
+    free, _ = torch.cuda.mem_get_info()
+    utilization = plan.preset.gpu_memory_utilization
+    assert utilization is not None and plan.usable_bytes is not None, "a GPU preset has both"
+    wanted = utilization * plan.usable_bytes
+    if wanted > free:
+        raise PlanError(
+            f"the engine may take {wanted / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of the card "
+            "are free",
+            hint="end the other processes on the card, or set a lower `gpu_memory_utilization`",
+        )
+    return wanted / free
+
+
+Difference = tuple[str, Any, Any]
+
+
+def engine_differences(model: Any, plan: Plan) -> list[Difference]:
+    """(what, asked, got) for everything that the engine does not have as the plan says."""
+    if not hasattr(model, "vllm_engine"):
+        return [("engine", "vLLM", "none: Unsloth fell back to its own generation")]
+    config, preset = model.vllm_engine.llm_engine.vllm_config, plan.preset
+    tokens = config.cache_config.num_gpu_blocks * config.cache_config.block_size
+    found = [
+        ("max_seq_length", preset.max_seq_length, config.model_config.max_model_len),
+        ("sequences at once", plan.max_num_seqs, config.scheduler_config.max_num_seqs),
+        ("dtype", plan.dtype, str(config.model_config.dtype).removeprefix("torch.")),
+        ("4-bit", preset.load_in_4bit, config.model_config.quantization == "bitsandbytes"),
+    ]
+    differences = [row for row in found if row[1] != row[2]]
+    if config.lora_config.max_lora_rank < preset.lora_rank:
+        differences.append(("lora_rank", preset.lora_rank, config.lora_config.max_lora_rank))
+    if tokens < preset.max_seq_length:
+        differences.append(("KV cache tokens", f"{preset.max_seq_length} or more", tokens))
+    if preset.load_in_4bit:
+        quantization = getattr(model.config, "quantization_config", None) or {}
+        get = quantization.get if isinstance(quantization, dict) else quantization.__dict__.get
+        if get("bnb_4bit_quant_type", "nf4") != "nf4":
+            differences.append(("quantisation", "nf4", get("bnb_4bit_quant_type")))
+    return differences
+
+
+def argument_differences(asked: dict[str, Any], got: Any) -> list[Difference]:
+    """(name, asked, got) for every training argument that is not what was asked for."""
+    return [
+        (name, value, getattr(got, name, "dropped"))
+        for name, value in asked.items()
+        if name not in _NORMALISED and not _same(value, getattr(got, name, "dropped"))
+    ]
+
+
+# Spelled differently, meaning the same: an enum or its name, vLLM's -1 for "off", the dtype that
+# Unsloth takes from the model.
+_NORMALISED = {"report_to", "top_k", "min_p", "output_dir", "bf16", "fp16", "disable_tqdm"}
+
+
+def _same(asked: Any, got: Any) -> bool:
+    return asked == getattr(got, "value", got) or asked == got
+
+
+def refuse_differences(differences: list[Difference]) -> None:
+    """Raises: RunError that names each difference with both values."""
+    if differences:
+        lines = "; ".join(f"{name}: asked {asked}, got {got}" for name, asked, got in differences)
+        raise RunError(
+            f"the stack changed what the recipe asks for: {lines}",
+            hint="set the recipe to what fits, or compare the versions with the README's",
+        )
+
+
+def _sample(output: Any, tokenizer: Any) -> Sample:
+    text = tokenizer.decode(output.token_ids, skip_special_tokens=True)
+    return Sample(text, len(output.token_ids), output.finish_reason == "length")
