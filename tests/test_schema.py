@@ -58,13 +58,17 @@ def test_at_least_one_reward_has_a_weight():
 
 def test_a_preset_for_a_card_needs_its_share_and_one_for_the_cpu_none():
     cpu = tomli.loads(SMALL)["preset"]["cpu"]
+    threads = cpu.pop("num_threads")
     assert "gpu_memory_utilization` is missing" in refused(preset={"8GB": cpu})
     assert valid(preset={"8GB": cpu | {"gpu_memory_utilization": 0.5}})
     assert "needs a GPU" in refused(preset={"cpu": cpu | {"load_in_4bit": True}})
+    card = cpu | {"gpu_memory_utilization": 0.5, "num_threads": threads}
+    assert "`num_threads` is for the preset `cpu`" in refused(preset={"8GB": card})
 
 
 def test_a_preset_is_reported_beside_a_broken_one():
     cpu = tomli.loads(SMALL)["preset"]["cpu"]
+    del cpu["num_threads"]
     with pytest.raises(ValidationError) as caught:
         valid(preset={"8GB": cpu, "16GB": cpu | {"lora_rank": 0}})
     assert {error["type"] for error in caught.value.errors()} == {"refused", "greater_than_equal"}
