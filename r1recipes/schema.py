@@ -40,7 +40,7 @@ from r1recipes.section import (
 
 FORMAT = 1
 BUILTIN_DATA = ("builtin:arithmetic", "builtin:countdown")
-BUILTIN_MODELS = ("builtin:tiny",)
+BUILTIN_MODELS = ("builtin:tiny", "builtin:small")
 SYSTEM_PROMPT = """\
 Respond in the following format:
 <reasoning>

@@ -26,7 +26,7 @@ from r1recipes.errors import PlanError
 from r1recipes.evaluate import Sample
 from r1recipes.plan import Plan
 from r1recipes.rewards import Reward
-from r1recipes.schema import Model
+from r1recipes.schema import BUILTIN_MODELS, Model
 
 
 class TrlBackend:
@@ -84,10 +84,10 @@ class TrlBackend:
         return 12 * trainable + 50 * 2**20
 
     def _load_weights(self, base: Path | None) -> Any:
-        if base is None and self.recipe.model.name == "builtin:tiny":
+        if base is None and self.recipe.model.name in BUILTIN_MODELS:
             from r1recipes.backends import tiny
 
-            return tiny.build_model(self.recipe.seed)
+            return tiny.build_model(self.recipe.seed, self.recipe.model.name)
         name = str(base) if base else resolve_name(self.recipe.model.name, self.plan.base_dir)
         options: dict[str, Any] = {"dtype": getattr(torch, self.plan.dtype)}
         if self.plan.preset.load_in_4bit:
@@ -197,7 +197,7 @@ def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> Any:
 
     Raises: PlanError when it cannot be had.
     """
-    if model.name == "builtin:tiny":
+    if model.name in BUILTIN_MODELS:
         from r1recipes.backends import tiny
 
         return tiny.build_tokenizer()
