@@ -38,6 +38,8 @@ def rehearse(
             f"the shape of `{plan.recipe.model.name}` is not in the catalogue",
             hint="rehearse a recipe of one of: " + ", ".join(catalog.MODELS),
         )
+    if plan.backend != "unsloth":
+        raise PlanError("a rehearsal needs Unsloth and vLLM", hint="`pip install -e '.[gpu]'`")
     context = multiprocessing.get_context("spawn")
     phase, stop = context.Value("i", 0), context.Event()
     here, there = context.Pipe()

@@ -110,8 +110,9 @@ def base_for(model: str) -> Path:
     """
     paths = {path: recipe.load(path).recipe.model.name for path in recipe.shipped()}
     builtin = [path for path, name in paths.items() if name in BUILTIN_MODELS]
-    if model in BUILTIN_MODELS and builtin:
-        return builtin[0]
+    for path in builtin:
+        if paths[path] == model:
+            return path
     real = [path for path in paths if path not in builtin]
     return min(real, key=lambda path: (_distance(model, paths[path]), path.name))
 

@@ -9,8 +9,8 @@ ORDER = """
     child answers user_rewards reward_functions rewards generators
     consistency section json_schema schema hints positions explain syntax overrides recipe scaffold
     plan sources data chat_template preflight evaluate health record progress terminal
-    backends backends.tiny backends.grpo backends.trl backends.unsloth
-    run cli __main__
+    backends backends.tiny backends.grpo backends.trl backends.unsloth backends.random_weights
+    run rehearse cli __main__
 """.split()
 HEAVY = {"torch", "transformers", "trl", "peft", "unsloth", "vllm"}
 

@@ -83,7 +83,8 @@ def _prepare_unsloth(plan: Plan, cache_dir: Path) -> None:
     # recipe's gpu_memory_utilization by a table of its own (unsloth_zoo/vllm_utils.py, load_vllm).
     os.environ["UNSLOTH_VLLM_STANDBY"] = "1" if plan.preset.standby else "0"
     os.environ["UNSLOTH_VLLM_STANDBY_UTIL_OVERRIDE"] = "1"
-    os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"  # or each load asks the Hub for counting files
+    # Neither counts its users from here: Unsloth by files of the Hub, vLLM by its own server.
+    os.environ["UNSLOTH_DISABLE_STATISTICS"] = os.environ["VLLM_NO_USAGE_STATS"] = "1"
     # What is compiled is kept between runs: the second start does not wait for it again.
     for name, folder in {
         "TORCHINDUCTOR_CACHE_DIR": "inductor",
