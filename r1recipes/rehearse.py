@@ -128,6 +128,7 @@ def _measure(plan: Plan, weights_dir: Path, steps: int, phase: Any, found: dict[
     recipe = plan.recipe.model_copy(
         update={
             "model": plan.recipe.model.model_copy(update={"name": str(folder), "revision": None}),
+            "rewards": {"noise": 1.0},
             "train": plan.recipe.train.model_copy(
                 update={"max_steps": steps, "save_steps": 10**6, "lr_scheduler_type": "linear"}
             ),
@@ -154,7 +155,7 @@ def _measure(plan: Plan, weights_dir: Path, steps: int, phase: Any, found: dict[
         phase.value = 5
 
     hooks = Hooks(lambda done, total: None, on_step, lambda folder: None, lambda: False)
-    backend.train(rows, {"length": _noise_reward()}, folder / "trainer", None, hooks)
+    backend.train(rows, {"noise": _noise_reward()}, folder / "trainer", None, hooks)
     ends = [began, *(end for end, _ in times)]
     step_s = [after - before for before, after in zip(ends, ends[1:], strict=False)]
     rest = step_s[1:] or step_s
@@ -221,7 +222,7 @@ def _noise_reward() -> Any:
     def noise(prompts: list, completions: list, **columns: Any) -> list[float]:
         return [(hash((n, str(c))) % 1000) / 1000 for n, c in enumerate(completions)]
 
-    return Reward("length", noise)
+    return Reward("noise", noise)
 
 
 class _Timer:
