@@ -2,20 +2,22 @@
 
 A child is spawned, so it has no CUDA context and no thread of its parent; it starts with the first
 call and is kept for the next. Functions and arguments must be picklable. The limits are on time
-(wall clock, per call and in total) and, where asked, on memory. Not a sandbox: a child may read
-and write what its parent may.
+(wall clock, per call and in total) and, where asked, on memory. What a child started is killed with
+it, unless it left the group or the parent was killed. Not a sandbox: a child may read and write
+what its parent may.
 """
 
 import importlib
 import logging
 import math
-import multiprocessing
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 from r1recipes.errors import RunError
@@ -26,6 +28,35 @@ ORPHAN_GRACE_S = 5
 """Seconds past its limit after which a call ends itself, in case its parent was killed."""
 
 log = logging.getLogger(__name__)
+
+
+class _Process(SpawnProcess):
+    """A child that takes the processes it started, which are in its group, with it."""
+
+    _is_group_ended = False
+
+    def terminate(self) -> None:
+        self._end_group()
+        super().terminate()  # of a child so young that it has no group yet
+
+    def is_alive(self) -> bool:
+        is_alive = super().is_alive()
+        if not is_alive:  # it died of itself
+            self._end_group()
+        return is_alive
+
+    def _end_group(self) -> None:
+        if self._is_group_ended or not hasattr(os, "killpg"):
+            return
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+            self._is_group_ended = True
+        except (ProcessLookupError, PermissionError):  # macOS: the latter for a dead leader
+            self._is_group_ended = not super().is_alive()  # later its number may be another's
+
+
+class _Context(SpawnContext):
+    Process = _Process
 
 
 class Children:
@@ -88,7 +119,7 @@ class Children:
                 max_workers=self._num_workers,
                 initializer=_prepare,
                 initargs=self._prepare_args,
-                context=multiprocessing.get_context("spawn"),
+                context=_Context(),
             )
             first = self._pool.schedule(_up)
             failed = _outcome(first, time.monotonic() + START_LIMIT_S)
@@ -127,8 +158,21 @@ def _guarded(function: Callable, args: tuple, limit_s: float) -> Any:
             signal.alarm(0)
 
 
+def _show_exit() -> None:
+    """In the child: pebble takes an end with status 0 for a call that still runs."""
+    leave, own_pid = os._exit, os.getpid()
+
+    def leave_visibly(status: int) -> None:
+        leave(status or int(os.getpid() == own_pid))  # what it forks may end with 0
+
+    os._exit = leave_visibly
+
+
 def _prepare(imports: tuple[str, ...], memory_bytes: int | None, quiet_stdout: bool) -> None:
     """In the child, once. pebble's SIGTERM handler waits for long C calls (measured: +3 s each)."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # a group of its own, to be killed as one; Ctrl-C is for the parent alone
+    _show_exit()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

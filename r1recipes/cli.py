@@ -17,9 +17,12 @@ from r1recipes.errors import PlanError, Problem, R1RecipesError, RecipeError
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    _open_standard_streams()
     args = parser().parse_args(argv)
     try:
-        return args.command(args)
+        code = args.command(args)
+        sys.stdout.flush()
+        return code
     except R1RecipesError as error:
         report(error)
         return error.exit_code
@@ -29,12 +32,28 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `r1recipes list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"error: {error.strerror or error}", file=sys.stderr)
+        return 1
+
+
+def _open_standard_streams() -> None:
+    """Give a closed stdin, stdout or stderr /dev/null, or the next file opened takes its place."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
 
 
 def report(error: R1RecipesError) -> None:
     """Print every problem with its place and a change that works."""
     for problem in error.problems:
-        print(f"error: {located(problem)}", file=sys.stderr)
+        label = "" if error.exit_code == 130 else "error: "
+        print(f"{label}{located(problem)}", file=sys.stderr)
         if problem.hint:
             print(f"  hint: {problem.hint}", file=sys.stderr)
     if len(error.problems) > 1:
@@ -155,6 +174,11 @@ def _resume(args: argparse.Namespace, machine_settings: Any) -> int:
     name = args.resume or None
     wanted = Path(args.recipe).stem if args.recipe else None
     found = record.find(machine_settings.runs_dir, name, wanted)
+    if wanted not in (None, found.read().get("recipe")):
+        raise RecipeError(
+            f"{found.folder} is a run of `{found.read().get('recipe')}`, not of `{wanted}`",
+            hint=f"`r1recipes run --resume {found.folder}`",
+        )
     if found.read()["status"] == "complete":
         print(f"{found.folder} is complete: nothing to resume", file=sys.stderr)
         return 0
@@ -167,24 +191,25 @@ def _train(
     from rich.console import Console
 
     from r1recipes.progress import View
+    from r1recipes.terminal import Screen
 
     # The libraries' own output goes to train.log; the view keeps the real stdout.
-    with os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace") as out:
-        console = Console(file=out)
-        with View(console) as view:
-            view.phase("Starting")
-            from r1recipes import run as runner
+    console = Console(file=Screen())
+    with View(console) as view:
+        view.phase("Starting")
+        from r1recipes import run as runner
+        from r1recipes.stages import Options
 
-            options = runner.Options(allow_code=args.allow_code, force=args.force)
-            if run is None:
-                finished = runner.start(
-                    loaded, plan, view, machine_settings, folder=args.run_dir, options=options
-                )
-            else:
-                for change in runner.version_changes(run):
-                    view.note(f"since this run began: {change}; numbers may differ")
-                finished = runner.resume(run, view, machine_settings, options=options)
-        _say_result(finished, console)
+        options = Options(allow_code=args.allow_code, force=args.force)
+        if run is None:
+            finished = runner.start(
+                loaded, plan, view, machine_settings, folder=args.run_dir, options=options
+            )
+        else:
+            for change in runner.version_changes(run):
+                view.note(f"since this run began: {change}; numbers may differ")
+            finished = runner.resume(run, view, machine_settings, options=options)
+    _say_result(finished, console)
     return 0
 
 

@@ -13,6 +13,8 @@ Found = list[tuple[str, str, str]]
 
 GPU_ONLY = ("gpu_memory_utilization", "load_in_4bit", "standby")
 CPU_ONLY = ("num_threads",)
+COMPARES_ANSWERS = ("correctness", "notebook_correctness")
+"""Rewards that pay for the bare target of a countdown problem, which is no solution."""
 
 
 def of_data(data: Any) -> Found:
@@ -150,6 +152,52 @@ def of_cold_start(start: Any, model: Any, data: Any) -> Found:
                 "add a section `[cold_start]` with `steps = 300`",
             )
         )
+    return found
+
+
+def of_rewards(evaluation: Any, weights: Any, data: Any) -> Found:
+    """Rewards that cannot judge this built-in data. Keys of `[eval]`. None: not valid itself."""
+    if data is None:
+        return []
+    found: Found = []
+    for name in weights or ():
+        if why := _misjudges(name, data.name):
+            better = _judge(data.name)
+            hint = f"in [rewards] write `{better}` in its place"
+            if better in weights:
+                hint = f"remove this line: `{better}` is there"
+            found.append((f"/rewards.{name}", f"[rewards] `{name}`: {why}", hint))
+    if evaluation is not None and (why := _misjudges(evaluation.reward, data.name)):
+        is_given = "reward" in evaluation.model_fields_set
+        default = "" if is_given else ", the default,"
+        message = f'`eval.reward` "{evaluation.reward}"{default} decides what is right: {why}'
+        verb = "write" if is_given else "add"
+        found.append(("reward", message, f'{verb} `reward = "{_judge(data.name)}"` in [eval]'))
+    return found
+
+
+def _misjudges(reward: str, data: str) -> str:
+    if data == "builtin:countdown" and reward in COMPARES_ANSWERS:
+        return f"on `{data}` it pays for the bare target, without an expression"
+    if data == "builtin:arithmetic" and reward == "countdown":
+        return f"`{data}` lacks its columns, `numbers` and `target`"
+    return ""
+
+
+def _judge(data: str) -> str:
+    return "countdown" if data == "builtin:countdown" else "correctness"
+
+
+def of_cold_presets(presets: Any, start: Any) -> Found:
+    """A cold start trains all weights, and 4-bit ones cannot be. Takes tables as they were given,
+    as `of_presets`."""
+    found: Found = []
+    for name, preset in presets.items() if start and isinstance(presets, Mapping) else ():
+        given = preset.__dict__ if hasattr(preset, "lora_rank") else preset
+        if isinstance(given, Mapping) and given.get("load_in_4bit"):
+            message = f"[cold_start] trains all weights, but `preset.{name}` loads them in 4 bits"
+            hint = "set `load_in_4bit = false`, or remove [cold_start] or this preset"
+            found.append((f"{name}.load_in_4bit", message, hint))
     return found
 
 

@@ -14,6 +14,15 @@ from typing import Any
 from r1recipes.errors import RunError
 
 Z_95 = NormalDist().inv_cdf(0.975)
+MIN_CUT = 8
+"""Completions before a run is refused for cuts: of 8, more than 0.9 means all, and if half of
+all completions were cut, chance would cut all 8 once in 256."""
+MIN_GROUPS = 16
+"""Groups before a run is refused for want of spread: if a fifth of the groups had some, chance
+would show none of 16 once in 35."""
+MIN_SINGLES = 20
+"""The same where each problem has one completion, which are then judged as one group; if one
+completion in seven earned something else, chance would show none of 20 once in 22."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +121,33 @@ def wilson(share: float, trials: float) -> tuple[float, float]:
 
 
 def difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[str, Any]:
-    """Paired difference of accuracy, after - before, with its 95 % interval over the problems."""
+    """Paired difference of accuracy, after - before, with its 95 % interval over the problems.
+
+    Where every problem gained the same (or there is only one), the spread of the gains says
+    nothing; the interval is then Newcombe's for unpaired samples, which is conservative here.
+    """
     gains = [_share(b) - _share(a) for a, b in zip(before, after, strict=True)]
     n, mean = len(gains), sum(gains) / len(gains)
-    variance = sum((gain - mean) ** 2 for gain in gains) / max(1, n - 1)
-    half = Z_95 * math.sqrt(variance / n)
-    return {"mean": mean, "interval": (mean - half, mean + half)}
+    if max(gains) - min(gains) < 1e-9:
+        first, second = summary(before), summary(after)
+        interval = newcombe(
+            first["accuracy"], first["interval"], second["accuracy"], second["interval"]
+        )
+        return {"mean": mean, "interval": interval}
+    half = Z_95 * math.sqrt(sum((gain - mean) ** 2 for gain in gains) / (n - 1) / n)
+    return {"mean": mean, "interval": (max(-1.0, mean - half), min(1.0, mean + half))}
+
+
+def newcombe(
+    before: float, first: tuple[float, float], after: float, second: tuple[float, float]
+) -> tuple[float, float]:
+    """95 % interval of after - before from the Wilson interval of each (Newcombe 1998, method 10).
+
+    For unpaired samples; conservative where the same problems are answered twice.
+    """
+    low = after - before - math.hypot(after - second[0], first[1] - before)
+    high = after - before + math.hypot(second[1] - after, before - first[0])
+    return max(-1.0, low), min(1.0, high)
 
 
 @dataclass(frozen=True)
@@ -127,7 +157,11 @@ class Probe:
     share_cut: float
     share_rewarded: float
     share_spread: float
-    """Share of groups whose completions are not all paid the same."""
+    """Share of groups whose completions are not all paid the same. With one completion for each
+    problem all of them are one group."""
+    num_problems: int
+    num_samples: int
+    """Completions for each problem."""
 
 
 def probe(items: list[dict[str, Any]], rows: Sequence[dict], rewards: dict[Score, float]) -> Probe:
@@ -142,29 +176,37 @@ def probe(items: list[dict[str, Any]], rows: Sequence[dict], rewards: dict[Score
         paid = reward(prompts=prompts, completions=completions, **columns)
         totals = [t + weight * (value or 0.0) for t, value in zip(totals, paid, strict=True)]
     size = len(texts[0])
-    groups = [totals[i : i + size] for i in range(0, len(totals), size)]
+    width = size if size > 1 else len(totals)
+    groups = [totals[i : i + width] for i in range(0, len(totals), width)]
     cut = [sample["cut"] for item in items for sample in item["samples"]]
     return Probe(
         share_cut=sum(cut) / len(cut),
         share_rewarded=sum(total > 0 for total in totals) / len(totals),
         share_spread=sum(max(group) - min(group) > 1e-6 for group in groups) / len(groups),
+        num_problems=len(texts),
+        num_samples=size,
     )
 
 
 def refuse_hopeless(found: Probe, max_completion_length: int, temperature: float) -> None:
-    """Raises: RunError (reward) when training on what the probe saw cannot teach anything."""
-    if found.share_cut > 0.9:
+    """Raises: RunError (reward) when training on what the probe saw cannot teach anything.
+
+    A handful of completions proves nothing and is let through.
+    """
+    if found.share_cut > 0.9 and found.num_problems * found.num_samples >= MIN_CUT:
         raise RunError(
             f"{found.share_cut:.0%} of the completions are cut at max_completion_length = "
             f"{max_completion_length} before they end, so hardly any can be right",
             kind="reward",
             hint="raise `max_completion_length`, or train all the same with `--force`",
         )
-    if found.share_spread == 0:
+    enough = MIN_GROUPS if found.num_samples > 1 else MIN_SINGLES
+    if found.share_spread == 0 and found.num_problems >= enough:
         if found.share_rewarded == 0:
             why, hint = "no completion earns any reward", "start from a model that knows the format"
         else:
-            why = "all completions of each prompt earn the same"
+            whose = "all completions of each prompt" if found.num_samples > 1 else "all completions"
+            why = f"{whose} earn the same"
             hint = f"raise `train.temperature` ({temperature}), or take harder problems"
         raise RunError(
             f"nothing can be learned: {why}, and GRPO learns from differences within a group",

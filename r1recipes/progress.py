@@ -22,6 +22,8 @@ from r1recipes.plan import Plan
 from r1recipes.record import Run
 
 BLOCKS = "▁▂▃▄▅▆▇█"
+GOOD = ("Learning", "Learned", "Nothing left", "Nearly all right")
+"""How `health.sentence` begins when nothing has to be done."""
 LINES = 20
 """Lines that a run prints where there is no terminal."""
 
@@ -36,7 +38,7 @@ class View:
         self._phase, self._done, self._total = "", 0, 0
         self._phase_began = self._step_began = time.monotonic()
         self._step_times: list[float] = []
-        is_live = console.is_terminal if live is None else live
+        is_live = live if live is not None else console.is_terminal and not console.is_dumb_terminal
         self._live = (
             Live(console=console, get_renderable=self.render, refresh_per_second=4, transient=True)
             if is_live
@@ -98,6 +100,12 @@ class View:
             if row["step"] % (5 * every) == 0 or row["step"] == total:
                 self.note(f"  {self.sentence()}")
 
+    def trained(self) -> None:
+        """Training ended, or stopped: a line stays where the panel was."""
+        if self.rows and self._live:
+            spent = clock(time.monotonic() - self._phase_began)
+            self.note(f"Trained to step {self.rows[-1]['step']} in {spent}. {self.sentence()}")
+
     def evaluated(self, when: str, found: dict[str, Any]) -> None:
         """An evaluation is done."""
         self.note(f"{when.capitalize():<7} {accuracy_line(found)}")
@@ -143,7 +151,7 @@ class View:
 
     def _metrics(self) -> list[RenderableType]:
         row, sentence = self.rows[-1], self.sentence()
-        style = "green" if sentence.startswith(("Learning", "Nothing left")) else "yellow"
+        style = "green" if sentence.startswith(GOOD) else "yellow"
         head = Text.assemble(
             ("reward ", "dim"),
             (f"{number(row, 'reward'):.2f} ", "bold"),

@@ -11,12 +11,14 @@ last line of a .jsonl is dropped on reading and cut before appending. One proces
 folder, by a lock that the system drops when the process dies. A folder is never reused.
 """
 
+import errno
 import fcntl
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -59,14 +61,14 @@ class Run:
 
     def read(self) -> dict[str, Any]:
         """The record. Raises: RecipeError when this is no run folder."""
-        try:
-            return json.loads(self.record.read_text())
-        except (OSError, ValueError) as error:
-            raise RecipeError(
-                problems=[
-                    Problem("is not a run folder: record.json cannot be read", str(self.folder))
-                ]
-            ) from error
+        record = _read_json(self.record)
+        if record.get("status") not in STATUSES:
+            raise _damaged(self.record, "it names no status")
+        return record
+
+    def read_lock(self) -> dict[str, Any]:
+        """Versions, revisions and hashes. Raises: RecipeError when they cannot be read."""
+        return _read_json(self.lock)
 
     def update(self, **changes: Any) -> dict[str, Any]:
         """Merge `changes` into the record, at once and whole."""
@@ -75,12 +77,16 @@ class Run:
         return record
 
     def update_lock(self, **changes: Any) -> None:
-        write_json(self.lock, json.loads(self.lock.read_text()) | changes)
+        write_json(self.lock, self.read_lock() | changes)
 
     @contextmanager
     def owned(self) -> Iterator[None]:
         """Hold the folder. Raises: RecipeError when another process does."""
-        with open(self.folder / ".owner", "w") as file:
+        try:
+            file = open(self.folder / ".owner", "w")
+        except OSError as error:
+            raise disk_error(error, self.folder) from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -95,19 +101,23 @@ class Run:
         steps = []
         for folder in self.checkpoints.glob("checkpoint-*"):
             number = folder.name.removeprefix("checkpoint-")
-            if number.isdigit() and (folder / CHECKPOINT_DONE).exists():
+            if number.isdigit() and is_whole(folder):
                 steps.append((int(number), folder))
         return (max(steps)[1], max(steps)[0]) if steps else None
 
     def rewind(self, step: int) -> None:
-        """Forget everything after `step`: metrics, samples, and checkpoints that are not whole."""
+        """Forget everything after `step`: metrics, samples, and checkpoints that are not whole.
+
+        Raises: RecipeError when the metrics up to there are not all there.
+        """
+        if [row.get("step") for row in read_lines(self.metrics)][:step] != [*range(1, step + 1)]:
+            raise _damaged(self.metrics, f"it does not have the steps 1 to {step}")
         for path in (self.metrics, self.completions):
             rows = [row for row in read_lines(path) if row.get("step", 0) <= step]
             write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
         for folder in self.checkpoints.glob("checkpoint-*"):
             number = folder.name.removeprefix("checkpoint-")
-            whole = (folder / CHECKPOINT_DONE).exists()
-            if not whole or not number.isdigit() or int(number) > step:
+            if not is_whole(folder) or not number.isdigit() or int(number) > step:
                 shutil.rmtree(folder)
 
 
@@ -135,8 +145,52 @@ def create(loaded: Loaded, plan: Plan, folder: Path | None, runs_dir: Path) -> R
         write_json(draft.record, _first_record(loaded, plan, fingerprint))
         os.rename(draft.folder, folder)
     except OSError as error:
+        if folder is not None:
+            for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+                shutil.rmtree(left, ignore_errors=True)
         raise disk_error(error, folder or runs_dir) from error
     return Run(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises: RunError if no file can be made in `folder`, or where it would be made."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise disk_error(error, folder) from error
+
+
+def mark_checkpoint(folder: Path) -> None:
+    """Say that a checkpoint was written to its end: its files are on the disk, with these sizes."""
+    sync_folder(folder)
+    write_json(folder / CHECKPOINT_DONE, {p.name: p.stat().st_size for p in _files(folder)})
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint has all the files that it was marked with."""
+    try:
+        sizes = json.loads((folder / CHECKPOINT_DONE).read_text())
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the files of a folder, and their names, are on the disk."""
+    for path in [*_files(folder), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
 
 
 def _free_name(parent: Path, fingerprint: str) -> Path:
@@ -189,11 +243,12 @@ def find(runs_dir: Path, name: str | None, recipe_name: str | None = None) -> Ru
             if (folder / "record.json").is_file():
                 return Run(folder)
         raise RecipeError(f"there is no run folder `{name}`", hint=_known_runs(runs_dir))
-    open_runs = [
-        run
-        for run in runs(runs_dir)
-        if run.read()["status"] != "complete" and recipe_name in (None, run.read().get("recipe"))
-    ]
+    open_runs = []
+    for run in runs(runs_dir):
+        with suppress(RecipeError):  # a damaged folder does not keep the others from going on
+            found = run.read()
+            if found["status"] != "complete" and recipe_name in (None, found.get("recipe")):
+                open_runs.append(run)
     if not open_runs:
         what = f" of `{recipe_name}`" if recipe_name else ""
         raise RecipeError(
@@ -211,6 +266,23 @@ def runs(runs_dir: Path) -> list[Run]:
 def _known_runs(runs_dir: Path) -> str:
     names = [str(run.folder) for run in runs(runs_dir)[-3:]]
     return "the last runs: " + ", ".join(names) if names else "there are no runs yet"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise _damaged(path, f"it cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(data, dict):
+        raise _damaged(path, "it holds no table")
+    return data
+
+
+def _damaged(path: Path, why: str) -> RecipeError:
+    problem = Problem(
+        f"is damaged: {why}", str(path), "start a new run, or put back a copy of this file"
+    )
+    return RecipeError(problems=[problem])
 
 
 def now() -> str:
@@ -242,6 +314,8 @@ def append_line(path: Path, row: dict[str, Any]) -> None:
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
         file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -255,8 +329,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def disk_error(error: OSError, folder: Path) -> RunError:
     """What an OSError of a write means to the user."""
     reason = error.strerror or str(error)
-    return RunError(
-        f"`{folder}` cannot be written: {reason}",
-        kind="disk",
-        hint="free some space, or pick another folder with `--run-dir` or R1RECIPES_RUNS_DIR",
-    )
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    hint = "free some space, then go on with `run --resume`" if full else _ELSEWHERE
+    return RunError(f"`{folder}` cannot be written: {reason}", kind="disk", hint=hint)
+
+
+_ELSEWHERE = "pick a folder that can be written, with `--run-dir` or R1RECIPES_RUNS_DIR"

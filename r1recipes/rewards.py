@@ -73,7 +73,8 @@ class Reward:
     None is no opinion, as in TRL. A row that a failure leaves without a number is paid 0 and
     counted in `failures` by kind: timeout, raised, wrong_count, not_a_number. When the call for a
     batch fails, each row is tried alone, so that one bad completion does not cost the others.
-    `last_failure` is the message of the newest.
+    `last_failure` is the message of the newest. `code_sha256` is the hash of the user code that
+    runs, whatever its file holds by now; None for a reward of the table.
     """
 
     def __init__(self, name: str, function: Callable | UserCode, *, time_limit_s: float = 10.0):
@@ -81,10 +82,12 @@ class Reward:
         self.name = name
         self.failures: Counter[str] = Counter()
         self.last_failure: str | None = None
+        is_code = isinstance(function, UserCode)
+        self.code_sha256: str | None = function.code.sha256 if is_code else None
         self._function = function
         self._time_limit_s = time_limit_s
 
-    def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float | None]:
+    def __call__(self, /, prompts: list, completions: list, **columns: Any) -> list[float | None]:
         """Pay a batch. Raises nothing but R1RecipesError, when no child process can start."""
         try:
             paid = self.call_strictly(prompts, completions, columns)
@@ -96,6 +99,7 @@ class Reward:
 
     def call_strictly(
         self,
+        /,
         prompts: list,
         completions: list,
         columns: dict[str, Any],
@@ -188,14 +192,14 @@ def _with_verifier(verifier: Verifier | None) -> Callable[..., list[float]]:
 def _user_code(name: str, base_dir: Path, allow_code: bool, time_limit_s: float) -> UserCode | None:
     if not is_user_code(name):
         return None
-    path, function = look_up(name, base_dir)
+    code = look_up(name, base_dir)
     if not allow_code:
         raise RecipeError(
             f"reward `{name}` is code of yours or somebody's and runs only with --allow-code "
-            f"({path}, sha256 {file_hash(path)})",
+            f"({code.path}, sha256 {code.sha256})",
             hint="it runs with all your rights: read the file, then allow it",
         )
-    return UserCode(path, function, time_limit_s=time_limit_s)
+    return UserCode(code, time_limit_s=time_limit_s)
 
 
 def _unknown(name: str) -> RecipeError:

@@ -1,26 +1,27 @@
 """What a run does to its terminal: libraries' output goes to a file, Ctrl-C waits for a save."""
 
+import io
 import os
 import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 
 class Interrupts:
-    """Ctrl-C and SIGTERM: training saves a checkpoint first, any other stage stops at once."""
+    """Ctrl-C, SIGTERM, SIGHUP: training saves a checkpoint first, any other stage stops at once."""
 
     def __init__(self, say: Callable[[str], None]):
         self.say = say
-        self.requested = False
+        self.requested = self._said = False
         self._graceful = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupts":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -31,8 +32,14 @@ class Interrupts:
     def _handle(self, number: int, frame: Any) -> None:
         if not self._graceful or self.requested:
             raise KeyboardInterrupt
-        self.requested = True
-        self.say("Stopping after this step; Ctrl-C again stops at once")
+        self.requested = True  # nothing is printed here: a print may just be under way
+
+    def asked(self) -> bool:
+        """Whether to stop after this step; says so once."""
+        if self.requested and not self._said:
+            self._said = True
+            self.say("Stopping after this step; Ctrl-C again stops at once")
+        return self.requested
 
     @contextmanager
     def after_this_step(self) -> Iterator[None]:
@@ -73,9 +80,43 @@ class Capture:
         early.close()
 
     def __exit__(self, *exception: Any) -> None:
-        sys.stdout.close()
-        sys.stdout, sys.stderr = self._streams
+        own, (sys.stdout, sys.stderr) = sys.stdout, self._streams
         for number, saved in zip((1, 2), self._descriptors, strict=True):
             os.dup2(saved, number)
             os.close(saved)
-        self._file.close()
+        for file in (own, self._file):
+            with suppress(OSError):  # what is left to write does not fit on a full disk
+                file.close()
+
+
+class Screen(io.TextIOBase):
+    """The real stdout, for the view of a run.
+
+    Goes silent when it cannot be written any more: a closed terminal or `| head` must not end
+    hours of training.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._file = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
+        except OSError:  # stdout is closed
+            self._file = open(os.devnull, "w")
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._file.flush()
+        except (OSError, ValueError):
+            lost, self._file = self._file, open(os.devnull, "w")
+            with suppress(OSError):
+                lost.close()
+
+    def isatty(self) -> bool:
+        return self._file.isatty()
+
+    def fileno(self) -> int:
+        return self._file.fileno()

@@ -15,11 +15,13 @@ import difflib
 import hashlib
 import importlib.util
 import inspect
+import linecache
 import math
 import re
 import sys
 import traceback
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,20 @@ Paid = list[float | Failed | None]
 """One entry per completion; None means no opinion, as in TRL."""
 
 
+@dataclass(frozen=True)
+class Code:
+    """A function of a user's file and the file's bytes, read once: what runs is what was hashed."""
+
+    path: str
+    function: str
+    source: bytes
+
+    @property
+    def sha256(self) -> str:
+        """The sha256 of the bytes, in hex. What the file imports is not in it."""
+        return hashlib.sha256(self.source).hexdigest()
+
+
 def is_user_code(name: str) -> bool:
     """Whether a reward's name means a user's own file: "path/file.py:function"."""
     return _USER_CODE.fullmatch(name) is not None
@@ -64,26 +80,30 @@ def user_code_path(name: str, base_dir: Path) -> tuple[Path, str]:
 
 def file_hash(path: Path) -> str:
     """The sha256 of a file, in hex. Raises: RecipeError when it cannot be read."""
+    return hashlib.sha256(_read(path)).hexdigest()
+
+
+def _read(path: Path) -> bytes:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return path.read_bytes()
     except OSError as error:
         raise RecipeError(f"the reward file `{path}` cannot be read ({error.strerror})") from error
 
 
 def code_sha256(name: str, base_dir: Path) -> str:
-    """`file_hash` of the file of a reward's name. What that file imports is not in it."""
+    """`file_hash` of the file of a reward's name, as it is now. What it imports is not in it."""
     return file_hash(user_code_path(name, base_dir)[0])
 
 
-def look_up(name: str, base_dir: Path) -> tuple[Path, str]:
-    """`user_code_path` of a function that exists, as far as that shows without running the file.
+def look_up(name: str, base_dir: Path) -> Code:
+    """The code of a function that exists, as far as that shows without running the file.
 
     Raises: RecipeError for a missing file, a syntax error, or an unknown function.
     """
     path, function = user_code_path(name, base_dir)
-    file_hash(path)
+    source = _read(path)
     try:
-        body = ast.parse(path.read_bytes(), str(path)).body
+        body = ast.parse(source, str(path)).body
     except (SyntaxError, ValueError) as error:
         raise RecipeError(f"the reward file `{path}` is not valid Python: {error}") from error
     functions = [n.name for n in body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -94,20 +114,21 @@ def look_up(name: str, base_dir: Path) -> tuple[Path, str]:
         near = difflib.get_close_matches(function, functions, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"it has: {', '.join(functions) or 'none'}"
         raise RecipeError(f"reward `{name}`: the file has no function `{function}`", hint=hint)
-    return path, function
+    return Code(str(path), function, source)
 
 
 class UserCode:
     """A user's reward, each call of it in a child that can be killed."""
 
-    def __init__(self, path: Path, function: str, *, time_limit_s: float):
-        self._target = (str(path), function)
+    def __init__(self, code: Code, *, time_limit_s: float):
+        self.code = code
         self._time_limit_s = time_limit_s
         self._children = Children(1, quiet_stdout=True)
         self._is_loaded = False
 
     def pay(
         self,
+        /,
         prompts: list,
         completions: list,
         columns: dict[str, Any],
@@ -119,10 +140,10 @@ class UserCode:
         """
         limit_s = min(time_limit_s or self._time_limit_s, self._time_limit_s)
         if not self._is_loaded:
-            self._run(_load, self._target, LOAD_LIMIT_S, "importing its file")
+            self._run(_load, (self.code,), LOAD_LIMIT_S, "importing its file")
             self._is_loaded = True
         sent = {key: value for key, value in columns.items() if key not in _NOT_SENT}
-        args = (*self._target, prompts, completions, sent)
+        args = (self.code, prompts, completions, sent)
         return self._run(_call, args, limit_s, _plural(len(completions), "completion"))
 
     def close(self) -> None:
@@ -218,13 +239,17 @@ def _plural(count: int, noun: str) -> str:
 
 
 _VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-_loaded: dict[tuple[str, str], Callable] = {}  # of the child
+_loaded: dict[Code, Callable] = {}  # of the child
 
 
-def _load(path: str, function: str) -> None:
-    """In the child: import the file once, with its own folder on the path for its imports."""
-    if (path, function) in _loaded:
+def _load(code: Code) -> None:
+    """In the child: run the file's bytes once, with its own folder on the path for its imports.
+
+    A child that takes the place of a killed one gets the same bytes: the file may have changed.
+    """
+    if code in _loaded:
         return
+    path = code.path
     sys.path.insert(0, str(Path(path).parent))
     name = Path(path).stem
     # A file that is called like a library must not take its place.
@@ -233,19 +258,21 @@ def _load(path: str, function: str) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        lines = importlib.util.decode_source(code.source).splitlines(keepends=True)
+        linecache.cache[path] = (len(code.source), None, lines, path)  # for tracebacks
+        exec(compile(code.source, path, "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
         raise describe(error, path) from None
-    found = getattr(module, function, None)
+    found = getattr(module, code.function, None)
     if not callable(found) or inspect.iscoroutinefunction(found):
         raise Failed("raised", f"is not a plain function of {Path(path).name}")
-    _loaded[path, function] = found
+    _loaded[code] = found
 
 
-def _call(path: str, function: str, prompts: list, completions: list, columns: dict) -> Paid:
+def _call(code: Code, prompts: list, completions: list, columns: dict) -> Paid:
     """In the child: one call, in the form that the function's parameters ask for."""
-    _load(path, function)
-    call = _loaded[path, function]
+    _load(code)
+    call, path = _loaded[code], code.path
     parameters = inspect.signature(call).parameters
     if "completion" in parameters:
         return _call_per_row(call, path, prompts, completions, columns)

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import random
 
@@ -74,23 +75,79 @@ def test_paired_difference():
     found = evaluate.difference(before, after)
     assert math.isclose(found["mean"], 0.4)
     assert found["interval"][0] > 0.2
-    assert evaluate.difference(before, before) == {"mean": 0.0, "interval": (0.0, 0.0)}
+    same = evaluate.difference(before, before)
+    assert same["mean"] == 0.0
+    assert -0.2 < same["interval"][0] < -0.1 and same["interval"][1] == -same["interval"][0]
+
+
+def test_newcombe_matches_the_published_example():
+    # Newcombe 1998 II, table II, (a): 56/70 - 48/80 -> 0.0524 to 0.3339 by method 10.
+    first, second = evaluate.wilson(48 / 80, 80), evaluate.wilson(56 / 70, 70)
+    low, high = evaluate.newcombe(48 / 80, first, 56 / 70, second)
+    assert (round(low, 4), round(high, 4)) == (0.0524, 0.3339)
+
+
+@pytest.mark.parametrize("n", [1, 2, 6, 50])
+@pytest.mark.parametrize("is_right", [True, False])
+def test_equal_gains_still_have_an_interval(n, is_right):
+    before = answered(n, 3, lambda p, s: False)
+    after = answered(n, 3, lambda p, s: is_right)
+    found = evaluate.difference(before, after)
+    low, high = found["interval"]
+    assert -1 <= low < high <= 1
+    assert low < found["mean"] or high > found["mean"]
+    if n == 1:
+        assert high - low > 0.8
+
+
+def test_the_ends_of_a_difference_stay_possible():
+    found = evaluate.difference(
+        answered(2, 4, lambda p, s: False), answered(2, 4, lambda p, s: p == 0 or s < 2)
+    )
+    assert found["interval"][1] == 1.0
 
 
 def pay(prompts, completions, answer):
     return [float(c[0]["content"] == a) for c, a in zip(completions, answer, strict=True)]
 
 
-def test_probe_sees_spread_and_refuses_what_cannot_be_learned():
-    mixed = evaluate.probe(answered(4, 2, lambda p, s: s == 0), rows(4), {pay: 1.0})
+def probe(num_problems, num_samples, right):
+    items = answered(num_problems, num_samples, right)
+    return evaluate.probe(items, rows(num_problems), {pay: 1.0})
+
+
+def test_probe_sees_spread():
+    mixed = probe(4, 2, lambda p, s: s == 0)
     assert (mixed.share_rewarded, mixed.share_spread, mixed.share_cut) == (0.5, 1.0, 0.5)
-    evaluate.refuse_hopeless(mixed, 100, 1.0)
-    wrong = evaluate.probe(answered(4, 2, lambda p, s: False), rows(4), {pay: 1.0})
-    with pytest.raises(RunError, match="no completion earns any reward"):
-        evaluate.refuse_hopeless(wrong, 100, 1.0)
-    right = evaluate.probe(answered(4, 2, lambda p, s: True), rows(4), {pay: 1.0})
-    with pytest.raises(RunError, match="earn the same"):
-        evaluate.refuse_hopeless(right, 100, 1.0)
-    cut = evaluate.Probe(share_cut=0.97, share_rewarded=0.1, share_spread=0.1)
+    assert (mixed.num_problems, mixed.num_samples) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("num_problems", "num_samples", "right", "said"),
+    [
+        (16, 2, lambda p, s: False, "no completion earns any reward"),
+        (16, 2, lambda p, s: True, "all completions of each prompt earn the same"),
+        (16, 2, lambda p, s: p % 2 == 0, "all completions of each prompt earn the same"),
+        (20, 1, lambda p, s: False, "no completion earns any reward"),
+        (20, 1, lambda p, s: True, ": all completions earn the same"),
+        (16, 2, lambda p, s: p == 3 and s == 0, None),
+        (15, 2, lambda p, s: False, None),  # a handful
+        (19, 1, lambda p, s: False, None),
+        (20, 1, lambda p, s: p == 3, None),  # one sample: no group of its own has spread
+    ],
+)
+def test_what_cannot_be_learned_is_refused(num_problems, num_samples, right, said):
+    found = probe(num_problems, num_samples, right)
+    if said is None:
+        return evaluate.refuse_hopeless(found, 100, 1.0)
+    with pytest.raises(RunError, match=said):
+        evaluate.refuse_hopeless(found, 100, 1.0)
+
+
+def test_what_is_cut_is_refused_unless_it_is_a_handful():
+    cut = evaluate.Probe(
+        share_cut=0.97, share_rewarded=0.1, share_spread=0.1, num_problems=4, num_samples=2
+    )
     with pytest.raises(RunError, match="97% .* cut at max_completion_length = 256"):
         evaluate.refuse_hopeless(cut, 256, 1.0)
+    evaluate.refuse_hopeless(dataclasses.replace(cut, num_problems=3), 256, 1.0)

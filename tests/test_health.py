@@ -1,4 +1,5 @@
 import math
+import random
 
 import pytest
 
@@ -26,6 +27,12 @@ def course(length, slope, noise=0.1, **changes):
     return [row(i, 1 + slope * i + noise * (-1) ** i, **changes) for i in range(1, length + 1)]
 
 
+def shaped(*parts, **changes):
+    """Rows whose reward goes in lines, each (from, to, steps)."""
+    levels = [a + (b - a) * i / n for a, b, n in parts for i in range(n)]
+    return [row(i + 1, x + 0.1 * (-1) ** i, **changes) for i, x in enumerate(levels)]
+
+
 @pytest.mark.parametrize(
     ("rows", "begins", "names"),
     [
@@ -34,7 +41,13 @@ def course(length, slope, noise=0.1, **changes):
         (course(40, 0.05), "Learning: reward 1.", ""),
         (course(80, 0.0), "Not moving", "learning_rate"),
         (course(30, 0.0), "No trend yet", ""),
-        (course(40, -0.05), "Getting worse", "learning_rate"),
+        (course(40, -0.05), "Getting worse since step 20: reward", "learning_rate"),
+        (shaped((1, 3, 40), (3, 1, 200)), "Getting worse since step ", "or stop here"),
+        (shaped((1, 3, 40), (3, 3, 300)), "Learned, now flat: reward 1.", "-> 3.00"),
+        (shaped((1, 3.7, 40), (3.7, 3.7, 300)), "Nearly all right: reward 1.", "harder"),
+        (shaped((1, 1, 90), accuracy=0.95), "Nearly all right", "harder"),
+        (shaped((2, 1, 40), (1, 2, 60)), "Learning: reward 1.", ""),
+        (shaped((1, 3, 300)), "Learning: reward 1.", ""),
         (
             course(30, 0.0, **{"completions/clipped_ratio": 0.97}),
             "Not learning: 97%",
@@ -62,3 +75,21 @@ def test_not_finite_needs_every_row():
     assert health.not_finite([row(1, grad_norm=math.inf)])
     assert not health.not_finite([row(1, grad_norm=math.nan), row(2)])
     assert not health.not_finite([])
+
+
+def test_a_flat_run_seldom_cries_wolf():
+    """The best of many windows is high by chance; 200 steps of noise, looked at once in ten."""
+    rng, worse, looks = random.Random(0), 0, 0
+    for _ in range(50):
+        rows = [row(i + 1, 1 + rng.gauss(0, 0.5)) for i in range(200)]
+        for end in range(40, 201, 10):
+            worse += say(rows[:end]).startswith("Getting worse")
+            looks += 1
+    assert worse / looks < 0.005
+
+
+@pytest.mark.parametrize("changes", [{"accuracy": 0.95}, {"accuracy": None}])
+def test_who_is_nearly_right_is_not_told_to_raise_the_rate(changes):
+    for length in range(10, 200, 7):
+        rows = [row(i + 1, 3.8 + 0.1 * (-1) ** i, **changes) for i in range(length)]
+        assert "raise `train.learning_rate`" not in say(rows)

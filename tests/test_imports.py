@@ -10,7 +10,7 @@ ORDER = """
     consistency section json_schema schema hints positions explain syntax overrides recipe scaffold
     plan sources data chat_template preflight evaluate health record progress terminal
     backends backends.tiny backends.grpo backends.trl backends.unsloth backends.random_weights
-    run rehearse cli __main__
+    stages run rehearse cli __main__
 """.split()
 HEAVY = {"torch", "transformers", "trl", "peft", "unsloth", "vllm"}
 

@@ -6,7 +6,7 @@ import pytest
 
 from r1recipes import plan, recipe, record
 from r1recipes.errors import RecipeError, RunError
-from r1recipes.record import CHECKPOINT_DONE, Run
+from r1recipes.record import Run
 
 
 @pytest.fixture
@@ -62,13 +62,19 @@ def test_only_whole_checkpoints_count(made):
     for step, whole in ((2, True), (4, True), (6, False)):
         folder = run.checkpoints / f"checkpoint-{step}"
         folder.mkdir(parents=True)
+        (folder / "adapter.bin").write_text("weights")
         if whole:
-            (folder / CHECKPOINT_DONE).touch()
+            record.mark_checkpoint(folder)
+    for step in range(1, 8):
         record.append_line(run.metrics, {"step": step})
     assert run.last_checkpoint() == (run.checkpoints / "checkpoint-4", 4)
     run.rewind(4)
-    assert [row["step"] for row in record.read_lines(run.metrics)] == [2, 4]
+    assert [row["step"] for row in record.read_lines(run.metrics)] == [1, 2, 3, 4]
     assert not (run.checkpoints / "checkpoint-6").exists()
+    (run.checkpoints / "checkpoint-4" / "adapter.bin").write_text("torn")
+    assert run.last_checkpoint() == (run.checkpoints / "checkpoint-2", 2)
+    with pytest.raises(RecipeError, match="does not have the steps 1 to 5"):
+        run.rewind(5)
     run.rewind(0)
     assert run.last_checkpoint() is None and record.read_lines(run.metrics) == []
 
@@ -113,9 +119,12 @@ def test_find_takes_a_folder_or_the_newest_unfinished(made, tmp_path):
 
 def test_unreadable_records_are_user_errors(made):
     run, *_ = made
-    run.record.write_text("{")
-    with pytest.raises(RecipeError, match="record.json cannot be read"):
-        run.read()
+    for text in ("{", "[]", "{}"):
+        run.record.write_text(text)
+        with pytest.raises(RecipeError, match="is damaged"):
+            run.read()
+    with pytest.raises(RecipeError, match="no unfinished run"):
+        record.find(run.folder.parent.parent, None)
     run.resolved.write_text("{}")
     with pytest.raises(RecipeError, match="resolved.json cannot be read"):
         run.plan()

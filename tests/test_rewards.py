@@ -1,5 +1,6 @@
 import math
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -252,3 +253,10 @@ def test_check_names_a_column_that_a_built_in_reward_misses(tmp_path):
 def test_check_finds_that_the_notebooks_formats_never_pay_what_the_prompt_asks(name, tmp_path):
     (reward,) = rewards.load([name], base_dir=tmp_path)
     assert [problem.kind for problem in rewards.check(reward, ROWS)] == ["constant"]
+
+
+def test_a_column_may_be_called_self():
+    (reward,) = rewards.load(["integer"], base_dir=Path("."))
+    columns = {"self": ["mine"], "answer": ["42"]}
+    assert reward(prompts=["?"], completions=[asked()], **columns) == [1.0]
+    assert reward.code_sha256 is None and not reward.failures

@@ -9,10 +9,11 @@ import time
 
 import pytest
 
-from r1recipes import record, settings
+from r1recipes import record, settings, stages
 from r1recipes import run as runner
 from r1recipes.errors import RecipeError, RunError
 from r1recipes.record import Run
+from r1recipes.stages import Options
 from tests.helpers import command, in_process, run_in_process
 
 TIMES = ("step_time", "num_tokens")
@@ -51,7 +52,7 @@ def test_a_finished_run_has_everything(finished):
     assert (finished.adapter / "adapter_model.safetensors").exists()
     assert finished.log.exists()
     lock = json.loads(finished.lock.read_text())
-    assert lock["data_sha256"] and lock["fingerprint"] == found["fingerprint"]
+    assert lock["inputs"]["the data"] and lock["fingerprint"] == found["fingerprint"]
     assert finished.last_checkpoint()[1] == 6
     assert not list(finished.folder.glob(".draft*"))
 
@@ -78,7 +79,10 @@ class Killed(BaseException):
     """What a test raises to leave a run as a kill would."""
 
 
-@pytest.mark.parametrize("stage", ["cold_start", "evaluate_before", "train", "evaluate_after"])
+STAGES = ["cold_start", "evaluate_before", "train", "save_adapter", "evaluate_after"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_run_that_died_in_any_stage_ends_as_if_it_had_not(
     stage, finished, small, tmp_path, monkeypatch
 ):
@@ -87,10 +91,10 @@ def test_a_run_that_died_in_any_stage_ends_as_if_it_had_not(
 
     backend = "r1recipes.backends.trl.TrlBackend"
     with monkeypatch.context() as patch:
-        if stage == "cold_start":
-            patch.setattr(f"{backend}.cold_start", die)
+        if stage in ("cold_start", "save_adapter"):  # after the last step nothing is trained again
+            patch.setattr(f"{backend}.{stage}", die)
         elif stage == "train":  # after step 3: the checkpoint of step 2 is the last
-            patch.setattr("r1recipes.run.Stages.on_step", _die_after(3))
+            patch.setattr("r1recipes.stages.Stages.on_step", _die_after(3))
         else:
             patch.setattr(f"{backend}.generate", _die_when(stage == "evaluate_after"))
         with pytest.raises(Killed):
@@ -114,7 +118,7 @@ def runner_console():
 
 
 def _die_after(step):
-    original = runner.Stages.on_step
+    original = stages.Stages.on_step
 
     def on_step(self, row, samples):
         original(self, row, samples)
@@ -186,7 +190,8 @@ def test_ctrl_c_saves_a_checkpoint_and_kill_9_loses_nothing(finished, small, tmp
 def test_changed_data_or_code_is_not_resumed(small, tmp_path, monkeypatch):
     rows = [{"question": f"{i}+1", "answer": str(i + 1)} for i in range(30)]
     data = tmp_path / "data.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows_text = "".join(json.dumps(row) + "\n" for row in rows)
+    data.write_text(rows_text)
     code = tmp_path / "mine.py"
     code.write_text("def short(completion, row):\n    return 1 / (1 + len(completion))\n")
     text = small.read_text().replace('"builtin:arithmetic"', '"data.jsonl"')
@@ -205,7 +210,7 @@ def test_changed_data_or_code_is_not_resumed(small, tmp_path, monkeypatch):
     code_is, _, err = in_process("run", small, "--offline")
     assert code_is == 2 and "--allow-code" in err
     with monkeypatch.context() as patch:
-        patch.setattr("r1recipes.run.Stages.on_step", _die_after(3))
+        patch.setattr("r1recipes.stages.Stages.on_step", _die_after(3))
         patch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path / "runs"))
         with pytest.raises(Killed):
             in_process("run", small, "--offline", "--allow-code")
@@ -214,12 +219,19 @@ def test_changed_data_or_code_is_not_resumed(small, tmp_path, monkeypatch):
     view = runner.View(runner_console(), live=False)
     original = code.read_text()
     code.write_text(original + "# changed\n")
-    with pytest.raises(RecipeError, match="code of reward `mine.py:short` has changed"):
+    allowed = Options(allow_code=True)
+    with pytest.raises(RecipeError, match="only with --allow-code"):  # a folder can be anybody's
         runner.resume(dead, view, machine)
+    with pytest.raises(RecipeError, match="code of reward `mine.py:short` changed"):
+        runner.resume(dead, view, machine, options=allowed)
     code.write_text(original)
     data.write_text(data.read_text().replace('"29"', '"2"', 1).replace("28+1", "28+2"))
-    with pytest.raises(RecipeError, match="data are not those"):
-        runner.resume(dead, view, machine)
+    with pytest.raises(RecipeError, match="the data changed since"):
+        runner.resume(dead, view, machine, options=allowed)
+    (tmp_path / "demos.jsonl").write_text("")
+    data.write_text(rows_text)
+    with pytest.raises(RecipeError, match="the demonstrations changed since"):
+        runner.resume(dead, view, machine, options=allowed)
 
 
 def test_a_failure_is_recorded_with_its_kind(small, tmp_path, monkeypatch):
@@ -237,12 +249,12 @@ def test_a_failure_is_recorded_with_its_kind(small, tmp_path, monkeypatch):
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(small, tmp_path, monkeypatch):
-    original = runner.Stages.on_step
+    original = stages.Stages.on_step
 
     def on_step(self, row, samples):
         original(self, row | {"grad_norm": float("nan")}, samples)
 
-    monkeypatch.setattr("r1recipes.run.Stages.on_step", on_step)
+    monkeypatch.setattr("r1recipes.stages.Stages.on_step", on_step)
     with pytest.raises(RunError, match="not finite for 3 steps") as raised:
         run_in_process(small, tmp_path / "runs")
     assert raised.value.kind == "nan"
@@ -254,6 +266,29 @@ def test_what_cannot_learn_is_stopped_before_training(small, tmp_path):
     stopped = record.runs(tmp_path / "runs")[0]
     assert stopped.read()["error"]["kind"] == "reward"
     assert record.read_lines(stopped.metrics) == []
+
+
+def test_a_log_on_a_full_disk_does_not_swallow_the_message(small, tmp_path, monkeypatch):
+    def fill(self, *arguments, **options):
+        full = os.open("/dev/full", os.O_WRONLY)
+        for number in (1, 2, sys.stdout.fileno()):
+            os.dup2(full, number)
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr("r1recipes.backends.trl.TrlBackend.load", fill)
+    monkeypatch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path / "runs"))
+    code, _, err = in_process("run", small, "--offline")
+    assert code == 1 and "No space left on device" in err and "hint: free some space" in err
+    assert record.runs(tmp_path / "runs")[0].read()["status"] == "failed"
+
+
+def test_a_reader_that_leaves_does_not_end_the_run(finished, small, tmp_path):
+    command_line = f"{sys.executable} -m r1recipes run {small} --run-dir mine | head -2"
+    done = subprocess.run(
+        ["bash", "-c", f"{command_line}; exit ${{PIPESTATUS[0]}}"], cwd=tmp_path, timeout=120
+    )
+    assert done.returncode == 0
+    assert comparable(Run(tmp_path / "mine")) == comparable(finished)
 
 
 def test_a_full_disk_is_one_line_and_exit_1(small, tmp_path, monkeypatch):

@@ -84,7 +84,7 @@ def test_a_preset_is_reported_beside_a_broken_one():
         ({"data": {"question": "q"}}, "the column of"),
         ({"train": {"epsilon_high": 0.1}}, "is below `epsilon`"),
         ({"train": {"lr_scheduler_type": "constant"}}, "ignores `warmup_ratio`"),
-        ({"model": {"name": "builtin:small"}}, "unknown built-in model"),
+        ({"model": {"name": "builtin:smal"}}, "unknown built-in model"),
         ({"model": {"name": " x"}}, "string_pattern_mismatch"),
     ],
 )
@@ -95,6 +95,44 @@ def test_keys_that_contradict_each_other_are_refused(sections, message):
 def test_a_hub_data_set_is_not_evaluated_on_what_it_is_trained_on():
     data = {"name": "openai/gsm8k", "problems": None, "eval_split": "train"}
     assert "is the split that is trained on" in refused(data=data)
+
+
+@pytest.mark.parametrize(
+    ("data", "weights", "evaluation", "keys"),
+    [
+        ("countdown", {"correctness": 2.0}, {}, ["/rewards.correctness", "reward"]),
+        ("countdown", {"countdown": 2.0}, {}, ["reward"]),
+        ("countdown", {"countdown": 2.0, "soft_format": 0.5}, {"reward": "countdown"}, []),
+        ("countdown", {"notebook_correctness": 1.0}, {"reward": "countdown"}, ["/rewards.noteb"]),
+        ("arithmetic", {"countdown": 2.0}, {}, ["/rewards.countdown"]),
+        ("arithmetic", {"correctness": 2.0}, {"reward": "countdown"}, ["reward"]),
+        ("arithmetic", {"correctness": 2.0}, {}, []),
+    ],
+)
+def test_a_reward_judges_the_data_it_is_for(data, weights, evaluation, keys):
+    given = schema.Eval.model_validate(evaluation)
+    found = consistency.of_rewards(given, weights, schema.Data(name=f"builtin:{data}"))
+    assert len(found) == len(keys)
+    for (key, _, _), start in zip(found, keys, strict=True):
+        assert key.startswith(start)
+
+
+def test_a_default_that_does_not_fit_says_what_to_add():
+    data = schema.Data(name="builtin:countdown")
+    ((_, message, hint),) = consistency.of_rewards(schema.Eval(), {"countdown": 1.0}, data)
+    assert '"correctness", the default,' in message and "bare target" in message
+    assert hint == 'add `reward = "countdown"` in [eval]'
+    assert consistency.of_rewards(None, None, data) == []
+    assert consistency.of_rewards(schema.Eval(), {}, None) == []
+
+
+def test_a_cold_start_needs_whole_weights():
+    presets = {"8GB": {"load_in_4bit": True}, "16GB": {"load_in_4bit": False}, "24GB": None}
+    ((key, message, hint),) = consistency.of_cold_presets(presets, schema.ColdStart(steps=1))
+    assert key == "8GB.load_in_4bit" and "trains all weights" in message
+    assert "`load_in_4bit = false`" in hint
+    assert consistency.of_cold_presets(presets, None) == []
+    assert consistency.of_cold_presets("nonsense", schema.ColdStart(steps=1)) == []
 
 
 @pytest.mark.parametrize("number", [1, 2, 12, 97, 36, 65_536 * 1024])

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import pickle
 import time
 from pathlib import Path
@@ -73,8 +74,38 @@ def leaves(completion, row):
         os._exit(3)
     return 1.0
 
+def leaves_with_0(completion, row):
+    if not completion:
+        os._exit(0)
+    return 1.0
+
+def waits_for_a_fork(completion, row):
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    return float(os.waitpid(pid, 0)[1] == 0)
+
+def starts_others(completion, row):
+    import subprocess
+    pids = [subprocess.Popen(["sleep", "60"]).pid, os.fork()]
+    while not pids[1]:
+        time.sleep(1)
+    with open(row["pids"], "w") as file:
+        print(*pids, file=file)
+    while completion == "hang":
+        time.sleep(1)
+    if completion == "leave":
+        os._exit(0)
+    return 1.0
+
 def exits(completion, row):
     sys.exit("bye")
+
+def group(completion, row):
+    return os.getpgrp()
+
+def own_column(completion, row):
+    return row["self"]
 
 def needs(completions, solution, **kwargs):
     return [1.0] * len(completions)
@@ -137,6 +168,8 @@ ROWS = [
         ("text", ["a", "b"], [0, 0], {"not_a_number": 2}),
         ("nan_for_empty", ["a", ""], [1, 0], {"not_a_number": 1}),
         ("leaves", ["a", "", "c"], [1, 0, 1], {"raised": 1}),
+        ("leaves_with_0", ["a", "", "c"], [1, 0, 1], {"raised": 1}),
+        ("waits_for_a_fork", ["a"], [1], {}),
         ("exits", ["a"], [0], {"raised": 1}),
         ("needs", ["a", "b"], [0, 0], {"raised": 2}),
     ],
@@ -174,6 +207,77 @@ def test_the_child_is_kept_between_calls(mine):
     assert time.perf_counter() - start < 1
 
 
+@pytest.mark.parametrize("text", ["hang", "leave", "good"])
+def test_what_a_reward_started_ends_with_it(text, mine, tmp_path):
+    reward = mine("starts_others", time_limit_s=1.0)
+    train(reward, text, pids=str(tmp_path / "pids"))
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert len(pids) == 2
+    if text == "good":
+        assert all(is_running(pid) for pid in pids)
+        reward.close()
+    deadline = time.monotonic() + 3
+    while any(is_running(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"  # dead, but its new parent has not waited for it
+
+
+def test_a_child_is_not_in_the_terminals_group(mine):
+    """Ctrl-C goes to the whole group; the parent alone answers it."""
+    reward = mine("group")
+    (group,) = train(reward, "a")
+    assert group != os.getpgrp()
+
+
+EDITED = """
+from neighbour import WORTH
+
+def f(completion, row):
+    while completion == "hang":
+        pass
+    assert completion != "old", __file__
+    return WORTH
+"""
+
+
+@pytest.mark.parametrize("after", ["hang", "close", "before the first call"])
+def test_an_edited_file_does_not_pay_in_a_run(after, tmp_path):
+    path = tmp_path / "edited.py"
+    path.write_text(EDITED)
+    (tmp_path / "neighbour.py").write_text("WORTH = 0.75\n")
+    (reward,) = rewards.load(["edited.py:f"], base_dir=tmp_path, allow_code=True, time_limit_s=1.0)
+    try:
+        if after != "before the first call":
+            assert train(reward, "a") == [0.75]
+        path.write_text("# edited\n\ndef f(completion, row):\n    return 100.0\n")
+        if after == "hang":
+            assert train(reward, "hang") == [0.0]
+        elif after == "close":
+            reward.close()
+        assert train(reward, "a") == [0.75]
+        assert reward.code_sha256 == hashlib.sha256(EDITED.encode()).hexdigest()
+        assert rewards.code_sha256("edited.py:f", tmp_path) != reward.code_sha256
+        assert train(reward, "old") == [0.0]
+        assert reward.last_failure == (
+            f"raised AssertionError: {path} "
+            '(edited.py line 7: `assert completion != "old", __file__`)'
+        )
+    finally:
+        reward.close()
+
+
+def test_a_column_may_be_called_self(mine):
+    assert train(mine("own_column"), "a", self=0.5) == [0.5]
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "parts"),
     [
@@ -184,6 +288,7 @@ def test_the_child_is_kept_between_calls(mine):
         ("text", "not_a_number", ["returned 'good' (str): it must return a finite number"]),
         ("nan_for_empty", "not_a_number", ["returned nan (float)", "[completion: empty]"]),
         ("leaves", "raised", ["ended its process"]),
+        ("leaves_with_0", "raised", ["ended its process"]),
         ("exits", "raised", ["raised SystemExit: bye"]),
         ("needs", "raised", ["needs the columns `solution`, which the data does not have"]),
         ("odd", "raised", ["takes (text): it must take (completion, row)"]),
@@ -202,6 +307,8 @@ def test_check_says_what_is_wrong(name, kind, parts, mine):
 
 
 def test_any_function_can_be_made_safe():
+    assert Reward("mine", len).code_sha256 is None
+
     def half_broken(prompts, completions, **columns):
         return [1 / len(text) for text in completions]
 

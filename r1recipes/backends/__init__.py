@@ -37,8 +37,11 @@ class Backend(Protocol):
     def tokenizer(self) -> Any:
         """The tokenizer, without loading weights."""
 
-    def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> None:
-        """Train all weights on demonstrations and save model and tokenizer to `folder`."""
+    def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> str | None:
+        """Train all weights on demonstrations and save model and tokenizer to `folder`.
+
+        Returns the commit of the weights that it began with, if they came from the Hub.
+        """
 
     def load(self, base: Path | None, adapter: Path | None) -> str | None:
         """Load the model, from `base` after a cold start, with a saved adapter or a fresh one.

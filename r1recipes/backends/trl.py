@@ -28,6 +28,9 @@ from r1recipes.plan import Plan
 from r1recipes.rewards import Reward
 from r1recipes.schema import BUILTIN_MODELS, Model
 
+CHECKPOINT_REST_BYTES = 8 * 2**20
+"""Tokenizer and state of the trainer; assumed, 4 MB for a vocabulary of 150,000."""
+
 
 class TrlBackend:
     """See `backends.Backend`."""
@@ -45,7 +48,7 @@ class TrlBackend:
             self._tokenizer = load_tokenizer(self.recipe.model, self.plan.base_dir, self.offline)
         return self._tokenizer
 
-    def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> None:
+    def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> str | None:
         set_seed(self.recipe.seed)
         model = self._load_weights(None)
         trainer = SFTTrainer(
@@ -58,6 +61,7 @@ class TrlBackend:
         trainer.train()
         model.save_pretrained(folder)
         self.tokenizer().save_pretrained(folder)
+        return getattr(model.config, "_commit_hash", None)
 
     def load(self, base: Path | None, adapter: Path | None) -> str | None:
         weights = self._load_weights(base)
@@ -81,7 +85,7 @@ class TrlBackend:
     def checkpoint_bytes(self) -> int:
         # Weight, two moments of the optimiser, all in float32; and some MB for the tokenizer.
         trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        return 12 * trainable + 50 * 2**20
+        return 12 * trainable + CHECKPOINT_REST_BYTES
 
     def _load_weights(self, base: Path | None) -> Any:
         if base is None and self.recipe.model.name in BUILTIN_MODELS:

@@ -22,7 +22,12 @@ from unsloth import FastLanguageModel
 from vllm import SamplingParams
 
 from r1recipes.backends import Hooks, Messages, grpo
-from r1recipes.backends.trl import cold_start_in_child, load_tokenizer, resolve_name
+from r1recipes.backends.trl import (
+    CHECKPOINT_REST_BYTES,
+    cold_start_in_child,
+    load_tokenizer,
+    resolve_name,
+)
 from r1recipes.errors import PlanError, RunError
 from r1recipes.evaluate import Sample
 from r1recipes.plan import Plan
@@ -48,7 +53,7 @@ class UnslothBackend:
             self._tokenizer = load_tokenizer(self.recipe.model, self.plan.base_dir, self.offline)
         return self._tokenizer
 
-    def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> None:
+    def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> str | None:
         """In a child process with plain TRL: this process's is patched, and its memory is ours."""
         context = multiprocessing.get_context("spawn")
         receive, send = context.Pipe(duplex=False)
@@ -105,7 +110,7 @@ class UnslothBackend:
 
     def checkpoint_bytes(self) -> int:
         trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        return 12 * trainable + 50 * 2**20
+        return 12 * trainable + CHECKPOINT_REST_BYTES
 
     def generate(
         self, prompts: list[Messages], num_samples: int, greedy: bool, adapter: bool, hooks: Hooks

@@ -1,0 +1,225 @@
+"""The stages of a run, in order; each is skipped when its result is there.
+
+Each writes what it found at once and whole, so a kill at any moment loses at most the stage that
+ran, and in training the steps since the last checkpoint.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from r1recipes import data, evaluate, health, preflight, record, rewards
+from r1recipes.backends import Backend, Hooks
+from r1recipes.errors import RunError
+from r1recipes.plan import Plan
+from r1recipes.progress import View
+from r1recipes.record import Run
+from r1recipes.terminal import Interrupts
+
+NUM_CHECKPOINTS = 4
+"""Two are kept, one is being written, and the adapter at the end is no larger than one."""
+NAN_STEPS = 3
+"""Steps in a row without a finite gradient after which a run is stopped; assumed."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user allowed on the command line."""
+
+    allow_code: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that can be known and refused before weights are loaded."""
+
+    splits: data.Splits
+    backend: Backend
+    rewards: dict[str, rewards.Reward]
+    decisive: rewards.Reward
+    inputs: dict[str, str]
+    """What the run reads beside its recipe -> its sha256."""
+
+
+class Stages:
+    """The stages of a run, in order; each is skipped when its result is there."""
+
+    def __init__(self, run, plan, prepared, view, options, interrupts):
+        self.run: Run = run
+        self.plan: Plan = plan
+        self.prepared: Prepared = prepared
+        self.backend: Backend = prepared.backend
+        self.view: View = view
+        self.options: Options = options
+        self.interrupts: Interrupts = interrupts
+        self.checkpoint: tuple[Path, int] | None = None
+        self.nan_rows: list[dict[str, Any]] = []
+
+    def all(self) -> None:
+        self.clear_drafts()
+        self.checkpoint = self.run.last_checkpoint()
+        if self.plan.recipe.cold_start:
+            self.cold_start()
+        self.load()
+        self.evaluate("before", adapter=False)
+        self.probe()
+        self.train()
+        self.evaluate("after", adapter=True)
+        self.finish()
+
+    def clear_drafts(self) -> None:
+        """Remove what a killed attempt left half done."""
+        for draft in self.run.folder.glob(".draft-*"):
+            shutil.rmtree(draft)
+
+    def hooks(self) -> Hooks:
+        return Hooks(
+            on_progress=self.view.progress,
+            on_step=self.on_step,
+            on_checkpoint=record.mark_checkpoint,
+            should_stop=self.interrupts.asked,
+        )
+
+    def half_hooks(self, before: int) -> Hooks:
+        """Progress of one of an evaluation's two passes, sampled and then greedy."""
+        return replace(
+            self.hooks(),
+            on_progress=lambda done, total: self.view.progress(before + done, 2 * total),
+        )
+
+    def cold_start(self) -> None:
+        if self.run.base.exists():
+            return
+        start = self.plan.recipe.cold_start
+        assert start is not None
+        with self.stage("cold_start", "Cold start"):
+            rows = data.demonstrations(
+                self.plan.recipe,
+                self.plan.base_dir,
+                start.steps * start.batch_size,
+                held_out=self.prepared.splits.held_out,
+            )
+            with self.whole_folder(self.run.base) as draft:
+                revision = self.backend.cold_start(rows, draft, self.hooks())
+            self.run.update_lock(model_revision=revision)
+
+    def load(self) -> None:
+        with self.stage("load", "Loading the model"):
+            base = self.run.base if self.plan.recipe.cold_start else None
+            revision = self.backend.load(base, self.saved_adapter())
+            if base is None:
+                self.run.update_lock(model_revision=revision)
+
+    def saved_adapter(self) -> Path | None:
+        """The trained adapter, or the one of the last step's checkpoint, which is the same."""
+        if self.run.adapter.exists():
+            return self.run.adapter
+        return self.checkpoint[0] if self.checkpoint and self.steps_are_done() else None
+
+    def steps_are_done(self) -> bool:
+        """Whether the last checkpoint is that of the last step: a trainer would go one further."""
+        return bool(self.checkpoint) and self.checkpoint[1] >= self.plan.recipe.train.max_steps
+
+    def evaluate(self, when: str, *, adapter: bool) -> None:
+        path = self.run.evaluation(when)
+        if when in self.run.read()["evaluation"] and path.exists():
+            return
+        with self.stage(f"evaluate_{when}", f"Evaluation {when}"):
+            rows = list(self.prepared.splits.held_out)
+            items = evaluate.evaluate(
+                rows,
+                self.plan.recipe.eval.samples,
+                lambda prompts, n, greedy: self.backend.generate(
+                    prompts, n, greedy, adapter, self.half_hooks(len(prompts) * greedy)
+                ),
+                self.prepared.decisive,
+            )
+            record.write_text(path, "".join(json.dumps(item) + "\n" for item in items))
+            found = self.run.read()["evaluation"] | {when: evaluate.summary(items)}
+            self.run.update(evaluation=found)
+            self.view.evaluated(when, found[when])
+
+    def probe(self) -> None:
+        """Stop at once when nothing can be learned."""
+        if self.options.force or self.run.adapter.exists() or self.checkpoint:
+            return
+        items = record.read_lines(self.run.evaluation("before"))
+        weights = self.plan.recipe.rewards
+        payers = {reward: weights[name] for name, reward in self.prepared.rewards.items()}
+        found = evaluate.probe(items, list(self.prepared.splits.held_out), payers)
+        train = self.plan.recipe.train
+        self.run.update(probe=vars(found))
+        evaluate.refuse_hopeless(found, self.plan.preset.max_completion_length, train.temperature)
+
+    def train(self) -> None:
+        if self.run.adapter.exists():
+            return
+        self.run.rewind(self.checkpoint[1] if self.checkpoint else 0)
+        self.view.resume_at(record.read_lines(self.run.metrics))
+        preflight.check_disk(self.run.folder, NUM_CHECKPOINTS * self.backend.checkpoint_bytes())
+        if not self.steps_are_done():
+            with self.stage("train", "Training"), self.interrupts.after_this_step():
+                try:
+                    self.backend.train(
+                        self.prepared.splits.train,
+                        self.prepared.rewards,
+                        self.run.checkpoints,
+                        self.checkpoint[0] if self.checkpoint else None,
+                        self.hooks(),
+                    )
+                finally:
+                    self.view.trained()
+        if self.interrupts.requested:
+            raise KeyboardInterrupt
+        with self.whole_folder(self.run.adapter) as draft:
+            self.backend.save_adapter(draft)
+
+    def on_step(self, row: dict[str, Any], samples: list[dict[str, Any]]) -> None:
+        record.append_line(self.run.metrics, row)
+        for sample in samples:
+            record.append_line(self.run.completions, {"step": row["step"]} | sample)
+        self.view.step(row)
+        self.nan_rows = [*self.nan_rows, row][-NAN_STEPS:]
+        if len(self.nan_rows) == NAN_STEPS and health.not_finite(self.nan_rows):
+            raise RunError(
+                f"the gradient was not finite for {NAN_STEPS} steps, at step {row['step']}",
+                kind="nan",
+                hint="lower `train.learning_rate` or `train.max_grad_norm`",
+            )
+
+    def finish(self) -> None:
+        before, after = (
+            record.read_lines(self.run.evaluation(when)) for when in ("before", "after")
+        )
+        evaluation = self.run.read()["evaluation"]
+        evaluation["difference"] = evaluate.difference(before, after)
+        self.run.update(status="complete", evaluation=evaluation, finished=record.now())
+
+    @contextmanager
+    def stage(self, name: str, title: str) -> Iterator[None]:
+        """Show a stage and add the time that it took to the record."""
+        self.view.phase(title)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # on a full disk, the first error is the one that is told
+                spent = self.run.read()["duration_s"]
+                spent[name] = round(spent.get(name, 0.0) + time.monotonic() - began, 2)
+                self.run.update(duration_s=spent)
+
+    @contextmanager
+    def whole_folder(self, folder: Path) -> Iterator[Path]:
+        """A draft folder that takes its name only when it is complete."""
+        draft = folder.with_name(f".draft-{folder.name}")
+        draft.mkdir()
+        yield draft
+        record.sync_folder(draft)
+        os.rename(draft, folder)
