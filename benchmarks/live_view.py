@@ -1,6 +1,6 @@
 """Draw the live view as it was at a step of a finished run, for the README.
 
-    python benchmarks/live_view.py runs/tiny/... 60 docs/live.svg
+python benchmarks/live_view.py runs/tiny/... 60 docs/live.svg
 """
 
 import re

@@ -13,9 +13,11 @@ from r1recipes.hints import (
     dotted,
     example,
     is_section,
+    models_in,
     nearest_key,
     nearest_literal,
     nearest_name,
+    section_at,
     show,
     type_hint,
 )
@@ -134,7 +136,11 @@ def _message(error: dict[str, Any], loc: Loc, model: type[BaseModel]) -> tuple[s
 def _unknown(loc: Loc, model: type[BaseModel], given: Any) -> tuple[str, str]:
     if isinstance(given, dict):
         known = [name for name in model.model_fields if is_section(name, model)]
-        close = difflib.get_close_matches(str(loc[-1]), known, 1, 0.5)
+        section = section_at(loc[:-1], model)
+        fields = section.model_fields.items() if section and len(loc) > 1 else ()
+        inner = [dotted((*loc[:-1], name)) for name, f in fields if models_in(f.annotation)]
+        close = difflib.get_close_matches(dotted(loc), inner, 1, 0.5)
+        close = close or difflib.get_close_matches(str(loc[-1]), known, 1, 0.5)
         hint = f"did you mean `[{close[0]}]`?" if close else "remove it; known: " + ", ".join(known)
         return f"unknown section [{dotted(loc)}]", hint
     return f"unknown key `{dotted(loc)}`", nearest_key(loc, model)

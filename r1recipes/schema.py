@@ -303,7 +303,7 @@ class Recipe(Section):
     lora: Lora = Lora()
     train: Train = Train()
     cold_start: Annotated[ColdStart | None, Field(validate_default=True)] = None
-    eval: Eval = Eval()
+    eval: Annotated[Eval, Field(validate_default=True)] = Eval()
     preset: Annotated[dict[PresetName, Preset], Field(min_length=1)]
     """Settings by memory of the card; the largest that the card can hold is used."""
 
@@ -318,9 +318,10 @@ class Recipe(Section):
     @field_validator("preset", mode="wrap")
     @classmethod
     def _fit_their_names(
-        cls, given: Any, validate: ValidatorFunctionWrapHandler
+        cls, given: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> dict[str, Preset]:
         found = consistency.of_presets(given)
+        found += consistency.of_cold_presets(given, info.data.get("cold_start"))
         try:
             presets = validate(given)
         except ValidationError as error:
@@ -335,6 +336,13 @@ class Recipe(Section):
     def _has_demonstrations(cls, start: ColdStart | None, info: ValidationInfo) -> ColdStart | None:
         refuse(consistency.of_cold_start(start, info.data.get("model"), info.data.get("data")))
         return start
+
+    @field_validator("eval")
+    @classmethod
+    def _judges_the_data(cls, evaluation: Eval, info: ValidationInfo) -> Eval:
+        weights, data = info.data.get("rewards"), info.data.get("data")
+        refuse(consistency.of_rewards(evaluation, weights, data))
+        return evaluation
 
 
 def preset_bytes(name: str) -> int:

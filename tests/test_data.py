@@ -40,6 +40,8 @@ def make(seed: int = 1, system: str = "Think.", start: dict | None = None, **key
     }
     if start:
         given["cold_start"] = start
+    if given["data"]["name"] == "builtin:countdown":
+        given |= {"rewards": {"countdown": 1.0}, "eval": {"reward": "countdown"}}
     return Recipe.model_validate(given)
 
 

@@ -209,7 +209,8 @@ def test_the_hints_work(tmp_path):
         one_line = '\nx\n"""' not in text and "[[8]]" not in text
         if len(found) > 1 or not one_line or apply_hint(text, found[0]) is None:
             continue
-        if name == "data":  # the name is right then, and four other keys do not apply any more
+        # The name is right then, and other keys do not apply any more; 4-bit presets are left over.
+        if name in ("data", "cold-start"):
             continue
         path.write_text(apply_hint(text, found[0]))
         try:

@@ -135,6 +135,21 @@ def test_a_cold_start_needs_whole_weights():
     assert consistency.of_cold_presets("nonsense", schema.ColdStart(steps=1)) == []
 
 
+def test_a_recipe_is_refused_for_the_wrong_judge_and_for_4_bits_with_a_cold_start():
+    data = {"name": "builtin:countdown", "problems": None}
+    assert "/rewards.correctness" in refused(data=data)
+    rewarded = tomli.loads(SMALL) | {"rewards": {"countdown": 1.0}}
+    rewarded["data"] = rewarded["data"] | data
+    with pytest.raises(ValidationError):
+        schema.Recipe.model_validate(rewarded)  # eval.reward is "correctness" by default
+    schema.Recipe.model_validate(rewarded | {"eval": {"reward": "countdown"}})
+    card = tomli.loads(SMALL)["preset"]["cpu"]
+    del card["num_threads"]
+    card |= {"gpu_memory_utilization": 0.5, "load_in_4bit": True}
+    assert "trains all weights" in refused(preset={"8GB": card})
+    assert valid(preset={"8GB": card | {"load_in_4bit": False}})
+
+
 @pytest.mark.parametrize("number", [1, 2, 12, 97, 36, 65_536 * 1024])
 def test_divisors(number):
     found = consistency.divisors(number)
