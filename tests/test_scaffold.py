@@ -97,7 +97,6 @@ def test_the_nearest_recipe_is_the_base(model, base):
     assert scaffold.base_for(model).stem == base
 
 
-@pytest.mark.skipif("tiny" not in SHIPPED, reason="recipes/tiny.toml is not there")
 def test_the_tiny_model_has_its_own_recipe():
     assert scaffold.base_for("builtin:tiny").stem == "tiny"
     assert scaffold.base_for("builtin:small").stem == "small"
