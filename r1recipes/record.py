@@ -304,8 +304,8 @@ def write_text(path: Path, text: str) -> None:
     os.replace(draft, path)
 
 
-def append_line(path: Path, row: dict[str, Any]) -> None:
-    """Append one JSON line; a line that was torn by a kill is cut first."""
+def append_line(path: Path, *rows: dict[str, Any]) -> None:
+    """Append a JSON line for each row, on the disk at once; a torn last line is cut first."""
     with open(path, "ab+") as file:
         size = file.seek(0, os.SEEK_END)
         if size:
@@ -313,7 +313,8 @@ def append_line(path: Path, row: dict[str, Any]) -> None:
             if file.read(1) != b"\n":
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        file.write("".join(lines).encode())
         file.flush()
         os.fsync(file.fileno())
 

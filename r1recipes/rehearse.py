@@ -110,7 +110,7 @@ def _work(plan_json: str, weights_dir: Path, steps: int, phase: Any, results: Co
     found: dict[str, Any] = {}
     try:
         _measure(Plan.model_validate_json(plan_json), weights_dir, steps, phase, found)
-    except Exception as error:
+    except Exception as error:  # out of memory, or whatever else: it is the result
         traceback.print_exc()
         found["error"] = (
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -121,7 +121,7 @@ class Stages:
         """The trained adapter, or the one of the last step's checkpoint, which is the same."""
         if self.run.adapter.exists():
             return self.run.adapter
-        return self.checkpoint[0] if self.checkpoint and self.steps_are_done() else None
+        return self.checkpoint[0] if self.steps_are_done() else None
 
     def steps_are_done(self) -> bool:
         """Whether the last checkpoint is that of the last step: a trainer would go one further."""
@@ -183,8 +183,7 @@ class Stages:
 
     def on_step(self, row: dict[str, Any], samples: list[dict[str, Any]]) -> None:
         record.append_line(self.run.metrics, row)
-        for sample in samples:
-            record.append_line(self.run.completions, {"step": row["step"]} | sample)
+        record.append_line(self.run.completions, *({"step": row["step"]} | s for s in samples))
         self.view.step(row)
         self.nan_rows = [*self.nan_rows, row][-NAN_STEPS:]
         if len(self.nan_rows) == NAN_STEPS and health.not_finite(self.nan_rows):

@@ -46,7 +46,6 @@ class UnslothBackend:
         self.model: Any = None
         self.trainer: Any = None
         self._tokenizer: Any = None
-        self._adapter: Any = None
 
     def tokenizer(self) -> Any:
         if self._tokenizer is None:
