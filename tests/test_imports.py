@@ -10,7 +10,8 @@ ORDER = """
     consistency section json_schema schema hints positions explain syntax overrides recipe scaffold
     plan sources data chat_template preflight evaluate health record progress terminal
     backends backends.tiny backends.grpo backends.trl backends.unsloth backends.random_weights
-    stages run rehearse cli __main__
+    stages run rehearse
+    cli.common cli.run cli.rehearse cli.recipes cli __main__
 """.split()
 HEAVY = {"torch", "transformers", "trl", "peft", "unsloth", "vllm"}
 
@@ -30,10 +31,10 @@ def imported(tree: ast.Module) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "r1recipes":
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "r1recipes.backends":
-            names |= {f"backends.{a.name}" for a in node.names} | {"backends"}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("r1recipes."):
-            names.add(node.module.removeprefix("r1recipes."))
+            package = node.module.removeprefix("r1recipes.")
+            inner = {f"{package}.{alias.name}" for alias in node.names} & set(ORDER)
+            names |= inner or {package}
     return names
 
 

@@ -1,0 +1,77 @@
+"""The commands; the only place that prints, catches, or exits.
+
+Exit codes: 0 done, 2 the user's input, 1 the run failed, 130 stopped by the user. Data go to
+stdout, messages to stderr. Nothing heavy is imported before a command needs it. Each module here
+has a few commands and `add`, which puts them on the command line.
+"""
+
+import argparse
+import os
+import sys
+
+import r1recipes
+from r1recipes import __version__
+from r1recipes.cli import recipes, rehearse, run
+from r1recipes.errors import Problem, R1RecipesError
+
+COMMANDS = (run, rehearse, recipes)
+"""In the order in which `--help` lists them."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    _open_standard_streams()
+    args = parser().parse_args(argv)
+    try:
+        code = args.command(args)
+        sys.stdout.flush()
+        return code
+    except R1RecipesError as error:
+        report(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `r1recipes list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"error: {error.strerror or error}", file=sys.stderr)
+        return 1
+
+
+def _open_standard_streams() -> None:
+    """Give a closed stdin, stdout or stderr /dev/null, or the next file opened takes its place."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
+
+
+def report(error: R1RecipesError) -> None:
+    """Print every problem with its place and a change that works."""
+    for problem in error.problems:
+        label = "" if error.exit_code == 130 else "error: "
+        print(f"{label}{located(problem)}", file=sys.stderr)
+        if problem.hint:
+            print(f"  hint: {problem.hint}", file=sys.stderr)
+    if len(error.problems) > 1:
+        print(f"{len(error.problems)} errors", file=sys.stderr)
+
+
+def located(problem: Problem) -> str:
+    return f"{problem.where}: {problem.message}" if problem.where else problem.message
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(prog="r1recipes", description=r1recipes.__doc__)
+    root.add_argument("--version", action="version", version=f"r1recipes {__version__}")
+    commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for module in COMMANDS:
+        module.add(commands)
+    return root

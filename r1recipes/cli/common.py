@@ -1,0 +1,40 @@
+"""What several commands share: options, and files written on request."""
+
+import argparse
+from pathlib import Path
+
+from r1recipes.errors import R1RecipesError, RecipeError
+
+
+def overridable(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key, such as train.max_steps=50; may be given several times",
+    )
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that must not exist. Raises: RecipeError."""
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise RecipeError(f"`{path}` exists", hint="take another name") from error
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def write_over(path: Path, text: str) -> None:
+    """Write a file that is made, not edited, by the user. Raises: RunError."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> R1RecipesError:
+    return R1RecipesError(f"`{path}` cannot be written: {error.strerror}")

@@ -1,0 +1,48 @@
+"""`rehearse`: measure memory and speed on random weights."""
+
+import argparse
+from pathlib import Path
+
+from r1recipes.cli.common import overridable, write_over
+from r1recipes.errors import PlanError
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    rehearse = commands.add_parser("rehearse", help="measure memory and speed on random weights")
+    rehearse.add_argument("recipe")
+    rehearse.add_argument("--vram", type=float, metavar="GIB", help="act as a card of this memory")
+    rehearse.add_argument("--preset", metavar="NAME", help="take this preset")
+    rehearse.add_argument("--steps", type=int, default=4, help="optimiser steps (default 4)")
+    rehearse.add_argument("--proof", type=Path, metavar="FILE", help="write what was measured")
+    overridable(rehearse)
+    rehearse.set_defaults(command=rehearse_command)
+
+
+def rehearse_command(args: argparse.Namespace) -> int:
+    import json
+    from dataclasses import replace
+
+    from r1recipes import machine, plan, recipe, rehearse, settings
+
+    loaded, card = recipe.load(args.recipe, args.overrides), machine.gpu()
+    if card is None:
+        raise PlanError("a rehearsal needs an NVIDIA GPU, and this machine has none")
+    vram_bytes = round(args.vram * 2**30) if args.vram else None
+    resolved = plan.make(
+        loaded.recipe,
+        base_dir=loaded.path.parent,
+        gpu=replace(card, total_bytes=vram_bytes or card.total_bytes),
+        num_cores=machine.cores(),
+        preset_name=args.preset,
+    )
+    weights_dir = settings.load().cache_dir / "random-weights"
+    weights_dir.mkdir(parents=True, exist_ok=True)
+    proof = rehearse.rehearse(
+        resolved, weights_dir=weights_dir, vram_bytes=vram_bytes, steps=args.steps
+    )
+    proof = {"recipe": loaded.name, "overrides": args.overrides} | proof
+    text = json.dumps(proof, indent=1) + "\n"
+    if args.proof:
+        write_over(args.proof, text)
+    print(text, end="")
+    return 1 if "error" in proof else 0
