@@ -20,7 +20,7 @@ from pathlib import Path
 from r1recipes import machine, record
 from r1recipes.record import Run
 
-CLOCK = ("step_time", "num_tokens")
+CLOCK = ("step_time", "num_tokens", "time/")
 
 
 def launch(*arguments: object) -> subprocess.Popen:
@@ -30,7 +30,7 @@ def launch(*arguments: object) -> subprocess.Popen:
 
 def metrics(run: Run) -> list[dict]:
     rows = record.read_lines(run.metrics)
-    return [{k: v for k, v in row.items() if k not in CLOCK} for row in rows]
+    return [{k: v for k, v in row.items() if not k.startswith(CLOCK)} for row in rows]
 
 
 def last_stage(run: Run) -> str:

@@ -3,9 +3,11 @@
 Imported after `unsloth` where that is used, since this imports trl.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 from trl import SFTConfig
 
@@ -188,6 +190,56 @@ class Collector:
         }
 
 
+class Clock:
+    """Seconds of an optimiser step by what they were spent on.
+
+    A trainer's methods contain one another: training_step prepares a batch, which generates and
+    pays the rewards. What is left of preparing is log-probs before the update and bookkeeping; what
+    is left of training_step is the forward and backward pass.
+    """
+
+    METHODS = ("training_step", "_prepare_inputs", "_generate", "_calculate_rewards")
+
+    def __init__(self) -> None:
+        self._spent = dict.fromkeys(self.METHODS, 0.0)
+        self._began = self._step_s = 0.0
+
+    def watch(self, trainer: Any) -> None:
+        """Time the methods of a TRL GRPOTrainer."""
+        for name in self.METHODS:
+            setattr(trainer, name, self._timed(name, getattr(trainer, name)))
+
+    def _timed(self, name: str, method: Any) -> Any:
+        def timed(*arguments: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return method(*arguments, **options)
+            finally:
+                if torch.cuda.is_initialized():
+                    torch.cuda.synchronize()  # or the time is that of handing out the work
+                self._spent[name] += time.perf_counter() - began
+
+        return timed
+
+    def begin(self) -> None:
+        self._spent = dict.fromkeys(self.METHODS, 0.0)
+        self._began = time.perf_counter()
+
+    def end(self) -> None:
+        self._step_s = time.perf_counter() - self._began
+
+    def row(self) -> dict[str, float]:
+        """The last step, under the names that metrics.jsonl has."""
+        whole, prepared, generated, paid = self._spent.values()
+        return {
+            "time/step_s": self._step_s,
+            "time/generation_s": generated,
+            "time/rewards_s": paid,
+            "time/logprobs_s": prepared - generated - paid,
+            "time/backward_s": whole - prepared,
+        }
+
+
 class Progress(TrainerCallback):
     """Reports the steps of the cold start."""
 
@@ -204,8 +256,13 @@ class Watch(TrainerCallback):
     def __init__(self, hooks: Hooks, collector: Collector):
         self.hooks = hooks
         self.collector = collector
+        self.clock = Clock()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.clock.begin()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.clock.end()
         if self.hooks.should_stop():
             control.should_save = True
             control.should_training_stop = True
@@ -213,7 +270,7 @@ class Watch(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not logs or "reward" not in logs:
             return  # the summary at the end
-        row = {"step": state.global_step, **logs}
+        row = {"step": state.global_step, **logs, **self.clock.row()}
         row["accuracy"] = self.collector.accuracy()
         failures = self.collector.failures()
         if failures:

@@ -164,14 +164,16 @@ class TrlBackend:
         hooks: Hooks,
     ) -> None:
         collector = grpo.Collector(rewards, self.recipe.eval.reward)
+        watch = grpo.Watch(hooks, collector)
         trainer = GRPOTrainer(
             model=self.model,
             reward_funcs=collector.functions(),
             args=GRPOConfig(**grpo.grpo_arguments(self.plan, output_dir)),
             train_dataset=rows,
             processing_class=self.tokenizer(),
-            callbacks=[grpo.Watch(hooks, collector)],
+            callbacks=[watch],
         )
+        watch.clock.watch(trainer)
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
     def save_adapter(self, folder: Path) -> None:

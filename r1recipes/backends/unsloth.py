@@ -155,6 +155,7 @@ class UnslothBackend:
         hooks: Hooks,
     ) -> None:
         collector = grpo.Collector(rewards, self.recipe.eval.reward)
+        watch = grpo.Watch(hooks, collector)
         asked = grpo.grpo_arguments(self.plan, output_dir) | ENGINE_ARGUMENTS
         asked["unsloth_logit_chunk_multiplier"] = self._chunks_per_completion()
         self.trainer = GRPOTrainer(
@@ -163,9 +164,10 @@ class UnslothBackend:
             args=GRPOConfig(**asked),
             train_dataset=rows,
             processing_class=self.tokenizer(),
-            callbacks=[grpo.Watch(hooks, collector)],
+            callbacks=[watch],
         )
         refuse_differences(argument_differences(asked, self.trainer.args))
+        watch.clock.watch(self.trainer)
         self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
     def _chunks_per_completion(self) -> int:
