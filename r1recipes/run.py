@@ -43,6 +43,7 @@ def prepare(plan: Plan, view: View, settings: Settings, options: Options, stack:
     view.phase("Loading data")
     splits = data.load(recipe, plan.base_dir, offline=offline)
     backend = create(plan, offline=offline)
+    stack.callback(backend.close)
     tokenizer = backend.tokenizer()
     preflight.set_chat_template(tokenizer, recipe, plan.base_dir)
     splits, report = preflight.check_prompts(splits, tokenizer, plan.preset, recipe.data.overlong)

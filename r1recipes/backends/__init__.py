@@ -70,6 +70,9 @@ class Backend(Protocol):
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter in PEFT's format."""
 
+    def close(self) -> None:
+        """End what runs beside the model. Nothing can be called after it."""
+
 
 def prepare_environment(plan: Plan, cache_dir: Path) -> None:
     """Settings that must stand before torch is imported; what the user has set stays."""

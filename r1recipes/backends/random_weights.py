@@ -12,42 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
-from r1recipes.backends import tiny
+from r1recipes.backends import nf4, tiny
 from r1recipes.catalog import ModelShape
-
-SHARD_BYTES = 4 * 2**30
 
 
 def write(shape: ModelShape, folder: Path, *, four_bit: bool, dtype: torch.dtype) -> None:
     """Write config.json, the weights in shards and a tokenizer to `folder`."""
-    folder.mkdir(parents=True)
-    shards: list[dict[str, torch.Tensor]] = [{}]
-    size = 0
-    index: dict[str, str] = {}
-    for name, tensor in _tensors(shape, four_bit, dtype):
-        if size > SHARD_BYTES:
-            _save(shards[-1], folder, len(shards), index)
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor.cpu().contiguous()
-        size += tensor.numel() * tensor.element_size()
-    _save(shards[-1], folder, len(shards), index)
-    (folder / "model.safetensors.index.json").write_text(
-        json.dumps({"metadata": {}, "weight_map": index})
-    )
+    nf4.write(folder, _tensors(shape, four_bit, dtype))
     (folder / "config.json").write_text(json.dumps(_config(shape, four_bit, dtype), indent=1))
     tokenizer = tiny.build_tokenizer()
     tokenizer.model_max_length = 10**6
     tokenizer.save_pretrained(folder)
-
-
-def _save(shard: dict[str, torch.Tensor], folder: Path, number: int, index: dict) -> None:
-    name = f"model-{number:05}.safetensors"
-    save_file(shard, folder / name, metadata={"format": "pt"})
-    index.update(dict.fromkeys(shard, name))
-    shard.clear()
 
 
 def _tensors(
@@ -65,7 +41,8 @@ def _tensors(
         for name, (inputs, outputs) in shape.projections.items():
             part = "self_attn" if name[0] in "qkvo" else "mlp"
             weight = normal(outputs, inputs)
-            yield from _linear(f"{at}{part}.{name}.weight", weight, four_bit)
+            full = f"{at}{part}.{name}.weight"
+            yield from nf4.linear(full, weight) if four_bit else [(full, weight)]
             if shape.attention_bias and name[0] in "qkv":
                 yield f"{at}{part}.{name}.bias", normal(outputs)
         for name in ("input_layernorm", "post_attention_layernorm"):
@@ -73,18 +50,6 @@ def _tensors(
     yield "model.norm.weight", torch.ones(shape.hidden_size, dtype=dtype)
     if not shape.tie_word_embeddings:
         yield "lm_head.weight", normal(shape.vocab_size, shape.hidden_size)
-
-
-def _linear(name: str, weight: torch.Tensor, four_bit: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    if not four_bit:
-        yield name, weight
-        return
-    from bitsandbytes.functional import quantize_4bit
-
-    packed, state = quantize_4bit(weight, blocksize=64, compress_statistics=True, quant_type="nf4")
-    yield name, packed
-    for key, tensor in state.as_dict(packed=True).items():
-        yield f"{name}.{key}", tensor
 
 
 def _config(shape: ModelShape, four_bit: bool, dtype: torch.dtype) -> dict[str, Any]:
@@ -110,14 +75,4 @@ def _config(shape: ModelShape, four_bit: bool, dtype: torch.dtype) -> dict[str, 
         "eos_token_id": tokenizer.eos_token_id,
         "bos_token_id": None,
     }
-    if four_bit:
-        config["quantization_config"] = {
-            "quant_method": "bitsandbytes",
-            "load_in_4bit": True,
-            "load_in_8bit": False,
-            "bnb_4bit_quant_type": "nf4",
-            "bnb_4bit_use_double_quant": True,
-            "bnb_4bit_quant_storage": "uint8",
-            "bnb_4bit_compute_dtype": str(dtype).removeprefix("torch."),
-        }
-    return config
+    return config | (nf4.quantization_config(dtype) if four_bit else {})

@@ -180,6 +180,9 @@ class TrlBackend:
         self.model.save_pretrained(folder)
         self.tokenizer().save_pretrained(folder)
 
+    def close(self) -> None:
+        """Nothing runs beside this model."""
+
 
 def cold_start_in_child(plan: str, rows: list[dict[str, Any]], folder: Path, send: Any) -> None:
     """The cold start as the target of a child process; sends (done, total) steps to its parent."""

@@ -21,7 +21,13 @@ from trl import GRPOConfig, GRPOTrainer
 from unsloth import FastLanguageModel
 from vllm import SamplingParams
 
-from r1recipes.backends import Hooks, Messages, grpo
+from r1recipes import settings
+from r1recipes.backends import Hooks, Messages, grpo, nf4
+from r1recipes.backends.differences import (
+    argument_differences,
+    engine_differences,
+    refuse_differences,
+)
 from r1recipes.backends.trl import (
     CHECKPOINT_REST_BYTES,
     cold_start_in_child,
@@ -70,9 +76,9 @@ class UnslothBackend:
 
     def load(self, base: Path | None, adapter: Path | None) -> str | None:
         preset, lora = self.plan.preset, self.recipe.lora
-        name = str(base) if base else resolve_name(self.recipe.model.name, self.plan.base_dir)
+        limit_allocator(self.plan)
         model, tokenizer = FastLanguageModel.from_pretrained(
-            model_name=name,
+            model_name=self._weights(base),
             max_seq_length=preset.max_seq_length,
             dtype=getattr(torch, self.plan.dtype),
             load_in_4bit=preset.load_in_4bit,
@@ -106,6 +112,18 @@ class UnslothBackend:
             weights = load_file(adapter / "adapter_model.safetensors")
             set_peft_model_state_dict(self.model, weights)
         return getattr(model.config, "_commit_hash", None)
+
+    def _weights(self, base: Path | None) -> str:
+        """What Unsloth is to load: a 16-bit folder is quantised to NF4 first where 4 bits are asked.
+
+        A Hub id is left to Unsloth, which takes the published 4-bit form of the models it knows.
+        """
+        name = str(base) if base else resolve_name(self.recipe.model.name, self.plan.base_dir)
+        folder = Path(name)
+        if not self.plan.preset.load_in_4bit or not folder.is_dir() or nf4.is_quantised(folder):
+            return name
+        cache = settings.load().cache_dir / "nf4"
+        return str(nf4.cached(folder, cache, getattr(torch, self.plan.dtype)))
 
     def checkpoint_bytes(self) -> int:
         trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
@@ -184,6 +202,13 @@ class UnslothBackend:
         self.model.save_lora(str(folder))
         self.tokenizer().save_pretrained(folder)
 
+    def close(self) -> None:
+        """Shut the engine down; else NCCL warns at exit of a process group that was left."""
+        if self.model is not None:
+            self.model.vllm_engine.llm_engine.engine_core.shutdown()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
 
 LOGITS_BYTES = 2**29
 """Logits at a time; assumed, an eighth of what is left beside an 8B model on a 16 GB card."""
@@ -208,6 +233,26 @@ def sampling(plan: Plan) -> dict[str, Any]:
     }
 
 
+USABLE_SHARE = 0.97
+"""Of the card's memory; what a shipped preset may take at its peak."""
+OUTSIDE_ALLOCATOR_BYTES = 2**30
+"""CUDA context, libraries' workspaces; measured 0.7 to 0.9 GiB (H100, H200, 2026-11-21)."""
+
+
+def limit_allocator(plan: Plan) -> None:
+    """Let torch give back what it has cached before the card is full.
+
+    It keeps freed blocks until an allocation fails, and what others need then, cuBLAS or the
+    engine's graphs, fails in its place. In standby the engine's released pool counts as taken
+    although it is not, so there is no limit.
+    """
+    if plan.preset.standby or plan.usable_bytes is None:
+        return
+    _, total = torch.cuda.mem_get_info()
+    limit = USABLE_SHARE * min(plan.usable_bytes, total) - OUTSIDE_ALLOCATOR_BYTES
+    torch.cuda.set_per_process_memory_fraction(limit / total)
+
+
 def share_of_free(plan: Plan) -> float:
     """The recipe's share of the card's usable memory as Unsloth means it: a share of what is free.
 
@@ -224,62 +269,6 @@ def share_of_free(plan: Plan) -> float:
             hint="end the other processes on the card, or set a lower `gpu_memory_utilization`",
         )
     return wanted / free
-
-
-Difference = tuple[str, Any, Any]
-
-
-def engine_differences(model: Any, plan: Plan) -> list[Difference]:
-    """(what, asked, got) for everything that the engine does not have as the plan says."""
-    if not hasattr(model, "vllm_engine"):
-        return [("engine", "vLLM", "none: Unsloth fell back to its own generation")]
-    config, preset = model.vllm_engine.llm_engine.vllm_config, plan.preset
-    tokens = config.cache_config.num_gpu_blocks * config.cache_config.block_size
-    found = [
-        ("max_seq_length", preset.max_seq_length, config.model_config.max_model_len),
-        ("sequences at once", plan.max_num_seqs, config.scheduler_config.max_num_seqs),
-        ("dtype", plan.dtype, str(config.model_config.dtype).removeprefix("torch.")),
-        ("4-bit", preset.load_in_4bit, config.model_config.quantization == "bitsandbytes"),
-    ]
-    differences = [row for row in found if row[1] != row[2]]
-    if config.lora_config.max_lora_rank < preset.lora_rank:
-        differences.append(("lora_rank", preset.lora_rank, config.lora_config.max_lora_rank))
-    if tokens < preset.max_seq_length:
-        differences.append(("KV cache tokens", f"{preset.max_seq_length} or more", tokens))
-    if preset.load_in_4bit:
-        quantization = getattr(model.config, "quantization_config", None) or {}
-        get = quantization.get if isinstance(quantization, dict) else quantization.__dict__.get
-        if get("bnb_4bit_quant_type", "nf4") != "nf4":
-            differences.append(("quantisation", "nf4", get("bnb_4bit_quant_type")))
-    return differences
-
-
-def argument_differences(asked: dict[str, Any], got: Any) -> list[Difference]:
-    """(name, asked, got) for every training argument that is not what was asked for."""
-    return [
-        (name, value, getattr(got, name, "dropped"))
-        for name, value in asked.items()
-        if name not in _NORMALISED and not _same(value, getattr(got, name, "dropped"))
-    ]
-
-
-# Spelled differently, meaning the same: an enum or its name, vLLM's -1 for "off", the dtype that
-# Unsloth takes from the model.
-_NORMALISED = {"report_to", "top_k", "min_p", "output_dir", "bf16", "fp16", "disable_tqdm"}
-
-
-def _same(asked: Any, got: Any) -> bool:
-    return asked == getattr(got, "value", got) or asked == got
-
-
-def refuse_differences(differences: list[Difference]) -> None:
-    """Raises: RunError that names each difference with both values."""
-    if differences:
-        lines = "; ".join(f"{name}: asked {asked}, got {got}" for name, asked, got in differences)
-        raise RunError(
-            f"the stack changed what the recipe asks for: {lines}",
-            hint="set the recipe to what fits, or compare the versions with the README's",
-        )
 
 
 def _sample(output: Any, tokenizer: Any) -> Sample:

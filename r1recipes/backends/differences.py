@@ -1,0 +1,65 @@
+"""What was asked of Unsloth and vLLM against what they made of it; a difference stops the run.
+
+Unsloth lowers max_seq_length, raises batch sizes and drops unknown arguments with no more than a
+printed line. Imports neither of them.
+"""
+
+from typing import Any
+
+from r1recipes.errors import RunError
+from r1recipes.plan import Plan
+
+Difference = tuple[str, Any, Any]
+
+
+def engine_differences(model: Any, plan: Plan) -> list[Difference]:
+    """(what, asked, got) for everything that the engine does not have as the plan says."""
+    if not hasattr(model, "vllm_engine"):
+        return [("engine", "vLLM", "none: Unsloth fell back to its own generation")]
+    config, preset = model.vllm_engine.llm_engine.vllm_config, plan.preset
+    tokens = config.cache_config.num_gpu_blocks * config.cache_config.block_size
+    found = [
+        ("max_seq_length", preset.max_seq_length, config.model_config.max_model_len),
+        ("sequences at once", plan.max_num_seqs, config.scheduler_config.max_num_seqs),
+        ("dtype", plan.dtype, str(config.model_config.dtype).removeprefix("torch.")),
+        ("4-bit", preset.load_in_4bit, config.model_config.quantization == "bitsandbytes"),
+    ]
+    differences = [row for row in found if row[1] != row[2]]
+    if config.lora_config.max_lora_rank < preset.lora_rank:
+        differences.append(("lora_rank", preset.lora_rank, config.lora_config.max_lora_rank))
+    if tokens < preset.max_seq_length:
+        differences.append(("KV cache tokens", f"{preset.max_seq_length} or more", tokens))
+    if preset.load_in_4bit:
+        quantization = getattr(model.config, "quantization_config", None) or {}
+        get = quantization.get if isinstance(quantization, dict) else quantization.__dict__.get
+        if get("bnb_4bit_quant_type", "nf4") != "nf4":
+            differences.append(("quantisation", "nf4", get("bnb_4bit_quant_type")))
+    return differences
+
+
+def argument_differences(asked: dict[str, Any], got: Any) -> list[Difference]:
+    """(name, asked, got) for every training argument that is not what was asked for."""
+    return [
+        (name, value, getattr(got, name, "dropped"))
+        for name, value in asked.items()
+        if name not in _NORMALISED and not _same(value, getattr(got, name, "dropped"))
+    ]
+
+
+# Spelled differently, meaning the same: an enum or its name, vLLM's -1 for "off", the dtype that
+# Unsloth takes from the model.
+_NORMALISED = {"report_to", "top_k", "min_p", "output_dir", "bf16", "fp16", "disable_tqdm"}
+
+
+def _same(asked: Any, got: Any) -> bool:
+    return asked == getattr(got, "value", got) or asked == got
+
+
+def refuse_differences(differences: list[Difference]) -> None:
+    """Raises: RunError that names each difference with both values."""
+    if differences:
+        lines = "; ".join(f"{name}: asked {asked}, got {got}" for name, asked, got in differences)
+        raise RunError(
+            f"the stack changed what the recipe asks for: {lines}",
+            hint="set the recipe to what fits, or compare the versions with the README's",
+        )
