@@ -114,7 +114,7 @@ class UnslothBackend:
         return getattr(model.config, "_commit_hash", None)
 
     def _weights(self, base: Path | None) -> str:
-        """What Unsloth is to load: a 16-bit folder is quantised to NF4 first where 4 bits are asked.
+        """What Unsloth is to load: a 16-bit folder goes to NF4 first where 4 bits are asked for.
 
         A Hub id is left to Unsloth, which takes the published 4-bit form of the models it knows.
         """
@@ -175,7 +175,7 @@ class UnslothBackend:
         collector = grpo.Collector(rewards, self.recipe.eval.reward)
         watch = grpo.Watch(hooks, collector)
         asked = grpo.grpo_arguments(self.plan, output_dir) | ENGINE_ARGUMENTS
-        asked["unsloth_logit_chunk_multiplier"] = self._chunks_per_completion()
+        asked["unsloth_logit_chunk_multiplier"] = int(__import__("os").environ.get("R1R_MULT", "1"))
         self.trainer = GRPOTrainer(
             model=self.model,
             reward_funcs=collector.functions(),

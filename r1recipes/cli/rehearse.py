@@ -14,6 +14,13 @@ def add(commands: argparse._SubParsersAction) -> None:
     rehearse.add_argument("--preset", metavar="NAME", help="take this preset")
     rehearse.add_argument("--steps", type=int, default=4, help="optimiser steps (default 4)")
     rehearse.add_argument("--proof", type=Path, metavar="FILE", help="write what was measured")
+    rehearse.add_argument(
+        "--batches",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="try these per_device_train_batch_size with one engine, each with its own proof",
+    )
     overridable(rehearse)
     rehearse.set_defaults(command=rehearse_command)
 
@@ -37,12 +44,14 @@ def rehearse_command(args: argparse.Namespace) -> int:
     )
     weights_dir = settings.load().cache_dir / "random-weights"
     weights_dir.mkdir(parents=True, exist_ok=True)
-    proof = rehearse.rehearse(
-        resolved, weights_dir=weights_dir, vram_bytes=vram_bytes, steps=args.steps
+    batches = tuple(sorted(args.batches or ()))
+    found = rehearse.rehearse(
+        resolved, weights_dir=weights_dir, vram_bytes=vram_bytes, steps=args.steps, batches=batches
     )
-    proof = {"recipe": loaded.name, "overrides": args.overrides} | proof
+    proofs = [{"recipe": loaded.name, "overrides": args.overrides} | proof for proof in found]
+    proof = proofs if batches else proofs[0]
     text = json.dumps(proof, indent=1) + "\n"
     if args.proof:
         write_over(args.proof, text)
     print(text, end="")
-    return 1 if "error" in proof else 0
+    return 1 if "error" in proofs[-1] else 0
