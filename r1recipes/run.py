@@ -20,7 +20,7 @@ from r1recipes.progress import View
 from r1recipes.recipe import Loaded
 from r1recipes.record import Run
 from r1recipes.settings import Settings
-from r1recipes.stages import Options, Prepared, Stages
+from r1recipes.stages import NUM_CHECKPOINTS, Options, Prepared, Stages
 from r1recipes.terminal import Capture, Interrupts
 
 NOTHING_ALLOWED = Options()
@@ -110,15 +110,24 @@ def start(
 
     Raises: RecipeError, PlanError before anything is written; RunError, Stopped after.
     """
-    record.check_writable((folder or settings.runs_dir / loaded.name / "run").parent)
+    parent = folder.parent if folder else settings.runs_dir / loaded.name
+    record.check_writable(parent)
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
         prepared = prepare(plan, view, settings, options, stack)
+        _check_disk(parent, plan, settings)
         run = record.create(loaded, plan, folder, settings.runs_dir)
         capture.move_to(run.log)
         run.update_lock(inputs=prepared.inputs, data_revision=prepared.splits.revision)
         _execute(run, plan, prepared, view, options)
     return run
+
+
+def _check_disk(parent: Path, plan: Plan, settings: Settings) -> None:
+    """Raises: RunError when the run would not fit on its disk; hours before it is full."""
+    from r1recipes.backends import disk  # after `create`: it imports transformers
+
+    preflight.check_disk(parent, disk.run_bytes(plan, NUM_CHECKPOINTS, offline=settings.offline))
 
 
 def resume(run: Run, view: View, settings: Settings, *, options: Options = NOTHING_ALLOWED) -> Run:

@@ -64,6 +64,7 @@ class Stages:
 
     def all(self) -> None:
         self.clear_drafts()
+        self.count_killed_stage()
         self.checkpoint = self.run.last_checkpoint()
         if self.plan.recipe.cold_start:
             self.cold_start()
@@ -78,6 +79,18 @@ class Stages:
         """Remove what a killed attempt left half done."""
         for draft in self.run.folder.glob(".draft-*"):
             shutil.rmtree(draft)
+
+    def count_killed_stage(self) -> None:
+        """Add the time of a stage that a kill ended, up to the last step that it wrote."""
+        killed = self.run.read().get("stage")
+        if killed and self.run.metrics.exists():
+            self.spent(killed["name"], self.run.metrics.stat().st_mtime - killed["began_s"])
+
+    def spent(self, name: str, seconds: float) -> None:
+        """The stage ended; add its time to the record."""
+        spent = self.run.read()["duration_s"]
+        spent[name] = round(spent.get(name, 0.0) + max(0.0, seconds), 2)
+        self.run.update(duration_s=spent, stage=None)
 
     def hooks(self) -> Hooks:
         return Hooks(
@@ -205,14 +218,13 @@ class Stages:
     def stage(self, name: str, title: str) -> Iterator[None]:
         """Show a stage and add the time that it took to the record."""
         self.view.phase(title)
+        self.run.update(stage={"name": name, "began_s": time.time()})
         began = time.monotonic()
         try:
             yield
         finally:
             with suppress(OSError):  # on a full disk, the first error is the one that is told
-                spent = self.run.read()["duration_s"]
-                spent[name] = round(spent.get(name, 0.0) + time.monotonic() - began, 2)
-                self.run.update(duration_s=spent)
+                self.spent(name, time.monotonic() - began)
 
     @contextmanager
     def whole_folder(self, folder: Path) -> Iterator[Path]:

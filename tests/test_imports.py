@@ -9,7 +9,7 @@ ORDER = """
     child answers user_rewards reward_functions rewards generators
     consistency section json_schema schema hints positions explain syntax overrides recipe scaffold
     plan sources data chat_template preflight evaluate health record progress terminal
-    backends backends.tiny backends.grpo backends.trl
+    backends backends.tiny backends.grpo backends.trl backends.disk
     backends.differences backends.nf4 backends.unsloth backends.random_weights
     stages run rehearse
     cli.common cli.run cli.rehearse cli.recipes cli __main__

@@ -58,11 +58,11 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(seed: int, name: str = "builtin:tiny") -> Qwen2ForCausalLM:
-    """Return a Qwen2 model in fp32 with random weights; the same seed gives the same weights."""
+def build_config(name: str) -> Qwen2Config:
+    """The configuration of a built-in model."""
     tokenizer = build_tokenizer()
     layers, hidden, intermediate, heads = SIZES[name]
-    config = Qwen2Config(
+    return Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=intermediate,
@@ -76,6 +76,11 @@ def build_model(seed: int, name: str = "builtin:tiny") -> Qwen2ForCausalLM:
         bos_token_id=None,
         dtype="float32",
     )
+
+
+def build_model(seed: int, name: str = "builtin:tiny") -> Qwen2ForCausalLM:
+    """Return a Qwen2 model in fp32 with random weights; the same seed gives the same weights."""
+    config = build_config(name)
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
         torch.manual_seed(seed)
         return Qwen2ForCausalLM(config)
