@@ -78,10 +78,14 @@ def test_schema_writes_json(tmp_path):
     assert code == 1 and "cannot be written" in err
 
 
-def test_list_names_every_recipe():
+def test_list_names_every_recipe_and_preset():
     code, out, _ = in_process("list")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == [p.stem for p in recipe.shipped()]
+    named = [line.split()[0] for line in out.splitlines() if not line.startswith(" ")]
+    assert named == [path.stem for path in recipe.shipped()]
+    code, out, _ = in_process("list", "--json")
+    for row in json.loads(out):
+        assert list(row["presets"]) == list(recipe.load(row["recipe"]).recipe.preset)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ PACKAGE = Path(__file__).parent.parent / "r1recipes"
 ORDER = """
     errors settings machine catalog
     child answers user_rewards reward_functions rewards generators
-    consistency section json_schema schema hints positions explain syntax overrides recipe scaffold
-    plan sources data chat_template preflight evaluate health record progress terminal
+    consistency section json_schema schema hints positions explain syntax overrides recipe
+    proofs scaffold plan sources data chat_template preflight evaluate health record progress terminal
     backends backends.tiny backends.grpo backends.trl backends.disk
     backends.differences backends.nf4 backends.unsloth backends.random_weights
     stages run rehearse
