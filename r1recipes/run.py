@@ -12,7 +12,7 @@ import traceback
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from r1recipes import answers, data, machine, preflight, record, rewards
+from r1recipes import answers, data, disk, machine, preflight, record, rewards
 from r1recipes.backends import create, prepare_environment
 from r1recipes.errors import R1RecipesError, RecipeError, RunError
 from r1recipes.plan import Plan
@@ -20,7 +20,7 @@ from r1recipes.progress import View
 from r1recipes.recipe import Loaded
 from r1recipes.record import Run
 from r1recipes.settings import Settings
-from r1recipes.stages import NUM_CHECKPOINTS, Options, Prepared, Stages
+from r1recipes.stages import Options, Prepared, Stages
 from r1recipes.terminal import Capture, Interrupts
 
 NOTHING_ALLOWED = Options()
@@ -125,9 +125,8 @@ def start(
 
 def _check_disk(parent: Path, plan: Plan, settings: Settings) -> None:
     """Raises: RunError when the run would not fit on its disk; hours before it is full."""
-    from r1recipes.backends import disk  # after `create`: it imports transformers
-
-    preflight.check_disk(parent, disk.run_bytes(plan, NUM_CHECKPOINTS, offline=settings.offline))
+    shape = disk.shape_of(plan, offline=settings.offline)
+    preflight.check_disk(parent, disk.run_bytes(plan, shape))
 
 
 def resume(run: Run, view: View, settings: Settings, *, options: Options = NOTHING_ALLOWED) -> Run:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from r1recipes import data, evaluate, health, preflight, record, rewards
+from r1recipes import data, disk, evaluate, health, preflight, record, rewards
 from r1recipes.backends import Backend, Hooks
 from r1recipes.errors import RunError
 from r1recipes.plan import Plan
@@ -22,8 +22,6 @@ from r1recipes.progress import View
 from r1recipes.record import Run
 from r1recipes.terminal import Interrupts
 
-NUM_CHECKPOINTS = 4
-"""Two are kept, one is being written, and the adapter at the end is no larger than one."""
 NAN_STEPS = 3
 """Steps in a row without a finite gradient after which a run is stopped; assumed."""
 
@@ -176,7 +174,9 @@ class Stages:
             return
         self.run.rewind(self.checkpoint[1] if self.checkpoint else 0)
         self.view.resume_at(record.read_lines(self.run.metrics))
-        preflight.check_disk(self.run.folder, NUM_CHECKPOINTS * self.backend.checkpoint_bytes())
+        preflight.check_disk(
+            self.run.folder, disk.NUM_CHECKPOINTS * self.backend.checkpoint_bytes()
+        )
         if not self.steps_are_done():
             with self.stage("train", "Training"), self.interrupts.after_this_step():
                 try:

@@ -8,8 +8,8 @@ ORDER = """
     errors settings machine catalog
     child answers user_rewards reward_functions rewards generators
     consistency section json_schema schema hints positions explain syntax overrides recipe
-    proofs scaffold plan sources data chat_template preflight evaluate health record progress terminal
-    backends backends.tiny backends.grpo backends.trl backends.disk
+    proofs scaffold plan disk sources data chat_template preflight evaluate health record progress terminal
+    backends backends.tiny backends.grpo backends.trl
     backends.differences backends.nf4 backends.unsloth backends.random_weights
     stages run rehearse
     cli.common cli.run cli.rehearse cli.recipes cli __main__
@@ -44,7 +44,7 @@ def test_a_module_imports_only_from_those_before_it():
     assert set(trees) - {"__init__"} == set(ORDER), "a module is missing in ORDER, or gone"
     for name, tree in trees.items():
         for other in imported(tree) & set(ORDER):
-            if name == "backends":  # `create` names the backends, inside a function
+            if name in ("backends", "disk"):  # they name a backend's module, inside a function
                 continue
             assert ORDER.index(other) < ORDER.index(name), f"{name} imports {other}"
 

@@ -11,9 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from r1recipes import record, settings, stages
+from r1recipes import disk, record, settings, stages
 from r1recipes import run as runner
-from r1recipes.backends import disk
 from r1recipes.backends.trl import TrlBackend
 from r1recipes.errors import RecipeError, RunError
 from r1recipes.record import Run
@@ -309,7 +308,9 @@ def test_disk_is_reckoned_from_the_configuration(finished):
     backend = TrlBackend(plan, offline=True)
     backend.load(finished.base, None)
     needed = weights + 4 * backend.checkpoint_bytes()
-    assert disk.run_bytes(plan, 4, offline=True) == pytest.approx(needed, rel=1e-3)
+    assert disk.run_bytes(plan, disk.shape_of(plan, offline=True)) == pytest.approx(
+        needed, rel=1e-3
+    )
 
 
 def test_the_time_of_a_killed_stage_is_counted_to_its_last_step(finished, tmp_path):

@@ -22,14 +22,12 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer, SFTTrainer
 
 from r1recipes.backends import Hooks, Messages, grpo
+from r1recipes.disk import CHECKPOINT_REST_BYTES
 from r1recipes.errors import PlanError
 from r1recipes.evaluate import Sample
 from r1recipes.plan import Plan
 from r1recipes.rewards import Reward
 from r1recipes.schema import BUILTIN_MODELS, Model
-
-CHECKPOINT_REST_BYTES = 8 * 2**20
-"""Tokenizer and state of the trainer; assumed, 4 MB for a vocabulary of 150,000."""
 
 
 class TrlBackend:

@@ -1,26 +1,31 @@
-"""Disk that a run folder will take, from the model's configuration: before any weight is read.
+"""Disk that a download and a run folder take, by arithmetic: before any weight is read.
 
-Limits: the arithmetic is that of dense decoders of the Llama family. Of any other model nothing is
-said here; the checkpoints of all are measured and checked again before training.
+Limits: dense decoders of the Llama family. Of any other model nothing is said here; the
+checkpoints of all models are measured and checked again before training.
 """
 
 from typing import Any
 
-from r1recipes.backends.trl import CHECKPOINT_REST_BYTES, resolve_name
 from r1recipes.catalog import ModelShape
 from r1recipes.plan import Plan
 from r1recipes.schema import BUILTIN_MODELS
 
+NUM_CHECKPOINTS = 4
+"""Two are kept, one is being written, and the adapter at the end is no larger than one."""
+CHECKPOINT_REST_BYTES = 8 * 2**20
+"""Tokenizer and state of the trainer; assumed, 4 MB for a vocabulary of 150,000."""
+NF4_BYTES = 0.516
+"""A weight in NF4 with double quantisation (2305.14314, section 3): 4 bits and 0.127."""
 
-def run_bytes(plan: Plan, num_checkpoints: int, *, offline: bool) -> int:
+
+def run_bytes(plan: Plan, shape: ModelShape | None) -> int:
     """Bytes of the base after a cold start and of the checkpoints; 0 for an unknown model."""
-    shape = _shape(_config(plan, offline))
     if shape is None:
         return 0
+    in_float32 = plan.dtype == "float32" or plan.recipe.model.name in BUILTIN_MODELS
+    base = (4 if in_float32 else 2) * shape.parameters if plan.recipe.cold_start else 0
     checkpoint = 12 * adapter_parameters(shape, plan) + CHECKPOINT_REST_BYTES
-    per_weight = 4 if plan.dtype == "float32" or plan.recipe.model.name in BUILTIN_MODELS else 2
-    base = per_weight * shape.parameters if plan.recipe.cold_start else 0
-    return base + num_checkpoints * checkpoint
+    return base + NUM_CHECKPOINTS * checkpoint
 
 
 def adapter_parameters(shape: ModelShape, plan: Plan) -> int:
@@ -30,8 +35,19 @@ def adapter_parameters(shape: ModelShape, plan: Plan) -> int:
     return plan.preset.lora_rank * shape.num_hidden_layers * sum(map(sum, targets))
 
 
+def download_bytes(shape: ModelShape, *, four_bit: bool) -> int:
+    """Weights as they are published: 16 bits, or the linear layers in NF4."""
+    linear = shape.linear_parameters
+    return round(2 * (shape.parameters - linear) + (NF4_BYTES if four_bit else 2) * linear)
+
+
+def shape_of(plan: Plan, *, offline: bool) -> ModelShape | None:
+    """The model's shape from its config.json, which a run needs anyway; imports transformers."""
+    return _shape(_config(plan, offline))
+
+
 def _config(plan: Plan, offline: bool) -> dict[str, Any]:
-    """The model's config.json; empty when it cannot be had, which loading will explain."""
+    """Empty when it cannot be had, which loading will explain."""
     model = plan.recipe.model
     if model.name in BUILTIN_MODELS:
         from r1recipes.backends import tiny
@@ -39,7 +55,8 @@ def _config(plan: Plan, offline: bool) -> dict[str, Any]:
         return tiny.build_config(model.name).to_dict()
     from transformers import PreTrainedConfig
 
-    name = resolve_name(model.name, plan.base_dir)
+    folder = plan.base_dir / model.name
+    name = str(folder) if folder.is_dir() else model.name
     try:
         options = {"revision": model.revision, "local_files_only": offline}
         return PreTrainedConfig.get_config_dict(name, **options)[0]
