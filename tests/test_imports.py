@@ -5,14 +5,15 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "r1recipes"
 ORDER = """
-    errors settings machine catalog
+    errors settings machine installed catalog hub
     child answers user_rewards reward_functions rewards generators
     consistency section json_schema schema hints positions explain syntax overrides recipe
-    proofs scaffold plan disk sources data chat_template preflight evaluate health record progress terminal
+    proofs scaffold plan disk sources data chat_template preflight
+    evaluate health record progress terminal
     backends backends.tiny backends.grpo backends.trl
     backends.differences backends.nf4 backends.unsloth backends.random_weights
-    stages run rehearse
-    cli.common cli.run cli.rehearse cli.recipes cli __main__
+    stages run rehearse doctor
+    cli.common cli.run cli.rehearse cli.recipes cli.doctor cli __main__
 """.split()
 HEAVY = {"torch", "transformers", "trl", "peft", "unsloth", "vllm"}
 
