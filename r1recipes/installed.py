@@ -63,17 +63,11 @@ class Finding:
 
 def examine(card: Gpu | None) -> list[Finding]:
     """Python, the required packages, the extra `gpu`, and torch's build for this card."""
-    try:
-        metadata = importlib.metadata.metadata("r1recipes")
-    except importlib.metadata.PackageNotFoundError:
-        return [
-            Finding("r1recipes", "is not installed", "everything", "python -m pip install -e .")
-        ]
-    required = [Requirement(text) for text in metadata.get_all("Requires-Dist") or []]
+    python, required = _own_requirements()
     core = [r for r in required if _applies(r)]
     extra = [r for r in required if _applies(r, "gpu") and not _applies(r)]
     present = [r for r in extra if version(r.name)]
-    found = [_python(metadata["Requires-Python"]), *_ranges("packages", core, "everything")]
+    found = [_python(python), *_ranges("packages", core, "everything")]
     if present:  # Unsloth and vLLM are used as soon as both are there, so they must be right
         found += _ranges("extra gpu", extra, "gpu")
     elif card:
@@ -88,6 +82,22 @@ def examine(card: Gpu | None) -> list[Finding]:
         mend = "python -m pip install bitsandbytes"
         found.append(Finding("bitsandbytes", "not installed", "4-bit", mend))
     return found
+
+
+def _own_requirements() -> tuple[str, list[Requirement]]:
+    """Python and packages that r1recipes needs; from its source where it is not installed."""
+    try:
+        metadata = importlib.metadata.metadata("r1recipes")
+        python, texts = metadata["Requires-Python"], metadata.get_all("Requires-Dist") or []
+    except importlib.metadata.PackageNotFoundError:
+        import tomli
+
+        source = Path(__file__).parents[1] / "pyproject.toml"
+        project = tomli.loads(source.read_text())["project"]
+        python, texts = project["requires-python"], list(project["dependencies"])
+        for extra, more in project["optional-dependencies"].items():
+            texts += [f'{text}; extra == "{extra}"' for text in more]
+    return python, [Requirement(text) for text in texts]
 
 
 def version(name: str) -> str | None:
