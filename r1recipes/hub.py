@@ -29,7 +29,7 @@ def token() -> str | None:
             return found
     path = Path(os.environ.get("HF_TOKEN_PATH", f"{_home()}/token")).expanduser()
     try:
-        return path.read_text().strip() or None
+        return path.read_text(errors="replace").strip() or None
     except OSError:
         return None
 

@@ -177,7 +177,8 @@ def _torch_build(card: Gpu | None) -> list[Finding]:
         mend = f"python -m pip install --force-reinstall 'torch=={public}'"
         return [Finding("torch", f"{installed} is a CPU build, and there is a GPU", "gpu", mend)]
     needed = MIN_DRIVER.get(int(cuda.split(".")[0]), 0)
-    if int(card.driver.split(".")[0]) < needed:
+    major = card.driver.split(".")[0]
+    if major.isdigit() and int(major) < needed:
         text = f"{card.driver}, but CUDA {cuda} of torch {installed} needs {needed} or newer"
         return [Finding("driver", text, "gpu", f"sudo apt-get install nvidia-driver-{needed}")]
     return [Finding("torch", f"{installed}, CUDA {cuda}"), Finding("driver", card.driver)]
