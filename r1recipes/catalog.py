@@ -29,6 +29,8 @@ class ModelShape:
     tie_word_embeddings: bool
     attention_bias: bool
     """q, k and v have a bias, o has none (Qwen2); False: none of them has one."""
+    sliding_window: int | None = None
+    """Tokens that attention looks back at most; None: all."""
 
     @property
     def projections(self) -> dict[str, tuple[int, int]]:
