@@ -202,8 +202,15 @@ def find_gpu(name: str) -> Card | None:
     None when it is unknown, or when the name fits cards of several sizes and does not say which.
     """
     asked = " ".join(_NOISE.sub(" ", name.lower().replace("-", " ")).split())
-    asked = re.sub(r" (\d+) gb$", r" \1gb", asked)
+    asked = re.sub(r" (\d+) gb$", r" \1gb", re.sub(r"^(rtx|gtx)(?=\d)", r"\1 ", asked))
     fitting = [
         card for key, card in GPUS.items() if asked in (key.lower(), key.lower().rpartition(" ")[0])
     ]
     return fitting[0] if len(fitting) == 1 else None
+
+
+def size_class(usable_bytes: int, usable_share: float) -> str:
+    """The size that a card is sold as, such as `16GB`, of those that are sold."""
+    sold = sorted({card.sold_gb for card in GPUS.values()})
+    held = [gb for gb in sold if gb * GIB * usable_share <= usable_bytes]
+    return f"{held[-1] if held else max(1, usable_bytes // GIB)}GB"

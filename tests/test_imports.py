@@ -5,14 +5,15 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "r1recipes"
 ORDER = """
-    errors settings machine catalog
+    errors settings machine catalog calibration vram speed shapes
     child answers user_rewards reward_functions rewards generators
     consistency section json_schema schema hints positions explain syntax overrides recipe scaffold
+    fitting memory
     plan sources data chat_template preflight evaluate health record progress terminal
     backends backends.tiny backends.grpo backends.trl
     backends.differences backends.nf4 backends.unsloth backends.random_weights
     stages run rehearse
-    cli.common cli.run cli.rehearse cli.recipes cli __main__
+    cli.common cli.plan cli.run cli.rehearse cli.recipes cli __main__
 """.split()
 HEAVY = {"torch", "transformers", "trl", "peft", "unsloth", "vllm"}
 
