@@ -22,14 +22,11 @@ class Constant:
     physics: str
 
 
-FIRST = "the six rehearsals of 2026-11-21, H100 and H200"
-
-CALIBRATED: dict[str, Constant] = {
     "context": Constant(
         0.70,
         "GiB",
         "measured",
-        FIRST,
+        "six rehearsals of 2026-11-21, H100 and H200",
         "CUDA context and the kernels that torch, Unsloth and vLLM load when they are imported",
     ),
     "engine_outside": Constant(
@@ -57,14 +54,14 @@ CALIBRATED: dict[str, Constant] = {
         0.008,
         "share",
         "measured",
-        FIRST,
+        "six rehearsals of 2026-11-21, H100 and H200",
         "rounding of each tensor to the allocator's blocks",
     ),
     "graph": Constant(
         0.65,
         "MiB",
         "measured",
-        FIRST,
+        "six rehearsals of 2026-11-21, H100 and H200",
         "a captured CUDA graph's memory for one decoder layer",
     ),
     "graph_pool": Constant(

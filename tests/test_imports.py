@@ -5,7 +5,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "r1recipes"
 ORDER = """
-    errors settings machine catalog calibration vram speed shapes
+    errors settings machine meter catalog calibration vram speed shapes
     child answers user_rewards reward_functions rewards generators
     consistency section json_schema schema hints positions explain syntax overrides recipe scaffold
     fitting memory
