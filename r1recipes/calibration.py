@@ -22,6 +22,7 @@ class Constant:
     physics: str
 
 
+CALIBRATED: dict[str, Constant] = {
     "context": Constant(
         0.70,
         "GiB",
