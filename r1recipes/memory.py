@@ -15,7 +15,7 @@ from r1recipes.catalog import ModelShape
 from r1recipes.errors import PlanError
 from r1recipes.fitting import Choice, Room
 from r1recipes.machine import Gpu
-from r1recipes.schema import BUILTIN_MODELS, Preset, Recipe
+from r1recipes.schema import Preset, Recipe
 
 GIB = 2**30
 FREE_SHARE = 0.98
@@ -41,7 +41,7 @@ class Predicted(BaseModel):
     sequences: int
     """Sequences of full length that the KV cache holds, at most those of a step."""
     why: str | None = None
-    """What is short, where it does not fit."""
+    """What is short, where it does not fit or is tight."""
     ways: tuple[str, ...] = ()
     """The cheapest changes that would fit, as options of the command line."""
 
@@ -70,13 +70,6 @@ def shape_of(
     Raises: PlanError, also for a 4-bit checkpoint that is to be loaded in 16 bits.
     """
     model = recipe.model
-    if model.name in BUILTIN_MODELS:
-        if strict:
-            raise PlanError(
-                f"`{model.name}` is for the CPU: it has no memory worth a plan",
-                hint="plan a recipe from `r1recipes list` that names a card",
-            )
-        return None
     try:
         found = shapes.find(model.name, base_dir, revision=model.revision, offline=offline)
     except PlanError:
@@ -102,7 +95,7 @@ def room_of(gpu: Gpu) -> Room:
 def fitted(
     recipe: Recipe, preset: Preset, shape: ModelShape, gpu: Gpu, *, refuse: bool
 ) -> tuple[Preset, Predicted]:
-    """The preset with nothing open, and its memory; of what does not fit, why and what would.
+    """The preset with nothing open, and its memory; where it does not fit or is tight, what would.
 
     Raises: PlanError when `refuse` and it does not fit.
     """
@@ -111,15 +104,14 @@ def fitted(
     opened = fitting.open_keys(preset)
     settled = preset.model_copy(update={key: getattr(choice.preset, key) for key in opened})
     found = _predicted(choice, room)
-    if choice.verdict == "does not fit":
-        ways = fitting.changes(recipe, settled, shape, room)
-        least = ', with every "auto" at what takes least' if opened else ""
-        why = shortage(choice, room) + least
-        found = found.model_copy(update={"why": why, "ways": tuple(map(flags, ways))})
-        if refuse:
-            hint = "this fits: " + "; or ".join(found.ways) if ways else _SMALLER
-            raise PlanError(f"the recipe does not fit: {why}", hint=hint)
-    return settled, found
+    if choice.verdict == "fits":
+        return settled, found
+    ways = tuple(map(flags, fitting.changes(recipe, settled, shape, room)))
+    why = shortage(choice, room) + (', with every "auto" at what takes least' if opened else "")
+    if refuse and choice.verdict == "does not fit":
+        hint = "this fits: " + "; or ".join(ways) if ways else _SMALLER
+        raise PlanError(f"the recipe does not fit: {why}", hint=hint)
+    return settled, found.model_copy(update={"why": why, "ways": ways})
 
 
 _SMALLER = "take a smaller model or a larger card"
@@ -153,6 +145,11 @@ def shortage(choice: Choice, room: Room) -> str:
             f"{gib(least)} GiB"
         )
     short = prediction.peak_bytes - room.available_bytes
+    if choice.verdict == "tight":
+        return (
+            f"about {gib(prediction.peak_bytes)} GiB are needed of {gib(room.available_bytes)}, "
+            "nearer than the prediction is exact: it may run out of memory"
+        )
     return (
         f"about {gib(prediction.peak_bytes)} GiB are needed in "
         f"`{prediction.peak_phase}`, and there are {gib(room.available_bytes)}: "

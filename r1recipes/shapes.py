@@ -33,6 +33,8 @@ def find(name: str, base_dir: Path, *, revision: str | None = None, offline: boo
 
     Raises: PlanError when it cannot be read, or is of a kind that is not planned for.
     """
+    if name in catalog.BUILTIN:
+        return Checkpoint(catalog.BUILTIN[name], quantised=False)
     folder = base_dir / name
     if folder.is_dir():
         return of_config(_read(folder / "config.json"), name)
