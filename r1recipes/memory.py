@@ -128,7 +128,7 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
         verdict=choice.verdict,
         error=calibration.CALIBRATED["error"].value,
         kv_tokens=tokens,
-        sequences=min(case.num_seqs, tokens // case.max_seq_length),
+        sequences=min(case.num_seqs, tokens // vram.sequence_tokens(case)),
     )
 
 
@@ -137,11 +137,11 @@ def shortage(choice: Choice, room: Room) -> str:
     case, prediction = choice.case, choice.prediction
     lacking = vram.lacking_tokens(prediction, case)
     if lacking > 0:
-        tokens = max(0, case.max_seq_length - lacking)
+        each = vram.sequence_tokens(case)
         least = vram.least_share_bytes(case)
         return (
             f"the engine's share of {gib(case.engine_bytes)} GiB leaves a KV cache of "
-            f"{tokens:,} tokens, and a sequence has {case.max_seq_length:,}; it takes "
+            f"{max(0, each - lacking):,} tokens, and a sequence has {each:,}; it takes "
             f"{gib(least)} GiB"
         )
     short = prediction.peak_bytes - room.available_bytes

@@ -125,7 +125,17 @@ def verdict(prediction: Prediction, case: Case, usable_bytes: int) -> Verdict:
 
 def lacking_tokens(prediction: Prediction, case: Case) -> int:
     """Tokens that the KV cache is short of for one sequence; 0 or less when it holds one."""
-    return case.max_seq_length - min(prediction.kv_tokens, prediction.sized_tokens)
+    return sequence_tokens(case) - min(prediction.kv_tokens, prediction.sized_tokens)
+
+
+def sequence_tokens(case: Case) -> int:
+    """Tokens that a whole sequence keeps in the KV cache.
+
+    Behind a sliding window they are given back, but for those of the passes that are under way
+    (unsloth_zoo/vllm_utils.py, _kv_cache_tokens).
+    """
+    window = case.shape.sliding_window
+    return min(case.max_seq_length, window + 2 * 8192) if window else case.max_seq_length
 
 
 def kv_token_bytes(shape: ModelShape) -> int:
@@ -244,9 +254,8 @@ def least_share_bytes(case: Case, sequences: int = 1) -> int:
     """
     probe = replace(case, engine_bytes=0)
     used = -predict(probe).kv_tokens * kv_token_bytes(case.shape)
-    wanted = (sequences * case.max_seq_length + BLOCK_TOKENS) * kv_token_bytes(case.shape)
-    shape = case.shape
-    sized = replace(case, engine_bytes=2**60)
-    overhead = 2**60 - _sized_bytes(sized)
-    sized_wanted = (case.max_seq_length + 256) * kv_token_bytes(shape) / 0.95 + overhead
-    return round(max(used + wanted, sized_wanted))
+    each = sequence_tokens(case)
+    wanted = (sequences * each + BLOCK_TOKENS) * kv_token_bytes(case.shape)
+    overhead = 2**60 - _sized_bytes(replace(case, engine_bytes=2**60))
+    sized = (each + 256) * kv_token_bytes(case.shape) / 0.95 + overhead
+    return round(max(used + wanted, sized))

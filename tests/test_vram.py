@@ -81,6 +81,13 @@ def test_the_least_share_holds_the_sequences_and_no_smaller_one_does():
         assert less.kv_tokens < sequences * 1024 or less.sized_tokens < 1024
 
 
+def test_a_sliding_window_bounds_what_a_long_sequence_keeps():
+    window = replace(LLAMA, sliding_window=4096)
+    assert vram.sequence_tokens(case(window, max_seq_length=100_000)) == 4096 + 16_384
+    assert vram.sequence_tokens(case(window, max_seq_length=2048)) == 2048
+    assert vram.sequence_tokens(case(max_seq_length=100_000)) == 100_000
+
+
 def test_captured_sizes_are_vllms():
     def listed(largest):
         sizes = [n for n in (1, 2, 4) if n <= largest]
