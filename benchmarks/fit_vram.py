@@ -4,9 +4,9 @@
     python benchmarks/fit_vram.py --fit       fit them, rewrite r1recipes/calibration.py
     python benchmarks/fit_vram.py --svg FILE  predicted against measured
 
-A point is a proof of `r1recipes rehearse`, in benchmarks/vram_points. A third is set aside before
-anything is fitted: the points of which sha256 over model, card, memory and settings leaves 0 when
-divided by 3. Each constant has a range that its physics allows; the fit is least squares of the
+A point is a proof of `r1recipes rehearse`, in benchmarks/vram_points or
+benchmarks/results/rehearse. A third is set aside before anything is fitted: the points of which
+sha256 over model, card, memory and settings leaves 0 when divided by 3. Each constant has a range that its physics allows; the fit is least squares of the
 relative errors (Levenberg-Marquardt), with a weak pull to the value that the sources give, so that
 a constant which no point shows keeps it.
 """
@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ RANGES = {
     "graph": (0.05, 0.65, 2.0),
     "graph_pool": (0.0, 0.0, 0.6),
     "hidden_copies": (4.0, 10.0, 24.0),
-    "checkpoints_kept": (0.0, 0.0, 1.0),
+    "checkpoints_kept": (0.0, 0.7, 1.0),
     "logits_kept": (0.0, 2.0, 6.0),
     "logits_at_work": (2.0, 8.0, 16.0),
     "training_outside": (0.0, 0.15, 0.6),
@@ -211,9 +210,8 @@ def wrong_verdict(point: Point, known: dict[str, float]) -> bool:
     return said == "does not fit" and point.peak_bytes < 0.92 * point.cap_bytes
 
 
-def rewrite(found: dict[str, float], points: list[Point], worst: float) -> None:
-    """Put the fitted values into the table; what each is and its unit stay."""
-    path = Path(calibration.__file__)
+def rewrite(path: Path, found: dict[str, float], points: list[Point], worst: float) -> None:
+    """Put the fitted values into the table of `path`; what each is and its unit stay."""
     head, tail = (
         path.read_text().split("CALIBRATED: dict", 1)[0],
         path.read_text().split("\n}\n", 1)[1],
@@ -279,11 +277,12 @@ def svg(points: list[Point], known: dict[str, float]) -> str:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--points", type=Path, default=HERE / "vram_points")
+    folders = [HERE / "vram_points", HERE / "results" / "rehearse"]
+    options.add_argument("--points", type=Path, nargs="+", default=folders, metavar="FOLDER")
     options.add_argument("--fit", action="store_true", help="fit, and rewrite calibration.py")
     options.add_argument("--svg", type=Path, help="write the plot")
     args = options.parse_args()
-    points = load(args.points)
+    points = [point for folder in args.points for point in load(folder)]
     known = calibration.values()
     if args.fit:
         found = fit([point for point in points if not point.set_aside])
@@ -294,7 +293,7 @@ def main() -> None:
             known[name] = value * units.get(constant.unit, 1)
     worst = report(points, known)
     if args.fit:
-        rewrite(found, points, worst)
+        rewrite(Path(calibration.__file__), found, points, worst)
     if args.svg:
         args.svg.write_text(svg(points, known))
 
