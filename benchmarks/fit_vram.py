@@ -6,9 +6,9 @@
 
 A point is a proof of `r1recipes rehearse`, in benchmarks/vram_points or
 benchmarks/results/rehearse. A third is set aside before anything is fitted: the points of which
-sha256 over model, card, memory and settings leaves 0 when divided by 3. Each constant has a range that its physics allows; the fit is least squares of the
-relative errors (Levenberg-Marquardt), with a weak pull to the value that the sources give, so that
-a constant which no point shows keeps it.
+sha256 over model, card, memory and settings leaves 0 when divided by 3. Each constant has a range
+that its physics allows. The fit is least squares of the relative errors (Levenberg-Marquardt), with
+a weak pull to the value that the sources give, so that a constant which no point shows keeps it.
 """
 
 import argparse
