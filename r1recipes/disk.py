@@ -1,12 +1,12 @@
 """Disk that a download and a run folder take, by arithmetic: before any weight is read.
 
-Limits: dense decoders of the Llama family. Of any other model nothing is said here; the
+Limits: the models whose shape is known (`shapes`). Of any other nothing is said here; the
 checkpoints of all models are measured and checked again before training.
 """
 
-from typing import Any
-
+from r1recipes import shapes
 from r1recipes.catalog import ModelShape
+from r1recipes.errors import PlanError
 from r1recipes.plan import Plan
 from r1recipes.schema import BUILTIN_MODELS
 
@@ -42,43 +42,11 @@ def download_bytes(shape: ModelShape, *, four_bit: bool) -> int:
 
 
 def shape_of(plan: Plan, *, offline: bool) -> ModelShape | None:
-    """The model's shape from its config.json, which a run needs anyway; imports transformers."""
-    return _shape(_config(plan, offline))
-
-
-def _config(plan: Plan, offline: bool) -> dict[str, Any]:
-    """Empty when it cannot be had, which loading will explain."""
+    """The model's shape; None when it is not known or cannot be had, which loading will explain."""
     model = plan.recipe.model
-    if model.name in BUILTIN_MODELS:
-        from r1recipes.backends import tiny
-
-        return tiny.build_config(model.name).to_dict()
-    from transformers import PreTrainedConfig
-
-    folder = plan.base_dir / model.name
-    name = str(folder) if folder.is_dir() else model.name
     try:
-        options = {"revision": model.revision, "local_files_only": offline}
-        return PreTrainedConfig.get_config_dict(name, **options)[0]
-    except (OSError, ValueError):
-        return {}
-
-
-def _shape(config: dict[str, Any]) -> ModelShape | None:
-    try:
-        hidden, heads = config["hidden_size"], config["num_attention_heads"]
-        return ModelShape(
-            owner="",
-            repositories=(),
-            hidden_size=hidden,
-            intermediate_size=config["intermediate_size"],
-            num_hidden_layers=config["num_hidden_layers"],
-            num_attention_heads=heads,
-            num_key_value_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or hidden // heads,
-            vocab_size=config["vocab_size"],
-            tie_word_embeddings=bool(config.get("tie_word_embeddings")),
-            attention_bias=config.get("model_type") == "qwen2",
-        )
-    except KeyError:
+        return shapes.find(
+            model.name, plan.base_dir, revision=model.revision, offline=offline
+        ).shape
+    except PlanError:
         return None

@@ -229,6 +229,10 @@ def _first_record(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any
         "attempts": 0,
         "duration_s": {},
         "evaluation": {},
+        "vram": {
+            "predicted_bytes": plan.predicted.peak_bytes if plan.predicted else None,
+            "measured_bytes": None,
+        },
         "error": None,
     }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from r1recipes import answers, data, disk, machine, preflight, record, rewards
 from r1recipes.backends import create, prepare_environment
 from r1recipes.errors import R1RecipesError, RecipeError, RunError
+from r1recipes.meter import Meter
 from r1recipes.plan import Plan
 from r1recipes.progress import View
 from r1recipes.recipe import Loaded
@@ -114,12 +115,13 @@ def start(
     record.check_writable(parent)
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
+        meter = stack.enter_context(Meter(enabled=plan.device == "cuda"))
         prepared = prepare(plan, view, settings, options, stack)
         _check_disk(parent, plan, settings)
         run = record.create(loaded, plan, folder, settings.runs_dir)
         capture.move_to(run.log)
         run.update_lock(inputs=prepared.inputs, data_revision=prepared.splits.revision)
-        _execute(run, plan, prepared, view, options)
+        _execute(run, plan, prepared, view, options, meter)
     return run
 
 
@@ -138,6 +140,7 @@ def resume(run: Run, view: View, settings: Settings, *, options: Options = NOTHI
     plan = _pinned(run.plan(), lock)
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
+        meter = stack.enter_context(Meter(enabled=plan.device == "cuda"))
         prepared = prepare(plan, view, settings, options, stack)
         for what, sha256 in lock.get("inputs", {}).items():
             if prepared.inputs.get(what) != sha256:
@@ -146,7 +149,7 @@ def resume(run: Run, view: View, settings: Settings, *, options: Options = NOTHI
                     hint="start a new run, or put the old version back",
                 )
         capture.move_to(run.log)
-        _execute(run, plan, prepared, view, options)
+        _execute(run, plan, prepared, view, options, meter)
     return run
 
 
@@ -172,7 +175,9 @@ def version_changes(run: Run) -> list[str]:
     return [f"{name} {then.get(name, 'absent')} -> {today.get(name, 'absent')}" for name in changed]
 
 
-def _execute(run: Run, plan: Plan, prepared: Prepared, view: View, options: Options) -> None:
+def _execute(
+    run: Run, plan: Plan, prepared: Prepared, view: View, options: Options, meter: Meter
+) -> None:
     with run.owned():
         try:
             with Interrupts(view.note) as interrupts:
@@ -192,6 +197,8 @@ def _execute(run: Run, plan: Plan, prepared: Prepared, view: View, options: Opti
             failure = classify(error, run)
             _record_failure(run, failure)
             raise failure from error
+        finally:
+            _record_memory(run, plan, meter)
 
 
 def _saved(run: Run) -> str:
@@ -207,6 +214,15 @@ def _record_failure(run: Run, failure: R1RecipesError) -> None:
         run.update(status="failed", error={"kind": kind, "message": str(failure)})
     except (OSError, RecipeError):  # a full disk: the message on the screen is all there can be
         pass
+
+
+def _record_memory(run: Run, plan: Plan, meter: Meter) -> None:
+    """The peak beside its prediction; of several attempts the highest. Both None on a CPU."""
+    with suppress(OSError, RecipeError):  # as above
+        earlier = (run.read().get("vram") or {}).get("measured_bytes")
+        peaks = [peak for peak in (earlier, meter.peak_bytes) if peak is not None]
+        predicted = plan.predicted.peak_bytes if plan.predicted else None
+        run.update(vram={"predicted_bytes": predicted, "measured_bytes": max(peaks, default=None)})
 
 
 def classify(error: Exception, run: Run) -> R1RecipesError:

@@ -23,6 +23,9 @@ from pydantic import (
 
 from r1recipes import consistency
 from r1recipes.section import (
+    AutoBool,
+    AutoCount,
+    AutoShare,
     Batch,
     PresetName,
     RewardName,
@@ -253,9 +256,9 @@ class Eval(Section):
 
 
 class Preset(Section):
-    """What depends on the card's memory."""
+    """What depends on the card's memory. Values that may be "auto" are chosen by the planner."""
 
-    load_in_4bit: bool = False
+    load_in_4bit: AutoBool = False
     """Base weights as 4-bit NF4; a memory tool: 16-bit is faster where it fits."""
     max_seq_length: Annotated[int, Field(ge=16, le=1_000_000, examples=[2048])]
     """Tokens of prompt and completion together at most."""
@@ -265,13 +268,13 @@ class Preset(Section):
     """Rank of the adapter."""
     num_generations: Annotated[int, Field(ge=2, le=1024, examples=[8])]
     """Completions for each prompt, that is, the size of a group."""
-    prompts_per_step: Annotated[int, Field(ge=1, le=65536, examples=[4])]
+    prompts_per_step: Annotated[AutoCount, Field(examples=[4])]
     """Prompts in an optimiser step; a step has prompts_per_step x num_generations completions."""
-    per_device_train_batch_size: Annotated[int | None, Field(ge=1, le=65536, examples=[8])] = None
+    per_device_train_batch_size: Annotated[AutoCount | None, Field(examples=[8])] = None
     """Completions in one forward and backward pass; without it num_generations."""
-    gpu_memory_utilization: Annotated[float | None, Field(gt=0, le=0.95, examples=[0.5])] = None
+    gpu_memory_utilization: Annotated[AutoShare | None, Field(examples=[0.5])] = None
     """Share of the card's usable memory that the vLLM engine may take."""
-    standby: bool = False
+    standby: AutoBool = False
     """Give the engine's KV cache back while training; saves memory, costs time in each step."""
     num_threads: Annotated[int | None, Field(ge=1, le=1024, examples=[1])] = None
     """CPU threads, for the preset `cpu`; without it one a core. The last digits depend on it."""

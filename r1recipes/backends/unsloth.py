@@ -114,7 +114,7 @@ class UnslothBackend:
         return getattr(model.config, "_commit_hash", None)
 
     def _weights(self, base: Path | None) -> str:
-        """What Unsloth is to load: a 16-bit folder is quantised to NF4 first where 4 bits are asked.
+        """What Unsloth is to load: a 16-bit folder becomes NF4 first where 4 bits are asked.
 
         A Hub id is left to Unsloth, which takes the published 4-bit form of the models it knows.
         """

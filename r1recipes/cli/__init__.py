@@ -11,10 +11,10 @@ import sys
 
 import r1recipes
 from r1recipes import __version__
-from r1recipes.cli import doctor, recipes, rehearse, run
+from r1recipes.cli import doctor, plan, recipes, rehearse, run
 from r1recipes.errors import Problem, R1RecipesError
 
-COMMANDS = (run, rehearse, recipes, doctor)
+COMMANDS = (run, plan, rehearse, recipes, doctor)
 """In the order in which `--help` lists them."""
 
 

@@ -56,6 +56,7 @@ def run_command(args: argparse.Namespace) -> int:
         gpu=machine.gpu(),
         num_cores=machine.cores(),
         preset_name=args.preset,
+        offline=machine_settings.offline,
     )
     return _train(args, machine_settings, loaded=loaded, plan=resolved)
 
@@ -124,4 +125,16 @@ def _say_result(run: Any, console: Any) -> None:
         style="bold",
         soft_wrap=True,
     )
+    if line := _memory_line(record["vram"]):
+        console.print(line, markup=False, highlight=False)
     console.print(f"Done in {spent:.0f} s: {run.folder}", markup=False, highlight=False)
+
+
+def _memory_line(found: dict[str, int | None]) -> str | None:
+    predicted, measured = found["predicted_bytes"], found["measured_bytes"]
+    if measured is None:
+        return None
+    line = f"Memory: peak {measured / 2**30:.1f} GiB"
+    if predicted is None:
+        return line
+    return f"{line}, predicted {predicted / 2**30:.1f} ({predicted / measured - 1:+.1%})"
