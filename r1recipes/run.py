@@ -12,9 +12,10 @@ import traceback
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from r1recipes import answers, data, machine, preflight, record, rewards
+from r1recipes import answers, companions, data, lock, machine, preflight, record, rewards
 from r1recipes.backends import create, prepare_environment
 from r1recipes.errors import R1RecipesError, RecipeError, RunError
+from r1recipes.lock import Lock
 from r1recipes.plan import Plan
 from r1recipes.progress import View
 from r1recipes.recipe import Loaded
@@ -105,15 +106,23 @@ def start(
     *,
     folder: Path | None = None,
     options: Options = NOTHING_ALLOWED,
+    locked: Lock | None = None,
 ) -> Run:
     """Make a run folder and execute the plan. Returns the finished run.
 
+    With `locked`, revisions are those of that lock, and data that differ from it are refused; the
+    caller has compared the rest, which needs nothing loaded.
     Raises: RecipeError, PlanError before anything is written; RunError, Stopped after.
     """
+    if locked:
+        plan = _pinned(plan, locked.model_dump())
     record.check_writable((folder or settings.runs_dir / loaded.name / "run").parent)
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
         prepared = prepare(plan, view, settings, options, stack)
+        if locked:
+            found = lock.input_differences(locked, prepared.inputs, prepared.splits.revision)
+            lock.refuse_differences(found)
         run = record.create(loaded, plan, folder, settings.runs_dir)
         capture.move_to(run.log)
         run.update_lock(inputs=prepared.inputs, data_revision=prepared.splits.revision)
@@ -126,12 +135,16 @@ def resume(run: Run, view: View, settings: Settings, *, options: Options = NOTHI
 
     Raises: RecipeError when data, code or template are no longer what the run began with.
     """
-    lock = run.read_lock()
-    plan = _pinned(run.plan(), lock)
+    began = run.read_lock()
+    plan = _pinned(run.plan(), began)
+    if began.get("source"):
+        taken = companions.taken(plan.recipe.model_dump(), plan.base_dir)
+        if taken:
+            raise RecipeError(taken[0].message, hint=taken[0].hint)
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
         prepared = prepare(plan, view, settings, options, stack)
-        for what, sha256 in lock.get("inputs", {}).items():
+        for what, sha256 in began.get("inputs", {}).items():
             if prepared.inputs.get(what) != sha256:
                 raise RecipeError(
                     f"{what} changed since this run began",
@@ -142,11 +155,11 @@ def resume(run: Run, view: View, settings: Settings, *, options: Options = NOTHI
     return run
 
 
-def _pinned(plan: Plan, lock: dict) -> Plan:
-    """The plan with the commits that the run began with, where the recipe names none."""
+def _pinned(plan: Plan, began: dict) -> Plan:
+    """The plan with the commits that a run began with: a branch may have moved since."""
     recipe = plan.recipe
-    model = recipe.model.revision or lock.get("model_revision")
-    rows = recipe.data.revision or lock.get("data_revision")
+    model = began.get("model_revision") or recipe.model.revision
+    rows = began.get("data_revision") or recipe.data.revision
     pinned = recipe.model_copy(
         update={
             "model": recipe.model.model_copy(update={"revision": model}),

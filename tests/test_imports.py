@@ -7,12 +7,13 @@ PACKAGE = Path(__file__).parent.parent / "r1recipes"
 ORDER = """
     errors settings machine catalog
     child answers user_rewards reward_functions rewards generators
-    consistency section json_schema schema hints positions explain syntax overrides recipe scaffold
-    plan sources data chat_template preflight evaluate health record progress terminal
+    consistency section json_schema schema sources hints positions explain syntax overrides
+    companions bundle remote fetch recipe scaffold
+    plan lock data chat_template preflight evaluate health record progress terminal
     backends backends.tiny backends.grpo backends.trl
     backends.differences backends.nf4 backends.unsloth backends.random_weights
-    stages run rehearse
-    cli.common cli.run cli.rehearse cli.recipes cli __main__
+    stages run rehearse redact card share
+    cli.common cli.run cli.rehearse cli.recipes cli.share cli __main__
 """.split()
 HEAVY = {"torch", "transformers", "trl", "peft", "unsloth", "vllm"}
 
