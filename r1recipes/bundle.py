@@ -111,10 +111,9 @@ def check_sizes(files: Files, where: str) -> None:
     for name, content in files.items():
         limit = LIMITS.get(name, MAX_BYTES)
         if len(content) > limit:
-            raise refuse(where, f"`{name}` has {len(content) / 1e6:.1f} MB; {limit / 1e6:.0f} MB")
-    total = sum(map(len, files.values()))
-    if total > MAX_BYTES:
-        raise refuse(where, f"has {total / 1e6:.0f} MB; {MAX_BYTES / 1e6:.0f} MB are allowed")
+            raise refuse(where, f"`{name}` has more than {limit / 1e6:.0f} MB")
+    if sum(map(len, files.values())) > MAX_BYTES:
+        raise refuse(where, f"has more than {MAX_BYTES // 2**20} MiB")
 
 
 def read_file(folder: Path, name: str) -> bytes | None:
@@ -134,9 +133,10 @@ def read_file(folder: Path, name: str) -> bytes | None:
         return None
     except OSError as error:
         raise refuse(str(folder), f"`{name}` cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise refuse(str(folder), f"`{name}` is not a plain file")
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise refuse(str(folder), f"`{name}` is not a plain file")
         content = file.read(MAX_BYTES + 1)
     check_sizes({name: content}, str(folder))
     return content

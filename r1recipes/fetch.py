@@ -130,6 +130,8 @@ def collect(reader: Reader, where: str, recipe_name: str = "recipe.toml") -> Fil
     text = reader(recipe_name)
     if text is None:
         raise refuse(where, f"has no {recipe_name}", "name the .toml file, or a folder with one")
+    if not text.strip():
+        raise refuse(where, "is empty")
     try:
         data = parse(text.decode("utf-8-sig"), where)
     except UnicodeDecodeError as error:

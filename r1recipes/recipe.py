@@ -167,10 +167,6 @@ def _study_hint(given: dict[str, Any]) -> str:
 def read_text(path: Path) -> str:
     """The text of a recipe file. Raises: RecipeError if it is not a readable text of sane size."""
     try:
-        if path.is_dir():
-            raise RecipeError(
-                problems=[Problem("is a folder, not a recipe", str(path), "name a .toml file")]
-            )
         if not path.is_file():
             raise RecipeError(problems=[Problem("is not a regular file", str(path))])
         size = path.stat().st_size

@@ -37,8 +37,7 @@ def show_code(recipe: Any, base_dir: Path, *, whole: bool) -> None:
     """
     from r1recipes import user_rewards
 
-    names = [*recipe.rewards, recipe.eval.reward]
-    codes = [user_rewards.look_up(n, base_dir) for n in names if user_rewards.is_user_code(n)]
+    codes = [user_rewards.look_up(name, base_dir) for name in _code(recipe)]
     for code in {code.path: code for code in codes}.values():
         lines = code.source.decode(errors="replace").splitlines()
         about = f"{len(lines)} lines, sha256 {code.sha256}"
@@ -48,6 +47,22 @@ def show_code(recipe: Any, base_dir: Path, *, whole: bool) -> None:
                 print(f"  | {printable(line)}", file=sys.stderr)
         elif whole:
             print("  too long to show here: read it there", file=sys.stderr)
+
+
+def refuse_code(recipe: Any, base_dir: Path) -> None:
+    """Say at once, and not after the data are loaded, that code was not allowed.
+
+    Raises: RecipeError if the recipe has any.
+    """
+    from r1recipes import rewards
+
+    rewards.load(_code(recipe)[:1], base_dir=base_dir, allow_code=False)
+
+
+def _code(recipe: Any) -> list[str]:
+    from r1recipes import user_rewards
+
+    return [n for n in [*recipe.rewards, recipe.eval.reward] if user_rewards.is_user_code(n)]
 
 
 def write_new(path: Path, text: str) -> None:

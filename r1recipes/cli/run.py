@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from r1recipes.cli.common import overridable, printable, show_code
+from r1recipes.cli.common import overridable, printable, refuse_code, show_code
 from r1recipes.errors import RecipeError
 
 
@@ -72,6 +72,8 @@ def run_command(args: argparse.Namespace) -> int:
         print(f"from {printable(loaded.shown)}", file=sys.stderr)
     if args.allow_code:
         show_code(loaded.recipe, loaded.path.parent, whole=loaded.source is not None)
+    else:
+        refuse_code(loaded.recipe, loaded.path.parent)
     return _train(args, machine_settings, loaded=loaded, plan=resolved, locked=locked)
 
 
