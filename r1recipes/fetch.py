@@ -55,8 +55,7 @@ class Source:
 
     def files(self) -> Files:
         """Everything that came with it."""
-        names = (path for path in self.folder.rglob("*") if path.is_file())
-        return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in names}
+        return _files(self.folder)
 
 
 def is_remote(reference: str) -> bool:
@@ -182,9 +181,13 @@ def _kept(folder: Path) -> Files | None:
     """The files of a folder of the cache, None unless they are what its name says."""
     if not folder.is_dir():
         return None
-    names = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in names}
+    files = _files(folder)
     return files if bundle.digest(files) == folder.name else None
+
+
+def _files(folder: Path) -> Files:
+    paths = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def _keep(folder: Path, files: Files) -> None:

@@ -93,7 +93,12 @@ def _shared(
     refused = redact.problems(files)
     if refused:
         raise RecipeError(problems=refused)
-    bundle.check_sizes(files, loaded.shown)
+    try:
+        bundle.check_sizes(files, loaded.shown)
+    except RecipeError as error:
+        raise refuse(
+            loaded.shown, error.problems[0].message, "put large data on the Hub"
+        ) from error
     return Shared(name, fingerprint, files)
 
 

@@ -54,8 +54,10 @@ def show_command(args: argparse.Namespace) -> int:
     if args.json:
         import json
 
-        data = loaded.recipe.model_dump(mode="json")
-        print(json.dumps({"fingerprint": fingerprint, "recipe": data}, indent=1))
+        found = {"fingerprint": fingerprint, "recipe": loaded.recipe.model_dump(mode="json")}
+        if loaded.source:
+            found["source"] = loaded.source.origin()
+        print(json.dumps(found, indent=1))
     else:
         print(f"# {printable(loaded.shown)}, fingerprint {fingerprint}")
         print(printable(recipe.render(loaded.recipe, recipe.origin_of(loaded))), end="")
