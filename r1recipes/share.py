@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1recipes import bundle, card, companions, lock, recipe, record, redact
+from r1recipes import bundle, card, companions, lock, recipe, redact
 from r1recipes.bundle import Files, refuse
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.errors import Problem, RecipeError, RunError
 from r1recipes.recipe import Loaded
 from r1recipes.record import Run
 from r1recipes.remote import hub_errors, parse_hub
@@ -179,11 +179,13 @@ def write(files: Files, target: Path) -> None:
 
     Raises: RecipeError when something else has that name; RunError when it cannot be written.
     """
+    if target.suffix in (".zip", ".tar", ".gz", ".toml") and not _is_file(target):
+        raise refuse(str(target), f"is no name of a bundle: it ends in {bundle.SUFFIX}")
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _clear_drafts(target)
-        if target.name.endswith(bundle.SUFFIX):
+        if _is_file(target):
             _refuse_other(target)
             _write_synced(draft, bundle.pack(files))
             os.replace(draft, target)
@@ -193,11 +195,17 @@ def write(files: Files, target: Path) -> None:
             for name, content in files.items():
                 (draft / name).parent.mkdir(parents=True, exist_ok=True)
                 _write_synced(draft / name, content)
-            _sync(draft)
+            for folder in {(draft / name).parent for name in files}:
+                _sync(folder)
             os.rename(draft, target)
         _sync(target.parent)
     except OSError as error:
-        raise record.disk_error(error, target) from error
+        message = f"`{target}` cannot be written: {error.strerror or error}"
+        raise RunError(message, kind="disk", hint="take another place with --to") from error
+
+
+def _is_file(target: Path) -> bool:
+    return target.name.endswith(bundle.SUFFIX)
 
 
 def _refuse_other(target: Path) -> None:

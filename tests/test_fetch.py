@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from r1recipes import bundle, recipe, remote, share
+from r1recipes import bundle, recipe, record, remote, share
 from tests.conftest import SMALL
 from tests.helpers import command, in_process
 from tests.hub_server import TOKEN, FileServer, HubServer
@@ -41,6 +41,12 @@ def test_a_run_goes_to_the_hub_and_comes_back(finished, hub, tmp_path):
     assert shown.returncode == 0, shown.stderr
     assert f"# hub:me/sums at commit {commit}, sha256" in shown.stdout
     assert finished.read()["fingerprint"] in shown.stdout
+    done = command("run", "hub:me/sums@main", "--locked", cwd=tmp_path, **environment)
+    assert done.returncode == 0, done.stderr
+    assert f"from hub:me/sums@main at commit {commit}" in done.stderr
+    (run,) = record.runs(tmp_path / "runs")
+    assert run.read_lock()["source"]["commit"] == commit
+    assert run.read_lock()["source"]["reference"] == "hub:me/sums@main"
     # A moved branch: the commit still means what it meant, the branch what is new.
     newer = hub.commit("models/me/sums", {"recipe.toml": RECIPE.replace(b"seed = 1", b"seed = 7")})
     for reference, seed in ((f"hub:me/sums@{commit}", 1), ("hub:me/sums@main", 7)):

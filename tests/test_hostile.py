@@ -9,6 +9,7 @@ import re
 import stat
 import struct
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -39,7 +40,8 @@ FILE_TYPES = {
 def archive(*members: tuple[str, bytes], mode: int = stat.S_IFREG, method: int = 0) -> bytes:
     """A zip with the small recipe and these members, written with no check at all."""
     target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", method) as file:
+    with warnings.catch_warnings(), zipfile.ZipFile(target, "w", method) as file:
+        warnings.simplefilter("ignore")  # it warns of a name given twice
         file.writestr("recipe.toml", SMALL)
         file.writestr("shown.jsonl", JSONL)
         for name, content in members:

@@ -183,8 +183,11 @@ def test_what_cannot_be_shared(finished, own, tmp_path):
     code, _, err = in_process("share", "tiny", "--to", tmp_path / "x.r1.zip")
     assert code == 2 and "exists and is no bundle" in err
     assert (tmp_path / "x.r1.zip").read_text() == "notes of mine"
-    code, _, err = in_process("share", "tiny", "--to", tmp_path / "model")
-    assert code == 2 and "exists" in err
+    for target, reason in ((tmp_path / "model", "exists"), ("x.zip", "it ends in .r1.zip")):
+        code, _, err = in_process("share", "tiny", "--to", target)
+        assert code == 2 and reason in err
+    code, _, err = in_process("share", "tiny", "--to", "/proc/nowhere/x.r1.zip")
+    assert code == 1 and "cannot be written" in err
 
 
 def test_a_recipe_is_shared_and_copied(own, tmp_path, monkeypatch):
