@@ -111,7 +111,8 @@ def check_sizes(files: Files, where: str) -> None:
     for name, content in files.items():
         limit = LIMITS.get(name, MAX_BYTES)
         if len(content) > limit:
-            raise refuse(where, f"`{name}` has more than {limit / 1e6:.0f} MB")
+            hint = "large data belong on the Hub"
+            raise refuse(where, f"`{name}` has more than {limit / 1e6:.0f} MB", hint)
     if sum(map(len, files.values())) > MAX_BYTES:
         raise refuse(where, f"has more than {MAX_BYTES // 2**20} MiB")
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,9 @@ def of_run(run: Run) -> Shared:
     is_changed = recipe.fingerprint(given.recipe) != locked.get("fingerprint")
     wanted = plan.recipe if is_changed else given.recipe
     loaded = Loaded(wanted, plan.base_dir / "recipe.toml", given.text, given.given)
+    # Also against a run folder from elsewhere, whose plan could name any file of this machine.
     then, now = locked.get("files", {}), lock.file_hashes(wanted.model_dump(), plan.base_dir)
-    changed = [name for name in then if then[name] != now.get(name)]
+    changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     if changed:
         message = f"`{changed[0]}` is not what this run read"
         raise refuse(str(run.folder), message, "put the old version back")
@@ -93,12 +95,7 @@ def _shared(
     refused = redact.problems(files)
     if refused:
         raise RecipeError(problems=refused)
-    try:
-        bundle.check_sizes(files, loaded.shown)
-    except RecipeError as error:
-        raise refuse(
-            loaded.shown, error.problems[0].message, "put large data on the Hub"
-        ) from error
+    bundle.check_sizes(files, loaded.shown)
     return Shared(name, fingerprint, files)
 
 
@@ -137,19 +134,15 @@ def _companions(wanted: Recipe, base_dir: Path) -> tuple[dict[str, str], Files]:
 
 def _free_name(name: str, files: Files, path: Path) -> str:
     """The name as it is if a bundle can have it, else its last part, made unique."""
-    try:
-        bundle.check_name(name, "")
-        if name not in (*bundle.PROOF, "recipe.toml"):
-            return name
-    except RecipeError:
-        pass
     stem, suffix, content = path.stem.lstrip("."), path.suffix, path.read_bytes()
-    for number in range(1, 1000):
-        free = f"{stem}{'' if number == 1 else f'-{number}'}{suffix}"
-        taken = free in (*bundle.PROOF, "recipe.toml") or files.get(free, content) != content
-        if not taken:
+    others = [f"{stem}-{number}{suffix}" for number in range(2, 9)]
+    for free in (name, f"{stem}{suffix}", *others):
+        if free in (*bundle.PROOF, "recipe.toml") or files.get(free, content) != content:
+            continue
+        with suppress(RecipeError):
+            bundle.check_name(free, "")
             return free
-    raise refuse(name, "finds no free name in the bundle")
+    raise refuse(name, "finds no free name in the bundle", "give the file another name")
 
 
 def _with_names(wanted: Recipe, renamed: dict[str, str]) -> Recipe:

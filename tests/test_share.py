@@ -190,6 +190,38 @@ def test_what_cannot_be_shared(finished, own, tmp_path):
     assert code == 1 and "cannot be written" in err
 
 
+def test_a_run_folder_cannot_name_files_of_this_machine(finished, tmp_path):
+    """A run folder from elsewhere, whose plan would take a file along that is nobody's business."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (tmp_path / "secret.jsonl").write_text(rows(9, 1))
+    name = str(tmp_path / "secret.jsonl")
+    for path in (finished.lock, finished.record, finished.recipe):
+        (folder / path.name).write_bytes(path.read_bytes())
+    plan = json.loads(finished.resolved.read_text())
+    plan["recipe"]["data"] |= {"name": name, "size": None, "problems": None}
+    plan["recipe"]["cold_start"] |= {"data": name, "wrong": 0.0}
+    (folder / "resolved.json").write_text(json.dumps(plan))
+    text = SMALL.replace("builtin:arithmetic", name).replace("[data.problems]\ndigits = 2\n", "")
+    (folder / "recipe.toml").write_text(text.replace("wrong = 0.3", f'data = "{name}"'))
+    code, _, err = in_process("share", folder, "--to", tmp_path / "x.r1.zip")
+    assert code == 2 and "is not what this run read" in err
+    assert not (tmp_path / "x.r1.zip").exists()
+
+
+def test_files_of_the_same_name_stay_apart(own, tmp_path):
+    (tmp_path / "train.jsonl").write_text(rows(9, 5))
+    (own.parent / "train.jsonl").write_text(rows(9, 7))
+    text = own.read_text().replace('"data/train.jsonl"', f'"{tmp_path}/train.jsonl"')
+    own.write_text(text.replace("eval_size", 'eval_split = "train.jsonl"\neval_size'))
+    files = share.of_recipe(recipe.load(own)).files
+    assert files["train.jsonl"] == rows(9, 5).encode()
+    assert files["train-2.jsonl"] == rows(9, 7).encode()
+    share.write(files, tmp_path / "x.r1.zip")
+    found = recipe.load(tmp_path / "x.r1.zip").recipe.data
+    assert (found.name, found.eval_split) == ("train.jsonl", "train-2.jsonl")
+
+
 def test_a_recipe_is_shared_and_copied(own, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = in_process("share", own, "--to", "own.r1.zip")
