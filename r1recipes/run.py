@@ -12,9 +12,10 @@ import traceback
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from r1recipes import answers, data, disk, machine, preflight, record, rewards
+from r1recipes import answers, companions, data, disk, lock, machine, preflight, record, rewards
 from r1recipes.backends import create, prepare_environment
 from r1recipes.errors import R1RecipesError, RecipeError, RunError
+from r1recipes.lock import Lock
 from r1recipes.meter import Meter
 from r1recipes.plan import Plan
 from r1recipes.progress import View
@@ -106,17 +107,25 @@ def start(
     *,
     folder: Path | None = None,
     options: Options = NOTHING_ALLOWED,
+    locked: Lock | None = None,
 ) -> Run:
     """Make a run folder and execute the plan. Returns the finished run.
 
+    With `locked`, revisions are those of that lock, and data that differ from it are refused; the
+    caller has compared the rest, which needs nothing loaded.
     Raises: RecipeError, PlanError before anything is written; RunError, Stopped after.
     """
+    if locked:
+        plan = _pinned(plan, locked.model_dump())
     parent = folder.parent if folder else settings.runs_dir / loaded.name
     record.check_writable(parent)
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
         meter = stack.enter_context(Meter(enabled=plan.device == "cuda"))
         prepared = prepare(plan, view, settings, options, stack)
+        if locked:
+            found = lock.input_differences(locked, prepared.inputs, prepared.splits.revision)
+            lock.refuse_differences(found)
         _check_disk(parent, plan, settings)
         run = record.create(loaded, plan, folder, settings.runs_dir)
         capture.move_to(run.log)
@@ -136,13 +145,17 @@ def resume(run: Run, view: View, settings: Settings, *, options: Options = NOTHI
 
     Raises: RecipeError when data, code or template are no longer what the run began with.
     """
-    lock = run.read_lock()
-    plan = _pinned(run.plan(), lock)
+    began = run.read_lock()
+    plan = _pinned(run.plan(), began)
+    if began.get("source"):
+        taken = companions.taken(plan.recipe.model_dump(), plan.base_dir)
+        if taken:
+            raise RecipeError(taken[0].message, hint=taken[0].hint)
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
         meter = stack.enter_context(Meter(enabled=plan.device == "cuda"))
         prepared = prepare(plan, view, settings, options, stack)
-        for what, sha256 in lock.get("inputs", {}).items():
+        for what, sha256 in began.get("inputs", {}).items():
             if prepared.inputs.get(what) != sha256:
                 raise RecipeError(
                     f"{what} changed since this run began",
@@ -153,11 +166,11 @@ def resume(run: Run, view: View, settings: Settings, *, options: Options = NOTHI
     return run
 
 
-def _pinned(plan: Plan, lock: dict) -> Plan:
-    """The plan with the commits that the run began with, where the recipe names none."""
+def _pinned(plan: Plan, began: dict) -> Plan:
+    """The plan with the commits that a run began with: a branch may have moved since."""
     recipe = plan.recipe
-    model = recipe.model.revision or lock.get("model_revision")
-    rows = recipe.data.revision or lock.get("data_revision")
+    model = began.get("model_revision") or recipe.model.revision
+    rows = began.get("data_revision") or recipe.data.revision
     pinned = recipe.model_copy(
         update={
             "model": recipe.model.model_copy(update={"revision": model}),

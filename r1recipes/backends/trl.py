@@ -98,6 +98,7 @@ class TrlBackend:
             name,
             revision=None if base else self.recipe.model.revision,
             local_files_only=self.offline,
+            trust_remote_code=False,  # left open, transformers would ask at the terminal
             device_map={"": self.plan.device},
             **options,
         )
@@ -211,7 +212,11 @@ def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> Any:
     name = resolve_name(model.name, base_dir)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            name, revision=model.revision, local_files_only=offline, padding_side="left"
+            name,
+            revision=model.revision,
+            local_files_only=offline,
+            trust_remote_code=False,
+            padding_side="left",
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

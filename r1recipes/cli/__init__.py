@@ -11,10 +11,11 @@ import sys
 
 import r1recipes
 from r1recipes import __version__
-from r1recipes.cli import doctor, plan, recipes, rehearse, run
+from r1recipes.cli import doctor, plan, recipes, rehearse, run, share
+from r1recipes.cli.common import printable
 from r1recipes.errors import Problem, R1RecipesError
 
-COMMANDS = (run, plan, rehearse, recipes, doctor)
+COMMANDS = (run, plan, rehearse, recipes, share, doctor)
 """In the order in which `--help` lists them."""
 
 
@@ -56,9 +57,9 @@ def report(error: R1RecipesError) -> None:
     """Print every problem with its place and a change that works."""
     for problem in error.problems:
         label = "" if error.exit_code == 130 else "error: "
-        print(f"{label}{located(problem)}", file=sys.stderr)
+        print(f"{label}{printable(located(problem))}", file=sys.stderr)
         if problem.hint:
-            print(f"  hint: {problem.hint}", file=sys.stderr)
+            print(f"  hint: {printable(problem.hint)}", file=sys.stderr)
     if len(error.problems) > 1:
         print(f"{len(error.problems)} errors", file=sys.stderr)
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from r1recipes.cli.common import overridable, write_new, write_over
+from r1recipes.cli.common import overridable, printable, write_new, write_over
 from r1recipes.errors import RecipeError
 
 
@@ -56,11 +56,13 @@ def show_command(args: argparse.Namespace) -> int:
     if args.json:
         import json
 
-        data = loaded.recipe.model_dump(mode="json")
-        print(json.dumps({"fingerprint": fingerprint, "recipe": data}, indent=1))
+        found = {"fingerprint": fingerprint, "recipe": loaded.recipe.model_dump(mode="json")}
+        if loaded.source:
+            found["source"] = loaded.source.origin()
+        print(json.dumps(found, indent=1))
     else:
-        print(f"# {loaded.path}, fingerprint {fingerprint}")
-        print(recipe.render(loaded.recipe, recipe.origin_of(loaded)), end="")
+        print(f"# {printable(loaded.shown)}, fingerprint {fingerprint}")
+        print(printable(recipe.render(loaded.recipe, recipe.origin_of(loaded))), end="")
     return 0
 
 
