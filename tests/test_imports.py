@@ -5,7 +5,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "r1recipes"
 ORDER = """
-    errors settings machine catalog
+    errors settings machine catalog scales charts drawing page
     child answers user_rewards reward_functions rewards generators
     consistency section json_schema schema hints positions explain syntax overrides recipe scaffold
     plan sources data chat_template preflight evaluate health record progress terminal
