@@ -82,7 +82,7 @@ def _legend(series: Sequence[Series]) -> tuple[Markup, float]:
             ).format(_tone(one, index), _dashed(one), x, x + 11, y - 3.5, x + 16, y, name)
         )
         x += width
-    return Markup('<g class="legend">{}</g>').format(Markup("").join(parts)), y + 12
+    return Markup('<g class="legend">{}</g>').format(Markup("").join(parts)), y + 15
 
 
 def _dashed(series: Series) -> str:

@@ -49,6 +49,11 @@ def document(title: str, blocks: Iterable[Markup], *, kicker: str = "", pill: Ma
     )
 
 
+def heading(text: str) -> Markup:
+    """A heading within a section."""
+    return Markup("<h3>{}</h3>").format(text)
+
+
 def join(blocks: Iterable[Markup]) -> Markup:
     return Markup("\n").join(blocks)
 

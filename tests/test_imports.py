@@ -9,10 +9,11 @@ ORDER = """
     child answers user_rewards reward_functions rewards generators
     consistency section json_schema schema hints positions explain syntax overrides recipe scaffold
     plan sources data chat_template preflight evaluate health record progress terminal
+    reading curves samples report
     backends backends.tiny backends.grpo backends.trl
     backends.differences backends.nf4 backends.unsloth backends.random_weights
     stages run rehearse
-    cli.common cli.run cli.rehearse cli.recipes cli __main__
+    cli.common cli.run cli.report cli.runs cli.rehearse cli.recipes cli __main__
 """.split()
 HEAVY = {"torch", "transformers", "trl", "peft", "unsloth", "vllm"}
 

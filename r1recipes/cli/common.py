@@ -1,7 +1,8 @@
-"""What several commands share: options, and files written on request."""
+"""What several commands share: options, runs by name, and files written on request."""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from r1recipes.errors import R1RecipesError, RecipeError
 
@@ -38,3 +39,14 @@ def write_over(path: Path, text: str) -> None:
 
 def _unwritable(path: Path, error: OSError) -> R1RecipesError:
     return R1RecipesError(f"`{path}` cannot be written: {error.strerror}")
+
+
+def known_runs(names: list[str]) -> list[Any]:
+    """The runs that are named, each once, or all of them, the oldest first. Raises: RecipeError."""
+    from r1recipes import record, settings
+
+    runs_dir = settings.load().runs_dir
+    if not names:
+        return record.runs(runs_dir)
+    found = [record.find(runs_dir, name) for name in names]
+    return list({run.folder.resolve(): run for run in found}.values())

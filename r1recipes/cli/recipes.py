@@ -19,7 +19,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     overridable(show)
     show.set_defaults(command=show_command)
 
-    listing = commands.add_parser("list", help="the recipes that come with r1recipes")
+    listing = commands.add_parser("list", help="the recipes that come with r1recipes, or your runs")
+    listing.add_argument("what", nargs="?", choices=["recipes", "runs"], default="recipes")
     listing.set_defaults(command=list_command)
 
     new = commands.add_parser("new", help="write a commented recipe")
@@ -64,6 +65,10 @@ def show_command(args: argparse.Namespace) -> int:
 
 def list_command(args: argparse.Namespace) -> int:
     from r1recipes import recipe
+    from r1recipes.cli.runs import list_runs
+
+    if args.what == "runs":
+        return list_runs()
     from r1recipes.schema import preset_bytes
 
     rows = []
