@@ -58,7 +58,7 @@ class Live:
         self._run = run
         self._say = say
         self._said = False
-        self._next = time.monotonic() + EVERY_S
+        self._next = time.monotonic()  # the first step is worth a page
 
     def step(self) -> None:
         """A step is done; write the page if it is time."""

@@ -7,7 +7,8 @@ PACKAGE = Path(__file__).parent.parent / "r1recipes"
 ORDER = """
     errors settings machine catalog scales charts drawing page
     child answers user_rewards reward_functions rewards generators
-    consistency section json_schema schema hints positions explain syntax overrides recipe scaffold
+    consistency section json_schema track schema hints positions explain syntax overrides recipe
+    scaffold
     plan sources data chat_template preflight evaluate health record progress terminal
     reading curves samples report
     backends backends.tiny backends.grpo backends.trl
