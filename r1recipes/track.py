@@ -93,18 +93,25 @@ _STAY = "`--wandb offline` or WANDB_MODE=offline sends nothing now; `wandb sync`
 def _check_wandb(offline: bool) -> None:
     if offline:
         raise RecipeError("wandb cannot be online in a run that is offline", hint=_STAY)
-    os.environ.setdefault("WANDB_SILENT", "true")
+    _quiet_wandb()
     import wandb
 
     try:
         found = wandb.login(prompt=False, verify=True, timeout=WANDB_TIMEOUT_S)
     except Exception as error:  # its errors have no common root; each means that it cannot send
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise RecipeError(f"wandb refuses: {reason[0]}", hint=_STAY) from error
+        raise RecipeError(f"wandb cannot send: {reason[0]}", hint=_STAY) from error
     if not found:
         raise RecipeError(
             "wandb has no API key on this machine", hint=f"`wandb login`, or WANDB_API_KEY; {_STAY}"
         )
+
+
+def _quiet_wandb() -> None:
+    """Before wandb is imported: no lines on the screen, and no reports of its own errors, for which
+    it looks its maker up even offline (0.31.0, seen with strace)."""
+    os.environ["WANDB_SILENT"] = "true"
+    os.environ["WANDB_ERROR_REPORTING"] = "false"
 
 
 class Sink(Protocol):
@@ -117,6 +124,7 @@ class Sink(Protocol):
 
 class WandbSink:
     def __init__(self, wanted: Wandb, folder: Path, config: dict[str, Any]):
+        _quiet_wandb()
         import wandb
 
         self._run = wandb.init(
