@@ -26,7 +26,7 @@ def write_new(path: Path, text: str) -> None:
     except FileExistsError as error:
         raise RecipeError(f"`{path}` exists", hint="take another name") from error
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def write_over(path: Path, text: str) -> None:
@@ -34,10 +34,11 @@ def write_over(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
-def _unwritable(path: Path, error: OSError) -> R1RecipesError:
+def unwritable(path: Path, error: OSError) -> R1RecipesError:
+    """What an OSError of a write to `path` means to the user."""
     return R1RecipesError(f"`{path}` cannot be written: {error.strerror}")
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from r1recipes.cli.common import known_runs, write_over
+from r1recipes.cli.common import known_runs, unwritable, write_over
 from r1recipes.errors import RecipeError
 
 
@@ -35,6 +35,9 @@ def report_command(args: argparse.Namespace) -> int:
     write_over(out, report.html(runs))
     print(out)
     if args.csv:
-        for path in report.write_csv(runs, args.csv):
-            print(path)
+        try:
+            written = report.write_csv(runs, args.csv)
+        except OSError as error:
+            raise unwritable(args.csv, error) from error
+        print(*written, sep="\n")
     return 0
