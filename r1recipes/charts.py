@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from r1recipes import scales
 
 
+GREY = -1
+"""Tone of what stands beside the matter: before, predicted, pruned."""
+
+
 @dataclass(frozen=True)
 class Series:
     """One line, or one set of points. `x` and `y` are equally long; None and NaN leave a gap.

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from r1recipes.charts import Bar, Bars, Chart, Plot, Series, has_data
+from r1recipes.charts import GREY, Bar, Bars, Chart, Plot, Series, has_data
 from r1recipes.reading import Reading
 
 PHASES = {
@@ -25,8 +25,6 @@ STAGES = {
     "evaluate_after": "evaluation after",
 }
 UNWEIGHTED = "Mean of what was paid, before the weight."
-GREY = 7
-"""Tone of what stands for "before" or "predicted"."""
 
 
 @dataclass(frozen=True)

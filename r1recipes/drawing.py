@@ -5,14 +5,13 @@ setting. Showing the value under the pointer is the page's affair.
 """
 
 import math
-import statistics
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 
 from markupsafe import Markup
 
 from r1recipes import scales
-from r1recipes.charts import Bar, Bars, Chart, Plot, Series
+from r1recipes.charts import GREY, Bar, Bars, Chart, Plot, Series
 from r1recipes.scales import Scale
 
 WIDTH, HEIGHT = 360, 210
@@ -20,8 +19,10 @@ WIDTH, HEIGHT = 360, 210
 FONT = 11
 CHARACTER = 0.56 * FONT
 """Mean width of a character of a sans-serif font; assumed, it only spaces the legend."""
-TONES = 8
-"""Colours that can be told apart; from there on they repeat."""
+TONES = 7
+"""Colours that can be told apart, beside grey; from there on they repeat."""
+MAX_FAINT = 3
+"""Series whose single values are drawn behind their means; with more, only the means can be read."""
 MAX_POINTS = 600
 """Points of a line that are drawn; more do not show at this width. The CSV has all."""
 
@@ -46,7 +47,7 @@ def _plot(plot: Plot) -> Markup:
     air = 8 if any(s.points for s in plot.series) else 0
     x = Scale(first, last, left + air, WIDTH - 12 - air, plot.x_log)
     parts = [_grid(marks, y, left), _x_axis(plot, x, bottom), legend]
-    parts += [_series(s, _tone(s, i), x, y, plot) for i, s in enumerate(plot.series)]
+    parts += [_series(s, _tone(s.tone, i), x, y, plot) for i, s in enumerate(plot.series)]
     frame = Markup(
         'data-x0="{:g}" data-x1="{:g}" data-left="{:.1f}" data-right="{:.1f}" data-log="{}"'
     ).format(first, last, x.start, x.end, int(plot.x_log))
@@ -61,8 +62,9 @@ def _element(title: str, height: float, inner: Markup, attributes: str = "") -> 
     ).format(WIDTH, height, title, attributes, inner)
 
 
-def _tone(series: Series, index: int) -> int:
-    return (series.tone if series.tone is not None else index) % TONES
+def _tone(tone: int | None, index: int = 0) -> int:
+    number = index if tone is None else tone
+    return number if number == GREY else number % TONES
 
 
 def _legend(series: Sequence[Series]) -> tuple[Markup, float]:
@@ -79,7 +81,7 @@ def _legend(series: Sequence[Series]) -> tuple[Markup, float]:
             Markup(
                 '<line class="t{0}{1}" x1="{2:.0f}" x2="{3:.0f}" y1="{4:g}" y2="{4:g}"/>'
                 '<text x="{5:.0f}" y="{6:g}">{7}</text>'
-            ).format(_tone(one, index), _dashed(one), x, x + 11, y - 3.5, x + 16, y, name)
+            ).format(_tone(one.tone, index), _dashed(one), x, x + 11, y - 3.5, x + 16, y, name)
         )
         x += width
     return Markup('<g class="legend">{}</g>').format(Markup("").join(parts)), y + 15
@@ -121,26 +123,27 @@ def _series(series: Series, tone: int, x: Scale, y: Scale, plot: Plot) -> Markup
     parts = []
     if series.low and series.high:
         parts.append(_band(series, x, y))
-    faint = series.smooth and len(series.x) > 4
-    parts.append(
-        Markup('<path class="{}" d="{}"/>').format(
-            "faint" if faint else "line", _path(series.x, series.y, x, y)
-        )
-    )
-    if faint:
-        means = _path(series.x, smoothed(series.y), x, y)
-        parts.append(Markup('<path class="line" d="{}"/>').format(means))
+    lines = [("line", series.y)]
+    if series.smooth and len(series.x) > 4:
+        single = [("faint", series.y)] if len(plot.series) <= MAX_FAINT else []
+        lines = [*single, ("line", smoothed(series.y))]
+    for kind, values in lines:
+        path = _path(series.x, values, x, y)
+        parts.append(Markup('<path class="{}" d="{}"/>').format(kind, path))
     return Markup('<g class="t{}{}">{}</g>').format(tone, _dashed(series), Markup("").join(parts))
 
 
 def smoothed(values: Sequence[float | None]) -> list[float | None]:
     """Mean of each value and its neighbours, a tenth of all on the whole, at least 5."""
     half = max(2, len(values) // 20)
+    sums = [0.0, *accumulate(float(v) if scales.is_number(v) else 0.0 for v in values)]
+    counts = [0, *accumulate(map(scales.is_number, values))]
     means: list[float | None] = []
     for index, value in enumerate(values):
         reach = min(half, index, len(values) - 1 - index)  # symmetric, so a slope stays a slope
-        near = [v for v in values[index - reach : index + reach + 1] if scales.is_number(v)]
-        means.append(statistics.fmean(near) if near and scales.is_number(value) else None)
+        first, end = index - reach, index + reach + 1
+        mean = (sums[end] - sums[first]) / max(1, counts[end] - counts[first])
+        means.append(mean if scales.is_number(value) else None)
     return means
 
 
@@ -240,4 +243,4 @@ def _bar(bar: Bar, top: float, x: Scale, unit: str) -> Markup:
     inner += Markup('<text class="value" x="{}" y="{}" text-anchor="end">{}</text>').format(
         WIDTH - 2, top + 16, shown
     )
-    return Markup('<g class="bar t{}">{}</g>').format(bar.tone % TONES, inner)
+    return Markup('<g class="bar t{}">{}</g>').format(_tone(bar.tone), inner)

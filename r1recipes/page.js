@@ -29,6 +29,7 @@ function png(figure, done) {
     const style = getComputedStyle(element);
     theirs[i].setAttribute("style", kept.map(k => `${k}:${style.getPropertyValue(k)}`).join(";"));
   });
+  copy.querySelector(".rule")?.remove();
   const scale = 3, head = 30;
   copy.setAttribute("width", width * scale);
   copy.setAttribute("height", height * scale);

@@ -233,10 +233,10 @@ def _ranking(runs: list[Reading]) -> Markup:
     if found is None:
         return page.verdict(said, "The runs answered different problems.", words=True)
     sentence, tone = difference_sentence(found.mean, found.interval)
-    against = f" than {ranked[1].label}, the next" if tone else f" from {ranked[1].label}, the next"
-    said = said if tone else f"{best.label} and {ranked[1].label} cannot be told apart"
-    problems = f", on the same {found.num_problems} problems."
-    return page.verdict(said, f"{sentence}{against}{problems}", tone=tone, words=True)
+    other = f"{best.label} against {ranked[1].label}, the next, on the same problems"
+    headline = said if found.is_clear else f"{said}, but it is no clear winner"
+    numbers = f"{sentence}; {found.num_problems} problems."
+    return page.verdict(headline, f"{other}: {numbers}", tone=tone, words=True)
 
 
 def _overview(runs: list[Reading]) -> tuple[list[str], list[list[Any]]]:

@@ -77,7 +77,7 @@ def is_number(value: object) -> bool:
 
 
 def text(value: float | None, unit: str = "", among: Sequence[float] = ()) -> str:
-    """A value as people write it: `41.6 %`, `12.9k`, `1e-5`, `6.60 GiB`, `2.5 s`.
+    """A value as people write it: `41.6 %`, `12.9k`, `1e-5`, `6.6 GiB`, `2.5 s`, `3 h`.
 
     Beside others (`among`) it has the digits that tell them apart, as ticks need.
     """
@@ -88,10 +88,12 @@ def text(value: float | None, unit: str = "", among: Sequence[float] = ()) -> st
         return _plain(100 * value, [100 * v for v in among]) + " %"
     if unit == "bytes":
         return _plain(value / 2**30, [v / 2**30 for v in among]) + " GiB"
+    if unit == "s" and value >= 120 and not among:
+        return f"{_plain(value / 60)} min" if value < 7200 else f"{_plain(value / 3600)} h"
     return _plain(value, among) + (" s" if unit == "s" else "")
 
 
-def _plain(value: float, among: Sequence[float]) -> str:
+def _plain(value: float, among: Sequence[float] = ()) -> str:
     size = max([abs(value), *map(abs, among)])
     if value == 0:
         return "0"

@@ -36,6 +36,8 @@ def test_numbers_as_people_write_them():
     assert scales.text(2e-3) == "0.002" and scales.text(1e-5) == "1e-5"
     assert scales.text(12_900) == "12.9k" and scales.text(3_900_000) == "3.9M"
     assert scales.text(6.6 * 2**30, "bytes") == "6.6 GiB"
+    assert [scales.text(v, "s") for v in (2.5, 120, 9000)] == ["2.5 s", "2 min", "2.5 h"]
+    assert scales.text(9000, "s", [9000, 9500]) == "9000 s"
     assert scales.text(None) == scales.text(math.nan) == ""
     assert [scales.text(v, "%", [0.5, 0.55]) for v in (0.5, 0.55)] == ["50 %", "55 %"]
     assert [scales.text(v, "", [3.0, 3.5]) for v in (3.0, 3.5)] == ["3.0", "3.5"]
