@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from r1recipes import scales
 
-
 GREY = -1
 """Tone of what stands beside the matter: before, predicted, pruned."""
 

@@ -22,7 +22,7 @@ CHARACTER = 0.56 * FONT
 TONES = 7
 """Colours that can be told apart, beside grey; from there on they repeat."""
 MAX_FAINT = 3
-"""Series whose single values are drawn behind their means; with more, only the means can be read."""
+"""Series whose single values are drawn behind their means; with more, only means can be read."""
 MAX_POINTS = 600
 """Points of a line that are drawn; more do not show at this width. The CSV has all."""
 

@@ -233,10 +233,9 @@ def _ranking(runs: list[Reading]) -> Markup:
     if found is None:
         return page.verdict(said, "The runs answered different problems.", words=True)
     sentence, tone = difference_sentence(found.mean, found.interval)
-    other = f"{best.label} against {ranked[1].label}, the next, on the same problems"
+    where = f"against {ranked[1].label}, the next, on the same {found.num_problems} problems"
     headline = said if found.is_clear else f"{said}, but it is no clear winner"
-    numbers = f"{sentence}; {found.num_problems} problems."
-    return page.verdict(headline, f"{other}: {numbers}", tone=tone, words=True)
+    return page.verdict(headline, f"{sentence}, {where}.", tone=tone, words=True)
 
 
 def _overview(runs: list[Reading]) -> tuple[list[str], list[list[Any]]]:

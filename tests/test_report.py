@@ -102,7 +102,7 @@ def test_several_runs_are_overlaid_and_compared(finished, copy):
     copy.resolved.write_text(json.dumps(plan))
     page = report.html([finished, copy])
     assert re.search(r"<td>train.beta</td><td>0.0</td><td>0.25</td>", page)
-    assert "the same 6 problems" in page and "cannot be told apart" in page
+    assert "the same 6 problems" in page and "no clear winner" in page
     assert {"reward", "reward-correctness", "duration"} <= set(pages_charts(page))
     drawn = curves.every([reading.read(finished, "A"), reading.read(copy, "B")])
     reward = next(chart for chart in drawn if chart.key == "reward")
