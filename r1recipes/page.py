@@ -89,8 +89,8 @@ def section(title: str, *blocks: Markup, note: str = "") -> Markup:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Markup:
-    """A table that scrolls sideways where it does not fit. Numbers and what ends in a unit of
-    numbers are the caller's affair; columns that are numbers throughout are set to the right."""
+    """A table that scrolls sideways where it does not fit; columns of numbers are set to the
+    right."""
     rows = [list(row) for row in rows]
     right = [
         bool(rows) and all(isinstance(row[i], int | float) or row[i] is None for row in rows)
@@ -144,8 +144,9 @@ def _figure(chart: charts.Chart) -> Markup:
 
 
 def _pointing(chart: charts.Chart) -> Markup:
-    """What the script needs to name the values of a line under the pointer."""
-    if isinstance(chart, charts.Bars) or all(series.points for series in chart.series):
+    """What the script needs to name the values of a line under the pointer; bars, and points with
+    labels, say themselves what they are."""
+    if isinstance(chart, charts.Bars) or any(series.labels for series in chart.series):
         return Markup("")
     header, *rows = chart.table()
     return Markup(' data-rows="{}" data-count="{}" data-unit="{}" data-x-unit="{}"').format(

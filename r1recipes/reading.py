@@ -1,6 +1,7 @@
 """What run folders say, and how they differ: results, recipes, answers to the same problems.
 
-Read once, at whatever state the run is in; only record.json has to be there.
+Each file is read when it is looked at, once, at whatever state the run is in; only record.json has
+to be there.
 """
 
 import json
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes import evaluate
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.errors import Problem, R1RecipesError, RecipeError
 from r1recipes.record import Run, read_lines
 
 Row = dict[str, Any]
@@ -22,18 +23,42 @@ IGNORED = ("format", "description", "track", "preset")
 
 @dataclass(frozen=True)
 class Reading:
-    """The files of one run, as they were when they were read."""
+    """The files of one run, as they were when they were read. Raises: RecipeError if damaged."""
 
     run: Run
     label: str
+    status: str
+    """As in the record, or `killed` where it says `running` and no process works in the folder."""
     record: Row
-    resolved: Row
-    lock: Row
-    recipe_text: str
-    metrics: list[Row]
-    completions: list[Row]
-    before: list[Row]
-    after: list[Row]
+
+    @cached_property
+    def resolved(self) -> Row:
+        return _table(self.run.resolved)
+
+    @cached_property
+    def lock(self) -> Row:
+        return _table(self.run.lock)
+
+    @cached_property
+    def recipe_text(self) -> str:
+        path = self.run.recipe
+        return path.read_text(errors="replace") if path.is_file() else ""
+
+    @cached_property
+    def metrics(self) -> list[Row]:
+        return _rows(self.run.metrics)
+
+    @cached_property
+    def completions(self) -> list[Row]:
+        return _rows(self.run.completions)
+
+    @cached_property
+    def before(self) -> list[Row]:
+        return _rows(self.run.evaluation("before"))
+
+    @cached_property
+    def after(self) -> list[Row]:
+        return _rows(self.run.evaluation("after"))
 
     @property
     def name(self) -> str:
@@ -78,19 +103,19 @@ class Reading:
 
 
 def read(run: Run, label: str = "") -> Reading:
-    """Raises: RecipeError when a file is damaged."""
-    return Reading(
-        run=run,
-        label=label,
-        record=run.read(),
-        resolved=_table(run.resolved),
-        lock=_table(run.lock),
-        recipe_text=run.recipe.read_text(errors="replace") if run.recipe.is_file() else "",
-        metrics=_rows(run.metrics),
-        completions=_rows(run.completions),
-        before=_rows(run.evaluation("before")),
-        after=_rows(run.evaluation("after")),
-    )
+    """Raises: RecipeError when the record is damaged; so does looking at what another file says."""
+    record = run.read()
+    return Reading(run, label, _status(run, record["status"]), record)
+
+
+def _status(run: Run, recorded: str) -> str:
+    if recorded != "running":
+        return recorded
+    try:
+        with run.owned():
+            return "killed"
+    except R1RecipesError:
+        return recorded
 
 
 def _table(path: Path) -> Row:

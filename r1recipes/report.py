@@ -22,7 +22,7 @@ EVERY_S = 180.0
 """Seconds between two pages of a run that trains."""
 MAX_SHARE = 0.005
 """Share of the training time that writing pages may take."""
-TONES = {"complete": "good", "failed": "bad"}
+TONES = {"complete": "good", "failed": "bad", "killed": "bad"}
 
 
 def html(runs: Sequence[Run]) -> str:
@@ -79,7 +79,6 @@ class Live:
 
 
 def _single(run: Reading) -> str:
-    status = run.record["status"]
     blocks = [
         _verdict(run),
         page.facts(_facts(run)),
@@ -92,7 +91,7 @@ def _single(run: Reading) -> str:
         _footer(),
     ]
     title = run.record.get("description") or run.record.get("recipe", run.name)
-    pill = page.pill(status, TONES.get(status, ""))
+    pill = page.pill(run.status, TONES.get(run.status, ""))
     return page.document(title, blocks, kicker=run.name, pill=pill)
 
 
@@ -101,7 +100,7 @@ def _figures(title: str, drawn: Sequence[Chart], note: str = "") -> Markup:
 
 
 def _verdict(run: Reading) -> Markup:
-    before, after, status = run.evaluated("before"), run.evaluated("after"), run.record["status"]
+    before, after, status = run.evaluated("before"), run.evaluated("after"), run.status
     if status == "complete" and before and after:
         headline = Markup('<span class="from">{} →</span> {}').format(
             percent(before["accuracy"]), percent(after["accuracy"])
@@ -118,8 +117,7 @@ def _verdict(run: Reading) -> Markup:
         return page.verdict(
             f"Failed at {done}", message, _sentence(run), start, tone="worse", words=True
         )
-    state = {"running": "Running", "complete": "Complete"}.get(status, status.capitalize())
-    return page.verdict(f"{state}: {done}", _sentence(run), start, words=True)
+    return page.verdict(f"{status.capitalize()}: {done}", _sentence(run), start, words=True)
 
 
 def difference_sentence(mean: float, interval: Sequence[float]) -> tuple[str, str]:
@@ -188,7 +186,8 @@ def _reproduce(run: Reading) -> Markup:
     if run.recipe_text:
         blocks.append(page.details("The recipe, as given", page.code(run.recipe_text)))
     if run.resolved:
-        shown = json.dumps(run.resolved, indent=1, ensure_ascii=False)
+        plan = {key: value for key, value in run.resolved.items() if key != "base_dir"}
+        shown = json.dumps(plan, indent=1, ensure_ascii=False)
         blocks.append(page.details("The plan, with nothing left open", page.code(shown)))
     if run.lock:
         rows = [(name, _shown(value)) for name, value in run.environment.items()]
@@ -242,7 +241,7 @@ def _overview(runs: list[Reading]) -> tuple[list[str], list[list[Any]]]:
     rows = []
     for run in runs:
         steps = f"{run.steps} of {run.max_steps}" if run.max_steps else run.steps
-        cells = [run.label, run.name, run.record["status"], steps, clock(run.duration_s)]
+        cells = [run.label, run.name, run.status, steps, clock(run.duration_s)]
         rows.append([*cells, *(_accuracy(run.evaluated(when)) for when in ("before", "after"))])
     return ["", "run", "status", "steps", "time", "before", "after"], rows
 
@@ -268,7 +267,7 @@ def _pairs(runs: list[Reading]) -> Markup:
     for run in runs[1:]:
         found = reading.paired(runs[0], run)
         if found is None:
-            rows.append([f"{run.label} - {runs[0].label}", "no common problems", ""])
+            rows.append([f"{run.label} - {runs[0].label}", "no common problems", None])
             continue
         said, _ = difference_sentence(found.mean, found.interval)
         rows.append([f"{run.label} - {runs[0].label}", said, found.num_problems])

@@ -84,6 +84,8 @@ def text(value: float | None, unit: str = "", among: Sequence[float] = ()) -> st
     if not is_number(value):
         return ""
     assert value is not None
+    if unit == "%" and not among and abs(value) >= 0.01:
+        return f"{100 * value:.1f} %"
     if unit == "%":
         return _plain(100 * value, [100 * v for v in among]) + " %"
     if unit == "bytes":

@@ -57,7 +57,7 @@ def test_points_with_labels_keep_them_in_the_csv_and_say_them_when_pointed_at():
         ["complete", "0.0001", "0.6", "<c>"],
     ]
     titles = [t.text for t in xml.fromstring(drawing.svg(plot)).iter(f"{SVG}title")]
-    assert titles == ['a, "b": 50 % at 1e-5', "<c>: 60 % at 1e-4"]
+    assert titles == ['a, "b": 50.0 % at 1e-5', "<c>: 60.0 % at 1e-4"]
 
 
 def test_a_spike_is_not_lost_when_a_long_line_is_thinned():
@@ -79,8 +79,8 @@ def test_smoothing_keeps_a_slope_and_its_ends():
 def test_bars_show_value_and_interval():
     chart = Bars("k", "t", [Bar("before", 0.4, 0.3, 0.5), Bar("after", 0.9)], unit="%")
     picture = xml.fromstring(drawing.svg(chart))
-    assert [t.text for t in picture.iter(f"{SVG}text")] == ["before", "40 %", "after", "90 %"]
-    assert picture.find(f".//{SVG}title").text == "before: 40 % (30 % to 50 %)"
+    assert [t.text for t in picture.iter(f"{SVG}text")] == ["before", "40.0 %", "after", "90.0 %"]
+    assert picture.find(f".//{SVG}title").text == "before: 40.0 % (30.0 % to 50.0 %)"
     assert rows(chart)[1:] == [["before", "0.4", "0.3", "0.5"], ["after", "0.9", "", ""]]
 
 

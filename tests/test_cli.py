@@ -17,7 +17,13 @@ LIGHT = ("torch", "transformers", "trl", "datasets", "peft", "optuna", "numpy")
 
 @pytest.mark.parametrize(
     "arguments",
-    [["check", "recipes/tiny.toml", "recipes/phi4.toml"], ["show", "phi4"], ["list"], ["schema"]],
+    [
+        ["check", "recipes/tiny.toml", "recipes/phi4.toml"],
+        ["show", "phi4"],
+        ["list"],
+        ["list", "runs"],
+        ["schema"],
+    ],
 )
 def test_light_commands_import_nothing_heavy(arguments):
     code = (

@@ -32,7 +32,7 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "record.json").write_text('{"status": "running"}')
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
     with pytest.raises(RecipeError) as caught:
-        reading.read(Run(tmp_path))
+        _ = reading.read(Run(tmp_path)).metrics
     assert caught.value.problems[0].where == str(tmp_path / "metrics.jsonl")
 
 

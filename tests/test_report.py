@@ -63,7 +63,7 @@ def test_the_verdict_says_better_worse_or_neither(copy):
 @pytest.mark.parametrize(
     ("changes", "headline"),
     [
-        ({"status": "running", "evaluation": {}}, "Running: step 6 of 6"),
+        ({"status": "running", "evaluation": {}}, "Killed: step 6 of 6"),
         ({"status": "stopped", "evaluation": {}}, "Stopped: step 6 of 6"),
         (
             {"status": "failed", "error": {"kind": "oom", "message": "out of <memory>"}},
@@ -76,6 +76,13 @@ def test_a_run_that_is_not_complete_says_how_far_it_came(copy, changes, headline
     page = report.html([copy])
     assert headline in page
     assert ("out of &lt;memory&gt;" in page) == (changes["status"] == "failed")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_worked_on_is_running(copy):
+    copy.update(status="running", evaluation={})
+    with copy.owned():
+        assert "Running: step 6 of 6" in report.html([copy])
 
 
 @pytest.mark.slow

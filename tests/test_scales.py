@@ -32,7 +32,7 @@ def test_a_scale_puts_its_ends_on_its_ends():
 
 
 def test_numbers_as_people_write_them():
-    assert scales.text(0.41625, "%") == "41.6 %"
+    assert [scales.text(v, "%") for v in (0.41625, 0.95, 0.0012)] == ["41.6 %", "95.0 %", "0.12 %"]
     assert scales.text(2e-3) == "0.002" and scales.text(1e-5) == "1e-5"
     assert scales.text(12_900) == "12.9k" and scales.text(3_900_000) == "3.9M"
     assert scales.text(6.6 * 2**30, "bytes") == "6.6 GiB"

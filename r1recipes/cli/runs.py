@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.cli.common import known_runs
-from r1recipes.errors import R1RecipesError, RecipeError
+from r1recipes.errors import RecipeError
 
 DONE = ("complete", "pruned")
 """Statuses of runs that are never resumed, so that their checkpoints are of no use."""
@@ -32,18 +32,11 @@ def list_runs() -> int:
     runs = known_runs([])
     for run in runs:
         try:
-            found = reading.read(run)
+            rows.append([str(run.folder), *_state(reading.read(run))])
         except RecipeError as error:
+            problem = error.problems[0]
+            print(f"warning: {problem.where} {problem.message}", file=sys.stderr)
             rows.append([str(run.folder), "damaged", "", "", "", ""])
-            print(
-                f"warning: {error.problems[0].where}: {error.problems[0].message}", file=sys.stderr
-            )
-            continue
-        steps = f"{found.steps}/{found.max_steps or '?'}"
-        shares = [found.evaluated(when).get("accuracy") for when in ("before", "after")]
-        shown = ["-" if share is None else f"{share:.1%}" for share in shares]
-        status = _status(found)
-        rows.append([str(run.folder), status, steps, *shown, f"{found.duration_s:.0f} s"])
     if runs:
         print(_columns(rows))
     else:
@@ -51,16 +44,14 @@ def list_runs() -> int:
     return 0
 
 
-def _status(found: Any) -> str:
-    """A run whose process was killed still says `running`; whether one owns the folder tells."""
-    status = found.record["status"]
-    if status != "running":
-        return status
-    try:
-        with found.run.owned():
-            return "killed"
-    except R1RecipesError:
-        return status
+def _state(found: Any) -> list[str]:
+    shares = [found.evaluated(when).get("accuracy") for when in ("before", "after")]
+    return [
+        found.status,
+        f"{found.steps}/{found.max_steps or '?'}",
+        *("-" if share is None else f"{share:.1%}" for share in shares),
+        f"{found.duration_s:.0f} s",
+    ]
 
 
 def compare_command(args: argparse.Namespace) -> int:
@@ -83,7 +74,7 @@ def compare_command(args: argparse.Namespace) -> int:
 
 def _results(readings: list[Any]) -> list[list[str]]:
     rows = [
-        ["status", *(r.record["status"] for r in readings)],
+        ["status", *(r.status for r in readings)],
         ["steps", *(str(r.steps) for r in readings)],
         ["time", *(f"{r.duration_s:.0f} s" for r in readings)],
     ]
