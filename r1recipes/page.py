@@ -23,7 +23,9 @@ def _asset(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def document(title: str, blocks: Iterable[Markup], *, kicker: str = "", pill: Markup | str = ""):
+def document(
+    title: str, blocks: Iterable[Markup], *, kicker: str = "", pill: Markup | str = ""
+) -> Markup:
     """A whole HTML page; `blocks` are verdicts, facts, sections, and so on, from top to bottom."""
     script = _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -31,7 +33,7 @@ def document(title: str, blocks: Iterable[Markup], *, kicker: str = "", pill: Ma
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-    return Markup(
+    text = Markup(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -47,6 +49,8 @@ def document(title: str, blocks: Iterable[Markup], *, kicker: str = "", pill: Ma
         body=Markup("\n").join(blocks),
         script=Markup(script),
     )
+    # A lone surrogate, which JSON can hold, cannot be written as UTF-8.
+    return Markup(text.encode("utf-8", "replace").decode())
 
 
 def heading(text: str) -> Markup:

@@ -6,7 +6,8 @@ to be there.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -106,6 +107,20 @@ def read(run: Run, label: str = "") -> Reading:
     """Raises: RecipeError when the record is damaged; so does looking at what another file says."""
     record = run.read()
     return Reading(run, label, _status(run, record["status"]), record)
+
+
+@contextmanager
+def understood(*runs: Run) -> Iterator[None]:
+    """Raises: RecipeError in place of what a file that holds something else leads to; a folder may
+    come from elsewhere, or from another version."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError) as error:
+        names = ", ".join(str(run.folder) for run in runs)
+        said = f"does not hold what a run writes ({type(error).__name__}: {error})"
+        raise RecipeError(
+            problems=[Problem(said, names, "was it edited, or half copied?")]
+        ) from error
 
 
 def _status(run: Run, recorded: str) -> str:

@@ -30,22 +30,23 @@ def html(runs: Sequence[Run]) -> str:
 
     Raises: RecipeError when a file of a run is damaged.
     """
-    if len(runs) == 1:
-        return _single(reading.read(runs[0]))
-    return _several(
-        [
-            reading.read(run, letter)
-            for run, letter in zip(runs, reading.letters(len(runs)), strict=True)
-        ]
-    )
+    with reading.understood(*runs):
+        readings = _labelled(runs)
+        return _single(readings[0]) if len(runs) == 1 else _several(readings)
+
+
+def _labelled(runs: Sequence[Run]) -> list[Reading]:
+    names = reading.letters(len(runs)) if len(runs) > 1 else [""]
+    return [reading.read(run, name) for run, name in zip(runs, names, strict=True)]
 
 
 def write_csv(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Write the data of every chart into `folder`, made if need be. Returns the files."""
-    names = reading.letters(len(runs)) if len(runs) > 1 else [""]
+    with reading.understood(*runs):
+        drawn = curves.every(_labelled(runs))
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for chart in curves.every([reading.read(r, n) for r, n in zip(runs, names, strict=True)]):
+    for chart in drawn:
         written.append(folder / f"{chart.key}.csv")
         record.write_text(written[-1], charts.csv(chart))
     return written

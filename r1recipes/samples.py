@@ -9,7 +9,7 @@ from r1recipes import page
 from r1recipes.reading import Reading
 
 MAX_CHARACTERS = 6000
-"""Of a completion; the rest is in the .jsonl file."""
+"""Of a prompt or a completion; the rest is in the .jsonl file."""
 WANTED = (("became right", 2), ("became wrong", 1), ("stayed wrong", 1), ("stayed right", 1))
 """Which held-out problems are shown, by what training did to their greedy answer."""
 MAX_PROBLEMS = 4
@@ -89,10 +89,14 @@ def _tone(value: float) -> str:
 
 
 def _side(said: str, mark: Markup, text: str) -> Markup:
-    shown = text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + " ..."
-    return Markup('<div><p class="tag">{}{}</p><pre>{}</pre></div>').format(
-        said, mark, Markup("\n{}").format(shown)
+    return Markup('<div><p class="tag">{}{}</p><pre>\n{}</pre></div>').format(
+        said, mark, _cut(text)
     )
+
+
+def _cut(text: Any) -> str:
+    text = str(text)
+    return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + " ..."
 
 
 def _sample(question: str, answer: Any, sides: Sequence[Markup], kind: str) -> Markup:
@@ -102,5 +106,5 @@ def _sample(question: str, answer: Any, sides: Sequence[Markup], kind: str) -> M
     if kind:
         body = Markup('<div class="pair">{}</div>').format(body)
     return Markup('<div class="card sample"><p class="question">{}{}{}</p>{}</div>').format(
-        question, given, mark, body
+        _cut(question), given, mark, body
     )

@@ -127,10 +127,13 @@ class WandbSink:
         _quiet_wandb()
         import wandb
 
+        mode = wandb_mode(wanted)
+        if mode == "online" and not wandb.login(prompt=False):  # else `init` might ask for a key
+            raise ValueError("there is no API key on this machine")
         self._run = wandb.init(
             project=wanted.project,
             entity=wanted.entity,
-            mode=wandb_mode(wanted),
+            mode=mode,
             dir=folder,
             id=folder.name,
             name=folder.name,

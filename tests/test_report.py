@@ -7,6 +7,7 @@ import pytest
 
 from r1recipes import curves, reading, record, report, samples
 from r1recipes.charts import has_data
+from r1recipes.errors import RecipeError
 from r1recipes.record import Run
 from tests.helpers import run_in_process
 
@@ -100,6 +101,34 @@ def test_a_page_can_be_made_of_the_record_alone(copy):
         if path.is_file() and path.name != "record.json":
             path.unlink()
     assert pages_charts(report.html([copy])) == ["accuracy", "accuracy-greedy", "stages"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("record.json", {"status": "complete", "evaluation": {"before": 1, "after": 2}}),
+        ("record.json", {"status": "complete", "evaluation": [], "duration_s": "x"}),
+        ("resolved.json", {"recipe": [], "preset": 3}),
+        ("lock.json", {"machine": "x", "overrides": 1}),
+        ("metrics.jsonl", {"no": "step"}),
+        ("completions.jsonl", {"step": 1}),
+        ("evaluation-after.jsonl", {"question": "\ud800"}),
+    ],
+)
+def test_a_folder_with_something_else_in_it_is_refused_in_a_line(copy, name, content):
+    (copy.folder / name).write_text(json.dumps(content) + "\n")
+    with pytest.raises(RecipeError) as caught:
+        report.html([copy])
+    assert str(copy.folder) in caught.value.problems[0].where
+
+
+@pytest.mark.slow
+def test_text_that_is_no_unicode_is_replaced(copy):
+    row = record.read_lines(copy.completions)[-1] | {"completion": "a\ud800b" + 9000 * "x"}
+    copy.completions.write_text(json.dumps(row) + "\n")
+    page = report.html([copy])
+    assert "a?bxxx" in page and len(page.encode()) < 200_000
 
 
 @pytest.mark.slow

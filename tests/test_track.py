@@ -107,6 +107,15 @@ def test_a_key_that_is_missing_or_wrong_is_told_before_anything_is_loaded(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_key_that_vanished_is_never_asked_for(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    said = []
+    trackers = Trackers(Track(wandb=Wandb()), tmp_path, {}, said.append, first_step=1)
+    trackers.close(True)
+    assert said == ["warning: wandb stopped: ValueError: there is no API key on this machine"]
+
+
 def test_tensorboard_gets_every_finite_number(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

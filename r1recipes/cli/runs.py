@@ -32,7 +32,8 @@ def list_runs() -> int:
     runs = known_runs([])
     for run in runs:
         try:
-            rows.append([str(run.folder), *_state(reading.read(run))])
+            with reading.understood(run):
+                rows.append([str(run.folder), *_state(reading.read(run))])
         except RecipeError as error:
             problem = error.problems[0]
             print(f"warning: {problem.where} {problem.message}", file=sys.stderr)
@@ -61,14 +62,12 @@ def compare_command(args: argparse.Namespace) -> int:
     if len(runs) < 2:
         raise RecipeError("one run cannot be compared", hint="name two, see `r1recipes list runs`")
     names = reading.letters(len(runs))
-    readings = [reading.read(run, name) for run, name in zip(runs, names, strict=True)]
-    for one in readings:
-        print(f"{one.label}  {one.run.folder}")
-    print()
-    print(_columns([["", *names], *_results(readings), *_differing(readings)]))
-    print()
-    for other in readings[1:]:
-        print(_pair(readings[0], other))
+    with reading.understood(*runs):
+        readings = [reading.read(run, name) for run, name in zip(runs, names, strict=True)]
+        table = _columns([["", *names], *_results(readings), *_differing(readings)])
+        pairs = [_pair(readings[0], other) for other in readings[1:]]
+    folders = [f"{one.label}  {one.run.folder}" for one in readings]
+    print(*folders, "", table, "", *pairs, sep="\n")
     return 0
 
 
