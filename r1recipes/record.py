@@ -4,7 +4,7 @@
     lock.json         versions, revisions, seed    record.json       status, times, evaluation
     metrics.jsonl     one line per step            completions.jsonl samples with their rewards
     evaluation-before.jsonl, evaluation-after.jsonl                  one line per held-out problem
-    base/             model after the cold start   checkpoints/  adapter/  train.log
+    base/             model after the cold start   checkpoints/  adapter/  train.log  report.html
 
 JSON is written under a temporary name, synced and renamed, so a file is whole or absent. A torn
 last line of a .jsonl is dropped on reading and cut before appending. One process at a time owns a
@@ -47,6 +47,7 @@ class Run:
         self.base = folder / "base"
         self.checkpoints = folder / "checkpoints"
         self.adapter = folder / "adapter"
+        self.report = folder / "report.html"
 
     def evaluation(self, when: str) -> Path:
         return self.folder / f"evaluation-{when}.jsonl"

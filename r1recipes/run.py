@@ -9,10 +9,22 @@ import errno
 import hashlib
 import json
 import traceback
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from r1recipes import answers, companions, data, disk, lock, machine, preflight, record, rewards
+from r1recipes import (
+    answers,
+    companions,
+    data,
+    disk,
+    lock,
+    machine,
+    preflight,
+    record,
+    report,
+    rewards,
+)
 from r1recipes.backends import create, prepare_environment
 from r1recipes.errors import R1RecipesError, RecipeError, RunError
 from r1recipes.lock import Lock
@@ -24,6 +36,7 @@ from r1recipes.record import Run
 from r1recipes.settings import Settings
 from r1recipes.stages import Options, Prepared, Stages
 from r1recipes.terminal import Capture, Interrupts
+from r1recipes.track import Trackers
 
 NOTHING_ALLOWED = Options()
 DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -191,12 +204,12 @@ def version_changes(run: Run) -> list[str]:
 def _execute(
     run: Run, plan: Plan, prepared: Prepared, view: View, options: Options, meter: Meter
 ) -> None:
-    with run.owned():
+    with run.owned(), _watched(run, plan, view) as on_row:
         try:
             with Interrupts(view.note) as interrupts:
                 run.update(status="running", error=None, attempts=run.read()["attempts"] + 1)
                 view.begin(run, plan)
-                Stages(run, plan, prepared, view, options, interrupts).all()
+                Stages(run, plan, prepared, view, options, interrupts, on_row).all()
         except KeyboardInterrupt:
             run.update(status="stopped")
             allow = " --allow-code" if options.allow_code else ""
@@ -212,6 +225,31 @@ def _execute(
             raise failure from error
         finally:
             _record_memory(run, plan, meter)
+
+
+@contextmanager
+def _watched(run: Run, plan: Plan, view: View) -> Iterator[Callable[[dict], None]]:
+    """What looks on and can fail without harm: the report, now and then, and the trackers."""
+    page = report.Live(run, view.note)
+    config = {"preset": plan.preset_name} | plan.recipe.model_dump(mode="json", exclude={"track"})
+    checkpoint = run.last_checkpoint()
+    trackers = Trackers(
+        plan.recipe.track,
+        run.folder,
+        config,
+        view.note,
+        first_step=checkpoint[1] + 1 if checkpoint else 1,
+    )
+
+    def on_row(row: dict) -> None:
+        trackers.log(row)
+        page.step()
+
+    try:
+        yield on_row
+    finally:
+        page.write()
+        trackers.close(run.adapter.exists())
 
 
 def _saved(run: Run) -> str:

@@ -40,6 +40,7 @@ from r1recipes.section import (
     rewards_schema,
     with_problems,
 )
+from r1recipes.track import Track
 
 FORMAT = 1
 BUILTIN_DATA = ("builtin:arithmetic", "builtin:countdown")
@@ -309,6 +310,8 @@ class Recipe(Section):
     eval: Annotated[Eval, Field(validate_default=True)] = Eval()
     preset: Annotated[dict[PresetName, Preset], Field(min_length=1)]
     """Settings by memory of the card; the largest that the card can hold is used."""
+    track: Track = Track()
+    """Trackers beside the metrics that every run keeps; no part of the fingerprint."""
 
     @field_validator("rewards")
     @classmethod

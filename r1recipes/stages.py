@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,7 +49,7 @@ class Prepared:
 class Stages:
     """The stages of a run, in order; each is skipped when its result is there."""
 
-    def __init__(self, run, plan, prepared, view, options, interrupts):
+    def __init__(self, run, plan, prepared, view, options, interrupts, on_row):
         self.run: Run = run
         self.plan: Plan = plan
         self.prepared: Prepared = prepared
@@ -57,6 +57,7 @@ class Stages:
         self.view: View = view
         self.options: Options = options
         self.interrupts: Interrupts = interrupts
+        self.on_row: Callable[[dict[str, Any]], None] = on_row
         self.checkpoint: tuple[Path, int] | None = None
         self.nan_rows: list[dict[str, Any]] = []
 
@@ -198,6 +199,7 @@ class Stages:
         record.append_line(self.run.metrics, row)
         record.append_line(self.run.completions, *({"step": row["step"]} | s for s in samples))
         self.view.step(row)
+        self.on_row(row)
         self.nan_rows = [*self.nan_rows, row][-NAN_STEPS:]
         if len(self.nan_rows) == NAN_STEPS and health.not_finite(self.nan_rows):
             raise RunError(

@@ -21,6 +21,7 @@ LIGHT = ("torch", "transformers", "trl", "datasets", "peft", "optuna", "numpy")
         ["check", "recipes/tiny.toml", "recipes/phi4.toml"],
         ["show", "phi4"],
         ["list"],
+        ["list", "runs"],
         ["schema"],
         ["doctor"],
     ],

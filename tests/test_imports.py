@@ -6,15 +6,17 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "r1recipes"
 ORDER = """
     errors settings machine meter installed catalog hub calibration vram speed shapes
+    scales charts drawing page
     child answers user_rewards reward_functions rewards generators
-    consistency section json_schema schema sources hints positions explain syntax overrides
+    consistency section json_schema track schema sources hints positions explain syntax overrides
     companions bundle remote fetch recipe proofs scaffold
     fitting memory plan lock disk data chat_template preflight
-    evaluate health record progress terminal
+    evaluate health record progress terminal reading curves samples report
     backends backends.tiny backends.grpo backends.trl
     backends.differences backends.nf4 backends.unsloth backends.random_weights
     stages run rehearse doctor redact card share
-    cli.common cli.plan cli.run cli.rehearse cli.recipes cli.share cli.doctor cli __main__
+    cli.common cli.plan cli.run cli.report cli.runs cli.rehearse cli.recipes cli.share cli.doctor
+    cli __main__
 """.split()
 HEAVY = {"torch", "transformers", "trl", "peft", "unsloth", "vllm"}
 

@@ -1,4 +1,4 @@
-"""What several commands share: options, what is shown of others' texts, files on request."""
+"""What several commands share: options, others' texts, runs by name, files on request."""
 
 import argparse
 import sys
@@ -73,7 +73,7 @@ def write_new(path: Path, text: str) -> None:
     except FileExistsError as error:
         raise RecipeError(f"`{path}` exists", hint="take another name") from error
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def write_over(path: Path, text: str) -> None:
@@ -81,8 +81,20 @@ def write_over(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
-def _unwritable(path: Path, error: OSError) -> R1RecipesError:
+def unwritable(path: Path, error: OSError) -> R1RecipesError:
+    """What an OSError of a write to `path` means to the user."""
     return R1RecipesError(f"`{path}` cannot be written: {error.strerror}")
+
+
+def known_runs(names: list[str]) -> list[Any]:
+    """The runs that are named, each once, or all of them, the oldest first. Raises: RecipeError."""
+    from r1recipes import record, settings
+
+    runs_dir = settings.load().runs_dir
+    if not names:
+        return record.runs(runs_dir)
+    found = [record.find(runs_dir, name) for name in names]
+    return list({run.folder.resolve(): run for run in found}.values())

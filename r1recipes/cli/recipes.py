@@ -20,8 +20,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     overridable(show)
     show.set_defaults(command=show_command)
 
-    listing = commands.add_parser("list", help="the recipes, and what was measured of each preset")
-    listing.add_argument("--json", action="store_true", help="as JSON")
+    listing = commands.add_parser("list", help="recipes, with what was measured, or your runs")
+    listing.add_argument("what", nargs="?", choices=["recipes", "runs"], default="recipes")
+    listing.add_argument("--json", action="store_true", help="recipes as JSON")
     listing.set_defaults(command=list_command)
 
     new = commands.add_parser("new", help="write a commented recipe")
@@ -68,6 +69,12 @@ def show_command(args: argparse.Namespace) -> int:
 
 def list_command(args: argparse.Namespace) -> int:
     from r1recipes import proofs, recipe
+    from r1recipes.cli.runs import list_runs
+
+    if args.what == "runs":
+        if args.json:
+            raise RecipeError("--json is for recipes", hint="each run has its record.json")
+        return list_runs()
     from r1recipes.schema import preset_bytes
 
     rows = []

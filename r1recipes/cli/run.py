@@ -37,12 +37,19 @@ def add(commands: argparse._SubParsersAction) -> None:
     run.add_argument(
         "--force", action="store_true", help="train even if the probe sees nothing to learn from"
     )
+    run.add_argument(
+        "--wandb",
+        nargs="?",
+        const="online",
+        choices=["online", "offline"],
+        help="send the metrics to Weights & Biases, or offline only write its files",
+    )
     overridable(run)
     run.set_defaults(command=run_command)
 
 
 def run_command(args: argparse.Namespace) -> int:
-    from r1recipes import lock, machine, plan, recipe, settings
+    from r1recipes import lock, machine, plan, recipe, settings, track
 
     if args.recipe is None and args.resume is None:
         raise RecipeError("which recipe?", hint="`r1recipes list` shows what there is")
@@ -53,6 +60,8 @@ def run_command(args: argparse.Namespace) -> int:
     if args.resume is not None:
         return _resume(args, machine_settings)
     loaded = recipe.load(args.recipe, args.overrides)
+    if args.wandb:
+        loaded = _with_wandb(loaded, args.wandb)
     if args.run_dir is not None and args.run_dir.exists():
         raise RecipeError(
             f"{args.run_dir} exists, and a run folder is never reused",
@@ -75,15 +84,28 @@ def run_command(args: argparse.Namespace) -> int:
         show_code(loaded.recipe, loaded.path.parent, whole=loaded.source is not None)
     else:
         refuse_code(loaded.recipe, loaded.path.parent)
+    track.check(resolved.recipe.track, offline=machine_settings.offline)
     return _train(args, machine_settings, loaded=loaded, plan=resolved, locked=locked)
 
 
-def _resume(args: argparse.Namespace, machine_settings: Any) -> int:
-    from r1recipes import record
+def _with_wandb(loaded: Any, mode: str) -> Any:
+    """The recipe with `--wandb`, which counts more than its [track] section."""
+    from dataclasses import replace
 
-    if args.overrides or args.preset or args.run_dir or args.locked:
+    from r1recipes.track import Wandb
+
+    track = loaded.recipe.track
+    wandb = (track.wandb or Wandb()).model_copy(update={"mode": mode})
+    track = track.model_copy(update={"wandb": wandb})
+    return replace(loaded, recipe=loaded.recipe.model_copy(update={"track": track}))
+
+
+def _resume(args: argparse.Namespace, machine_settings: Any) -> int:
+    from r1recipes import record, track
+
+    if args.overrides or args.preset or args.run_dir or args.locked or args.wandb:
         raise RecipeError(
-            "--set, --preset, --run-dir and --locked do not go with --resume",
+            "--set, --preset, --run-dir, --locked and --wandb do not go with --resume",
             hint="a run goes on as it began; start a new run to change it",
         )
     name = args.resume or None
@@ -100,6 +122,7 @@ def _resume(args: argparse.Namespace, machine_settings: Any) -> int:
     if args.allow_code:
         plan, began = found.plan(), found.read_lock()
         show_code(plan.recipe, plan.base_dir, whole=bool(began.get("source")))
+    track.check(found.plan().recipe.track, offline=machine_settings.offline)
     return _train(args, machine_settings, run=found)
 
 
