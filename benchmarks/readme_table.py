@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from r1recipes import proofs, recipe
+from r1recipes.preset import preset_bytes
 from r1recipes.proofs import Proof
-from r1recipes.schema import preset_bytes
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN = "<!-- presets: written by benchmarks/readme_table.py, not by hand -->\n"

@@ -85,9 +85,13 @@ def refusals(
     `by_flag` are the keys that the user's own flags have set.
     """
     found = [
-        Refusal((section,), f"a recipe from elsewhere may not have [{section}]", _COPY)
+        Refusal(
+            (section,),
+            f"a recipe from elsewhere may not ask for [{section}]",
+            f"`--set '{section}={{}}'` leaves the section out; a .toml file of yours may have it",
+        )
         for section in SENDING
-        if data.get(section) and (section,) not in {loc[:1] for loc in by_flag}
+        if not set(_asked((section,), data.get(section))) <= set(by_flag)
     ]
     for item in named(data):
         came_along = item.name in files and item.loc != ("model", "name")
@@ -119,6 +123,16 @@ def taken(data: dict[str, Any], base_dir: Path) -> list[Refusal]:
     ]
 
 
+def _asked(loc: tuple[str, ...], value: Any) -> Iterator[tuple[str, ...]]:
+    """The keys below a section that ask for something; `wandb = {}` does, `tensorboard = false`
+    and an empty section do not."""
+    if isinstance(value, dict) and (value or len(loc) == 1):
+        for key, inner in value.items():
+            yield from _asked((*loc, key), inner)
+    elif value not in (None, False):
+        yield loc
+
+
 def _taken(item: Named) -> Refusal:
     message = f"`{'.'.join(item.loc)}` is on the Hub, but here is also a folder `{item.name}`"
     return Refusal(item.loc, message, "run it from another folder")
@@ -138,4 +152,3 @@ _OWN_FILES = (
     "a recipe from elsewhere reads the Hub (user/name) and the files that came with it; "
     "`r1recipes share` takes them along"
 )
-_COPY = "`r1recipes copy` it to a file of yours and decide there"

@@ -16,8 +16,9 @@ from r1recipes.errors import PlanError
 from r1recipes.installed import Finding
 from r1recipes.machine import Gpu
 from r1recipes.plan import Plan
+from r1recipes.preset import preset_bytes
 from r1recipes.recipe import Loaded
-from r1recipes.schema import BUILTIN_MODELS, preset_bytes
+from r1recipes.schema import BUILTIN_MODELS
 from r1recipes.settings import Settings
 
 GIB = 2**30

@@ -14,7 +14,8 @@ from typing import Any
 from r1recipes import calibration, speed, vram
 from r1recipes.catalog import ModelShape
 from r1recipes.consistency import divisors
-from r1recipes.schema import Preset, Recipe
+from r1recipes.preset import Preset
+from r1recipes.schema import Recipe
 from r1recipes.vram import Case, Prediction
 
 MAX_NUM_SEQS = 255

@@ -15,7 +15,8 @@ from r1recipes.catalog import ModelShape
 from r1recipes.errors import PlanError
 from r1recipes.fitting import Choice, Room
 from r1recipes.machine import Gpu
-from r1recipes.schema import Preset, Recipe
+from r1recipes.preset import Preset
+from r1recipes.schema import Recipe
 
 GIB = 2**30
 FREE_SHARE = 0.98

@@ -15,7 +15,8 @@ from r1recipes import catalog, fitting, memory
 from r1recipes.errors import PlanError
 from r1recipes.machine import Gpu
 from r1recipes.memory import Predicted
-from r1recipes.schema import Preset, Recipe, preset_bytes
+from r1recipes.preset import Preset, preset_bytes
+from r1recipes.schema import Recipe
 
 # A card sold as 16 GB reports less: T4 14.74, L4 22.16, RTX 4090 23.64, A100 39.56, H100 79.2 GiB
 # (saved logs of the Unsloth notebooks at bdda2efc). 90 % of the name separates the classes.

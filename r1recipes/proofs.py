@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from r1recipes import catalog, recipe
+from r1recipes.preset import Preset, preset_bytes
 from r1recipes.recipe import Loaded
-from r1recipes.schema import Preset, preset_bytes
 
 GIB = 2**30
 CAP_TOLERANCE = 1.01

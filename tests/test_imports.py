@@ -8,8 +8,8 @@ ORDER = """
     errors settings machine meter installed catalog hub calibration vram speed shapes
     scales charts drawing page
     child answers user_rewards reward_functions rewards generators
-    consistency section json_schema track schema sources hints positions explain syntax overrides
-    companions bundle remote fetch recipe proofs scaffold
+    consistency section json_schema track preset schema sources hints positions explain syntax
+    overrides companions bundle remote fetch recipe proofs scaffold
     fitting memory plan lock disk data chat_template preflight
     evaluate health record progress terminal reading curves samples report
     backends backends.tiny backends.grpo backends.trl

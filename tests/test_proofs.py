@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from r1recipes import proofs, recipe
-from r1recipes.schema import Preset
+from r1recipes.preset import Preset
 from tests.helpers import in_process
 
 ROOT = Path(__file__).parent.parent

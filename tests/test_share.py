@@ -240,6 +240,32 @@ def test_a_recipe_is_shared_and_copied(own, tmp_path, monkeypatch):
     assert not Path("ran-code").exists()
 
 
+def test_trackers_are_the_sharers_own(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("R1RECIPES_CACHE_DIR", str(tmp_path / "cache"))
+    section = '\n[track]\ntensorboard = true\nwandb = { project = "x", entity = "mine" }\n'
+    small.write_text(SMALL + section)
+    target = tmp_path / "small.r1.zip"
+    assert in_process("share", small, "--to", target)[0] == 0
+    taken = recipe.load(target)
+    assert taken.recipe.track.names() == [] and "mine" not in taken.text
+    assert recipe.fingerprint(taken.recipe) == recipe.fingerprint(recipe.load(small).recipe)
+
+
+def test_a_recipe_from_elsewhere_has_only_the_trackers_of_the_flags(tmp_path, monkeypatch):
+    monkeypatch.setenv("R1RECIPES_CACHE_DIR", str(tmp_path / "cache"))
+    for name, asked in {"project": '{ entity = "theirs" }', "empty": "{}"}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "recipe.toml").write_text(f"{SMALL}\n[track]\nwandb = {asked}\n")
+        flags = ["--set", 'track.wandb.mode="offline"', "--set", "track.tensorboard=true"]
+        for given in ([], flags if name == "project" else flags[2:]):
+            code, _, err = in_process("show", folder, *given)
+            assert code == 2 and "may not ask for [track]" in err and "track={}" in err
+        assert in_process("show", folder, "--set", "track={}")[0] == 0
+        code, out, _ = in_process("show", folder, "--set", "track={}", *flags[2:])
+        assert code == 0 and "theirs" not in out and "tensorboard = true" in out
+
+
 def test_the_name_in_a_lock_stays_one_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("R1RECIPES_CACHE_DIR", str(tmp_path / "cache"))
     for name in ("../../x", "/etc/x", "a/b", ".hidden", "x" * 300, 5, "a\n"):

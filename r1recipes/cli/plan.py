@@ -59,7 +59,7 @@ def plan_command(args: argparse.Namespace) -> int:
 def _card(args: argparse.Namespace, found: Any) -> Any:
     """The card that is asked for, the one at hand, or the smallest that the preset is named for."""
     from r1recipes import catalog, machine
-    from r1recipes.schema import preset_bytes
+    from r1recipes.preset import preset_bytes
 
     if list(found.preset) == ["cpu"]:
         raise RecipeError(
@@ -151,8 +151,8 @@ def _sentences(resolved: Any) -> list[str]:
 
 def _print_preset(loaded: Any, resolved: Any, gpu: Any) -> None:
     """A section to paste into the recipe."""
+    from r1recipes.preset import Preset
     from r1recipes.recipe import toml_value
-    from r1recipes.schema import Preset
 
     predicted = resolved.predicted
     print(f"# Predicted for {gpu.name}, not measured: {predicted.sentence()}.")

@@ -75,7 +75,7 @@ def list_command(args: argparse.Namespace) -> int:
         if args.json:
             raise RecipeError("--json is for recipes", hint="each run has its record.json")
         return list_runs()
-    from r1recipes.schema import preset_bytes
+    from r1recipes.preset import preset_bytes
 
     rows = []
     for path in recipe.shipped():
