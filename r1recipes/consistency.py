@@ -13,6 +13,7 @@ Found = list[tuple[str, str, str]]
 
 GPU_ONLY = ("gpu_memory_utilization", "load_in_4bit", "standby")
 CPU_ONLY = ("num_threads",)
+AUTO_ON_GPU = ("prompts_per_step", "per_device_train_batch_size")
 COMPARES_ANSWERS = ("correctness", "notebook_correctness")
 """Rewards that pay for the bare target of a countdown problem, which is no solution."""
 
@@ -72,9 +73,10 @@ def of_train(train: Any) -> Found:
 def of_preset(preset: Any) -> Found:
     """Batches that divide a step, and room for a prompt."""
     found: Found = []
-    completions = preset.prompts_per_step * preset.num_generations
     batch = preset.per_device_train_batch_size or preset.num_generations
-    if completions % batch:
+    is_open = "auto" in (batch, preset.prompts_per_step)
+    completions = 0 if is_open else preset.prompts_per_step * preset.num_generations
+    if not is_open and completions % batch:
         fitting = divisors(completions)
         below = max(n for n in fitting if n < batch)
         above = min((n for n in fitting if n > batch), default=None)
@@ -106,6 +108,10 @@ def of_presets(presets: Any) -> Found:
         if not isinstance(given, Mapping):
             continue  # the schema says so
         if name == "cpu":
+            for key in AUTO_ON_GPU:
+                if given.get(key) == "auto":
+                    message = f'`{key} = "auto"` is chosen by the memory of a card'
+                    found.append((f"{name}.{key}", message, "write a number"))
             for key in GPU_ONLY:
                 if given.get(key):
                     found.append((f"{name}.{key}", f"`{key}` needs a GPU", "remove this line"))

@@ -28,6 +28,7 @@ FOREIGN = {
     "max_prompt_length": "remove it: a prompt gets `max_seq_length` - `max_completion_length`",
     "num_train_epochs": "set `train.max_steps`",
     "r": "it is called `lora_rank` and belongs in each preset",
+    "report_to": 'write a section [track], such as `wandb = { project = "r1" }`',
     "reward_funcs": "write `name = weight` lines in [rewards]",
     "reward_weights": "write `name = weight` lines in [rewards]",
     "use_vllm": "remove it: vLLM is used wherever there is a GPU",

@@ -1,7 +1,8 @@
 """Recipe + machine -> Plan: the preset chosen, every open value resolved, the batch arithmetic.
 
 After this no value is open. A plan is written into the run folder as `resolved.json` and is all
-that training reads. Memory is not predicted here yet: presets are picked by the size of the card.
+that training reads. Presets are picked by the size of the card; what is "auto" in one is chosen by
+`fitting`, and one whose predicted memory does not fit is refused.
 """
 
 import importlib.util
@@ -10,16 +11,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from r1recipes import catalog, fitting, memory
 from r1recipes.errors import PlanError
 from r1recipes.machine import Gpu
-from r1recipes.schema import Preset, Recipe, preset_bytes
+from r1recipes.memory import Predicted
+from r1recipes.preset import Preset, preset_bytes
+from r1recipes.schema import Recipe
 
 # A card sold as 16 GB reports less: T4 14.74, L4 22.16, RTX 4090 23.64, A100 39.56, H100 79.2 GiB
 # (saved logs of the Unsloth notebooks at bdda2efc). 90 % of the name separates the classes.
 USABLE_SHARE = 0.90
-MAX_NUM_SEQS = 255
-"""Sequences at once at most; the engine's own memory grows from 64 on, by 1.4 GiB at 256
-(published: table in unsloth_zoo 2026.10.7 vllm_utils.py)."""
 
 
 class Plan(BaseModel):
@@ -46,6 +47,8 @@ class Plan(BaseModel):
     """Sequences that the engine works on at once."""
     num_threads: int
     """CPU threads of torch; the sums, and so the last digits, depend on it."""
+    predicted: Predicted | None = None
+    """Memory on the card; None on a CPU, without the engine, or for a model of unknown shape."""
 
     @property
     def completions_per_step(self) -> int:
@@ -73,10 +76,14 @@ def make(
     gpu: Gpu | None,
     num_cores: int,
     preset_name: str | None = None,
+    offline: bool = True,
+    elsewhere: bool = False,
 ) -> Plan:
     """Resolve a recipe for a machine.
 
-    Raises: PlanError with what the recipe needs and what would run here.
+    `offline`: read the shape of an unknown model from the Hub's cache only. `elsewhere`: the plan
+    is for another machine, which has the packages that a GPU needs; a plan that does not fit is
+    returned, not refused. Raises: PlanError with what the recipe needs and what would run here.
     """
     name = choose_preset(recipe, gpu, preset_name)
     preset = recipe.preset[name]
@@ -86,7 +93,17 @@ def make(
             f'`train.optim = "{recipe.train.optim}"` needs an NVIDIA GPU',
             hint="`--set train.optim=adamw_torch`",
         )
-    backend = "unsloth" if device == "cuda" and has_unsloth() else "trl"
+    backend = "unsloth" if device == "cuda" and (elsewhere or has_unsloth()) else "trl"
+    predicted = None
+    if gpu and backend == "unsloth":
+        shape = memory.shape_of(recipe, preset, base_dir, offline=offline, strict=elsewhere)
+        if shape:
+            preset, predicted = memory.fitted(recipe, preset, shape, gpu, refuse=not elsewhere)
+    if opened := fitting.open_keys(preset):
+        raise PlanError(
+            f'`{opened[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',
+            hint=f"write a value for `preset.{name}.{opened[0]}`",
+        )
     batch = preset.per_device_train_batch_size or preset.num_generations
     completions = preset.prompts_per_step * preset.num_generations
     return Plan(
@@ -102,10 +119,24 @@ def make(
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=completions // batch,
         usable_bytes=gpu.total_bytes if gpu and device == "cuda" else None,
-        # 256 would be read as "not given" (unsloth_zoo/vllm_utils.py, load_vllm).
-        max_num_seqs=min(completions, MAX_NUM_SEQS),
+        max_num_seqs=min(completions, fitting.MAX_NUM_SEQS),
         num_threads=preset.num_threads or num_cores,
+        predicted=predicted,
     )
+
+
+def opened(recipe: Recipe, gpu: Gpu, asked: str | None) -> tuple[str, Recipe]:
+    """A preset named after the card's class, with every value open that the planner can choose.
+
+    The rest comes from the preset that the card would get, or from the smallest there is.
+    """
+    names = sorted((name for name in recipe.preset if name != "cpu"), key=preset_bytes)
+    held = [name for name in names if preset_bytes(name) * USABLE_SHARE <= gpu.total_bytes]
+    base = choose_preset(recipe, gpu, asked) if asked else (held or names)[-1 if held else 0]
+    keys = [key for key in fitting.OPEN if not (key == "load_in_4bit" and recipe.cold_start)]
+    preset = recipe.preset[base].model_copy(update=dict.fromkeys(keys, "auto"))
+    name = asked or catalog.size_class(gpu.total_bytes, USABLE_SHARE)
+    return name, recipe.model_copy(update={"preset": recipe.preset | {name: preset}})
 
 
 def has_unsloth() -> bool:

@@ -23,7 +23,7 @@ from r1recipes.chat_template import (
 )
 from r1recipes.data import Splits
 from r1recipes.errors import Problem, RecipeError, RunError
-from r1recipes.schema import Preset
+from r1recipes.preset import Preset
 
 if TYPE_CHECKING:
     import datasets

@@ -63,6 +63,11 @@ class View:
         self.plan = plan
         recipe = plan.recipe
         self.note(f"{recipe.model.name}  preset {plan.preset_name}  {plan.batch_sentence()}")
+        if plan.predicted:
+            self.note(f"memory: {plan.predicted.sentence()}")
+            if plan.predicted.why:
+                ways = "; or ".join(plan.predicted.ways)
+                self.note(f"warning: {plan.predicted.why}" + (f"; {ways} fits" if ways else ""))
         if plan.device == "cuda" and plan.backend == "trl":
             self.note("warning: plain TRL generates slowly; `pip install -e '.[gpu]'` brings vLLM")
         self.note(f"run folder {run.folder}")

@@ -15,8 +15,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from r1recipes import explain
+from r1recipes import companions, explain, fetch
 from r1recipes.errors import Problem, RecipeError
+from r1recipes.fetch import Source
 from r1recipes.hints import Loc, dotted, toml_key
 from r1recipes.overrides import apply, merge
 from r1recipes.schema import Recipe
@@ -37,10 +38,17 @@ class Loaded:
     text: str
     given: dict[str, Any]
     overrides: dict[Loc, str] = field(default_factory=dict)
+    source: Source | None = None
+    """Of a recipe from elsewhere: it runs no code that is not allowed and reads no other file."""
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        return self.source.name if self.source else self.path.stem
+
+    @property
+    def shown(self) -> str:
+        """The file for people, or where it came from."""
+        return self.source.shown if self.source else str(self.path)
 
 
 def shipped_folder() -> Path:
@@ -81,31 +89,53 @@ def find(name: str) -> Path:
 def load(name: str | Path, overrides: list[str] | None = None) -> Loaded:
     """Read and validate a recipe, with `key=value` overrides.
 
+    A .toml file on this machine is the user's own. A bundle, a folder, a URL and hub:user/name are
+    from elsewhere: they are fetched, and what they may not have is refused.
     Raises: RecipeError with all problems of the file and of the overrides.
     """
-    path = find(str(name))
+    path, source = locate(str(name))
+    # A message names what the user knows, not a file of the cache.
+    shown = path if source is None else source.reference
     text = read_text(path)
-    given = parse(text, path)
+    given = parse(text, shown)
     study = [key for key in STUDY_SECTIONS if key in given]
     if study:
         raise RecipeError(
             problems=[
                 Problem(
                     f"has a [{study[0]}] section: it is a study, not a recipe",
-                    str(path),
+                    str(shown),
                     _study_hint(given),
                 )
             ]
         )
     data, origins, problems = merge(given, overrides or [])
     try:
-        recipe = validate(data, path, text, origins)
+        recipe = validate(data, shown, text, origins)
     except RecipeError as error:
         found = _blame_flags(error.problems, given, origins) if origins else error.problems
         raise RecipeError(problems=problems + found) from error
+    if source:
+        where = _finder(shown, text, origins)
+        refused = companions.refusals(data, source.files(), origins)
+        problems += [Problem(r.message, where(r.loc, True), r.hint) for r in refused]
     if problems:
         raise RecipeError(problems=problems)
-    return Loaded(recipe, path, text, data, origins)
+    return Loaded(recipe, path, text, data, origins, source)
+
+
+def locate(name: str) -> tuple[Path, Source | None]:
+    """The file that `name` means, and where it came from if it is from elsewhere.
+
+    Raises: RecipeError when there is none, or it cannot be had.
+    """
+    if not fetch.is_remote(name):
+        path = find(name)
+        if not fetch.is_bundle(path):
+            return path, None
+        name = str(path)
+    source = fetch.get(name)
+    return source.folder / "recipe.toml", source
 
 
 def _blame_flags(
@@ -137,10 +167,6 @@ def _study_hint(given: dict[str, Any]) -> str:
 def read_text(path: Path) -> str:
     """The text of a recipe file. Raises: RecipeError if it is not a readable text of sane size."""
     try:
-        if path.is_dir():
-            raise RecipeError(
-                problems=[Problem("is a folder, not a recipe", str(path), "name a .toml file")]
-            )
         if not path.is_file():
             raise RecipeError(problems=[Problem("is not a regular file", str(path))])
         size = path.stat().st_size
@@ -174,7 +200,7 @@ def read_text(path: Path) -> str:
 
 
 def validate(
-    data: dict[str, Any], path: Path, text: str, overrides: dict[Loc, str] | None = None
+    data: dict[str, Any], path: Path | str, text: str, overrides: dict[Loc, str] | None = None
 ) -> Recipe:
     """Data to a Recipe. Raises: RecipeError with every problem and its place."""
     try:
@@ -186,7 +212,7 @@ def validate(
         ) from error
 
 
-def _finder(path: Path, text: str, overrides: dict[Loc, str]) -> Callable[[Loc, bool], str]:
+def _finder(path: Path | str, text: str, overrides: dict[Loc, str]) -> Callable[[Loc, bool], str]:
     """Where a key came from: the flag that set it or something in it, or its place in the file."""
     from r1recipes.positions import Positions
 
@@ -214,9 +240,9 @@ def _finder(path: Path, text: str, overrides: dict[Loc, str]) -> Callable[[Loc, 
 def fingerprint(recipe: Recipe) -> str:
     """sha256 (hex) of the canonical JSON of the resolved recipe, all defaults included.
 
-    The description is left out: it changes nothing that is computed.
+    The description and the trackers are left out: they change nothing that is computed.
     """
-    canonical = recipe.model_dump(mode="json", exclude={"description"})
+    canonical = recipe.model_dump(mode="json", exclude={"description", "track"})
     return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
 
 

@@ -4,7 +4,7 @@
     lock.json         versions, revisions, seed    record.json       status, times, evaluation
     metrics.jsonl     one line per step            completions.jsonl samples with their rewards
     evaluation-before.jsonl, evaluation-after.jsonl                  one line per held-out problem
-    base/             model after the cold start   checkpoints/  adapter/  train.log
+    base/             model after the cold start   checkpoints/  adapter/  train.log  report.html
 
 JSON is written under a temporary name, synced and renamed, so a file is whole or absent. A torn
 last line of a .jsonl is dropped on reading and cut before appending. One process at a time owns a
@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from r1recipes import machine, recipe
+from r1recipes import lock, recipe
 from r1recipes.errors import Problem, RecipeError, RunError
 from r1recipes.plan import Plan
 from r1recipes.recipe import Loaded
@@ -47,6 +47,7 @@ class Run:
         self.base = folder / "base"
         self.checkpoints = folder / "checkpoints"
         self.adapter = folder / "adapter"
+        self.report = folder / "report.html"
 
     def evaluation(self, when: str) -> Path:
         return self.folder / f"evaluation-{when}.jsonl"
@@ -127,7 +128,7 @@ def create(loaded: Loaded, plan: Plan, folder: Path | None, runs_dir: Path) -> R
     The folder appears under its name only when it is complete enough to be resumed.
     Raises: RecipeError if `folder` exists; RunError if it cannot be written.
     """
-    fingerprint = recipe.fingerprint(plan.recipe)
+    fingerprint = recipe.fingerprint(loaded.recipe)
     try:
         if folder is None:
             folder = _free_name(runs_dir / loaded.name, fingerprint)
@@ -141,7 +142,7 @@ def create(loaded: Loaded, plan: Plan, folder: Path | None, runs_dir: Path) -> R
         draft.folder.mkdir()
         write_text(draft.recipe, loaded.text)
         write_text(draft.resolved, plan.model_dump_json(indent=1) + "\n")
-        write_json(draft.lock, _lock(loaded, plan, fingerprint))
+        write_json(draft.lock, lock.make(loaded, plan))
         write_json(draft.record, _first_record(loaded, plan, fingerprint))
         os.rename(draft.folder, folder)
     except OSError as error:
@@ -199,23 +200,6 @@ def _free_name(parent: Path, fingerprint: str) -> Path:
     return next(parent / name for name in names if not (parent / name).exists())
 
 
-def _lock(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any]:
-    card = machine.gpu() if plan.device == "cuda" else None
-    return {
-        "format": 1,
-        "fingerprint": fingerprint,
-        "recipe": loaded.name,
-        "overrides": sorted(set(loaded.overrides.values())),
-        "seed": plan.recipe.seed,
-        "versions": machine.versions(),
-        "machine": {
-            "gpu": card.name if card else None,
-            "driver": card.driver if card else None,
-            "num_threads": plan.num_threads,
-        },
-    }
-
-
 def _first_record(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any]:
     return {
         "format": 1,
@@ -229,6 +213,10 @@ def _first_record(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any
         "attempts": 0,
         "duration_s": {},
         "evaluation": {},
+        "vram": {
+            "predicted_bytes": plan.predicted.peak_bytes if plan.predicted else None,
+            "measured_bytes": None,
+        },
         "error": None,
     }
 

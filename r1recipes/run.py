@@ -9,12 +9,26 @@ import errno
 import hashlib
 import json
 import traceback
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from r1recipes import answers, data, machine, preflight, record, rewards
+from r1recipes import (
+    answers,
+    companions,
+    data,
+    disk,
+    lock,
+    machine,
+    preflight,
+    record,
+    report,
+    rewards,
+)
 from r1recipes.backends import create, prepare_environment
 from r1recipes.errors import R1RecipesError, RecipeError, RunError
+from r1recipes.lock import Lock
+from r1recipes.meter import Meter
 from r1recipes.plan import Plan
 from r1recipes.progress import View
 from r1recipes.recipe import Loaded
@@ -22,6 +36,7 @@ from r1recipes.record import Run
 from r1recipes.settings import Settings
 from r1recipes.stages import Options, Prepared, Stages
 from r1recipes.terminal import Capture, Interrupts
+from r1recipes.track import Trackers
 
 NOTHING_ALLOWED = Options()
 DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -105,20 +120,37 @@ def start(
     *,
     folder: Path | None = None,
     options: Options = NOTHING_ALLOWED,
+    locked: Lock | None = None,
 ) -> Run:
     """Make a run folder and execute the plan. Returns the finished run.
 
+    With `locked`, revisions are those of that lock, and data that differ from it are refused; the
+    caller has compared the rest, which needs nothing loaded.
     Raises: RecipeError, PlanError before anything is written; RunError, Stopped after.
     """
-    record.check_writable((folder or settings.runs_dir / loaded.name / "run").parent)
+    if locked:
+        plan = _pinned(plan, locked.model_dump())
+    parent = folder.parent if folder else settings.runs_dir / loaded.name
+    record.check_writable(parent)
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
+        meter = stack.enter_context(Meter(enabled=plan.device == "cuda"))
         prepared = prepare(plan, view, settings, options, stack)
+        if locked:
+            found = lock.input_differences(locked, prepared.inputs, prepared.splits.revision)
+            lock.refuse_differences(found)
+        _check_disk(parent, plan, settings)
         run = record.create(loaded, plan, folder, settings.runs_dir)
         capture.move_to(run.log)
         run.update_lock(inputs=prepared.inputs, data_revision=prepared.splits.revision)
-        _execute(run, plan, prepared, view, options)
+        _execute(run, plan, prepared, view, options, meter)
     return run
+
+
+def _check_disk(parent: Path, plan: Plan, settings: Settings) -> None:
+    """Raises: RunError when the run would not fit on its disk; hours before it is full."""
+    shape = disk.shape_of(plan, offline=settings.offline)
+    preflight.check_disk(parent, disk.run_bytes(plan, shape))
 
 
 def resume(run: Run, view: View, settings: Settings, *, options: Options = NOTHING_ALLOWED) -> Run:
@@ -126,27 +158,32 @@ def resume(run: Run, view: View, settings: Settings, *, options: Options = NOTHI
 
     Raises: RecipeError when data, code or template are no longer what the run began with.
     """
-    lock = run.read_lock()
-    plan = _pinned(run.plan(), lock)
+    began = run.read_lock()
+    plan = _pinned(run.plan(), began)
+    if began.get("source"):
+        taken = companions.taken(plan.recipe.model_dump(), plan.base_dir)
+        if taken:
+            raise RecipeError(taken[0].message, hint=taken[0].hint)
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
+        meter = stack.enter_context(Meter(enabled=plan.device == "cuda"))
         prepared = prepare(plan, view, settings, options, stack)
-        for what, sha256 in lock.get("inputs", {}).items():
+        for what, sha256 in began.get("inputs", {}).items():
             if prepared.inputs.get(what) != sha256:
                 raise RecipeError(
                     f"{what} changed since this run began",
                     hint="start a new run, or put the old version back",
                 )
         capture.move_to(run.log)
-        _execute(run, plan, prepared, view, options)
+        _execute(run, plan, prepared, view, options, meter)
     return run
 
 
-def _pinned(plan: Plan, lock: dict) -> Plan:
-    """The plan with the commits that the run began with, where the recipe names none."""
+def _pinned(plan: Plan, began: dict) -> Plan:
+    """The plan with the commits that a run began with: a branch may have moved since."""
     recipe = plan.recipe
-    model = recipe.model.revision or lock.get("model_revision")
-    rows = recipe.data.revision or lock.get("data_revision")
+    model = began.get("model_revision") or recipe.model.revision
+    rows = began.get("data_revision") or recipe.data.revision
     pinned = recipe.model_copy(
         update={
             "model": recipe.model.model_copy(update={"revision": model}),
@@ -164,13 +201,15 @@ def version_changes(run: Run) -> list[str]:
     return [f"{name} {then.get(name, 'absent')} -> {today.get(name, 'absent')}" for name in changed]
 
 
-def _execute(run: Run, plan: Plan, prepared: Prepared, view: View, options: Options) -> None:
-    with run.owned():
+def _execute(
+    run: Run, plan: Plan, prepared: Prepared, view: View, options: Options, meter: Meter
+) -> None:
+    with run.owned(), _watched(run, plan, view) as on_row:
         try:
             with Interrupts(view.note) as interrupts:
                 run.update(status="running", error=None, attempts=run.read()["attempts"] + 1)
                 view.begin(run, plan)
-                Stages(run, plan, prepared, view, options, interrupts).all()
+                Stages(run, plan, prepared, view, options, interrupts, on_row).all()
         except KeyboardInterrupt:
             run.update(status="stopped")
             allow = " --allow-code" if options.allow_code else ""
@@ -184,6 +223,33 @@ def _execute(run: Run, plan: Plan, prepared: Prepared, view: View, options: Opti
             failure = classify(error, run)
             _record_failure(run, failure)
             raise failure from error
+        finally:
+            _record_memory(run, plan, meter)
+
+
+@contextmanager
+def _watched(run: Run, plan: Plan, view: View) -> Iterator[Callable[[dict], None]]:
+    """What looks on and can fail without harm: the report, now and then, and the trackers."""
+    page = report.Live(run, view.note)
+    config = {"preset": plan.preset_name} | plan.recipe.model_dump(mode="json", exclude={"track"})
+    checkpoint = run.last_checkpoint()
+    trackers = Trackers(
+        plan.recipe.track,
+        run.folder,
+        config,
+        view.note,
+        first_step=checkpoint[1] + 1 if checkpoint else 1,
+    )
+
+    def on_row(row: dict) -> None:
+        trackers.log(row)
+        page.step()
+
+    try:
+        yield on_row
+    finally:
+        page.write()
+        trackers.close(run.adapter.exists())
 
 
 def _saved(run: Run) -> str:
@@ -199,6 +265,15 @@ def _record_failure(run: Run, failure: R1RecipesError) -> None:
         run.update(status="failed", error={"kind": kind, "message": str(failure)})
     except (OSError, RecipeError):  # a full disk: the message on the screen is all there can be
         pass
+
+
+def _record_memory(run: Run, plan: Plan, meter: Meter) -> None:
+    """The peak beside its prediction; of several attempts the highest. Both None on a CPU."""
+    with suppress(OSError, RecipeError):  # as above
+        earlier = (run.read().get("vram") or {}).get("measured_bytes")
+        peaks = [peak for peak in (earlier, meter.peak_bytes) if peak is not None]
+        predicted = plan.predicted.peak_bytes if plan.predicted else None
+        run.update(vram={"predicted_bytes": predicted, "measured_bytes": max(peaks, default=None)})
 
 
 def classify(error: Exception, run: Run) -> R1RecipesError:

@@ -15,7 +15,8 @@ from pydantic.fields import FieldInfo
 from r1recipes import catalog, recipe
 from r1recipes.consistency import CPU_ONLY, GPU_ONLY
 from r1recipes.hints import models_in, toml_key
-from r1recipes.schema import BUILTIN_MODELS, Preset, Recipe, preset_bytes
+from r1recipes.preset import Preset, preset_bytes
+from r1recipes.schema import BUILTIN_MODELS, Recipe
 
 WIDTH = 98
 SCHEMA_LINE = "#:schema ./recipe.schema.json"

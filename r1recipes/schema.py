@@ -7,7 +7,6 @@ Keys carry the names that Unsloth, vLLM, PEFT and TRL users know; where a librar
 field's text, the key is passed on under that name.
 """
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -22,6 +21,7 @@ from pydantic import (
 )
 
 from r1recipes import consistency
+from r1recipes.preset import Preset
 from r1recipes.section import (
     Batch,
     PresetName,
@@ -37,6 +37,7 @@ from r1recipes.section import (
     rewards_schema,
     with_problems,
 )
+from r1recipes.track import Track
 
 FORMAT = 1
 BUILTIN_DATA = ("builtin:arithmetic", "builtin:countdown")
@@ -252,36 +253,6 @@ class Eval(Section):
     """Completions that are generated at once."""
 
 
-class Preset(Section):
-    """What depends on the card's memory."""
-
-    load_in_4bit: bool = False
-    """Base weights as 4-bit NF4; a memory tool: 16-bit is faster where it fits."""
-    max_seq_length: Annotated[int, Field(ge=16, le=1_000_000, examples=[2048])]
-    """Tokens of prompt and completion together at most."""
-    max_completion_length: Annotated[int, Field(ge=1, le=1_000_000, examples=[768])]
-    """Tokens of a completion at most; the prompt gets the rest of max_seq_length."""
-    lora_rank: Annotated[int, Field(ge=1, le=512, examples=[32])]
-    """Rank of the adapter."""
-    num_generations: Annotated[int, Field(ge=2, le=1024, examples=[8])]
-    """Completions for each prompt, that is, the size of a group."""
-    prompts_per_step: Annotated[int, Field(ge=1, le=65536, examples=[4])]
-    """Prompts in an optimiser step; a step has prompts_per_step x num_generations completions."""
-    per_device_train_batch_size: Annotated[int | None, Field(ge=1, le=65536, examples=[8])] = None
-    """Completions in one forward and backward pass; without it num_generations."""
-    gpu_memory_utilization: Annotated[float | None, Field(gt=0, le=0.95, examples=[0.5])] = None
-    """Share of the card's usable memory that the vLLM engine may take."""
-    standby: bool = False
-    """Give the engine's KV cache back while training; saves memory, costs time in each step."""
-    num_threads: Annotated[int | None, Field(ge=1, le=1024, examples=[1])] = None
-    """CPU threads, for the preset `cpu`; without it one a core. The last digits depend on it."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        refuse(consistency.of_preset(self))
-        return self
-
-
 class Recipe(Section):
     """A recipe: everything that turns one open model into a reasoning model."""
 
@@ -306,6 +277,8 @@ class Recipe(Section):
     eval: Annotated[Eval, Field(validate_default=True)] = Eval()
     preset: Annotated[dict[PresetName, Preset], Field(min_length=1)]
     """Settings by memory of the card; the largest that the card can hold is used."""
+    track: Track = Track()
+    """Trackers beside the metrics that every run keeps; no part of the fingerprint."""
 
     @field_validator("rewards")
     @classmethod
@@ -343,12 +316,6 @@ class Recipe(Section):
         weights, data = info.data.get("rewards"), info.data.get("data")
         refuse(consistency.of_rewards(evaluation, weights, data))
         return evaluation
-
-
-def preset_bytes(name: str) -> int:
-    """Marketing size of a preset's card in bytes; 0 for the CPU. `8GB` is 8 GiB of memory chips."""
-    match = re.fullmatch(r"(\d+)GB", name)
-    return int(match[1]) * 2**30 if match else 0
 
 
 def json_schema() -> dict[str, Any]:

@@ -7,13 +7,19 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
     StringConstraints,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from r1recipes import rewards
 from r1recipes.consistency import Found
+
+AUTO = "auto"
+"""The one special value: the planner puts what is fastest on the card in its place."""
 
 
 def refuse(found: Found) -> None:
@@ -84,3 +90,19 @@ class Section(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+
+def _auto_or(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    return value if value == AUTO and isinstance(value, str) else validate(value)
+
+
+def _auto_schema(schema: dict[str, Any]) -> None:
+    """Let an editor take "auto" beside the values of the type; it does not know `anyOf`."""
+    schema |= {"type": [schema["type"], "string"], "pattern": f"^{AUTO}$"}
+
+
+# The value or "auto"; as a union pydantic would report an error for each branch.
+_OR_AUTO = (WrapValidator(_auto_or), PlainSerializer(lambda value: value, return_type=Any))
+AutoBool = Annotated[bool, Field(json_schema_extra=_auto_schema), *_OR_AUTO]
+AutoCount = Annotated[int, Field(ge=1, le=65536, json_schema_extra=_auto_schema), *_OR_AUTO]
+AutoShare = Annotated[float, Field(gt=0, le=0.95, json_schema_extra=_auto_schema), *_OR_AUTO]

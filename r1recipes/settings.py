@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     runs_dir: Path = Path("runs")
     """Folder that run folders are made in."""
     cache_dir: Path = Path("~/.cache/r1recipes").expanduser()
-    """Folder that compiled kernels are kept in between runs."""
+    """Folder that compiled kernels, and recipes from elsewhere, are kept in between runs."""
     offline: bool = False
     """Make no request to the Hub; HF_HUB_OFFLINE=1 does the same."""
     answer_limit_s: float = Field(5.0, gt=0, le=3600)

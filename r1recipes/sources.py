@@ -11,7 +11,7 @@ import difflib
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,13 +86,36 @@ def read_repository(
     offline = offline or datasets.config.HF_HUB_OFFLINE
     try:
         with _no_requests(path is not None or offline or not _hub_answers()):
-            rows = datasets.load_dataset(name, data.config, split=split, revision=data.revision)
+            if path:
+                rows = datasets.load_dataset(name, data.config, split=split, revision=data.revision)
+            else:
+                builder = datasets.load_dataset_builder(name, data.config, revision=data.revision)
+                _refuse_files_elsewhere(builder.config.data_files or {}, data)
+                builder.download_and_prepare()
+                rows = builder.as_dataset(split=split)
     except failures as e:
         raise RecipeError(problems=[_explain(e, data, split, split_key, path, offline)]) from e
     if not len(rows):
         message = f"split `{split}` of `{data.name}` has no rows"
         raise RecipeError(message, hint=f"set `{split_key}` to another split")
     return rows, None if path else _commit(rows, data)
+
+
+def _refuse_files_elsewhere(files: Mapping[str, Sequence[str]], data: Data) -> None:
+    """Raises: RecipeError when the card of a Hub data set names files outside of its repository.
+
+    `datasets` (4.8.5, data_files.py, resolve_pattern) also takes absolute names, which are those of
+    this machine, and URLs.
+    """
+    inside = f"hf://datasets/{data.name}@"
+    for name in (name for names in files.values() for name in names):
+        *archives, last = name.split("::")  # such as zip://a.csv::hf://datasets/...
+        is_inside = last.lower().startswith(inside.lower()) and ".." not in last
+        if not is_inside or any(hop.startswith("file:") for hop in archives):
+            raise RecipeError(
+                f"`{data.name}` names a file outside of its repository: `{name[:100]}`",
+                hint="it could be one of yours: take another data set",
+            )
 
 
 def _check_file(path: Path, key: str) -> None:

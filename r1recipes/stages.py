@@ -8,13 +8,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from r1recipes import data, evaluate, health, preflight, record, rewards
+from r1recipes import data, disk, evaluate, health, preflight, record, rewards
 from r1recipes.backends import Backend, Hooks
 from r1recipes.errors import RunError
 from r1recipes.plan import Plan
@@ -22,8 +22,6 @@ from r1recipes.progress import View
 from r1recipes.record import Run
 from r1recipes.terminal import Interrupts
 
-NUM_CHECKPOINTS = 4
-"""Two are kept, one is being written, and the adapter at the end is no larger than one."""
 NAN_STEPS = 3
 """Steps in a row without a finite gradient after which a run is stopped; assumed."""
 
@@ -51,7 +49,7 @@ class Prepared:
 class Stages:
     """The stages of a run, in order; each is skipped when its result is there."""
 
-    def __init__(self, run, plan, prepared, view, options, interrupts):
+    def __init__(self, run, plan, prepared, view, options, interrupts, on_row):
         self.run: Run = run
         self.plan: Plan = plan
         self.prepared: Prepared = prepared
@@ -59,11 +57,13 @@ class Stages:
         self.view: View = view
         self.options: Options = options
         self.interrupts: Interrupts = interrupts
+        self.on_row: Callable[[dict[str, Any]], None] = on_row
         self.checkpoint: tuple[Path, int] | None = None
         self.nan_rows: list[dict[str, Any]] = []
 
     def all(self) -> None:
         self.clear_drafts()
+        self.count_killed_stage()
         self.checkpoint = self.run.last_checkpoint()
         if self.plan.recipe.cold_start:
             self.cold_start()
@@ -78,6 +78,18 @@ class Stages:
         """Remove what a killed attempt left half done."""
         for draft in self.run.folder.glob(".draft-*"):
             shutil.rmtree(draft)
+
+    def count_killed_stage(self) -> None:
+        """Add the time of a stage that a kill ended, up to the last step that it wrote."""
+        killed = self.run.read().get("stage")
+        if killed and self.run.metrics.exists():
+            self.spent(killed["name"], self.run.metrics.stat().st_mtime - killed["began_s"])
+
+    def spent(self, name: str, seconds: float) -> None:
+        """The stage ended; add its time to the record."""
+        spent = self.run.read()["duration_s"]
+        spent[name] = round(spent.get(name, 0.0) + max(0.0, seconds), 2)
+        self.run.update(duration_s=spent, stage=None)
 
     def hooks(self) -> Hooks:
         return Hooks(
@@ -163,7 +175,9 @@ class Stages:
             return
         self.run.rewind(self.checkpoint[1] if self.checkpoint else 0)
         self.view.resume_at(record.read_lines(self.run.metrics))
-        preflight.check_disk(self.run.folder, NUM_CHECKPOINTS * self.backend.checkpoint_bytes())
+        preflight.check_disk(
+            self.run.folder, disk.NUM_CHECKPOINTS * self.backend.checkpoint_bytes()
+        )
         if not self.steps_are_done():
             with self.stage("train", "Training"), self.interrupts.after_this_step():
                 try:
@@ -185,6 +199,7 @@ class Stages:
         record.append_line(self.run.metrics, row)
         record.append_line(self.run.completions, *({"step": row["step"]} | s for s in samples))
         self.view.step(row)
+        self.on_row(row)
         self.nan_rows = [*self.nan_rows, row][-NAN_STEPS:]
         if len(self.nan_rows) == NAN_STEPS and health.not_finite(self.nan_rows):
             raise RunError(
@@ -205,14 +220,13 @@ class Stages:
     def stage(self, name: str, title: str) -> Iterator[None]:
         """Show a stage and add the time that it took to the record."""
         self.view.phase(title)
+        self.run.update(stage={"name": name, "began_s": time.time()})
         began = time.monotonic()
         try:
             yield
         finally:
             with suppress(OSError):  # on a full disk, the first error is the one that is told
-                spent = self.run.read()["duration_s"]
-                spent[name] = round(spent.get(name, 0.0) + time.monotonic() - began, 2)
-                self.run.update(duration_s=spent)
+                self.spent(name, time.monotonic() - began)
 
     @contextmanager
     def whole_folder(self, folder: Path) -> Iterator[Path]:

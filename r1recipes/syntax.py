@@ -17,7 +17,7 @@ MAX_DEPTH = 16  # a recipe needs 3 levels; much deeper data would meet Python's 
 _LONG_NUMBER = re.compile(r"(?:[0-9]_?){4300}")
 
 
-def parse(text: str, path: Path) -> dict[str, Any]:
+def parse(text: str, path: Path | str) -> dict[str, Any]:
     """TOML text to plain data. Raises: RecipeError at the line and column of the mistake."""
     try:
         data = tomli.loads(text)
@@ -44,7 +44,7 @@ def _depth(data: Any) -> int:
     return depth
 
 
-def _too_deep(text: str, path: Path) -> RecipeError:
+def _too_deep(text: str, path: Path | str) -> RecipeError:
     """The error for nested data, at the line with the most brackets and dots."""
     line = max(text.split("\n"), key=lambda line: len(re.findall(r"[\[{.]", line)))
     at = text.index(line)
@@ -53,7 +53,7 @@ def _too_deep(text: str, path: Path) -> RecipeError:
     return RecipeError(problems=[Problem("nested too deeply", where, hint)])
 
 
-def _no_toml(error: tomli.TOMLDecodeError, text: str, path: Path) -> RecipeError:
+def _no_toml(error: tomli.TOMLDecodeError, text: str, path: Path | str) -> RecipeError:
     twice = _given_twice(text) if "Cannot" in error.msg or "Duplicate" in error.msg else None
     if twice:
         name, first, (line, column) = twice

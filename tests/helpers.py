@@ -21,7 +21,7 @@ def command(*arguments: object, cwd: Path, **environment: str) -> subprocess.Com
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
 
 

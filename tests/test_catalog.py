@@ -3,7 +3,7 @@
 import pytest
 
 from r1recipes import catalog
-from r1recipes.schema import preset_bytes
+from r1recipes.preset import preset_bytes
 
 # safetensors totals of the Hub repositories
 PUBLISHED_PARAMETERS = {

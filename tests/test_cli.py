@@ -17,7 +17,14 @@ LIGHT = ("torch", "transformers", "trl", "datasets", "peft", "optuna", "numpy")
 
 @pytest.mark.parametrize(
     "arguments",
-    [["check", "recipes/tiny.toml", "recipes/phi4.toml"], ["show", "phi4"], ["list"], ["schema"]],
+    [
+        ["check", "recipes/tiny.toml", "recipes/phi4.toml"],
+        ["show", "phi4"],
+        ["list"],
+        ["list", "runs"],
+        ["schema"],
+        ["doctor"],
+    ],
 )
 def test_light_commands_import_nothing_heavy(arguments):
     code = (
@@ -78,10 +85,14 @@ def test_schema_writes_json(tmp_path):
     assert code == 1 and "cannot be written" in err
 
 
-def test_list_names_every_recipe():
+def test_list_names_every_recipe_and_preset():
     code, out, _ = in_process("list")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == [p.stem for p in recipe.shipped()]
+    named = [line.split()[0] for line in out.splitlines() if not line.startswith(" ")]
+    assert named == [path.stem for path in recipe.shipped()]
+    code, out, _ = in_process("list", "--json")
+    for row in json.loads(out):
+        assert list(row["presets"]) == list(recipe.load(row["recipe"]).recipe.preset)
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ def test_an_empty_file_says_so(tmp_path, content):
 
 def test_files_that_are_no_recipes(tmp_path):
     (problem,) = problems_of(tmp_path)
-    assert "is a folder" in problem.message
+    assert "has no recipe.toml" in problem.message
     (problem,) = problems_of(tmp_path / "missing.toml")
     assert "there is no recipe" in problem.message
     (problem,) = problems_of("x" * 5000)

@@ -14,7 +14,8 @@ from r1recipes.backends import tiny
 from r1recipes.chat_template import CHATML
 from r1recipes.data import Splits
 from r1recipes.errors import RecipeError, RunError
-from r1recipes.schema import Preset, Recipe
+from r1recipes.preset import Preset
+from r1recipes.schema import Recipe
 
 WORDS = "what is 1 2 3 4 plus system user assistant think hello INST".split()
 # The shapes of the published templates, cut to what matters here.

@@ -2,15 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from r1recipes import record, settings, stages
+from r1recipes import disk, record, settings, stages
 from r1recipes import run as runner
+from r1recipes.backends.trl import TrlBackend
 from r1recipes.errors import RecipeError, RunError
 from r1recipes.record import Run
 from r1recipes.stages import Options
@@ -289,6 +292,36 @@ def test_a_reader_that_leaves_does_not_end_the_run(finished, small, tmp_path):
     )
     assert done.returncode == 0
     assert comparable(Run(tmp_path / "mine")) == comparable(finished)
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_made(small, tmp_path, monkeypatch):
+    enough = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: enough._replace(free=10_000_000))
+    with pytest.raises(RunError, match="MB, its disk has 10.0 MB free") as raised:
+        run_in_process(small, tmp_path / "runs")
+    assert raised.value.kind == "disk" and not (tmp_path / "runs").exists()
+
+
+def test_disk_is_reckoned_from_the_configuration(finished):
+    plan = finished.plan()
+    weights = (finished.base / "model.safetensors").stat().st_size
+    backend = TrlBackend(plan, offline=True)
+    backend.load(finished.base, None)
+    needed = weights + 4 * backend.checkpoint_bytes()
+    assert disk.run_bytes(plan, disk.shape_of(plan, offline=True)) == pytest.approx(
+        needed, rel=1e-3
+    )
+
+
+def test_the_time_of_a_killed_stage_is_counted_to_its_last_step(finished, tmp_path):
+    dead = Run(shutil.copytree(finished.folder, tmp_path / "dead"))
+    before = dead.read()["duration_s"]
+    began = dead.metrics.stat().st_mtime - 7.5
+    dead.update(stage={"name": "train", "began_s": began})
+    plan, prepared = dead.plan(), SimpleNamespace(backend=None)
+    stages.Stages(dead, plan, prepared, None, None, None).count_killed_stage()
+    assert dead.read()["duration_s"] == before | {"train": pytest.approx(before["train"] + 7.5)}
+    assert dead.read()["stage"] is None
 
 
 def test_a_full_disk_is_one_line_and_exit_1(small, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import tomli
 from pydantic import ValidationError
 
 from r1recipes import consistency, recipe, rewards, schema
+from r1recipes.preset import preset_bytes
 from tests.conftest import SMALL
 
 
@@ -166,8 +167,8 @@ def test_a_batch_that_fits_is_proposed():
 
 
 def test_preset_bytes():
-    assert schema.preset_bytes("cpu") == 0
-    assert schema.preset_bytes("24GB") == 24 * 2**30
+    assert preset_bytes("cpu") == 0
+    assert preset_bytes("24GB") == 24 * 2**30
 
 
 def test_the_committed_json_schema_is_up_to_date():

@@ -3,7 +3,7 @@
 import pytest
 
 from r1recipes import catalog, recipe, schema
-from r1recipes.schema import preset_bytes
+from r1recipes.preset import preset_bytes
 
 NAMES = [path.stem for path in recipe.shipped()]
 REAL = ["llama3.1-8b", "mistral-7b", "phi4", "qwen2.5-1.5b", "qwen2.5-7b"]

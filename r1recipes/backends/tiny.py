@@ -11,6 +11,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from r1recipes.catalog import BUILTIN
+
 PAD, UNK, END = "<pad>", "<unk>", "<|end|>"
 TURNS = ("<|system|>", "<|user|>", "<|assistant|>")
 # One token each: on this model a token costs Python overhead, not arithmetic.
@@ -25,14 +27,6 @@ CHAT_TEMPLATE = (
 )
 
 MAX_POSITIONS = 1024  # assumed: far above the longest built-in problem and completion
-# layers, hidden, intermediate, heads
-SIZES = {
-    # Chosen by trial, 2026-11: 907,200 parameters learn two-digit sums in 500 cold-start steps of
-    # 32. Few layers, assumed cheaper for each generated token: 3 of 160 were not measurably slower.
-    "builtin:tiny": (2, 192, 512, 6),
-    # 25M parameters, for a GPU; heads of 64, which every attention kernel of vLLM knows.
-    "builtin:small": (8, 512, 1376, 8),
-}
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -60,15 +54,14 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def build_model(seed: int, name: str = "builtin:tiny") -> Qwen2ForCausalLM:
     """Return a Qwen2 model in fp32 with random weights; the same seed gives the same weights."""
-    tokenizer = build_tokenizer()
-    layers, hidden, intermediate, heads = SIZES[name]
+    tokenizer, shape = build_tokenizer(), BUILTIN[name]
     config = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=intermediate,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_hidden_layers,
+        num_attention_heads=shape.num_attention_heads,
+        num_key_value_heads=shape.num_key_value_heads,
         max_position_embeddings=MAX_POSITIONS,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,

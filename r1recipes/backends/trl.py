@@ -22,14 +22,12 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer, SFTTrainer
 
 from r1recipes.backends import Hooks, Messages, grpo
+from r1recipes.disk import CHECKPOINT_REST_BYTES
 from r1recipes.errors import PlanError
 from r1recipes.evaluate import Sample
 from r1recipes.plan import Plan
 from r1recipes.rewards import Reward
 from r1recipes.schema import BUILTIN_MODELS, Model
-
-CHECKPOINT_REST_BYTES = 8 * 2**20
-"""Tokenizer and state of the trainer; assumed, 4 MB for a vocabulary of 150,000."""
 
 
 class TrlBackend:
@@ -100,6 +98,7 @@ class TrlBackend:
             name,
             revision=None if base else self.recipe.model.revision,
             local_files_only=self.offline,
+            trust_remote_code=False,  # left open, transformers would ask at the terminal
             device_map={"": self.plan.device},
             **options,
         )
@@ -213,7 +212,11 @@ def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> Any:
     name = resolve_name(model.name, base_dir)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            name, revision=model.revision, local_files_only=offline, padding_side="left"
+            name,
+            revision=model.revision,
+            local_files_only=offline,
+            trust_remote_code=False,
+            padding_side="left",
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -11,10 +11,11 @@ import sys
 
 import r1recipes
 from r1recipes import __version__
-from r1recipes.cli import recipes, rehearse, run
+from r1recipes.cli import doctor, plan, recipes, rehearse, report, run, runs, share
+from r1recipes.cli.common import printable
 from r1recipes.errors import Problem, R1RecipesError
 
-COMMANDS = (run, rehearse, recipes)
+COMMANDS = (run, report, runs, plan, rehearse, recipes, share, doctor)
 """In the order in which `--help` lists them."""
 
 
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except R1RecipesError as error:
-        report(error)
+        explain(error)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -52,13 +53,13 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")
 
 
-def report(error: R1RecipesError) -> None:
+def explain(error: R1RecipesError) -> None:
     """Print every problem with its place and a change that works."""
     for problem in error.problems:
         label = "" if error.exit_code == 130 else "error: "
-        print(f"{label}{located(problem)}", file=sys.stderr)
+        print(f"{label}{printable(located(problem))}", file=sys.stderr)
         if problem.hint:
-            print(f"  hint: {problem.hint}", file=sys.stderr)
+            print(f"  hint: {printable(problem.hint)}", file=sys.stderr)
     if len(error.problems) > 1:
         print(f"{len(error.problems)} errors", file=sys.stderr)
 

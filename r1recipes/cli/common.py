@@ -1,7 +1,9 @@
-"""What several commands share: options, and files written on request."""
+"""What several commands share: options, others' texts, runs by name, files on request."""
 
 import argparse
+import sys
 from pathlib import Path
+from typing import Any
 
 from r1recipes.errors import R1RecipesError, RecipeError
 
@@ -17,6 +19,52 @@ def overridable(command: argparse.ArgumentParser) -> None:
     )
 
 
+MAX_SHOWN_LINES = 400
+
+
+def printable(text: str) -> str:
+    """A text of somebody else that can do nothing to a terminal: no escapes, no hidden turns."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else f"\\U{ord(char):08x}"  # as in TOML
+        for char in text
+    )
+
+
+def show_code(recipe: Any, base_dir: Path, *, whole: bool) -> None:
+    """Say which code --allow-code lets run, with its hash; `whole`, also the code itself.
+
+    Raises: RecipeError when a file or a function is not there.
+    """
+    from r1recipes import user_rewards
+
+    codes = [user_rewards.look_up(name, base_dir) for name in _code(recipe)]
+    for code in {code.path: code for code in codes}.values():
+        lines = code.source.decode(errors="replace").splitlines()
+        about = f"{len(lines)} lines, sha256 {code.sha256}"
+        print(f"--allow-code lets this run: {printable(code.path)} ({about})", file=sys.stderr)
+        if whole and len(lines) <= MAX_SHOWN_LINES:
+            for line in lines:
+                print(f"  | {printable(line)}", file=sys.stderr)
+        elif whole:
+            print("  too long to show here: read it there", file=sys.stderr)
+
+
+def refuse_code(recipe: Any, base_dir: Path) -> None:
+    """Say at once, and not after the data are loaded, that code was not allowed.
+
+    Raises: RecipeError if the recipe has any.
+    """
+    from r1recipes import rewards
+
+    rewards.load(_code(recipe)[:1], base_dir=base_dir, allow_code=False)
+
+
+def _code(recipe: Any) -> list[str]:
+    from r1recipes import user_rewards
+
+    return [n for n in [*recipe.rewards, recipe.eval.reward] if user_rewards.is_user_code(n)]
+
+
 def write_new(path: Path, text: str) -> None:
     """Write a file that must not exist. Raises: RecipeError."""
     try:
@@ -25,7 +73,7 @@ def write_new(path: Path, text: str) -> None:
     except FileExistsError as error:
         raise RecipeError(f"`{path}` exists", hint="take another name") from error
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def write_over(path: Path, text: str) -> None:
@@ -33,8 +81,20 @@ def write_over(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
-def _unwritable(path: Path, error: OSError) -> R1RecipesError:
+def unwritable(path: Path, error: OSError) -> R1RecipesError:
+    """What an OSError of a write to `path` means to the user."""
     return R1RecipesError(f"`{path}` cannot be written: {error.strerror}")
+
+
+def known_runs(names: list[str]) -> list[Any]:
+    """The runs that are named, each once, or all of them, the oldest first. Raises: RecipeError."""
+    from r1recipes import record, settings
+
+    runs_dir = settings.load().runs_dir
+    if not names:
+        return record.runs(runs_dir)
+    found = [record.find(runs_dir, name) for name in names]
+    return list({run.folder.resolve(): run for run in found}.values())

@@ -2,8 +2,9 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from r1recipes.cli.common import overridable, write_new, write_over
+from r1recipes.cli.common import overridable, printable, write_new, write_over
 from r1recipes.errors import RecipeError
 
 
@@ -19,7 +20,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     overridable(show)
     show.set_defaults(command=show_command)
 
-    listing = commands.add_parser("list", help="the recipes that come with r1recipes")
+    listing = commands.add_parser("list", help="recipes, with what was measured, or your runs")
+    listing.add_argument("what", nargs="?", choices=["recipes", "runs"], default="recipes")
+    listing.add_argument("--json", action="store_true", help="recipes as JSON")
     listing.set_defaults(command=list_command)
 
     new = commands.add_parser("new", help="write a commented recipe")
@@ -54,28 +57,71 @@ def show_command(args: argparse.Namespace) -> int:
     if args.json:
         import json
 
-        data = loaded.recipe.model_dump(mode="json")
-        print(json.dumps({"fingerprint": fingerprint, "recipe": data}, indent=1))
+        found = {"fingerprint": fingerprint, "recipe": loaded.recipe.model_dump(mode="json")}
+        if loaded.source:
+            found["source"] = loaded.source.origin()
+        print(json.dumps(found, indent=1))
     else:
-        print(f"# {loaded.path}, fingerprint {fingerprint}")
-        print(recipe.render(loaded.recipe, recipe.origin_of(loaded)), end="")
+        print(f"# {printable(loaded.shown)}, fingerprint {fingerprint}")
+        print(printable(recipe.render(loaded.recipe, recipe.origin_of(loaded))), end="")
     return 0
 
 
 def list_command(args: argparse.Namespace) -> int:
-    from r1recipes import recipe
-    from r1recipes.schema import preset_bytes
+    from r1recipes import proofs, recipe
+    from r1recipes.cli.runs import list_runs
+
+    if args.what == "runs":
+        if args.json:
+            raise RecipeError("--json is for recipes", hint="each run has its record.json")
+        return list_runs()
+    from r1recipes.preset import preset_bytes
 
     rows = []
     for path in recipe.shipped():
-        found = recipe.load(path).recipe
-        presets = ", ".join(sorted(found.preset, key=preset_bytes))
-        rows.append((path.stem, found.model.name, presets))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
+        loaded = recipe.load(path)
+        names = sorted(loaded.recipe.preset, key=preset_bytes)
+        found = {name: proofs.find(loaded, name, proofs.folder()) for name in names}
+        rows.append((loaded.name, loaded.recipe.model.name, found))
+    if args.json:
+        import json
+
+        print(json.dumps([_as_json(*row) for row in rows], indent=1))
+        return 0
+    for name, model, found in rows:
+        print(f"{name}  {model}")
+        for preset, proof in found.items():
+            print(f"  {preset:<5} {_in_words(proof)}")
     return 0
+
+
+def _in_words(proof: Any) -> str:
+    """What a preset's proof says, or the one reason why it says nothing."""
+    if proof is None:
+        return "not measured"
+    if not proof.holds:
+        return proof.fault
+    measured, usable_gib = proof.measured, proof.class_bytes / 2**30
+    return (
+        f"{measured.peak_gib:5.2f} of {usable_gib:5.2f} GiB ({proof.share:.0%})  "
+        f"{measured.step_s:5.1f} s a step  {measured.completions_per_hour:7,} completions an hour  "
+        f"{proof.card}, {proof.date}"
+    )
+
+
+def _as_json(name: str, model: str, found: dict[str, Any]) -> dict[str, Any]:
+    presets = {
+        preset: None
+        if proof is None
+        else {
+            "holds": proof.holds,
+            "fault": proof.fault,
+            "class_bytes": proof.class_bytes,
+            "measured": proof.measured and proof.measured.model_dump(),
+        }
+        for preset, proof in found.items()
+    }
+    return {"recipe": name, "model": model, "presets": presets}
 
 
 def new_command(args: argparse.Namespace) -> int:

@@ -6,13 +6,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from r1recipes.cli.common import overridable
+from r1recipes.cli.common import overridable, printable, refuse_code, show_code
 from r1recipes.errors import RecipeError
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     run = commands.add_parser("run", help="train, evaluate before and after, save")
-    run.add_argument("recipe", nargs="?", help="a recipe file, or the name of one from `list`")
+    run.add_argument(
+        "recipe",
+        nargs="?",
+        help="a file, a name from `list`, or from elsewhere: FILE.r1.zip, a folder, https://..., "
+        "hub:user/name[@revision][/path]",
+    )
     run.add_argument(
         "--resume",
         nargs="?",
@@ -22,6 +27,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     run.add_argument("--preset", metavar="NAME", help="take this preset, not the largest that fits")
     run.add_argument("--run-dir", type=Path, metavar="FOLDER", help="the run folder to make")
+    run.add_argument(
+        "--locked", action="store_true", help="refuse what differs from the recipe's lock.json"
+    )
     run.add_argument("--offline", action="store_true", help="make no request to the Hub")
     run.add_argument(
         "--allow-code", action="store_true", help="run rewards from the recipe's own .py files"
@@ -29,12 +37,19 @@ def add(commands: argparse._SubParsersAction) -> None:
     run.add_argument(
         "--force", action="store_true", help="train even if the probe sees nothing to learn from"
     )
+    run.add_argument(
+        "--wandb",
+        nargs="?",
+        const="online",
+        choices=["online", "offline"],
+        help="send the metrics to Weights & Biases, or offline only write its files",
+    )
     overridable(run)
     run.set_defaults(command=run_command)
 
 
 def run_command(args: argparse.Namespace) -> int:
-    from r1recipes import machine, plan, recipe, settings
+    from r1recipes import lock, machine, plan, recipe, settings, track
 
     if args.recipe is None and args.resume is None:
         raise RecipeError("which recipe?", hint="`r1recipes list` shows what there is")
@@ -45,27 +60,52 @@ def run_command(args: argparse.Namespace) -> int:
     if args.resume is not None:
         return _resume(args, machine_settings)
     loaded = recipe.load(args.recipe, args.overrides)
+    if args.wandb:
+        loaded = _with_wandb(loaded, args.wandb)
     if args.run_dir is not None and args.run_dir.exists():
         raise RecipeError(
             f"{args.run_dir} exists, and a run folder is never reused",
             hint=f"take another name, or `r1recipes run --resume {args.run_dir}` to go on with it",
         )
+    locked = lock.of_source(loaded) if args.locked else None
     resolved = plan.make(
         loaded.recipe,
         base_dir=loaded.path.parent,
         gpu=machine.gpu(),
-        num_cores=machine.cores(),
-        preset_name=args.preset,
+        num_cores=(locked and locked.machine.num_threads) or machine.cores(),
+        preset_name=args.preset or (locked and locked.preset),
+        offline=machine_settings.offline,
     )
-    return _train(args, machine_settings, loaded=loaded, plan=resolved)
+    if locked:  # before torch is imported; `start` compares what it loads
+        lock.refuse_differences(lock.differences(locked, lock.make(loaded, resolved)))
+    if loaded.source:
+        print(f"from {printable(loaded.shown)}", file=sys.stderr)
+    if args.allow_code:
+        show_code(loaded.recipe, loaded.path.parent, whole=loaded.source is not None)
+    else:
+        refuse_code(loaded.recipe, loaded.path.parent)
+    track.check(resolved.recipe.track, offline=machine_settings.offline)
+    return _train(args, machine_settings, loaded=loaded, plan=resolved, locked=locked)
+
+
+def _with_wandb(loaded: Any, mode: str) -> Any:
+    """The recipe with `--wandb`, which counts more than its [track] section."""
+    from dataclasses import replace
+
+    from r1recipes.track import Wandb
+
+    track = loaded.recipe.track
+    wandb = (track.wandb or Wandb()).model_copy(update={"mode": mode})
+    track = track.model_copy(update={"wandb": wandb})
+    return replace(loaded, recipe=loaded.recipe.model_copy(update={"track": track}))
 
 
 def _resume(args: argparse.Namespace, machine_settings: Any) -> int:
-    from r1recipes import record
+    from r1recipes import record, track
 
-    if args.overrides or args.preset or args.run_dir:
+    if args.overrides or args.preset or args.run_dir or args.locked or args.wandb:
         raise RecipeError(
-            "--set, --preset and --run-dir do not go with --resume",
+            "--set, --preset, --run-dir, --locked and --wandb do not go with --resume",
             hint="a run goes on as it began; start a new run to change it",
         )
     name = args.resume or None
@@ -79,11 +119,20 @@ def _resume(args: argparse.Namespace, machine_settings: Any) -> int:
     if found.read()["status"] == "complete":
         print(f"{found.folder} is complete: nothing to resume", file=sys.stderr)
         return 0
+    if args.allow_code:
+        plan, began = found.plan(), found.read_lock()
+        show_code(plan.recipe, plan.base_dir, whole=bool(began.get("source")))
+    track.check(found.plan().recipe.track, offline=machine_settings.offline)
     return _train(args, machine_settings, run=found)
 
 
 def _train(
-    args: argparse.Namespace, machine_settings: Any, run: Any = None, loaded: Any = None, plan=None
+    args: argparse.Namespace,
+    machine_settings: Any,
+    run: Any = None,
+    loaded: Any = None,
+    plan: Any = None,
+    locked: Any = None,
 ) -> int:
     from rich.console import Console
 
@@ -100,7 +149,13 @@ def _train(
         options = Options(allow_code=args.allow_code, force=args.force)
         if run is None:
             finished = runner.start(
-                loaded, plan, view, machine_settings, folder=args.run_dir, options=options
+                loaded,
+                plan,
+                view,
+                machine_settings,
+                folder=args.run_dir,
+                options=options,
+                locked=locked,
             )
         else:
             for change in runner.version_changes(run):
@@ -124,4 +179,16 @@ def _say_result(run: Any, console: Any) -> None:
         style="bold",
         soft_wrap=True,
     )
+    if line := _memory_line(record["vram"]):
+        console.print(line, markup=False, highlight=False)
     console.print(f"Done in {spent:.0f} s: {run.folder}", markup=False, highlight=False)
+
+
+def _memory_line(found: dict[str, int | None]) -> str | None:
+    predicted, measured = found["predicted_bytes"], found["measured_bytes"]
+    if measured is None:
+        return None
+    line = f"Memory: peak {measured / 2**30:.1f} GiB"
+    if predicted is None:
+        return line
+    return f"{line}, predicted {predicted / 2**30:.1f} ({predicted / measured - 1:+.1%})"

@@ -1,0 +1,302 @@
+"""Fit the constants of the memory prediction to measured runs, and say how far off it is.
+
+    python benchmarks/fit_vram.py             errors of the constants as they are
+    python benchmarks/fit_vram.py --fit       fit them, rewrite r1recipes/calibration.py
+    python benchmarks/fit_vram.py --svg FILE  predicted against measured
+
+A point is a proof of `r1recipes rehearse`, in benchmarks/vram_points or
+benchmarks/results/rehearse. A third is set aside before anything is fitted: the points of which
+sha256 over model, card, memory and settings leaves 0 when divided by 3. Each constant has a range
+that its physics allows. The fit is least squares of the relative errors (Levenberg-Marquardt), with
+a weak pull to the value that the sources give, so that a constant which no point shows keeps it.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from r1recipes import calibration, catalog, vram
+
+HERE = Path(__file__).parent
+GIB = 2**30
+RANGES = {
+    "context": (0.3, 0.7, 1.5),
+    "engine_outside": (0.0, 0.13, 0.5),
+    "engine_hidden": (2.0, 4.0, 10.0),
+    "sampler": (8.0, 38.0, 48.0),
+    "weights_slack": (0.0, 0.008, 0.03),
+    "graph": (0.05, 0.65, 2.0),
+    "graph_pool": (0.0, 0.0, 0.6),
+    "hidden_copies": (4.0, 10.0, 24.0),
+    "checkpoints_kept": (0.0, 0.7, 1.0),
+    "logits_kept": (0.0, 2.0, 6.0),
+    "logits_at_work": (2.0, 8.0, 16.0),
+    "training_outside": (0.0, 0.15, 0.6),
+    "slack": (0.0, 0.05, 0.15),
+}
+"""Least, value by the sources, and most that the physics of each constant allows; the units are
+the table's."""
+PULL = 0.02
+"""Weight of the pull to the first value, a whole range away, beside one point's relative error."""
+PHASES = {"load": ("load",), "generate": ("generate",), "train": ("first step", "steps")}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One rehearsal: what was asked for and what was measured."""
+
+    name: str
+    case: vram.Case
+    cap_bytes: float
+    peak_bytes: float
+    phases: dict[str, float]
+    kv_tokens: int | None
+    context_bytes: float | None
+    ran_out: bool
+    set_aside: bool
+
+
+def load(folder: Path) -> list[Point]:
+    """All points that reached the engine; other errors than out of memory are left out."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        proofs = json.loads(path.read_text())
+        for number, proof in enumerate(proofs if isinstance(proofs, list) else [proofs]):
+            if point := of_proof(f"{path.stem}-{number}" if number else path.stem, proof):
+                found.append(point)
+    return found
+
+
+def of_proof(name: str, proof: dict[str, Any]) -> Point | None:
+    shape = catalog.find(proof["recipe_model"])
+    error = proof.get("error", "")
+    ran_out = "memory" in error.lower() or error == "oom"
+    if shape is None or (error and not ran_out):
+        return None
+    settings, cap = proof["settings"], proof["vram_gib"] * GIB
+    completions = settings["prompts_per_step"] * settings["num_generations"]
+    batch = settings["per_device_train_batch_size"] or settings["num_generations"]
+    case = vram.Case(
+        shape=shape,
+        four_bit=settings["load_in_4bit"],
+        max_seq_length=settings["max_seq_length"],
+        max_completion_length=settings["max_completion_length"],
+        lora_rank=settings["lora_rank"],
+        targets=tuple(shape.projections),
+        num_seqs=min(completions, 255),
+        batch=batch,
+        engine_bytes=math.floor(settings["gpu_memory_utilization"] * cap),
+        standby=settings["standby"],
+    )
+    by_phase = proof["peak_gib_by_phase"]
+    phases = {
+        phase: max(by_phase[key] for key in keys if key in by_phase) * GIB
+        for phase, keys in PHASES.items()
+        if any(key in by_phase for key in keys)
+    }
+    identity = [proof["recipe_model"], proof["card"], proof["vram_gib"], settings]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    context = proof.get("context_gib", by_phase.get("import"))
+    return Point(
+        name=name,
+        case=case,
+        cap_bytes=cap,
+        peak_bytes=proof["peak_gib"] * GIB,
+        phases=phases,
+        kv_tokens=proof.get("kv_tokens"),
+        context_bytes=context * GIB if context else None,
+        ran_out=ran_out,
+        set_aside=int(digest, 16) % 3 == 0,
+    )
+
+
+def residuals(points: list[Point], known: dict[str, float]) -> list[float]:
+    """Relative errors of the peak, each phase, the KV cache and the context."""
+    found = []
+    for point in points:
+        prediction = vram.predict(point.case, known)
+        peak = prediction.peak_bytes
+        if point.ran_out:  # it needs at least what there was
+            found.append(min(0.0, peak / point.cap_bytes - 1))
+        else:
+            found.append(2 * (peak / point.peak_bytes - 1))
+            for phase, measured in point.phases.items():
+                off = prediction.peaks[phase] - measured
+                if phase == "train":  # a step also generates
+                    off = max(prediction.peaks["generate"] - measured, off)
+                found.append(0.5 * off / point.peak_bytes)
+        if point.kv_tokens is not None:
+            off = (prediction.kv_tokens - point.kv_tokens) * vram.kv_token_bytes(point.case.shape)
+            found.append(off / point.peak_bytes)
+        if point.context_bytes:
+            found.append((known["context"] - point.context_bytes) / point.peak_bytes)
+    return found
+
+
+def fit(points: list[Point], rounds: int = 60) -> dict[str, float]:
+    """Constants in the units of the table."""
+    names = list(RANGES)
+    low, first, high = (np.array([RANGES[name][n] for name in names]) for n in range(3))
+    scale = {"GiB": GIB, "MiB": 2**20}
+    units = np.array([scale.get(calibration.CALIBRATED[name].unit, 1) for name in names])
+
+    def off(x: np.ndarray) -> np.ndarray:
+        known = dict(zip(names, x * units, strict=True))
+        pull = PULL * (x - first) / (high - low)
+        return np.array(residuals(points, known) + list(pull))
+
+    x, damping, now = first.copy(), 1e-2, off(first)
+    for _ in range(rounds):
+        step = 1e-3 * (high - low)
+        slope = np.stack([(off(x + d) - now) / d[d != 0][0] for d in np.diag(step)], axis=1)
+        weights = slope * (high - low)
+        matrix = weights.T @ weights
+        change = np.linalg.solve(matrix + damping * np.eye(len(x)), -weights.T @ now)
+        tried = np.clip(x + change * (high - low), low, high)
+        then = off(tried)
+        if then @ then < now @ now:
+            x, now, damping = tried, then, damping / 3
+        else:
+            damping *= 4
+    return dict(zip(names, map(float, x), strict=True))
+
+
+def errors(points: list[Point], known: dict[str, float]) -> dict[str, float]:
+    """Relative error of the peak of each point that ran."""
+    return {
+        point.name: vram.predict(point.case, known).peak_bytes / point.peak_bytes - 1
+        for point in points
+        if not point.ran_out
+    }
+
+
+def report(points: list[Point], known: dict[str, float]) -> float:
+    """Print both sets and return the worst error of all."""
+    worst = 0.0
+    for title, aside in (("fitted", False), ("set aside", True)):
+        chosen = [point for point in points if point.set_aside == aside]
+        off = errors(chosen, known)
+        wrong = [p.name for p in chosen if wrong_verdict(p, known)]
+        sizes = [abs(value) for value in off.values()]
+        worst = max([worst, *sizes])
+        mean = sum(sizes) / len(sizes) if sizes else float("nan")
+        print(
+            f"{title}: {len(chosen)} points, {len(off)} ran; mean {mean:.1%}, "
+            f"worst {max(sizes, default=float('nan')):.1%}; wrong verdicts: {wrong or 'none'}"
+        )
+        for point in chosen:
+            prediction = vram.predict(point.case, known)
+            said = vram.verdict(prediction, point.case, int(point.cap_bytes))
+            phases = " ".join(
+                f"{phase} {prediction.peaks[phase] / GIB:.2f}/{size / GIB:.2f}"
+                for phase, size in point.phases.items()
+            )
+            mark = "ran out" if point.ran_out else f"{off[point.name]:+.1%}"
+            print(f"  {point.name:34} {mark:>8}  {said:12}  {phases}")
+    return worst
+
+
+def wrong_verdict(point: Point, known: dict[str, float]) -> bool:
+    """ "fits" for what ran out, "does not fit" for what ran with more than 8 % room."""
+    said = vram.verdict(vram.predict(point.case, known), point.case, int(point.cap_bytes))
+    if point.ran_out:
+        return said == "fits"
+    return said == "does not fit" and point.peak_bytes < 0.92 * point.cap_bytes
+
+
+def rewrite(path: Path, found: dict[str, float], points: list[Point], worst: float) -> None:
+    """Put the fitted values into the table of `path`; what each is and its unit stay."""
+    head, tail = (
+        path.read_text().split("CALIBRATED: dict", 1)[0],
+        path.read_text().split("\n}\n", 1)[1],
+    )
+    ran = sum(not point.set_aside for point in points)
+    source = f"fit to {ran} rehearsals, benchmarks/vram_points"
+    lines = ["CALIBRATED: dict[str, Constant] = {"]
+    for name, constant in calibration.CALIBRATED.items():
+        fields = [constant.value, constant.unit, constant.status, constant.source, constant.physics]
+        if name in found or name == "error":
+            value = math.ceil(100 * worst) / 100 if name == "error" else float(f"{found[name]:.3g}")
+            fields[:4] = [value, constant.unit, "measured", source]
+        lines += [f'    "{name}": Constant(']
+        lines += [f"        {json.dumps(field, ensure_ascii=False)}," for field in fields] + [
+            "    ),"
+        ]
+    path.write_text(head + "\n".join(lines) + "\n}\n" + tail)
+
+
+def svg(points: list[Point], known: dict[str, float]) -> str:
+    """Predicted against measured peak, GiB, both axes logarithmic; the band is 8 %."""
+    shown = [p for p in points if not p.ran_out]
+    largest = max(p.peak_bytes for p in shown) / GIB * 1.2
+    smallest = min(p.peak_bytes for p in shown) / GIB / 1.2
+    size, edge = 480, 50
+
+    def at(value: float) -> float:
+        return size * math.log(value / smallest) / math.log(largest / smallest)
+
+    def xy(x: float, y: float) -> tuple[float, float]:
+        return edge + at(x), edge / 2 + size - at(y)
+
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{size + 80}" height="{size + 80}" '
+        'font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="white"/>',
+    ]
+    for factor, dash in ((1.0, ""), (1.08, "4"), (1 / 1.08, "4")):
+        ends = (smallest, largest)
+        (x1, y1), (x2, y2) = (xy(e, min(max(e * factor, smallest), largest)) for e in ends)
+        lines.append(
+            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#999" '
+            f'stroke-dasharray="{dash}"/>'
+        )
+    for tick in (2, 4, 8, 16, 32, 64, 128):
+        if smallest < tick < largest:
+            x, y = xy(tick, tick)
+            lines.append(f'<text x="{x:.1f}" y="{edge / 2 + size + 16:.1f}">{tick}</text>')
+            lines.append(f'<text x="{edge - 24}" y="{y:.1f}">{tick}</text>')
+    for point in shown:
+        x, y = xy(point.peak_bytes / GIB, vram.predict(point.case, known).peak_bytes / GIB)
+        fill = "#d62728" if point.set_aside else "#1f77b4"
+        lines.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{fill}" fill-opacity="0.7">'
+            f"<title>{point.name}</title></circle>"
+        )
+    lines.append(
+        f'<text x="{edge}" y="{size + 70}">measured peak, GiB (red: set aside; dashed: 8 %)</text>'
+    )
+    lines.append(f'<text x="{edge}" y="16">predicted peak, GiB</text></svg>')
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    folders = [HERE / "vram_points", HERE / "results" / "rehearse"]
+    options.add_argument("--points", type=Path, nargs="+", default=folders, metavar="FOLDER")
+    options.add_argument("--fit", action="store_true", help="fit, and rewrite calibration.py")
+    options.add_argument("--svg", type=Path, help="write the plot")
+    args = options.parse_args()
+    points = [point for folder in args.points for point in load(folder)]
+    known = calibration.values()
+    if args.fit:
+        found = fit([point for point in points if not point.set_aside])
+        units = {"GiB": GIB, "MiB": 2**20}
+        for name, value in found.items():
+            constant = calibration.CALIBRATED[name]
+            print(f"{name:18} {constant.value:8.4g} -> {value:8.4g} {constant.unit}")
+            known[name] = value * units.get(constant.unit, 1)
+    worst = report(points, known)
+    if args.fit:
+        rewrite(Path(calibration.__file__), found, points, worst)
+    if args.svg:
+        args.svg.write_text(svg(points, known))
+
+
+if __name__ == "__main__":
+    main()

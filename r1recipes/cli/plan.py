@@ -1,0 +1,163 @@
+"""`plan`: what a recipe takes of a card's memory, and the settings that fit it."""
+
+import argparse
+from typing import Any
+
+from r1recipes.cli.common import overridable
+from r1recipes.errors import PlanError, RecipeError
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    plan = commands.add_parser("plan", help="predict the memory of a recipe on a card")
+    plan.add_argument("recipe")
+    card = plan.add_mutually_exclusive_group()
+    card.add_argument("--vram", type=float, metavar="GIB", help="a card with this much memory")
+    card.add_argument("--gpu", metavar="NAME", help="a card by its name, such as t4 or rtx 4090")
+    plan.add_argument("--preset", metavar="NAME", help="take this preset")
+    plan.add_argument("--fit", action="store_true", help="print the fastest preset that fits")
+    plan.add_argument("--json", action="store_true", help="as JSON, sizes in bytes")
+    plan.add_argument("--offline", action="store_true", help="make no request to the Hub")
+    overridable(plan)
+    plan.set_defaults(command=plan_command)
+
+
+def plan_command(args: argparse.Namespace) -> int:
+    import os
+    from dataclasses import replace
+
+    from r1recipes import plan, recipe
+
+    loaded = recipe.load(args.recipe, args.overrides)
+    options = {
+        "base_dir": loaded.path.parent,
+        "gpu": _card(args, loaded.recipe),
+        "num_cores": 1,
+        "preset_name": args.preset,
+        "offline": args.offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"),
+        "elsewhere": True,
+    }
+    if args.fit:
+        name, found = plan.opened(loaded.recipe, options["gpu"], args.preset)
+        loaded, options["preset_name"] = replace(loaded, recipe=found), name
+    resolved = plan.make(loaded.recipe, **options)
+    if resolved.predicted is None:
+        raise RecipeError(
+            f"preset `{resolved.preset_name}` runs on a CPU: there is no memory to plan",
+            hint="name a card with --gpu or --vram",
+        )
+    if args.json:
+        _print_json(loaded, resolved, options["gpu"])
+    elif args.fit and resolved.predicted.verdict == "does not fit":
+        raise PlanError(resolved.predicted.why, hint=" or ".join(resolved.predicted.ways) or None)
+    elif args.fit:
+        _print_preset(loaded, resolved, options["gpu"])
+    else:
+        _print_table(loaded, resolved, options["gpu"])
+    return 2 if resolved.predicted.verdict == "does not fit" else 0
+
+
+def _card(args: argparse.Namespace, found: Any) -> Any:
+    """The card that is asked for, the one at hand, or the smallest that the preset is named for."""
+    from r1recipes import catalog, machine
+    from r1recipes.preset import preset_bytes
+
+    if list(found.preset) == ["cpu"]:
+        raise RecipeError(
+            "this recipe is for the CPU: it has no preset for a card",
+            hint="plan one from `r1recipes list` that has, such as phi4",
+        )
+    if args.vram is not None:
+        if not 0.5 <= args.vram <= 4096:
+            raise RecipeError(f"--vram {args.vram:g}: no card has that", hint="in GiB: --vram 16")
+        return _imagined(f"a card of {args.vram:g} GiB", round(args.vram * 2**30), 8.0)
+    if args.gpu is not None:
+        card = catalog.find_gpu(args.gpu)
+        if card is None:
+            raise RecipeError(
+                f"the card `{args.gpu}` is not known, or comes in several sizes",
+                hint="known: " + ", ".join(catalog.GPUS) + "; or give its memory with --vram",
+            )
+        name = next(name for name, known in catalog.GPUS.items() if known is card)
+        return _imagined(name, card.usable_bytes, card.compute_capability)
+    at_hand = machine.gpu()
+    if at_hand or args.preset not in found.preset or args.preset == "cpu":
+        if at_hand is None and args.preset is None:
+            raise RecipeError(
+                "this machine has no NVIDIA GPU to plan for",
+                hint="name a card, such as --gpu t4 or --vram 16, or a preset with --preset",
+            )
+        return at_hand
+    size = preset_bytes(args.preset)
+    sold = [card.usable_bytes for card in catalog.GPUS.values() if card.sold_gb * 2**30 == size]
+    return _imagined(f"the smallest card of {args.preset}", min(sold, default=size), 8.0)
+
+
+def _imagined(name: str, size: int, capability: float) -> Any:
+    from r1recipes.machine import Gpu
+
+    return Gpu(0, name, size, size, capability, "")
+
+
+def _print_json(loaded: Any, resolved: Any, gpu: Any) -> None:
+    import json
+
+    predicted = resolved.predicted
+    settings = resolved.preset.model_dump()
+    text = {
+        "recipe": loaded.name,
+        "model": loaded.recipe.model.name,
+        "card": gpu.name,
+        "preset": resolved.preset_name,
+        "settings": settings
+        | {"per_device_train_batch_size": resolved.per_device_train_batch_size},
+        "max_num_seqs": resolved.max_num_seqs,
+        "headroom_bytes": predicted.headroom_bytes,
+    }
+    print(json.dumps(text | predicted.model_dump(), indent=1))
+
+
+def _print_table(loaded: Any, resolved: Any, gpu: Any) -> None:
+    predicted = resolved.predicted
+    phases = predicted.phases
+    parts = list(dict.fromkeys(part for parts in phases.values() for part in parts))
+    print(f"{loaded.recipe.model.name}, preset {resolved.preset_name}, on {gpu.name}")
+    print(f"{'GiB':22}" + "".join(f"{phase:>10}" for phase in phases))
+    for part in parts:
+        sizes = [parts.get(part, 0) / 2**30 for parts in phases.values()]
+        if max(sizes) >= 0.005:
+            print(
+                f"{part:22}" + "".join(f"{size:10.2f}" if size else " " * 9 + "-" for size in sizes)
+            )
+    totals = [sum(parts.values()) / 2**30 for parts in phases.values()]
+    print(f"{'total':22}" + "".join(f"{size:10.2f}" for size in totals))
+    print()
+    for line in _sentences(resolved):
+        print(line)
+
+
+def _sentences(resolved: Any) -> list[str]:
+    predicted = resolved.predicted
+    peak, room = predicted.peak_bytes / 2**30, predicted.available_bytes / 2**30
+    lines = [
+        f"peak      {peak:.2f} GiB in {predicted.peak_phase}, within {predicted.error:.0%}",
+        f"headroom  {room - peak:.2f} GiB of {room:.2f}",
+        f"at once   {predicted.sequences} sequences of {resolved.preset.max_seq_length} tokens "
+        f"in the KV cache, of {resolved.max_num_seqs} in a step",
+        f"verdict   {predicted.verdict}" + (f": {predicted.why}" if predicted.why else ""),
+    ]
+    lines += [f"  this fits: {way}" for way in predicted.ways]
+    return lines
+
+
+def _print_preset(loaded: Any, resolved: Any, gpu: Any) -> None:
+    """A section to paste into the recipe."""
+    from r1recipes.preset import Preset
+    from r1recipes.recipe import toml_value
+
+    predicted = resolved.predicted
+    print(f"# Predicted for {gpu.name}, not measured: {predicted.sentence()}.")
+    print(f"[preset.{resolved.preset_name}]")
+    for key, field in Preset.model_fields.items():
+        value = getattr(resolved.preset, key)
+        if value is not None and (field.is_required() or value != field.default):
+            print(f"{key} = {toml_value(value)}")

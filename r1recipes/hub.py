@@ -1,0 +1,52 @@
+"""What of the Hugging Face Hub is on this machine: cache and token, without a request or import.
+
+Folders and variables are those of huggingface_hub 1 and datasets 4.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from r1recipes import catalog
+
+TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")
+"""Shape of an access token; its length has changed over the years, its prefix has not."""
+
+
+def _home() -> str:
+    return os.environ.get("HF_HOME", "~/.cache/huggingface")
+
+
+def cache() -> Path:
+    """The folder of downloaded models."""
+    return Path(os.environ.get("HF_HUB_CACHE", f"{_home()}/hub")).expanduser()
+
+
+def token() -> str | None:
+    """The access token that the libraries would use."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if found := os.environ.get(name, "").strip():
+            return found
+    path = Path(os.environ.get("HF_TOKEN_PATH", f"{_home()}/token")).expanduser()
+    try:
+        return path.read_text(errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+def has_model(name: str, *, four_bit: bool) -> bool:
+    """Whether the weights of a model are cached, in 16 bits or in the 4-bit form that is asked."""
+    shape = catalog.find(name)
+    for folder in cache().glob("models--*"):
+        cached = folder.name.removeprefix("models--").replace("--", "/")
+        same = shape is not None and catalog.find(cached) is shape
+        right_form = same and cached.lower().endswith("bnb-4bit") == four_bit
+        if (cached == name or right_form) and any(folder.glob("snapshots/*/*.safetensors")):
+            return True
+    return False
+
+
+def has_data(name: str) -> bool:
+    """Whether a data set is cached."""
+    folder = Path(os.environ.get("HF_DATASETS_CACHE", f"{_home()}/datasets")).expanduser()
+    return (folder / name.replace("/", "___")).is_dir()

@@ -1,0 +1,163 @@
+"""Preset + model + card -> the preset with nothing open, its predicted memory, or a refusal.
+
+A refusal names what is short by how much and the cheapest changes that would fit, each checked by
+the same arithmetic. Within the error of the prediction nothing is refused: the plan says "tight".
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from r1recipes import calibration, catalog, fitting, shapes, speed, vram
+from r1recipes.catalog import ModelShape
+from r1recipes.errors import PlanError
+from r1recipes.fitting import Choice, Room
+from r1recipes.machine import Gpu
+from r1recipes.preset import Preset
+from r1recipes.schema import Recipe
+
+GIB = 2**30
+FREE_SHARE = 0.98
+"""A card with less than this free is in use by others: what is free counts, not its size."""
+
+
+class Predicted(BaseModel):
+    """Memory that a plan is expected to take on the card."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    phases: dict[str, dict[str, int]]
+    """Bytes by part for `load`, `generate` and `train`."""
+    peak_phase: str
+    peak_bytes: int
+    available_bytes: int
+    """Memory of the card, or what of it is free when others use it."""
+    verdict: Literal["fits", "tight", "does not fit"]
+    error: float
+    """How far the peak may lie from what is measured, as a share of it."""
+    kv_tokens: int
+    """Tokens in the KV cache."""
+    sequences: int
+    """Sequences of full length that the KV cache holds, at most those of a step."""
+    why: str | None = None
+    """What is short, where it does not fit or is tight."""
+    ways: tuple[str, ...] = ()
+    """The cheapest changes that would fit, as options of the command line."""
+
+    @property
+    def headroom_bytes(self) -> int:
+        return self.available_bytes - self.peak_bytes
+
+    def sentence(self) -> str:
+        """One line such as `peak 13.1 GiB of 14.7 in generate (fits; 12 sequences at once)`."""
+        return (
+            f"peak {gib(self.peak_bytes)} of {gib(self.available_bytes)} GiB in "
+            f"{self.peak_phase} ({self.verdict}, +-{self.error:.0%}; "
+            f"{self.sequences} full sequences at once)"
+        )
+
+
+def gib(size: float) -> str:
+    return f"{size / GIB:.1f}"
+
+
+def shape_of(
+    recipe: Recipe, preset: Preset, base_dir: Path, *, offline: bool, strict: bool
+) -> ModelShape | None:
+    """The shape of the recipe's model. Not `strict`: None when it is not known.
+
+    Raises: PlanError, also for a 4-bit checkpoint that is to be loaded in 16 bits.
+    """
+    model = recipe.model
+    try:
+        found = shapes.find(model.name, base_dir, revision=model.revision, offline=offline)
+    except PlanError:
+        if strict:
+            raise
+        return None
+    if found.quantised and preset.load_in_4bit is False:
+        raise PlanError(
+            f"`{model.name}` is stored in 4 bits, and the preset asks for 16",
+            hint="`--set preset.load_in_4bit=true`, or take the model without `-bnb-4bit`",
+        )
+    return found.shape
+
+
+def room_of(gpu: Gpu) -> Room:
+    """The card as the search sees it: what is free where others use it."""
+    card = catalog.find_gpu(gpu.name)
+    name = next((name for name, known in catalog.GPUS.items() if known is card), "")
+    free = gpu.free_bytes if gpu.free_bytes < FREE_SHARE * gpu.total_bytes else gpu.total_bytes
+    return Room(gpu.total_bytes, free, speed.PEAKS.get(name, speed.UNLISTED))
+
+
+def fitted(
+    recipe: Recipe, preset: Preset, shape: ModelShape, gpu: Gpu, *, refuse: bool
+) -> tuple[Preset, Predicted]:
+    """The preset with nothing open, and its memory; where it does not fit or is tight, what would.
+
+    Raises: PlanError when `refuse` and it does not fit.
+    """
+    room = room_of(gpu)
+    choice = fitting.resolve(recipe, preset, shape, room)
+    opened = fitting.open_keys(preset)
+    settled = preset.model_copy(update={key: getattr(choice.preset, key) for key in opened})
+    found = _predicted(choice, room)
+    if choice.verdict == "fits":
+        return settled, found
+    ways = tuple(map(flags, fitting.changes(recipe, settled, shape, room)))
+    why = shortage(choice, room) + (', with every "auto" at what takes least' if opened else "")
+    if refuse and choice.verdict == "does not fit":
+        hint = "this fits: " + "; or ".join(ways) if ways else _SMALLER
+        raise PlanError(f"the recipe does not fit: {why}", hint=hint)
+    return settled, found.model_copy(update={"why": why, "ways": ways})
+
+
+_SMALLER = "take a smaller model or a larger card"
+
+
+def _predicted(choice: Choice, room: Room) -> Predicted:
+    prediction, case = choice.prediction, choice.case
+    tokens = max(0, prediction.kv_tokens)
+    return Predicted(
+        phases=prediction.phases,
+        peak_phase=prediction.peak_phase,
+        peak_bytes=prediction.peak_bytes,
+        available_bytes=room.available_bytes,
+        verdict=choice.verdict,
+        error=calibration.CALIBRATED["error"].value,
+        kv_tokens=tokens,
+        sequences=min(case.num_seqs, tokens // vram.sequence_tokens(case)),
+    )
+
+
+def shortage(choice: Choice, room: Room) -> str:
+    """What a preset lacks, in words."""
+    case, prediction = choice.case, choice.prediction
+    lacking = vram.lacking_tokens(prediction, case)
+    if lacking > 0:
+        each = vram.sequence_tokens(case)
+        least = vram.least_share_bytes(case)
+        return (
+            f"the engine's share of {gib(case.engine_bytes)} GiB leaves a KV cache of "
+            f"{max(0, each - lacking):,} tokens, and a sequence has {each:,}; it takes "
+            f"{gib(least)} GiB"
+        )
+    short = prediction.peak_bytes - room.available_bytes
+    if choice.verdict == "tight":
+        return (
+            f"about {gib(prediction.peak_bytes)} GiB are needed of {gib(room.available_bytes)}, "
+            "nearer than the prediction is exact: it may run out of memory"
+        )
+    return (
+        f"about {gib(prediction.peak_bytes)} GiB are needed in "
+        f"`{prediction.peak_phase}`, and there are {gib(room.available_bytes)}: "
+        f"{gib(short)} GiB short"
+    )
+
+
+def flags(change: dict[str, Any]) -> str:
+    """A change of a preset as options of the command line."""
+    return " ".join(f"--set preset.{key}={json.dumps(value)}" for key, value in change.items())

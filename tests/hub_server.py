@@ -1,0 +1,260 @@
+"""A server on this machine that speaks the part of the Hub's HTTP API that its client needs.
+
+`HubServer` keeps repositories in memory: create, preupload, LFS (basic), commit, info, tree, paths,
+resolve. `FileServer` answers single URLs. Both are for the real clients, as in
+
+    with HubServer() as hub:
+        command("share", run, "--to", "hub:me/x", cwd=folder, **hub.environment(folder))
+"""
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+TOKEN = "hf_" + "x" * 34
+Repository = list[tuple[str, dict[str, bytes]]]
+"""Commits in order, each with its id and all files at it."""
+
+
+class _Server:
+    """A server in a thread, for a `with`."""
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]):
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.http.daemon_threads = True
+        self.http.owner = self
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        self.requests: list[str] = []
+
+    def __enter__(self):
+        threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+
+class FileServer(_Server):
+    """Answers `paths[path]`: bytes, or a function that gets the handler and answers itself."""
+
+    def __init__(self, paths: dict[str, bytes | Callable]):
+        super().__init__(_Files)
+        self.paths = paths
+
+
+class HubServer(_Server):
+    """Repositories by `models/user/name` and `datasets/user/name`."""
+
+    def __init__(self):
+        super().__init__(_Hub)
+        self.repos: dict[str, Repository] = {}
+        self.branches: dict[str, dict[str, str]] = {}
+        self.objects: dict[str, bytes] = {}
+
+    def environment(self, folder: Path) -> dict[str, str]:
+        """For a child process: this Hub, a token, and caches of its own."""
+        return {
+            "HF_ENDPOINT": self.url,
+            "HF_TOKEN": TOKEN,
+            "HF_HOME": str(folder / "hf"),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "R1RECIPES_CACHE_DIR": str(folder / "cache"),
+        }
+
+    def commit(self, repo: str, files: dict[str, bytes], branch: str = "main") -> str:
+        """Put a new commit with exactly these files on a branch; returns its id."""
+        commits = self.repos.setdefault(repo, [])
+        name = f"{repo} {len(commits)} {sorted(files)}"
+        commits.append((hashlib.sha1(name.encode()).hexdigest(), files))
+        self.branches.setdefault(repo, {})[branch] = commits[-1][0]
+        return commits[-1][0]
+
+    def files(self, repo: str, revision: str = "main") -> tuple[str, dict[str, bytes]] | None:
+        """Commit and files at a revision, None where there is none."""
+        wanted = self.branches.get(repo, {}).get(revision, revision)
+        return next((found for found in self.repos.get(repo, []) if found[0] == wanted), None)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def answer(self, code: int, body: bytes = b"", **headers: Any) -> None:
+        self.send_response(code)
+        for name, value in {"Content-Length": len(body), **headers}.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def answer_json(self, data: Any, code: int = 200) -> None:
+        self.answer(code, json.dumps(data).encode(), Content_Type="application/json")
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            parts = []
+            while size := int(self.rfile.readline(), 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+
+class _Files(_Handler):
+    def do_GET(self) -> None:
+        owner: FileServer = self.server.owner
+        owner.requests.append(self.path)
+        found = owner.paths.get(self.path)
+        if callable(found):
+            found(self)
+        elif found is None:
+            self.answer(404)
+        else:
+            self.answer(200, found)
+
+
+class _Hub(_Handler):
+    @property
+    def hub(self) -> HubServer:
+        return self.server.owner
+
+    def refuse(self, code: str, status: int = 404) -> None:
+        self.answer(status, X_Error_Code=code, X_Error_Message=code)
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append(f"{self.command} {path}")
+        parts = path.strip("/").split("/")
+        if parts == [""]:
+            self.answer(200)
+        elif path == "/api/whoami-v2":
+            self.answer_json({"name": "me", "type": "user", "orgs": [], "auth": {}})
+        elif parts[0] == "api":
+            self.info("/".join(parts[1:4]), parts[4:])
+        else:
+            kind = "datasets" if parts[0] == "datasets" else "models"
+            parts = parts[1:] if parts[0] == "datasets" else parts
+            self.resolve(f"{kind}/{parts[0]}/{parts[1]}", parts[3], "/".join(parts[4:]))
+
+    def info(self, repo: str, rest: list[str]) -> None:
+        if repo not in self.hub.repos:
+            return self.refuse("RepoNotFound")
+        found = self.hub.files(repo, rest[1] if len(rest) > 1 else "main")
+        if found is None:
+            return self.refuse("RevisionNotFound")
+        commit, files = found
+        if rest[:1] == ["tree"]:
+            return self.answer_json([_entry(name, content) for name, content in files.items()])
+        siblings = [{"rfilename": name} for name in files]
+        name = repo.partition("/")[2]
+        self.answer_json({"id": name, "sha": commit, "siblings": siblings, "private": False})
+
+    def resolve(self, repo: str, revision: str, name: str) -> None:
+        found = self.hub.files(repo, revision)
+        if repo not in self.hub.repos:
+            return self.refuse("RepoNotFound")
+        if found is None:
+            return self.refuse("RevisionNotFound")
+        commit, files = found
+        if name not in files:
+            self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
+            return
+        content = files[name]
+        etag = f'"{hashlib.sha1(content).hexdigest()}"'
+        self.answer(200, content, ETag=etag, X_Repo_Commit=commit, Accept_Ranges="bytes")
+
+    def do_POST(self) -> None:
+        path, body = unquote(urlsplit(self.path).path), self.body()
+        self.hub.requests.append(f"POST {path}")
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self.refuse("Unauthorized", 401)
+        parts = path.strip("/").split("/")
+        if path.endswith("/info/lfs/objects/batch"):
+            self.lfs(json.loads(body))
+        elif path == "/api/repos/create":
+            self.create(json.loads(body))
+        elif path == "/api/validate-yaml":
+            self.answer_json({"errors": [], "warnings": []})
+        elif "preupload" in parts:
+            self.preupload(json.loads(body))
+        elif "paths-info" in parts:
+            self.paths_info("/".join(parts[1:4]), parts[5], body)
+        elif "commit" in parts:
+            self.take("/".join(parts[1:4]), parts[5], body)
+        else:
+            self.answer(404)
+
+    def create(self, asked: dict[str, Any]) -> None:
+        owner = asked.get("organization") or "me"
+        repo = f"{asked.get('type') or 'model'}s/{owner}/{asked['name']}"
+        if repo in self.hub.repos:
+            name = f"{owner}/{asked['name']}"
+            return self.answer_json({"url": f"{self.hub.url}/{name}", "id": name}, 409)
+        self.hub.commit(repo, {".gitattributes": b""})
+        name = repo.partition("/")[2]
+        self.answer_json({"url": f"{self.hub.url}/{name}", "id": name})
+
+    def preupload(self, asked: dict[str, Any]) -> None:
+        large = (".safetensors", ".parquet", ".gguf", ".bin")
+        modes = [
+            {
+                "path": file["path"],
+                "uploadMode": "lfs" if file["path"].endswith(large) else "regular",
+                "shouldIgnore": False,
+            }
+            for file in asked["files"]
+        ]
+        self.answer_json({"files": modes})
+
+    def lfs(self, asked: dict[str, Any]) -> None:
+        objects = []
+        for item in asked["objects"]:
+            url = f"{self.hub.url}/lfs/{item['oid']}"
+            objects.append(item | {"actions": {"upload": {"href": url}}})
+        self.answer_json({"transfer": "basic", "objects": objects})
+
+    def do_PUT(self) -> None:
+        self.hub.objects[self.path.rpartition("/")[2]] = self.body()
+        self.answer(200)
+
+    def paths_info(self, repo: str, revision: str, body: bytes) -> None:
+        found, asked = self.hub.files(repo, revision), unquote(body.decode())
+        if found is None:
+            return self.refuse("RevisionNotFound")
+        names = [name for name in found[1] if name in asked]
+        self.answer_json([_entry(name, found[1][name]) for name in names])
+
+    def take(self, repo: str, branch: str, body: bytes) -> None:
+        found = self.hub.files(repo, branch)
+        files = dict(found[1]) if found else {}
+        for line in body.splitlines():
+            operation = json.loads(line)
+            value = operation["value"]
+            if operation["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif operation["key"] == "lfsFile":
+                files[value["path"]] = self.hub.objects[value["oid"]]
+            elif operation["key"] == "deletedFile":
+                files.pop(value["path"])
+        commit, name = self.hub.commit(repo, files, branch), repo.partition("/")[2]
+        url = f"{self.hub.url}/{name}/commit/{commit}"
+        self.answer_json({"success": True, "commitOid": commit, "commitUrl": url})
+
+
+def _entry(name: str, content: bytes) -> dict[str, Any]:
+    oid = hashlib.sha1(content).hexdigest()
+    return {"type": "file", "path": name, "size": len(content), "oid": oid}

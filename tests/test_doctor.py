@@ -1,0 +1,201 @@
+"""The doctor: what it finds on this machine, and on others that a script and metadata stand for."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from r1recipes import doctor, hub, installed, machine, recipe, settings
+from tests.helpers import command, in_process
+
+ROOT = Path(__file__).parent.parent
+CARD = machine.Gpu(0, "NVIDIA GeForce RTX 4060", int(7.62 * 2**30), 7 * 2**30, 8.9, "580.1")
+
+
+@pytest.fixture
+def card(tmp_path, monkeypatch):
+    """A machine whose nvidia-smi says what a test wants."""
+    script = tmp_path / "bin" / "nvidia-smi"
+    script.parent.mkdir()
+
+    def write(row: str, process: str = "") -> None:
+        text = f'case "$*" in *compute-apps*) echo "{process}";; *) echo "{row}";; esac'
+        script.write_text(f"#!/bin/sh\n{text}\n")
+        script.chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return write
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Metadata of a package that is not there."""
+
+    def install(name: str, version: str, *requires: str) -> None:
+        folder = tmp_path / "site" / f"{name}-{version}.dist-info"
+        folder.mkdir(parents=True)
+        lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+        lines += [f"Requires-Dist: {text}" for text in requires]
+        (folder / "METADATA").write_text("\n".join(lines) + "\n")
+        monkeypatch.syspath_prepend(tmp_path / "site")
+
+    return install
+
+
+def by_name(findings: list[installed.Finding]) -> dict[str, installed.Finding]:
+    return {finding.what: finding for finding in findings if finding.level != "ok"}
+
+
+def test_this_machine_can_run_the_tiny_recipe(tmp_path):
+    done = command("doctor", "tiny", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^ok   tiny  cpu$", done.stdout, re.MULTILINE)
+    assert "FAIL" not in done.stdout and not list(tmp_path.iterdir())
+
+
+def test_a_gpu_recipe_without_a_gpu_is_exit_2(monkeypatch):
+    monkeypatch.setattr(machine, "gpu", lambda: None)
+    code, out, _ = in_process("doctor", "phi4")
+    assert code == 2 and "needs an NVIDIA GPU of 16GB or more" in out
+    code, out, _ = in_process("doctor", "--json")
+    shown = json.loads(out)
+    assert code == 0 and shown["ok"]
+    runs = {row["recipe"]: row["runs"] for row in shown["recipes"]}
+    assert runs["tiny"] and not runs["phi4"] and set(runs) == {p.stem for p in recipe.shipped()}
+
+
+def test_a_recipe_that_is_not_valid_is_an_error(small):
+    small.write_text(small.read_text().replace("max_steps", "max_step"))
+    assert in_process("doctor", small)[0] == 2
+
+
+def test_the_packages_of_this_environment_fit():
+    assert not by_name(installed.examine(None))
+
+
+def test_versions_outside_the_ranges_are_named_with_reason_and_command(package):
+    package("vllm", "0.29.0", "torch==2.11.0", "nothing-of-this-name>=1")
+    package("unsloth", "2026.10.7")
+    package("trl", "1.15.0")
+    found = by_name(installed.examine(CARD))
+    assert "needs `vllm-bnb-plugin`" in found["vllm"].found and found["vllm"].stops == "gpu"
+    assert found["vllm"].mend == "python -m pip install 'vllm<0.28,>=0.26'"
+    assert found["unsloth-zoo"].found.startswith("not installed; needed is")
+    assert "does not run on a CPU" in found["trl"].found and found["trl"].stops == "everything"
+    assert "unsloth" not in found and "nothing-of-this-name" not in found
+
+
+def test_what_the_packages_ask_of_each_other_is_compared(package):
+    package("vllm", "0.26.0", "rich==1.0", 'rich==2.0; extra == "other"')
+    conflicts = [f for f in installed.examine(None) if f.what == "rich"]
+    assert [f.mend for f in conflicts] == ["python -m pip install 'rich==1.0'"]
+    assert "but vllm 0.26.0 asks for ==1.0" in conflicts[0].found
+
+
+def test_a_cpu_build_of_torch_beside_a_gpu(monkeypatch):
+    monkeypatch.setattr(installed, "torch_cuda", lambda: None)
+    found = by_name(installed.examine(CARD))["torch"]
+    assert found.stops == "gpu" and "--force-reinstall 'torch==" in found.mend
+
+
+def test_a_driver_that_is_too_old(monkeypatch):
+    monkeypatch.setattr(installed, "torch_cuda", lambda: "13.0")
+    old = machine.Gpu(**(vars(CARD) | {"driver": "550.54"}))
+    assert by_name(installed.examine(old))["driver"].mend.endswith("nvidia-driver-580")
+    assert "driver" not in by_name(installed.examine(CARD))
+    monkeypatch.setattr(installed, "torch_cuda", lambda: "12.8")
+    assert "driver" not in by_name(installed.examine(old))
+
+
+def test_the_build_of_torch_is_read_without_importing_it():
+    import torch
+
+    assert installed.torch_cuda() == torch.version.cuda
+
+
+def test_a_card_that_another_process_holds(card, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(installed, "examine", lambda card: [])
+    card("0, NVIDIA GeForce RTX 4060, 7805, 3000, 8.9, 580.1, GPU-1", "4242, /bin/python3, 4700")
+    code, out, _ = in_process("doctor", "qwen2.5-1.5b")
+    assert code == 2 and "python3 (process 4242) holds 4.6 GiB" in out
+    assert "GiB, 2.9 GiB are free" in out and out.rstrip().endswith("kill 4242")
+
+
+def test_an_old_card(card, monkeypatch):
+    monkeypatch.setattr(installed, "examine", lambda card: [])
+    card("0, Tesla T4, 15360, 15000, 7.5, 580.1, GPU-1")
+    assert "float16" in in_process("doctor", "phi4")[1]
+    card("0, Tesla P100-PCIE-16GB, 16384, 16000, 6.0, 580.1, GPU-1")
+    code, out, _ = in_process("doctor", "phi4")
+    assert code == 2 and "vLLM needs 7.0 or more" in out
+
+
+def test_a_card_that_is_hidden_and_one_without_a_driver(card, monkeypatch):
+    card("0, Tesla T4, 15360, 15000, 7.5, 580.1, GPU-1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    code, out, _ = in_process("doctor", "phi4")
+    assert code == 2 and out.rstrip().endswith("unset CUDA_VISIBLE_DEVICES")
+
+
+def test_a_folder_that_cannot_be_written(monkeypatch):
+    monkeypatch.setenv("R1RECIPES_RUNS_DIR", "/proc/runs")
+    code, out, _ = in_process("doctor", "tiny")
+    assert code == 2 and "/proc/runs cannot be written" in out
+    assert 'export R1RECIPES_RUNS_DIR="$HOME/' in out
+
+
+def test_a_disk_that_is_too_small(card, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(installed, "examine", lambda card: [])
+    card("0, NVIDIA H100 80GB HBM3, 81559, 81000, 9.0, 580.1, GPU-1")
+    free = type("Usage", (), {"free": 20 * 10**9})()
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: free)
+    code, out, _ = in_process("doctor", "phi4")
+    assert code == 2 and "needs 29.3 GB, its disk has 20.0 GB free" in out
+    assert in_process("doctor", "qwen2.5-1.5b")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [("", "none"), ("hf_" + "a" * 34, "present\n"), ("secret", "not of the form hf_")],
+)
+def test_a_token_is_judged_and_never_shown(token, words, monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_TOKEN", token)
+    for arguments in (["tiny"], ["tiny", "--json"]):
+        _, out, _ = in_process("doctor", *arguments)
+        assert not token or token not in out
+    assert words in in_process("doctor", "tiny")[1]
+
+
+def test_offline_what_is_not_cached_cannot_run(card, monkeypatch, tmp_path):
+    monkeypatch.setattr(installed, "examine", lambda card: [])
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    card("0, NVIDIA H100 80GB HBM3, 81559, 81000, 9.0, 580.1, GPU-1")
+    code, out, _ = in_process("doctor", "phi4")
+    assert code == 2 and "offline, and `unsloth/phi-4` is not cached" in out
+    assert "HF_HUB_OFFLINE=0 hf download unsloth/phi-4 --local-dir models/phi-4" in out
+    snapshot = tmp_path / "hf" / "hub" / "models--unsloth--phi-4" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").touch()
+    assert hub.has_model("unsloth/phi-4", four_bit=False)
+    assert "the data `openai/gsm8k` are not cached" in in_process("doctor", "phi4")[1]
+    (tmp_path / "hf" / "datasets" / "openai___gsm8k").mkdir(parents=True)
+    assert in_process("doctor", "phi4")[0] == 0
+
+
+def test_files_that_a_recipe_names(small):
+    text = small.read_text().replace('"builtin:arithmetic"', '"gone.jsonl"')
+    small.write_text(
+        text.replace("[data.problems]\ndigits = 2\n", "").replace(
+            "wrong = 0.3\n", 'data = "demos.jsonl"\n'
+        )
+    )
+    loaded = recipe.load(small)
+    report = doctor.examine([loaded], settings.Settings(), offline=True)
+    assert not report.ok and "gone.jsonl does not exist" in report.verdicts[0].why_not

@@ -1,0 +1,130 @@
+"""The fit of the planner's constants: it finds what made the points, and rewrites the table."""
+
+import importlib.util
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from r1recipes import calibration, vram
+from tests.test_vram import GIB, case, catalog
+
+ROOT = Path(__file__).parent.parent
+SPEC = importlib.util.spec_from_file_location("fit_vram", ROOT / "benchmarks" / "fit_vram.py")
+fit_vram = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(fit_vram)
+
+
+def proof(**changes) -> dict:
+    settings = {
+        "load_in_4bit": True,
+        "max_seq_length": 1024,
+        "max_completion_length": 768,
+        "lora_rank": 32,
+        "num_generations": 8,
+        "prompts_per_step": 4,
+        "per_device_train_batch_size": None,
+        "gpu_memory_utilization": 0.5,
+        "standby": False,
+    }
+    return {
+        "recipe_model": "unsloth/Qwen2.5-1.5B-Instruct",
+        "settings": settings,
+        "vram_gib": 16.0,
+        "peak_gib": 12.0,
+        "peak_gib_by_phase": {"import": 0.7, "load": 9.0, "first step": 11.0, "steps": 12.0},
+        "kv_tokens": 200_000,
+        "card": "NVIDIA H200",
+    } | changes
+
+
+def test_a_proof_becomes_a_point():
+    point = fit_vram.of_proof("p", proof())
+    assert point.case.batch == 8 and point.case.num_seqs == 32 and not point.ran_out
+    assert point.case.engine_bytes == 8 * GIB and point.phases["train"] == 12 * GIB
+    assert fit_vram.of_proof("p", proof(error="OutOfMemoryError: CUDA out of memory.")).ran_out
+    assert fit_vram.of_proof("p", proof(error="RunError: the stack changed")) is None
+    assert fit_vram.of_proof("p", proof(recipe_model="someone/else")) is None
+
+
+def test_a_third_is_set_aside_whatever_was_measured():
+    names = [f"{n}" for n in range(300)]
+    points = [fit_vram.of_proof(n, proof(vram_gib=8 + int(n) / 10)) for n in names]
+    assert 70 < sum(point.set_aside for point in points) < 130
+    again = [fit_vram.of_proof(n, proof(vram_gib=8 + int(n) / 10, peak_gib=9.0)) for n in names]
+    assert [p.set_aside for p in points] == [p.set_aside for p in again]
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """Constants fitted to points that were made with others."""
+    truth = calibration.values() | {"context": 0.9 * GIB, "logits_kept": 4.0, "hidden_copies": 15.0}
+    points = []
+    for key in ("qwen2.5-1.5b", "mistral-7b-v0.3", "llama-3.1-8b"):
+        for batch in (1, 2, 4, 8):
+            for length in (768, 1800):
+                made = case(
+                    catalog.MODELS[key],
+                    batch=batch,
+                    max_seq_length=length + 256,
+                    max_completion_length=length,
+                )
+                found = vram.predict(made, truth)
+                point = fit_vram.of_proof(f"{key}-{batch}-{length}", proof())
+                sizes = {name: float(size) for name, size in found.peaks.items()}
+                point = replace(
+                    point,
+                    case=made,
+                    peak_bytes=found.peak_bytes,
+                    phases=sizes,
+                    kv_tokens=found.kv_tokens,
+                    context_bytes=truth["context"],
+                )
+                points.append(point)
+    return points, fit_vram.fit(points)
+
+
+def test_the_fit_finds_what_made_the_points(fitted):
+    points, found = fitted
+    units = {"GiB": GIB, "MiB": 2**20}
+    known = calibration.values() | {
+        name: value * units.get(calibration.CALIBRATED[name].unit, 1)
+        for name, value in found.items()
+    }
+    assert max(map(abs, fit_vram.errors(points, calibration.values()).values())) > 0.03
+    assert max(map(abs, fit_vram.errors(points, known).values())) < 0.01
+    assert found["context"] == pytest.approx(0.9, abs=0.02)
+    for name, (low, _, high) in fit_vram.RANGES.items():
+        assert low <= found[name] <= high
+
+
+def test_the_table_is_rewritten_and_nothing_else(fitted, tmp_path):
+    points, found = fitted
+    path = tmp_path / "calibration.py"
+    shutil.copy(calibration.__file__, path)
+    fit_vram.rewrite(path, found, points, 0.042)
+    namespace = {"__name__": "rewritten"}
+    exec(compile(path.read_text(), path, "exec"), namespace)
+    table = namespace["CALIBRATED"]
+    assert list(table) == list(calibration.CALIBRATED)
+    assert table["error"].value == 0.05 and table["context"].status == "measured"
+    for name, constant in table.items():
+        assert constant.physics == calibration.CALIBRATED[name].physics
+        if name in found:
+            assert constant.value == pytest.approx(found[name], rel=0.01, abs=1e-9)
+    assert "rehearsals" in table["graph"].source
+
+
+def test_the_plot_has_a_mark_for_each_point_that_ran(fitted):
+    points, _ = fitted
+    text = fit_vram.svg([*points, replace(points[0], ran_out=True)], calibration.values())
+    assert len(re.findall("<circle", text)) == len(points)
+
+
+def test_no_committed_point_has_a_wrong_verdict():
+    folders = [ROOT / "benchmarks" / name for name in ("vram_points", "results/rehearse")]
+    points = [point for folder in folders for point in fit_vram.load(folder)]
+    known = calibration.values()
+    assert points and [p.name for p in points if fit_vram.wrong_verdict(p, known)] == []

@@ -1,0 +1,125 @@
+"""What the planner chooses and proposes: each choice is judged by the same arithmetic."""
+
+from dataclasses import replace
+
+import pytest
+
+from r1recipes import catalog, fitting, plan, recipe, speed, vram
+from r1recipes.errors import PlanError
+from r1recipes.fitting import Room
+from r1recipes.machine import Gpu
+
+GIB = 2**30
+
+
+def room(gib: float, name: str = "H100 80GB") -> Room:
+    return Room(int(gib * GIB), int(gib * GIB), speed.PEAKS[name])
+
+
+def card(gib: float, free: float | None = None) -> Gpu:
+    return Gpu(0, "card", int(gib * GIB), int((free or gib) * GIB), 8.0, "")
+
+
+def preset_of(name: str, preset: str, **changes):
+    found = recipe.load(name).recipe
+    return found, found.preset[preset].model_copy(update=changes)
+
+
+@pytest.mark.parametrize("gib", [11, 14.74, 22, 40, 79])
+def test_auto_takes_the_fastest_that_fits(gib):
+    found, preset = preset_of("qwen2.5-7b", "24GB", **dict.fromkeys(fitting.OPEN, "auto"))
+    shape = catalog.find(found.model.name)
+    chosen = fitting.resolve(found, preset, shape, room(gib))
+    assert not fitting.open_keys(chosen.preset) and chosen.verdict == "fits"
+    for other in fitting.choices(found, preset, shape, room(gib)):
+        assert other.verdict != "fits" or other.completion_s >= chosen.completion_s
+
+
+def test_auto_takes_16_bits_without_standby_where_there_is_room():
+    found, preset = preset_of("qwen2.5-1.5b", "24GB", **dict.fromkeys(fitting.OPEN, "auto"))
+    chosen = fitting.resolve(found, preset, catalog.find(found.model.name), room(79)).preset
+    assert not chosen.load_in_4bit and not chosen.standby
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "gib", "changes"),
+    [
+        ("phi4", "16GB", 14.74, {"per_device_train_batch_size": 24}),
+        ("llama3.1-8b", "24GB", 12, {"gpu_memory_utilization": 0.8}),
+        ("qwen2.5-7b", "48GB", 22, {}),
+        ("phi4", "16GB", 14.74, {"max_seq_length": 9000, "max_completion_length": 8000}),
+    ],
+)
+def test_what_is_proposed_fits(name, preset, gib, changes):
+    found, given = preset_of(name, preset, **changes)
+    shape = catalog.find(found.model.name)
+    assert next(fitting.choices(found, given, shape, room(gib))).verdict == "does not fit"
+    proposed = fitting.changes(found, given, shape, room(gib))
+    assert 1 <= len(proposed) <= 3
+    for change in proposed:
+        changed = given.model_copy(update=change)
+        assert next(fitting.choices(found, changed, shape, room(gib))).verdict == "fits", change
+
+
+def test_nothing_is_proposed_where_nothing_fits():
+    found, preset = preset_of("phi4", "16GB")
+    assert fitting.changes(found, preset, catalog.find(found.model.name), room(6)) == []
+
+
+def test_a_plan_that_does_not_fit_is_refused_with_what_is_short(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "has_unsloth", lambda: True)
+    found = recipe.load("phi4", ["preset.load_in_4bit=false"]).recipe
+    with pytest.raises(PlanError, match=r"takes \d+\.\d GiB") as raised:
+        plan.make(found, base_dir=tmp_path, gpu=card(14.74), num_cores=1, preset_name="24GB")
+    assert "--set preset." in raised.value.problems[0].hint
+
+
+def test_memory_that_others_hold_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "has_unsloth", lambda: True)
+    found = recipe.load("qwen2.5-1.5b").recipe
+    with pytest.raises(PlanError, match=r"and there are 2\.0"):
+        plan.make(found, base_dir=tmp_path, gpu=card(7.62, free=2), num_cores=1)
+
+
+def test_auto_is_resolved_in_the_plan(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "has_unsloth", lambda: True)
+    keys = [f'preset.{key}="auto"' for key in fitting.OPEN]
+    found = recipe.load("llama3.1-8b", keys).recipe
+    resolved = plan.make(found, base_dir=tmp_path, gpu=card(22.16), num_cores=1)
+    assert not fitting.open_keys(resolved.preset)
+    assert resolved.predicted.verdict == "fits" and resolved.predicted.sequences >= 8
+    assert plan.Plan.model_validate_json(resolved.model_dump_json()) == resolved
+
+
+def test_auto_without_the_engine_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "has_unsloth", lambda: False)
+    found = recipe.load("llama3.1-8b", ['preset.standby="auto"']).recipe
+    with pytest.raises(PlanError, match='`standby = "auto"` needs Unsloth'):
+        plan.make(found, base_dir=tmp_path, gpu=card(22.16), num_cores=1)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in recipe.shipped()])
+def test_no_shipped_preset_is_refused_on_the_cards_that_it_is_named_for(name, tmp_path):
+    found = recipe.load(name).recipe
+    for preset in found.preset:
+        sizes = [c.usable_bytes for c in catalog.GPUS.values() if f"{c.sold_gb}GB" == preset]
+        for size in sizes:
+            gpu = Gpu(0, "card", size, size, 8.0, "")
+            resolved = plan.make(
+                found, base_dir=tmp_path, gpu=gpu, num_cores=1, preset_name=preset, elsewhere=True
+            )
+            # "tight" until the presets and the error are measured
+            assert resolved.predicted.verdict != "does not fit", resolved.predicted.sentence()
+
+
+def test_more_sequences_at_once_and_16_bits_are_faster():
+    shape, peak = catalog.MODELS["qwen2.5-1.5b"], speed.PEAKS["H100 80GB"]
+    few = vram.Case(shape, True, 1024, 768, 32, tuple(shape.projections), 8, 8, 8 * GIB, False)
+
+    def per_completion(case, count):
+        return speed.step_s(case, count, 200_000, peak) / count
+
+    many = replace(few, num_seqs=64)
+    assert per_completion(many, 64) < per_completion(few, 8) / 3
+    assert per_completion(replace(few, four_bit=False), 8) < per_completion(few, 8)
+    assert per_completion(replace(few, standby=True), 8) > per_completion(few, 8)

@@ -1,0 +1,166 @@
+"""The arithmetic of memory: derived terms against published ones; more never needs less."""
+
+import time
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1recipes import calibration, catalog, vram
+from r1recipes.vram import GIB, Case
+
+LLAMA = catalog.MODELS["llama-3.1-8b"]
+
+
+def case(shape=LLAMA, **changes) -> Case:
+    settings = {
+        "four_bit": True,
+        "max_seq_length": 1024,
+        "max_completion_length": 768,
+        "lora_rank": 32,
+        "targets": tuple(shape.projections),
+        "num_seqs": 24,
+        "batch": 2,
+        "engine_bytes": 9 * GIB,
+        "standby": False,
+    }
+    return Case(shape=shape, **(settings | changes))
+
+
+@pytest.mark.parametrize(
+    ("key", "rank", "logged_gib"),
+    # "Model loading took" in the saved log of the notebook, with the adapter's slots
+    [("mistral-7b-v0.3", 32, 4.0423)],
+)
+def test_weights_and_slots_are_what_the_engine_logged(key, rank, logged_gib):
+    parts = vram.predict(case(catalog.MODELS[key], lora_rank=rank)).phases["load"]
+    assert (parts["weights"] + parts["LoRA in the engine"]) / GIB == pytest.approx(
+        logged_gib, rel=0.01
+    )
+
+
+def test_the_engine_has_slots_of_the_next_rank_that_vllm_knows():
+    slots = [
+        vram.predict(case(lora_rank=rank)).phases["load"]["LoRA in the engine"]
+        for rank in (9, 16, 17, 32)
+    ]
+    assert slots[0] == slots[1] < slots[2] == slots[3]
+
+
+def test_the_kv_cache_takes_what_the_share_leaves():
+    found = vram.predict(case())
+    parts = found.phases["load"]
+    inside = ("weights", "LoRA in the engine", "KV cache", "engine")
+    assert sum(parts[name] for name in inside) == 9 * GIB
+    assert 0 <= parts["KV cache"] - found.kv_tokens * 131_072 < 16 * 131_072
+
+
+def test_standby_trains_without_the_kv_cache():
+    beside, alone = (vram.predict(case(standby=standby)) for standby in (False, True))
+    cache = beside.phases["load"]["KV cache"]
+    assert beside.peaks["train"] - alone.peaks["train"] == cache
+    assert beside.peaks["generate"] == alone.peaks["generate"]
+
+
+def test_unsloths_own_estimate_shortens_sequences_as_it_was_seen_to():
+    """Phi-4 at 0.6 of 15 GiB: max_seq_length became 256 (measured, H100, 2026-11-21)."""
+    phi = catalog.MODELS["phi-4"]
+    small = case(phi, lora_rank=16, engine_bytes=9 * GIB)
+    assert vram.predict(small).sized_tokens == 0
+    assert vram.lacking_tokens(vram.predict(small), small) >= 1024
+    assert vram.verdict(vram.predict(small), small, 80 * GIB) == "does not fit"
+
+
+def test_the_least_share_holds_the_sequences_and_no_smaller_one_does():
+    for sequences in (1, 24):
+        least = vram.least_share_bytes(case(), sequences)
+        enough = vram.predict(case(engine_bytes=least))
+        assert enough.kv_tokens >= sequences * 1024 and enough.sized_tokens >= 1024
+        less = vram.predict(case(engine_bytes=least - 2**28))
+        assert less.kv_tokens < sequences * 1024 or less.sized_tokens < 1024
+
+
+def test_a_sliding_window_bounds_what_a_long_sequence_keeps():
+    window = replace(LLAMA, sliding_window=4096)
+    assert vram.sequence_tokens(case(window, max_seq_length=100_000)) == 4096 + 16_384
+    assert vram.sequence_tokens(case(window, max_seq_length=2048)) == 2048
+    assert vram.sequence_tokens(case(max_seq_length=100_000)) == 100_000
+
+
+def test_captured_sizes_are_vllms():
+    def listed(largest):
+        sizes = [n for n in (1, 2, 4) if n <= largest]
+        return sizes + [*range(8, min(largest + 1, 256), 8)] + [*range(256, largest + 1, 16)]
+
+    for largest in range(1, 513):
+        assert vram.capture_sizes(largest) == len(listed(largest)), largest
+
+
+def test_the_verdict_keeps_the_error_on_both_sides():
+    found, error = vram.predict(case()), calibration.CALIBRATED["error"].value
+    peak = found.peak_bytes
+    assert vram.verdict(found, case(), round(peak * (1 + error)) + 1) == "fits"
+    assert vram.verdict(found, case(), round(peak * (1 + error)) - 1000) == "tight"
+    assert vram.verdict(found, case(), round(peak * (1 - error)) + 1) == "tight"
+    assert vram.verdict(found, case(), round(peak * (1 - error)) - 1000) == "does not fit"
+
+
+shapes = st.sampled_from(sorted(catalog.MODELS))
+cases = st.builds(
+    lambda key, **settings: case(catalog.MODELS[key], **settings),
+    shapes,
+    four_bit=st.booleans(),
+    max_seq_length=st.integers(16, 200_000),
+    max_completion_length=st.integers(1, 100_000),
+    lora_rank=st.integers(1, 512),
+    num_seqs=st.integers(1, 255),
+    batch=st.integers(1, 256),
+    engine_bytes=st.integers(0, 140 * GIB),
+    standby=st.booleans(),
+)
+
+
+@given(
+    cases,
+    st.sampled_from(
+        (
+            "max_seq_length",
+            "max_completion_length",
+            "lora_rank",
+            "num_seqs",
+            "batch",
+            "engine_bytes",
+        )
+    ),
+    st.floats(0, 3),
+)
+def test_more_of_anything_never_needs_less(less, key, factor):
+    limit = {"lora_rank": 512, "num_seqs": 255}.get(key, 10**12)
+    grown = min(limit, getattr(less, key) + max(1, round(getattr(less, key) * factor)))
+    more = replace(less, **{key: grown})
+    before, after = vram.predict(less).peaks, vram.predict(more).peaks
+    for phase in vram.PHASES:
+        assert after[phase] >= before[phase], phase
+
+
+@given(cases)
+def test_a_lighter_way_never_needs_more(found):
+    heavy = vram.predict(replace(found, four_bit=False, standby=False, optimizer_bytes=8))
+    light = vram.predict(replace(found, four_bit=False, standby=True))
+    assert light.peak_bytes <= heavy.peak_bytes
+    assert all(size >= 0 for parts in heavy.phases.values() for size in parts.values())
+
+
+def test_ten_thousand_candidates_take_less_than_a_second():
+    candidates = [case(batch=n % 64 + 1, num_seqs=n % 255 + 1) for n in range(10_000)]
+    began = time.perf_counter()
+    for candidate in candidates:
+        vram.verdict(vram.predict(candidate), candidate, 16 * GIB)
+    assert time.perf_counter() - began < 1
+
+
+def test_every_constant_says_what_it_is():
+    for name, constant in calibration.CALIBRATED.items():
+        assert constant.value >= 0 and constant.physics and constant.source, name
+        assert constant.unit in ("GiB", "MiB", "bytes", "share", "tensors"), name
