@@ -6,7 +6,7 @@ that training reads. Memory is not predicted here yet: presets are picked by the
 
 import importlib.util
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -106,6 +106,20 @@ def make(
         max_num_seqs=min(completions, MAX_NUM_SEQS),
         num_threads=preset.num_threads or num_cores,
     )
+
+
+def pinned(plan: Plan, lock: dict[str, Any]) -> Plan:
+    """The plan with the commits that its run began with, where the recipe names none."""
+    recipe = plan.recipe
+    model = recipe.model.revision or lock.get("model_revision")
+    rows = recipe.data.revision or lock.get("data_revision")
+    revised = recipe.model_copy(
+        update={
+            "model": recipe.model.model_copy(update={"revision": model}),
+            "data": recipe.data.model_copy(update={"revision": rows}),
+        }
+    )
+    return plan.model_copy(update={"recipe": revised})
 
 
 def has_unsloth() -> bool:

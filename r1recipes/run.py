@@ -15,7 +15,7 @@ from pathlib import Path
 from r1recipes import answers, data, machine, preflight, record, rewards
 from r1recipes.backends import create, prepare_environment
 from r1recipes.errors import R1RecipesError, RecipeError, RunError
-from r1recipes.plan import Plan
+from r1recipes.plan import Plan, pinned
 from r1recipes.progress import View
 from r1recipes.recipe import Loaded
 from r1recipes.record import Run
@@ -127,7 +127,7 @@ def resume(run: Run, view: View, settings: Settings, *, options: Options = NOTHI
     Raises: RecipeError when data, code or template are no longer what the run began with.
     """
     lock = run.read_lock()
-    plan = _pinned(run.plan(), lock)
+    plan = pinned(run.plan(), lock)
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
         prepared = prepare(plan, view, settings, options, stack)
@@ -140,20 +140,6 @@ def resume(run: Run, view: View, settings: Settings, *, options: Options = NOTHI
         capture.move_to(run.log)
         _execute(run, plan, prepared, view, options)
     return run
-
-
-def _pinned(plan: Plan, lock: dict) -> Plan:
-    """The plan with the commits that the run began with, where the recipe names none."""
-    recipe = plan.recipe
-    model = recipe.model.revision or lock.get("model_revision")
-    rows = recipe.data.revision or lock.get("data_revision")
-    pinned = recipe.model_copy(
-        update={
-            "model": recipe.model.model_copy(update={"revision": model}),
-            "data": recipe.data.model_copy(update={"revision": rows}),
-        }
-    )
-    return plan.model_copy(update={"recipe": pinned})
 
 
 def version_changes(run: Run) -> list[str]:

@@ -11,8 +11,8 @@ ORDER = """
     plan sources data chat_template preflight evaluate health record progress terminal
     backends backends.tiny backends.grpo backends.trl
     backends.differences backends.nf4 backends.unsloth backends.random_weights
-    stages run rehearse
-    cli.common cli.run cli.rehearse cli.recipes cli __main__
+    finished stages run retest rehearse
+    cli.common cli.run cli.evaluate cli.rehearse cli.recipes cli __main__
 """.split()
 HEAVY = {"torch", "transformers", "trl", "peft", "unsloth", "vllm"}
 

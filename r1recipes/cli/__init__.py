@@ -11,10 +11,10 @@ import sys
 
 import r1recipes
 from r1recipes import __version__
-from r1recipes.cli import recipes, rehearse, run
+from r1recipes.cli import evaluate, recipes, rehearse, run
 from r1recipes.errors import Problem, R1RecipesError
 
-COMMANDS = (run, rehearse, recipes)
+COMMANDS = (run, evaluate, rehearse, recipes)
 """In the order in which `--help` lists them."""
 
 

@@ -1,12 +1,11 @@
 """`run`: train a recipe, or go on with a run."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from r1recipes.cli.common import overridable
+from r1recipes.cli.common import offline_settings, overridable
 from r1recipes.errors import RecipeError
 
 
@@ -34,14 +33,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    from r1recipes import machine, plan, recipe, settings
+    from r1recipes import machine, plan, recipe
 
     if args.recipe is None and args.resume is None:
         raise RecipeError("which recipe?", hint="`r1recipes list` shows what there is")
-    machine_settings = settings.load()
-    if args.offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        os.environ["HF_HUB_OFFLINE"] = "1"  # before any library that reads it is imported
-        machine_settings = machine_settings.model_copy(update={"offline": True})
+    machine_settings = offline_settings(args.offline)
     if args.resume is not None:
         return _resume(args, machine_settings)
     loaded = recipe.load(args.recipe, args.overrides)
