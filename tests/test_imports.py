@@ -10,9 +10,9 @@ ORDER = """
     consistency section json_schema schema hints positions explain syntax overrides recipe scaffold
     plan sources data chat_template preflight evaluate health record progress terminal
     backends backends.tiny backends.grpo backends.trl
-    backends.differences backends.nf4 backends.unsloth backends.random_weights
+    backends.differences backends.nf4 backends.unsloth backends.random_weights backends.chat
     finished stages run retest rehearse
-    cli.common cli.run cli.evaluate cli.rehearse cli.recipes cli __main__
+    cli.common cli.run cli.evaluate cli.chat cli.rehearse cli.recipes cli __main__
 """.split()
 HEAVY = {"torch", "transformers", "trl", "peft", "unsloth", "vllm"}
 

@@ -123,14 +123,15 @@ class TrlBackend:
         groups: list[list[Sample]] = []
         self.model.eval()
         devices = [self.model.device] if self.plan.device == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.no_grad(), self._adapter(adapter):
+        with torch.random.fork_rng(devices=devices), torch.no_grad(), self.switched(adapter):
             torch.manual_seed(self.recipe.seed)
             for start in range(0, len(prompts), size):
                 groups += self._generate_batch(prompts[start : start + size], config)
                 hooks.on_progress(len(groups), len(prompts))
         return groups
 
-    def _adapter(self, enabled: bool) -> Any:
+    def switched(self, enabled: bool) -> Any:
+        """With the adapter, or without it, for a `with`."""
         return contextlib.nullcontext() if enabled else self.model.disable_adapter()
 
     def _generate_batch(self, prompts: list[Messages], config: Any) -> list[list[Sample]]:

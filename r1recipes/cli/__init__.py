@@ -11,10 +11,10 @@ import sys
 
 import r1recipes
 from r1recipes import __version__
-from r1recipes.cli import evaluate, recipes, rehearse, run
+from r1recipes.cli import chat, evaluate, recipes, rehearse, run
 from r1recipes.errors import Problem, R1RecipesError
 
-COMMANDS = (run, evaluate, rehearse, recipes)
+COMMANDS = (run, evaluate, chat, rehearse, recipes)
 """In the order in which `--help` lists them."""
 
 
