@@ -97,7 +97,11 @@ def demonstrations(
         rows = _problems(recipe.data, "train", recipe.data.size or BUILTIN_SIZE, recipe.seed)
     else:
         rows = _demonstration_file(start.data, base_dir)
-    keys = {question_key(question) for question in held_out["question"]} if held_out is not None else set()
+    keys = (
+        {question_key(question) for question in held_out["question"]}
+        if held_out is not None
+        else set()
+    )
     rows = [row for row in rows if question_key(row["question"]) not in keys]
     if not rows:
         raise RecipeError("every demonstration is on a held-out question", hint="add others")

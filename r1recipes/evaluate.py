@@ -192,7 +192,9 @@ def mcnemar(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[s
 
     p is the chance of a split at least as uneven if gains and losses were equally likely.
     """
-    pairs = [(b["greedy"]["right"], a["greedy"]["right"]) for b, a in zip(before, after, strict=True)]
+    pairs = [
+        (b["greedy"]["right"], a["greedy"]["right"]) for b, a in zip(before, after, strict=True)
+    ]
     gained, lost = pairs.count((False, True)), pairs.count((True, False))
     n = gained + lost
     tail = sum(math.comb(n, i) for i in range(min(gained, lost) + 1))

@@ -50,7 +50,7 @@ class TrlBackend:
 
     def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> str | None:
         set_seed(self.recipe.seed)
-        model = self._load_weights(None)
+        model = self.load_weights(None)
         trainer = SFTTrainer(
             model=model,
             args=grpo.sft_config(self.plan, folder),
@@ -64,7 +64,7 @@ class TrlBackend:
         return getattr(model.config, "_commit_hash", None)
 
     def load(self, base: Path | None, adapter: Path | None) -> str | None:
-        weights = self._load_weights(base)
+        weights = self.load_weights(base)
         if adapter:
             self.model = PeftModel.from_pretrained(weights, adapter)
             return getattr(weights.config, "_commit_hash", None)
@@ -87,7 +87,8 @@ class TrlBackend:
         trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         return 12 * trainable + CHECKPOINT_REST_BYTES
 
-    def _load_weights(self, base: Path | None) -> Any:
+    def load_weights(self, base: Path | None) -> Any:
+        """The base in the precision that the plan trains in."""
         if base is None and self.recipe.model.name in BUILTIN_MODELS:
             from r1recipes.backends import tiny
 

@@ -11,10 +11,10 @@ import sys
 
 import r1recipes
 from r1recipes import __version__
-from r1recipes.cli import chat, evaluate, recipes, rehearse, run
+from r1recipes.cli import chat, evaluate, export, recipes, rehearse, run
 from r1recipes.errors import Problem, R1RecipesError
 
-COMMANDS = (run, evaluate, chat, rehearse, recipes)
+COMMANDS = (run, evaluate, chat, export, rehearse, recipes)
 """In the order in which `--help` lists them."""
 
 
