@@ -110,6 +110,11 @@ def log_probabilities(model: Any, tokenizer: Any, examples: list[Example]) -> li
     return found
 
 
+def log_softmax(logits: Any) -> torch.Tensor:
+    """Log-probabilities from a numpy array of logits."""
+    return torch.from_numpy(logits).float().log_softmax(-1)
+
+
 def prompt_ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
     return tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=True

@@ -1,8 +1,8 @@
 """What a written form must show before it counts: it loads, splits text into the same tokens, and
 answers as base + adapter does, not as the base.
 
-Weights are judged by their probabilities on recorded answers, which rounding hardly moves;
-llama.cpp by its greedy answers, where rounding may change a late token.
+Judged by its probabilities on recorded answers, which rounding moves little; not by greedy answers,
+where one rounding can change a token and with it all that follow. Those are counted and told.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,10 @@ from r1recipes.export import llama
 
 NUM_TOKENS = 64
 """Of each greedy answer that is compared; assumed enough to tell models apart, and quick."""
-BEGINNING = 16
-"""Tokens that are the beginning of an answer."""
-MIN_SAME = 0.5
-"""Share of answers of llama.cpp in f16 and q8_0 that must begin as the merged model's; assumed.
-Rounding changes some answers; a wrong tokenizer or a wrong tensor changes all."""
+JUDGED_TOKENS = 32
+"""Of each recorded answer in llama.cpp, which keeps the logits of all positions in memory."""
+SHARE = 0.5
+"""Of the base's divergence that a form may have; 0 is base + adapter itself."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,7 @@ class Reference:
                 raise RunError("the tokenizer that was written splits text into other tokens")
         found = merge.log_probabilities(model, tokenizer, self.examples)
         distance = merge.divergence(self.likelihoods, found)
-        # NaN is not below anything, so a model that answers with it is refused as well.
-        if not (distance < 0.5 * self.effect or distance == self.effect == 0.0):
+        if not self._is_near(distance):
             raise RunError(
                 "what was written does not answer as the trained model does: its divergence is "
                 f"{distance:.2g} nats a token, and that of the base {self.effect:.2g}",
@@ -58,15 +56,22 @@ class Reference:
         ids = merge.greedy(model, tokenizer, self.examples[0][0], NUM_TOKENS)
         if not tokenizer.decode(ids, skip_special_tokens=True).strip():
             raise RunError("what was written gives an empty answer")
+        if self.effect == 0.0:
+            return "loaded again; the adapter changes nothing, as if no step had been trained"
         return (
             f"loaded again, divergence from base + adapter {distance:.2g} nats a token on "
             f"{len(self.examples)} answers; the base without adapter has {self.effect:.2g}"
         )
 
+    def _is_near(self, distance: float) -> bool:
+        # NaN is not below anything, so a model that answers with it is refused as well.
+        return distance < SHARE * self.effect or self.effect == 0.0
+
     def check_gguf(self, file: Path, kind: str, greedy: list[list[int]]) -> str:
         """What llama.cpp makes of a file, as a sentence; `greedy` is what the merged model answers.
 
-        Raises: RunError when it splits prompts or begins answers in another way.
+        Raises: RunError when it splits prompts otherwise, or with 8 or 16 bits is not nearer to
+        base + adapter than to the base. Fewer bits may blur more than the adapter moved.
         """
         if not llama.has_runtime():
             return f"{kind}: not loaded by llama.cpp, since llama-cpp-python is not installed"
@@ -75,23 +80,27 @@ class Reference:
             self.tokenizer.apply_chat_template(m, tokenize=False, add_generation_prompt=True)
             for m in prompts
         ]
-        expected = [merge.prompt_ids(self.tokenizer, m) for m in prompts]
-        context = max(map(len, expected)) + NUM_TOKENS + 1
-        found = llama.answers(file, texts, NUM_TOKENS, context)
-        if [row["prompt"] for row in found] != expected:
+        ids = [_ids(self.tokenizer, *example) for example in self.examples]
+        given = [answer[:JUDGED_TOKENS] for _, answer in ids]
+        context = max(len(prompt) for prompt, _ in ids) + NUM_TOKENS + 1
+        found = llama.answers(file, texts, given, NUM_TOKENS, context)
+        if [row.prompt for row in found] != [prompt for prompt, _ in ids]:
             raise RunError(f"llama.cpp splits the prompts into other tokens ({kind})")
-        given = [row["answer"] for row in found]
-        same = sum(ids == other for ids, other in zip(given, greedy, strict=True))
-        begin = sum(
-            ids[:BEGINNING] == other[:BEGINNING] for ids, other in zip(given, greedy, strict=True)
+        distance = merge.divergence(
+            [p[: len(g) + 1] for p, g in zip(self.likelihoods, given, strict=True)],
+            [merge.log_softmax(row.logits) for row in found],
         )
-        if kind in ("f16", "q8_0") and begin < MIN_SAME * len(found):
+        if not llama.is_small(kind) and not self._is_near(distance):
             raise RunError(
-                f"llama.cpp begins {begin} of {len(found)} answers as the merged model ({kind})"
+                f"in llama.cpp the {kind} file does not answer as the trained model does: its "
+                f"divergence is {distance:.2g} nats a token, and that of the base {self.effect:.2g}"
             )
+        same = sum(row.greedy == other for row, other in zip(found, greedy, strict=True))
         return (
-            f"{kind}: llama.cpp splits the prompts into the same tokens; {same} of {len(found)} "
-            f"greedy answers are the merged model's, token for token up to {NUM_TOKENS}"
+            f"{kind}: llama.cpp splits the prompts into the same tokens; divergence from base + "
+            f"adapter {distance:.2g} nats a token, the base without adapter has {self.effect:.2g}; "
+            f"{same} of {len(found)} greedy answers are the merged model's in each of the first "
+            f"{NUM_TOKENS} tokens"
         )
 
 

@@ -11,6 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from r1recipes.errors import Problem, RunError
 GET_CONVERTER = (
     "`git clone --depth 1 https://github.com/ggml-org/llama.cpp`, then set LLAMA_CPP_DIR to it"
 )
-GET_PYTHON = "`pip install 'r1recipes[gguf]'`; it compiles llama.cpp, some minutes"
+GET_PYTHON = "`pip install -e '.[gguf]'`; it compiles llama.cpp, some minutes"
 FTYPES = {"f16": 1, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18}
 """llama_ftype of llama.h."""
 LIMIT_S = 4 * 3600.0
@@ -56,8 +58,12 @@ def has_runtime() -> bool:
 def missing(types: tuple[str, ...], *, builtin: bool) -> list[Problem]:
     """What is not installed of that which these types need."""
     problems = []
-    if importlib.util.find_spec("gguf") is None:
-        problems.append(Problem("GGUF needs the package `gguf`", hint="`pip install gguf`"))
+    # The converter imports sentencepiece for every model, also for those without one.
+    for name in ("gguf",) if builtin else ("gguf", "sentencepiece"):
+        if importlib.util.find_spec(name) is None:
+            problems.append(
+                Problem(f"GGUF needs the package `{name}`", hint=f"`pip install {name}`")
+            )
     if not builtin and converter() is None:
         message = "GGUF needs llama.cpp's converter, and it was not found"
         problems.append(Problem(message, hint=GET_CONVERTER))
@@ -90,15 +96,34 @@ def quantize(source: Path, file: Path, kind: str) -> None:
         _child({"do": "quantize", "source": str(source), "file": str(file), "type": FTYPES[kind]})
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the runtime makes of one prompt."""
+
+    prompt: list[int]
+    """Its tokens."""
+    greedy: list[int]
+    logits: Any
+    """At each position of the answer that was given, a numpy array (tokens + 1, vocabulary)."""
+
+
 def answers(
-    file: Path, prompts: list[str], num_tokens: int, context: int
-) -> list[dict[str, list[int]]]:
-    """Greedy answers of the runtime: {"prompt": ids, "answer": ids} for each rendered prompt.
+    file: Path, prompts: list[str], given: list[list[int]], num_tokens: int, context: int
+) -> list[Answer]:
+    """Let the runtime answer rendered prompts, and judge the answers that are given, as tokens.
 
     Raises: RunError when the file does not load.
     """
-    wanted = {"file": str(file), "prompts": prompts, "num_tokens": num_tokens, "context": context}
-    return _child({"do": "answer"} | wanted)
+    import numpy
+
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = {"do": "answer", "file": str(file), "prompts": prompts, "given": given}
+        limits = {"folder": folder, "num_tokens": num_tokens, "context": context}
+        found = _child(wanted | limits)
+        return [
+            Answer(row["prompt"], row["answer"], numpy.load(Path(folder, f"{number}.npy")))
+            for number, row in enumerate(found)
+        ]
 
 
 def _child(wanted: dict[str, Any]) -> Any:

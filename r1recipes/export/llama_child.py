@@ -1,22 +1,33 @@
 """The process that llama-cpp-python runs in: one JSON request on stdin, the answer on stdout.
 
-{"do": "answer", "file", "prompts", "num_tokens", "context"} -> [{"prompt": ids, "answer": ids}]
-{"do": "quantize", "source", "file", "type"}                 -> 0
+{"do": "answer", "file", "prompts", "given", "folder", "num_tokens", "context"}
+    -> [{"prompt": ids, "answer": ids}], and in `folder` the logits as 0.npy, 1.npy ...
+{"do": "quantize", "source", "file", "type"} -> 0
 """
 
 import ctypes
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 
-def answer(file: str, prompts: list[str], num_tokens: int, context: int) -> list[dict[str, Any]]:
-    """Greedy ids of each answer, with its end token if it came to one."""
+def answer(
+    file: str,
+    prompts: list[str],
+    given: list[list[int]],
+    folder: str,
+    num_tokens: int,
+    context: int,
+) -> list[dict[str, Any]]:
+    """Greedy ids of each answer, with its end token if it came to one, and the logits at each
+    position of an answer that is given, (tokens + 1, vocabulary)."""
+    import numpy
     from llama_cpp import Llama
 
-    model = Llama(file, n_ctx=context, seed=0, verbose=False)
+    model = Llama(file, n_ctx=context, n_batch=context, seed=0, logits_all=True, verbose=False)
     found = []
-    for text in prompts:
+    for number, text in enumerate(prompts):
         # The text has the template's own beginning-of-sequence token, if any; none is added.
         ids = model.tokenize(text.encode(), add_bos=False, special=True)
         made: list[int] = []
@@ -26,6 +37,10 @@ def answer(file: str, prompts: list[str], num_tokens: int, context: int) -> list
             if token == model.token_eos() or len(made) == num_tokens:
                 break
         found.append({"prompt": ids, "answer": made})
+        whole = ids + given[number]
+        model.reset()
+        model.eval(whole)
+        numpy.save(Path(folder, f"{number}.npy"), model.scores[len(ids) - 1 : len(whole)])
     return found
 
 
