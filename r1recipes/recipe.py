@@ -214,9 +214,9 @@ def _finder(path: Path, text: str, overrides: dict[Loc, str]) -> Callable[[Loc, 
 def fingerprint(recipe: Recipe) -> str:
     """sha256 (hex) of the canonical JSON of the resolved recipe, all defaults included.
 
-    The description is left out: it changes nothing that is computed.
+    The description and the exports are left out: they change nothing that is computed.
     """
-    canonical = recipe.model_dump(mode="json", exclude={"description"})
+    canonical = recipe.model_dump(mode="json", exclude={"description", "export"})
     return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
 
 

@@ -37,6 +37,7 @@ from r1recipes.section import (
     rewards_schema,
     with_problems,
 )
+from r1recipes.targets import Export
 
 FORMAT = 1
 BUILTIN_DATA = ("builtin:arithmetic", "builtin:countdown")
@@ -304,6 +305,7 @@ class Recipe(Section):
     train: Train = Train()
     cold_start: Annotated[ColdStart | None, Field(validate_default=True)] = None
     eval: Annotated[Eval, Field(validate_default=True)] = Eval()
+    export: Export = Export()
     preset: Annotated[dict[PresetName, Preset], Field(min_length=1)]
     """Settings by memory of the card; the largest that the card can hold is used."""
 

@@ -7,7 +7,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
 from r1recipes.errors import Problem
+from r1recipes.section import Section, Word, refuse
 
 GGUF_TYPES = ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m")
 """Types of llama.cpp that are written, from the largest to the smallest."""
@@ -59,3 +64,21 @@ def _target(text: str) -> Target | str:
     if kind == "ollama" and len(types) > 1:
         return f"`{text}`: an Ollama model has one type"
     return Target(kind, types or ("q8_0",))
+
+
+class Export(Section):
+    """What `run` makes of the result at its end, in the folder `export` of the run."""
+
+    to: Annotated[list[Word], Field(examples=[["gguf:q8_0"]])] = []
+    """Forms as for `export --to`: lora, merged_16bit, merged_4bit, gguf:q8_0,q4_k_m, ollama."""
+
+    @field_validator("to")
+    @classmethod
+    def _known(cls, texts: list[str]) -> list[str]:
+        targets, problems = parse(texts)
+        found = [("", problem.message, problem.hint or "") for problem in problems]
+        if any(target.kind == "hub" for target in targets):
+            hint = "`export RUN --to hub:user/name` pushes, when you say so"
+            found.append(("", "a recipe pushes nothing to the Hub", hint))
+        refuse(found)
+        return texts

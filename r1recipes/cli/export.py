@@ -67,3 +67,22 @@ def export_run(found: Any, named: list, settings: Any, *, folder: Path | None, *
         done = export.execute(found, wanted, view.phase)
     for place in done:
         print(f"wrote {place}" if not place.startswith("http") else f"pushed {place}")
+
+
+def check_before_run(plan: Any) -> None:
+    """Raises: RecipeError when what the recipe's [export] names cannot be made here."""
+    from r1recipes import export, targets
+
+    named, _ = targets.parse(plan.recipe.export.to)
+    problems = export.missing(named, plan.recipe.model.name)
+    if problems:
+        raise RecipeError(problems=problems)
+
+
+def export_after_run(run: Any, settings: Any) -> None:
+    """Make what the recipe's [export] names. The run itself is complete already."""
+    from r1recipes import finished, targets
+
+    named, _ = targets.parse(run.plan().recipe.export.to)
+    if named:
+        export_run(finished.find(settings.runs_dir, str(run.folder)), named, settings, folder=None)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from r1recipes.cli import export
 from r1recipes.cli.common import offline_settings, overridable
 from r1recipes.errors import RecipeError
 
@@ -86,6 +87,7 @@ def _train(
     from r1recipes.progress import View
     from r1recipes.terminal import Screen
 
+    export.check_before_run(plan or run.plan())
     # The libraries' own output goes to train.log; the view keeps the real stdout.
     console = Console(file=Screen())
     with View(console) as view:
@@ -103,6 +105,7 @@ def _train(
                 view.note(f"since this run began: {change}; numbers may differ")
             finished = runner.resume(run, view, machine_settings, options=options)
     _say_result(finished, console)
+    export.export_after_run(finished, machine_settings)
     return 0
 
 
