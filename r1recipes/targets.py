@@ -6,7 +6,6 @@ Names only: nothing is looked up or loaded here.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-
 from typing import Annotated
 
 from pydantic import Field, field_validator

@@ -7,10 +7,12 @@ PACKAGE = Path(__file__).parent.parent / "r1recipes"
 ORDER = """
     errors settings machine catalog
     child answers user_rewards reward_functions rewards generators
-    consistency section targets json_schema schema hints positions explain syntax overrides recipe scaffold
+    consistency section targets json_schema schema hints positions explain syntax overrides
+    recipe scaffold
     plan sources data chat_template preflight evaluate health record progress terminal
     backends backends.tiny backends.grpo backends.trl
-    backends.differences backends.nf4 backends.unsloth backends.random_weights backends.chat backends.merge
+    backends.differences backends.nf4 backends.unsloth backends.random_weights
+    backends.chat backends.merge
     finished export.place export.hub export.llama export.llama_child export.ollama
     export.builtin_gguf export.card export.checks export.forms export stages run retest rehearse
     cli.common cli.export cli.run cli.evaluate cli.chat cli.rehearse cli.recipes cli __main__

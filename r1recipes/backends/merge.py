@@ -35,8 +35,13 @@ class Trained:
         self.tokenizer.chat_template = template
         weights = _base_weights(plan, base, offline)
         self.revision: str | None = getattr(weights.config, "_commit_hash", None)
-        self.model = PeftModel.from_pretrained(weights, adapter)
-        self.model.eval()
+        try:
+            self.model = PeftModel.from_pretrained(weights, adapter).eval()
+        except RuntimeError as error:  # the shapes differ
+            raise PlanError(
+                f"the adapter does not fit the base `{base or plan.recipe.model.name}`",
+                hint="`--base` must be the model that was trained, in 16 bits",
+            ) from error
 
     def num_parameters(self) -> int:
         return self.model.get_base_model().num_parameters()
@@ -47,7 +52,7 @@ class Trained:
         weights = [p for p in self.model.get_base_model().parameters() if p.is_floating_point()]
         if weights[0].dtype != torch.float32:
             return weights[0].dtype
-        largest = max(float(p.abs().max()) for p in weights)
+        largest = max(float(p.detach().abs().max()) for p in weights)
         return torch.float16 if largest < 0.5 * torch.finfo(torch.float16).max else torch.bfloat16
 
     def likelihoods(self, examples: list[Example], *, adapter: bool) -> list[torch.Tensor]:
@@ -108,6 +113,17 @@ def log_probabilities(model: Any, tokenizer: Any, examples: list[Example]) -> li
             logits = model(input_ids=ids).logits[0, len(prompt) - 1 :]
             found.append(logits.float().log_softmax(-1).cpu())
     return found
+
+
+def share_likeliest(
+    likelihoods: list[torch.Tensor], tokenizer: Any, examples: list[Example]
+) -> float:
+    """Share of the answers' tokens that are the likeliest where they stand."""
+    same = []
+    for rows, (_, answer) in zip(likelihoods, examples, strict=True):
+        ids = tokenizer(answer, add_special_tokens=False)["input_ids"][:MAX_COMPLETION]
+        same += (rows[: len(ids)].argmax(-1) == torch.tensor(ids)).tolist()
+    return sum(same) / len(same)
 
 
 def log_softmax(logits: Any) -> torch.Tensor:

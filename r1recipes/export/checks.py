@@ -17,6 +17,9 @@ NUM_TOKENS = 64
 """Of each greedy answer that is compared; assumed enough to tell models apart, and quick."""
 JUDGED_TOKENS = 32
 """Of each recorded answer in llama.cpp, which keeps the logits of all positions in memory."""
+MIN_LIKELIEST = 0.7
+"""Share of the recorded greedy tokens that base + adapter must find the likeliest; assumed, for a
+base that was in 4 bits in training and is in 16 bits here. Where nothing was rounded it is all."""
 SHARE = 0.5
 """Of the base's divergence that a form may have; 0 is base + adapter itself."""
 
@@ -33,7 +36,15 @@ class Reference:
 
     @classmethod
     def of(cls, trained: merge.Trained, examples: list[merge.Example]) -> "Reference":
+        """Raises: RunError when this is not the model that gave the examples' answers."""
         found = trained.likelihoods(examples, adapter=True)
+        likeliest = merge.share_likeliest(found, trained.tokenizer, examples)
+        if likeliest < MIN_LIKELIEST:
+            raise RunError(
+                f"base + adapter give {likeliest:.0%} of the greedy tokens that the run recorded: "
+                "this is not the model that was trained",
+                hint="`--base` must be the model that was trained, in 16 bits",
+            )
         without = trained.likelihoods(examples, adapter=False)
         return cls(trained.tokenizer, examples, found, merge.divergence(found, without))
 

@@ -22,15 +22,15 @@ def push(folder: Path, repo: str, message: str, *, public: bool) -> str:
 
     Raises: RunError with the Hub's reason.
     """
+    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi()
     try:
         # An existing repository keeps its visibility: nothing becomes public by accident.
         api.create_repo(repo, private=not public, exist_ok=True)
         commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
-    except (HfHubHTTPError, OSError) as error:
+    except (httpx.HTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RunError(
             f"the push to `{repo}` failed: {reason}",
