@@ -229,7 +229,7 @@ def test_a_kill_leaves_the_old_state_or_the_new_one(finished, made, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_push_is_one_commit_to_a_private_repository(finished, tmp_path):
+def test_a_push_is_one_commit(finished, tmp_path):
     server = pytest.importorskip("tests.hub_server")
     with server.HubServer() as hub:
         arguments = ["--out", tmp_path / "out", "--to", "hub:me/adder"]
