@@ -140,7 +140,7 @@ def prompt_ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
 def divergence(reference: list[torch.Tensor], other: list[torch.Tensor]) -> float:
     """Mean Kullback-Leibler divergence of `other` from `reference` at a token, in nats."""
     sums = [(p.exp() * (p - q)).sum(-1) for p, q in zip(reference, other, strict=True)]
-    return float(torch.cat(sums).mean())
+    return float(torch.cat(sums).mean().clamp(min=0.0))  # rounding can take it below; NaN stays
 
 
 def reload(
