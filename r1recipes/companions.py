@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from r1recipes.errors import Problem, RecipeError
 from r1recipes.sources import FILE_SUFFIXES, HUB_ID, OTHER_SUFFIXES
 from r1recipes.user_rewards import is_user_code
 
@@ -111,9 +112,9 @@ def refusals(
     return found
 
 
-def taken(data: dict[str, Any], base_dir: Path) -> list[Refusal]:
-    """Hub ids of which the libraries would take a folder of the current folder instead."""
-    return [
+def refuse_taken(data: dict[str, Any], base_dir: Path) -> None:
+    """Raises: RecipeError for a Hub id that the libraries would look for in the current folder."""
+    found = [
         _taken(item)
         for item in named(data)
         if item.may_be_hub
@@ -121,15 +122,17 @@ def taken(data: dict[str, Any], base_dir: Path) -> list[Refusal]:
         and not (base_dir / item.name).exists()
         and Path(item.name).exists()
     ]
+    if found:
+        raise RecipeError(problems=[Problem(r.message, hint=r.hint) for r in found])
 
 
 def _asked(loc: tuple[str, ...], value: Any) -> Iterator[tuple[str, ...]]:
     """The keys below a section that ask for something; `wandb = {}` does, `tensorboard = false`
-    and an empty section do not."""
+    an empty list and an empty section do not."""
     if isinstance(value, dict) and (value or len(loc) == 1):
         for key, inner in value.items():
             yield from _asked((*loc, key), inner)
-    elif value not in (None, False):
+    elif value not in (None, False, []):
         yield loc
 
 

@@ -65,8 +65,8 @@ def load(recipe: Recipe, base_dir: Path, *, offline: bool = False) -> Splits:
         if data.eval_split:
             held_out, _ = _read(data, base_dir, data.eval_split, "data.eval_split", offline)
     chosen = _choose_held_out(held_out.questions, data)
-    keys = {_key(held_out.questions[index]) for index in chosen}
-    kept = [index for index, text in enumerate(train.questions) if _key(text) not in keys]
+    keys = {question_key(held_out.questions[index]) for index in chosen}
+    kept = [index for index, text in enumerate(train.questions) if question_key(text) not in keys]
     num_leaked = len(train.questions) - len(kept) - (len(chosen) if held_out is train else 0)
     if num_leaked:
         logger.info("%d training rows left out: their question is held out", num_leaked)
@@ -97,8 +97,12 @@ def demonstrations(
         rows = _problems(recipe.data, "train", recipe.data.size or BUILTIN_SIZE, recipe.seed)
     else:
         rows = _demonstration_file(start.data, base_dir)
-    keys = {_key(question) for question in held_out["question"]} if held_out is not None else set()
-    rows = [row for row in rows if _key(row["question"]) not in keys]
+    keys = (
+        {question_key(question) for question in held_out["question"]}
+        if held_out is not None
+        else set()
+    )
+    rows = [row for row in rows if question_key(row["question"]) not in keys]
     if not rows:
         raise RecipeError("every demonstration is on a held-out question", hint="add others")
     made: list[dict[str, Any]] = []
@@ -107,7 +111,7 @@ def demonstrations(
             work = None if start.data else generators.demonstration(row, rng, start.wrong)
             text = work or row["completion"]
             completion = [{"role": "assistant", "content": text}]
-            made.append({"prompt": _messages(row["question"], recipe), "completion": completion})
+            made.append({"prompt": messages(row["question"], recipe), "completion": completion})
     return made
 
 
@@ -281,7 +285,7 @@ def _choose_held_out(questions: list[str], data: Data) -> list[int]:
     for index in order:
         if len(chosen) == data.eval_size:
             break
-        chosen.setdefault(_key(questions[index]), index)
+        chosen.setdefault(question_key(questions[index]), index)
     if len(chosen) < data.eval_size:
         split = data.eval_split or data.split
         raise RecipeError(
@@ -304,7 +308,7 @@ def _build(rows: _Rows, indices: list[int], recipe: Recipe) -> datasets.Dataset:
     questions = [rows.questions[index] for index in indices]
     made = datasets.Dataset.from_dict(
         {
-            "prompt": [_messages(question, recipe) for question in questions],
+            "prompt": [messages(question, recipe) for question in questions],
             "answer": [rows.answers[index] for index in indices],
             "question": questions,
         }
@@ -320,12 +324,12 @@ def _build(rows: _Rows, indices: list[int], recipe: Recipe) -> datasets.Dataset:
     return datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
 
 
-def _messages(question: str, recipe: Recipe) -> list[dict[str, str]]:
+def messages(question: str, recipe: Recipe) -> list[dict[str, str]]:
     system = [{"role": "system", "content": recipe.prompt.system}] if recipe.prompt.system else []
     return [*system, {"role": "user", "content": question}]
 
 
-def _key(question: str) -> str:
+def question_key(question: str) -> str:
     """Questions with the same key are the same question: white space does not count."""
     return " ".join(question.split())
 

@@ -150,6 +150,58 @@ def newcombe(
     return max(-1.0, low), min(1.0, high)
 
 
+def pass_at_k(items: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Share of problems that k samples solve at least once, for k = 1, 2, 4 ... n, with interval.
+
+    Unbiased from n samples of which c are right: 1 - C(n-c, k) / C(n, k) (arXiv 2107.03374). The
+    interval is Wilson's with the effective number of trials, as in `summary`.
+    """
+    n = len(items[0]["samples"])
+    right = [sum(sample["right"] for sample in item["samples"]) for item in items]
+    found = {}
+    for k in sorted({2**power for power in range(n.bit_length())} | {n}):
+        shares = [1 - math.comb(n - c, k) / math.comb(n, k) for c in right]
+        mean = sum(shares) / len(shares)
+        trials = _effective_trials(shares, n * len(items))
+        found[k] = {"mean": mean, "interval": wilson(mean, trials)}
+    return found
+
+
+def majority(items: list[dict[str, Any]], label: Callable[[str], str | None]) -> dict[str, Any]:
+    """Share of problems whose most frequent answer is right (arXiv 2203.11171), with interval.
+
+    `label` names the answer in a completion, or None where there is none: no vote. Of answers
+    with the same number of votes each counts its share, as if one were drawn.
+    """
+    shares = []
+    for item in items:
+        votes: dict[str, list[bool]] = {}
+        for sample in item["samples"]:
+            name = label(sample["text"])
+            if name is not None:
+                votes.setdefault(name, []).append(sample["right"])
+        most = max(map(len, votes.values()), default=0)
+        first = [sum(rights) / most for rights in votes.values() if len(rights) == most]
+        shares.append(sum(first) / len(first) if first else 0.0)
+    mean = sum(shares) / len(shares)
+    return {"mean": mean, "interval": wilson(mean, len(shares))}
+
+
+def mcnemar(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[str, Any]:
+    """Problems that the greedy answer gained and lost, and McNemar's exact two-sided p.
+
+    p is the chance of a split at least as uneven if gains and losses were equally likely.
+    """
+    pairs = [
+        (b["greedy"]["right"], a["greedy"]["right"]) for b, a in zip(before, after, strict=True)
+    ]
+    gained, lost = pairs.count((False, True)), pairs.count((True, False))
+    n = gained + lost
+    tail = sum(math.comb(n, i) for i in range(min(gained, lost) + 1))
+    # Whole numbers divided by one another: 2.0**-n alone would be 0 from some thousand on.
+    return {"gained": gained, "lost": lost, "p": min(1.0, 2 * tail / 2**n)}
+
+
 @dataclass(frozen=True)
 class Probe:
     """What the untrained model's samples say about whether anything can be learned."""

@@ -7,7 +7,7 @@ that training reads. Presets are picked by the size of the card; what is "auto" 
 
 import importlib.util
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -137,6 +137,20 @@ def opened(recipe: Recipe, gpu: Gpu, asked: str | None) -> tuple[str, Recipe]:
     preset = recipe.preset[base].model_copy(update=dict.fromkeys(keys, "auto"))
     name = asked or catalog.size_class(gpu.total_bytes, USABLE_SHARE)
     return name, recipe.model_copy(update={"preset": recipe.preset | {name: preset}})
+
+
+def pinned(plan: Plan, began: dict[str, Any]) -> Plan:
+    """The plan with the commits that a run began with: a branch may have moved since."""
+    recipe = plan.recipe
+    model = began.get("model_revision") or recipe.model.revision
+    rows = began.get("data_revision") or recipe.data.revision
+    revised = recipe.model_copy(
+        update={
+            "model": recipe.model.model_copy(update={"revision": model}),
+            "data": recipe.data.model_copy(update={"revision": rows}),
+        }
+    )
+    return plan.model_copy(update={"recipe": revised})
 
 
 def has_unsloth() -> bool:

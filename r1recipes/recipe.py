@@ -240,9 +240,9 @@ def _finder(path: Path | str, text: str, overrides: dict[Loc, str]) -> Callable[
 def fingerprint(recipe: Recipe) -> str:
     """sha256 (hex) of the canonical JSON of the resolved recipe, all defaults included.
 
-    The description and the trackers are left out: they change nothing that is computed.
+    Description, trackers and exports are left out: they change nothing that is computed.
     """
-    canonical = recipe.model_dump(mode="json", exclude={"description", "track"})
+    canonical = recipe.model_dump(mode="json", exclude={"description", "track", "export"})
     return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
 
 

@@ -29,7 +29,7 @@ from r1recipes.backends import create, prepare_environment
 from r1recipes.errors import R1RecipesError, RecipeError, RunError
 from r1recipes.lock import Lock
 from r1recipes.meter import Meter
-from r1recipes.plan import Plan
+from r1recipes.plan import Plan, pinned
 from r1recipes.progress import View
 from r1recipes.recipe import Loaded
 from r1recipes.record import Run
@@ -129,7 +129,7 @@ def start(
     Raises: RecipeError, PlanError before anything is written; RunError, Stopped after.
     """
     if locked:
-        plan = _pinned(plan, locked.model_dump())
+        plan = pinned(plan, locked.model_dump())
     parent = folder.parent if folder else settings.runs_dir / loaded.name
     record.check_writable(parent)
     with ExitStack() as stack:
@@ -159,11 +159,9 @@ def resume(run: Run, view: View, settings: Settings, *, options: Options = NOTHI
     Raises: RecipeError when data, code or template are no longer what the run began with.
     """
     began = run.read_lock()
-    plan = _pinned(run.plan(), began)
+    plan = pinned(run.plan(), began)
     if began.get("source"):
-        taken = companions.taken(plan.recipe.model_dump(), plan.base_dir)
-        if taken:
-            raise RecipeError(taken[0].message, hint=taken[0].hint)
+        companions.refuse_taken(plan.recipe.model_dump(), plan.base_dir)
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
         meter = stack.enter_context(Meter(enabled=plan.device == "cuda"))
@@ -177,20 +175,6 @@ def resume(run: Run, view: View, settings: Settings, *, options: Options = NOTHI
         capture.move_to(run.log)
         _execute(run, plan, prepared, view, options, meter)
     return run
-
-
-def _pinned(plan: Plan, began: dict) -> Plan:
-    """The plan with the commits that a run began with: a branch may have moved since."""
-    recipe = plan.recipe
-    model = began.get("model_revision") or recipe.model.revision
-    rows = began.get("data_revision") or recipe.data.revision
-    pinned = recipe.model_copy(
-        update={
-            "model": recipe.model.model_copy(update={"revision": model}),
-            "data": recipe.data.model_copy(update={"revision": rows}),
-        }
-    )
-    return plan.model_copy(update={"recipe": pinned})
 
 
 def version_changes(run: Run) -> list[str]:

@@ -37,6 +37,7 @@ from r1recipes.section import (
     rewards_schema,
     with_problems,
 )
+from r1recipes.targets import Export
 from r1recipes.track import Track
 
 FORMAT = 1
@@ -275,6 +276,7 @@ class Recipe(Section):
     train: Train = Train()
     cold_start: Annotated[ColdStart | None, Field(validate_default=True)] = None
     eval: Annotated[Eval, Field(validate_default=True)] = Eval()
+    export: Export = Export()
     preset: Annotated[dict[PresetName, Preset], Field(min_length=1)]
     """Settings by memory of the card; the largest that the card can hold is used."""
     track: Track = Track()

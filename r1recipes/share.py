@@ -1,7 +1,8 @@
 """Put a recipe, or a finished run of one, together with its proof; write it to a file or the Hub.
 
 What is shared: the recipe with the overrides of its run, the files that it names, lock, record,
-metrics, the report if there is one, and a card. Not shared: weights, completions, logs, [track].
+metrics, the report if there is one, and a card. Not shared: weights, completions, logs, [track],
+[export].
 Limits: a file replaces an older bundle whole, a folder must be new, a push is one commit.
 """
 
@@ -21,6 +22,7 @@ from r1recipes.recipe import Loaded
 from r1recipes.record import Run
 from r1recipes.remote import hub_errors, parse_hub
 from r1recipes.schema import Recipe
+from r1recipes.targets import Export
 from r1recipes.track import Track
 
 HEADER = "# Written by `r1recipes share`: overrides and file names are those of the bundle.\n\n"
@@ -79,8 +81,9 @@ def _shared(
 ) -> Shared:
     """`is_changed` says that the recipe is no longer what `loaded.text` has, by overrides."""
     renamed, files = _companions(loaded.recipe, loaded.path.parent)
-    # Trackers are the sharer's own: they would be refused there, and send nothing but to them.
-    final = _with_names(loaded.recipe, renamed).model_copy(update={"track": Track()})
+    # Trackers and exports are the sharer's own, and would be refused there.
+    own = {"track": Track(), "export": Export()}
+    final = _with_names(loaded.recipe, renamed).model_copy(update=own)
     is_rewritten = is_changed or final != loaded.recipe
     text = HEADER + recipe.render(final) if is_rewritten else redact.strip_home(loaded.text)
     fingerprint = recipe.fingerprint(final)

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import random
+from itertools import combinations
 
 import pytest
 
@@ -151,3 +152,55 @@ def test_what_is_cut_is_refused_unless_it_is_a_handful():
     with pytest.raises(RunError, match="97% .* cut at max_completion_length = 256"):
         evaluate.refuse_hopeless(cut, 256, 1.0)
     evaluate.refuse_hopeless(dataclasses.replace(cut, num_problems=3), 256, 1.0)
+
+
+def problem_with(right: list[bool], texts: list[str] | None = None, greedy: bool = False) -> dict:
+    texts = texts or ["x"] * len(right)
+    samples = [{"text": t, "right": r} for t, r in zip(texts, right, strict=True)]
+    return {"samples": samples, "greedy": {"right": greedy}}
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 8])
+def test_pass_at_k_is_the_mean_over_all_choices_of_k_samples(n):
+    items = [problem_with([i < c for i in range(n)]) for c in range(n + 1)]
+    for k, found in evaluate.pass_at_k(items).items():
+        choices = [
+            any(sample["right"] for sample in choice)
+            for item in items
+            for choice in combinations(item["samples"], k)
+        ]
+        assert found["mean"] == pytest.approx(sum(choices) / len(choices))
+        low, high = found["interval"]
+        assert low <= found["mean"] <= high
+    assert max(evaluate.pass_at_k(items)) == n and min(evaluate.pass_at_k(items)) == 1
+
+
+def test_the_majority_votes_by_answer_and_a_tie_counts_its_share():
+    items = [
+        problem_with([True, True, False], ["4", "4", "5"]),
+        problem_with([False, False, True], ["7", "7", "8"]),
+        problem_with([True, False], ["1", "2"]),
+        problem_with([False, False], ["", ""]),
+    ]
+    shares = [evaluate.majority([item], lambda text: text or None)["mean"] for item in items]
+    assert shares == [1.0, 0.0, 0.5, 0.0]
+    assert evaluate.majority(items, lambda text: text or None)["mean"] == pytest.approx(1.5 / 4)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "p"), [(0, 0, 1.0), (5, 0, 0.0625), (3, 3, 1.0), (10, 2, 0.03857421875)]
+)
+def test_mcnemar_is_the_exact_binomial_test(gained, lost, p):
+    # such as 2 * (1 + 12 + 66) / 2**12
+    pairs = [(False, True)] * gained + [(True, False)] * lost + [(True, True), (False, False)]
+    before = [problem_with([True], greedy=b) for b, _ in pairs]
+    after = [problem_with([True], greedy=a) for _, a in pairs]
+    found = evaluate.mcnemar(before, after)
+    assert (found["gained"], found["lost"]) == (gained, lost)
+    assert found["p"] == pytest.approx(p)
+
+
+def test_mcnemar_with_thousands_of_changes():
+    before = [problem_with([True])] * 5000
+    after = [problem_with([True], greedy=True)] * 5000
+    assert evaluate.mcnemar(before, after)["p"] == 0.0

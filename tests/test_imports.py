@@ -8,15 +8,18 @@ ORDER = """
     errors settings machine meter installed catalog hub calibration vram speed shapes
     scales charts drawing page
     child answers user_rewards reward_functions rewards generators
-    consistency section json_schema track preset schema sources hints positions explain syntax
-    overrides companions bundle remote fetch recipe proofs scaffold
+    consistency section targets json_schema track preset schema sources hints positions explain
+    syntax overrides companions bundle remote fetch recipe proofs scaffold
     fitting memory plan lock disk data chat_template preflight
     evaluate health record progress terminal reading curves samples report
     backends backends.tiny backends.grpo backends.trl
     backends.differences backends.nf4 backends.unsloth backends.random_weights
-    stages run rehearsal rehearse doctor redact card share
-    cli.common cli.plan cli.run cli.report cli.runs cli.rehearse cli.recipes cli.share cli.doctor
-    cli __main__
+    backends.chat backends.merge
+    finished export.place export.hub export.llama export.llama_child export.ollama
+    export.builtin_gguf export.card export.checks export.forms export
+    stages run retest rehearsal rehearse doctor redact card share
+    cli.common cli.plan cli.export cli.run cli.evaluate cli.chat cli.report cli.runs cli.rehearse
+    cli.recipes cli.share cli.doctor cli __main__
 """.split()
 HEAVY = {"torch", "transformers", "trl", "peft", "unsloth", "vllm"}
 

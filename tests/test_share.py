@@ -123,7 +123,8 @@ def test_a_bundle_is_the_same_bytes_each_time(finished, tmp_path):
     files = share.of_run(finished).files
     assert bundle.pack(files) == bundle.pack(dict(reversed(files.items())))
     assert bundle.unpack(bundle.pack(files), "") == files
-    assert set(files) == {"README.md", "lock.json", "metrics.jsonl", "record.json", "recipe.toml"}
+    proof = {"lock.json", "metrics.jsonl", "record.json", "report.html"}
+    assert set(files) == proof | {"README.md", "recipe.toml"}
 
 
 def test_the_report_goes_along_without_paths(finished):
@@ -240,14 +241,15 @@ def test_a_recipe_is_shared_and_copied(own, tmp_path, monkeypatch):
     assert not Path("ran-code").exists()
 
 
-def test_trackers_are_the_sharers_own(small, tmp_path, monkeypatch):
+def test_trackers_and_exports_are_the_sharers_own(small, tmp_path, monkeypatch):
     monkeypatch.setenv("R1RECIPES_CACHE_DIR", str(tmp_path / "cache"))
     section = '\n[track]\ntensorboard = true\nwandb = { project = "x", entity = "mine" }\n'
-    small.write_text(SMALL + section)
+    small.write_text(f'{SMALL}{section}\n[export]\nto = ["gguf:q8_0"]\n')
     target = tmp_path / "small.r1.zip"
     assert in_process("share", small, "--to", target)[0] == 0
     taken = recipe.load(target)
     assert taken.recipe.track.names() == [] and "mine" not in taken.text
+    assert taken.recipe.export.to == [] and "gguf" not in taken.text
     assert recipe.fingerprint(taken.recipe) == recipe.fingerprint(recipe.load(small).recipe)
 
 
@@ -264,6 +266,16 @@ def test_a_recipe_from_elsewhere_has_only_the_trackers_of_the_flags(tmp_path, mo
         assert in_process("show", folder, "--set", "track={}")[0] == 0
         code, out, _ = in_process("show", folder, "--set", "track={}", *flags[2:])
         assert code == 0 and "theirs" not in out and "tensorboard = true" in out
+
+
+def test_a_recipe_from_elsewhere_exports_only_what_the_flags_say(tmp_path, monkeypatch):
+    monkeypatch.setenv("R1RECIPES_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "recipe.toml").write_text(f'{SMALL}\n[export]\nto = ["lora"]\n')
+    code, _, err = in_process("check", tmp_path / "theirs")
+    assert code == 2 and "may not ask for [export]" in err
+    code, out, _ = in_process("show", tmp_path / "theirs", "--set", 'export.to=["ollama"]')
+    assert code == 0 and "ollama" in out and 'lora"' not in out
 
 
 def test_the_name_in_a_lock_stays_one_folder(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import torch
 
 from r1recipes.backends.tiny import TAGS, build_model, build_tokenizer
 from r1recipes.generators import arithmetic, demonstration
+from r1recipes.schema import Model
 
 PRINTABLE = "".join(chr(code) for code in range(32, 127))
 
@@ -79,6 +80,20 @@ def test_the_tokenizer_survives_saving(tokenizer, tmp_path):
     assert loaded.chat_template == tokenizer.chat_template
     assert loaded.padding_side == "left"
     assert loaded.eos_token_id == tokenizer.eos_token_id
+
+
+def test_the_tokenizer_of_a_saved_base_keeps_spaces_and_newlines(tokenizer, tmp_path):
+    from r1recipes.backends.trl import load_tokenizer
+
+    build_model(1).save_pretrained(tmp_path / "base")  # whose config says qwen2
+    tokenizer.save_pretrained(tmp_path / "base")
+    loaded = load_tokenizer(Model(name="base"), tmp_path, offline=True)
+    text = " 12  + 3\n\n<reasoning>\n 15 </reasoning> "
+    ids = loaded(text)["input_ids"]
+    assert ids == tokenizer(text)["input_ids"]
+    assert loaded.decode(ids, skip_special_tokens=True) == text
+    assert (loaded.padding_side, loaded.pad_token) == ("left", tokenizer.pad_token)
+    assert loaded.chat_template == tokenizer.chat_template
 
 
 def test_the_model_has_about_a_million_parameters_in_fp32(tokenizer):

@@ -9,7 +9,12 @@ from __future__ import annotations
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from r1recipes.catalog import BUILTIN
 
@@ -50,6 +55,11 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         model_max_length=MAX_POSITIONS,
         clean_up_tokenization_spaces=False,
     )
+
+
+def is_own(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether it has this module's vocabulary, as that of a built-in model's folder has."""
+    return tokenizer.get_vocab() == build_tokenizer().get_vocab()
 
 
 def build_model(seed: int, name: str = "builtin:tiny") -> Qwen2ForCausalLM:

@@ -17,11 +17,12 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedTokenizerFast,
     set_seed,
 )
 from trl import GRPOConfig, GRPOTrainer, SFTTrainer
 
-from r1recipes.backends import Hooks, Messages, grpo
+from r1recipes.backends import Hooks, Messages, grpo, tiny
 from r1recipes.disk import CHECKPOINT_REST_BYTES
 from r1recipes.errors import PlanError
 from r1recipes.evaluate import Sample
@@ -48,7 +49,7 @@ class TrlBackend:
 
     def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> str | None:
         set_seed(self.recipe.seed)
-        model = self._load_weights(None)
+        model = self.load_weights(None)
         trainer = SFTTrainer(
             model=model,
             args=grpo.sft_config(self.plan, folder),
@@ -62,7 +63,7 @@ class TrlBackend:
         return getattr(model.config, "_commit_hash", None)
 
     def load(self, base: Path | None, adapter: Path | None) -> str | None:
-        weights = self._load_weights(base)
+        weights = self.load_weights(base)
         if adapter:
             self.model = PeftModel.from_pretrained(weights, adapter)
             return getattr(weights.config, "_commit_hash", None)
@@ -85,10 +86,9 @@ class TrlBackend:
         trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         return 12 * trainable + CHECKPOINT_REST_BYTES
 
-    def _load_weights(self, base: Path | None) -> Any:
+    def load_weights(self, base: Path | None) -> Any:
+        """The base in the precision that the plan trains in."""
         if base is None and self.recipe.model.name in BUILTIN_MODELS:
-            from r1recipes.backends import tiny
-
             return tiny.build_model(self.recipe.seed, self.recipe.model.name)
         name = str(base) if base else resolve_name(self.recipe.model.name, self.plan.base_dir)
         options: dict[str, Any] = {"dtype": getattr(torch, self.plan.dtype)}
@@ -122,14 +122,15 @@ class TrlBackend:
         groups: list[list[Sample]] = []
         self.model.eval()
         devices = [self.model.device] if self.plan.device == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.no_grad(), self._adapter(adapter):
+        with torch.random.fork_rng(devices=devices), torch.no_grad(), self.switched(adapter):
             torch.manual_seed(self.recipe.seed)
             for start in range(0, len(prompts), size):
                 groups += self._generate_batch(prompts[start : start + size], config)
                 hooks.on_progress(len(groups), len(prompts))
         return groups
 
-    def _adapter(self, enabled: bool) -> Any:
+    def switched(self, enabled: bool) -> Any:
+        """With the adapter, or without it, for a `with`."""
         return contextlib.nullcontext() if enabled else self.model.disable_adapter()
 
     def _generate_batch(self, prompts: list[Messages], config: Any) -> list[list[Sample]]:
@@ -203,21 +204,25 @@ def resolve_name(name: str, base_dir: Path) -> str:
 def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> Any:
     """The tokenizer of a model; pads on the left, as generation needs.
 
+    A built-in model's folder is not left to AutoTokenizer: it gives every Qwen2 model that model's
+    splitting into words, which drops spaces and newlines here (transformers 5.17,
+    tokenization_auto.py, MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS).
+
     Raises: PlanError when it cannot be had.
     """
     if model.name in BUILTIN_MODELS:
-        from r1recipes.backends import tiny
-
         return tiny.build_tokenizer()
     name = resolve_name(model.name, base_dir)
+    options = {
+        "revision": model.revision,
+        "local_files_only": offline,
+        "trust_remote_code": False,
+        "padding_side": "left",
+    }
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            name,
-            revision=model.revision,
-            local_files_only=offline,
-            trust_remote_code=False,
-            padding_side="left",
-        )
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        if tiny.is_own(tokenizer):
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise PlanError(

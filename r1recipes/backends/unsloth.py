@@ -22,7 +22,7 @@ from unsloth import FastLanguageModel
 from vllm import SamplingParams
 
 from r1recipes import settings
-from r1recipes.backends import Hooks, Messages, grpo, nf4
+from r1recipes.backends import Hooks, Messages, grpo, nf4, tiny
 from r1recipes.backends.differences import (
     argument_differences,
     engine_differences,
@@ -91,9 +91,11 @@ class UnslothBackend:
             local_files_only=self.offline,
             revision=None if base else self.recipe.model.revision,
         )
-        template = self.tokenizer().chat_template  # as preflight has checked it
-        self._tokenizer = tokenizer
-        tokenizer.chat_template, tokenizer.padding_side = template, "left"
+        own = self.tokenizer()
+        if not tiny.is_own(own):  # else Unsloth's has another splitting: see `load_tokenizer`
+            tokenizer.chat_template = own.chat_template  # as preflight has checked it
+            tokenizer.padding_side = "left"
+            self._tokenizer = tokenizer
         refuse_differences(engine_differences(model, self.plan))
         self.model = FastLanguageModel.get_peft_model(
             model,

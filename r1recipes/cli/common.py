@@ -1,6 +1,7 @@
 """What several commands share: options, others' texts, runs by name, files on request."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,27 @@ def overridable(command: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override a key, such as train.max_steps=50; may be given several times",
     )
+
+
+def whole_number(text: str) -> int:
+    """An option's value from 1 on. Raises: ArgumentTypeError."""
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"`{text}` is no whole number from 1 to 1000000")
+    return int(text)
+
+
+def offline_settings(offline: bool) -> Any:
+    """Settings of this machine; with no request to the Hub if a flag or the environment says so.
+
+    To be called before any library that reads HF_HUB_OFFLINE is imported.
+    """
+    from r1recipes import settings
+
+    found = settings.load()
+    if offline or found.offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        return found.model_copy(update={"offline": True})
+    return found
 
 
 MAX_SHOWN_LINES = 400

@@ -1,12 +1,18 @@
 """`run`: train a recipe, or go on with a run."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from r1recipes.cli.common import overridable, printable, refuse_code, show_code
+from r1recipes.cli import export
+from r1recipes.cli.common import (
+    offline_settings,
+    overridable,
+    printable,
+    refuse_code,
+    show_code,
+)
 from r1recipes.errors import RecipeError
 
 
@@ -49,14 +55,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    from r1recipes import lock, machine, plan, recipe, settings, track
+    from r1recipes import lock, machine, plan, recipe, track
 
     if args.recipe is None and args.resume is None:
         raise RecipeError("which recipe?", hint="`r1recipes list` shows what there is")
-    machine_settings = settings.load()
-    if args.offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        os.environ["HF_HUB_OFFLINE"] = "1"  # before any library that reads it is imported
-        machine_settings = machine_settings.model_copy(update={"offline": True})
+    machine_settings = offline_settings(args.offline)
     if args.resume is not None:
         return _resume(args, machine_settings)
     loaded = recipe.load(args.recipe, args.overrides)
@@ -139,6 +142,7 @@ def _train(
     from r1recipes.progress import View
     from r1recipes.terminal import Screen
 
+    export.check_before_run(plan or run.plan())
     # The libraries' own output goes to train.log; the view keeps the real stdout.
     console = Console(file=Screen())
     with View(console) as view:
@@ -162,6 +166,7 @@ def _train(
                 view.note(f"since this run began: {change}; numbers may differ")
             finished = runner.resume(run, view, machine_settings, options=options)
     _say_result(finished, console)
+    export.export_after_run(finished, machine_settings)
     return 0
 
 

@@ -1,0 +1,165 @@
+"""llama.cpp's own converter on a model with Qwen2.5's vocabulary: exported, loaded, answered.
+
+    LLAMA_CPP_DIR=... python benchmarks/export_converter.py
+
+Builds a Qwen2 model of 41M random weights whose tokenizer is read from llama.cpp's
+models/ggml-vocab-qwen2.gguf, so that the converter recognises it, makes a run with an adapter of
+random weights, which says as much about a conversion as a trained one, and exports it. Writes
+results/export_converter.json. Needs the extra `gguf`; takes some minutes.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from gguf import GGUFReader
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from r1recipes import machine, record
+from r1recipes.record import Run
+
+FORMS = ("lora", "merged_16bit", "gguf:f16,q8_0,q6_k,q5_k_m,q4_k_m", "ollama")
+RESULT = Path(__file__).parent / "results" / "export_converter.json"
+# tokenizer.json of Qwen2.5
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+RECIPE = """
+format = 1
+description = "a random Qwen2 with the vocabulary of Qwen2.5"
+[model]
+name = "model"
+[data]
+name = "builtin:arithmetic"
+size = 40
+eval_size = 12
+[prompt]
+system = "Add."
+[rewards]
+correctness = 1.0
+[train]
+max_steps = 1
+save_steps = 1
+[eval]
+samples = 1
+[preset.cpu]
+max_seq_length = 64
+max_completion_length = 16
+lora_rank = 16
+num_generations = 2
+prompts_per_step = 1
+"""
+
+
+def tokenizer(vocabulary: Path) -> PreTrainedTokenizerFast:
+    fields = GGUFReader(vocabulary).fields
+
+    def texts(key: str) -> list[str]:
+        field = fields[f"tokenizer.ggml.{key}"]
+        return [bytes(field.parts[index]).decode() for index in field.data]
+
+    types = [
+        int(fields["tokenizer.ggml.token_type"].parts[i][0])
+        for i in fields["tokenizer.ggml.token_type"].data
+    ]
+    words = texts("tokens")
+    normal = {word: i for i, (word, kind) in enumerate(zip(words, types, strict=True)) if kind == 1}
+    core = Tokenizer(BPE(normal, [tuple(merge.split(" ")) for merge in texts("merges")]))
+    core.normalizer = normalizers.NFC()
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    core.decoder = decoders.ByteLevel()
+    control = [word for word, kind in zip(words, types, strict=True) if kind == 3]
+    core.add_special_tokens([AddedToken(word, normalized=False) for word in control])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=TEMPLATE,
+        model_max_length=1024,
+    )
+
+
+def build(folder: Path) -> None:
+    made = tokenizer(Path(os.environ["LLAMA_CPP_DIR"], "models", "ggml-vocab-qwen2.gguf"))
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=151936,
+        hidden_size=256,  # what the k types need
+        intermediate_size=512,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        eos_token_id=made.eos_token_id,
+        pad_token_id=made.pad_token_id,
+        bos_token_id=None,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder / "model")
+    made.save_pretrained(folder / "model")
+    (folder / "recipe.toml").write_text(RECIPE)
+
+
+def randomise(run: Run) -> None:
+    """Give the adapter an effect, and have the evaluation after it made again."""
+    path = run.adapter / "adapter_model.safetensors"
+    torch.manual_seed(1)
+    weights = {
+        name: 0.05 * torch.randn_like(weight) if "lora_B" in name else weight
+        for name, weight in load_file(path).items()
+    }
+    save_file(weights, path, {"format": "pt"})
+    evaluation = run.read()["evaluation"]
+    run.update(status="stopped", evaluation={"before": evaluation["before"]})
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        build(folder)
+        line = [sys.executable, "-m", "r1recipes"]
+        run = folder / "run"
+        recipe = folder / "recipe.toml"
+        subprocess.run([*line, "run", recipe, "--run-dir", run, "--offline", "--force"], check=True)
+        randomise(Run(run))
+        subprocess.run([*line, "run", "--resume", run, "--offline", "--force"], check=True)
+        forms = [part for form in FORMS for part in ("--to", form)]
+        subprocess.run([*line, "export", run, *forms, "--offline"], check=True)
+        made = {
+            path.parent.name: json.loads(path.read_text())
+            for path in sorted((run / "export").glob("*/export.json"))
+        }
+        versions = next(iter(made.values()))["versions"]
+        result = {
+            "date": record.now(),
+            "machine": machine.describe(),
+            "versions": versions,
+            "forms": {
+                form: {key: found[key] for key in ("dtype", "files", "checks")}
+                for form, found in made.items()
+            },
+            "modelfile": (run / "export" / "ollama" / "Modelfile").read_text(),
+        }
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
