@@ -198,33 +198,6 @@ class UnslothBackend:
             torch.distributed.destroy_process_group()
 
 
-ENGINE_ARGUMENTS
-        self.trainer = GRPOTrainer(
-            model=self.model,
-            reward_funcs=collector.functions(),
-            args=GRPOConfig(**asked),
-            train_dataset=rows,
-            processing_class=self.tokenizer(),
-            callbacks=[watch],
-        )
-        refuse_differences(argument_differences(asked, self.trainer.args))
-        watch.clock.watch(self.trainer)
-        self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-
-    def save_adapter(self, folder: Path) -> None:
-        self.model.save_lora(str(folder))
-        self.tokenizer().save_pretrained(folder)
-
-    def close(self) -> None:
-        """Shut the engine down; else NCCL warns at exit of a process group that was left."""
-        if self.model is not None:
-            self.model.vllm_engine.llm_engine.engine_core.shutdown()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
-
-LOGITS_BYTES = 2**29
-"""Logits at a time; assumed, an eighth of what is left beside an 8B model on a 16 GB card."""
 ENGINE_ARGUMENTS = {
     "use_vllm": True,
     "vllm_mode": "colocate",
