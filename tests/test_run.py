@@ -319,7 +319,7 @@ def test_the_time_of_a_killed_stage_is_counted_to_its_last_step(finished, tmp_pa
     began = dead.metrics.stat().st_mtime - 7.5
     dead.update(stage={"name": "train", "began_s": began})
     plan, prepared = dead.plan(), SimpleNamespace(backend=None)
-    stages.Stages(dead, plan, prepared, None, None, None).count_killed_stage()
+    stages.Stages(dead, plan, prepared, None, None, None, None).count_killed_stage()
     assert dead.read()["duration_s"] == before | {"train": pytest.approx(before["train"] + 7.5)}
     assert dead.read()["stage"] is None
 
