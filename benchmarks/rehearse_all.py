@@ -1,6 +1,6 @@
 """Rehearse every case of a list, one at a time on each GPU of this machine.
 
-    python benchmarks/rehearse_all.py benchmarks/cases.toml FOLDER [--seconds N] [--only NAME...] [--gpus N...]
+    python benchmarks/rehearse_all.py CASES.toml FOLDER [--seconds N] [--only NAME...] [--gpus N...]
 
 Writes FOLDER/<case>.json, the proof or the list of proofs, and FOLDER/<case>.log. A case that is
 there already is skipped, so that the same command goes on. With --seconds no case is begun that
