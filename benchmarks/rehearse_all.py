@@ -1,6 +1,6 @@
 """Rehearse every case of a list, one at a time on each GPU of this machine.
 
-    python benchmarks/rehearse_all.py benchmarks/cases.toml FOLDER [--seconds N] [--only NAME...]
+    python benchmarks/rehearse_all.py CASES.toml FOLDER [--seconds N] [--only NAME...] [--gpus N...]
 
 Writes FOLDER/<case>.json, the proof or the list of proofs, and FOLDER/<case>.log. A case that is
 there already is skipped, so that the same command goes on. With --seconds no case is begun that
@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--only", nargs="+")
+    parser.add_argument("--gpus", nargs="+", help="indices; default: all")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     cases = [case for case in tomli.loads(args.cases.read_text())["case"] if wanted(case, args)]
@@ -44,7 +45,7 @@ def main() -> None:
                 case = cases.pop(index)
             rehearse(case, gpu, args.folder, left - 5)
 
-    threads = [threading.Thread(target=work, args=(gpu,)) for gpu in gpus()]
+    threads = [threading.Thread(target=work, args=(gpu,)) for gpu in args.gpus or gpus()]
     for thread in threads:
         thread.start()
     for thread in threads:

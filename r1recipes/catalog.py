@@ -186,6 +186,7 @@ def _card(gb: int, usable_gib: float, capability: float, status: str, source: st
 # total_memory / 2**30 to three digits. Capabilities: developer.nvidia.com/cuda-gpus and banners.
 _NOTEBOOKS = "saved logs of unslothai/notebooks at bdda2efc"
 GPUS: dict[str, Card] = {
+    "RTX 3050 6GB": _card(6, 5.41, 8.6, "assumed", "90 % of its name; no other row is below 91 %"),
     "RTX 4060 8GB": _card(8, 7.62, 8.9, "published", "torch's out-of-memory messages, Linux"),
     "RTX 3060 12GB": _card(12, 11.747, 8.6, "published", "banner, Unsloth 2025.5.7, Linux"),
     "RTX 4070 12GB": _card(12, 11.70, 8.9, "derived", "12282 MiB in nvidia-smi like the 4070 Ti"),

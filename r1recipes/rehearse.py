@@ -12,12 +12,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from r1recipes import catalog, machine, record, rehearsal
+from r1recipes import catalog, machine, oom, record, rehearsal
 from r1recipes.errors import PlanError, RecipeError
 from r1recipes.plan import Plan
 
 GIB = 2**30
 SAMPLE_S = 0.005
+PHASES = ("generate", "first step", "steps")
 
 
 def rehearse(
@@ -63,6 +64,7 @@ def rehearse(
     common = {
         "recipe_model": plan.recipe.model.name,
         "preset": plan.preset_name,
+        "predicted_gib": plan.predicted and round(plan.predicted.peak_bytes / GIB, 2),
         "vram_gib": round(free_bytes / GIB, 2),
         "total_gib": round(total_bytes / GIB, 2),
         "wall_s": round(time.monotonic() - began, 1),
@@ -72,9 +74,22 @@ def rehearse(
         "date": record.now(),
     }
     return [
-        found | _peaks(used, number) | {"settings": _settings(plan, batch)} | common
+        found
+        | _oom(plan, batch, found)
+        | _peaks(used, number)
+        | {"settings": _settings(plan, batch)}
+        | common
         for number, (batch, found) in enumerate(zip(batches, results, strict=False))
     ]
+
+
+def _oom(plan: Plan, batch: int, found: dict[str, Any]) -> dict[str, str]:
+    """The kind of an out-of-memory error and a change that answers it; nothing without one."""
+    if not oom.is_out_of_memory(found.get("error", "")):
+        return {}
+    tried = plan.model_copy(update={rehearsal.BATCH: batch})
+    phase = found["failed_in"] if found["failed_in"] in PHASES else "load"
+    return vars(oom.explain(found["error"], phase, tried))
 
 
 def _settings(plan: Plan, batch: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from r1recipes import (
     disk,
     lock,
     machine,
+    oom,
     preflight,
     record,
     report,
@@ -269,10 +270,17 @@ def classify(error: Exception, run: Run) -> R1RecipesError:
     name, text = type(error).__name__, str(error).strip().splitlines() or [""]
     if "No space left on device" in str(error):
         return record.disk_error(OSError(28, "No space left on device"), run.folder)
-    if name == "OutOfMemoryError" or "out of memory" in str(error).lower():
+    if name == "OutOfMemoryError" or oom.is_out_of_memory(str(error)):
+        found = oom.explain(str(error), _phase(run), run.plan())
         return RunError(
-            f"out of memory: {text[0]}",
-            kind="oom",
-            hint="set `per_device_train_batch_size` to half, or a smaller `max_completion_length`",
+            f"out of memory, {found.kind}: {text[0]}", kind="oom", hint=f"try `{found.change}`"
         )
     return RunError(f"{name}: {text[0]}", kind="crash", hint=f"the whole story is in {run.log}")
+
+
+def _phase(run: Run) -> oom.Phase:
+    """Where a run was when it failed, by the stages that it has spent time in."""
+    spent = run.read()["duration_s"]
+    if "train" not in spent:
+        return "generate" if "evaluate_before" in spent else "load"
+    return "steps" if record.read_lines(run.metrics) else "first step"

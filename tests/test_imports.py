@@ -10,7 +10,7 @@ ORDER = """
     child answers user_rewards reward_functions rewards generators
     consistency section targets json_schema track preset schema sources hints positions explain
     syntax overrides companions bundle remote fetch recipe proofs scaffold
-    fitting memory plan lock disk data chat_template preflight
+    fitting memory plan oom lock disk data chat_template preflight
     evaluate health record progress terminal reading curves samples report
     backends backends.tiny backends.grpo backends.trl
     backends.differences backends.nf4 backends.unsloth backends.random_weights

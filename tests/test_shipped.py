@@ -3,7 +3,6 @@
 import pytest
 
 from r1recipes import catalog, recipe, schema
-from r1recipes.plan import USABLE_SHARE
 from r1recipes.preset import preset_bytes
 
 NAMES = [path.stem for path in recipe.shipped()]
@@ -65,8 +64,7 @@ def test_the_weights_of_the_model_fit_into_each_preset(name):
         per_weight = 0.516 if preset.load_in_4bit else 2.0  # NF4 with double quantisation, 16 bits
         rest = shape.parameters - shape.linear_parameters
         weights = shape.linear_parameters * per_weight + rest * 2
-        known = [c.usable_bytes for c in catalog.GPUS.values() if f"{c.sold_gb}GB" == card]
-        usable = min(known, default=USABLE_SHARE * preset_bytes(card))
+        usable = min(c.usable_bytes for c in catalog.GPUS.values() if f"{c.sold_gb}GB" == card)
         assert weights < 0.95 * preset.gpu_memory_utilization * usable, card
         assert preset.max_completion_length >= 768
 

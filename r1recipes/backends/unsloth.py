@@ -9,7 +9,6 @@ the last digits. Facts on the libraries are from unsloth and unsloth_zoo 2026.10
 
 import unsloth  # isort: skip
 import contextlib
-import math
 import multiprocessing
 import tempfile
 from pathlib import Path
@@ -177,7 +176,6 @@ class UnslothBackend:
         collector = grpo.Collector(rewards, self.recipe.eval.reward)
         watch = grpo.Watch(hooks, collector)
         asked = grpo.grpo_arguments(self.plan, output_dir) | ENGINE_ARGUMENTS
-        asked["unsloth_logit_chunk_multiplier"] = int(__import__("os").environ.get("R1R_MULT", "1"))
         self.trainer = GRPOTrainer(
             model=self.model,
             reward_funcs=collector.functions(),
@@ -189,16 +187,6 @@ class UnslothBackend:
         refuse_differences(argument_differences(asked, self.trainer.args))
         watch.clock.watch(self.trainer)
         self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-
-    def _chunks_per_completion(self) -> int:
-        """Parts that the logits of one completion are computed in.
-
-        The loss is compiled with its loop over completions x parts unrolled: 32 parts took 80 s in
-        the first step, 512 more than 7 minutes (measured, H100, 2026-11-21). So as few as keep a
-        part's logits, in 16 and 32 bits, small.
-        """
-        vocabulary = self.model.config.vocab_size
-        return max(1, math.ceil(6 * self.plan.preset.max_seq_length * vocabulary / LOGITS_BYTES))
 
     def save_adapter(self, folder: Path) -> None:
         self.model.save_lora(str(folder))
@@ -212,8 +200,6 @@ class UnslothBackend:
             torch.distributed.destroy_process_group()
 
 
-LOGITS_BYTES = 2**29
-"""Logits at a time; assumed, an eighth of what is left beside an 8B model on a 16 GB card."""
 ENGINE_ARGUMENTS = {
     "use_vllm": True,
     "vllm_mode": "colocate",
@@ -221,6 +207,8 @@ ENGINE_ARGUMENTS = {
     "vllm_importance_sampling_correction": False,
     # Else chosen from the memory that happens to be free in each step.
     "unsloth_grpo_mini_batch": 1,
+    # The length of a part of the logits is set by backends._prepare_unsloth.
+    "unsloth_logit_chunk_multiplier": 1,
 }
 
 

@@ -41,6 +41,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         gpu=replace(card, total_bytes=vram_bytes or card.total_bytes),
         num_cores=machine.cores(),
         preset_name=args.preset,
+        elsewhere=plan.has_unsloth(),  # a prediction does not keep it from being measured
     )
     weights_dir = settings.load().cache_dir / "random-weights"
     weights_dir.mkdir(parents=True, exist_ok=True)

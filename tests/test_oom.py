@@ -1,0 +1,63 @@
+"""Kinds of out of memory, and the change that each is answered with."""
+
+from dataclasses import replace
+
+import pytest
+
+from r1recipes import oom, plan, recipe
+from r1recipes.machine import Gpu
+
+CARD = Gpu(0, "NVIDIA T4", 14 * 2**30, 14 * 2**30, 8.0, "580.0")
+CUDA = "OutOfMemoryError: CUDA out of memory. Tried to allocate 224.00 MiB"
+
+
+def made(*overrides: str) -> plan.Plan:
+    loaded = recipe.load("qwen2.5-1.5b", list(overrides))
+    return plan.make(
+        loaded.recipe,
+        base_dir=loaded.path.parent,
+        gpu=replace(CARD),
+        num_cores=1,
+        preset_name="8GB",
+        elsewhere=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "phase", "overrides", "kind", "change"),
+    [
+        (CUDA, "first step", [], "training pass", "per_device_train_batch_size=4"),
+        (
+            CUDA,
+            "steps",
+            ["preset.per_device_train_batch_size=1"],
+            "grew after",
+            "standby=true",
+        ),
+        (CUDA, "load", [], "when it was loaded", "gpu_memory_utilization=0.4"),
+        (CUDA, "generate", [], "while it generated", "gpu_memory_utilization=0.4"),
+        (oom.NO_CACHE[0], "load", [], "no KV cache", "gpu_memory_utilization=0.6"),
+        (
+            oom.NO_CACHE[1],
+            "load",
+            ["preset.gpu_memory_utilization=0.95"],
+            "no KV cache",
+            "max_completion_length=384",
+        ),
+    ],
+)
+def test_each_kind_is_named_with_one_change(message, phase, overrides, kind, change):
+    assert oom.is_out_of_memory(message)
+    found = oom.explain(message, phase, made(*overrides))
+    assert kind in found.kind
+    assert change in found.change
+
+
+def test_the_change_is_one_that_the_recipe_takes():
+    found = oom.explain(CUDA, "first step", made())
+    changed = made(found.change.removeprefix("--set "))
+    assert changed.per_device_train_batch_size == 4
+
+
+def test_other_errors_are_none():
+    assert not oom.is_out_of_memory("ValueError: bad shape")
