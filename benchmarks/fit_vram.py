@@ -6,11 +6,13 @@
     python benchmarks/fit_vram.py --json FILE the table of errors
 
 A point is a proof of `r1recipes rehearse` in benchmarks/vram_points; a file has the proofs of one
-engine, which differ in the batch. A third of the files is set aside before anything is fitted: those
-of which sha256 over model, card, memory and settings without the batch leaves 0 when divided by 3.
-Each constant has a range that its physics allows. The fit is least squares of the relative errors
-(Levenberg-Marquardt), with a weak pull to the value that the sources give, so that a constant which
-no point shows keeps it. Where the engine or torch says a part by itself, that part counts too.
+engine, which differ in the batch. A third of the files is set aside before anything is fitted:
+those of which sha256 over model, card, memory and settings without the batch leaves 0 when divided
+by 3. Each constant has a range that its physics allows. The fit is least squares of the relative
+errors (Levenberg-Marquardt), with a weak pull to the value that the sources give, so that a
+constant which no point shows keeps it. Constants that the engine or torch show by themselves are
+fitted to that alone. What is compared is the most that the driver showed, with what torch takes
+only while there is room; a verdict goes by the need.
 """
 
 import argparse
@@ -215,9 +217,7 @@ def _least_squares(
         step = 1e-3 * (high - low) * np.where(x > (low + high) / 2, -1, 1)
         slope = np.stack([(off(x + d) - now) / d[d != 0][0] for d in np.diag(step)], axis=1)
         weights = slope * (high - low)
-        change = np.linalg.solve(
-            weights.T @ weights + damping * np.eye(len(x)), -weights.T @ now
-        )
+        change = np.linalg.solve(weights.T @ weights + damping * np.eye(len(x)), -weights.T @ now)
         tried = np.clip(x + change * (high - low), low, high)
         then = off(tried)
         if then @ then < now @ now:
@@ -319,12 +319,13 @@ def rewrite(path: Path, found: dict[str, float], points: list[Point], worst: flo
     )
     ran = sum(not point.set_aside for point in points)
     source = f"fit to {ran} rehearsals, benchmarks/vram_points"
+    of_all = f"worst of {len(points)} rehearsals, benchmarks/vram_points, rounded up"
     lines = ["CALIBRATED: dict[str, Constant] = {"]
     for name, constant in calibration.CALIBRATED.items():
         fields = [constant.value, constant.unit, constant.status, constant.source, constant.physics]
         if name in found or name == "error":
             value = math.ceil(100 * worst) / 100 if name == "error" else float(f"{found[name]:.3g}")
-            fields[:4] = [value, constant.unit, "measured", source]
+            fields[:4] = [value, constant.unit, "measured", of_all if name == "error" else source]
         lines += [f'    "{name}": Constant(']
         lines += [f"        {json.dumps(field, ensure_ascii=False)}," for field in fields] + [
             "    ),"

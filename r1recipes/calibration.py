@@ -1,7 +1,7 @@
 """The constants of the memory prediction that no source derives, each with its physics.
 
-`benchmarks/fit_vram.py` fits those marked "fitted" to measured runs and rewrites the values here;
-nothing else may. Status: measured (where and when in `source`), published, or assumed. Limits: one
+`benchmarks/fit_vram.py` fits those that it has a range for to measured runs and rewrites the values
+here; nothing else may. Status: measured (where and when in `source`), published, or assumed. Limits: one
 stack (vllm 0.26.0, unsloth 2026.10.7, torch 2.11), cards of the Hopper generation.
 """
 
@@ -70,24 +70,24 @@ CALIBRATED: dict[str, Constant] = {
         "MiB",
         "measured",
         "fit to 14 rehearsals, benchmarks/vram_points",
-        "what such a graph has on top in 4 bits, where each matrix is unpacked by kernels of its own",
+        "what such a graph has on top in 4 bits: each matrix is unpacked by a kernel of its own",
     ),
     "load_copy": Constant(
-        0.764,
+        0.923,
         "share",
         "measured",
         "fit to 14 rehearsals, benchmarks/vram_points",
         "share of the 4-bit weights that is there twice while they are loaded, if there is room",
     ),
     "graph_pool": Constant(
-        0.0596,
+        0.0592,
         "GiB",
         "measured",
         "fit to 14 rehearsals, benchmarks/vram_points",
         "memory that all captured graphs share, whatever their number",
     ),
     "hidden_copies": Constant(
-        3.85,
+        3.84,
         "tensors",
         "measured",
         "fit to 14 rehearsals, benchmarks/vram_points",
@@ -108,7 +108,7 @@ CALIBRATED: dict[str, Constant] = {
         "kernels and workspaces outside torch's allocator that the first training pass loads",
     ),
     "slack": Constant(
-        0.961,
+        0.962,
         "share",
         "measured",
         "fit to 14 rehearsals, benchmarks/vram_points",
@@ -118,7 +118,7 @@ CALIBRATED: dict[str, Constant] = {
         0.04,
         "share",
         "measured",
-        "fit to 14 rehearsals, benchmarks/vram_points",
+        "worst of 24 rehearsals, benchmarks/vram_points, rounded up",
         "how far a measured peak may lie from the prediction",
     ),
 }

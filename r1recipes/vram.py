@@ -113,7 +113,8 @@ def predict(case: Case, constants: dict[str, float] | None = None) -> Prediction
     # torch keeps the blocks of a training pass while the engine works.
     cached = sum(train.values()) - sum(generate.values())
     cached += resident["KV cache"] if case.standby else 0
-    copy = round(known["load_copy"] * base) if case.four_bit else 0
+    # The copy gets the blocks of the engine's pass first.
+    copy = max(0, round(known["load_copy"] * base) - work) if case.four_bit else 0
     return Prediction(phases, tokens, sized, {"load": copy, "generate": max(0, cached), "train": 0})
 
 

@@ -46,7 +46,7 @@ def test_auto_takes_16_bits_without_standby_where_there_is_room():
     [
         ("phi4", "16GB", 14.74, {"per_device_train_batch_size": 24}),
         ("llama3.1-8b", "24GB", 12, {"gpu_memory_utilization": 0.8}),
-        ("qwen2.5-7b", "48GB", 22, {}),
+        ("qwen2.5-7b", "48GB", 18, {}),
         ("phi4", "16GB", 14.74, {"max_seq_length": 9000, "max_completion_length": 8000}),
     ],
 )
