@@ -3,18 +3,23 @@
     python benchmarks/fit_vram.py             errors of the constants as they are
     python benchmarks/fit_vram.py --fit       fit them, rewrite r1recipes/calibration.py
     python benchmarks/fit_vram.py --svg FILE  predicted against measured
+    python benchmarks/fit_vram.py --json FILE the table of errors
 
-A point is a proof of `r1recipes rehearse`, in benchmarks/vram_points or
-benchmarks/results/rehearse. A third is set aside before anything is fitted: the points of which
-sha256 over model, card, memory and settings leaves 0 when divided by 3. Each constant has a range
-that its physics allows. The fit is least squares of the relative errors (Levenberg-Marquardt), with
-a weak pull to the value that the sources give, so that a constant which no point shows keeps it.
+A point is a proof of `r1recipes rehearse` in benchmarks/vram_points; a file has the proofs of one
+engine, which differ in the batch. A third of the files is set aside before anything is fitted:
+those of which sha256 over model, card, memory and settings without the batch leaves 0 when divided
+by 3. Each constant has a range that its physics allows. The fit is least squares of the relative
+errors (Levenberg-Marquardt), with a weak pull to the value that the sources give, so that a
+constant which no point shows keeps it. Constants that the engine or torch show by themselves are
+fitted to that alone. What is compared is the most that the driver showed, with what torch takes
+only while there is room; a verdict goes by the need.
 """
 
 import argparse
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,22 +34,25 @@ RANGES = {
     "context": (0.3, 0.7, 1.5),
     "engine_outside": (0.0, 0.13, 0.5),
     "engine_hidden": (2.0, 4.0, 10.0),
-    "sampler": (8.0, 38.0, 48.0),
     "weights_slack": (0.0, 0.008, 0.03),
-    "graph": (0.05, 0.65, 2.0),
-    "graph_pool": (0.0, 0.0, 0.6),
-    "hidden_copies": (4.0, 10.0, 24.0),
-    "checkpoints_kept": (0.0, 0.7, 1.0),
-    "logits_kept": (0.0, 2.0, 6.0),
-    "logits_at_work": (2.0, 8.0, 16.0),
+    "graph": (0.02, 0.1, 2.0),
+    "graph_unpacking": (0.0, 0.1, 2.0),
+    "load_copy": (0.5, 1.0, 1.2),
+    "graph_pool": (0.0, 0.1, 0.6),
+    "hidden_copies": (2.0, 4.0, 16.0),
+    "logits_at_work": (4.0, 6.0, 16.0),
     "training_outside": (0.0, 0.15, 0.6),
-    "slack": (0.0, 0.05, 0.15),
+    "slack": (0.0, 0.5, 1.0),
 }
 """Least, value by the sources, and most that the physics of each constant allows; the units are
 the table's."""
+ALONE = ("context", "engine_outside", "engine_hidden", "weights_slack", "graph", "graph_unpacking")
+"""Fitted first, to the parts that show them and nothing else; the rest is fitted with them held."""
 PULL = 0.02
 """Weight of the pull to the first value, a whole range away, beside one point's relative error."""
 PHASES = {"load": ("load",), "generate": ("generate",), "train": ("first step", "steps")}
+"""A phase of the prediction and those of a proof. Rehearsals before the phase "generate" count it
+to the steps."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,8 @@ class Point:
     peak_bytes: float
     phases: dict[str, float]
     kv_tokens: int | None
-    context_bytes: float | None
+    told: dict[str, float]
+    """Parts that the engine and torch say by themselves, in bytes."""
     ran_out: bool
     set_aside: bool
 
@@ -100,9 +109,9 @@ def of_proof(name: str, proof: dict[str, Any]) -> Point | None:
         for phase, keys in PHASES.items()
         if any(key in by_phase for key in keys)
     }
-    identity = [proof["recipe_model"], proof["card"], proof["vram_gib"], settings]
+    engine = {k: v for k, v in settings.items() if k != "per_device_train_batch_size"}
+    identity = [proof["recipe_model"], proof["card"], proof["vram_gib"], engine]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    context = proof.get("context_gib", by_phase.get("import"))
     return Point(
         name=name,
         case=case,
@@ -110,54 +119,105 @@ def of_proof(name: str, proof: dict[str, Any]) -> Point | None:
         peak_bytes=proof["peak_gib"] * GIB,
         phases=phases,
         kv_tokens=proof.get("kv_tokens"),
-        context_bytes=context * GIB if context else None,
+        told=_told(proof),
         ran_out=ran_out,
         set_aside=int(digest, 16) % 3 == 0,
     )
 
 
-def residuals(points: list[Point], known: dict[str, float]) -> list[float]:
-    """Relative errors of the peak, each phase, the KV cache and the context."""
-    found = []
-    for point in points:
-        prediction = vram.predict(point.case, known)
-        peak = prediction.peak_bytes
-        if point.ran_out:  # it needs at least what there was
-            found.append(min(0.0, peak / point.cap_bytes - 1))
-        else:
-            found.append(2 * (peak / point.peak_bytes - 1))
-            for phase, measured in point.phases.items():
-                off = prediction.peaks[phase] - measured
-                if phase == "train":  # a step also generates
-                    off = max(prediction.peaks["generate"] - measured, off)
-                found.append(0.5 * off / point.peak_bytes)
-        if point.kv_tokens is not None:
-            off = (prediction.kv_tokens - point.kv_tokens) * vram.kv_token_bytes(point.case.shape)
-            found.append(off / point.peak_bytes)
-        if point.context_bytes:
-            found.append((known["context"] - point.context_bytes) / point.peak_bytes)
+def _told(proof: dict[str, Any]) -> dict[str, float]:
+    names = {"context": "context_gib", "weights": "weights_gib", "pass": "profile_gib"}
+    names["engine outside"] = "non_torch_gib"
+    found = {name: proof[key] * GIB for name, key in names.items() if proof.get(key)}
+    torch_peaks, peaks = proof.get("torch_gib_by_phase", {}), proof["peak_gib_by_phase"]
+    if "steps" in torch_peaks:
+        found["allocated"] = torch_peaks["steps"][0] * GIB
+        if not proof["settings"]["standby"]:  # its pool counts as torch's while it is given back
+            for name in ("load", "steps"):
+                found[f"outside in {name}"] = (peaks[name] - torch_peaks[name][1]) * GIB
     return found
 
 
-def fit(points: list[Point], rounds: int = 60) -> dict[str, float]:
+def parts(case: vram.Case, known: dict[str, float]) -> dict[str, float]:
+    """The same parts as they are predicted."""
+    phases = vram.predict(case, known).phases
+    load, train = phases["load"], phases["train"]
+    inside = ("adapter", "optimizer", "gradient", "training activations", "logits")
+    outside = known["context"] + load["CUDA graphs"] - known["graph_pool"]
+    weights = load["weights"] + load["LoRA in the engine"]
+    return {
+        "context": known["context"],
+        "weights": weights,
+        "pass": load["engine"] - known["engine_outside"],
+        "engine outside": known["engine_outside"],
+        "allocated": weights + load["KV cache"] + sum(train[name] for name in inside),
+        "outside in load": outside,
+        "outside in steps": outside + known["training_outside"],
+    }
+
+
+def expected(point: Point, known: dict[str, float]) -> dict[str, int]:
+    prediction = vram.predict(point.case, known)
+    return vram.expected_bytes(prediction, point.case, int(point.cap_bytes))
+
+
+def residuals(points: list[Point], known: dict[str, float]) -> list[float]:
+    """Errors of the peak, the phases, the KV cache and what was told, as shares of the peak."""
+    found = []
+    for point in points:
+        prediction, phases = vram.predict(point.case, known), expected(point, known)
+        if point.ran_out:  # it needs at least what there was
+            found.append(min(0.0, prediction.peak_bytes / point.cap_bytes - 1))
+        else:
+            found.append(2 * (max(phases.values()) / point.peak_bytes - 1))
+            for phase, measured in point.phases.items():
+                found.append(0.5 * (phases[phase] - measured) / point.peak_bytes)
+        if point.kv_tokens is not None:
+            off = (prediction.kv_tokens - point.kv_tokens) * vram.kv_token_bytes(point.case.shape)
+            found.append(off / point.peak_bytes)
+        said = parts(point.case, known) if point.told else {}
+        found += [(said[name] - size) / point.peak_bytes for name, size in point.told.items()]
+    return found
+
+
+def told_residuals(points: list[Point], known: dict[str, float]) -> list[float]:
+    """Errors of the parts that show the constants `ALONE`, as shares of the part."""
+    shown = ("context", "weights", "pass", "engine outside", "outside in load")
+    found = []
+    for point in points:
+        said = parts(point.case, known)
+        found += [said[name] / point.told[name] - 1 for name in shown if name in point.told]
+    return found
+
+
+def fit(points: list[Point]) -> dict[str, float]:
     """Constants in the units of the table."""
-    names = list(RANGES)
+    alone = _least_squares(points, list(ALONE), told_residuals, {})
+    rest = [name for name in RANGES if name not in ALONE]
+    return alone | _least_squares(points, rest, residuals, alone)
+
+
+def _least_squares(
+    points: list[Point],
+    names: list[str],
+    errors_of: Callable[[list[Point], dict[str, float]], list[float]],
+    held: dict[str, float],
+    rounds: int = 60,
+) -> dict[str, float]:
     low, first, high = (np.array([RANGES[name][n] for name in names]) for n in range(3))
-    scale = {"GiB": GIB, "MiB": 2**20}
-    units = np.array([scale.get(calibration.CALIBRATED[name].unit, 1) for name in names])
 
     def off(x: np.ndarray) -> np.ndarray:
-        known = dict(zip(names, x * units, strict=True))
+        known = in_bytes(held | dict(zip(names, x, strict=True)))
         pull = PULL * (x - first) / (high - low)
-        return np.array(residuals(points, known) + list(pull))
+        return np.array(errors_of(points, known) + list(pull))
 
     x, damping, now = first.copy(), 1e-2, off(first)
     for _ in range(rounds):
-        step = 1e-3 * (high - low)
+        # Steps that lead inwards: at a limit the other way would be cut off.
+        step = 1e-3 * (high - low) * np.where(x > (low + high) / 2, -1, 1)
         slope = np.stack([(off(x + d) - now) / d[d != 0][0] for d in np.diag(step)], axis=1)
         weights = slope * (high - low)
-        matrix = weights.T @ weights
-        change = np.linalg.solve(matrix + damping * np.eye(len(x)), -weights.T @ now)
+        change = np.linalg.solve(weights.T @ weights + damping * np.eye(len(x)), -weights.T @ now)
         tried = np.clip(x + change * (high - low), low, high)
         then = off(tried)
         if then @ then < now @ now:
@@ -167,13 +227,33 @@ def fit(points: list[Point], rounds: int = 60) -> dict[str, float]:
     return dict(zip(names, map(float, x), strict=True))
 
 
+def in_bytes(found: dict[str, float]) -> dict[str, float]:
+    """All constants, those of `found` in place of the table's."""
+    units = {"GiB": GIB, "MiB": 2**20}
+    return calibration.values() | {
+        name: value * units.get(calibration.CALIBRATED[name].unit, 1)
+        for name, value in found.items()
+    }
+
+
 def errors(points: list[Point], known: dict[str, float]) -> dict[str, float]:
     """Relative error of the peak of each point that ran."""
     return {
-        point.name: vram.predict(point.case, known).peak_bytes / point.peak_bytes - 1
+        point.name: max(expected(point, known).values()) / point.peak_bytes - 1
         for point in points
         if not point.ran_out
     }
+
+
+def worst_of_a_left_out_model(points: list[Point]) -> float:
+    """Worst error for a model when the constants are fitted to the points of the others."""
+    worst = 0.0
+    for shape in {point.case.shape for point in points}:
+        others = [point for point in points if point.case.shape != shape]
+        known = in_bytes(fit(others))
+        off = errors([point for point in points if point.case.shape == shape], known)
+        worst = max([worst, *map(abs, off.values())])
+    return worst
 
 
 def report(points: list[Point], known: dict[str, float]) -> float:
@@ -194,12 +274,44 @@ def report(points: list[Point], known: dict[str, float]) -> float:
             prediction = vram.predict(point.case, known)
             said = vram.verdict(prediction, point.case, int(point.cap_bytes))
             phases = " ".join(
-                f"{phase} {prediction.peaks[phase] / GIB:.2f}/{size / GIB:.2f}"
+                f"{phase} {expected(point, known)[phase] / GIB:.2f}/{size / GIB:.2f}"
                 for phase, size in point.phases.items()
             )
             mark = "ran out" if point.ran_out else f"{off[point.name]:+.1%}"
             print(f"  {point.name:34} {mark:>8}  {said:12}  {phases}")
     return worst
+
+
+def table(points: list[Point], known: dict[str, float]) -> dict[str, Any]:
+    """The errors of each point by phase, and of both sets."""
+    rows, sets = [], {}
+    for aside in (False, True):
+        chosen = [p for p in points if p.set_aside == aside]
+        off = errors(chosen, known)
+        sizes = [abs(value) for value in off.values()] or [float("nan")]
+        sets["set aside" if aside else "fitted"] = {
+            "points": len(off),
+            "mean": round(sum(sizes) / len(sizes), 4),
+            "worst": round(max(sizes), 4),
+            "wrong_verdicts": [p.name for p in chosen if wrong_verdict(p, known)],
+        }
+        for point in chosen:
+            phases = expected(point, known)
+            rows.append(
+                {
+                    "point": point.name,
+                    "set_aside": aside,
+                    "measured_gib": round(point.peak_bytes / GIB, 3),
+                    "predicted_gib": round(max(phases.values()) / GIB, 3),
+                    "needed_gib": round(vram.predict(point.case, known).peak_bytes / GIB, 3),
+                    "error": round(off[point.name], 4) if point.name in off else None,
+                    "phase_errors": {
+                        name: round(phases[name] / size - 1, 4)
+                        for name, size in point.phases.items()
+                    },
+                }
+            )
+    return {"sets": sets, "points": rows}
 
 
 def wrong_verdict(point: Point, known: dict[str, float]) -> bool:
@@ -218,12 +330,13 @@ def rewrite(path: Path, found: dict[str, float], points: list[Point], worst: flo
     )
     ran = sum(not point.set_aside for point in points)
     source = f"fit to {ran} rehearsals, benchmarks/vram_points"
+    of_all = f"worst of {len(points)} rehearsals, each model once left out of the fit, rounded up"
     lines = ["CALIBRATED: dict[str, Constant] = {"]
     for name, constant in calibration.CALIBRATED.items():
         fields = [constant.value, constant.unit, constant.status, constant.source, constant.physics]
         if name in found or name == "error":
             value = math.ceil(100 * worst) / 100 if name == "error" else float(f"{found[name]:.3g}")
-            fields[:4] = [value, constant.unit, "measured", source]
+            fields[:4] = [value, constant.unit, "measured", of_all if name == "error" else source]
         lines += [f'    "{name}": Constant(']
         lines += [f"        {json.dumps(field, ensure_ascii=False)}," for field in fields] + [
             "    ),"
@@ -231,71 +344,39 @@ def rewrite(path: Path, found: dict[str, float], points: list[Point], worst: flo
     path.write_text(head + "\n".join(lines) + "\n}\n" + tail)
 
 
-def svg(points: list[Point], known: dict[str, float]) -> str:
-    """Predicted against measured peak, GiB, both axes logarithmic; the band is 8 %."""
-    shown = [p for p in points if not p.ran_out]
-    largest = max(p.peak_bytes for p in shown) / GIB * 1.2
-    smallest = min(p.peak_bytes for p in shown) / GIB / 1.2
-    size, edge = 480, 50
-
-    def at(value: float) -> float:
-        return size * math.log(value / smallest) / math.log(largest / smallest)
-
-    def xy(x: float, y: float) -> tuple[float, float]:
-        return edge + at(x), edge / 2 + size - at(y)
-
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{size + 80}" height="{size + 80}" '
-        'font-family="sans-serif" font-size="12">',
-        '<rect width="100%" height="100%" fill="white"/>',
-    ]
-    for factor, dash in ((1.0, ""), (1.08, "4"), (1 / 1.08, "4")):
-        ends = (smallest, largest)
-        (x1, y1), (x2, y2) = (xy(e, min(max(e * factor, smallest), largest)) for e in ends)
-        lines.append(
-            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#999" '
-            f'stroke-dasharray="{dash}"/>'
-        )
-    for tick in (2, 4, 8, 16, 32, 64, 128):
-        if smallest < tick < largest:
-            x, y = xy(tick, tick)
-            lines.append(f'<text x="{x:.1f}" y="{edge / 2 + size + 16:.1f}">{tick}</text>')
-            lines.append(f'<text x="{edge - 24}" y="{y:.1f}">{tick}</text>')
-    for point in shown:
-        x, y = xy(point.peak_bytes / GIB, vram.predict(point.case, known).peak_bytes / GIB)
-        fill = "#d62728" if point.set_aside else "#1f77b4"
-        lines.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{fill}" fill-opacity="0.7">'
-            f"<title>{point.name}</title></circle>"
-        )
-    lines.append(
-        f'<text x="{edge}" y="{size + 70}">measured peak, GiB (red: set aside; dashed: 8 %)</text>'
-    )
-    lines.append(f'<text x="{edge}" y="16">predicted peak, GiB</text></svg>')
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    folders = [HERE / "vram_points", HERE / "results" / "rehearse"]
+    folders = [HERE / "vram_points"]
     options.add_argument("--points", type=Path, nargs="+", default=folders, metavar="FOLDER")
     options.add_argument("--fit", action="store_true", help="fit, and rewrite calibration.py")
     options.add_argument("--svg", type=Path, help="write the plot")
+    options.add_argument("--json", type=Path, help="write the table of errors")
     args = options.parse_args()
     points = [point for folder in args.points for point in load(folder)]
     known = calibration.values()
     if args.fit:
         found = fit([point for point in points if not point.set_aside])
-        units = {"GiB": GIB, "MiB": 2**20}
+        known = in_bytes(found)
         for name, value in found.items():
             constant = calibration.CALIBRATED[name]
             print(f"{name:18} {constant.value:8.4g} -> {value:8.4g} {constant.unit}")
-            known[name] = value * units.get(constant.unit, 1)
     worst = report(points, known)
     if args.fit:
+        left_out = worst_of_a_left_out_model(points)
+        print(f"worst for a model that is left out of the fit: {left_out:.1%}")
+        worst = max(worst, left_out)
         rewrite(Path(calibration.__file__), found, points, worst)
+    if args.json:
+        args.json.write_text(json.dumps(table(points, known), indent=1) + "\n")
     if args.svg:
-        args.svg.write_text(svg(points, known))
+        import vram_plot
+
+        shown = [
+            (p.name, p.peak_bytes, max(expected(p, known).values()), p.set_aside)
+            for p in points
+            if not p.ran_out
+        ]
+        args.svg.write_text(vram_plot.svg(shown))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The constants of the memory prediction that no source derives, each with its physics.
 
-`benchmarks/fit_vram.py` fits those marked "fitted" to measured runs and rewrites the values here;
-nothing else may. Status: measured (where and when in `source`), published, or assumed. Limits: one
-stack (vllm 0.26.0, unsloth 2026.10.7, torch 2.11), cards of the Hopper generation.
+`benchmarks/fit_vram.py` fits those that it has a range for to measured runs and rewrites the values
+here; nothing else may. Status: measured (where and when in `source`), published, or assumed.
+Limits: one stack (vllm 0.26.0, unsloth 2026.10.7, torch 2.11), cards of the Hopper generation.
 """
 
 from dataclasses import dataclass
@@ -24,24 +24,24 @@ class Constant:
 
 CALIBRATED: dict[str, Constant] = {
     "context": Constant(
-        0.70,
+        0.699,
         "GiB",
         "measured",
-        "six rehearsals of 2026-11-21, H100 and H200",
+        "fit to 14 rehearsals, benchmarks/vram_points",
         "CUDA context and the kernels that torch, Unsloth and vLLM load when they are imported",
     ),
     "engine_outside": Constant(
-        0.13,
+        0.059,
         "GiB",
-        "published",
-        "table in unsloth_zoo 2026.10.7 vllm_utils.py, load_vllm",
+        "measured",
+        "fit to 14 rehearsals, benchmarks/vram_points",
         "kernels and workspaces outside torch's allocator, loaded by the engine's first pass",
     ),
     "engine_hidden": Constant(
-        4.0,
+        6.54,
         "tensors",
-        "published",
-        "slope of the same table, less the MLP's part",
+        "measured",
+        "fit to 14 rehearsals, benchmarks/vram_points",
         "tensors as wide as the hidden state that the engine holds for each token of a pass",
     ),
     "sampler": Constant(
@@ -52,73 +52,73 @@ CALIBRATED: dict[str, Constant] = {
         "bytes for each logit while the engine samples: 32-bit logits, sorted ones, indices",
     ),
     "weights_slack": Constant(
-        0.008,
+        0.0118,
         "share",
         "measured",
-        "six rehearsals of 2026-11-21, H100 and H200",
+        "fit to 14 rehearsals, benchmarks/vram_points",
         "rounding of each tensor to the allocator's blocks",
     ),
     "graph": Constant(
-        0.65,
+        0.0919,
         "MiB",
         "measured",
-        "six rehearsals of 2026-11-21, H100 and H200",
-        "a captured CUDA graph's memory for one decoder layer",
+        "fit to 14 rehearsals, benchmarks/vram_points",
+        "what a captured CUDA graph keeps outside torch for one decoder layer in 16 bits",
+    ),
+    "graph_unpacking": Constant(
+        0.116,
+        "MiB",
+        "measured",
+        "fit to 14 rehearsals, benchmarks/vram_points",
+        "what such a graph has on top in 4 bits: each matrix is unpacked by a kernel of its own",
+    ),
+    "load_copy": Constant(
+        0.923,
+        "share",
+        "measured",
+        "fit to 14 rehearsals, benchmarks/vram_points",
+        "share of the 4-bit weights that is there twice while they are loaded, if there is room",
     ),
     "graph_pool": Constant(
-        0.0,
+        0.0592,
         "GiB",
-        "assumed",
-        "nothing measured yet",
+        "measured",
+        "fit to 14 rehearsals, benchmarks/vram_points",
         "memory that all captured graphs share, whatever their number",
     ),
     "hidden_copies": Constant(
-        10.0,
+        3.84,
         "tensors",
-        "assumed",
-        "counted in unsloth 2026.10.7: norms, residuals, query, output, two gradients",
+        "measured",
+        "fit to 14 rehearsals, benchmarks/vram_points",
         "tensors as wide as the hidden state in the recomputed backward pass of one layer",
     ),
-    "checkpoints_kept": Constant(
-        0.7,
-        "share",
-        "measured",
-        "six rehearsals of 2026-11-21; by the source all but the last are offloaded",
-        "share of the layers' checkpoints that are still on the card when the forward pass ends",
-    ),
-    "logits_kept": Constant(
-        2.0,
-        "bytes",
-        "assumed",
-        "the product in 16 bits; 4 if the compiler keeps the 32-bit copy",
-        "bytes that stay for each logit of a pass until its backward pass",
-    ),
     "logits_at_work": Constant(
-        8.0,
+        4.0,
         "bytes",
-        "assumed",
-        "32-bit logits and their gradient",
+        "measured",
+        "fit to 14 rehearsals, benchmarks/vram_points",
         "bytes for each logit of one chunk while it is computed",
     ),
     "training_outside": Constant(
-        0.15,
+        0.193,
         "GiB",
-        "assumed",
-        "nothing measured yet",
+        "measured",
+        "fit to 14 rehearsals, benchmarks/vram_points",
         "kernels and workspaces outside torch's allocator that the first training pass loads",
     ),
     "slack": Constant(
-        0.05,
+        0.962,
         "share",
-        "assumed",
-        "5 to 7 % in fitcheck-llm 0.3.1 and agilerl-arena 1.29.0",
-        "free space between blocks: share of what a training pass allocates",
+        "measured",
+        "fit to 14 rehearsals, benchmarks/vram_points",
+        "share of the engine's pass whose blocks the training pass cannot use",
     ),
     "error": Constant(
-        0.08,
+        0.07,
         "share",
-        "assumed",
-        "the bar; the fit puts the worst error on the points set aside here",
+        "measured",
+        "worst of 24 rehearsals, each model once left out of the fit, rounded up",
         "how far a measured peak may lie from the prediction",
     ),
 }

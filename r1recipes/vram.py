@@ -26,8 +26,10 @@ BLOCK_TOKENS = 16
 """Tokens of a block of the KV cache, vLLM's default."""
 PROFILED_TOKENS = 2048
 """Tokens of the smallest pass that the engine is sized for."""
-LOGITS_BYTES = 2**29
-"""Logits of one chunk in 16 and 32 bits; the backend splits completions by it."""
+CHUNK_ROWS = 256
+"""Rows of logits that are made at a time; the backend sets it (backends._prepare_unsloth)."""
+TORCH_SHARE, OUTSIDE_TORCH = 0.97, GIB
+"""The backend lets torch's allocator have this share of the card, less this (limit_allocator)."""
 
 Verdict = Literal["fits", "tight", "does not fit"]
 
@@ -63,6 +65,8 @@ class Prediction:
     """Tokens that fit into the KV cache; below 0 when not even the weights fit the share."""
     sized_tokens: int
     """Tokens that Unsloth believes to fit; below max_seq_length it shortens the sequences."""
+    spare: dict[str, int]
+    """Bytes that a phase takes on top where there is room, and does without where there is none."""
 
     @property
     def peaks(self) -> dict[str, int]:
@@ -80,11 +84,10 @@ class Prediction:
 def predict(case: Case, constants: dict[str, float] | None = None) -> Prediction:
     """Memory of a run. `constants`: in place of the calibrated ones, while they are fitted."""
     known = constants or _calibrated()
-    weights, slots, adapter = _weights(case.shape, case.four_bit), *_lora(case)
-    weights = round(weights * (1 + known["weights_slack"]))
+    base, slots, adapter = _weights(case.shape, case.four_bit), *_lora(case)
+    weights = round(base * (1 + known["weights_slack"]))
     sized = _sized_tokens(case)
-    work, least = _engine_work(case, known)
-    outside = round(known["engine_outside"])
+    work, outside = _engine_work(case, known), round(known["engine_outside"])
     cache = case.engine_bytes - weights - slots - work - outside
     tokens = cache // kv_token_bytes(case.shape) // BLOCK_TOKENS * BLOCK_TOKENS
     resident = {
@@ -97,14 +100,41 @@ def predict(case: Case, constants: dict[str, float] | None = None) -> Prediction
         "adapter": 4 * adapter,
     }
     state = round(case.optimizer_bytes * adapter)
-    # The engine gets the adapter as tensors in 16 bits.
+    # The engine gets the adapter as tensors in 16 bits. What its pass left is there to sample with.
+    sampled = round(known["sampler"] * case.num_seqs * case.shape.vocab_size)
     generate = resident | {"optimizer": state, "adapter": 6 * adapter}
-    # torch keeps what the engine's pass used and gives it to the training pass.
-    kept = {"engine": work - least + outside}
+    generate |= {"engine": max(work, sampled) + outside}
+    # The training pass gets the engine's blocks from torch, but for those that it cannot use.
+    kept = {"engine": round(known["slack"] * work) + outside}
     kept |= {"KV cache": 0} if case.standby else {}
     train = resident | kept | {"optimizer": state, "gradient": 4 * adapter}
     train |= _training_pass(case, known)
-    return Prediction({"load": resident, "generate": generate, "train": train}, tokens, sized)
+    phases = {"load": resident, "generate": generate, "train": train}
+    # torch keeps the blocks of a training pass while the engine works.
+    cached = sum(train.values()) - sum(generate.values())
+    cached += resident["KV cache"] if case.standby else 0
+    # The copy gets the blocks of the engine's pass first.
+    copy = max(0, round(known["load_copy"] * base) - work) if case.four_bit else 0
+    return Prediction(phases, tokens, sized, {"load": copy, "generate": max(0, cached), "train": 0})
+
+
+def expected_bytes(prediction: Prediction, case: Case, usable_bytes: int) -> dict[str, int]:
+    """What the driver will show for each phase: what it needs, and what it takes while there is
+    room.
+
+    The copy of the 4-bit weights that loading makes is there wholly or not at all; it was never
+    seen where it would not have fitted. Without standby, torch stops at the limit that the backend
+    sets; what is outside torch comes on top. More than `usable_bytes` is only said of a need.
+    """
+    limit = usable_bytes
+    if not case.standby:
+        train = prediction.phases["train"]
+        outside = train["context"] + train["CUDA graphs"] + train["training kernels"]
+        limit = min(limit, round(TORCH_SHARE * usable_bytes - OUTSIDE_TORCH + outside))
+    need, spare = prediction.peaks, prediction.spare
+    found = {phase: max(need[phase], min(need[phase] + spare[phase], limit)) for phase in PHASES}
+    whole = need["load"] + spare["load"]
+    return found | {"load": whole if whole <= limit else need["load"]}
 
 
 @lru_cache(maxsize=1)
@@ -189,16 +219,13 @@ def _batched_tokens(case: Case) -> int:
     return max(min(tokens, case.num_seqs * case.max_seq_length), case.num_seqs)
 
 
-def _engine_work(case: Case, known: dict[str, float]) -> tuple[int, int]:
-    """Memory of the engine's largest pass, and of the smallest that there is for this model."""
+def _engine_work(case: Case, known: dict[str, float]) -> int:
+    """Memory of the engine's largest pass, by which it sizes its KV cache."""
     shape = case.shape
     # gate and up, their product, and what is as wide as the hidden state, in 16 bits
     wide = 6 * shape.intermediate_size + 2 * known["engine_hidden"] * shape.hidden_size
     unpacked = 2 * shape.hidden_size * shape.intermediate_size if case.four_bit else 0
-    tokens = max(_batched_tokens(case), PROFILED_TOKENS)
-    sampled = known["sampler"] * case.num_seqs * shape.vocab_size
-    work = max(tokens * wide + unpacked, sampled)
-    return round(work), round(PROFILED_TOKENS * wide + unpacked)
+    return round(max(_batched_tokens(case), PROFILED_TOKENS) * wide + unpacked)
 
 
 def capture_sizes(largest: int) -> int:
@@ -211,39 +238,37 @@ def _graphs(case: Case, known: dict[str, float]) -> int:
     """CUDA graphs: they come on top of the engine's share (vllm/v1/worker/gpu, model_runner.py).
 
     Whole ones up to the sequences at once and piecewise ones up to twice that, each with and
-    without an adapter.
+    without an adapter. A graph in 4 bits has more kernels: each matrix is unpacked.
     """
     captured = 2 * (capture_sizes(case.num_seqs) + capture_sizes(min(2 * case.num_seqs, 512)))
-    return round(known["graph_pool"] + known["graph"] * captured * case.shape.num_hidden_layers)
+    each = known["graph"] + (known["graph_unpacking"] if case.four_bit else 0)
+    return round(known["graph_pool"] + each * captured * case.shape.num_hidden_layers)
 
 
 def _training_pass(case: Case, known: dict[str, float]) -> dict[str, int]:
     """One forward and backward pass over all completions of a batch as a single stream.
 
-    Of the backward pass of a layer and the loss, the larger one counts: they do not overlap.
+    Logits are made again in the backward pass: of a row, a number in 32 bits stays
+    (unsloth_zoo/rl_replacements.py, chunked_hidden_states_selective_log_softmax_recompute). Those
+    of one chunk are added to the layer's: what is measured grows with both at every batch.
     """
     shape, tokens = case.shape, case.batch * case.max_seq_length
     hidden = 2 * tokens * shape.hidden_size
-    # Two buffers for checkpoints on their way; the rest is in main memory.
-    checkpoints = hidden * (2 + known["checkpoints_kept"] * shape.num_hidden_layers)
+    # Unsloth may move them to main memory; at no measured size has it made a difference.
+    checkpoints = hidden * shape.num_hidden_layers
     attention = 2 * shape.head_dim * (shape.num_attention_heads + shape.num_key_value_heads)
     # gate, up and their product in the MLP's backward pass; query, key, value, output
     layer = tokens * (6 * shape.intermediate_size + 2 * attention)
     layer += known["hidden_copies"] * hidden
-    if case.four_bit:  # one matrix in the shared buffer, one of its own
-        layer += 2 * 2 * shape.hidden_size * shape.intermediate_size
+    if case.four_bit:  # one matrix in the shared buffer
+        layer += 2 * shape.hidden_size * shape.intermediate_size
     rows = case.batch * case.max_completion_length
-    chunk = min(case.max_completion_length, LOGITS_BYTES / (6 * shape.vocab_size))
-    # The first pass of a run is checked row by row, all logits of a row at once, in 16 bits.
-    check = 2 * case.max_seq_length * shape.vocab_size
-    at_work = max(known["logits_at_work"] * chunk * shape.vocab_size, check)
-    logits = known["logits_kept"] * rows * shape.vocab_size + at_work + 2 * hidden
-    larger = {"training activations": layer, "logits": 0.0}
-    if logits > layer:
-        larger = {"training activations": 0.0, "logits": logits}
-    parts = larger | {"training kernels": known["training_outside"]}
-    parts["training activations"] += checkpoints
-    parts["allocator slack"] = known["slack"] * (checkpoints + max(layer, logits))
+    logits = known["logits_at_work"] * min(rows, CHUNK_ROWS) * shape.vocab_size + 4 * rows
+    parts = {
+        "training activations": checkpoints + layer,
+        "logits": logits,
+        "training kernels": known["training_outside"],
+    }
     return {name: round(value) for name, value in parts.items()}
 
 

@@ -106,6 +106,30 @@ def test_the_verdict_keeps_the_error_on_both_sides():
     assert vram.verdict(found, case(), round(peak * (1 - error)) - 1000) == "does not fit"
 
 
+def test_more_rows_than_a_chunk_make_no_more_logits_but_a_number_a_row():
+    one, two = (vram.predict(case(batch=n)).phases["train"]["logits"] for n in (1, 2))
+    assert two - one == 4 * 768
+
+
+def test_what_only_takes_room_that_is_there_is_no_need():
+    small, found = case(), vram.predict(case())
+    wide = vram.expected_bytes(found, small, 80 * GIB)
+    assert wide["load"] == found.peaks["load"] + found.spare["load"] > found.peaks["load"]
+    assert wide["generate"] == max(found.peaks["generate"], found.peaks["train"])
+    narrow = vram.expected_bytes(found, small, round(found.peak_bytes * 1.05))
+    assert narrow["load"] == found.peaks["load"]
+    assert vram.predict(case(four_bit=False)).spare["load"] == 0
+
+
+def test_in_standby_the_cache_comes_back_beside_the_blocks_of_training():
+    asleep = case(standby=True, batch=8)
+    found = vram.predict(asleep)
+    cache = found.phases["load"]["KV cache"]
+    seen = vram.expected_bytes(found, asleep, 80 * GIB)
+    assert seen["generate"] == found.peaks["train"] + cache
+    assert max(vram.expected_bytes(found, asleep, found.peak_bytes).values()) == found.peak_bytes
+
+
 shapes = st.sampled_from(sorted(catalog.MODELS))
 cases = st.builds(
     lambda key, **settings: case(catalog.MODELS[key], **settings),

@@ -1,0 +1,48 @@
+"""A plot of predicted against measured peaks, GiB, both axes logarithmic; the band is 8 %."""
+
+import math
+
+GIB = 2**30
+
+
+def svg(shown: list[tuple[str, float, float, bool]]) -> str:
+    """`shown`: name, measured bytes, predicted bytes, whether it was set aside before the fit."""
+    largest = max(measured for _, measured, _, _ in shown) / GIB * 1.2
+    smallest = min(measured for _, measured, _, _ in shown) / GIB / 1.2
+    size, edge = 480, 50
+
+    def at(value: float) -> float:
+        return size * math.log(value / smallest) / math.log(largest / smallest)
+
+    def xy(x: float, y: float) -> tuple[float, float]:
+        return edge + at(x), edge / 2 + size - at(y)
+
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{size + 80}" height="{size + 80}" '
+        'font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="white"/>',
+    ]
+    for factor, dash in ((1.0, ""), (1.08, "4"), (1 / 1.08, "4")):
+        ends = (smallest, largest)
+        (x1, y1), (x2, y2) = (xy(e, min(max(e * factor, smallest), largest)) for e in ends)
+        lines.append(
+            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#999" '
+            f'stroke-dasharray="{dash}"/>'
+        )
+    for tick in (2, 4, 8, 16, 32, 64, 128):
+        if smallest < tick < largest:
+            x, y = xy(tick, tick)
+            lines.append(f'<text x="{x:.1f}" y="{edge / 2 + size + 16:.1f}">{tick}</text>')
+            lines.append(f'<text x="{edge - 24}" y="{y:.1f}">{tick}</text>')
+    for name, measured, predicted, set_aside in shown:
+        x, y = xy(measured / GIB, predicted / GIB)
+        fill = "#d62728" if set_aside else "#1f77b4"
+        lines.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{fill}" fill-opacity="0.7">'
+            f"<title>{name}</title></circle>"
+        )
+    lines.append(
+        f'<text x="{edge}" y="{size + 70}">measured peak, GiB (red: set aside; dashed: 8 %)</text>'
+    )
+    lines.append(f'<text x="{edge}" y="16">predicted peak, GiB</text></svg>')
+    return "\n".join(lines) + "\n"
