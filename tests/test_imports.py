@@ -14,9 +14,10 @@ ORDER = """
     evaluate health record progress terminal reading curves samples report
     backends backends.tiny backends.grpo backends.trl
     backends.differences backends.nf4 backends.unsloth backends.random_weights
-    stages run rehearsal rehearse doctor redact card share
-    cli.common cli.plan cli.run cli.report cli.runs cli.rehearse cli.recipes cli.share cli.doctor
-    cli __main__
+    study_schema study search database trials leaderboard results study_report sweep ray_launcher
+    warm stages run worker rehearsal rehearse doctor redact card share
+    cli.common cli.plan cli.run cli.sweep cli.report cli.runs cli.rehearse cli.recipes cli.share
+    cli.doctor cli __main__
 """.split()
 HEAVY = {"torch", "transformers", "trl", "peft", "unsloth", "vllm"}
 

@@ -11,11 +11,11 @@ import sys
 
 import r1recipes
 from r1recipes import __version__
-from r1recipes.cli import doctor, plan, recipes, rehearse, report, run, runs, share
+from r1recipes.cli import doctor, plan, recipes, rehearse, report, run, runs, share, sweep
 from r1recipes.cli.common import printable
 from r1recipes.errors import Problem, R1RecipesError
 
-COMMANDS = (run, report, runs, plan, rehearse, recipes, share, doctor)
+COMMANDS = (run, sweep, report, runs, plan, rehearse, recipes, share, doctor)
 """In the order in which `--help` lists them."""
 
 
