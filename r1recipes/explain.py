@@ -48,9 +48,13 @@ def explain(
 def _refused(
     error: dict[str, Any], loc: Loc, where: Callable[[Loc, bool], str | None]
 ) -> list[Problem]:
-    """Problems that the schema words itself; a key with a leading `/` is counted from the top."""
+    """Problems that the schema words itself; a key with a leading `/` is counted from the top, one
+    with dots in a part is a tuple of its parts."""
     problems = []
     for key, message, hint in error["ctx"]["problems"]:
+        if isinstance(key, tuple):
+            problems.append(Problem(message, where((*loc, *key), False), hint))
+            continue
         start = () if key.startswith("/") else loc
         path = start + tuple(part for part in key.lstrip("/").split(".") if part)
         problems.append(Problem(message, where(path, False), hint))
@@ -69,7 +73,8 @@ def _without_echoes(errors: list[dict[str, Any]]) -> list[dict[str, Any]]:
     unknown = [error["loc"] for error in errors if error["type"] == "extra_forbidden"]
 
     def echo(refused: dict[str, Any], problem: tuple[str, str, str]) -> bool:
-        path = (*refused["loc"], *problem[0].split("."))
+        key = problem[0] if isinstance(problem[0], tuple) else problem[0].split(".")
+        path = (*refused["loc"], *key)
         return problem[1].endswith("is missing") and _misspelt(path, unknown)
 
     kept, nameless = [], False

@@ -1,4 +1,4 @@
-"""JSON Schema of a recipe, in the form that the TOML editors' tools understand.
+"""JSON Schema of a recipe or a study, in the form that the TOML editors' tools understand.
 
 Draft 7, with every definition written out in its place: the tools read newer drafts and `$ref` only
 in part. What needs two keys to decide (`consistency`) an editor cannot see; `check` does.
@@ -9,12 +9,12 @@ from typing import Any
 from pydantic import BaseModel
 
 
-def of(model: type[BaseModel]) -> dict[str, Any]:
+def of(model: type[BaseModel], title: str = "recipe") -> dict[str, Any]:
     """The schema of `model`, with its keys, types, ranges, defaults and descriptions."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
     plain = _plain(schema, definitions)
-    return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "recipe"} | plain
+    return {"$schema": "http://json-schema.org/draft-07/schema#", "title": title} | plain
 
 
 def _plain(node: Any, definitions: dict[str, Any]) -> Any:

@@ -42,21 +42,29 @@ class Gpu:
 
 def gpu() -> Gpu | None:
     """The GPU that a run would use, or None without an NVIDIA driver or card."""
+    cards = gpus()
+    if os.environ.get("CUDA_VISIBLE_DEVICES") is not None:
+        return cards[0] if cards else None
+    return max(cards, key=lambda card: card.free_bytes, default=None)
+
+
+def gpus() -> list[Gpu]:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves, in its order; all of them without it."""
     if not shutil.which("nvidia-smi"):
-        return None
+        return []
     query = "index,name,memory.total,memory.free,compute_cap,driver_version,uuid"
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
     try:
         output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
-        return None
+        return []
     cards = [row for line in output.stdout.splitlines() if (row := _card(line))]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        first = visible.split(",")[0].strip()
-        cards = [card for card, uuid in cards if first in (str(card.index), uuid)]
-        return cards[0] if cards and first else None
-    return max((card for card, _ in cards), key=lambda card: card.free_bytes, default=None)
+    if visible is None:
+        return [card for card, _ in cards]
+    names = [name.strip() for name in visible.split(",")]
+    by_name = {name: card for card, uuid in cards for name in (str(card.index), uuid)}
+    return [by_name[name] for name in names if name in by_name]
 
 
 def _card(line: str) -> tuple[Gpu, str] | None:

@@ -66,7 +66,7 @@ def _parse(override: str) -> tuple[Loc, Any] | Problem:
     flag = _flag(override)
     if not equals or not key.strip():
         return Problem("is not key=value", flag, "such as `--set train.max_steps=50`")
-    path = _path(key)
+    path = path_of(key)
     if path is None:
         message = f"{show(key.strip())} is not a dotted key"
         return Problem(message, flag, "such as `--set train.max_steps=50`")
@@ -81,7 +81,8 @@ def _flag(override: str) -> str:
     return "--set " + override.replace("\n", "\\n")
 
 
-def _path(key: str) -> Loc | None:
+def path_of(key: str) -> Loc | None:
+    """The parts of a dotted key as TOML means it, or None when it is none."""
     if "\n" in key or key.count(".") > MAX_DEPTH:
         return None
     try:

@@ -94,9 +94,18 @@ def load(name: str | Path, overrides: list[str] | None = None) -> Loaded:
     Raises: RecipeError with all problems of the file and of the overrides.
     """
     path, source = locate(str(name))
+    return load_text(read_text(path), path, overrides, source)
+
+
+def load_text(
+    text: str, path: Path, overrides: list[str] | None = None, source: Source | None = None
+) -> Loaded:
+    """As `load`, from the text of a file that may be on another machine.
+
+    Raises: RecipeError with all problems of the text and of the overrides.
+    """
     # A message names what the user knows, not a file of the cache.
     shown = path if source is None else source.reference
-    text = read_text(path)
     given = parse(text, shown)
     study = [key for key in STUDY_SECTIONS if key in given]
     if study:

@@ -28,7 +28,7 @@ from r1recipes.errors import Problem, RecipeError, RunError
 from r1recipes.plan import Plan
 from r1recipes.recipe import Loaded
 
-STATUSES = ("running", "complete", "failed", "stopped")
+STATUSES = ("running", "complete", "failed", "stopped", "pruned")
 CHECKPOINT_DONE = "r1recipes-complete"
 
 
@@ -235,7 +235,10 @@ def find(runs_dir: Path, name: str | None, recipe_name: str | None = None) -> Ru
     for run in runs(runs_dir):
         with suppress(RecipeError):  # a damaged folder does not keep the others from going on
             found = run.read()
-            if found["status"] != "complete" and recipe_name in (None, found.get("recipe")):
+            is_open = (
+                found["status"] != "complete" and "study" not in found
+            )  # `sweep` goes on with those
+            if is_open and recipe_name in (None, found.get("recipe")):
                 open_runs.append(run)
     if not open_runs:
         what = f" of `{recipe_name}`" if recipe_name else ""

@@ -38,9 +38,14 @@ from r1recipes.settings import Settings
 from r1recipes.stages import Options, Prepared, Stages
 from r1recipes.terminal import Capture, Interrupts
 from r1recipes.track import Trackers
+from r1recipes.warm import Warm
 
 NOTHING_ALLOWED = Options()
 DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+class Pruned(R1RecipesError):
+    """The study that a run is a trial of sees no hope in it."""
 
 
 class Stopped(R1RecipesError):
@@ -49,8 +54,15 @@ class Stopped(R1RecipesError):
     exit_code = 130
 
 
-def prepare(plan: Plan, view: View, settings: Settings, options: Options, stack: ExitStack):
-    """Load and check data, tokenizer and rewards. Closed with `stack`.
+def prepare(
+    plan: Plan,
+    view: View,
+    settings: Settings,
+    options: Options,
+    stack: ExitStack,
+    warm: Warm | None = None,
+) -> Prepared:
+    """Load and check data, tokenizer and rewards. Closed with `stack`, but for what is warm.
 
     Raises: RecipeError or PlanError with everything that is wrong.
     """
@@ -58,8 +70,11 @@ def prepare(plan: Plan, view: View, settings: Settings, options: Options, stack:
     recipe, offline = plan.recipe, settings.offline
     view.phase("Loading data")
     splits = data.load(recipe, plan.base_dir, offline=offline)
-    backend = create(plan, offline=offline)
-    stack.callback(backend.close)
+    if warm:
+        backend = warm.take(plan, offline=offline)
+    else:
+        backend = create(plan, offline=offline)
+        stack.callback(backend.close)
     tokenizer = backend.tokenizer()
     preflight.set_chat_template(tokenizer, recipe, plan.base_dir)
     splits, report = preflight.check_prompts(splits, tokenizer, plan.preset, recipe.data.overlong)
@@ -86,6 +101,7 @@ def prepare(plan: Plan, view: View, settings: Settings, options: Options, stack:
         rewards={name: by_name[name] for name in recipe.rewards},
         decisive=by_name[recipe.eval.reward],
         inputs=_inputs(plan, splits, tokenizer.chat_template, loaded),
+        warm=warm,
     )
 
 
@@ -122,6 +138,7 @@ def start(
     folder: Path | None = None,
     options: Options = NOTHING_ALLOWED,
     locked: Lock | None = None,
+    warm: Warm | None = None,
 ) -> Run:
     """Make a run folder and execute the plan. Returns the finished run.
 
@@ -136,7 +153,7 @@ def start(
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
         meter = stack.enter_context(Meter(enabled=plan.device == "cuda"))
-        prepared = prepare(plan, view, settings, options, stack)
+        prepared = prepare(plan, view, settings, options, stack, warm)
         if locked:
             found = lock.input_differences(locked, prepared.inputs, prepared.splits.revision)
             lock.refuse_differences(found)
@@ -154,7 +171,14 @@ def _check_disk(parent: Path, plan: Plan, settings: Settings) -> None:
     preflight.check_disk(parent, disk.run_bytes(plan, shape))
 
 
-def resume(run: Run, view: View, settings: Settings, *, options: Options = NOTHING_ALLOWED) -> Run:
+def resume(
+    run: Run,
+    view: View,
+    settings: Settings,
+    *,
+    options: Options = NOTHING_ALLOWED,
+    warm: Warm | None = None,
+) -> Run:
     """Go on with a run that was stopped, killed or failed.
 
     Raises: RecipeError when data, code or template are no longer what the run began with.
@@ -166,7 +190,7 @@ def resume(run: Run, view: View, settings: Settings, *, options: Options = NOTHI
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
         meter = stack.enter_context(Meter(enabled=plan.device == "cuda"))
-        prepared = prepare(plan, view, settings, options, stack)
+        prepared = prepare(plan, view, settings, options, stack, warm)
         for what, sha256 in began.get("inputs", {}).items():
             if prepared.inputs.get(what) != sha256:
                 raise RecipeError(
@@ -202,6 +226,9 @@ def _execute(
                 f"stopped; {_saved(run)}",
                 hint=f"go on with `python -m r1recipes run --resume {run.folder}{allow}`",
             ) from None
+        except Pruned:
+            run.update(status="pruned", finished=record.now())
+            raise
         except Exception as error:
             with suppress(OSError):  # the log may be on the full disk
                 traceback.print_exc()

@@ -27,6 +27,8 @@ class Settings(BaseSettings):
     """Folder that run folders are made in."""
     cache_dir: Path = Path("~/.cache/r1recipes").expanduser()
     """Folder that compiled kernels, and recipes from elsewhere, are kept in between runs."""
+    storage: str | None = None
+    """Database of studies as an SQLAlchemy URL; without it an SQLite file beside the trials."""
     offline: bool = False
     """Make no request to the Hub; HF_HUB_OFFLINE=1 does the same."""
     answer_limit_s: float = Field(5.0, gt=0, le=3600)

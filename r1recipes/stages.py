@@ -21,6 +21,7 @@ from r1recipes.plan import Plan
 from r1recipes.progress import View
 from r1recipes.record import Run
 from r1recipes.terminal import Interrupts
+from r1recipes.warm import Warm, base_key, evaluation_key
 
 NAN_STEPS = 3
 """Steps in a row without a finite gradient after which a run is stopped; assumed."""
@@ -44,6 +45,8 @@ class Prepared:
     decisive: rewards.Reward
     inputs: dict[str, str]
     """What the run reads beside its recipe -> its sha256."""
+    warm: Warm | None = None
+    """What an earlier run in this process has left."""
 
 
 class Stages:
@@ -77,7 +80,7 @@ class Stages:
     def clear_drafts(self) -> None:
         """Remove what a killed attempt left half done."""
         for draft in self.run.folder.glob(".draft-*"):
-            shutil.rmtree(draft)
+            shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
 
     def count_killed_stage(self) -> None:
         """Add the time of a stage that a kill ended, up to the last step that it wrote."""
@@ -111,6 +114,11 @@ class Stages:
             return
         start = self.plan.recipe.cold_start
         assert start is not None
+        key = self.shared_key(base_key(self.plan))
+        if kept := self.given("base", key, self.run.base):
+            lock = Run(kept.parent).read_lock()
+            self.run.update_lock(model_revision=lock.get("model_revision"))
+            return
         with self.stage("cold_start", "Cold start"):
             rows = data.demonstrations(
                 self.plan.recipe,
@@ -121,6 +129,22 @@ class Stages:
             with self.whole_folder(self.run.base) as draft:
                 revision = self.backend.cold_start(rows, draft, self.hooks())
             self.run.update_lock(model_revision=revision)
+        self.keep("base", key, self.run.base)
+
+    def shared_key(self, key: str) -> str:
+        return key + json.dumps(self.prepared.inputs, sort_keys=True)
+
+    def given(self, what: str, key: str, path: Path) -> Path | None:
+        """Put at `path` what an earlier run in this process had of the same; where it was."""
+        draft = path.with_name(f".draft-{path.name}")
+        kept = self.prepared.warm.give(what, key, draft) if self.prepared.warm else None
+        if kept:
+            os.rename(draft, path)
+        return kept
+
+    def keep(self, what: str, key: str, path: Path) -> None:
+        if self.prepared.warm:
+            self.prepared.warm.keep(what, key, path)
 
     def load(self) -> None:
         with self.stage("load", "Loading the model"):
@@ -143,6 +167,10 @@ class Stages:
         path = self.run.evaluation(when)
         if when in self.run.read()["evaluation"] and path.exists():
             return
+        key = self.shared_key(evaluation_key(self.plan))
+        if not adapter and self.given("evaluation", key, path):
+            self.evaluated(when, record.read_lines(path))
+            return
         with self.stage(f"evaluate_{when}", f"Evaluation {when}"):
             rows = list(self.prepared.splits.held_out)
             items = evaluate.evaluate(
@@ -154,9 +182,14 @@ class Stages:
                 self.prepared.decisive,
             )
             record.write_text(path, "".join(json.dumps(item) + "\n" for item in items))
-            found = self.run.read()["evaluation"] | {when: evaluate.summary(items)}
-            self.run.update(evaluation=found)
-            self.view.evaluated(when, found[when])
+            self.evaluated(when, items)
+        if not adapter:
+            self.keep("evaluation", key, path)
+
+    def evaluated(self, when: str, items: list[dict[str, Any]]) -> None:
+        found = self.run.read()["evaluation"] | {when: evaluate.summary(items)}
+        self.run.update(evaluation=found)
+        self.view.evaluated(when, found[when])
 
     def probe(self) -> None:
         """Stop at once when nothing can be learned."""

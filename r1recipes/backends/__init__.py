@@ -70,6 +70,16 @@ class Backend(Protocol):
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter in PEFT's format."""
 
+    def reset(self, plan: Plan) -> None:
+        """Go back to just before `load`, but keep the base model and its engine for `plan`.
+
+        The plan must need the same engine (`warm.engine_key`); adapter and trainer are dropped, and
+        `load` then adds a fresh adapter as it would to a model just loaded.
+        """
+
+    def held_bytes(self) -> int:
+        """Memory that the process holds now; grows from reset to reset only if something leaks."""
+
     def close(self) -> None:
         """End what runs beside the model. Nothing can be called after it."""
 

@@ -7,6 +7,8 @@ generation is transformers', so a GPU is used far below what vLLM gets from it.
 """
 
 import contextlib
+import gc
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ class TrlBackend:
         self.recipe = plan.recipe
         self.offline = offline
         self.model: Any = None
+        self._weights: Any = None
         self._tokenizer: Any = None
         torch.set_num_threads(plan.num_threads)
 
@@ -63,7 +66,8 @@ class TrlBackend:
         return getattr(model.config, "_commit_hash", None)
 
     def load(self, base: Path | None, adapter: Path | None) -> str | None:
-        weights = self.load_weights(base)
+        weights = self._weights if self._weights is not None else self.load_weights(base)
+        self._weights = weights
         if adapter:
             self.model = PeftModel.from_pretrained(weights, adapter)
             return getattr(weights.config, "_commit_hash", None)
@@ -179,6 +183,23 @@ class TrlBackend:
     def save_adapter(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
         self.tokenizer().save_pretrained(folder)
+
+    def reset(self, plan: Plan) -> None:
+        self.plan, self.recipe = plan, plan.recipe
+        if self.model is not None:
+            self._weights, self.model = self.model.unload(), None
+        gc.collect()
+        if plan.device == "cuda":
+            torch.cuda.empty_cache()
+            if self._weights is not None:  # which the trainer turned on
+                self._weights.gradient_checkpointing_disable()
+                self._weights.config.use_cache = True
+
+    def held_bytes(self) -> int:
+        if self.plan.device == "cuda":
+            return torch.cuda.memory_allocated()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def close(self) -> None:
         """Nothing runs beside this model."""

@@ -9,6 +9,7 @@ the last digits. Facts on the libraries are from unsloth and unsloth_zoo 2026.10
 
 import unsloth  # isort: skip
 import contextlib
+import gc
 import multiprocessing
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 from peft import set_peft_model_state_dict
+from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 from unsloth import FastLanguageModel
 from vllm import SamplingParams
@@ -74,6 +76,18 @@ class UnslothBackend:
             raise RunError(f"the cold start ended with exit code {child.exitcode}")
 
     def load(self, base: Path | None, adapter: Path | None) -> str | None:
+        if self.model is None:
+            self._load_engine(base)
+        else:
+            self._add_fresh_adapter()
+        if adapter:
+            from safetensors.torch import load_file
+
+            weights = load_file(adapter / "adapter_model.safetensors")
+            set_peft_model_state_dict(self.model, weights)
+        return getattr(self.model.config, "_commit_hash", None)
+
+    def _load_engine(self, base: Path | None) -> None:
         preset, lora = self.plan.preset, self.recipe.lora
         limit_allocator(self.plan)
         model, tokenizer = FastLanguageModel.from_pretrained(
@@ -107,12 +121,27 @@ class UnslothBackend:
             use_gradient_checkpointing="unsloth",
             random_state=self.recipe.seed,
         )
-        if adapter:
-            from safetensors.torch import load_file
 
-            weights = load_file(adapter / "adapter_model.safetensors")
-            set_peft_model_state_dict(self.model, weights)
-        return getattr(model.config, "_commit_hash", None)
+    def _add_fresh_adapter(self) -> None:
+        """A new adapter in place of a trained one, drawn as PEFT draws that of a new model.
+
+        Unsloth has patched the layers for an adapter of this form, and the engine has room for its
+        rank, so only numbers may differ from the one before (`warm.engine_key`).
+        """
+        config = self.model.peft_config["default"]
+        self.model.delete_adapter("default")
+        config.lora_alpha = self.plan.lora_alpha
+        set_seed(self.recipe.seed)
+        self.model.add_adapter("default", config)
+        self.model.set_adapter("default")
+
+    def reset(self, plan: Plan) -> None:
+        self.plan, self.recipe, self.trainer = plan, plan.recipe, None
+        gc.collect()
+        torch.cuda.empty_cache()
+
+    def held_bytes(self) -> int:
+        return torch.cuda.memory_allocated()
 
     def _weights(self, base: Path | None) -> str:
         """What Unsloth is to load: a 16-bit folder goes to NF4 first where 4 bits are asked for.

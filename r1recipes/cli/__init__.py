@@ -23,11 +23,25 @@ from r1recipes.cli import (
     run,
     runs,
     share,
+    sweep,
 )
 from r1recipes.cli.common import printable
 from r1recipes.errors import Problem, R1RecipesError
 
-COMMANDS = (run, evaluate, chat, export, report, runs, plan, rehearse, recipes, share, doctor)
+COMMANDS = (
+    run,
+    sweep,
+    evaluate,
+    chat,
+    export,
+    report,
+    runs,
+    plan,
+    rehearse,
+    recipes,
+    share,
+    doctor,
+)
 """In the order in which `--help` lists them."""
 
 

@@ -30,8 +30,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     new.add_argument("--model", required=True, help="Hub id or local folder of the model")
     new.set_defaults(command=new_command)
 
-    schema = commands.add_parser("schema", help="write the JSON Schema of a recipe, for editors")
+    schema = commands.add_parser("schema", help="write the JSON Schema of a recipe or study")
     schema.add_argument("file", type=Path, nargs="?", help="default: print it")
+    schema.add_argument("--study", action="store_true", help="of a study file")
     schema.set_defaults(command=schema_command)
 
 
@@ -139,9 +140,13 @@ def new_command(args: argparse.Namespace) -> int:
 def schema_command(args: argparse.Namespace) -> int:
     import json
 
-    from r1recipes import schema
+    from r1recipes import json_schema, schema, study_schema
 
-    text = json.dumps(schema.json_schema(), indent=1) + "\n"
+    if args.study:
+        found = json_schema.of(study_schema.StudyFile, "study")
+    else:
+        found = schema.json_schema()
+    text = json.dumps(found, indent=1) + "\n"
     if args.file is None:
         print(text, end="")
     else:

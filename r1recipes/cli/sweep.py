@@ -1,0 +1,225 @@
+"""`sweep`, `worker`, `study`: search a recipe, run a matrix, look at what came out."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from r1recipes.cli.common import overridable, write_over
+from r1recipes.errors import PlanError, RecipeError
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    sweep = commands.add_parser("sweep", help="search a recipe's values, or run a matrix")
+    sweep.add_argument("study", help="a study file, or the name of one that comes with r1recipes")
+    sweep.add_argument("--workers", type=int, metavar="N", help="default: one for each GPU, or one")
+    sweep.add_argument("--name", help="of the study; default: the file's")
+    sweep.add_argument("--n-trials", type=int, metavar="N", help="in place of the file's")
+    sweep.add_argument(
+        "--launcher", choices=("local", "ray"), default="local", help="what starts the workers"
+    )
+    _storage(sweep)
+    _allowed(sweep)
+    overridable(sweep)
+    sweep.add_argument("--dashboard", action="store_true", help="print its command, start nothing")
+    sweep.set_defaults(command=sweep_command)
+
+    worker = commands.add_parser("worker", help="add a worker to a study, from any machine")
+    worker.add_argument("study", help="the study's name")
+    _storage(worker)
+    _allowed(worker)
+    worker.add_argument("--child", help=argparse.SUPPRESS)
+    worker.add_argument("--parent", type=int, help=argparse.SUPPRESS)
+    worker.set_defaults(command=worker_command)
+
+    study = commands.add_parser("study", help="table, report and best recipe of a study")
+    study.add_argument("study", help="the study's name")
+    study.add_argument("--compare", metavar="STUDY", help="with another study")
+    study.add_argument("--export", type=Path, metavar="FILE", help="all trials as .csv or .json")
+    study.add_argument("--dashboard", action="store_true", help="print the command that starts it")
+    _storage(study)
+    study.set_defaults(command=study_command)
+
+
+def _storage(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--storage", metavar="URL", help="database; default: an SQLite file beside the trials"
+    )
+
+
+def _allowed(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--offline", action="store_true", help="make no request to the Hub")
+    command.add_argument("--allow-code", action="store_true", help="run the recipe's own rewards")
+    command.add_argument("--force", action="store_true", help="train even without hope")
+
+
+def sweep_command(args: argparse.Namespace) -> int:
+    from r1recipes import study, sweep
+
+    if args.workers is not None and args.workers < 0:
+        raise RecipeError(f"{args.workers} workers?", hint="`--workers 1`; 0 only makes the study")
+    loaded = study.load(args.study, args.overrides, args.name)
+    if args.n_trials is not None:
+        loaded = study.with_trials(loaded, args.n_trials)
+    settings, folder, url = _place(args, loaded.name, is_new=True)
+    if args.dashboard:
+        return _dashboard(url)
+    with sweep.owned(folder):
+        if args.launcher == "local" and args.workers != 0:
+            sweep.check_machine(loaded, offline=args.offline or settings.offline)
+        cells = sweep.make(loaded, folder, url)
+        if args.workers == 0:
+            print(f"study {loaded.name} is made; `python -m r1recipes worker {loaded.name}` joins")
+            return 0
+        _drive(args, cells, folder, url, settings)
+    return _say_result(cells, folder)
+
+
+def _drive(args: Any, cells: Any, folder: Path, url: str, settings: Any) -> None:
+    from rich.console import Console
+
+    from r1recipes import sweep
+    from r1recipes.leaderboard import Board
+
+    console = Console()
+    with Board(console, cells) as board:
+        if args.launcher == "ray":
+            from r1recipes import ray_launcher
+
+            launched = ray_launcher.RayWorkers(
+                cells[0].cell.study, url, args.workers or 1, _flags(args), board.say
+            )
+        else:
+            launched = _supervisor(args, cells[0].cell.study, folder, url, settings, board.say)
+        board.say(f"{board.total()} trials with {launched.num_workers} workers, in {folder}")
+        try:
+            sweep.drive(cells, launched, board.look)
+        except KeyboardInterrupt:
+            board.say("stopped; `sweep` again goes on")
+            raise
+
+
+def _supervisor(args: Any, name: str, folder: Path, url: str, settings: Any, say: Any) -> Any:
+    from r1recipes import machine, sweep
+
+    cards = [card.index for card in machine.gpus()]
+    wanted = getattr(args, "workers", 1)
+    wanted = max(1, len(cards)) if wanted is None else wanted
+    if cards and wanted > len(cards):
+        raise PlanError(
+            f"{wanted} workers need {wanted} GPUs, and there are {len(cards)}",
+            hint=f"`--workers {len(cards)}`",
+        )
+    environment = {
+        "R1RECIPES_STORAGE": url,  # not an argument, which everybody on the machine can read
+        "R1RECIPES_RUNS_DIR": str(settings.runs_dir.absolute()),
+    }
+    return sweep.Supervisor(
+        command=[sys.executable, "-m", "r1recipes", "worker", name, *_flags(args)],
+        num_workers=wanted,
+        log_dir=folder,
+        environment=environment,
+        gpus=cards if len(cards) > 1 else [],
+        say=say,
+    )
+
+
+def _flags(args: Any) -> list[str]:
+    names = ("offline", "allow_code", "force")
+    return ["--" + name.replace("_", "-") for name in names if getattr(args, name)]
+
+
+def worker_command(args: argparse.Namespace) -> int:
+    settings, folder, url = _place(args, args.study)
+    if args.child:
+        return _be_worker(args, settings, url)
+    from r1recipes import database, sweep, trials
+
+    cells = trials.cells(database.open_storage(url), args.study)
+    folder.mkdir(parents=True, exist_ok=True)
+    supervisor = _supervisor(args, args.study, folder, url, settings, print)
+    supervisor.log_name = f"worker-{os.getpid()}"
+    sweep.drive(cells, supervisor, lambda: None)
+    return 0
+
+
+def _be_worker(args: argparse.Namespace, settings: Any, url: str) -> int:
+    from r1recipes import machine, sweep
+
+    if args.parent:
+        sweep.die_with(args.parent)
+    if args.offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        os.environ["HF_HUB_OFFLINE"] = "1"  # before any library that reads it is imported
+        settings = settings.model_copy(update={"offline": True})
+    share = machine.cores() // int(args.child.split("/")[1])
+    from r1recipes import worker
+    from r1recipes.stages import Options
+
+    options = Options(allow_code=args.allow_code, force=args.force)
+    return worker.main(args.study, url, worker.Place(settings, max(1, share), options))
+
+
+def study_command(args: argparse.Namespace) -> int:
+    from r1recipes import database, results, trials
+
+    _, folder, url = _place(args, args.study)
+    if args.dashboard:
+        return _dashboard(url)
+    cells = trials.cells(database.open_storage(url), args.study)
+    if args.export:
+        write_over(args.export, results.export(cells, args.export.suffix))
+        return 0
+    if args.compare:
+        from r1recipes import study_report
+
+        _, _, other_url = _place(args, args.compare)
+        others = trials.cells(database.open_storage(other_url), args.compare)
+        print(study_report.comparison(cells, others), end="")
+        return 0
+    return _say_result(cells, folder)
+
+
+def _place(args: argparse.Namespace, name: str, is_new: bool = False) -> tuple[Any, Path, str]:
+    """Settings, the study's folder, and the URL of its database. Raises: RecipeError."""
+    from r1recipes import settings
+
+    found = settings.load()
+    folder = found.runs_dir / name
+    url = args.storage or found.storage
+    file = folder.absolute() / "study.db"
+    if url is None and not is_new and not file.exists():
+        known = sorted(path.parent.name for path in found.runs_dir.glob("*/study.db"))
+        hint = "there are: " + ", ".join(known) if known else "`r1recipes sweep FILE` makes one"
+        raise RecipeError(f"there is no study `{name}` in `{found.runs_dir}`", hint=hint)
+    return found, folder, url or f"sqlite:///{file}"
+
+
+def _dashboard(url: str) -> int:
+    print(f"pip install optuna-dashboard && optuna-dashboard {url}")
+    return 0
+
+
+def _say_result(cells: Any, folder: Path) -> int:
+    """The table, the best recipe and the report. Returns the exit code."""
+    from rich.console import Console
+
+    from r1recipes import leaderboard, record, results, study_report
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    is_matrix = bool(cells[0].cell.axes)
+    console.print(leaderboard.matrix_table(cells) if is_matrix else leaderboard.board(cells[0], 10))
+    folder.mkdir(parents=True, exist_ok=True)
+    found = [(trials, trial) for trials in cells if (trial := leaderboard.best(trials))]
+    if not found:
+        console.print("no trial was complete, so there is no best recipe")
+        return 1
+    trials, trial = leaderboard.best_of(found)
+    text = results.best_recipe(trials, trial, folder.absolute())
+    record.write_text(folder / "best.toml", text)
+    record.write_text(folder / "report.html", study_report.html(cells))
+    for sentence in leaderboard.summary(cells, trials, trial):
+        console.print(sentence, markup=False, highlight=False)
+    console.print(f"best recipe  python -m r1recipes run {folder / 'best.toml'}", markup=False)
+    console.print(f"report       {folder / 'report.html'}", markup=False, highlight=False)
+    return 0

@@ -1,0 +1,92 @@
+"""The database of studies: several processes share it, and wait for it when it is away.
+
+SQLite for one machine, PostgreSQL for several. What stands in it is `trials`'s affair.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import optuna
+import sqlalchemy
+import sqlalchemy.event
+import sqlalchemy.exc
+from optuna.exceptions import StorageInternalError
+
+from r1recipes.errors import RecipeError, RunError
+
+HEARTBEAT_S = 20
+GRACE_S = 300
+"""Without a heartbeat for so long a worker on another machine is taken for dead; on this one its
+process is looked at. Assumed: longer than loading an engine keeps Python from running a thread."""
+DATABASE_LIMIT_S = 600
+"""How long a database may be away before a worker gives up."""
+
+# Heartbeats are written by our own thread, since trials are asked for one at a time.
+warnings.filterwarnings("ignore", message=".*[Hh]eartbeat.*")
+warnings.filterwarnings("ignore", message=".*fail_stale_trials.*")
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+T = TypeVar("T")
+
+
+def open_storage(url: str, *, grace_s: int = GRACE_S) -> optuna.storages.RDBStorage:
+    """The database at an SQLAlchemy URL. Raises: RecipeError when it cannot be opened."""
+    url = url.replace("postgres://", "postgresql://").replace(
+        "postgresql://", "postgresql+psycopg://"
+    )
+    is_sqlite = url.startswith("sqlite")
+    # SQLite has one writer at a time: wait for it. A server may restart: look before use.
+    options = {"connect_args": {"timeout": 60}} if is_sqlite else {"pool_pre_ping": True}
+    for patience in (1.0, 1.0, 0.0):  # another process may be making the same tables right now
+        try:
+            storage = optuna.storages.RDBStorage(
+                url, engine_kwargs=options, heartbeat_interval=HEARTBEAT_S, grace_period=grace_s
+            )
+            break
+        except ImportError as error:
+            hint = "`pip install 'r1recipes[cluster]'` brings psycopg"
+            raise RecipeError("the database's driver is not installed", hint=hint) from error
+        except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
+            if not patience or "unable to open" in str(error):
+                reason = str(error).strip().splitlines()[0]
+                raise RecipeError(
+                    f"the database cannot be opened: {reason}",
+                    hint="a URL such as sqlite:///study.db or postgresql://user:password@host/name",
+                ) from error
+            time.sleep(patience)
+    if is_sqlite:
+        _one_at_a_time(storage.engine)
+    return storage
+
+
+def _one_at_a_time(engine: sqlalchemy.Engine) -> None:
+    """Let each transaction hold SQLite's write lock from its first read on.
+
+    Python's driver begins one at the first write only, so two workers could both read that a trial
+    waits, and both take it (docs.sqlalchemy.org, dialects/sqlite, "Serializable isolation").
+    """
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def leave_it_to_us(connection: Any, record: Any) -> None:
+        connection.isolation_level = None
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # connections that were opened before
+
+
+def patiently(operation: Callable[[], T], limit_s: float = DATABASE_LIMIT_S) -> T:
+    """Do something with the database, and again while it is away. Raises: RunError after that."""
+    began, pause = time.monotonic(), 0.2
+    while True:
+        try:
+            return operation()
+        except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+            if time.monotonic() - began > limit_s:
+                reason = str(error).strip().splitlines()[0]
+                raise RunError(f"the database is away: {reason}", kind="database") from error
+            time.sleep(pause)
+            pause = min(2 * pause, 10.0)

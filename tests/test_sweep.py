@@ -1,0 +1,185 @@
+"""`sweep` as a user starts it: workers die, the driver dies, and it ends all the same."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from r1recipes import database, leaderboard, study, study_report, sweep, trials
+from r1recipes.errors import RecipeError
+from tests.helpers import command, in_process
+from tests.test_study import write
+
+STUDY = """\
+format = 1
+recipe = "small.toml"
+
+[set]
+"train.max_steps" = 3
+
+[study]
+n_trials = 12
+
+[search]
+"train.learning_rate" = { low = 1e-4, high = 1e-2, log = true }
+"""
+
+
+def wait_for(what, limit_s=60.0):
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        if found := what():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("it did not happen in time")
+
+
+@pytest.mark.slow
+def test_killed_workers_are_replaced_and_a_killed_driver_is_resumed(small, tmp_path):
+    path = write(tmp_path, STUDY)
+    url = f"sqlite:///{tmp_path}/runs/study/study.db"
+    arguments = [sys.executable, "-m", "r1recipes", "sweep", str(path), "--n-trials", "2"]
+    environment = os.environ | {"R1RECIPES_RUNS_DIR": str(tmp_path / "runs")}
+
+    def running():
+        """Trials that a worker has begun to train."""
+        try:
+            (cell,) = trials.cells(database.open_storage(url), "study")
+        except RecipeError:  # not made yet
+            return []
+        return [t for t in cell.all() if t.state.name == "RUNNING" and "run" in t.user_attrs]
+
+    driver = subprocess.Popen([*arguments, "--force"], env=environment, stdout=subprocess.PIPE)
+    worker = wait_for(lambda: running() if driver.poll() is None else None)[0].user_attrs["worker"]
+    os.kill(worker["pid"], signal.SIGKILL)
+    replaced = wait_for(lambda: [t for t in running() if t.user_attrs["worker"] != worker])[0]
+    driver.kill()
+    driver.communicate()
+    wait_for(lambda: trials.is_dead_here(replaced), limit_s=5)  # it died with its driver
+
+    done = command(*arguments[3:], "--force", cwd=tmp_path, **environment)
+    assert done.returncode == 0, done.stderr
+    (cell,) = trials.cells(database.open_storage(url), "study")
+    assert sum(trials.is_finished(trial) for trial in cell.all()) == 2
+    runs = [Path(t.user_attrs["run"]) for t in cell.all() if trials.is_finished(t)]
+    assert len(set(runs)) == 2
+    best = tmp_path / "runs/study/best.toml"
+    assert command("check", best, cwd=tmp_path).returncode == 0
+    again = command(*arguments[3:], "--force", cwd=tmp_path, **environment)
+    assert again.returncode == 0 and "going on after 2 of 2" in again.stdout
+
+
+def test_the_driver_never_imports_torch():
+    code = """import sys
+from r1recipes import leaderboard, results, study_report, sweep
+assert not {"torch", "transformers", "trl", "datasets"} & set(sys.modules)"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_cannot_be_driven_is_said(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path / "runs"))
+    path = write(tmp_path, STUDY)
+    code, _, err = in_process("sweep", path, "--workers", -1)
+    assert code == 2 and "0 only makes the study" in err
+    code, out, _ = in_process("sweep", path, "--workers", 0, "--name", "made")
+    assert code == 0 and "r1recipes worker made" in out
+    assert (tmp_path / "runs/made/study.db").exists()
+    code, _, err = in_process("sweep", path, "--launcher", "ray")
+    assert code == 2 and "cannot be shared" in err
+    with sweep.owned(tmp_path / "runs" / "study"):
+        code, _, err = in_process("sweep", path)
+    assert code == 2 and "another `sweep` drives" in err
+    code, _, err = in_process("worker", "nobody", "--storage", f"sqlite:///{tmp_path}/n.db")
+    assert code == 2 and "no study `nobody`" in err
+    code, _, err = in_process("study", "mad")
+    assert code == 2 and "no study `mad`" in err and "there are: made" in err
+    code, out, _ = in_process("sweep", path, "--dashboard")
+    assert code == 0 and "optuna-dashboard sqlite:///" in out
+    code, _, err = in_process("sweep", "qwen2.5-1.5b")
+    assert code == 2 and "NVIDIA GPU" in err
+
+
+class Workers:
+    """A launcher whose workers have all just ended."""
+
+    num_workers, deaths, children, gone = 1, 0, {1: None}, set()
+
+    def __init__(self, deed):
+        self.deed = deed
+
+    def start(self):
+        pass
+
+    def look(self):
+        self.deed()
+        self.children = {}
+
+    def stop(self):
+        self.children = {}
+
+
+def told(small, tmp_path, text, outcome):
+    """The cells of a study after `outcome(cell, trial)` for each of its trials."""
+    loaded = study.load(write(tmp_path, text))
+    cells = sweep.make(loaded, tmp_path, f"sqlite:///{tmp_path}/study.db")
+
+    def tell():
+        for cell in cells:
+            while (trial := cell.claim({})) is not None:
+                outcome(cell, trial)
+
+    sweep.drive(cells, Workers(tell), lambda: None)
+    return cells
+
+
+def test_a_study_whose_trials_all_fail_is_given_up(small, tmp_path):
+    with pytest.raises(Exception, match="all of 12 trials failed; the last one: too big"):
+        told(small, tmp_path, STUDY, lambda cell, trial: cell.fail(trial, "oom", "too big"))
+
+
+MATRIX = """\
+format = 1
+recipe = "small.toml"
+
+[matrix]
+"train.beta" = [0.0, 0.1]
+seed = [1, 2, 3]
+"""
+
+
+def test_a_matrix_ends_in_the_mean_and_interval_over_seeds(small, tmp_path):
+    def outcome(cell, trial):
+        axes = cell.cell.axes
+        cell.complete(trial, [0.5 + axes["train.beta"] + 0.1 * axes["seed"]])
+
+    cells = told(small, tmp_path, MATRIX, outcome)
+    assert len(cells) == 6 and all(len(cell.all()) == 1 for cell in cells)
+    low, best = leaderboard.matrix_rows(cells)
+    assert (low.mean, best.mean) == (pytest.approx(0.7), pytest.approx(0.8))
+    assert best.is_best and not low.is_best
+    # Student's t with 2 degrees of freedom: 4.303 * 0.1 / sqrt(3)
+    assert best.interval == (pytest.approx(0.8 - 0.2484, abs=1e-3), pytest.approx(1.0484, abs=1e-3))
+    assert "Matrix" in study_report.html(cells)
+
+
+def test_the_report_has_history_importance_slices_and_every_trial(small, tmp_path):
+    text = STUDY + '"preset.lora_rank" = { choices = [4, 8] }\n'
+
+    def outcome(cell, trial):
+        if trial.number == 3:
+            cell.fail(trial, "oom", "<script>alert(1)</script>")
+        else:
+            cell.complete(trial, [min(1.0, 100 * trial.params["train.learning_rate"])])
+
+    cells = told(small, tmp_path, text, outcome)
+    page = study_report.html(cells)
+    for part in ("History of eval/accuracy", "Importance", "Parallel coordinates", "slice-"):
+        assert part in page
+    assert page.count("<tr>") == 13 and "<script>alert" not in page
+    found = study_report.importance(cells[0])
+    assert found["train.learning_rate"] > found["preset.lora_rank"]
+    assert "importance of train.learning_rate" in study_report.comparison(cells, cells)
