@@ -32,6 +32,9 @@ class Predicted(BaseModel):
     """Bytes by part for `load`, `generate` and `train`."""
     peak_phase: str
     peak_bytes: int
+    """What the run cannot do without."""
+    expected_bytes: int
+    """What the driver will show at its peak: also what is taken only while there is room."""
     available_bytes: int
     """Memory of the card, or what of it is free when others use it."""
     verdict: Literal["fits", "tight", "does not fit"]
@@ -125,6 +128,7 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
         phases=prediction.phases,
         peak_phase=prediction.peak_phase,
         peak_bytes=prediction.peak_bytes,
+        expected_bytes=max(vram.expected_bytes(prediction, case, room.available_bytes).values()),
         available_bytes=room.available_bytes,
         verdict=choice.verdict,
         error=calibration.CALIBRATED["error"].value,
