@@ -85,6 +85,16 @@ class UnslothBackend:
 
             weights = load_file(adapter / "adapter_model.safetensors")
             set_peft_model_state_dict(self.model, weights)
+        return self._revision()
+
+    def _revision(self) -> str | None:
+        """The commit of the weights, where they are from the repository that the recipe names.
+
+        Of a model that it knows Unsloth loads the 4-bit form from another one, and a resume could
+        not find that commit in the recipe's.
+        """
+        if self.plan.preset.load_in_4bit and not self.recipe.model.name.endswith("bnb-4bit"):
+            return None
         return getattr(self.model.config, "_commit_hash", None)
 
     def _load_engine(self, base: Path | None) -> None:
