@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -120,6 +120,10 @@ def _message(error: dict[str, Any], loc: Loc, model: type[BaseModel]) -> tuple[s
     if kind == "extra_forbidden":
         return _unknown(loc, model, given)
     if kind == "missing":
+        parts = given.values() if isinstance(given, Mapping) else ()
+        if len(loc) > 1 and parts and all(isinstance(part, Mapping) for part in parts):
+            # [data.problems] alone makes [data], and a line below its header would be its own
+            return f"{key} is missing", f"add `[{dotted(loc[:-1])}]` with {example(loc, model)}"
         return f"{key} is missing", f"add {example(loc, model)}"
     if kind == "unknown_name":
         is_key = "[key]" in error["loc"]

@@ -64,6 +64,9 @@ def check(wanted: Track, *, offline: bool) -> None:
 
     Asks wandb's server whether the key is valid where runs are to be sent to it.
     """
+    online = wanted.wandb and wandb_mode(wanted.wandb) == "online"
+    if online and offline:
+        raise RecipeError("wandb cannot be online in a run that is offline", hint=_STAY)
     problems = [
         Problem(f"`track.{name}` needs {name}", None, f"`pip install 'r1recipes[{name}]'`")
         for name in wanted.names()
@@ -77,8 +80,8 @@ def check(wanted: Track, *, offline: bool) -> None:
         ]
     if problems:
         raise RecipeError(problems=problems)
-    if wanted.wandb and wandb_mode(wanted.wandb) == "online":
-        _check_wandb(offline)
+    if online:
+        _check_wandb()
 
 
 def wandb_mode(wanted: Wandb) -> str:
@@ -90,9 +93,7 @@ def wandb_mode(wanted: Wandb) -> str:
 _STAY = "`--wandb offline` or WANDB_MODE=offline sends nothing now; `wandb sync` does it later"
 
 
-def _check_wandb(offline: bool) -> None:
-    if offline:
-        raise RecipeError("wandb cannot be online in a run that is offline", hint=_STAY)
+def _check_wandb() -> None:
     _quiet_wandb()
     import wandb
 
