@@ -41,6 +41,11 @@ def find(runs_dir: Path, name: str) -> Finished:
         )
     began = run.read_lock()
     plan = pinned(run.plan(), began)
+    if plan.recipe.cold_start and not run.base.is_dir():
+        raise RecipeError(
+            f"{run.folder} has lost `base`, the model after the cold start",
+            hint="put back a copy of this folder, or train again",
+        )
     if began.get("source"):
         companions.refuse_taken(plan.recipe.model_dump(), plan.base_dir)
     return Finished(run, plan)

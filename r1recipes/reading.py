@@ -89,7 +89,10 @@ class Reading:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Every value that decides what is computed, such as {"train.beta": 0.0}."""
+        """Every value that decides what is computed, such as {"train.beta": 0.0}; empty in a shared
+        folder, which has no plan."""
+        if not self.resolved:
+            return {}
         kept = {key: value for key, value in self.recipe.items() if key not in IGNORED}
         kept["preset"] = self.resolved.get("preset", {})
         for key in ("preset_name", "backend", "device", "dtype"):
@@ -98,7 +101,9 @@ class Reading:
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """Versions, machine, and hashes of what was read."""
+        """Versions, machine, and hashes of what was read; empty without a lock."""
+        if not self.lock:
+            return {}
         names = ("versions", "machine", "inputs", "model_revision", "data_revision")
         return _flat({name: self.lock.get(name) for name in names})
 
@@ -161,14 +166,22 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differing(tables: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Keys whose values are not all equal -> the value of each table, None where it is absent."""
-    keys = dict.fromkeys(key for table in tables for key in table)
-    columns = {key: [table.get(key) for table in tables] for key in keys}
+    """Keys whose values are not all equal -> the value of each table, None where it is absent.
+
+    An empty table says nothing, so that it differs from none.
+    """
+    known = [table for table in tables if table]
+    keys = dict.fromkeys(key for table in known for key in table)
     return {
-        key: values
-        for key, values in columns.items()
-        if any(value != values[0] for value in values)
+        key: [table.get(key) for table in tables]
+        for key in keys
+        if any(table.get(key) != known[0].get(key) for table in known)
     }
+
+
+def unknown(readings: Sequence[Reading], tables: Sequence[dict[str, Any]]) -> str:
+    """Labels of the runs whose table is empty: `A, C`."""
+    return ", ".join(r.label for r, table in zip(readings, tables, strict=True) if not table)
 
 
 @dataclass(frozen=True)

@@ -256,10 +256,13 @@ def _accuracy(found: dict[str, Any]) -> str:
 
 def _differences(tables: list[dict[str, Any]], runs: list[Reading]) -> Markup:
     found = reading.differing(tables)
+    unknown = reading.unknown(runs, tables)
+    note = Markup("<p>Not known of {}.</p>").format(unknown) if unknown else Markup("")
     if not found:
-        return Markup("<p>Nothing: the recipes are the same.</p>")
+        return note or Markup("<p>Nothing: the recipes are the same.</p>")
     header = ["key", *(run.label for run in runs)]
-    return page.table(header, [[key, *map(_shown, values)] for key, values in found.items()])
+    rows = [[key, *map(_shown, values)] for key, values in found.items()]
+    return note + page.table(header, rows)
 
 
 def _pairs(runs: list[Reading]) -> Markup:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from r1recipes import export, finished
 from r1recipes.errors import RecipeError, RunError
-from r1recipes.export import llama, place
+from r1recipes.export import card, llama, place
 from r1recipes.record import Run
 from r1recipes.targets import parse
 from tests.helpers import command, in_process
@@ -167,6 +168,11 @@ def test_weights_that_are_not_the_trained_ones_are_refused(finished, made):
     _, other = merge.reload(made / "merged_16bit")  # AutoTokenizer takes Qwen2's own splitting
     with pytest.raises(RunError, match="splits text into other tokens"):
         reference.check_weights(model, other)
+
+
+def test_the_command_on_the_card_repeats_the_overrides():
+    said = card._command(SimpleNamespace(preset_name="cpu"), {"overrides": ["--set seed=2"]})
+    assert said.endswith("--preset cpu --set seed=2")
 
 
 def finished_of(run):

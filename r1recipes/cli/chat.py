@@ -111,6 +111,8 @@ class _Talk:
 
     def ask(self, question: str) -> None:
         """Both answer; a question that cannot be answered leaves the conversations as they were."""
+        if any("\ud800" <= letter <= "\udfff" for letter in question):  # bytes that are no UTF-8
+            raise RecipeError("the question is no text in UTF-8")
         asked = {who: [*self.messages[who], _message("user", question)] for who in WHO}
         with _view() as view:
             for who in WHO:

@@ -94,7 +94,9 @@ def _differing(readings: list[Any]) -> list[list[str]]:
         ("versions, machine, inputs", [r.environment for r in readings]),
     ):
         found = reading.differing(tables)
-        rows += [[], [f"{title}: " + ("" if found else "the same")]]
+        unknown = reading.unknown(readings, tables)
+        said = f"not known of {unknown}" if unknown else "" if found else "the same"
+        rows += [[], [f"{title}: {said}"]]
         for key, values in found.items():
             rows.append([f"  {key}", *("-" if v is None else _short(v) for v in values)])
     return rows

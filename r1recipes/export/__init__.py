@@ -103,7 +103,8 @@ def execute(finished: Finished, wanted: Wanted, say: Callable[[str], None]) -> l
             place.clear_drafts(wanted.folder)
             return _make(finished, wanted, examples, say)
         except OSError as error:
-            raise record.disk_error(error, wanted.folder) from error
+            hints = ("free some space, or `--out FOLDER` on another disk", "`--out FOLDER`")
+            raise record.disk_error(error, wanted.folder, hints) from error
         finally:
             for draft in wanted.folder.glob(f"{place.DRAFT}*"):
                 shutil.rmtree(draft, ignore_errors=True)

@@ -127,7 +127,9 @@ def _prompt(recipe: Any) -> str:
 
 
 def _command(plan: Any, lock: dict[str, Any]) -> str:
-    sets = [f"--set {shlex.quote(text)}" for text in lock.get("overrides", [])]
+    # The lock has them as the user typed them, with the flag.
+    given = [text.removeprefix("--set ") for text in lock.get("overrides", [])]
+    sets = [f"--set {shlex.quote(text)}" for text in given]
     command = ["python -m r1recipes run recipe.toml", f"--preset {plan.preset_name}", *sets]
     return " ".join(command)
 
