@@ -41,11 +41,15 @@ def find(runs_dir: Path, name: str) -> Finished:
         )
     began = run.read_lock()
     plan = pinned(run.plan(), began)
-    if plan.recipe.cold_start and not run.base.is_dir():
-        raise RecipeError(
-            f"{run.folder} has lost `base`, the model after the cold start",
-            hint="put back a copy of this folder, or train again",
-        )
+    needed = {"recipe.toml": "the recipe"}
+    if plan.recipe.cold_start:
+        needed["base"] = "the model after the cold start"
+    for name, what in needed.items():
+        if not (run.folder / name).exists():
+            raise RecipeError(
+                f"{run.folder} has lost `{name}`, {what}",
+                hint="put back a copy of this folder, or train again",
+            )
     if began.get("source"):
         companions.refuse_taken(plan.recipe.model_dump(), plan.base_dir)
     return Finished(run, plan)

@@ -255,3 +255,13 @@ def test_a_push_is_one_commit(finished, tmp_path):
         (made,) = [files for _, files in hub.repos["models/me/adder"] if "README.md" in files]
     assert {"adapter_model.safetensors", "export.json", "base/model.safetensors"} <= made.keys()
     assert "pushed http" in done.stdout
+
+
+@pytest.mark.parametrize("lost", ["recipe.toml", "base"])
+def test_a_run_that_lost_a_part_is_refused_before_anything_is_loaded(request, tmp_path, lost):
+    folder = tmp_path / "run"
+    shutil.copytree(request.getfixturevalue("finished").folder, folder)
+    (folder / lost).rename(folder / "elsewhere")
+    code, _, err = in_process("export", folder, "--to", "lora", "--out", tmp_path / "out")
+    assert code == 2 and f"has lost `{lost}`" in err
+    assert not (tmp_path / "out").exists()
