@@ -93,6 +93,13 @@ CALIBRATED: dict[str, Constant] = {
         "fit to 14 rehearsals, benchmarks/vram_points",
         "tensors as wide as the hidden state in the recomputed backward pass of one layer",
     ),
+    "capped_scores": Constant(
+        12.0,
+        "bytes",
+        "assumed",
+        "tensors of _softcapping_attention and its backward pass (unsloth 2026.10.7); not measured",
+        "bytes for each attention score of one layer where scores are capped (Gemma 2)",
+    ),
     "logits_at_work": Constant(
         4.0,
         "bytes",

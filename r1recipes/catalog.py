@@ -31,6 +31,10 @@ class ModelShape:
     """q, k and v have a bias, o has none (Qwen2); False: none of them has one."""
     sliding_window: int | None = None
     """Tokens that attention looks back at most; None: all."""
+    extra_parameters: int = 0
+    """Of a block, beside two norms and those biases: further norms and biases."""
+    capped_attention: bool = False
+    """Attention scores are capped (Gemma 2), for which training makes them all."""
 
     @property
     def projections(self) -> dict[str, tuple[int, int]]:
@@ -60,10 +64,11 @@ class ModelShape:
 
     @property
     def small_parameters(self) -> int:
-        """Norms (two a block and the last one) and biases."""
+        """Norms (two a block and the last one), biases, and what else a block has."""
         query, key = (self.projections[name][1] for name in ("q_proj", "k_proj"))
         bias = query + 2 * key if self.attention_bias else 0
-        return self.num_hidden_layers * (2 * self.hidden_size + bias) + self.hidden_size
+        block = 2 * self.hidden_size + bias + self.extra_parameters
+        return self.num_hidden_layers * block + self.hidden_size
 
     @property
     def parameters(self) -> int:

@@ -7,14 +7,56 @@ mixtures of experts, models that see or hear, and anything unknown are refused b
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from r1recipes import catalog
 from r1recipes.catalog import ModelShape
 from r1recipes.errors import PlanError
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3")
-"""`model_type` of config.json: grouped-query attention, gated MLP, two norms a block."""
+MOST = 10**8
+"""A larger number in a config.json is a damaged one."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a `model_type` has beside Llama's block, and what it means by a key that is not there.
+
+    From the modelling code of transformers 5.17; tests count the parameters that it makes.
+    """
+
+    norms: int = 2
+    """Norms of a block as wide as the hidden state."""
+    query_norm: Literal["none", "head", "all"] = "none"
+    """Norms of queries and keys: none, one for all heads, or one as wide as all heads."""
+    bias: bool = False
+    output_bias: bool = True
+    """Whether `attention_bias` is also one of o_proj."""
+    tied: bool = False
+    head_dim: int | None = None
+    windowed: bool = False
+    """Whether `sliding_window` is that of every layer; others keep whole sequences in some."""
+    capped: bool = False
+    """Attention scores are capped, for which training makes them all."""
+
+
+FAMILIES = {
+    "llama": Family(),
+    "mistral": Family(windowed=True),
+    "ministral": Family(),
+    "qwen2": Family(bias=True, output_bias=False),
+    "qwen3": Family(query_norm="head", head_dim=128),
+    "phi3": Family(windowed=True),
+    "gemma": Family(tied=True, head_dim=256),
+    "gemma2": Family(norms=4, tied=True, head_dim=256, capped=True),
+    "gemma3_text": Family(norms=4, query_norm="head", tied=True, head_dim=256),
+    "granite": Family(),
+    "olmo2": Family(query_norm="all"),
+    "olmo3": Family(query_norm="all"),
+    "smollm3": Family(tied=True),
+    "glm": Family(output_bias=False, head_dim=128),
+}
+"""By `model_type`: grouped-query attention, gated MLP, and norms that Unsloth takes over from the
+engine (unsloth_zoo/empty_model.py, get_model_layer_config)."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
 _SENSES = ("vision_config", "audio_config", "vision_tower", "image_token_id")
 
@@ -36,6 +78,8 @@ def find(name: str, base_dir: Path, *, revision: str | None = None, offline: boo
     if name in catalog.BUILTIN:
         return Checkpoint(catalog.BUILTIN[name], quantised=False)
     folder = base_dir / name
+    if folder.is_file():
+        raise PlanError(f"`{name}` is a file", hint="a model is a folder with a config.json")
     if folder.is_dir():
         return of_config(_read(folder / "config.json"), name)
     known = catalog.find(name)
@@ -47,55 +91,83 @@ def find(name: str, base_dir: Path, *, revision: str | None = None, offline: boo
 def of_config(config: dict[str, Any], name: str) -> Checkpoint:
     """The checkpoint that a config.json describes. Raises: PlanError."""
     kind = config.get("model_type", "without a model_type")
-    if any(config.get(key) for key in _EXPERTS):
-        raise PlanError(
-            f"`{name}` is a mixture of experts ({kind}), which is not supported", hint=_HINT
-        )
-    if any(config.get(key) is not None for key in _SENSES) or "text_config" in config:
-        raise PlanError(
-            f"`{name}` takes more than text ({kind}), which is not supported", hint=_HINT
-        )
-    if kind not in FAMILIES:
+    nested = config.get("text_config")
+    whole = config | (nested if isinstance(nested, dict) else {})
+    if any(whole.get(key) is not None for key in _SENSES) or nested is not None:
+        what = "takes more than text"
+    elif any(config.get(key) for key in _EXPERTS):
+        what = "is a mixture of experts"
+    elif not isinstance(kind, str) or kind not in FAMILIES:
         raise PlanError(f"`{name}` is of the unknown architecture `{kind}`", hint=_HINT)
-    quantisation = config.get("quantization_config") or {}
-    method = quantisation.get("quant_method")
-    if quantisation and not (method == "bitsandbytes" and quantisation.get("load_in_4bit")):
-        raise PlanError(
-            f"`{name}` is quantised with {method or 'an unknown method'}, which cannot be trained",
-            hint="take the 16-bit checkpoint, or one in bitsandbytes 4-bit",
-        )
-    return Checkpoint(_shape(config, name), bool(quantisation))
+    else:
+        return Checkpoint(_shape(config, name), _in_4_bit(config, name))
+    raise PlanError(f"`{name}` {what} ({kind}), which is not supported", hint=_HINT)
 
 
 _HINT = "plannable are dense models of the families " + ", ".join(FAMILIES)
 
 
+def _in_4_bit(config: dict[str, Any], name: str) -> bool:
+    """Whether the weights are bitsandbytes 4-bit. Raises: PlanError for any other quantisation."""
+    found = config.get("quantization_config")
+    if not found:
+        return False
+    found = found if isinstance(found, dict) else {}
+    method = found.get("quant_method", "an unknown method")
+    if method == "bitsandbytes":
+        if found.get("load_in_4bit"):
+            return True
+        method = "bitsandbytes in 8 bits"
+    raise PlanError(
+        f"`{name}` is quantised with {method}, which cannot be trained",
+        hint="take the 16-bit checkpoint, or one in bitsandbytes 4-bit",
+    )
+
+
 def _shape(config: dict[str, Any], name: str) -> ModelShape:
-    heads = _number(config, "num_attention_heads", name)
-    hidden = _number(config, "hidden_size", name)
-    kind = config["model_type"]
-    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+    def number(key: str, otherwise: int | None = None) -> int:
+        return _number(config, key, name, otherwise)
+
+    family = FAMILIES[config["model_type"]]
+    hidden, inner = number("hidden_size"), number("intermediate_size")
+    heads = number("num_attention_heads")
+    key_heads = number("num_key_value_heads", heads)
+    head = number("head_dim", family.head_dim or max(1, hidden // heads))
+    tied, bias = config.get("tie_word_embeddings"), config.get("attention_bias")
+    bias = family.bias if bias is None else bool(bias)
+    query_norm = {"none": 0, "head": 2 * head, "all": (heads + key_heads) * head}
+    extra = (family.norms - 2) * hidden + query_norm[family.query_norm]
+    extra += hidden if bias and family.output_bias else 0
+    extra += 2 * inner + hidden if config.get("mlp_bias") else 0
+    windowed = family.windowed and config.get("sliding_window") is not None
     return ModelShape(
         owner="",
         repositories=(),
         hidden_size=hidden,
-        intermediate_size=_number(config, "intermediate_size", name),
-        num_hidden_layers=_number(config, "num_hidden_layers", name),
+        intermediate_size=inner,
+        num_hidden_layers=number("num_hidden_layers"),
         num_attention_heads=heads,
-        num_key_value_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or hidden // heads,
-        vocab_size=_number(config, "vocab_size", name),
-        tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
-        attention_bias=bool(config.get("attention_bias", kind == "qwen2")),
-        sliding_window=window,
+        num_key_value_heads=key_heads,
+        head_dim=head,
+        vocab_size=number("vocab_size"),
+        tie_word_embeddings=family.tied if tied is None else bool(tied),
+        attention_bias=bias,
+        sliding_window=number("sliding_window") if windowed else None,
+        extra_parameters=extra,
+        capped_attention=family.capped,
     )
 
 
-def _number(config: dict[str, Any], key: str, name: str) -> int:
+def _number(config: dict[str, Any], key: str, name: str, otherwise: int | None) -> int:
+    """A count of config.json; `otherwise` where it is not there or null. Raises: PlanError."""
     value = config.get(key)
-    if type(value) is not int or value < 1:
+    if value is None:
+        value = otherwise
+    if type(value) is not int or not 1 <= value <= MOST:
+        given = "no" if key not in config else f"{str(value)[:40]} for"
         raise PlanError(
-            f"config.json of `{name}` has no `{key}`", hint="check `model.name`: is it a model?"
+            f"config.json of `{name}` has {given} `{key}`, and it needs a number from 1 to {MOST:,}",
+            hint="check `model.name`: is it a model?",
         )
     return value
 
@@ -105,7 +177,7 @@ def _read(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PlanError(f"`{path}` cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PlanError(f"`{path}` is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise PlanError(f"`{path}` is not a model's configuration")

@@ -262,6 +262,9 @@ def _training_pass(case: Case, known: dict[str, float]) -> dict[str, int]:
     layer += known["hidden_copies"] * hidden
     if case.four_bit:  # one matrix in the shared buffer
         layer += 2 * shape.hidden_size * shape.intermediate_size
+    if shape.capped_attention:  # no kernel caps scores, so all of them are made
+        scores = tokens * case.max_seq_length * shape.num_attention_heads
+        layer += known["capped_scores"] * scores
     rows = case.batch * case.max_completion_length
     logits = known["logits_at_work"] * min(rows, CHUNK_ROWS) * shape.vocab_size + 4 * rows
     parts = {

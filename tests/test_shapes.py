@@ -50,16 +50,36 @@ def test_what_config_leaves_out_has_the_families_meaning(tmp_path):
 
 
 def test_a_sliding_window_counts_where_it_is_used(tmp_path):
-    assert find(tmp_path, **LLAMA | {"sliding_window": 4096}).shape.sliding_window == 4096
-    unused = LLAMA | {"sliding_window": 4096, "use_sliding_window": False}
-    assert find(tmp_path, **unused).shape.sliding_window is None
+    window = LLAMA | {"sliding_window": 4096}
+    assert find(tmp_path, **window | {"model_type": "mistral"}).shape.sliding_window == 4096
+    for some_layers in ("qwen2", "gemma2", "gemma3_text"):
+        assert find(tmp_path, **window | {"model_type": some_layers}).shape.sliding_window is None
+    null = LLAMA | {"model_type": "mistral", "sliding_window": None}
+    assert find(tmp_path, **null).shape.sliding_window is None
 
 
 def test_a_4_bit_checkpoint_is_recognised(tmp_path):
     assert find(tmp_path, **LLAMA | {"quantization_config": NF4}).quantised
     assert shapes.find("unsloth/phi-4-unsloth-bnb-4bit", tmp_path, offline=True).quantised
-    with pytest.raises(PlanError, match="quantised with gptq"):
-        find(tmp_path, **LLAMA | {"quantization_config": {"quant_method": "gptq"}})
+    assert not find(tmp_path, **LLAMA | {"quantization_config": None}).quantised
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "gptq"),
+        ({"quant_method": "awq", "bits": 4}, "awq"),
+        ({"quant_method": "fp8"}, "fp8"),
+        ({"quant_method": "compressed-tensors"}, "compressed-tensors"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes in 8 bits"),
+        ({"bits": 4}, "an unknown method"),
+        ("awq", "an unknown method"),
+    ],
+)
+def test_another_quantisation_is_refused_by_name(tmp_path, config, said):
+    with pytest.raises(PlanError, match=f"quantised with {said}, which cannot") as raised:
+        find(tmp_path, **LLAMA | {"quantization_config": config})
+    assert "16-bit" in raised.value.problems[0].hint
 
 
 @pytest.mark.parametrize(
@@ -67,9 +87,16 @@ def test_a_4_bit_checkpoint_is_recognised(tmp_path):
     [
         ({"model_type": "mixtral", "num_local_experts": 8}, "mixture of experts (mixtral)"),
         ({"model_type": "qwen3_moe", "num_experts": 128}, "mixture of experts (qwen3_moe)"),
+        ({"model_type": "deepseek_v3", "n_routed_experts": 256}, "mixture of experts (deepseek_v3"),
         ({"model_type": "mllama", "text_config": {}}, "more than text (mllama)"),
+        ({"model_type": "gemma3", "text_config": LLAMA}, "more than text (gemma3)"),
         ({"model_type": "qwen2_5_vl", "vision_config": {}}, "more than text (qwen2_5_vl)"),
+        ({"model_type": "llama", "vision_config": {}}, "more than text (llama)"),
         ({"model_type": "mamba"}, "unknown architecture `mamba`"),
+        ({"model_type": "falcon_h1"}, "unknown architecture `falcon_h1`"),
+        ({"model_type": "bert"}, "unknown architecture `bert`"),
+        ({"model_type": ["llama"]}, "unknown architecture"),
+        ({"model_type": None}, "unknown architecture"),
         ({}, "unknown architecture `without a model_type`"),
     ],
 )
@@ -80,16 +107,43 @@ def test_other_kinds_are_refused_by_name(tmp_path, config, said):
     assert said in str(raised.value) and raised.value.problems[0].hint
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_size", "x"),
+        ("hidden_size", True),
+        ("vocab_size", 0),
+        ("num_hidden_layers", None),
+        ("intermediate_size", [14336, 14336]),
+        ("num_attention_heads", 32.0),
+        ("num_key_value_heads", "8"),
+        ("head_dim", -128),
+        ("num_hidden_layers", 10**400),
+    ],
+)
+def test_a_number_that_is_none_is_named(tmp_path, key, value):
+    with pytest.raises(PlanError, match=f"config.json of `model` has .* `{key}`"):
+        find(tmp_path, **LLAMA | {key: value})
+
+
 def test_a_damaged_config_is_named(tmp_path):
-    for config, said in (({"hidden_size": "x"}, "`hidden_size`"), ({"vocab_size": 0}, "`vocab_")):
-        with pytest.raises(PlanError, match=said):
-            find(tmp_path, **LLAMA | config)
-    (tmp_path / "model" / "config.json").write_text("{")
-    with pytest.raises(PlanError, match="is not JSON"):
+    path = tmp_path / folder(tmp_path) / "config.json"
+    for content in (b"", b"{", b"\xff\xfe", b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(PlanError, match="is not JSON"):
+            shapes.find("model", tmp_path, offline=True)
+    path.write_text("[]")
+    with pytest.raises(PlanError, match="is not a model's configuration"):
         shapes.find("model", tmp_path, offline=True)
-    (tmp_path / "model" / "config.json").unlink()
+    path.unlink()
     with pytest.raises(PlanError, match="cannot be read"):
         shapes.find("model", tmp_path, offline=True)
+    path.mkdir()
+    with pytest.raises(PlanError, match="cannot be read"):
+        shapes.find("model", tmp_path, offline=True)
+    (tmp_path / "weights.gguf").write_bytes(b"")
+    with pytest.raises(PlanError, match="`weights.gguf` is a file"):
+        shapes.find("weights.gguf", tmp_path, offline=True)
 
 
 class _Hub(BaseHTTPRequestHandler):
