@@ -166,7 +166,7 @@ def _number(config: dict[str, Any], key: str, name: str, otherwise: int | None) 
     if type(value) is not int or not 1 <= value <= MOST:
         given = "no" if key not in config else f"{str(value)[:40]} for"
         raise PlanError(
-            f"config.json of `{name}` has {given} `{key}`, and it needs a number from 1 to {MOST:,}",
+            f"config.json of `{name}` has {given} `{key}`, expected 1 to {MOST:,}",
             hint="check `model.name`: is it a model?",
         )
     return value
