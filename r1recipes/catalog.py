@@ -7,6 +7,7 @@ card can use depends on its driver: a row says what one driver reported.
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 GIB = 2**30
@@ -36,7 +37,7 @@ class ModelShape:
     capped_attention: bool = False
     """Attention scores are capped (Gemma 2), for which training makes them all."""
 
-    @property
+    @cached_property
     def projections(self) -> dict[str, tuple[int, int]]:
         """Inputs and outputs of each linear layer of one decoder block, by peft's names."""
         query = self.num_attention_heads * self.head_dim
@@ -52,17 +53,17 @@ class ModelShape:
             "down_proj": (inner, hidden),
         }
 
-    @property
+    @cached_property
     def linear_parameters(self) -> int:
         """Weights of all blocks' linear layers, the ones that 4-bit loading quantises."""
         return self.num_hidden_layers * sum(rows * cols for rows, cols in self.projections.values())
 
-    @property
+    @cached_property
     def embedding_parameters(self) -> int:
         """Token table, and the output head where it is not the same table."""
         return self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
 
-    @property
+    @cached_property
     def small_parameters(self) -> int:
         """Norms (two a block and the last one), biases, and what else a block has."""
         query, key = (self.projections[name][1] for name in ("q_proj", "k_proj"))
@@ -70,7 +71,7 @@ class ModelShape:
         block = 2 * self.hidden_size + bias + self.extra_parameters
         return self.num_hidden_layers * block + self.hidden_size
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """All parameters. Derived; equals the published safetensors total of every row."""
         return self.linear_parameters + self.embedding_parameters + self.small_parameters

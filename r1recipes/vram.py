@@ -9,6 +9,7 @@ More of anything never needs less: every part only grows with every setting. Lim
 of the Llama family, one NVIDIA GPU, LoRA, the backend `unsloth`.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -84,11 +85,9 @@ class Prediction:
 def predict(case: Case, constants: dict[str, float] | None = None) -> Prediction:
     """Memory of a run. `constants`: in place of the calibrated ones, while they are fitted."""
     known = constants or _calibrated()
-    base, slots, adapter = _weights(case.shape, case.four_bit), *_lora(case)
-    weights = round(base * (1 + known["weights_slack"]))
-    sized = _sized_tokens(case)
-    work, outside = _engine_work(case, known), round(known["engine_outside"])
-    cache = case.engine_bytes - weights - slots - work - outside
+    weights, slots, work, outside = share = _engine_share(case, known)
+    cache = case.engine_bytes - sum(share)
+    adapter = _lora_parameters(case.shape, case.lora_rank, case.targets)
     tokens = cache // kv_token_bytes(case.shape) // BLOCK_TOKENS * BLOCK_TOKENS
     resident = {
         "context": round(known["context"]),
@@ -114,7 +113,9 @@ def predict(case: Case, constants: dict[str, float] | None = None) -> Prediction
     cached = sum(train.values()) - sum(generate.values())
     cached += resident["KV cache"] if case.standby else 0
     # The copy gets the blocks of the engine's pass first.
+    base = _weights(case.shape, case.four_bit)
     copy = max(0, round(known["load_copy"] * base) - work) if case.four_bit else 0
+    sized = _sized_tokens(case)
     return Prediction(phases, tokens, sized, {"load": copy, "generate": max(0, cached), "train": 0})
 
 
@@ -173,6 +174,13 @@ def kv_token_bytes(shape: ModelShape) -> int:
     return 4 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
 
 
+def _engine_share(case: Case, known: dict[str, float]) -> tuple[int, int, int, int]:
+    """What the engine's share holds beside the KV cache: weights, slots, pass, outside torch."""
+    weights = round(_weights(case.shape, case.four_bit) * (1 + known["weights_slack"]))
+    work, outside = _engine_work(case, known), round(known["engine_outside"])
+    return weights, _slots(case.shape, case.lora_rank), work, outside
+
+
 @lru_cache(maxsize=256)
 def _weights(shape: ModelShape, four_bit: bool) -> int:
     """The one copy of the base weights that engine and training share."""
@@ -186,12 +194,11 @@ def _lora_parameters(shape: ModelShape, rank: int, targets: tuple[str, ...]) -> 
     return shape.num_hidden_layers * rank * widths
 
 
-def _lora(case: Case) -> tuple[int, int]:
-    """Bytes of the engine's slots, which are there for every layer; trained parameters."""
-    rank = next(n for n in LORA_RANKS if n >= case.lora_rank)
-    every = tuple(case.shape.projections)
-    slots = 2 * _lora_parameters(case.shape, rank, every)
-    return slots, _lora_parameters(case.shape, case.lora_rank, case.targets)
+@lru_cache(maxsize=1024)
+def _slots(shape: ModelShape, lora_rank: int) -> int:
+    """Bytes of the engine's slots for an adapter, which are there for every layer."""
+    rank = next(n for n in LORA_RANKS if n >= lora_rank)
+    return 2 * _lora_parameters(shape, rank, tuple(shape.projections))
 
 
 def _sized_tokens(case: Case) -> int:
@@ -204,11 +211,17 @@ def _sized_tokens(case: Case) -> int:
 
 
 def _sized_bytes(case: Case) -> float:
-    shape = case.shape
-    weights = shape.linear_parameters * (0.625 if case.four_bit else 2)
+    overhead = _sized_overhead(case.shape, case.four_bit, case.lora_rank)
+    return max(0.0, case.engine_bytes - overhead)
+
+
+@lru_cache(maxsize=1024)
+def _sized_overhead(shape: ModelShape, four_bit: bool, lora_rank: int) -> float:
+    """What Unsloth's estimate keeps for everything but the KV cache."""
+    weights = shape.linear_parameters * (0.625 if four_bit else 2)
     weights += 2 * (shape.embedding_parameters + shape.small_parameters)
     graphs = min(max(172 * 4 * shape.hidden_size * shape.num_hidden_layers, 0.15 * GIB), GIB)
-    return max(0.0, case.engine_bytes - weights - _lora(case)[0] - graphs)
+    return weights + _slots(shape, lora_rank) + graphs
 
 
 def _batched_tokens(case: Case) -> int:
@@ -230,7 +243,7 @@ def _engine_work(case: Case, known: dict[str, float]) -> int:
 
 def capture_sizes(largest: int) -> int:
     """Batch sizes that are captured up to one: 1, 2, 4, each 8 to 256, then each 16 (vllm)."""
-    small = sum(1 for n in (1, 2, 4) if n <= largest)
+    small = (largest >= 1) + (largest >= 2) + (largest >= 4)
     return small + min(largest, 255) // 8 + max(0, (largest - 256) // 16 + 1)
 
 
@@ -280,10 +293,13 @@ def least_share_bytes(case: Case, sequences: int = 1) -> int:
 
     It also satisfies Unsloth's own, coarser estimate for one.
     """
-    probe = replace(case, engine_bytes=0)
-    used = -predict(probe).kv_tokens * kv_token_bytes(case.shape)
-    each = sequence_tokens(case)
-    wanted = (sequences * each + BLOCK_TOKENS) * kv_token_bytes(case.shape)
-    overhead = 2**60 - _sized_bytes(replace(case, engine_bytes=2**60))
-    sized = (each + 256) * kv_token_bytes(case.shape) / 0.95 + overhead
-    return round(max(used + wanted, sized))
+    token, each = kv_token_bytes(case.shape), sequence_tokens(case)
+    wanted = math.ceil(sequences * each / BLOCK_TOKENS) * BLOCK_TOKENS * token
+    overhead = _sized_overhead(case.shape, case.four_bit, case.lora_rank)
+    least = math.ceil(overhead + math.ceil(each / 256) * 256 * token / 0.95) + 1
+    found = 0
+    while least > found:  # a larger share may have a larger pass, by the steps of Unsloth's ladder
+        found = least
+        held = _engine_share(replace(case, engine_bytes=found), _calibrated())
+        least = max(found, sum(held) + wanted)
+    return found
