@@ -1,9 +1,12 @@
 """What a trial costs in a warm worker and in a fresh process, and whether the numbers are the same.
 
-    python benchmarks/warm_worker.py RECIPE [--set KEY=VALUE]...
+    python benchmarks/warm_worker.py RECIPE [--quick] [--set KEY=VALUE]...
+    python benchmarks/warm_worker.py small --quick --set train.max_steps=10 \
+        --set cold_start.steps=200              on one GPU; `small` as it is takes far longer
 
 Three trials with different learning rates go through one warm worker; then each runs in a process
-of its own, the last one twice. On a CPU all numbers must be equal, on a GPU as close as those two.
+of its own, the last one twice; --quick runs only this last one, twice. On a CPU all numbers must be
+equal, on a GPU as close as those two.
 Overhead is everything but the evaluations, the cold start and the steps, the first of them at the
 median time of all.
 Works on both devices. Writes benchmarks/results/warm_worker-<recipe>.json.
@@ -26,18 +29,23 @@ TIMES = ("step_time", "num_tokens")
 
 
 def main() -> None:
-    name, flags = sys.argv[1], sys.argv[2:]
+    name, flags = sys.argv[1], [flag for flag in sys.argv[2:] if flag != "--quick"]
+    quick = "--quick" in sys.argv
     loaded = recipe.load(name, [flag for flag in flags if flag != "--set"])
     rates = [loaded.recipe.train.learning_rate * factor for factor in FACTORS]
     with tempfile.TemporaryDirectory() as folder:
         warm = warm_runs(Path(folder), loaded.path.absolute(), rates, flags)
-        fresh = [fresh_run(Path(folder), name, rate, i, flags) for i, rate in enumerate(rates)]
+        compared = warm[-1:] if quick else warm
+        fresh = [
+            fresh_run(Path(folder), name, rate, i, flags)
+            for i, rate in enumerate(rates[-len(compared) :])
+        ]
         again = fresh_run(Path(folder), name, rates[-1], len(rates), flags)
         found = {
             "warm": [cost(run, wall) for run, wall in warm],
             "fresh": [cost(run, wall) for run, wall in [*fresh, again]],
             "warm_against_fresh": [
-                difference(w, f) for (w, _), (f, _) in zip(warm, fresh, strict=True)
+                difference(w, f) for (w, _), (f, _) in zip(compared, fresh, strict=True)
             ],
             "fresh_against_fresh": difference(fresh[-1][0], again[0]),
         }

@@ -21,18 +21,22 @@ class _Memory(ctypes.Structure):
 
 
 class Meter:
-    """Measures from `with` to its end, or to `peak_bytes`."""
+    """Measures from `with` to its end, or to `peak_bytes`; `before` is what others use, where an
+    earlier run of this process has loaded something."""
 
-    def __init__(self, enabled: bool):
+    def __init__(self, enabled: bool, before: int | None = None):
         self._enabled = enabled
+        self.before = before
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._before = self._most = 0
+        self._most = 0
 
     def __enter__(self) -> Self:
         used = _reader() if self._enabled else None
         if used:
-            self._before = self._most = used()
+            self._most = used()
+            if self.before is None:
+                self.before = self._most
             self._thread = threading.Thread(target=self._watch, args=(used,), daemon=True)
             self._thread.start()
         return self
@@ -45,7 +49,7 @@ class Meter:
     @property
     def peak_bytes(self) -> int | None:
         """The most that was in use so far beyond what was before; None when nothing is measured."""
-        return self._most - self._before if self._thread else None
+        return self._most - (self.before or 0) if self._thread else None
 
     def _watch(self, used) -> None:
         while not self._stop.wait(SAMPLE_S):

@@ -152,7 +152,7 @@ def start(
     record.check_writable(parent)
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
-        meter = stack.enter_context(Meter(enabled=plan.device == "cuda"))
+        meter = _meter(stack, plan, warm)
         prepared = prepare(plan, view, settings, options, stack, warm)
         if locked:
             found = lock.input_differences(locked, prepared.inputs, prepared.splits.revision)
@@ -163,6 +163,15 @@ def start(
         run.update_lock(inputs=prepared.inputs, data_revision=prepared.splits.revision)
         _execute(run, plan, prepared, view, options, meter)
     return run
+
+
+def _meter(stack: ExitStack, plan: Plan, warm: Warm | None) -> Meter:
+    """Measures this run's memory, and with it that of an engine that an earlier one has loaded."""
+    before = warm.others_bytes if warm else None
+    meter = stack.enter_context(Meter(enabled=plan.device == "cuda", before=before))
+    if warm:
+        warm.others_bytes = meter.before
+    return meter
 
 
 def _check_disk(parent: Path, plan: Plan, settings: Settings) -> None:
@@ -189,7 +198,7 @@ def resume(
         companions.refuse_taken(plan.recipe.model_dump(), plan.base_dir)
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
-        meter = stack.enter_context(Meter(enabled=plan.device == "cuda"))
+        meter = _meter(stack, plan, warm)
         prepared = prepare(plan, view, settings, options, stack, warm)
         for what, sha256 in began.get("inputs", {}).items():
             if prepared.inputs.get(what) != sha256:

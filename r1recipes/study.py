@@ -16,9 +16,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from r1recipes import explain, hints, machine, overrides, plan, recipe
+from r1recipes import explain, hints, overrides, plan, recipe
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.hints import Loc, show
+from r1recipes.machine import Gpu
 from r1recipes.plan import Plan
 from r1recipes.positions import Positions
 from r1recipes.recipe import Loaded, toml_value
@@ -74,15 +75,17 @@ class LoadedStudy:
     cells: list[Cell]
 
 
-def resolve(loaded: Loaded, preset: str | None, num_cores: int, *, offline: bool) -> Plan:
-    """The plan of a trial on this machine.
+def resolve(
+    loaded: Loaded, preset: str | None, num_cores: int, gpu: Gpu | None, *, offline: bool
+) -> Plan:
+    """The plan of a trial on this machine; `gpu` as it is before a trial loads anything.
 
     The one place where a candidate that cannot fit is refused. Raises: PlanError.
     """
     return plan.make(
         loaded.recipe,
         base_dir=loaded.path.parent,
-        gpu=machine.gpu(),
+        gpu=gpu,
         num_cores=num_cores,
         preset_name=preset,
         offline=offline,

@@ -164,10 +164,10 @@ def make(loaded: LoadedStudy, folder: Path, url: str) -> list[Trials]:
 
 def check_machine(loaded: LoadedStudy, *, offline: bool) -> None:
     """Raises: PlanError when the recipe itself cannot run here, before any worker is started."""
-    problems = []
+    problems, gpu = [], machine.gpu()
     for cell in {cell.recipe_path: cell for cell in loaded.cells}.values():
         try:
-            resolve(cell.load(), cell.preset, machine.cores(), offline=offline)
+            resolve(cell.load(), cell.preset, machine.cores(), gpu, offline=offline)
         except PlanError as error:
             problems += error.problems
     if problems:

@@ -24,6 +24,8 @@ class Warm:
 
     def __init__(self) -> None:
         self.backend: Backend | None = None
+        self.others_bytes: int | None = None
+        """Of the card, in use before the first run."""
         self._engine = ""
         self._results: dict[str, tuple[str, Path]] = {}
 

@@ -106,6 +106,8 @@ class Worker:
     def __init__(self, cells: list[Trials], place: Place):
         self.cells, self.place = cells, place
         self.warm = Warm()
+        self.gpu = machine.gpu()
+        """As it was before the engine took its share: later that share would count as others'."""
         self.first_bytes: int | None = None
 
     def work(self) -> int:
@@ -132,6 +134,7 @@ class Worker:
                 loaded,
                 trials.cell.preset,
                 self.place.num_cores,
+                self.gpu,
                 offline=self.place.settings.offline,
             )
         except (RecipeError, PlanError) as error:

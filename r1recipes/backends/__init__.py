@@ -106,12 +106,14 @@ def _prepare_unsloth(plan: Plan, cache_dir: Path) -> None:
     os.environ["UNSLOTH_GRPO_MAX_ROWS_PER_CHUNK"] = "256"
     # Neither counts its users from here: Unsloth by files of the Hub, vLLM by its own server.
     os.environ["UNSLOTH_DISABLE_STATISTICS"] = os.environ["VLLM_NO_USAGE_STATS"] = "1"
-    # What is compiled is kept between runs: the second start does not wait for it again.
+    # What is compiled is kept between runs: the second start does not wait for it again. The source
+    # that Unsloth writes depends on the card's name, and two processes would rewrite each other's.
+    card = os.environ.get("CUDA_VISIBLE_DEVICES", "any")
     for name, folder in {
         "TORCHINDUCTOR_CACHE_DIR": "inductor",
         "TRITON_CACHE_DIR": "triton",
         "VLLM_CACHE_ROOT": "vllm",
-        "UNSLOTH_COMPILE_LOCATION": "unsloth",
+        "UNSLOTH_COMPILE_LOCATION": f"unsloth/{card}",
     }.items():
         os.environ.setdefault(name, str(cache_dir / folder))
 

@@ -49,7 +49,12 @@ def cached(folder: Path, cache_dir: Path, dtype: torch.dtype) -> Path:
     if not target.exists():
         draft = target.with_name(f".{target.name}.{os.getpid()}")
         _convert(folder, weights, draft, dtype)
-        draft.rename(target)
+        try:
+            draft.rename(target)
+        except OSError:  # another worker was faster, and its files are the same
+            if not target.exists():
+                raise
+            shutil.rmtree(draft)
         torch.cuda.empty_cache()
     return target
 

@@ -9,6 +9,7 @@ the last digits. Facts on the libraries are from unsloth and unsloth_zoo 2026.10
 
 import unsloth  # isort: skip
 import contextlib
+import copy
 import gc
 import multiprocessing
 import tempfile
@@ -138,7 +139,8 @@ class UnslothBackend:
         Unsloth has patched the layers for an adapter of this form, and the engine has room for its
         rank, so only numbers may differ from the one before (`warm.engine_key`).
         """
-        config = self.model.peft_config["default"]
+        # A new object: the engine is told of a config once (unsloth_zoo, `_live_lora_config`).
+        config = copy.deepcopy(self.model.peft_config["default"])
         self.model.delete_adapter("default")
         config.lora_alpha = self.plan.lora_alpha
         set_seed(self.recipe.seed)
