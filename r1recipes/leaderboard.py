@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from r1recipes import trials as trials_module
+from r1recipes.memory import gib
 from r1recipes.study import Cell
 from r1recipes.trials import Trials
 
@@ -38,6 +39,26 @@ def best(trials: Trials) -> FrozenTrial | None:
     """The best complete trial by the first metric; of several metrics, one of the front."""
     complete = [t for t in trials.all() if t.state == TrialState.COMPLETE]
     return ranked(complete, trials.study.directions[0])[0] if complete else None
+
+
+def front(trials: Trials) -> set[int]:
+    """Of several metrics, the numbers of the trials that no other one beats in all of them."""
+    if len(trials.cell.settings.metrics) < 2:
+        return set()
+    return {trial.number for trial in trials.study.best_trials}
+
+
+def has_memory(cells: Sequence[Trials]) -> bool:
+    """Whether the memory of any trial was predicted; there is no prediction for a CPU."""
+    return any("predicted" in trial.user_attrs for trials in cells for trial in trials.all())
+
+
+def memory(trial: FrozenTrial) -> str:
+    """Predicted peak and room, such as `13.1 of 14.7 GiB`; empty without a prediction."""
+    predicted = trial.user_attrs.get("predicted")
+    if predicted is None:
+        return ""
+    return f"{gib(predicted['peak_bytes'])} of {gib(predicted['available_bytes'])} GiB"
 
 
 def ranked(found: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
@@ -120,15 +141,20 @@ def board(trials: Trials, rows: int) -> Table:
     """The best trials of a cell, and all that run."""
     names, metrics = short(list(trials.cell.search)), trials.cell.settings.metrics
     table = Table(title=trials.cell.name or None, title_justify="left", box=None, padding=(0, 1))
-    for heading in ("trial", *(m.removeprefix("eval/") for m in metrics), *names.values(), "state"):
+    last = ["memory", "state"] if has_memory([trials]) else ["state"]
+    for heading in ("trial", *(m.removeprefix("eval/") for m in metrics), *names.values(), *last):
         table.add_column(heading, justify="right" if heading != "state" else "left")
     found = ranked([t for t in trials.all() if trials_module.counts(t)], trials.study.directions[0])
     running = [t for t in found if t.state == TrialState.RUNNING]
     ended = [t for t in found if t.state.is_finished()]
+    on_front = front(trials)
     for place, trial in enumerate([*ended[: max(1, rows - len(running))], *running]):
-        is_best = place == 0 and trial.state == TrialState.COMPLETE
+        is_first = place == 0 and trial.state == TrialState.COMPLETE
+        is_best = trial.number in on_front or is_first and not on_front
         style = "bold" if is_best else "dim" if trial.state == TrialState.FAIL else ""
-        table.add_row(*cells_of(trials.cell, trial), style=style)
+        *shown, ended_as = cells_of(trials.cell, trial)
+        room = [memory(trial)] if len(last) > 1 else []
+        table.add_row(*shown, *room, ended_as, style=style)
     return table
 
 
@@ -167,6 +193,8 @@ def line(trials: Trials, trial: FrozenTrial) -> str:
     text = (
         f"{cell.name + ' ' if cell.name else ''}trial {shown[0]}  {shown[-1]}  {'  '.join(parts)}"
     )
+    if room := memory(trial):
+        text += f"  memory {room}"
     if "error" in trial.user_attrs:
         text += f"  {trial.user_attrs['error']['message'].splitlines()[0]}"
     if "infeasible" in trial.user_attrs:
@@ -210,6 +238,12 @@ def summary(cells: list[Trials], trials: Trials, trial: FrozenTrial) -> list[str
         lines[0] += (
             f"; the recipe's own values, trial {own.number}: {show_value(own.values[0], metric)}"
         )
+    if on_front := front(trials):
+        numbers = ", ".join(map(str, sorted(on_front)))
+        lines.append(f"front: trial{'s' * (len(on_front) > 1)} {numbers}; best by {metric}")
+    refused = sum("infeasible" in t.user_attrs for c in cells for t in c.all())
+    if refused:
+        lines.append(f"not started, as they cannot run here: {refused} proposals")
     pruned, left, total = saved_by_pruning(cells)
     if pruned:
         lines.append(

@@ -44,6 +44,8 @@ class Predicted(BaseModel):
     """Tokens in the KV cache."""
     sequences: int
     """Sequences of full length that the KV cache holds, at most those of a step."""
+    lacking_bytes: int = 0
+    """What the engine's share is short of one sequence in the KV cache; 0 where it holds one."""
     why: str | None = None
     """What is short, where it does not fit or is tight."""
     ways: tuple[str, ...] = ()
@@ -52,6 +54,12 @@ class Predicted(BaseModel):
     @property
     def headroom_bytes(self) -> int:
         return self.available_bytes - self.peak_bytes
+
+    @property
+    def excess_bytes(self) -> int:
+        """Above 0 where it does not fit: by how much, the error of the prediction taken off."""
+        short = round(self.peak_bytes * (1 - self.error)) - self.available_bytes
+        return max(short, self.lacking_bytes) if self.lacking_bytes else short
 
     def sentence(self) -> str:
         """One line such as `peak 13.1 GiB of 14.7 in generate (fits; 12 sequences at once)`."""
@@ -124,6 +132,8 @@ _SMALLER = "take a smaller model or a larger card"
 def _predicted(choice: Choice, room: Room) -> Predicted:
     prediction, case = choice.prediction, choice.case
     tokens = max(0, prediction.kv_tokens)
+    is_lacking = vram.lacking_tokens(prediction, case) > 0
+    lacking = vram.least_share_bytes(case) - case.engine_bytes if is_lacking else 0
     return Predicted(
         phases=prediction.phases,
         peak_phase=prediction.peak_phase,
@@ -134,6 +144,7 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
         error=calibration.CALIBRATED["error"].value,
         kv_tokens=tokens,
         sequences=min(case.num_seqs, tokens // vram.sequence_tokens(case)),
+        lacking_bytes=max(int(is_lacking), lacking),
     )
 
 

@@ -78,12 +78,14 @@ def make(
     preset_name: str | None = None,
     offline: bool = True,
     elsewhere: bool = False,
+    refuse: bool = True,
 ) -> Plan:
     """Resolve a recipe for a machine.
 
     `offline`: read the shape of an unknown model from the Hub's cache only. `elsewhere`: the plan
-    is for another machine, which has the packages that a GPU needs; a plan that does not fit is
-    returned, not refused. Raises: PlanError with what the recipe needs and what would run here.
+    is for another machine, which has the packages that a GPU needs. Such a plan, or one that is not
+    to `refuse`, is returned also where its memory does not fit. Raises: PlanError with what the
+    recipe needs and what would run here.
     """
     name = choose_preset(recipe, gpu, preset_name)
     preset = recipe.preset[name]
@@ -98,7 +100,8 @@ def make(
     if gpu and backend == "unsloth":
         shape = memory.shape_of(recipe, preset, base_dir, offline=offline, strict=elsewhere)
         if shape:
-            preset, predicted = memory.fitted(recipe, preset, shape, gpu, refuse=not elsewhere)
+            refuse = refuse and not elsewhere
+            preset, predicted = memory.fitted(recipe, preset, shape, gpu, refuse=refuse)
     if opened := fitting.open_keys(preset):
         raise PlanError(
             f'`{opened[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',

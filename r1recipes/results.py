@@ -13,6 +13,7 @@ from r1recipes import leaderboard, overrides, recipe, rewards
 from r1recipes import trials as trials_module
 from r1recipes.errors import RecipeError
 from r1recipes.leaderboard import show_value
+from r1recipes.memory import GIB
 from r1recipes.schema import Recipe
 from r1recipes.trials import Trials
 
@@ -78,12 +79,22 @@ def rows(cells: list[Trials]) -> list[dict[str, Any]]:
                     "counts": trials_module.counts(trial),
                     **dict(zip(cell.settings.metrics, values, strict=True)),
                     **{key: trial.params.get(key) for key in cell.search},
+                    "predicted_gib": _gib(trial, "peak_bytes"),
+                    "room_gib": _gib(trial, "available_bytes"),
+                    "excess_gib": trial.constraints.get("excess_gib"),
                     "seconds": trial.duration.total_seconds() if trial.duration else None,
                     "run": trial.user_attrs.get("run"),
-                    "error": trial.user_attrs.get("error", {}).get("message"),
+                    "error": trial.user_attrs.get("error", {}).get("message")
+                    or trial.user_attrs.get("infeasible"),
                 }
             )
     return found
+
+
+def _gib(trial: FrozenTrial, key: str) -> float | None:
+    """Of the predicted memory; None on a CPU."""
+    predicted = trial.user_attrs.get("predicted")
+    return predicted and predicted[key] / GIB
 
 
 def export(cells: list[Trials], suffix: str) -> str:

@@ -76,19 +76,20 @@ class LoadedStudy:
 
 
 def resolve(
-    loaded: Loaded, preset: str | None, num_cores: int, gpu: Gpu | None, *, offline: bool
+    cell: Cell, loaded: Loaded, cores: int, gpu: Gpu | None, *, offline: bool, refuse: bool = True
 ) -> Plan:
     """The plan of a trial on this machine; `gpu` as it is before a trial loads anything.
 
-    The one place where a candidate that cannot fit is refused. Raises: PlanError.
+    Raises: PlanError; where it is memory that is short, only with `refuse`.
     """
     return plan.make(
         loaded.recipe,
         base_dir=loaded.path.parent,
         gpu=gpu,
-        num_cores=num_cores,
-        preset_name=preset,
+        num_cores=cores,
+        preset_name=cell.preset,
         offline=offline,
+        refuse=refuse,
     )
 
 

@@ -5,17 +5,20 @@ trials, which needs some ten trials to say anything.
 """
 
 import statistics
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import optuna
 from markupsafe import Markup
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from r1recipes import leaderboard, page, scales
 from r1recipes import trials as trials_module
 from r1recipes.charts import Bar, Bars, Chart, Plot, Series
 from r1recipes.leaderboard import cells_of, short, show_param, show_value
+from r1recipes.memory import gib
 from r1recipes.study_schema import Range
 from r1recipes.trials import Trials
 
@@ -59,7 +62,8 @@ def _matrix(cells: list[Trials]) -> Markup:
 
 def _cell(trials: Trials) -> Markup:
     complete = [t for t in trials.all() if t.state == TrialState.COMPLETE]
-    charts = [*_history(trials, complete), *_importance(trials, complete)]
+    charts = [*_front(trials, complete), *_history(trials, complete)]
+    charts += [*_importance(trials, complete), *_memory(trials, complete)]
     slices = [_slice(trials, complete, key) for key in trials.cell.search]
     return page.section(
         trials.cell.name or "Search",
@@ -94,6 +98,46 @@ def _history(trials: Trials, complete: Sequence[FrozenTrial]) -> list[Chart]:
     return drawn
 
 
+def _front(trials: Trials, complete: Sequence[FrozenTrial]) -> list[Chart]:
+    """Of several metrics the second against the first; the trials that none beats in all apart."""
+    on_front = leaderboard.front(trials)
+    if not on_front:
+        return []
+    first, second, *_ = trials.cell.settings.metrics
+    chosen = [t for t in complete if t.number in on_front]
+    others = [t for t in complete if t.number not in on_front]
+    series = [
+        _points("front", chosen, lambda t: t.values[0], lambda t: t.values[1]),
+        _points("beaten", others, lambda t: t.values[0], lambda t: t.values[1]),
+    ]
+    units = {"unit": _unit(second), "x_unit": _unit(first)}
+    return [Plot("front", f"{second} against {first}", series, x_label=first, **units)]
+
+
+def _memory(trials: Trials, complete: Sequence[FrozenTrial]) -> list[Chart]:
+    """The result against the memory that was predicted; what did not fit has none."""
+    known = [t for t in complete if "predicted" in t.user_attrs]
+    if not known:
+        return []
+    metric = trials.cell.settings.metrics[0]
+    room = gib(min(t.user_attrs["predicted"]["available_bytes"] for t in known))
+    refused = sum("infeasible" in t.user_attrs for t in trials.all())
+    points = _points(
+        "trial",
+        known,
+        lambda t: t.user_attrs["predicted"]["peak_bytes"],
+        lambda t: t.values[0],
+    )
+    note = f"there are {room} GiB; proposals that do not fit were not started: {refused}"
+    units = {"unit": _unit(metric), "x_unit": "bytes"}
+    return [Plot("memory", "Memory", [points], note=note, x_label="predicted peak", **units)]
+
+
+def _points(name: str, found: Sequence[FrozenTrial], x: Any, y: Any) -> Series:
+    labels = [f"trial {t.number}" for t in found]
+    return Series(name, [x(t) for t in found], [y(t) for t in found], points=True, labels=labels)
+
+
 def _unit(metric: str) -> str:
     return "" if metric.endswith("length") else "%"
 
@@ -104,8 +148,13 @@ def importance(trials: Trials) -> dict[str, float]:
     varied = [k for k in trials.cell.search if len({str(t.params.get(k)) for t in complete}) > 1]
     if len(complete) < MIN_TRIALS or not varied or len({tuple(t.values) for t in complete}) < 2:
         return {}
-    target = (lambda t: t.values[0]) if len(trials.cell.settings.metrics) > 1 else None
-    return optuna.importance.get_param_importances(trials.study, params=varied, target=target)
+    target = None
+    if len(trials.cell.settings.metrics) > 1:  # then Optuna takes low values for good ones
+        sign = -1 if trials.study.directions[0] == StudyDirection.MAXIMIZE else 1
+        target = lambda trial: sign * trial.values[0]  # noqa: E731
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*low `target` values.*")
+        return optuna.importance.get_param_importances(trials.study, params=varied, target=target)
 
 
 def _importance(trials: Trials, complete: Sequence[FrozenTrial]) -> list[Chart]:
@@ -198,12 +247,15 @@ def _table(cells: list[Trials]) -> Markup:
     """All trials, the best of each cell first. Cells of one study search the same keys."""
     header = ["cell"] if cells[0].cell.name else []
     metrics = [metric.removeprefix("eval/") for metric in cells[0].cell.settings.metrics]
-    header += ["trial", *metrics, *short(list(cells[0].cell.search)).values(), "state", "run"]
+    header += ["trial", *metrics, *short(list(cells[0].cell.search)).values(), "state"]
+    has_memory = leaderboard.has_memory(cells)
+    header += ["memory", "run"] if has_memory else ["run"]
     rows = []
     for trials in cells:
         for trial in leaderboard.ranked(trials.all(), trials.study.directions[0]):
             run = trial.user_attrs.get("run", "").rpartition("/")[2]
-            row = [*cells_of(trials.cell, trial), run]
+            room = [leaderboard.memory(trial)] if has_memory else []
+            row = [*cells_of(trials.cell, trial), *room, run]
             rows.append([trials.cell.name, *row] if trials.cell.name else row)
     return page.table(header, rows)
 

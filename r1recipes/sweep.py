@@ -167,7 +167,7 @@ def check_machine(loaded: LoadedStudy, *, offline: bool) -> None:
     problems, gpu = [], machine.gpu()
     for cell in {cell.recipe_path: cell for cell in loaded.cells}.values():
         try:
-            resolve(cell.load(), cell.preset, machine.cores(), gpu, offline=offline)
+            resolve(cell, cell.load(), machine.cores(), gpu, offline=offline)
         except PlanError as error:
             problems += error.problems
     if problems:

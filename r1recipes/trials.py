@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from r1recipes import search, study
 from r1recipes.database import patiently
 from r1recipes.errors import RecipeError, RunError
+from r1recipes.memory import GIB, Predicted
 from r1recipes.study import Cell
 
 RESTART = 75
@@ -137,7 +138,8 @@ class Trials:
             self.fail(trial, "plan", message)
             return
         self._note(trial, infeasible=message)
-        patiently(lambda: trial.set_constraint("fits", 1.0))
+        if not any(value > 0 for value in trial.constraints.values()):  # not memory: no measure
+            patiently(lambda: trial.set_constraint("valid", 1.0))
         self._end(trial, TrialState.PRUNED)
 
     def hand_back(self, trial: Trial) -> None:
@@ -151,6 +153,14 @@ class Trials:
     def note_run(self, trial: Trial, folder: Path, max_steps: int) -> None:
         """Write down the trial's run folder, and the steps of which pruning may save some."""
         self._note(trial, run=str(folder), max_steps=max_steps)
+
+    def note_memory(self, trial: Trial, predicted: Predicted) -> None:
+        """Write down the memory that a trial will take, and as a constraint what is too much."""
+        room = {"peak_bytes": predicted.peak_bytes, "available_bytes": predicted.available_bytes}
+        self._note(trial, predicted=room)
+        if not trial.constraints:  # a trial that was handed back has it
+            excess = predicted.excess_bytes / GIB
+            patiently(lambda: trial.set_constraint("excess_gib", excess))
 
     def _note(self, trial: Trial, **attributes: Any) -> None:
         try:

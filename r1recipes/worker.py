@@ -130,13 +130,7 @@ class Worker:
         """Run one trial and tell what came of it. Returns whether a fresh process is needed."""
         try:
             loaded = trials.cell.load(trial.params)
-            resolved = resolve(
-                loaded,
-                trials.cell.preset,
-                self.place.num_cores,
-                self.gpu,
-                offline=self.place.settings.offline,
-            )
+            resolved = self.resolve(trials, trial, loaded)
         except (RecipeError, PlanError) as error:
             trials.refuse(trial, str(error))
             return False
@@ -160,6 +154,19 @@ class Worker:
         except Exception as error:
             return self.failed(trials, trial, error)
         return self.has_drifted()
+
+    def resolve(self, trials: Trials, trial: Trial, loaded: Loaded) -> Plan:
+        """The trial's plan. The study is told its memory, so that it learns where the room ends.
+
+        Raises: PlanError when it cannot run here.
+        """
+        cores, offline = self.place.num_cores, self.place.settings.offline
+        resolved = resolve(trials.cell, loaded, cores, self.gpu, offline=offline, refuse=False)
+        if predicted := resolved.predicted:
+            trials.note_memory(trial, predicted)
+            if predicted.excess_bytes > 0:
+                raise PlanError(f"the recipe does not fit: {predicted.why}")
+        return resolved
 
     def execute(
         self, trials: Trials, trial: Trial, loaded: Loaded, resolved: Plan, view: View

@@ -89,7 +89,7 @@ def test_a_candidate_that_cannot_fit_is_told_without_a_start(someone, made, monk
     (trial,) = made.all()
     assert trial.user_attrs["infeasible"] == "needs 30 GiB of 24"
     assert trial.state == TrialState.PRUNED and made.open_places() == 3
-    assert trial.constraints == {"fits": 1.0}
+    assert trial.constraints == {"valid": 1.0}
 
 
 @pytest.mark.slow
