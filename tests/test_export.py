@@ -165,9 +165,24 @@ def test_weights_that_are_not_the_trained_ones_are_refused(finished, made):
     base, _ = merge.reload(finished.base, own_tokenizer=True)
     with pytest.raises(RunError, match="does not answer as the trained model does"):
         reference.check_weights(base, tokenizer)
+    base.lm_head.weight.data.neg_()
+    with pytest.raises(RunError, match="does not answer as the trained model does"):
+        reference.check_weights(base, tokenizer, in_4bit=True)
+    blur(model, 0.3)  # moves it further than half the way that training did
+    with pytest.raises(RunError, match="does not answer as the trained model does"):
+        reference.check_weights(model, tokenizer)
+    assert "loaded again" in reference.check_weights(model, tokenizer, in_4bit=True)
+    model, tokenizer = merge.reload(made / "merged_16bit", own_tokenizer=True)
     _, other = merge.reload(made / "merged_16bit")  # AutoTokenizer takes Qwen2's own splitting
     with pytest.raises(RunError, match="splits text into other tokens"):
         reference.check_weights(model, other)
+
+
+def blur(model, scale):
+    generator = torch.Generator().manual_seed(1)
+    for weight in model.parameters():
+        noise = torch.randn(weight.shape, generator=generator) * scale * weight.float().std()
+        weight.data += noise.to(weight.dtype)
 
 
 def test_the_command_on_the_card_repeats_the_overrides():

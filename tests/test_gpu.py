@@ -1,12 +1,14 @@
 """The GPU path from the command line, on one NVIDIA card: stopped, resumed, loaded again, offline.
 
 One recipe goes through it: `small` with its model, data and demonstrations as local files, with a
-few steps, in a world without a network. An engine is started three times; minutes.
+few steps, in a world without a network. Then what its cold start made is trained in 4 bits and
+exported. An engine is started five times; minutes.
 """
 
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -195,3 +197,69 @@ def test_the_run_is_no_larger_than_its_estimate(resumed):
     written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     shape = disk.shape_of(plan, offline=True)
     assert written < 1.05 * disk.run_bytes(plan, shape) + 5e6
+
+
+@pytest.fixture(scope="module")
+def four_bit(resumed):
+    """A run in 4 bits of a local folder in 16: the model after the cold start."""
+    folder = resumed.folder
+    text = (
+        (folder / "local.toml").read_text().replace('"model"', f'"{resumed.run.folder.name}/base"')
+    )
+    text = re.sub(r"\[cold_start\].*\n(.+\n)+", "", text).replace("4bit = false", "4bit = true")
+    path, run = folder / "four_bit.toml", record.Run(folder / "four")
+    path.write_text(text)
+    changes = {key: value for key, value in CHANGES.items() if "cold_start" not in key}
+    flags = [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+    arguments = ("run", path, "--run-dir", run.folder, "--force", *flags)
+    done = command(*arguments, cwd=folder, **without_network(resumed.log))
+    log = run.log.read_text()[-4000:] if run.log.exists() else ""
+    assert done.returncode == 0, done.stdout + done.stderr + log
+    return SimpleNamespace(run=run, log=resumed.log, folder=folder)
+
+
+def after(four_bit, *arguments):
+    """A command on the run in 4 bits, which must succeed; what it printed."""
+    name, *rest = arguments
+    environment = without_network(four_bit.log)
+    done = command(name, four_bit.run.folder, *rest, cwd=four_bit.folder, **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_local_folder_in_16_bits_is_trained_in_4(four_bit):
+    assert four_bit.run.read()["status"] == "complete" and four_bit.run.plan().preset.load_in_4bit
+    rows = record.read_lines(four_bit.run.metrics)
+    assert len(rows) == STEPS and any(row["grad_norm"] > 0 for row in rows)
+    before = record.read_lines(four_bit.run.evaluation("before"))
+    assert sum(item["greedy"]["right"] for item in before) > 0, "the base has lost what it knew"
+
+
+def test_an_evaluation_through_vllm_says_the_same_as_that_of_the_run(four_bit):
+    assert "difference of pass@1" in after(four_bit, "eval", "--samples", "2", "--offline")
+    (folder,) = (four_bit.run.folder / "evaluations").iterdir()
+    for who, when in (("base", "before"), ("trained", "after")):
+        found = [item["greedy"]["text"] for item in record.read_lines(folder / f"{who}.jsonl")]
+        assert share_equal(found, answers(four_bit.run, when)) >= 0.9, who
+
+
+def test_a_run_in_4_bits_answers_a_question(four_bit):
+    question = record.read_lines(four_bit.run.evaluation("after"))[0]["question"]
+    said = after(four_bit, "ask", question, "--temperature", "0", "--offline")
+    assert said.count("<answer>") >= 2 and "trained:" in said
+
+
+def test_a_run_in_4_bits_is_exported(four_bit):
+    from r1recipes.backends import merge
+
+    forms = ("lora", "merged_16bit", "merged_4bit")
+    after(four_bit, "export", *(word for form in forms for word in ("--to", form)), "--offline")
+    for form in forms:
+        folder = four_bit.run.folder / "export" / form
+        made = json.loads((folder / "export.json").read_text())
+        assert made["trained_in_4bit"] and "loaded again, divergence" in made["checks"][0], made
+        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        print(form, size, made["checks"])
+    model, _ = merge.reload(folder, own_tokenizer=True, device="cuda")
+    assert model.is_loaded_in_4bit
+    assert not four_bit.log.exists(), four_bit.log.read_text()

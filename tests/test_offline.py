@@ -42,4 +42,6 @@ def test_a_local_model_and_local_data_make_no_request(tmp_path):
     done = command("run", path, "--run-dir", folder, *quick, cwd=tmp_path, **without_network(log))
     assert done.returncode == 0, done.stdout + done.stderr
     assert record.Run(folder).read()["status"] == "complete"
+    done = command("export", folder, "--to", "merged_16bit", cwd=tmp_path, **without_network(log))
+    assert done.returncode == 0, done.stdout + done.stderr
     assert not log.exists(), log.read_text()

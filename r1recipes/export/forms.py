@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes import machine, preflight, record
-from r1recipes.backends import merge
+from r1recipes.backends import merge, tiny
 from r1recipes.export import builtin_gguf, card, hub, llama, ollama, place
 from r1recipes.export.checks import NUM_TOKENS, Reference
 from r1recipes.finished import Finished
@@ -39,6 +39,7 @@ class Forms:
             offline=wanted.offline,
         )
         preflight.check_disk(wanted.folder, self.needed_bytes())
+        self.own_tokenizer = tiny.is_own(self.trained.tokenizer)
         self.dtype = str(self.trained.dtype()).removeprefix("torch.")
         self.reference = Reference.of(self.trained, examples)
 
@@ -88,7 +89,7 @@ class Forms:
             *merge.reload(
                 draft,
                 str(draft / "base") if has_base else merge.resolve_name(name, self.plan.base_dir),
-                own_tokenizer=self.is_builtin,
+                own_tokenizer=self.own_tokenizer,
             )
         )
         return self._finish(draft, target, [check])
@@ -105,7 +106,7 @@ class Forms:
             self.merged = self._draft("merged_16bit")
             self.trained.save_merged(self.merged)
             self.say("Checking the merged model")
-            model, tokenizer = merge.reload(self.merged, own_tokenizer=self.is_builtin)
+            model, tokenizer = merge.reload(self.merged, own_tokenizer=self.own_tokenizer)
             self.merged_check = self.reference.check_weights(model, tokenizer)
             self.greedy = [
                 merge.greedy(model, tokenizer, messages, NUM_TOKENS)
@@ -118,7 +119,8 @@ class Forms:
         self.say("Quantising to NF4")
         draft = self.work / target.kind
         merge.save_4bit(merged, draft)
-        check = self.reference.check_weights(*merge.reload(draft, device="cuda"))
+        model, tokenizer = merge.reload(draft, own_tokenizer=self.own_tokenizer, device="cuda")
+        check = self.reference.check_weights(model, tokenizer, in_4bit=True)
         return self._finish(draft, target, [check])
 
     def gguf(self, target: Target) -> Path:
@@ -154,7 +156,7 @@ class Forms:
         return file, self.reference.check_gguf(file, kind, self.greedy)
 
     def _convert(self, merged: Path, file: Path, outtype: str) -> None:
-        if self.is_builtin:
+        if self.own_tokenizer:
             builtin_gguf.write(merged, file, outtype)
         else:
             llama.convert(merged, file, outtype)
@@ -182,7 +184,7 @@ class Forms:
             "base_on_hub": not local and self.finished.base is None,
             "base_revision": self.trained.revision,
             "cold_start": self.finished.base is not None,
-            "own_tokenizer": self.is_builtin,
+            "own_tokenizer": self.own_tokenizer,
             "dtype": {"lora": "float32", "merged_4bit": "NF4"}.get(target.kind, self.dtype),
             "trained_in_4bit": plan.preset.load_in_4bit,
             "checks": checks,
