@@ -74,6 +74,7 @@ def test_the_card_says_what_was_measured_and_nothing_of_this_machine(finished, m
         assert f"| {when} | {record['evaluation'][when]['accuracy']:.1%} |" in card
     assert record["fingerprint"] in card and "digits = 2" in card
     found = json.loads((made / form / "export.json").read_text())
+    assert found["dtype"] == ("float32" if form == "lora" else "float16")
     assert found["form"] == form and all(check in card for check in found["checks"])
     folder = str(finished.folder.parent)
     assert folder not in card and folder not in json.dumps(found)

@@ -65,8 +65,10 @@ def _convert(folder: Path, weights: list[Path], draft: Path, dtype: torch.dtype)
         for file in folder.glob(pattern):
             if not file.name.endswith(".index.json"):
                 shutil.copy(file, draft)
-    config = json.loads((folder / "config.json").read_text())
-    (draft / "config.json").write_text(json.dumps(config | quantization_config(dtype), indent=1))
+    config = json.loads((folder / "config.json").read_text()) | quantization_config(dtype)
+    config.pop("torch_dtype", None)  # the older name, which would contradict
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    (draft / "config.json").write_text(json.dumps(config, indent=1))
 
 
 def _quantised(weights: list[Path], dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:

@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from r1recipes import machine, preflight, record
 from r1recipes.backends import merge, tiny
 from r1recipes.export import builtin_gguf, card, hub, llama, ollama, place
@@ -166,6 +168,11 @@ class Forms:
         message = f"r1recipes {self.finished.run.read()['fingerprint'][:8]}, {folder.name}"
         return hub.push(folder, repo, message, public=self.wanted.public)
 
+    def _dtype(self, target: Target) -> str:
+        if target.kind == "lora":
+            return _adapter_dtype(self.finished.run.adapter)
+        return "NF4" if target.kind == "merged_4bit" else self.dtype
+
     def _draft(self, name: str) -> Path:
         draft = self.work / name
         draft.mkdir()
@@ -185,7 +192,7 @@ class Forms:
             "base_revision": self.trained.revision,
             "cold_start": self.finished.base is not None,
             "own_tokenizer": self.own_tokenizer,
-            "dtype": {"lora": "float32", "merged_4bit": "NF4"}.get(target.kind, self.dtype),
+            "dtype": self._dtype(target),
             "trained_in_4bit": plan.preset.load_in_4bit,
             "checks": checks,
             "files": _gguf_files(draft),
@@ -196,6 +203,12 @@ class Forms:
         (draft / "export.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
         place.put(draft, self.wanted.folder / target.kind)
         return self.wanted.folder / target.kind
+
+
+def _adapter_dtype(adapter: Path) -> str:
+    """32 bits from plain TRL, 16 from Unsloth."""
+    with safe_open(adapter / "adapter_model.safetensors", "pt") as tensors:
+        return str(tensors.get_tensor(next(iter(tensors.keys()))).dtype).removeprefix("torch.")
 
 
 def _with_revision(finished: Finished) -> Any:
