@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -167,3 +170,30 @@ def test_limits_of_a_slow_and_of_a_compressed_answer(cache, monkeypatch):
         assert code == 2 and "takes more than" in err
         code, _, err = in_process("check", server.url + "/gz")
         assert code == 2 and "neither TOML in UTF-8 nor a bundle" in err
+
+
+AT_COMMIT = """
+import sys
+from r1recipes.backends.trl import at_commit
+from r1recipes.errors import PlanError
+for revision in sys.argv[1:]:
+    try:
+        folder = at_commit("me/model", revision, False)
+        print(folder.name, (folder / "config.json").read_text(), len(list(folder.iterdir())))
+    except PlanError as error:
+        print("refused:", error)
+"""
+
+
+def test_a_model_at_a_commit_is_loaded_from_there_though_the_branch_moved(hub, tmp_path):
+    files = {"config.json": b"1", "model.safetensors": b"w", "consolidated.safetensors": b"w"}
+    first = hub.commit("models/me/model", files)
+    hub.commit("models/me/model", {"config.json": b"2"})
+    done = subprocess.run(
+        [sys.executable, "-c", AT_COMMIT, first, "0" * 40],
+        env=os.environ | hub.environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    old, missing = done.stdout.splitlines()
+    assert old == f"{first} 1 2" and missing.startswith("refused: `me/model` at revision"), missing

@@ -222,6 +222,30 @@ def resolve_name(name: str, base_dir: Path) -> str:
     return str(folder.absolute()) if folder.is_dir() else name
 
 
+WEIGHTS = ("*.json", "*.txt", "*.jinja", "*.model", "model*.safetensors")
+"""Files of a repository that a model is loaded from; others hold the same weights once more."""
+
+
+def at_commit(name: str, revision: str, offline: bool) -> Path:
+    """The Hub's cached folder of a model at a revision, named after its commit; downloads it.
+
+    For a loader that takes the default branch whatever it is asked for. Raises: PlanError.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            name, revision=revision, local_files_only=offline, allow_patterns=list(WEIGHTS)
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise PlanError(
+            f"`{name}` at revision `{revision}` cannot be had: {reason}",
+            hint="check `model.revision`; without network the commit must be in the Hub's cache",
+        ) from error
+    return Path(folder)
+
+
 def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> Any:
     """The tokenizer of a model; pads on the left, as generation needs.
 

@@ -32,6 +32,7 @@ from r1recipes.backends.differences import (
 )
 from r1recipes.backends.trl import (
     CHECKPOINT_REST_BYTES,
+    at_commit,
     cold_start_in_child,
     load_tokenizer,
     resolve_name,
@@ -54,6 +55,7 @@ class UnslothBackend:
         self.model: Any = None
         self.trainer: Any = None
         self._tokenizer: Any = None
+        self._commit: str | None = None
 
     def tokenizer(self) -> Any:
         if self._tokenizer is None:
@@ -94,6 +96,8 @@ class UnslothBackend:
         Of a model that it knows Unsloth loads the 4-bit form from another one, and a resume could
         not find that commit in the recipe's.
         """
+        if self._commit:
+            return self._commit
         if self.plan.preset.load_in_4bit and not self.recipe.model.name.endswith("bnb-4bit"):
             return None
         return getattr(self.model.config, "_commit_hash", None)
@@ -113,7 +117,6 @@ class UnslothBackend:
             random_state=self.recipe.seed,
             disable_log_stats=True,
             local_files_only=self.offline,
-            revision=None if base else self.recipe.model.revision,
         )
         own = self.tokenizer()
         if not tiny.is_own(own):  # else Unsloth's has another splitting: see `load_tokenizer`
@@ -158,9 +161,14 @@ class UnslothBackend:
     def _weights(self, base: Path | None) -> str:
         """What Unsloth is to load: a 16-bit folder goes to NF4 first where 4 bits are asked for.
 
-        A Hub id is left to Unsloth, which takes the published 4-bit form of the models it knows.
+        A Hub id is left to Unsloth, which takes the published 4-bit form of the models it knows. At
+        a revision it becomes a folder, since the engine would load the default branch.
         """
-        name = str(base) if base else resolve_name(self.recipe.model.name, self.plan.base_dir)
+        wanted = self.recipe.model
+        name = str(base) if base else resolve_name(wanted.name, self.plan.base_dir)
+        if base is None and wanted.revision and not Path(name).is_dir():
+            name = str(at_commit(name, wanted.revision, self.offline))
+            self._commit = Path(name).name
         folder = Path(name)
         if not self.plan.preset.load_in_4bit or not folder.is_dir() or nf4.is_quantised(folder):
             return name
