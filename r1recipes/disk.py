@@ -22,7 +22,7 @@ def run_bytes(plan: Plan, shape: ModelShape | None) -> int:
     """Bytes of the base after a cold start and of the checkpoints; 0 for an unknown model."""
     if shape is None:
         return 0
-    in_float32 = plan.dtype == "float32" or plan.recipe.model.name in BUILTIN_MODELS
+    in_float32 = plan.dtype != "bfloat16" or plan.recipe.model.name in BUILTIN_MODELS
     base = (4 if in_float32 else 2) * shape.parameters if plan.recipe.cold_start else 0
     checkpoint = 12 * adapter_parameters(shape, plan) + CHECKPOINT_REST_BYTES
     return base + NUM_CHECKPOINTS * checkpoint

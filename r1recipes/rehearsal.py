@@ -228,10 +228,12 @@ def _weights(plan: Plan, weights_dir: Path) -> Path:
     assert shape is not None
     four_bit = plan.preset.load_in_4bit
     names = [name for name, known in catalog.MODELS.items() if known is shape]
-    folder = weights_dir / f"{names[0]}-{'nf4' if four_bit else plan.dtype}"
+    # The published 4-bit checkpoints are bfloat16 beside NF4, whatever the card computes in.
+    dtype = "bfloat16" if four_bit else plan.dtype
+    folder = weights_dir / f"{names[0]}-{'nf4' if four_bit else dtype}"
     if not folder.exists():
         draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-        random_weights.write(shape, draft, four_bit=four_bit, dtype=getattr(torch, plan.dtype))
+        random_weights.write(shape, draft, four_bit=four_bit, dtype=getattr(torch, dtype))
         torch.cuda.empty_cache()
         try:
             draft.rename(folder)

@@ -25,6 +25,9 @@ from r1recipes.warm import Warm, base_key, evaluation_key
 
 NAN_STEPS = 3
 """Steps in a row without a finite gradient after which a run is stopped; assumed."""
+FLOAT16_NAN_STEPS = 17
+"""In float16 a step whose gradient overflows is skipped and the scale of the loss halved, from 2^16
+on (torch.amp.GradScaler): at a scale of 1 it is not the scale's fault any more."""
 
 
 @dataclass(frozen=True)
@@ -233,10 +236,11 @@ class Stages:
         record.append_line(self.run.completions, *({"step": row["step"]} | s for s in samples))
         self.view.step(row)
         self.on_row(row)
-        self.nan_rows = [*self.nan_rows, row][-NAN_STEPS:]
-        if len(self.nan_rows) == NAN_STEPS and health.not_finite(self.nan_rows):
+        allowed = FLOAT16_NAN_STEPS if self.plan.dtype == "float16" else NAN_STEPS
+        self.nan_rows = [*self.nan_rows, row][-allowed:]
+        if len(self.nan_rows) == allowed and health.not_finite(self.nan_rows):
             raise RunError(
-                f"the gradient was not finite for {NAN_STEPS} steps, at step {row['step']}",
+                f"the gradient was not finite for {allowed} steps, at step {row['step']}",
                 kind="nan",
                 hint="lower `train.learning_rate` or `train.max_grad_norm`",
             )

@@ -50,5 +50,5 @@ def without_network(log: Path) -> dict[str, str]:
     return {
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "R1RECIPES_NETWORK_LOG": str(log),
-        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_OFFLINE": "0",  # nothing is asked for, also where it may be
     }

@@ -251,14 +251,18 @@ def test_a_failure_is_recorded_with_its_kind(small, tmp_path, monkeypatch):
     assert "Traceback" in failed.log.read_text()
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run(small, tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtype, steps", [("float32", 3), ("float16", 5)])
+def test_a_gradient_that_is_not_finite_stops_the_run(dtype, steps, small, tmp_path, monkeypatch):
+    """In float16 later, since an overflow of the scaled loss only skips a step."""
     original = stages.Stages.on_step
 
     def on_step(self, row, samples):
+        self.plan = self.plan.model_copy(update={"dtype": dtype})
         original(self, row | {"grad_norm": float("nan")}, samples)
 
+    monkeypatch.setattr("r1recipes.stages.FLOAT16_NAN_STEPS", 5)
     monkeypatch.setattr("r1recipes.stages.Stages.on_step", on_step)
-    with pytest.raises(RunError, match="not finite for 3 steps") as raised:
+    with pytest.raises(RunError, match=f"not finite for {steps} steps") as raised:
         run_in_process(small, tmp_path / "runs")
     assert raised.value.kind == "nan"
 

@@ -90,6 +90,8 @@ def prepare_environment(plan: Plan, cache_dir: Path) -> None:
     # Waiting threads that spin made a run of 30 s take 290 s beside one other busy process
     # (measured, 2 cores, 2026-11-21); that sleep cost nothing that could be seen.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # TRL tells the Hub of every trainer that is made, also when model and data are local.
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     if plan.backend == "unsloth":
         _prepare_unsloth(plan, cache_dir)
 

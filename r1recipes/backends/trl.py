@@ -52,7 +52,8 @@ class TrlBackend:
 
     def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> str | None:
         set_seed(self.recipe.seed)
-        model = self.load_weights(None)
+        # Gradients of float16 weights cannot be unscaled: there it trains float32 ones.
+        model = self.load_weights(None, "float32" if self.plan.dtype == "float16" else None)
         trainer = SFTTrainer(
             model=model,
             args=grpo.sft_config(self.plan, folder),
@@ -90,12 +91,12 @@ class TrlBackend:
         trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         return 12 * trainable + CHECKPOINT_REST_BYTES
 
-    def load_weights(self, base: Path | None) -> Any:
-        """The base in the precision that the plan trains in."""
+    def load_weights(self, base: Path | None, dtype: str | None = None) -> Any:
+        """The base in the precision that the plan trains in, or in another one."""
         if base is None and self.recipe.model.name in BUILTIN_MODELS:
             return tiny.build_model(self.recipe.seed, self.recipe.model.name)
         name = str(base) if base else resolve_name(self.recipe.model.name, self.plan.base_dir)
-        options: dict[str, Any] = {"dtype": getattr(torch, self.plan.dtype)}
+        options: dict[str, Any] = {"dtype": getattr(torch, dtype or self.plan.dtype)}
         if self.plan.preset.load_in_4bit:
             options["quantization_config"] = _nf4(self.plan.dtype)
         model = AutoModelForCausalLM.from_pretrained(
@@ -177,6 +178,9 @@ class TrlBackend:
             processing_class=self.tokenizer(),
             callbacks=[watch],
         )
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:  # of a 4-bit model TRL makes them bfloat16, without a word
+                parameter.data = parameter.data.float()
         watch.clock.watch(trainer)
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 

@@ -1,0 +1,83 @@
+/* LD_PRELOAD: note in $CONNECTIONS_LOG each connection and look-up that leaves this machine.
+ *
+ * For what Python's socket module does not see: libraries in C and Rust. A UDP socket that is only
+ * connected sends nothing, and is how a process asks for its own address: not noted.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <ifaddrs.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static void note(const char *what, const char *where)
+{
+    char line[512];
+    const char *path = getenv("CONNECTIONS_LOG");
+    int file = path ? open(path, O_WRONLY | O_CREAT | O_APPEND, 0600) : -1;
+    if (file < 0)
+        return;
+    int size = snprintf(line, sizeof line, "process %d: %s %s\n", getpid(), what, where);
+    if (size > 0 && write(file, line, size < (int)sizeof line ? size : (int)sizeof line) < 0)
+        _exit(99); /* a log that cannot be written proves nothing */
+    close(file);
+}
+
+static const void *bytes_of(const struct sockaddr *address, size_t *size)
+{
+    *size = address->sa_family == AF_INET ? 4 : 16;
+    if (address->sa_family == AF_INET)
+        return &((const struct sockaddr_in *)address)->sin_addr;
+    return &((const struct sockaddr_in6 *)address)->sin6_addr;
+}
+
+static int is_own(const struct sockaddr *address)
+{
+    size_t size, other;
+    const unsigned char *bytes = bytes_of(address, &size);
+    struct ifaddrs *all = NULL, *one;
+    int own = size == 4 ? bytes[0] == 127 || bytes[0] == 0
+                        : IN6_IS_ADDR_LOOPBACK((const struct in6_addr *)bytes);
+    if (getifaddrs(&all) == 0) {
+        for (one = all; one && !own; one = one->ifa_next)
+            if (one->ifa_addr && one->ifa_addr->sa_family == address->sa_family)
+                own = memcmp(bytes, bytes_of(one->ifa_addr, &other), size) == 0;
+        freeifaddrs(all);
+    }
+    return own;
+}
+
+int connect(int socket, const struct sockaddr *address, socklen_t length)
+{
+    int (*real)(int, const struct sockaddr *, socklen_t) = dlsym(RTLD_NEXT, "connect");
+    int kind = 0;
+    socklen_t size = sizeof kind;
+    char text[INET6_ADDRSTRLEN] = "?";
+    getsockopt(socket, SOL_SOCKET, SO_TYPE, &kind, &size);
+    if (kind == SOCK_STREAM && (address->sa_family == AF_INET || address->sa_family == AF_INET6) &&
+        !is_own(address)) {
+        size_t unused;
+        inet_ntop(address->sa_family, bytes_of(address, &unused), text, sizeof text);
+        note("connects to", text);
+    }
+    return real(socket, address, length);
+}
+
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints,
+                struct addrinfo **found)
+{
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) =
+        dlsym(RTLD_NEXT, "getaddrinfo");
+    char own[256] = "", number[16];
+    gethostname(own, sizeof own - 1);
+    if (name && strcmp(name, "localhost") && strcmp(name, own) &&
+        inet_pton(AF_INET, name, number) != 1 && inet_pton(AF_INET6, name, number) != 1)
+        note("looks up", name);
+    return real(name, service, hints, found);
+}
