@@ -29,12 +29,19 @@ def engine_differences(model: Any, plan: Plan) -> list[Difference]:
         differences.append(("lora_rank", preset.lora_rank, config.lora_config.max_lora_rank))
     if tokens < preset.max_seq_length:
         differences.append(("KV cache tokens", f"{preset.max_seq_length} or more", tokens))
-    if preset.load_in_4bit:
-        quantization = getattr(model.config, "quantization_config", None) or {}
-        get = quantization.get if isinstance(quantization, dict) else quantization.__dict__.get
-        if get("bnb_4bit_quant_type", "nf4") != "nf4":
-            differences.append(("quantisation", "nf4", get("bnb_4bit_quant_type")))
+    if preset.load_in_4bit and (got := quantisation(model)) != "nf4, double":
+        differences.append(("quantisation", "nf4, double", got))
     return differences
+
+
+def quantisation(model: Any) -> str:
+    """How the first quantised weight is stored, by its own state (bitsandbytes' QuantState).
+
+    The model's configuration says what was meant: in on-the-fly quantising it was not what came.
+    """
+    states = (getattr(weight, "quant_state", None) for weight in model.parameters())
+    state = next((state for state in states if state is not None), None)
+    return f"{state.quant_type}, {'double' if state.nested else 'single'}" if state else "none"
 
 
 def argument_differences(asked: dict[str, Any], got: Any) -> list[Difference]:

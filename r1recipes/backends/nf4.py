@@ -2,7 +2,7 @@
 
 Unsloth quantises a local 16-bit folder on the fly to fp4, single quantisation, which is larger and
 less exact than NF4 (measured, unsloth 2026.10.7, vllm 0.26.0). Weights pass one at a time, so it
-takes the memory of the largest one. Dense decoders alone; needs an NVIDIA GPU and bitsandbytes.
+takes the memory of the largest one. Dense decoders alone; needs bitsandbytes, slow without a GPU.
 """
 
 import hashlib
@@ -72,8 +72,9 @@ def _convert(folder: Path, weights: list[Path], draft: Path, dtype: torch.dtype)
 
 
 def _quantised(weights: list[Path], dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     for file in weights:
-        with safe_open(file, "pt", device="cuda") as tensors:
+        with safe_open(file, "pt", device=device) as tensors:
             for name in tensors.keys():
                 tensor = tensors.get_tensor(name).to(dtype)
                 if _LINEAR.search(name) and tensor.dim() == 2:
