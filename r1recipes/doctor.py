@@ -90,8 +90,9 @@ def card_findings(card: Gpu | None) -> list[Finding]:
             f"{card.free_bytes / GIB:.1f} of {card.total_bytes / GIB:.1f} GiB free",
         )
     ]
-    if card.compute_capability < 7:
-        text = f"compute capability {card.compute_capability}; vLLM needs 7.0 or more"
+    if card.compute_capability < plan.MIN_CAPABILITY:
+        needed = f"vLLM needs {plan.MIN_CAPABILITY} or more"
+        text = f"compute capability {card.compute_capability}; {needed}"
         found.append(Finding("GPU", text, "gpu", "python -m r1recipes run tiny --preset cpu"))
     elif card.compute_capability < 8:
         found.append(Finding("dtype", "float16: this card has no bfloat16"))

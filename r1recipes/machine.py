@@ -48,6 +48,15 @@ def gpu() -> Gpu | None:
     return max(cards, key=lambda card: card.free_bytes, default=None)
 
 
+def use(card: Gpu) -> None:
+    """Let CUDA see this card alone; before torch is imported.
+
+    CUDA counts cards in an order of its own, and a trainer spreads its batches over all it sees.
+    """
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-smi counts
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(card.index)
+
+
 def gpus() -> list[Gpu]:
     """The GPUs that CUDA_VISIBLE_DEVICES leaves, in its order; all of them without it."""
     if not shutil.which("nvidia-smi"):

@@ -21,6 +21,9 @@ from r1recipes.schema import Recipe
 # A card sold as 16 GB reports less: T4 14.74, L4 22.16, RTX 4090 23.64, A100 39.56, H100 79.2 GiB
 # (saved logs of the Unsloth notebooks at bdda2efc). 90 % of the name separates the classes.
 USABLE_SHARE = 0.90
+MIN_CAPABILITY = 7.5
+"""Oldest compute capability that vLLM's wheels have kernels for, and CUDA 13, which they are built
+with (read in vllm 0.26.0, _C_stable_libtorch.abi3.so: sm_75 and newer)."""
 
 
 class Plan(BaseModel):
@@ -97,6 +100,12 @@ def make(
         )
     backend = "unsloth" if device == "cuda" and (elsewhere or has_unsloth()) else "trl"
     predicted = None
+    if gpu and backend == "unsloth" and gpu.compute_capability < MIN_CAPABILITY:
+        raise PlanError(
+            f"{gpu.name} has compute capability {gpu.compute_capability}; vLLM needs "
+            f"{MIN_CAPABILITY} or more",
+            hint=_HINT,
+        )
     if gpu and backend == "unsloth":
         shape = memory.shape_of(recipe, preset, base_dir, offline=offline, strict=elsewhere)
         if shape:

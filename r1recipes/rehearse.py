@@ -45,6 +45,9 @@ def rehearse(
     if plan.backend != "unsloth":
         raise PlanError("a rehearsal needs Unsloth and vLLM", hint="`pip install -e '.[gpu]'`")
     batches = batches or (plan.per_device_train_batch_size,)
+    card = machine.gpu()
+    if card:  # for the processes that begin here: both must mean the same card
+        machine.use(card)
     context = multiprocessing.get_context("spawn")
     phase, stop = context.Value("i", 0), context.Event()
     here, there = context.Pipe()
@@ -60,7 +63,6 @@ def rehearse(
     holder.join()
     free_bytes, total_bytes = card_memory
     used = {number: free_bytes - low for number, low in lowest.items()}
-    card = machine.gpu()
     common = {
         "recipe_model": plan.recipe.model.name,
         "preset": plan.preset_name,

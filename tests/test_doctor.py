@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from r1recipes import doctor, hub, installed, machine, recipe, settings
+from r1recipes import doctor, hub, installed, machine, plan, recipe, settings
+from r1recipes.backends import prepare_environment
 from tests.helpers import command, in_process
 
 ROOT = Path(__file__).parent.parent
@@ -125,13 +126,32 @@ def test_a_card_that_another_process_holds(card, monkeypatch):
     assert "GiB, 2.9 GiB are free" in out and out.rstrip().endswith("kill 4242")
 
 
+def test_cuda_sees_the_card_that_is_planned_for_alone(card, monkeypatch, tmp_path):
+    """It counts cards in another order than nvidia-smi, and a trainer takes all that it sees."""
+    monkeypatch.setattr(os, "environ", dict(os.environ) | {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"})
+    row = "NVIDIA L4, 23034, {free}, 8.9, 580.1, GPU-{index}"
+    rows = (f"{index}, " + row.format(free=f, index=index) for index, f in enumerate((90, 22000)))
+    card("\n".join(rows))
+    assert machine.gpu().index == 1
+    planned = plan.make(
+        recipe.load("phi4").recipe, base_dir=tmp_path, gpu=machine.gpu(), num_cores=1
+    )
+    for visible, used in ((None, "1"), ("0,1", "0"), ("GPU-1,0", "1")):
+        if visible:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        prepare_environment(planned, tmp_path)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == used
+        assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+        assert machine.gpu().index == int(used)
+
+
 def test_an_old_card(card, monkeypatch):
     monkeypatch.setattr(installed, "examine", lambda card: [])
     card("0, Tesla T4, 15360, 15000, 7.5, 580.1, GPU-1")
     assert "float16" in in_process("doctor", "phi4")[1]
-    card("0, Tesla P100-PCIE-16GB, 16384, 16000, 6.0, 580.1, GPU-1")
+    card("0, Tesla V100-SXM2-16GB, 16384, 16000, 7.0, 580.1, GPU-1")
     code, out, _ = in_process("doctor", "phi4")
-    assert code == 2 and "vLLM needs 7.0 or more" in out
+    assert code == 2 and "vLLM needs 7.5 or more" in out
 
 
 def test_a_card_that_is_hidden_and_one_without_a_driver(card, monkeypatch):

@@ -90,6 +90,14 @@ def test_dtype_follows_the_compute_capability(device, capability, dtype):
     assert plan.choose_dtype(device, card(16, capability)) == dtype
 
 
+def test_a_card_that_vllm_has_no_kernels_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "has_unsloth", lambda: True)
+    found = with_presets("16GB")
+    assert make(found, tmp_path, gpu=card(16, 7.5)).dtype == "float16"
+    with pytest.raises(PlanError, match="compute capability 7.0; vLLM needs 7.5"):
+        make(found, tmp_path, gpu=card(16, 7.0))
+
+
 def test_8bit_optimisers_need_a_gpu(tmp_path):
     data = tomli.loads(SMALL)
     data["train"]["optim"] = "paged_adamw_8bit"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from r1recipes import machine
 from r1recipes.evaluate import Sample
 from r1recipes.plan import Plan
 from r1recipes.rewards import Reward
@@ -92,6 +93,8 @@ def prepare_environment(plan: Plan, cache_dir: Path) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # TRL tells the Hub of every trainer that is made, also when model and data are local.
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    if plan.device == "cuda" and (card := machine.gpu()):
+        machine.use(card)
     if plan.backend == "unsloth":
         _prepare_unsloth(plan, cache_dir)
 

@@ -287,8 +287,8 @@ def limit_allocator(plan: Plan) -> None:
     """
     if plan.preset.standby or plan.usable_bytes is None:
         return
-    _, total = torch.cuda.mem_get_info()
-    limit = USABLE_SHARE * min(plan.usable_bytes, total) - OUTSIDE_ALLOCATOR_BYTES
+    free, total = torch.cuda.mem_get_info()
+    limit = min(free, USABLE_SHARE * min(plan.usable_bytes, total) - OUTSIDE_ALLOCATOR_BYTES)
     torch.cuda.set_per_process_memory_fraction(limit / total)
 
 
