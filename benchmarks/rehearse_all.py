@@ -2,9 +2,9 @@
 
     python benchmarks/rehearse_all.py CASES.toml FOLDER [--seconds N] [--only NAME...] [--gpus N...]
 
-Writes FOLDER/<case>.json, the proof or the list of proofs, and FOLDER/<case>.log. A case that is
-there already is skipped, so that the same command goes on. With --seconds no case is begun that
-would not end in time.
+Writes FOLDER/<case>.json, the proof or the list of proofs, and FOLDER/<case>.log. A case that has
+a log is done or taken, also by another process on this folder: without its log it is tried again.
+With --seconds no case is begun that would not end in time.
 """
 
 import argparse
@@ -30,19 +30,18 @@ def main() -> None:
     parser.add_argument("--gpus", nargs="+", help="indices; default: all")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    cases = [case for case in tomli.loads(args.cases.read_text())["case"] if wanted(case, args)]
+    every = tomli.loads(args.cases.read_text())["case"]
+    cases = [case for case in every if not args.only or case["name"] in args.only]
     lock, end = threading.Lock(), time.monotonic() + args.seconds
 
     def work(gpu: str) -> None:
         while True:
             with lock:
                 left = end - time.monotonic()
-                index = next(
-                    (i for i, c in enumerate(cases) if c.get("seconds", CASE_S) < left), None
-                )
-                if index is None:
+                in_time = (case for case in cases if case.get("seconds", CASE_S) < left)
+                case = next((case for case in in_time if take(case, args.folder)), None)
+                if case is None:
                     return
-                case = cases.pop(index)
             rehearse(case, gpu, args.folder, left - 5)
 
     threads = [threading.Thread(target=work, args=(gpu,)) for gpu in args.gpus or gpus()]
@@ -50,13 +49,17 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    print(len(cases), "cases left")
+    left = [case for case in cases if not (args.folder / f"{case['name']}.log").exists()]
+    print(len(left), "cases left")
 
 
-def wanted(case: dict, args: argparse.Namespace) -> bool:
-    if args.only and case["name"] not in args.only:
+def take(case: dict, folder: Path) -> bool:
+    """Begin the log of a case; false where it has begun already."""
+    try:
+        (folder / f"{case['name']}.log").touch(exist_ok=False)
+    except FileExistsError:
         return False
-    return not (args.folder / f"{case['name']}.json").exists()
+    return True
 
 
 def gpus() -> list[str]:
