@@ -1,0 +1,81 @@
+"""The least time that a GRPO step can take on a card: memory traffic, or arithmetic at its peak.
+
+Closed forms: all completions of the step are decoded together, the prompt of a group is prefilled
+once, weights are read once a token, nothing waits. Limits: no kernel reaches it; what a small card
+has to decode in turns, since its cache does not hold it, counts as if it were together. Sources:
+vendors' peaks, dense 16-bit (`speed.PEAKS`), shapes from config.json (`catalog`).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from r1recipes import catalog, speed
+from r1recipes.disk import NF4_BYTES
+
+BACKWARD_ATTENTION = 2.5
+"""Of a forward pass: scores again, and the gradients of queries, keys, values (2205.14135)."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Seconds of a step at the roofline."""
+
+    generation_s: float
+    training_s: float
+
+    @property
+    def step_s(self) -> float:
+        return self.generation_s + self.training_s
+
+
+def floor(proof: dict[str, Any]) -> Floor:
+    """The roofline of what a proof of `rehearse` has measured."""
+    shape, settings = catalog.find(proof["recipe_model"]), proof["settings"]
+    card = next(n for n, gpu in catalog.GPUS.items() if gpu is catalog.find_gpu(proof["card"]))
+    peak = speed.PEAKS[card]
+    completions = proof["completions_per_step"]
+    length = proof["mean_length"]
+    prompt = settings["max_seq_length"] - settings["max_completion_length"]
+    return Floor(
+        _prefill_s(shape, settings["prompts_per_step"] * prompt, peak)
+        + length * _token_s(shape, completions, prompt + length / 2, settings, peak),
+        _training_s(shape, completions, prompt, length, settings["lora_rank"], peak),
+    )
+
+
+def _head(shape: Any) -> int:
+    """Operations of the output head for one token."""
+    return 2 * shape.hidden_size * shape.vocab_size
+
+
+def _attention(shape: Any) -> int:
+    """Operations of scores and their use for one token and one token that it looks at."""
+    return 4 * shape.num_hidden_layers * shape.num_attention_heads * shape.head_dim
+
+
+def _prefill_s(shape: Any, tokens: int, peak: Any) -> float:
+    return tokens * 2 * shape.linear_parameters / peak.operations
+
+
+def _token_s(shape: Any, at_once: int, context: float, settings: dict, peak: Any) -> float:
+    """One token for each of `at_once` sequences: the weights and every KV cache are read."""
+    weights = shape.linear_parameters * (NF4_BYTES if settings["load_in_4bit"] else 2)
+    cache = 4 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
+    traffic = weights + _head(shape) + at_once * context * cache  # the head: 2 bytes a weight
+    one = 2 * shape.linear_parameters + _head(shape) + _attention(shape) * context
+    return max(traffic / peak.bandwidth, at_once * one / peak.operations)
+
+
+def _training_s(
+    shape: Any, completions: int, prompt: int, length: float, rank: int, peak: Any
+) -> float:
+    """Forward, forward again from the checkpoint, and the gradient of what went in: no weight of
+    the base has one. The head sees completions alone; no other pass for log-probs or KL."""
+    tokens = completions * (prompt + length)
+    linear = 3 * 2 * shape.linear_parameters
+    seen = (prompt + length) / 2
+    attention = (2 + BACKWARD_ATTENTION) * _attention(shape) * seen
+    sides = sum(inputs + outputs for inputs, outputs in shape.projections.values())
+    adapter = 3 * 2 * rank * shape.num_hidden_layers * sides
+    head = 2 * _head(shape) * completions * length
+    return (tokens * (linear + attention + adapter) + head) / peak.operations
