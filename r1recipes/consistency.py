@@ -150,6 +150,9 @@ def of_cold_start(start: Any, model: Any, data: Any) -> Found:
         )
     if start and start.data is not None and start.wrong:
         found.append(("wrong", "`wrong` is for built-in demonstrations", "remove this line"))
+    if start and model is not None and model.name.lower().endswith("-bnb-4bit"):
+        message = f"[cold_start] trains all weights, but those of `{model.name}` are in 4 bits"
+        found.append(("/model.name", message, "take the model without `-bnb-4bit`"))
     if start is None and model is not None and model.name.startswith("builtin:"):
         found.append(
             (
@@ -192,19 +195,6 @@ def _misjudges(reward: str, data: str) -> str:
 
 def _judge(data: str) -> str:
     return "countdown" if data == "builtin:countdown" else "correctness"
-
-
-def of_cold_presets(presets: Any, start: Any) -> Found:
-    """A cold start trains all weights, and 4-bit ones cannot be. Takes tables as they were given,
-    as `of_presets`."""
-    found: Found = []
-    for name, preset in presets.items() if start and isinstance(presets, Mapping) else ():
-        given = preset.__dict__ if hasattr(preset, "lora_rank") else preset
-        if isinstance(given, Mapping) and given.get("load_in_4bit"):
-            message = f"[cold_start] trains all weights, but `preset.{name}` loads them in 4 bits"
-            hint = "set `load_in_4bit = false`, or remove [cold_start] or this preset"
-            found.append((f"{name}.load_in_4bit", message, hint))
-    return found
 
 
 def divisors(number: int) -> list[int]:

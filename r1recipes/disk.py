@@ -23,7 +23,10 @@ def run_bytes(plan: Plan, shape: ModelShape | None) -> int:
     if shape is None:
         return 0
     in_float32 = plan.dtype != "bfloat16" or plan.recipe.model.name in BUILTIN_MODELS
-    base = (4 if in_float32 else 2) * shape.parameters if plan.recipe.cold_start else 0
+    base = 0
+    if plan.recipe.cold_start:
+        base = (4 if in_float32 else 2) * shape.parameters
+        base += download_bytes(shape, four_bit=True) if plan.preset.load_in_4bit else 0
     checkpoint = 12 * adapter_parameters(shape, plan) + CHECKPOINT_REST_BYTES
     return base + NUM_CHECKPOINTS * checkpoint
 

@@ -100,9 +100,8 @@ def resolve(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Ch
 def choices(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Iterator[Choice]:
     """Every combination of the open values, each with the best share for the engine."""
     given: dict[str, Any] = {key: getattr(preset, key) for key in OPEN}
-    four_bit = [False] if recipe.cold_start else [False, True]
     options = {
-        "load_in_4bit": four_bit,
+        "load_in_4bit": [False, True],
         "standby": [False, True],
         "prompts_per_step": list(_prompts(preset)),
     }
@@ -173,7 +172,7 @@ def changes(
     First single keys that change nothing of what is learned, then several at once, then lengths
     and rank; among as many, the fastest first.
     """
-    keys = OPEN[:4] if not recipe.cold_start else OPEN[:3]
+    keys = OPEN[:4]
     for count in range(1, len(keys) + 1):
         found = []
         for opened in combinations(keys, count):

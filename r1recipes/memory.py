@@ -79,7 +79,7 @@ def shape_of(
 ) -> ModelShape | None:
     """The shape of the recipe's model. Not `strict`: None when it is not known.
 
-    Raises: PlanError, also for a 4-bit checkpoint that is to be loaded in 16 bits.
+    Raises: PlanError, also for a 4-bit checkpoint that is to be loaded or trained in 16 bits.
     """
     model = recipe.model
     try:
@@ -88,12 +88,35 @@ def shape_of(
         if strict:
             raise
         return None
+    if found.quantised and recipe.cold_start:
+        raise PlanError(
+            f"[cold_start] trains all weights, and those of `{model.name}` are stored in 4 bits",
+            hint="take the model in 16 bits: the preset makes 4 bits of what was trained",
+        )
     if found.quantised and preset.load_in_4bit is False:
         raise PlanError(
             f"`{model.name}` is stored in 4 bits, and the preset asks for 16",
             hint="`--set preset.load_in_4bit=true`, or take the model without `-bnb-4bit`",
         )
     return found.shape
+
+
+def check_cold_start(recipe: Recipe, shape: ModelShape, gpu: Gpu, dtype: str) -> None:
+    """A cold start trains all weights: they, their gradient and AdamW's two moments have one
+    precision, of 32 bits where the card has no bfloat16.
+
+    Raises: PlanError when these alone do not fit; activations come on top.
+    """
+    if recipe.cold_start is None:
+        return
+    in_float32 = dtype != "bfloat16" or recipe.model.name in catalog.BUILTIN
+    needed = 4 * (4 if in_float32 else 2) * shape.parameters
+    if needed > gpu.total_bytes:
+        raise PlanError(
+            f"[cold_start] trains all {shape.parameters / 1e9:.1f} billion weights, which takes "
+            f"more than {gib(needed)} GiB, and {gpu.name} has {gib(gpu.total_bytes)}",
+            hint="remove [cold_start], or take a smaller model or a larger card",
+        )
 
 
 def room_of(gpu: Gpu) -> Room:

@@ -109,6 +109,7 @@ def make(
     if gpu and backend == "unsloth":
         shape = memory.shape_of(recipe, preset, base_dir, offline=offline, strict=elsewhere)
         if shape:
+            memory.check_cold_start(recipe, shape, gpu, choose_dtype(device, gpu))
             refuse = refuse and not elsewhere
             preset, predicted = memory.fitted(recipe, preset, shape, gpu, refuse=refuse)
     if opened := fitting.open_keys(preset):
@@ -145,8 +146,7 @@ def opened(recipe: Recipe, gpu: Gpu, asked: str | None) -> tuple[str, Recipe]:
     names = sorted((name for name in recipe.preset if name != "cpu"), key=preset_bytes)
     held = [name for name in names if preset_bytes(name) * USABLE_SHARE <= gpu.total_bytes]
     base = choose_preset(recipe, gpu, asked) if asked else (held or names)[-1 if held else 0]
-    keys = [key for key in fitting.OPEN if not (key == "load_in_4bit" and recipe.cold_start)]
-    preset = recipe.preset[base].model_copy(update=dict.fromkeys(keys, "auto"))
+    preset = recipe.preset[base].model_copy(update=dict.fromkeys(fitting.OPEN, "auto"))
     name = asked or catalog.size_class(gpu.total_bytes, USABLE_SHARE)
     return name, recipe.model_copy(update={"preset": recipe.preset | {name: preset}})
 

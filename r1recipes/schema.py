@@ -296,7 +296,6 @@ class Recipe(Section):
         cls, given: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> dict[str, Preset]:
         found = consistency.of_presets(given)
-        found += consistency.of_cold_presets(given, info.data.get("cold_start"))
         try:
             presets = validate(given)
         except ValidationError as error:

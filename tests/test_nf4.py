@@ -6,11 +6,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from r1recipes.backends import nf4, tiny
+from r1recipes import data, plan, recipe
+from r1recipes.backends import Hooks, nf4, tiny
 from r1recipes.backends.differences import quantisation
+from r1recipes.backends.trl import TrlBackend
 from r1recipes.errors import RecipeError
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
+HOOKS = Hooks(lambda done, total: None, lambda row, samples: None, print, lambda: False)
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +68,32 @@ def test_what_the_weights_are_is_read_from_their_state(kind, nested, said):
     layer = bitsandbytes.nn.Linear4bit(64, 64, quant_type=kind, compress_statistics=nested)
     assert quantisation(layer.to("cpu")) == said
     assert quantisation(SimpleNamespace(parameters=lambda: [torch.zeros(1)])) == "none"
+
+
+def test_a_cold_start_in_whole_weights_goes_on_in_4_bits(small, tmp_path):
+    """As far as bitsandbytes goes on a CPU: no backward pass there for layers with a bias."""
+    found = recipe.load(small).recipe
+    made = plan.make(found, base_dir=tmp_path, gpu=None, num_cores=1)
+    preset = made.preset.model_copy(update={"load_in_4bit": True})
+    backend = TrlBackend(made.model_copy(update={"preset": preset}), offline=True)
+    splits = data.load(found, tmp_path)
+    rows = data.demonstrations(found, tmp_path, 12 * 16, held_out=splits.held_out)
+    base = tmp_path / "base"
+    backend.cold_start(rows, base, HOOKS)
+    assert not nf4.is_quantised(base)
+    backend.load(base, None)
+    assert quantisation(backend.model) == "nf4, double"
+    trained = {p.dtype for p in backend.model.parameters() if p.requires_grad}
+    assert trained == {torch.float32}
+    prompts = [row["prompt"] for row in splits.held_out]
+    assert len(backend.generate(prompts, 1, True, True, HOOKS)) == len(prompts)
+
+
+def test_float16_trains_whole_weights_in_float32(source, small, tmp_path):
+    """The gradients of float16 weights cannot be unscaled; the adapter's weights are float32."""
+    text = small.read_text().replace('"builtin:tiny"', f'"{source}"')
+    small.write_text(text)
+    made = plan.make(recipe.load(small).recipe, base_dir=tmp_path, gpu=None, num_cores=1)
+    backend = TrlBackend(made.model_copy(update={"dtype": "float16"}), offline=True)
+    assert backend.load_weights(None, trainable=True).dtype == torch.float32
+    assert backend.load_weights(None).dtype == torch.float16

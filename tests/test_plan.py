@@ -1,10 +1,12 @@
+import json
+
 import pytest
 import tomli
 
 from r1recipes import plan
 from r1recipes.errors import PlanError
 from r1recipes.machine import Gpu
-from r1recipes.schema import Recipe
+from r1recipes.schema import Model, Recipe
 from tests.conftest import SMALL
 
 GIB = 2**30
@@ -96,6 +98,31 @@ def test_a_card_that_vllm_has_no_kernels_for(tmp_path, monkeypatch):
     assert make(found, tmp_path, gpu=card(16, 7.5)).dtype == "float16"
     with pytest.raises(PlanError, match="compute capability 7.0; vLLM needs 7.5"):
         make(found, tmp_path, gpu=card(16, 7.0))
+
+
+def test_a_cold_start_and_a_4_bit_preset_go_together_where_all_weights_can_be_trained(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(plan, "has_unsloth", lambda: True)
+    found = with_presets("16GB", load_in_4bit=True)
+    assert make(found, tmp_path, gpu=card(16)).preset.load_in_4bit
+    large = found.model_copy(update={"model": Model(name="unsloth/Qwen2.5-1.5B-Instruct")})
+    assert make(large, tmp_path, gpu=card(16)).dtype == "bfloat16"  # 4 x 2 bytes a weight
+    with pytest.raises(PlanError, match=r"more than 23.0 GiB, and card has 16.0"):
+        make(large, tmp_path, gpu=card(16, 7.5))  # 4 x 4, for want of bfloat16
+
+
+def test_a_checkpoint_in_4_bits_cannot_be_cold_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "has_unsloth", lambda: True)
+    found = with_presets("16GB", load_in_4bit=True)
+    (tmp_path / "model").mkdir()
+    config = {"model_type": "qwen2", "hidden_size": 64, "num_attention_heads": 1}
+    config |= {"intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 64}
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    local = found.model_copy(update={"model": Model(name="model")})
+    with pytest.raises(PlanError, match="trains all weights, and those of `model` are stored in 4"):
+        make(local, tmp_path, gpu=card(16))
 
 
 def test_8bit_optimisers_need_a_gpu(tmp_path):

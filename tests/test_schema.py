@@ -127,16 +127,15 @@ def test_a_default_that_does_not_fit_says_what_to_add():
     assert consistency.of_rewards(schema.Eval(), {}, None) == []
 
 
-def test_a_cold_start_needs_whole_weights():
-    presets = {"8GB": {"load_in_4bit": True}, "16GB": {"load_in_4bit": False}, "24GB": None}
-    ((key, message, hint),) = consistency.of_cold_presets(presets, schema.ColdStart(steps=1))
-    assert key == "8GB.load_in_4bit" and "trains all weights" in message
-    assert "`load_in_4bit = false`" in hint
-    assert consistency.of_cold_presets(presets, None) == []
-    assert consistency.of_cold_presets("nonsense", schema.ColdStart(steps=1)) == []
+def test_a_cold_start_trains_whole_weights():
+    data, start = schema.Data(name="builtin:arithmetic"), schema.ColdStart(steps=1)
+    model = schema.Model(name="unsloth/Qwen2.5-1.5B-Instruct-bnb-4bit")
+    ((key, message, _),) = consistency.of_cold_start(start, model, data)
+    assert key == "/model.name" and "trains all weights" in message
+    assert consistency.of_cold_start(None, model, data) == []
 
 
-def test_a_recipe_is_refused_for_the_wrong_judge_and_for_4_bits_with_a_cold_start():
+def test_a_recipe_is_refused_for_the_wrong_judge():
     data = {"name": "builtin:countdown", "problems": None}
     assert "/rewards.correctness" in refused(data=data)
     rewarded = tomli.loads(SMALL) | {"rewards": {"countdown": 1.0}}
@@ -144,11 +143,6 @@ def test_a_recipe_is_refused_for_the_wrong_judge_and_for_4_bits_with_a_cold_star
     with pytest.raises(ValidationError):
         schema.Recipe.model_validate(rewarded)  # eval.reward is "correctness" by default
     schema.Recipe.model_validate(rewarded | {"eval": {"reward": "countdown"}})
-    card = tomli.loads(SMALL)["preset"]["cpu"]
-    del card["num_threads"]
-    card |= {"gpu_memory_utilization": 0.5, "load_in_4bit": True}
-    assert "trains all weights" in refused(preset={"8GB": card})
-    assert valid(preset={"8GB": card | {"load_in_4bit": False}})
 
 
 @pytest.mark.parametrize("number", [1, 2, 12, 97, 36, 65_536 * 1024])

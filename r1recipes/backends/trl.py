@@ -52,8 +52,7 @@ class TrlBackend:
 
     def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> str | None:
         set_seed(self.recipe.seed)
-        # Gradients of float16 weights cannot be unscaled: there it trains float32 ones.
-        model = self.load_weights(None, "float32" if self.plan.dtype == "float16" else None)
+        model = self.load_weights(None, trainable=True)
         trainer = SFTTrainer(
             model=model,
             args=grpo.sft_config(self.plan, folder),
@@ -87,17 +86,18 @@ class TrlBackend:
         return getattr(weights.config, "_commit_hash", None)
 
     def checkpoint_bytes(self) -> int:
-        # Weight, two moments of the optimiser, all in float32; and some MB for the tokenizer.
-        trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        return 12 * trainable + CHECKPOINT_REST_BYTES
+        return checkpoint_bytes(self.model)
 
-    def load_weights(self, base: Path | None, dtype: str | None = None) -> Any:
-        """The base in the precision that the plan trains in, or in another one."""
+    def load_weights(self, base: Path | None, *, trainable: bool = False) -> Any:
+        """The base in the precision of the plan; `trainable`: not quantised, and not in float16,
+        whose gradients cannot be unscaled."""
         if base is None and self.recipe.model.name in BUILTIN_MODELS:
             return tiny.build_model(self.recipe.seed, self.recipe.model.name)
         name = str(base) if base else resolve_name(self.recipe.model.name, self.plan.base_dir)
-        options: dict[str, Any] = {"dtype": getattr(torch, dtype or self.plan.dtype)}
-        if self.plan.preset.load_in_4bit:
+        options: dict[str, Any] = {"dtype": getattr(torch, self.plan.dtype)}
+        if trainable and self.plan.dtype == "float16":
+            options["dtype"] = torch.float32
+        if self.plan.preset.load_in_4bit and not trainable:
             options["quantization_config"] = _nf4(self.plan.dtype)
         model = AutoModelForCausalLM.from_pretrained(
             name,
@@ -218,6 +218,12 @@ def cold_start_in_child(plan: str, rows: list[dict[str, Any]], folder: Path, sen
         should_stop=lambda: False,
     )
     TrlBackend(Plan.model_validate_json(plan), offline=True).cold_start(rows, folder, hooks)
+
+
+def checkpoint_bytes(model: Any) -> int:
+    """Weight and two moments of the optimiser, all in float32; and some MB for the tokenizer."""
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return 12 * trainable + CHECKPOINT_REST_BYTES
 
 
 def resolve_name(name: str, base_dir: Path) -> str:

@@ -31,8 +31,8 @@ from r1recipes.backends.differences import (
     refuse_differences,
 )
 from r1recipes.backends.trl import (
-    CHECKPOINT_REST_BYTES,
     at_commit,
+    checkpoint_bytes,
     cold_start_in_child,
     load_tokenizer,
     resolve_name,
@@ -172,12 +172,11 @@ class UnslothBackend:
         folder = Path(name)
         if not self.plan.preset.load_in_4bit or not folder.is_dir() or nf4.is_quantised(folder):
             return name
-        cache = settings.load().cache_dir / "nf4"
+        cache = (base.parent if base else settings.load().cache_dir) / "nf4"
         return str(nf4.cached(folder, cache, getattr(torch, self.plan.dtype)))
 
     def checkpoint_bytes(self) -> int:
-        trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        return 12 * trainable + CHECKPOINT_REST_BYTES
+        return checkpoint_bytes(self.model)
 
     def generate(
         self, prompts: list[Messages], num_samples: int, greedy: bool, adapter: bool, hooks: Hooks
