@@ -123,6 +123,9 @@ def _no_card() -> Finding:
     """Why no GPU is seen: hidden, no tool, no driver, or no card."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if shutil.which("nvidia-smi"):
+        if hidden is not None and hidden.startswith("MIG-"):
+            text = "CUDA_VISIBLE_DEVICES names a MIG slice, and slices are not supported"
+            return Finding("GPU", text, "gpu", "sudo nvidia-smi -mig 0")
         if hidden is not None and _smi_works():
             text = f"CUDA_VISIBLE_DEVICES={hidden!r} hides every card"
             return Finding("GPU", text, "gpu", "unset CUDA_VISIBLE_DEVICES")

@@ -7,8 +7,11 @@ that only another one misses is not named, since a slim installation works witho
 
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import re
+import shutil
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +81,8 @@ def examine(card: Gpu | None) -> list[Finding]:
         found.append(Finding("extra gpu", "not installed; only an NVIDIA GPU needs it"))
     found += _conflicts([*core, *present])
     found += _torch_build(card)
+    if card and present:
+        found += _compiler()
     if card and not version("bitsandbytes"):
         mend = "python -m pip install bitsandbytes"
         found.append(Finding("bitsandbytes", "not installed", "4-bit", mend))
@@ -182,6 +187,18 @@ def _torch_build(card: Gpu | None) -> list[Finding]:
         text = f"{card.driver}, but CUDA {cuda} of torch {installed} needs {needed} or newer"
         return [Finding("driver", text, "gpu", f"sudo apt-get install nvidia-driver-{needed}")]
     return [Finding("torch", f"{installed}, CUDA {cuda}"), Finding("driver", card.driver)]
+
+
+def _compiler() -> list[Finding]:
+    """What Triton builds its launcher with, on the first start (triton 3.6.0, runtime/build.py)."""
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return [Finding("compiler", "no gcc or clang", "gpu", "sudo apt-get install gcc")]
+    include = sysconfig.get_paths()["include"]
+    if not Path(include, "Python.h").exists():
+        major, minor, *_ = platform.python_version_tuple()
+        mend = f"sudo apt-get install python{major}.{minor}-dev"
+        return [Finding("compiler", f"Python's headers are not in {include}", "gpu", mend)]
+    return []
 
 
 def torch_cuda() -> str | None:

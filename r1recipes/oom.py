@@ -11,7 +11,13 @@ from typing import Literal
 from r1recipes.consistency import divisors
 from r1recipes.plan import Plan
 
-Phase = Literal["load", "generate", "first step", "steps"]
+Phase = Literal["cold start", "load", "generate", "first step", "steps"]
+NO_ROOM = (
+    "out of memory",
+    "alloc_failed",
+    "on startup is less than desired GPU memory utilization",
+)
+"""torch, cuBLAS and cuDNN, and vllm 0.26.0 where others hold the card (v1/worker/utils.py)."""
 NO_CACHE = ("No available memory for the cache blocks", "is larger than the available KV cache")
 """What vllm 0.26.0 says when the share leaves too little beside the weights
 (v1/core/kv_cache_utils.py)."""
@@ -27,13 +33,17 @@ class OutOfMemory:
 
 def is_out_of_memory(message: str) -> bool:
     """Whether an error's text says that the card is full."""
-    return "out of memory" in message.lower() or any(text in message for text in NO_CACHE)
+    return any(text.lower() in message.lower() for text in (*NO_ROOM, *NO_CACHE))
 
 
 def explain(message: str, phase: Phase, plan: Plan) -> OutOfMemory:
     """The kind of an out-of-memory error in a phase of a run, and a change."""
     if any(text in message for text in NO_CACHE):
         return OutOfMemory("the engine's share leaves no KV cache for one sequence", _share(plan))
+    if phase == "cold start":
+        return OutOfMemory(
+            "the cold start, of all weights, was too large", _smaller_cold_start(plan)
+        )
     if phase == "load":
         return OutOfMemory("the engine found no room when it was loaded", _smaller_engine(plan))
     if phase == "generate":
@@ -41,6 +51,13 @@ def explain(message: str, phase: Phase, plan: Plan) -> OutOfMemory:
     if phase == "first step":
         return OutOfMemory("the first training pass was too large", _smaller_pass(plan))
     return OutOfMemory("memory grew after the first step", _smaller_pass(plan))
+
+
+def _smaller_cold_start(plan: Plan) -> str:
+    start = plan.recipe.cold_start
+    if start and start.batch_size > 1:
+        return f"--set cold_start.batch_size={start.batch_size // 2}"
+    return _shorter(plan)
 
 
 def _share(plan: Plan) -> str:
@@ -69,6 +86,10 @@ def _smaller_pass(plan: Plan) -> str:
 def _lighter_weights(plan: Plan) -> str:
     if not plan.preset.load_in_4bit:
         return _set(load_in_4bit=True)
+    return _shorter(plan)
+
+
+def _shorter(plan: Plan) -> str:
     completion = plan.preset.max_completion_length // 2
     prompt = plan.preset.max_seq_length - plan.preset.max_completion_length
     return f"{_set(max_completion_length=completion)} {_set(max_seq_length=completion + prompt)}"

@@ -222,12 +222,14 @@ def version_changes(run: Run) -> list[str]:
 def _execute(
     run: Run, plan: Plan, prepared: Prepared, view: View, options: Options, meter: Meter
 ) -> None:
+    stages: Stages | None = None
     with run.owned(), _watched(run, plan, view) as on_row:
         try:
             with Interrupts(view.note) as interrupts:
                 run.update(status="running", error=None, attempts=run.read()["attempts"] + 1)
                 view.begin(run, plan)
-                Stages(run, plan, prepared, view, options, interrupts, on_row).all()
+                stages = Stages(run, plan, prepared, view, options, interrupts, on_row)
+                stages.all()
         except KeyboardInterrupt:
             run.update(status="stopped")
             allow = " --allow-code" if options.allow_code else ""
@@ -241,7 +243,7 @@ def _execute(
         except Exception as error:
             with suppress(OSError):  # the log may be on the full disk
                 traceback.print_exc()
-            failure = classify(error, run)
+            failure = classify(error, run, stages.phase(error) if stages else "load")
             _record_failure(run, failure)
             raise failure from error
         finally:
@@ -297,7 +299,7 @@ def _record_memory(run: Run, plan: Plan, meter: Meter) -> None:
         run.update(vram={"predicted_bytes": predicted, "measured_bytes": max(peaks, default=None)})
 
 
-def classify(error: Exception, run: Run) -> R1RecipesError:
+def classify(error: Exception, run: Run, phase: oom.Phase) -> R1RecipesError:
     """What an exception means to the user; the traceback is in train.log."""
     if isinstance(error, R1RecipesError):
         return error
@@ -307,16 +309,8 @@ def classify(error: Exception, run: Run) -> R1RecipesError:
     if "No space left on device" in str(error):
         return record.disk_error(OSError(28, "No space left on device"), run.folder)
     if name == "OutOfMemoryError" or oom.is_out_of_memory(str(error)):
-        found = oom.explain(str(error), _phase(run), run.plan())
+        found = oom.explain(str(error), phase, run.plan())
         return RunError(
             f"out of memory, {found.kind}: {text[0]}", kind="oom", hint=f"try `{found.change}`"
         )
     return RunError(f"{name}: {text[0]}", kind="crash", hint=f"the whole story is in {run.log}")
-
-
-def _phase(run: Run) -> oom.Phase:
-    """Where a run was when it failed, by the stages that it has spent time in."""
-    spent = run.read()["duration_s"]
-    if "train" not in spent:
-        return "generate" if "evaluate_before" in spent else "load"
-    return "steps" if record.read_lines(run.metrics) else "first step"

@@ -8,13 +8,14 @@ import json
 import os
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from r1recipes import data, disk, evaluate, health, preflight, record, rewards
+from r1recipes import data, disk, evaluate, health, oom, preflight, record, rewards
 from r1recipes.backends import Backend, Hooks
 from r1recipes.errors import RunError
 from r1recipes.plan import Plan
@@ -65,7 +66,10 @@ class Stages:
         self.interrupts: Interrupts = interrupts
         self.on_row: Callable[[dict[str, Any]], None] = on_row
         self.checkpoint: tuple[Path, int] | None = None
-        self.nan_rows: list[dict[str, Any]] = []
+        self.name: str | None = None
+        """The stage that goes on, or that failed."""
+        self.rows: list[dict[str, Any]] = []
+        """The last metrics of this process."""
 
     def all(self) -> None:
         self.clear_drafts()
@@ -237,8 +241,8 @@ class Stages:
         self.view.step(row)
         self.on_row(row)
         allowed = FLOAT16_NAN_STEPS if self.plan.dtype == "float16" else NAN_STEPS
-        self.nan_rows = [*self.nan_rows, row][-allowed:]
-        if len(self.nan_rows) == allowed and health.not_finite(self.nan_rows):
+        self.rows = [*self.rows, row][-allowed:]
+        if len(self.rows) == allowed and health.not_finite(self.rows):
             raise RunError(
                 f"the gradient was not finite for {allowed} steps, at step {row['step']}",
                 kind="nan",
@@ -253,9 +257,21 @@ class Stages:
         evaluation["difference"] = evaluate.difference(before, after)
         self.run.update(status="complete", evaluation=evaluation, finished=record.now())
 
+    def phase(self, error: Exception) -> oom.Phase:
+        """Where on a card it happened."""
+        if self.name == "cold_start":
+            return "cold start"
+        if self.name != "train":
+            return "generate" if self.name and self.name.startswith("evaluate") else "load"
+        frames = traceback.walk_tb(error.__traceback__)
+        if any(frame.f_code.co_name == "_generate" for frame, _ in frames):
+            return "generate"
+        return "steps" if self.rows else "first step"
+
     @contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
         """Show a stage and add the time that it took to the record."""
+        self.name = name
         self.view.phase(title)
         self.run.update(stage={"name": name, "began_s": time.time()})
         began = time.monotonic()

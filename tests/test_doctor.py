@@ -111,6 +111,17 @@ def test_a_driver_that_is_too_old(monkeypatch):
     assert "driver" not in by_name(installed.examine(old))
 
 
+def test_what_triton_compiles_with(package, monkeypatch, tmp_path):
+    package("vllm", "0.26.0")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(installed.shutil, "which", lambda name: None)
+    assert by_name(installed.examine(CARD))["compiler"].mend == "sudo apt-get install gcc"
+    monkeypatch.setattr(installed.shutil, "which", lambda name: f"/bin/{name}")
+    assert "compiler" not in by_name(installed.examine(CARD))
+    monkeypatch.setattr(installed.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    assert re.search(r"python3\.\d+-dev$", by_name(installed.examine(CARD))["compiler"].mend)
+
+
 def test_the_build_of_torch_is_read_without_importing_it():
     import torch
 
@@ -120,7 +131,7 @@ def test_the_build_of_torch_is_read_without_importing_it():
 def test_a_card_that_another_process_holds(card, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setattr(installed, "examine", lambda card: [])
-    card("0, NVIDIA GeForce RTX 4060, 7805, 3000, 8.9, 580.1, GPU-1", "4242, /bin/python3, 4700")
+    card("0, NVIDIA GeForce RTX 4060, 3000, 4805, 8.9, 580.1, GPU-1", "4242, /bin/python3, 4700")
     code, out, _ = in_process("doctor", "qwen2.5-1.5b")
     assert code == 2 and "python3 (process 4242) holds 4.6 GiB" in out
     assert "GiB, 2.9 GiB are free" in out and out.rstrip().endswith("kill 4242")
@@ -129,9 +140,9 @@ def test_a_card_that_another_process_holds(card, monkeypatch):
 def test_cuda_sees_the_card_that_is_planned_for_alone(card, monkeypatch, tmp_path):
     """It counts cards in another order than nvidia-smi, and a trainer takes all that it sees."""
     monkeypatch.setattr(os, "environ", dict(os.environ) | {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"})
-    row = "NVIDIA L4, 23034, {free}, 8.9, 580.1, GPU-{index}"
-    rows = (f"{index}, " + row.format(free=f, index=index) for index, f in enumerate((90, 22000)))
-    card("\n".join(rows))
+    row = "NVIDIA L4, {free}, {used}, 8.9, 580.1, GPU-{index}"
+    free = ((0, 90), (1, 22000))
+    card("\n".join(f"{n}, " + row.format(free=f, used=22690 - f, index=n) for n, f in free))
     assert machine.gpu().index == 1
     planned = plan.make(
         recipe.load("phi4").recipe, base_dir=tmp_path, gpu=machine.gpu(), num_cores=1
@@ -147,18 +158,21 @@ def test_cuda_sees_the_card_that_is_planned_for_alone(card, monkeypatch, tmp_pat
 
 def test_an_old_card(card, monkeypatch):
     monkeypatch.setattr(installed, "examine", lambda card: [])
-    card("0, Tesla T4, 15360, 15000, 7.5, 580.1, GPU-1")
+    card("0, Tesla T4, 15000, 95, 7.5, 580.1, GPU-1")
     assert "float16" in in_process("doctor", "phi4")[1]
-    card("0, Tesla V100-SXM2-16GB, 16384, 16000, 7.0, 580.1, GPU-1")
+    card("0, Tesla V100-SXM2-16GB, 16000, 160, 7.0, 580.1, GPU-1")
     code, out, _ = in_process("doctor", "phi4")
     assert code == 2 and "vLLM needs 7.5 or more" in out
 
 
 def test_a_card_that_is_hidden_and_one_without_a_driver(card, monkeypatch):
-    card("0, Tesla T4, 15360, 15000, 7.5, 580.1, GPU-1")
+    card("0, Tesla T4, 15000, 95, 7.5, 580.1, GPU-1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     code, out, _ = in_process("doctor", "phi4")
     assert code == 2 and out.rstrip().endswith("unset CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-5a1b")
+    code, out, _ = in_process("doctor", "phi4")
+    assert code == 2 and "MIG slice, and slices are not supported" in out
 
 
 def test_a_folder_that_cannot_be_written(monkeypatch):
@@ -171,7 +185,7 @@ def test_a_folder_that_cannot_be_written(monkeypatch):
 def test_a_disk_that_is_too_small(card, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setattr(installed, "examine", lambda card: [])
-    card("0, NVIDIA H100 80GB HBM3, 81559, 81000, 9.0, 580.1, GPU-1")
+    card("0, NVIDIA H100 80GB HBM3, 81000, 80, 9.0, 580.1, GPU-1")
     free = type("Usage", (), {"free": 20 * 10**9})()
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: free)
     code, out, _ = in_process("doctor", "phi4")
@@ -196,7 +210,7 @@ def test_a_token_is_judged_and_never_shown(token, words, monkeypatch, tmp_path):
 def test_offline_what_is_not_cached_cannot_run(card, monkeypatch, tmp_path):
     monkeypatch.setattr(installed, "examine", lambda card: [])
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    card("0, NVIDIA H100 80GB HBM3, 81559, 81000, 9.0, 580.1, GPU-1")
+    card("0, NVIDIA H100 80GB HBM3, 81000, 80, 9.0, 580.1, GPU-1")
     code, out, _ = in_process("doctor", "phi4")
     assert code == 2 and "offline, and `unsloth/phi-4` is not cached" in out
     assert "HF_HUB_OFFLINE=0 hf download unsloth/phi-4 --local-dir models/phi-4" in out

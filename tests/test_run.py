@@ -251,6 +251,26 @@ def test_a_failure_is_recorded_with_its_kind(small, tmp_path, monkeypatch):
     assert "Traceback" in failed.log.read_text()
 
 
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("cold_start", "the cold start, of all weights, was too large"),
+        ("load", "the engine found no room"),
+        ("generate", "the engine ran out while it generated"),
+        ("train", "the first training pass"),
+    ],
+)
+def test_out_of_memory_says_where(method, kind, small, tmp_path, monkeypatch):
+    def explode(self, *arguments, **options):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(f"r1recipes.backends.trl.TrlBackend.{method}", explode)
+    monkeypatch.setattr("r1recipes.stages.Stages.probe", lambda self: None)
+    with pytest.raises(RunError, match=f"out of memory, {kind}") as raised:
+        run_in_process(small, tmp_path / "runs")
+    assert "try `--set " in raised.value.problems[0].hint
+
+
 @pytest.mark.parametrize("dtype, steps", [("float32", 3), ("float16", 5)])
 def test_a_gradient_that_is_not_finite_stops_the_run(dtype, steps, small, tmp_path, monkeypatch):
     """In float16 later, since an overflow of the scaled loss only skips a step."""

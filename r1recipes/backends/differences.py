@@ -1,15 +1,20 @@
 """What was asked of Unsloth and vLLM against what they made of it; a difference stops the run.
 
 Unsloth lowers max_seq_length, raises batch sizes and drops unknown arguments with no more than a
-printed line. Imports neither of them.
+printed line. Imports neither of them; needs a GPU for the size of its memory.
 """
 
 from typing import Any
 
+import torch
+
+from r1recipes import oom
 from r1recipes.errors import RunError
 from r1recipes.plan import Plan
 
 Difference = tuple[str, Any, Any]
+SHARE_TOLERANCE = 0.01
+"""Of the engine's share; in 15 rehearsals it was what was asked for, to four digits (H200)."""
 
 
 def engine_differences(model: Any, plan: Plan) -> list[Difference]:
@@ -27,11 +32,41 @@ def engine_differences(model: Any, plan: Plan) -> list[Difference]:
     differences = [row for row in found if row[1] != row[2]]
     if config.lora_config.max_lora_rank < preset.lora_rank:
         differences.append(("lora_rank", preset.lora_rank, config.lora_config.max_lora_rank))
+    asked, got = share_bytes(config, plan)
+    if abs(got - asked) > SHARE_TOLERANCE * asked:
+        row = ("the engine's share", f"{asked / 2**30:.2f} GiB", f"{got / 2**30:.2f} GiB")
+        differences.append(row)
     if tokens < preset.max_seq_length:
         differences.append(("KV cache tokens", f"{preset.max_seq_length} or more", tokens))
     if preset.load_in_4bit and (got := quantisation(model)) != "nf4, double":
         differences.append(("quantisation", "nf4, double", got))
     return differences
+
+
+def share_bytes(config: Any, plan: Plan) -> tuple[float, float]:
+    """Memory that the engine was to take and that it takes, as vLLM means it: a share of all."""
+    assert plan.preset.gpu_memory_utilization and plan.usable_bytes, "a GPU preset has both"
+    _, total = torch.cuda.mem_get_info()
+    asked = plan.preset.gpu_memory_utilization * plan.usable_bytes
+    return asked, config.cache_config.gpu_memory_utilization * total
+
+
+def refuse_second_try(model: Any, plan: Plan) -> None:
+    """Where an engine finds no room Unsloth loads it again, with less (`_shrink_for_memory_retry`).
+
+    Raises: RunError, of the kind that it is.
+    """
+    if not hasattr(model, "vllm_engine"):
+        return
+    asked, got = share_bytes(model.vllm_engine.llm_engine.vllm_config, plan)
+    if got < (1 - SHARE_TOLERANCE) * asked:
+        found = oom.explain("", "load", plan)
+        raise RunError(
+            f"out of memory, {found.kind}: it asked for {asked / 2**30:.1f} GiB, and Unsloth would "
+            f"go on with {got / 2**30:.1f}",
+            kind="oom",
+            hint=f"try `{found.change}`",
+        )
 
 
 def quantisation(model: Any) -> str:

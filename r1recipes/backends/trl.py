@@ -210,14 +210,19 @@ class TrlBackend:
 
 
 def cold_start_in_child(plan: str, rows: list[dict[str, Any]], folder: Path, send: Any) -> None:
-    """The cold start as the target of a child process; sends (done, total) steps to its parent."""
+    """The cold start as the target of a child process; sends (done, total) steps to its parent, or
+    what it failed of."""
     hooks = Hooks(
         on_progress=lambda done, total: send.send((done, total)),
         on_step=lambda row, samples: None,
         on_checkpoint=lambda path: None,
         should_stop=lambda: False,
     )
-    TrlBackend(Plan.model_validate_json(plan), offline=True).cold_start(rows, folder, hooks)
+    try:
+        TrlBackend(Plan.model_validate_json(plan), offline=True).cold_start(rows, folder, hooks)
+    except Exception as error:
+        send.send(f"{type(error).__name__}: {error}")
+        raise
 
 
 def checkpoint_bytes(model: Any) -> int:

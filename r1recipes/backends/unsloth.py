@@ -29,6 +29,7 @@ from r1recipes.backends.differences import (
     argument_differences,
     engine_differences,
     refuse_differences,
+    refuse_second_try,
 )
 from r1recipes.backends.trl import (
     at_commit,
@@ -37,7 +38,7 @@ from r1recipes.backends.trl import (
     load_tokenizer,
     resolve_name,
 )
-from r1recipes.errors import PlanError, RunError
+from r1recipes.errors import PlanError
 from r1recipes.evaluate import Sample
 from r1recipes.plan import Plan
 from r1recipes.rewards import Reward
@@ -71,12 +72,17 @@ class UnslothBackend:
         )
         child.start()
         send.close()
+        failure = ""
         with contextlib.suppress(EOFError):
             while True:
-                hooks.on_progress(*receive.recv())
+                match receive.recv():
+                    case str() as failure:
+                        pass
+                    case done, total:
+                        hooks.on_progress(done, total)
         child.join()
         if child.exitcode:
-            raise RunError(f"the cold start ended with exit code {child.exitcode}")
+            raise RuntimeError(failure or f"the cold start ended with code {child.exitcode}")
 
     def load(self, base: Path | None, adapter: Path | None) -> str | None:
         if self.model is None:
@@ -123,6 +129,7 @@ class UnslothBackend:
             tokenizer.chat_template = own.chat_template  # as preflight has checked it
             tokenizer.padding_side = "left"
             self._tokenizer = tokenizer
+        refuse_second_try(model, self.plan)
         refuse_differences(engine_differences(model, self.plan))
         self.model = FastLanguageModel.get_peft_model(
             model,
