@@ -258,7 +258,7 @@ def test_a_run_in_4_bits_is_exported(four_bit):
         folder = four_bit.run.folder / "export" / form
         made = json.loads((folder / "export.json").read_text())
         assert made["trained_in_4bit"] and "loaded again, divergence" in made["checks"][0], made
-        assert made["dtype"] == {"lora": "bfloat16", "merged_4bit": "NF4"}.get(form, "float16")
+        assert made["dtype"] == ("NF4" if form == "merged_4bit" else "bfloat16")
     model, _ = merge.reload(folder, own_tokenizer=True, device="cuda")
     assert model.is_loaded_in_4bit
     assert not four_bit.log.exists(), four_bit.log.read_text()

@@ -111,6 +111,7 @@ def _prepare_unsloth(plan: Plan, cache_dir: Path) -> None:
     os.environ["UNSLOTH_GRPO_MAX_ROWS_PER_CHUNK"] = "256"
     # Neither counts its users from here: Unsloth by files of the Hub, vLLM by its own server.
     os.environ["UNSLOTH_DISABLE_STATISTICS"] = os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    os.environ.setdefault("VLLM_HOST_IP", "127.0.0.1")  # its one process meets nobody else
     # What is compiled is kept between runs: the second start does not wait for it again. The source
     # that Unsloth writes depends on the card's name, and two processes would rewrite each other's.
     card = os.environ.get("CUDA_VISIBLE_DEVICES", "any")
