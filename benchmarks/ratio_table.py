@@ -3,7 +3,7 @@
     python benchmarks/ratio_table.py [FOLDER...]
 
 Reads pairs of proofs, X.json and notebook.X.json, as rehearse_all.py with ratio.toml writes them;
-without FOLDER those in benchmarks/vram_points. Both of a pair must come from the same kind of card
+without FOLDER those in benchmarks/results/ratio. Both of a pair must come from the same kind of card
 with the same driver, versions, memory and lengths. Writes results/ratio.json and the table
 ratio.md beside it; a pair of an earlier run that is in no FOLDER stays.
 """
@@ -37,7 +37,7 @@ generation, training, step | with one prompt |
 
 
 def main() -> None:
-    folders = [Path(name) for name in sys.argv[1:]] or [HERE / "vram_points"]
+    folders = [Path(name) for name in sys.argv[1:]] or [HERE / "results" / "ratio"]
     found = json.loads(RESULT.read_text())["pairs"] if RESULT.exists() else []
     pairs = {pair["name"]: pair for pair in found}
     for folder in folders:

@@ -6,7 +6,7 @@ Reads the SQLite database and the records of its trials. Overhead is the time be
 start and end of a trial, less cold start, evaluations and optimiser steps: what remains is a
 process, imports, loading model and engine, saving. The first trial of each worker is in a new
 process; the next are in a warm one, and must begin where the first began: their evaluation before
-and the reward of their first step, for which nothing has been learned, stand beside it.
+and the accuracy of their first step, for which nothing has been learned, stand beside it.
 """
 
 import json
@@ -60,7 +60,7 @@ def cost(trial: optuna.trial.FrozenTrial, folder: Path) -> dict[str, object]:
         "number": trial.number,
         "state": trial.state.name.lower(),
         "accuracy_before": found["evaluation"]["before"]["accuracy"],
-        "first_reward": rows[0]["reward"],
+        "first_accuracy": rows[0]["accuracy"],
         "steps": len(steps),
         "wall_s": round(wall, 2),
         "stages_s": round(stages, 2),
