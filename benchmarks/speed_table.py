@@ -65,10 +65,11 @@ def main() -> None:
 
 def text() -> str:
     """The whole page."""
+    starts = list(distinct(HERE / "results" / "starts"))
     records = list(distinct(HERE, HERE.parent / "recipes" / "proofs"))
+    records = [record for record in records if "/starts/" not in record["file"]]
     kept = [record for record in records if "kept_logits" in record["file"]]
-    starts = [record for record in records if "/starts/" in record["file"]]
-    others = [record for record in records if record not in (*kept, *starts)]
+    others = [record for record in records if record not in kept]
     whole = [record for record in others if "error" not in record]
     sections = [section(whole, *choice) for choice in CHOICES]
     return "".join([TITLE, *sections, logits(kept, others), log_probs(whole), caches(starts)])
