@@ -3,8 +3,8 @@
     python benchmarks/ratio_table.py [FOLDER...]
 
 Reads pairs of proofs, X.json and notebook.X.json, as rehearse_all.py with ratio.toml writes them;
-without FOLDER those in benchmarks/results/ratio. Both of a pair must come from the same kind of card
-with the same driver, versions, memory and lengths. Writes results/ratio.json and the table
+without FOLDER those in benchmarks/results/ratio. Both of a pair must come from the same kind of
+card with the same driver, versions, memory and lengths. Writes results/ratio.json and the table
 ratio.md beside it; a pair of an earlier run that is in no FOLDER stays.
 """
 

@@ -15,45 +15,38 @@ README = Path(__file__).parents[1] / "README.md"
 BEGIN = "<!-- presets: written by benchmarks/readme_table.py, not by hand -->\n"
 END = "<!-- end of presets -->\n"
 STACK = ("unsloth", "vllm", "torch")
-HEAD = """\
-| recipe | preset | peak memory | share of the class | a step | completions an hour | card, date |
-| --- | --- | --- | --- | --- | --- | --- |
-"""
 
 
 def table() -> str:
-    """Rows of all presets whose proof holds, the names of the others, and the versions."""
-    rows, others, stacks = [], [], set()
-    for path in recipe.shipped():
-        loaded = recipe.load(path)
-        names = sorted((name for name in loaded.recipe.preset if name != "cpu"), key=preset_bytes)
-        found = {name: proofs.find(loaded, name, proofs.folder()) for name in names}
-        held = {name: proof for name, proof in found.items() if proof and proof.holds}
-        rows += [row(loaded.name, name, proof) for name, proof in held.items()]
-        stacks |= {stack(proof) for proof in held.values()}
-        if rest := [name for name in names if name not in held]:
-            others.append(f"{loaded.name} {', '.join(rest)}")
-    notes = [f"Versions: {'; '.join(sorted(stacks))}.\n"] if stacks else []
-    if others:
-        notes.append(f"Not measured: {'; '.join(others)}.\n")
-    return "\n".join([HEAD + "".join(rows), *notes])
+    """A row for each recipe, a column for each class of cards, the cards and versions below."""
+    recipes = [recipe.load(path) for path in recipe.shipped()]
+    recipes = [each for each in recipes if not each.recipe.model.name.startswith("builtin:")]
+    named = [[name for name in each.recipe.preset if name != "cpu"] for each in recipes]
+    classes = sorted({name for names in named for name in names}, key=preset_bytes)
+    lines, notes = [["recipe", "model", *classes], ["---"] * (2 + len(classes))], set()
+    for each, names in zip(recipes, named, strict=True):
+        found = {name: proofs.find(each, name, proofs.folder()) for name in names}
+        cells = [cell(found[name]) if name in found else "" for name in classes]
+        lines.append([f"[{each.name}](recipes/{each.name}.toml)", each.recipe.model.name, *cells])
+        notes |= {note(proof) for proof in found.values() if proof and proof.holds}
+    rows = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "\n".join([rows, *(f"Measured on {note}.\n" for note in sorted(notes))])
 
 
-def row(name: str, preset: str, proof: Proof) -> str:
+def cell(proof: Proof | None) -> str:
+    """Peak, its share of the class, and completions an hour, with a link to the proof."""
+    if proof is None or not proof.holds:
+        return "not measured"
     measured = proof.measured
-    tokens = proof.measured.settings["max_completion_length"]
-    link = f"[{preset}](recipes/proofs/{proof.path.name})"
-    return (
-        f"| {name} | {link} | {measured.peak_gib:.2f} of {proof.class_bytes / 2**30:.2f} GiB "
-        f"| {proof.share:.0%} "
-        f"| {measured.step_s:.1f} s, "
-        f"{measured.completions_per_step} completions of {tokens} tokens "
-        f"| {measured.completions_per_hour:,} | {proof.card}, {proof.date} |\n"
-    )
+    peak = f"[{measured.peak_gib:.1f}](recipes/proofs/{proof.path.name})"
+    return f"{peak} ({proof.share:.0%}), {measured.completions_per_hour:,}"
 
 
-def stack(proof: Proof) -> str:
-    return ", ".join(f"{name} {proof.measured.versions.get(name, '-')}" for name in STACK)
+def note(proof: Proof) -> str:
+    """Card, date and versions of a proof."""
+    versions = proof.measured.versions
+    names = ", ".join(f"{name} {versions.get(name, '-')}" for name in STACK)
+    return f"{proof.card}, {proof.date}: {names}"
 
 
 def main() -> int:
