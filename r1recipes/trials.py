@@ -204,9 +204,9 @@ def queue_again(study: optuna.Study, trial: FrozenTrial) -> int:
     """Queue a dead trial's values once more, with its run folder. Returns its number."""
     deaths = trial.user_attrs.get("deaths", 0) + 1
     fixed = {k: v for k, v in trial.system_attrs.items() if k == "fixed_params"}
+    kept = {key: trial.user_attrs[key] for key in ("run",) if key in trial.user_attrs}
     has_ended = trial.user_attrs.keys() & {"error", "infeasible", "excess"}
-    if not has_ended and deaths <= MAX_DEATHS and (trial.params or fixed):
-        kept = {key: trial.user_attrs[key] for key in ("run",) if key in trial.user_attrs}
+    if not has_ended and deaths <= MAX_DEATHS and (trial.params or fixed or kept):
         again = create_trial(
             state=TrialState.WAITING,
             params=trial.params,

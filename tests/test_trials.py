@@ -91,6 +91,15 @@ def test_a_dead_workers_trial_is_queued_once_with_its_values_and_its_run(url, ce
     assert not any(trials.is_finished(trial) for trial in made.all())
 
 
+def test_a_dead_workers_cell_goes_on_in_its_run_too(url, cell, tmp_path):
+    """A cell of a matrix alone has no values, but a run folder with checkpoints."""
+    made = make(url, cell.model_copy(update={"search": {}, "num_trials": 1}))
+    made.note_run(made.claim(WORKER), tmp_path, max_steps=6)
+    made.bury(lambda trial: True)
+    again = made.claim(WORKER)
+    assert again.user_attrs["run"] == str(tmp_path) and again.user_attrs["retry_of"] == 0
+
+
 def test_a_process_that_is_gone_is_dead_and_this_one_is_not(url, cell):
     made = make(url, cell)
     made.claim(trials.this_worker())
