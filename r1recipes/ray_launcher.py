@@ -104,9 +104,12 @@ def run_worker(command: list[str], environment: dict[str, str]) -> tuple[int, st
         stderr=subprocess.STDOUT,
         text=True,
     )
-    try:
-        output, _ = process.communicate()
-    except KeyboardInterrupt:  # the task was cancelled
-        process.terminate()
-        output, _ = process.communicate(timeout=FAREWELL_S)
-    return process.returncode, socket.gethostname(), output[-500:]
+    while True:
+        try:
+            # Ray cancels by a KeyboardInterrupt that does not wake a wait for output.
+            output, _ = process.communicate(timeout=1.0)
+            return process.returncode, socket.gethostname(), output[-500:]
+        except subprocess.TimeoutExpired:
+            continue
+        except KeyboardInterrupt:
+            process.terminate()
