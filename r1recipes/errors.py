@@ -51,3 +51,9 @@ class RunError(R1RecipesError, RuntimeError):
     def __init__(self, message: str, *, kind: str = "crash", hint: str | None = None):
         self.kind = kind
         super().__init__(message, hint=hint)
+
+
+class Stopped(R1RecipesError):
+    """The user stopped a run or a study; what was done is saved."""
+
+    exit_code = 130

@@ -103,8 +103,7 @@ class Board:
         )
 
     def __enter__(self) -> "Board":
-        done = sum(trials_module.is_finished(t) for c in self.cells for t in c.all())
-        if done:
+        if done := self.finished():
             self.say(f"going on after {done} of {self.total()} trials")
         if self._live:
             self._live.start()
@@ -116,6 +115,9 @@ class Board:
 
     def total(self) -> int:
         return sum(trials.cell.num_trials for trials in self.cells)
+
+    def finished(self) -> int:
+        return sum(trials_module.is_finished(t) for c in self.cells for t in c.all())
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -132,8 +134,7 @@ class Board:
     def render(self) -> RenderableType:
         """The best trials and those that run, of the cells that are not done yet."""
         open_cells = [trials for trials in self.cells if not trials.is_done()] or self.cells
-        done = sum(trials_module.is_finished(t) for c in self.cells for t in c.all())
-        head = Text(f"{done} of {self.total()} trials", "bold")
+        head = Text(f"{self.finished()} of {self.total()} trials", "bold")
         return Group(head, *(board(trials, TOP) for trials in open_cells[:2]))
 
 

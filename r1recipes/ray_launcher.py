@@ -87,10 +87,13 @@ class RayWorkers:
     def stop(self) -> None:
         for reference in self.children:
             self.ray.cancel(reference)
-        if self.children:
-            self.ray.wait(list(self.children), num_returns=len(self.children), timeout=FAREWELL_S)
-        self.children = {}
-        self.ray.shutdown()
+        try:
+            if self.children:
+                count = len(self.children)
+                self.ray.wait(list(self.children), num_returns=count, timeout=FAREWELL_S)
+        finally:  # also when the user does not want to wait; it ends the tasks that are left
+            self.children = {}
+            self.ray.shutdown()
 
 
 def run_worker(command: list[str], environment: dict[str, str]) -> tuple[int, str, str]:

@@ -27,7 +27,7 @@ from r1recipes import (
     rewards,
 )
 from r1recipes.backends import create, prepare_environment
-from r1recipes.errors import R1RecipesError, RecipeError, RunError
+from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped
 from r1recipes.lock import Lock
 from r1recipes.meter import Meter
 from r1recipes.plan import Plan, pinned
@@ -46,12 +46,6 @@ DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPER
 
 class Pruned(R1RecipesError):
     """The study that a run is a trial of sees no hope in it."""
-
-
-class Stopped(R1RecipesError):
-    """The user stopped the run; what was done is saved."""
-
-    exit_code = 130
 
 
 def prepare(

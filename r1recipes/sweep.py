@@ -117,12 +117,15 @@ class Supervisor:
         for child in self.children.values():
             child.process.terminate()
         end = time.monotonic() + STOP_S
-        for child in self.children.values():
-            with suppress(subprocess.TimeoutExpired):
-                child.process.wait(max(0.0, end - time.monotonic()))
-            child.close()
-            child.process.wait()
-        self.children = {}
+        try:
+            for child in self.children.values():
+                with suppress(subprocess.TimeoutExpired):
+                    child.process.wait(max(0.0, end - time.monotonic()))
+        finally:  # also when the user does not want to wait
+            for child in self.children.values():
+                child.close()
+                child.process.wait()
+            self.children = {}
 
 
 def how(code: int) -> str:
@@ -200,7 +203,8 @@ def drive(cells: list[Trials], supervisor: Any, look: Callable[[], None]) -> Non
     if all(cell.is_done() for cell in cells):
         return
     finished = num_finished(cells)
-    signal.signal(signal.SIGTERM, _interrupt)  # as Slurm sends it, before it kills
+    for number in (signal.SIGTERM, signal.SIGHUP):  # Slurm before it kills; a terminal that closes
+        signal.signal(number, _interrupt)
     supervisor.start()
     try:
         while supervisor.children:
@@ -213,6 +217,9 @@ def drive(cells: list[Trials], supervisor: Any, look: Callable[[], None]) -> Non
                 finished, supervisor.deaths = num_finished(cells), 0
                 refuse_hopeless(cells)
             look()
+    except KeyboardInterrupt:
+        supervisor.say("stopping: trials save a checkpoint first; Ctrl-C again ends them at once")
+        raise
     finally:
         supervisor.stop()
 

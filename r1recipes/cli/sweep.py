@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.cli.common import overridable, write_over
-from r1recipes.errors import PlanError, RecipeError
+from r1recipes.errors import PlanError, RecipeError, Stopped
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -96,8 +96,10 @@ def _drive(args: Any, cells: Any, folder: Path, url: str, settings: Any) -> None
         try:
             sweep.drive(cells, launched, board.look)
         except KeyboardInterrupt:
-            board.say("stopped; `sweep` again goes on")
-            raise
+            raise Stopped(
+                f"stopped after {board.finished()} of {board.total()} trials; none is lost",
+                hint="the same command goes on with the rest",
+            ) from None
 
 
 def _supervisor(args: Any, name: str, folder: Path, url: str, settings: Any, say: Any) -> Any:
