@@ -17,6 +17,7 @@ from pathlib import Path
 import optuna
 
 from r1recipes import database, machine, record, search, study, study_report, trials
+from r1recipes.cell import Cell
 
 NUM_TRIALS, EVERY = 1000, 100
 STUDY = """\
@@ -91,7 +92,7 @@ def bare_study(url: str) -> optuna.Study:
     return optuna.create_study(study_name="bare", storage=url, direction="maximize")
 
 
-def one_of_optunas(bare: optuna.Study, cell: study.Cell) -> None:
+def one_of_optunas(bare: optuna.Study, cell: Cell) -> None:
     bare.pruner = search.pruner(cell, 100, 8)
     trial = bare.ask()
     bare.sampler = search.sampler(cell, trial.number)

@@ -20,6 +20,7 @@ HEARTBEAT_S = 20
 GRACE_S = 300
 """Without a heartbeat for so long a worker on another machine is taken for dead; on this one its
 process is looked at. Assumed: longer than loading an engine keeps Python from running a thread."""
+FORMS = "a URL such as sqlite:///study.db or postgresql://user:password@host/name"
 DATABASE_LIMIT_S = 600
 """How long a database may be away before a worker gives up."""
 
@@ -30,12 +31,30 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 T = TypeVar("T")
 
 
+def parsed(url: str) -> sqlalchemy.URL:
+    """A database's URL with the driver that is installed here. Raises: RecipeError.
+
+    What is wrong is said without the URL: it may have a password in it.
+    """
+    try:
+        found = sqlalchemy.make_url(url.replace("postgres://", "postgresql://", 1))
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        raise RecipeError("this is no URL of a database", hint=FORMS) from None
+    if found.drivername == "postgresql":
+        found = found.set(drivername="postgresql+psycopg")
+    if found.get_backend_name() not in ("sqlite", "postgresql"):
+        kind = found.get_backend_name()
+        raise RecipeError(f"a study cannot be kept in a `{kind}` database", hint=FORMS)
+    if not found.database or found.database == ":memory:":
+        raise RecipeError("the URL names no database", hint=FORMS)
+    return found
+
+
 def open_storage(url: str, *, grace_s: int = GRACE_S) -> optuna.storages.RDBStorage:
     """The database at an SQLAlchemy URL. Raises: RecipeError when it cannot be opened."""
-    url = url.replace("postgres://", "postgresql://").replace(
-        "postgresql://", "postgresql+psycopg://"
-    )
-    is_sqlite = url.startswith("sqlite")
+    given = parsed(url)
+    url = given.render_as_string(hide_password=False)
+    is_sqlite = given.get_backend_name() == "sqlite"
     # SQLite has one writer at a time: wait for it. A server may restart: look before use.
     options = {"connect_args": {"timeout": 60}} if is_sqlite else {"pool_pre_ping": True}
     for patience in (1.0, 1.0, 0.0):  # another process may be making the same tables right now
@@ -50,10 +69,8 @@ def open_storage(url: str, *, grace_s: int = GRACE_S) -> optuna.storages.RDBStor
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
             if not patience or "unable to open" in str(error):
                 reason = str(error).strip().splitlines()[0]
-                raise RecipeError(
-                    f"the database cannot be opened: {reason}",
-                    hint="a URL such as sqlite:///study.db or postgresql://user:password@host/name",
-                ) from error
+                message = f"the database cannot be opened: {reason}"
+                raise RecipeError(message, hint=FORMS) from error
             time.sleep(patience)
     if is_sqlite:
         _one_at_a_time(storage.engine)

@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from r1recipes import trials as trials_module
+from r1recipes.cell import Cell
 from r1recipes.memory import gib
-from r1recipes.study import Cell
 from r1recipes.trials import Trials
 
 TOP = 10
@@ -244,11 +244,11 @@ def summary(cells: list[Trials], trials: Trials, trial: FrozenTrial) -> list[str
         lines.append(f"front: trial{'s' * (len(on_front) > 1)} {numbers}; best by {metric}")
     refused = sum("infeasible" in t.user_attrs for c in cells for t in c.all())
     if refused:
-        lines.append(f"not started, as they cannot run here: {refused} proposals")
+        lines.append(f"proposals that cannot run here, not started: {refused}")
     pruned, left, total = saved_by_pruning(cells)
     if pruned:
         lines.append(
-            f"pruning ended {pruned} trials early: "
+            f"pruning ended {pruned} trial{'s' * (pruned > 1)} early: "
             f"{left} of {total} steps not run ({left / total:.0%})"
         )
     failed = [

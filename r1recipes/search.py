@@ -16,8 +16,7 @@ from optuna.distributions import FloatDistribution as Floats
 from optuna.distributions import IntDistribution as Ints
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from r1recipes import study
-from r1recipes.study import Cell
+from r1recipes.cell import Cell, is_whole
 
 WINDOW = 10
 """Steps that an intermediate value is the mean of; assumed, at most a fifth of a run."""
@@ -37,7 +36,7 @@ def distributions(cell: Cell) -> dict[str, BaseDistribution]:
     for key, given in cell.search.items():
         if given.choices is not None:
             found[key] = Choices(given.choices)
-        elif study.is_whole(key):
+        elif is_whole(key):
             step = 1 if given.step is None else int(given.step)
             found[key] = Ints(int(given.low), int(given.high), log=given.log, step=step)
         else:

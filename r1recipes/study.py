@@ -1,8 +1,7 @@
 """Read a study file, check it against its recipes, and expand it into cells.
 
 A cell is one recipe with fixed overrides; its trials differ in the searched keys only. A study
-without a matrix has one cell, a matrix without a search has cells of one trial. What a worker needs
-of a cell is one `Cell`, which travels through the database, so a worker reads no study file.
+without a matrix has one cell, a matrix without a search has cells of one trial.
 """
 
 import difflib
@@ -14,54 +13,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from r1recipes import explain, hints, overrides, plan, recipe
+from r1recipes import explain, overrides, recipe
+from r1recipes.cell import Cell, assignments, cell_name, is_whole
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.hints import Loc, show
-from r1recipes.machine import Gpu
-from r1recipes.plan import Plan
 from r1recipes.positions import Positions
-from r1recipes.recipe import Loaded, toml_value
-from r1recipes.schema import Recipe
-from r1recipes.study_schema import Range, Study, StudyFile
+from r1recipes.study_schema import Study, StudyFile
 
 MAX_CELLS = 10_000
-
-
-class Cell(BaseModel):
-    """One recipe with fixed overrides, and what is searched on it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    study: str
-    name: str
-    """Empty where the study has one cell only."""
-    index: int
-    axes: dict[str, Any]
-    """Key of [matrix] -> its value in this cell."""
-    recipe_path: str
-    recipe_text: str
-    overrides: list[str]
-    preset: str | None
-    search: dict[str, Range]
-    settings: Study
-    num_trials: int
-
-    @property
-    def full_name(self) -> str:
-        return f"{self.study}/{self.name}" if self.name else self.study
-
-    def load(self, params: dict[str, Any] | None = None) -> Loaded:
-        """The recipe of a trial. Raises: RecipeError when the values do not go together."""
-        flags = self.overrides + assignments(params or {})
-        return recipe.load_text(self.recipe_text, Path(self.recipe_path), flags)
-
-    def own_values(self) -> dict[str, Any]:
-        """The recipe's own values of the searched keys, where they are within their ranges."""
-        data = self.load().recipe.model_dump(mode="json")
-        found = {key: _look_up(data, key) for key in self.search}
-        return {key: value for key, value in found.items() if _within(value, self.search[key])}
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""Keys of [train] that the sampled evaluation has too."""
 
 
 @dataclass(frozen=True)
@@ -73,38 +36,6 @@ class LoadedStudy:
     text: str
     file: StudyFile
     cells: list[Cell]
-
-
-def resolve(
-    cell: Cell, loaded: Loaded, cores: int, gpu: Gpu | None, *, offline: bool, refuse: bool = True
-) -> Plan:
-    """The plan of a trial on this machine; `gpu` as it is before a trial loads anything.
-
-    Raises: PlanError; where it is memory that is short, only with `refuse`.
-    """
-    return plan.make(
-        loaded.recipe,
-        base_dir=loaded.path.parent,
-        gpu=gpu,
-        num_cores=cores,
-        preset_name=cell.preset,
-        offline=offline,
-        refuse=refuse,
-    )
-
-
-def assignments(params: dict[str, Any]) -> list[str]:
-    """Values of keys as `--set` takes them."""
-    return [f"{key}={toml_value(value)}" for key, value in params.items()]
-
-
-def is_whole(key: str) -> bool:
-    """Whether a recipe key takes whole numbers."""
-    path = overrides.path_of(key) or ()
-    if len(path) == 2 and path[0] == "preset":
-        path = ("preset", "cpu", path[1])
-    field = hints.field_at(path, Recipe)
-    return field is not None and field.annotation in (int, int | None)
 
 
 def load(name: str | Path, flags: list[str] | None = None, study_name: str | None = None):
@@ -130,7 +61,9 @@ def load(name: str | Path, flags: list[str] | None = None, study_name: str | Non
 
 def with_trials(loaded: LoadedStudy, n_trials: int) -> LoadedStudy:
     """The study with another number of trials. Raises: RecipeError when it has no search."""
-    if not loaded.file.search or n_trials < 1:
+    if n_trials < 1:
+        raise RecipeError(f"--n-trials {n_trials}: a study has at least one trial")
+    if not loaded.file.search:
         message = f"--n-trials {n_trials} does not go with this study"
         raise RecipeError(message, hint="a matrix without [search] has one trial in each cell")
     cells = [cell.model_copy(update={"num_trials": n_trials}) for cell in loaded.cells]
@@ -175,6 +108,7 @@ class _Checker:
         """The cells of a valid file. Raises: RecipeError with every value that is not valid."""
         axes = {"recipe": [file.recipe]} if file.recipe else {}
         axes |= file.matrix
+        self._keys(file)
         if math.prod(map(len, axes.values())) > MAX_CELLS:
             self._add(("matrix",), f"the matrix has more than {MAX_CELLS} cells", "remove values")
         texts = {name: self._recipe(name, loc) for name, loc in self._recipes(file)}
@@ -184,6 +118,27 @@ class _Checker:
             self._check(path, text, file, fixed)
         self._raise()
         return list(self._expand(file, study, axes, texts, fixed))
+
+    def _keys(self, file: StudyFile) -> None:
+        """No key may be given twice, or move what is measured."""
+        sections = ("set", "search", "matrix")
+        given = [(section, key) for section in sections for key in getattr(file, section)]
+        for place, (section, key) in enumerate(given):
+            for earlier, other in given[:place]:
+                if key != other and _is_same(key, other):
+                    message = f"`{key}` and `{other}` of [{earlier}] are one key"
+                    self._add((section, key), message, "keep one", True)
+            for flag in self.flags if section != "set" else ():
+                if _is_same(key, flag.partition("=")[0].strip()):
+                    message = f"`{key}` is varied here, and `--set` gives it one value"
+                    self._add((section, key), message, f"remove `--set {flag}`, or this line", True)
+        for key in file.search:
+            if found := _moves_the_metric(key, (file.study or Study()).metrics):
+                self._add(("search", key), *found, True)
+        for key, values in file.matrix.items():
+            for place, value in enumerate(values):
+                if repr(value) in map(repr, values[:place]):
+                    self._add(("matrix", key, place), f"{show(value)} is given twice", "remove one")
 
     def _recipes(self, file: StudyFile) -> Iterator[tuple[str, Loc]]:
         if file.recipe:
@@ -222,6 +177,9 @@ class _Checker:
         for key, searched in file.search.items():
             for end, value in searched.ends():
                 self._try(path, text, fixed, key, value, ("search", key, *end))
+            if is_whole(key) and searched.step is not None and searched.step % 1:
+                message = f"`{key}` takes whole numbers, and so must its `step`"
+                self._add(("search", key, "step"), message, "such as `step = 1`")
         for key, values in file.matrix.items():
             for number, value in enumerate(values if key != "recipe" else ()):
                 self._try(path, text, fixed, key, value, ("matrix", key, number))
@@ -242,7 +200,7 @@ class _Checker:
     def _expand(
         self, file: StudyFile, study: str, axes: dict, texts: dict, fixed: list[str]
     ) -> Iterator[Cell]:
-        settings = file.study or Study()
+        settings, names = file.study or Study(), set()
         for index, values in enumerate(itertools.product(*axes.values())):
             chosen = dict(zip(axes, values, strict=True))
             path, text = texts[chosen["recipe"]]
@@ -268,6 +226,11 @@ class _Checker:
                     message = f"cell {cell.name}: {problem.message}"
                     self._add(("matrix",), message, problem.hint)
                 self._raise()
+            if cell.name in names:
+                hint = "recipes of a matrix need files of different names"
+                self._add(("matrix",), f"two cells are called `{cell.name}`", hint)
+                self._raise()
+            names.add(cell.name)
             yield cell
 
     def _add(self, loc: Loc, message: str, hint: str | None, at_key: bool = False) -> None:
@@ -280,70 +243,23 @@ class _Checker:
             raise RecipeError(problems=self.problems)
 
 
-def cell_name(axes: dict[str, Any]) -> str:
-    """`qwen2.5-7b,beta=0.1,seed=2`: short, readable, and fit for a file name."""
-    parts = []
-    for key, value in axes.items():
-        text = Path(value).stem if key == "recipe" else f"{key.split('.')[-1]}={value}"
-        parts.append("".join(c if c.isalnum() or c in "=.-+_" else "_" for c in text))
-    return ",".join(parts)
+def _is_same(key: str, other: str) -> bool:
+    """Whether two keys name one value: `preset.lora_rank` is that of every preset."""
+    one, two = (overrides.path_of(k) or (k,) for k in (key, other))
+    if one[0] == two[0] == "preset" and len(one) != len(two):
+        return one[-1] == two[-1]
+    return one == two
 
 
-def differences(old: Cell, new: Cell) -> list[str]:
-    """What another search space or recipe has, one line each. Other numbers of trials, samplers and
-    pruners go on with the same study."""
-    lines = []
-    for key in sorted(old.search.keys() | new.search.keys()):
-        before, after = (_range_words(cell.search.get(key)) for cell in (old, new))
-        if before != after:
-            lines.append(f"[search] `{key}`: {before} -> {after}")
-    if old.settings.metrics != new.settings.metrics:
-        metrics = (", ".join(c.settings.metrics) for c in (old, new))
-        lines.append("metric: " + " -> ".join(metrics))
-    if old.settings.directions != new.settings.directions:
-        lines.append(f"direction: {old.settings.directions} -> {new.settings.directions}")
-    before, after = (_leaves(cell.load().recipe.model_dump(mode="json")) for cell in (old, new))
-    searched = {leaf for key in new.search for leaf in (key, key.split(".")[-1])}
-    for key in sorted(before.keys() | after.keys()):
-        is_searched = key in searched or (
-            key.startswith("preset.") and key.split(".")[-1] in searched
-        )
-        if before.get(key) != after.get(key) and key != "description" and not is_searched:
-            lines.append(f"recipe `{key}`: {show(before.get(key))} -> {show(after.get(key))}")
-    if old.preset != new.preset:
-        lines.append(f"preset: {old.preset} -> {new.preset}")
-    return lines
-
-
-def _range_words(given: Range | None) -> str:
-    return "absent" if given is None else str(given.model_dump(exclude_defaults=True))
-
-
-def _leaves(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found = {}
-    for key, value in data.items():
-        if isinstance(value, dict) and value:
-            found |= _leaves(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
-
-
-def _look_up(data: dict[str, Any], key: str) -> Any:
-    """The value at a dotted key; `preset.KEY` is that of the only preset that has one."""
-    path = overrides.path_of(key) or ()
-    if len(path) == 2 and path[0] == "preset" and path[1] not in data["preset"]:
-        values = [preset.get(path[1]) for preset in data["preset"].values()]
-        return values[0] if all(value == values[0] for value in values) else None
-    for part in path:
-        data = data.get(part) if isinstance(data, dict) else None
-    return data
-
-
-def _within(value: Any, given: Range) -> bool:
-    if given.choices is not None:
-        return value in given.choices
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    steps = (value - given.low) / given.step if given.step else 0.0
-    return given.low <= value <= given.high and abs(steps - round(steps)) < 1e-9
+def _moves_the_metric(key: str, metrics: list[str]) -> tuple[str, str] | None:
+    """(message, hint) when trials with other values of a key cannot be compared."""
+    section, *rest = overrides.path_of(key) or (key,)
+    sampled = [metric for metric in metrics if metric != "eval/greedy"]
+    if section == "seed":
+        return "a search over seeds finds luck", "put `seed` into [matrix]: it has an interval"
+    if section == "eval" or section == "data" and rest not in (["size"], ["overlong"]):
+        return f"`{key}` changes what is measured", "put it into [set]"
+    if section == "train" and rest[0] in SAMPLING and sampled:
+        message = f"`{sampled[0]}` is sampled with `{key}`, so it moves without learning"
+        return message, 'search for `metric = "eval/greedy"`, or put it into [set]'
+    return None

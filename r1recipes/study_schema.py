@@ -119,6 +119,15 @@ class Study(Section):
             raise PydanticCustomError("unknown_name", "unknown", known)
         return given
 
+    @field_validator("direction", mode="before")
+    @classmethod
+    def _one_way(cls, given: Any) -> Any:
+        for name in given if isinstance(given, list) else [given]:
+            if name not in ("maximize", "minimize", None):
+                hint = "remove this line: it follows from the metric"
+                refuse([("", f'{show(name)} is neither "maximize" nor "minimize"', hint)])
+        return given
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         found = []

@@ -20,8 +20,9 @@ from typing import IO, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from r1recipes import database, machine, record, trials
+from r1recipes.cell import resolve
 from r1recipes.errors import PlanError, RecipeError, RunError
-from r1recipes.study import LoadedStudy, resolve
+from r1recipes.study import LoadedStudy
 from r1recipes.trials import RESTART, Trials
 
 POLL_S = 0.5

@@ -23,11 +23,11 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from r1recipes import search, study
+from r1recipes import search
+from r1recipes.cell import Cell, differences
 from r1recipes.database import patiently
 from r1recipes.errors import RecipeError, RunError
 from r1recipes.memory import GIB, Predicted
-from r1recipes.study import Cell
 
 RESTART = 75
 """Exit code by which a worker asks for a fresh process (EX_TEMPFAIL of sysexits.h)."""
@@ -233,7 +233,7 @@ def create(storage: optuna.storages.RDBStorage, cell: Cell) -> Trials:
     )
     attributes = made.user_attrs
     if "cell" in attributes:
-        found = study.differences(Trials(storage, cell.full_name).cell, cell)
+        found = differences(Trials(storage, cell.full_name).cell, cell)
         if found:
             raise RecipeError(
                 f"study `{cell.full_name}` is there and searches something else:\n  "

@@ -25,6 +25,7 @@ from rich.console import Console
 from r1recipes import database, machine, recipe, search
 from r1recipes import run as runner
 from r1recipes import trials as trials_module
+from r1recipes.cell import resolve
 from r1recipes.database import HEARTBEAT_S
 from r1recipes.errors import PlanError, R1RecipesError, RecipeError, Stopped
 from r1recipes.plan import Plan
@@ -34,7 +35,6 @@ from r1recipes.record import Run
 from r1recipes.run import Pruned
 from r1recipes.settings import Settings
 from r1recipes.stages import Options
-from r1recipes.study import resolve
 from r1recipes.trials import RESTART, Lost, Trials
 from r1recipes.warm import OtherEngine, Warm
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from r1recipes import recipe, study
+from r1recipes.cell import Cell, differences
 from r1recipes.errors import RecipeError
 from r1recipes.study_schema import METRICS
 from tests.helpers import in_process
@@ -48,7 +49,7 @@ def test_a_study_without_a_matrix_is_one_cell(small):
 
 def test_a_cell_travels_through_json(small):
     (cell,) = study.load(write(small.parent, SEARCH)).cells
-    again = study.Cell.model_validate(cell.model_dump(mode="json", exclude_unset=True))
+    again = Cell.model_validate(cell.model_dump(mode="json", exclude_unset=True))
     assert again == cell and again.load().recipe == cell.load().recipe
 
 
@@ -96,6 +97,13 @@ recipe = "small.toml"
         ("small.toml", "smal.toml", "2:10", "there is no recipe"),
         ("[study]", '[set]\n"train.max_steps" = 3\n[study]', "12:21", "is in [set] too"),
         ("[study]", '[set]\n"train.beta" = -1\n[study]', "5:16", "at least 0"),
+        ("[study]", '[set]\n"preset.cpu.lora_rank" = 8\n[study]', "11:1", "are one key"),
+        ('"train.max_steps" = { low = 4', "seed = { low = 4", "10:1", "finds luck"),
+        ('"train.max_steps" = { low = 4', '"eval.samples" = { low = 4', "10:1", "is measured"),
+        ('"train.max_steps" = { low = 4', '"data.eval_size" = { low = 4', "10:1", "is measured"),
+        ('"train.max_steps" = { low = 4', '"train.top_k" = { low = 4', "10:1", "without learning"),
+        ("high = 6", "high = 6, step = 0.5", "10:49", "so must its `step`"),
+        ("n_trials = 5", 'direction = "up"', "5:13", "is neither"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_found_where_it_stands(small, old, new, place, said):
@@ -119,6 +127,30 @@ def test_a_matrix_is_every_combination_in_order(small):
     assert cells[-1].load().recipe.train.max_steps == recipe.load("tiny").recipe.train.max_steps
 
 
+def test_a_key_that_is_varied_has_no_one_value(small):
+    with pytest.raises(RecipeError, match="`preset.lora_rank` is varied here"):
+        study.load(write(small.parent, SEARCH), ["preset.cpu.lora_rank=4"])
+
+
+def test_the_sampling_may_be_searched_where_nothing_is_sampled(small):
+    text = SEARCH.replace("n_trials = 5", 'n_trials = 5\nmetric = "eval/greedy"')
+    text += '"train.temperature" = { low = 0.5, high = 1.5 }\n'
+    assert "train.temperature" in study.load(write(small.parent, text)).cells[0].search
+
+
+def test_the_cells_of_a_matrix_are_told_apart(small):
+    text = 'format = 1\nrecipe = "small.toml"\n[matrix]\nseed = [1, 2, 1]\n'
+    (found,) = problems(small, text)
+    assert found[0] == "4:15" and "given twice" in found[1]
+    text = 'format = 1\n[matrix]\nrecipe = ["small.toml", "./small.toml"]\n'
+    (found,) = problems(small, text)
+    assert "two cells are called `small`" in found[1]
+    prompts = ["a" * 300, "a" * 301]
+    text = f'format = 1\nrecipe = "small.toml"\n[matrix]\n"prompt.system" = {prompts}\n'
+    names = [cell.name for cell in study.load(write(small.parent, text)).cells]
+    assert len(set(names)) == 2 and max(map(len, names)) == 40
+
+
 def test_a_recipe_is_told_from_a_study(small):
     code, _, err = in_process("sweep", small)
     assert code == 2 and "is a recipe, not a study" in err
@@ -130,12 +162,14 @@ def test_a_change_of_what_is_searched_is_named(small):
     (old,) = study.load(write(small.parent, SEARCH)).cells
     more = SEARCH.replace("[4, 8]", "[4, 8, 16]").replace("n_trials = 5", "n_trials = 9")
     (new,) = study.load(write(small.parent, more)).cells
-    (line,) = study.differences(old, new)
+    (line,) = differences(old, new)
     assert "preset.lora_rank" in line and "16" in line
     (new,) = study.load(write(small.parent, SEARCH), ["train.beta=0.1"]).cells
-    assert study.differences(old, new) == ["recipe `train.beta`: 0.0 -> 0.1"]
-    (new,) = study.load(write(small.parent, SEARCH), ["train.learning_rate=0.005"]).cells
-    assert study.differences(old, new) == []
+    assert differences(old, new) == ["recipe `train.beta`: 0.0 -> 0.1"]
+    other = small.read_text().replace("learning_rate = 1e-3", "learning_rate = 5e-3")
+    small.write_text(other)
+    (new,) = study.load(write(small.parent, SEARCH)).cells
+    assert differences(old, new) == []
 
 
 @pytest.mark.parametrize("path", study.shipped(), ids=lambda path: path.stem)

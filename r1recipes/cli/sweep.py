@@ -2,12 +2,17 @@
 
 import argparse
 import os
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from r1recipes.cli.common import overridable, write_over
 from r1recipes.errors import PlanError, RecipeError, Stopped
+
+NAME = re.compile(r"[^\W_][\w .+=,-]{0,79}")
+"""Of a study: that of a folder, and of its cells' studies in the database up to a slash."""
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -70,7 +75,8 @@ def sweep_command(args: argparse.Namespace) -> int:
             sweep.check_machine(loaded, offline=args.offline or settings.offline)
         cells = sweep.make(loaded, folder, url)
         if args.workers == 0:
-            print(f"study {loaded.name} is made; `python -m r1recipes worker {loaded.name}` joins")
+            joins = f"python -m r1recipes worker {shlex.quote(loaded.name)}"
+            print(f"study {loaded.name} is made; `{joins}` joins")
             return 0
         _drive(args, cells, folder, url, settings)
     return _say_result(cells, folder)
@@ -187,6 +193,9 @@ def _place(args: argparse.Namespace, name: str, is_new: bool = False) -> tuple[A
     from r1recipes import settings
 
     found = settings.load()
+    if not NAME.fullmatch(name):
+        hint = "letters, digits, spaces and . _ - + = , after a letter or a digit, at most 80"
+        raise RecipeError(f"a study cannot be called `{name}`", hint=f"`--name NAME`: {hint}")
     folder = found.runs_dir / name
     url = args.storage or found.storage
     file = folder.absolute() / "study.db"
@@ -194,11 +203,20 @@ def _place(args: argparse.Namespace, name: str, is_new: bool = False) -> tuple[A
         known = sorted(path.parent.name for path in found.runs_dir.glob("*/study.db"))
         hint = "there are: " + ", ".join(known) if known else "`r1recipes sweep FILE` makes one"
         raise RecipeError(f"there is no study `{name}` in `{found.runs_dir}`", hint=hint)
+    if url and not is_new and url.startswith("sqlite:///") and not Path(url[10:]).exists():
+        raise RecipeError(f"there is no database `{url[10:]}`", hint="`r1recipes sweep` makes one")
     return found, folder, url or f"sqlite:///{file}"
 
 
 def _dashboard(url: str) -> int:
-    print(f"pip install optuna-dashboard && optuna-dashboard {url}")
+    from r1recipes import database
+
+    found = database.parsed(url)
+    driver = "" if found.get_backend_name() == "sqlite" else " 'psycopg[binary]'"
+    shown = found.render_as_string().replace(":***@", "@")
+    print(f"pip install optuna-dashboard{driver} && optuna-dashboard {shlex.quote(shown)}")
+    if found.password:
+        print("without the password: put it into PGPASSWORD", file=sys.stderr)
     return 0
 
 
@@ -222,6 +240,7 @@ def _say_result(cells: Any, folder: Path) -> int:
     record.write_text(folder / "report.html", study_report.html(cells))
     for sentence in leaderboard.summary(cells, trials, trial):
         console.print(sentence, markup=False, highlight=False)
-    console.print(f"best recipe  python -m r1recipes run {folder / 'best.toml'}", markup=False)
+    best = shlex.quote(str(folder / "best.toml"))
+    console.print(f"best recipe  python -m r1recipes run {best}", markup=False, highlight=False)
     console.print(f"report       {folder / 'report.html'}", markup=False, highlight=False)
     return 0
