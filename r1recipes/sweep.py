@@ -19,9 +19,9 @@ from typing import IO, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from r1recipes import database, machine, record, trials
-from r1recipes.cell import resolve
-from r1recipes.errors import PlanError, RecipeError, RunError
+from r1recipes import companions, database, machine, record, trials
+from r1recipes.cell import Cell, resolve
+from r1recipes.errors import PlanError, Problem, RecipeError, RunError
 from r1recipes.study import LoadedStudy
 from r1recipes.trials import RESTART, Trials
 
@@ -166,12 +166,20 @@ def make(loaded: LoadedStudy, folder: Path, url: str) -> list[Trials]:
     return cells
 
 
-def check_machine(loaded: LoadedStudy, *, offline: bool) -> None:
-    """Raises: PlanError when the recipe itself cannot run here, before any worker is started."""
+def check_machine(cells: list[Cell], *, offline: bool, refuse: bool = True) -> None:
+    """Raises: PlanError when a recipe itself cannot run here, before any trial is touched.
+
+    With `refuse` also where its memory does not fit into what is free now.
+    """
     problems, gpu = [], machine.gpu()
-    for cell in {cell.recipe_path: cell for cell in loaded.cells}.values():
+    for cell in {cell.recipe_path: cell for cell in cells}.values():
+        loaded = cell.load()
+        for value in companions.named(loaded.recipe.model_dump()):
+            if not value.may_be_hub and not (loaded.path.parent / value.name).exists():
+                hint = f"the study's recipe is `{loaded.path}`: its files are needed here too"
+                problems.append(Problem(f"there is no `{value.name}`", hint=hint))
         try:
-            resolve(cell, cell.load(), machine.cores(), gpu, offline=offline)
+            resolve(cell, loaded, machine.cores(), gpu, offline=offline, refuse=refuse)
         except PlanError as error:
             problems += error.problems
     if problems:

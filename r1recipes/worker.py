@@ -22,7 +22,7 @@ from typing import Any
 from optuna.trial import Trial
 from rich.console import Console
 
-from r1recipes import database, machine, recipe, search
+from r1recipes import machine, recipe, search
 from r1recipes import run as runner
 from r1recipes import trials as trials_module
 from r1recipes.cell import resolve
@@ -239,11 +239,10 @@ def beating(trials: Trials, trial: Trial, view: TrialView):
         done.set()
 
 
-def main(name: str, url: str, place: Place) -> int:
+def main(cells: list[Trials], place: Place) -> int:
     """Work on a study until nothing is left. Returns the exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
-    storage = database.open_storage(url)
-    worker = Worker(trials_module.cells(storage, name), place)
+    worker = Worker(cells, place)
     try:
         return worker.work()
     finally:

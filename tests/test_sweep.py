@@ -93,8 +93,11 @@ def test_what_cannot_be_driven_is_said(small, tmp_path, monkeypatch):
     with sweep.owned(tmp_path / "runs" / "study"):
         code, _, err = in_process("sweep", path)
     assert code == 2 and "another `sweep` drives" in err
-    code, _, err = in_process("worker", "nobody", "--storage", f"sqlite:///{tmp_path}/n.db")
-    assert code == 2 and "no study `nobody`" in err
+    url = f"sqlite:///{tmp_path}/runs/made/study.db"
+    code, _, err = in_process("worker", "nobody", "--storage", url)
+    assert code == 2 and "no study `nobody`" in err and "it has: made" in err
+    code, _, err = in_process("worker", "made", "--storage", f"sqlite:///{tmp_path}/n.db")
+    assert code == 2 and "there is no database" in err and not (tmp_path / "n.db").exists()
     code, _, err = in_process("study", "mad")
     assert code == 2 and "no study `mad`" in err and "there are: made" in err
     code, out, _ = in_process("sweep", path, "--dashboard")
@@ -183,3 +186,56 @@ def test_the_report_has_history_importance_slices_and_every_trial(small, tmp_pat
     found = study_report.importance(cells[0])
     assert found["train.learning_rate"] > found["preset.lora_rank"]
     assert "importance of train.learning_rate" in study_report.comparison(cells, cells)
+
+
+@pytest.mark.parametrize("name", ["a/b", "../out", ".", "-x", "a\nb", "a" * 81])
+def test_a_name_that_is_no_folder_of_its_own_is_refused(name, small, tmp_path, monkeypatch):
+    monkeypatch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path / "runs"))
+    path = write(tmp_path, STUDY)
+    code, _, err = in_process("sweep", path, "--workers", 0, f"--name={name}")
+    assert code == 2 and "cannot be called" in err
+    assert not list(tmp_path.glob("out*")) and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "url, said",
+    [
+        ("postgresql://me:S3CRET@127.0.0.1:1/x", "cannot be opened"),
+        ("postgresql://me:S3CRET@127.0.0.1:port/x", "no URL of a database"),
+        ("postgresql:/me:S3CRET@127.0.0.1/x", "no URL of a database"),
+        ("mysql://me:S3CRET@127.0.0.1/x", "`mysql` database"),
+        ("sqlite://", "names no database"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_said_without_its_password(
+    url, said, small, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path / "runs"))
+    code, out, err = in_process("sweep", write(tmp_path, STUDY), "--storage", url)
+    assert code == 2 and said in err and "S3CRET" not in out + err
+
+
+def test_the_dashboards_command_has_no_password():
+    url = "postgresql://me:S3CRET@host/x"
+    code, out, err = in_process("sweep", "tiny", "--storage", url, "--dashboard")
+    assert code == 0 and "optuna-dashboard postgresql+psycopg://me@host/x" in out
+    assert "PGPASSWORD" in err and "S3CRET" not in out + err
+
+
+def test_what_would_fail_in_every_trial_is_said_before_the_first(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path / "runs"))
+    (tmp_path / "mine.py").write_text("def own(completions, **columns):\n    return [0.0]\n")
+    given = small.read_text()
+    small.write_text(given.replace("integer = 0.5", '"mine.py:own" = 0.5'))
+    path = write(tmp_path, STUDY)
+    code, _, err = in_process("sweep", path)
+    assert code == 2 and "--allow-code" in err
+    code, out, _ = in_process("sweep", path, "--workers", 0)
+    assert code == 0
+    (tmp_path / "mine.py").unlink()  # as on a machine that a worker joins from
+    code, _, err = in_process("worker", "study", "--allow-code")
+    assert code == 2 and "there is no `mine.py`" in err
+    (cell,) = trials.cells(
+        database.open_storage(f"sqlite:///{tmp_path}/runs/study/study.db"), "study"
+    )
+    assert cell.all()[0].state.name == "WAITING" and len(cell.all()) == 1

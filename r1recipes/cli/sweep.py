@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from r1recipes.cli.common import overridable, write_over
+from r1recipes.cli.common import overridable, refuse_code, write_over
 from r1recipes.errors import PlanError, RecipeError, Stopped
 
 NAME = re.compile(r"[^\W_][\w .+=,-]{0,79}")
@@ -71,8 +71,8 @@ def sweep_command(args: argparse.Namespace) -> int:
     if args.dashboard:
         return _dashboard(url)
     with sweep.owned(folder):
-        if args.launcher == "local" and args.workers != 0:
-            sweep.check_machine(loaded, offline=args.offline or settings.offline)
+        if args.workers != 0:
+            _check(args, loaded.cells, settings, here=args.launcher == "local")
         cells = sweep.make(loaded, folder, url)
         if args.workers == 0:
             joins = f"python -m r1recipes worker {shlex.quote(loaded.name)}"
@@ -80,6 +80,23 @@ def sweep_command(args: argparse.Namespace) -> int:
             return 0
         _drive(args, cells, folder, url, settings)
     return _say_result(cells, folder)
+
+
+def _check(args: Any, cells: Any, settings: Any, *, here: bool) -> None:
+    """What would fail in every trial is said before the first; `here`, of this machine too.
+
+    Raises: RecipeError, PlanError.
+    """
+    from r1recipes import sweep, track
+
+    offline = args.offline or settings.offline
+    for cell in {cell.recipe_path: cell for cell in cells}.values():
+        loaded = cell.load()
+        if not args.allow_code:
+            refuse_code(loaded.recipe, loaded.path.parent)
+        track.check(loaded.recipe.track, offline=offline)
+    if here:
+        sweep.check_machine(cells, offline=offline)
 
 
 def _drive(args: Any, cells: Any, folder: Path, url: str, settings: Any) -> None:
@@ -111,7 +128,9 @@ def _drive(args: Any, cells: Any, folder: Path, url: str, settings: Any) -> None
 def _supervisor(args: Any, name: str, folder: Path, url: str, settings: Any, say: Any) -> Any:
     from r1recipes import machine, sweep
 
-    cards = [card.index for card in machine.gpus()]
+    cards = machine.gpus()
+    if "CUDA_VISIBLE_DEVICES" not in os.environ:  # which has an order of its own
+        cards = sorted(cards, key=lambda card: -card.free_bytes)
     wanted = getattr(args, "workers", 1)
     wanted = max(1, len(cards)) if wanted is None else wanted
     if cards and wanted > len(cards):
@@ -128,7 +147,7 @@ def _supervisor(args: Any, name: str, folder: Path, url: str, settings: Any, say
         num_workers=wanted,
         log_dir=folder,
         environment=environment,
-        gpus=cards if len(cards) > 1 else [],
+        gpus=[card.index for card in cards] if len(cards) > 1 else [],
         say=say,
     )
 
@@ -142,13 +161,20 @@ def worker_command(args: argparse.Namespace) -> int:
     settings, folder, url = _place(args, args.study)
     if args.child:
         return _be_worker(args, settings, url)
+    from rich.console import Console
+
     from r1recipes import database, sweep, trials
+    from r1recipes.leaderboard import Board
 
     cells = trials.cells(database.open_storage(url), args.study)
+    _check(args, [found.cell for found in cells], settings, here=True)
     folder.mkdir(parents=True, exist_ok=True)
-    supervisor = _supervisor(args, args.study, folder, url, settings, print)
-    supervisor.log_name = f"worker-{os.getpid()}"
-    sweep.drive(cells, supervisor, lambda: None)
+    with Board(Console(), cells) as board:
+        supervisor = _supervisor(args, args.study, folder, url, settings, board.say)
+        supervisor.log_name = f"worker-{os.getpid()}"
+        board.say(f"a worker of study {args.study}; its log is in {folder}")
+        sweep.drive(cells, supervisor, board.look)
+        board.say("nothing is left to do")
     return 0
 
 
@@ -161,11 +187,14 @@ def _be_worker(args: argparse.Namespace, settings: Any, url: str) -> int:
         os.environ["HF_HUB_OFFLINE"] = "1"  # before any library that reads it is imported
         settings = settings.model_copy(update={"offline": True})
     share = machine.cores() // int(args.child.split("/")[1])
-    from r1recipes import worker
+    from r1recipes import database, trials, worker
     from r1recipes.stages import Options
 
+    cells = trials.cells(database.open_storage(url), args.study)
+    # An engine that just ended may not have given all memory back, so that is not judged by.
+    sweep.check_machine([c.cell for c in cells], offline=settings.offline, refuse=False)
     options = Options(allow_code=args.allow_code, force=args.force)
-    return worker.main(args.study, url, worker.Place(settings, max(1, share), options))
+    return worker.main(cells, worker.Place(settings, max(1, share), options))
 
 
 def study_command(args: argparse.Namespace) -> int:
