@@ -100,7 +100,10 @@ class Supervisor:
             if code == 0:
                 continue
             if code == 2:
-                raise RunError(f"worker {index} was refused: see {child.log.name}")
+                raise RunError(
+                    f"worker {index} cannot go on: {last_words(Path(child.log.name))}",
+                    hint=f"all of its output is in {child.log.name}; no trial is lost",
+                )
             if code != RESTART:
                 died += 1
                 self.deaths += 1
@@ -127,6 +130,13 @@ class Supervisor:
                 child.close()
                 child.process.wait()
             self.children = {}
+
+
+def last_words(log: Path) -> str:
+    """The last error message of a worker's output."""
+    lines = log.read_text(errors="replace").splitlines()
+    found = [line for line in lines if line.startswith("error: ")] or lines or ["nothing"]
+    return found[-1].removeprefix("error: ")
 
 
 def how(code: int) -> str:
@@ -188,7 +198,9 @@ def check_machine(cells: list[Cell], *, offline: bool, refuse: bool = True) -> N
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Hold a study's folder. Raises: RecipeError when another driver on this machine does."""
+    """Hold a study's folder. Raises: RecipeError when another driver on this machine does; RunError
+    when nothing can be written there."""
+    record.check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".driver", "w") as file:
         try:

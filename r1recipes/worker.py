@@ -42,7 +42,7 @@ IDLE_S = 2.0
 """Pause between looks for a trial while others run the last ones; one of them may die."""
 DRIFT_BYTES = 2**30
 """Growth since the first trial after which memory counts as leaked; assumed."""
-BAD_STATE = ("oom", "crash", "disk")
+BAD_STATE = ("oom", "crash")
 """Failures after which this process is not trusted with another trial."""
 
 
@@ -181,8 +181,14 @@ class Worker:
         return runner.start(loaded, resolved, view, self.place.settings, folder=folder, **shared)
 
     def failed(self, trials: Trials, trial: Trial, error: Exception) -> bool:
-        """Tell why, and go on: on a GPU in a fresh process if this one may be damaged."""
+        """Tell why, and go on: on a GPU in a fresh process if this one may be damaged.
+
+        Raises: PlanError when the disk is full, which is no fault of the trial.
+        """
         kind = getattr(error, "kind", "input" if isinstance(error, R1RecipesError) else "crash")
+        if kind == "disk":
+            trials.hand_back(trial)
+            raise PlanError(str(error), hint="make room, and `sweep` again goes on") from error
         if not isinstance(error, R1RecipesError):
             traceback.print_exc()
         with suppress(Lost):

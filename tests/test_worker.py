@@ -82,6 +82,14 @@ def test_a_trial_that_fails_is_told_with_its_reason(someone, made, monkeypatch):
     assert found[0]["message"] == "out of memory: 2 GiB" and made.is_done()
 
 
+def test_a_full_disk_ends_the_worker_and_not_the_trial(someone, made, monkeypatch):
+    full = RunError("the disk is full", kind="disk")
+    monkeypatch.setattr(someone, "execute", fail_with(full))
+    with pytest.raises(PlanError, match="the disk is full"):
+        someone.run_trial(made, made.claim({}))
+    assert [trial.state for trial in made.all()] == [TrialState.WAITING]
+
+
 def test_a_candidate_that_cannot_fit_is_told_without_a_start(someone, made, monkeypatch):
     monkeypatch.setattr(worker, "resolve", fail_with(PlanError("needs 30 GiB of 24")))
     monkeypatch.setattr(someone, "execute", fail_with(AssertionError("it was started")))
