@@ -26,7 +26,9 @@ MIN_TRIALS = 4
 """Complete trials below which importance is not computed."""
 MAX_LINES = 300
 """Trials in the parallel coordinates, the best ones; more are no longer told apart."""
-WIDTH, HEIGHT, TOP, BOTTOM = 760, 260, 34, 236
+WIDTH, HEIGHT, TOP, BOTTOM = 1000, 260, 34, 236
+SIDE, MIN_GAP, MAX_NAME = 70, 120, 19
+"""Room beside the outer axes and between two, in pixels; characters of a label that fit there."""
 
 
 def html(cells: list[Trials]) -> str:
@@ -191,7 +193,8 @@ def parallel(trials: Trials, complete: Sequence[FrozenTrial]) -> Markup:
     if len(drawn) < 2:
         return Markup("")
     low, high = min(t.values[0] for t in drawn), max(t.values[0] for t in drawn)
-    gap = (WIDTH - 120) / len(keys)
+    gap = max(MIN_GAP, (WIDTH - 2 * SIDE) / len(keys))
+    width = 2 * SIDE + gap * len(keys)
     metric = trials.cell.settings.metrics[0]
     ends = [_ends(trials.cell.search[key]) for key in keys]
     ends.append((show_value(low, metric), show_value(high, metric)))
@@ -200,7 +203,7 @@ def parallel(trials: Trials, complete: Sequence[FrozenTrial]) -> Markup:
         heights = [_share(trial.params.get(k), trials.cell.search[k]) for k in keys]
         heights.append((trial.values[0] - low) / (high - low) if high > low else 0.5)
         points = " ".join(
-            f"{60 + i * gap:.1f},{BOTTOM - h * (BOTTOM - TOP):.1f}" for i, h in enumerate(heights)
+            f"{SIDE + i * gap:.1f},{BOTTOM - h * (BOTTOM - TOP):.1f}" for i, h in enumerate(heights)
         )
         is_top = place < max(1, len(drawn) // 10)
         stroke = "var(--tone-0, #2a6fdb)" if is_top else "currentColor"
@@ -218,12 +221,16 @@ def parallel(trials: Trials, complete: Sequence[FrozenTrial]) -> Markup:
                 'text-anchor="middle"><line y1="{}" y2="{}" stroke="currentColor" '
                 'stroke-opacity="0.5"/><text y="12">{}</text><text y="26">{}</text>'
                 '<text y="252">{}</text></g>'
-            ).format(60 + index * gap, TOP, BOTTOM, name, top, bottom)
+            ).format(SIDE + index * gap, TOP, BOTTOM, *map(_label, (name, top, bottom)))
         )
     return Markup(
         '<div class="card scroll"><svg xmlns="http://www.w3.org/2000/svg" width="{}" '
         'viewBox="0 0 {} {}" role="img" aria-label="Parallel coordinates">{}</svg></div>'
-    ).format(WIDTH, WIDTH, HEIGHT, Markup("").join(parts))
+    ).format(width, width, HEIGHT, Markup("").join(parts))
+
+
+def _label(text: str) -> str:
+    return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _ends(given: Range) -> tuple[str, str]:
@@ -243,6 +250,9 @@ def _share(value: Any, given: Range) -> float:
     return scales.Scale(given.low, given.high, 0.0, 1.0, given.log)(float(value))
 
 
+_unbroken = Markup('<span style="white-space: nowrap">{}</span>')
+
+
 def _table(cells: list[Trials]) -> Markup:
     """All trials, the best of each cell first. Cells of one study search the same keys."""
     header = ["cell"] if cells[0].cell.name else []
@@ -253,7 +263,7 @@ def _table(cells: list[Trials]) -> Markup:
     rows = []
     for trials in cells:
         for trial in leaderboard.ranked(trials.all(), trials.study.directions[0]):
-            run = trial.user_attrs.get("run", "").rpartition("/")[2]
+            run = _unbroken.format(trial.user_attrs.get("run", "").rpartition("/")[2])
             room = [leaderboard.memory(trial)] if has_memory else []
             row = [*cells_of(trials.cell, trial), *room, run]
             rows.append([trials.cell.name, *row] if trials.cell.name else row)
