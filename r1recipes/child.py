@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
@@ -136,7 +136,7 @@ class Children:
 def _outcome(future: Any, deadline: float) -> Any:
     try:
         return future.result(timeout=max(0.0, deadline - time.monotonic()))
-    except BrokenProcessPool as error:
+    except BrokenExecutor as error:
         log.warning("a child process died: %r", error)
         return error
     except Exception as error:  # whatever the function raised in the child is an outcome

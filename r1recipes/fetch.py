@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1recipes import bundle, companions, remote, settings
+from r1recipes import bundle, companions, remote
 from r1recipes.bundle import Files, Reader, refuse
 from r1recipes.errors import RecipeError
 from r1recipes.syntax import parse
@@ -73,6 +73,8 @@ def get(reference: str) -> Source:
 
     Raises: RecipeError, one problem, when it cannot be had or is not a bundle.
     """
+    from r1recipes import settings  # costs more than all of a recipe that is a local file
+
     machine = settings.load()
     cache = machine.cache_dir / "recipes"
     commit, stem = None, "recipe"
