@@ -1,7 +1,8 @@
 """What the numbers of a run depend on: written as lock.json, read, and compared with what is here.
 
 Compared: the recipe's fingerprint, seed, preset, versions, kind of GPU, CPU threads, every file
-that the recipe names, and, once loaded, data and chat template. Revisions are taken from the lock.
+that the recipe names, and, once loaded, data and chat template. Revisions are taken from the lock,
+and so is what was chosen for "auto": the same card with less memory free would get other values.
 Limits: the driver and the make of the CPU are not compared, though a last digit can depend on them.
 """
 
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from r1recipes import companions, machine, recipe
+from r1recipes import companions, fitting, machine, recipe
 from r1recipes.bundle import refuse
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.plan import Plan
@@ -40,6 +41,8 @@ class Lock(_Part):
     fingerprint: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     seed: int
     preset: Short | None = None
+    chosen: Annotated[dict[Short, bool | int | float], Field(max_length=len(fitting.OPEN))] = {}
+    """Key of the preset -> value, for each that is "auto" in the recipe."""
     versions: Table = {}
     machine: Machine = Machine()
     files: Table = {}
@@ -53,8 +56,10 @@ class Lock(_Part):
 def make(loaded: Loaded, plan: Plan) -> dict[str, Any]:
     """The lock of a run that begins; what it loads is added once that is known."""
     card = machine.gpu() if plan.device == "cuda" else None
+    given = loaded.recipe.preset[plan.preset_name]
     return of_recipe(loaded) | {
         "preset": plan.preset_name,
+        "chosen": {key: getattr(plan.preset, key) for key in fitting.open_keys(given)},
         "versions": machine.versions(),
         "machine": {
             "gpu": card.name if card else None,
@@ -113,6 +118,12 @@ def differences(locked: Lock, today: dict[str, Any]) -> list[str]:
         ("CPU threads", locked.machine.num_threads, here.machine.num_threads),
         ("the preset", locked.preset, here.preset),
     ]
+    if locked.preset == here.preset:
+        names = sorted(locked.chosen.keys() | here.chosen.keys())
+        pairs += [
+            (f"the value chosen for `{name}`", locked.chosen.get(name), here.chosen.get(name))
+            for name in names
+        ]
     tables = [("", locked.versions, here.versions), ("file ", locked.files, here.files)]
     for label, then, now in tables:
         names = sorted(then.keys() | now.keys()) if then else []

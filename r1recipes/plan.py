@@ -9,7 +9,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from r1recipes import catalog, fitting, memory
 from r1recipes.errors import PlanError
@@ -79,19 +79,21 @@ def make(
     gpu: Gpu | None,
     num_cores: int,
     preset_name: str | None = None,
+    chosen: dict[str, Any] | None = None,
     offline: bool = True,
     elsewhere: bool = False,
     refuse: bool = True,
 ) -> Plan:
     """Resolve a recipe for a machine.
 
-    `offline`: read the shape of an unknown model from the Hub's cache only. `elsewhere`: the plan
-    is for another machine, which has the packages that a GPU needs. Such a plan, or one that is not
-    to `refuse`, is returned also where its memory does not fit. Raises: PlanError with what the
-    recipe needs and what would run here.
+    `chosen`: values for what is "auto", of a run that is to be repeated; without it the planner
+    chooses. `offline`: read the shape of an unknown model from the Hub's cache only. `elsewhere`:
+    the plan is for another machine, which has the packages that a GPU needs. Such a plan, or one
+    that is not to `refuse`, is returned also where its memory does not fit. Raises: PlanError with
+    what the recipe needs and what would run here.
     """
     name = choose_preset(recipe, gpu, preset_name)
-    preset = recipe.preset[name]
+    preset = _settled(recipe.preset[name], chosen or {})
     device = "cpu" if name == "cpu" or gpu is None else "cuda"
     if device == "cpu" and "8bit" in recipe.train.optim:
         raise PlanError(
@@ -136,6 +138,20 @@ def make(
         num_threads=preset.num_threads or num_cores,
         predicted=predicted,
     )
+
+
+def _settled(preset: Preset, chosen: dict[str, Any]) -> Preset:
+    values = {key: chosen[key] for key in fitting.open_keys(preset) if key in chosen}
+    if not values:
+        return preset
+    try:
+        return Preset.model_validate(preset.model_dump() | values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]["msg"]
+        raise PlanError(
+            f'what the lock says was chosen for "auto" makes no preset: {first}',
+            hint="run without --locked: the planner then chooses anew",
+        ) from error
 
 
 def opened(recipe: Recipe, gpu: Gpu, asked: str | None) -> tuple[str, Recipe]:

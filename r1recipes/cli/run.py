@@ -77,6 +77,7 @@ def run_command(args: argparse.Namespace) -> int:
         gpu=machine.gpu(),
         num_cores=(locked and locked.machine.num_threads) or machine.cores(),
         preset_name=args.preset or (locked and locked.preset),
+        chosen=locked and locked.chosen,
         offline=machine_settings.offline,
     )
     if locked:  # before torch is imported; `start` compares what it loads
