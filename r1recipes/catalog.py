@@ -5,6 +5,7 @@ model is known by its Hub id, not by its files: a fine-tune under another name i
 card can use depends on its driver: a row says what one driver reported.
 """
 
+import difflib
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -223,12 +224,30 @@ def find_gpu(name: str) -> Card | None:
 
     None when it is unknown, or when the name fits cards of several sizes and does not say which.
     """
-    asked = " ".join(_NOISE.sub(" ", name.lower().replace("-", " ")).split())
-    asked = re.sub(r" (\d+) gb$", r" \1gb", re.sub(r"^(rtx|gtx)(?=\d)", r"\1 ", asked))
-    fitting = [
-        card for key, card in GPUS.items() if asked in (key.lower(), key.lower().rpartition(" ")[0])
-    ]
+    asked = _plain(name)
+    fitting = [card for key, card in GPUS.items() if asked in _names(key)]
     return fitting[0] if len(fitting) == 1 else None
+
+
+def nearest_gpus(name: str) -> list[str]:
+    """Cards that somebody may have meant: of several sizes all, else the most alike."""
+    asked = _plain(name)
+    sizes = [key for key in GPUS if asked in _names(key)]
+    known = {short: key for key in GPUS for short in _names(key)}
+    alike = difflib.get_close_matches(asked, known, n=6, cutoff=0.5)
+    return sizes or list(dict.fromkeys(known[short] for short in alike))[:3]
+
+
+def _plain(name: str) -> str:
+    asked = " ".join(_NOISE.sub(" ", re.sub("[-_]", " ", name.lower())).split())
+    return re.sub(r" (\d+) gb$", r" \1gb", re.sub(r"^(rtx|gtx)(?=\d)", r"\1 ", asked))
+
+
+def _names(key: str) -> tuple[str, ...]:
+    """Ways to write a card: with its size and without, with RTX and without."""
+    full = key.lower()
+    short = full.rpartition(" ")[0]
+    return full, short, full.removeprefix("rtx "), short.removeprefix("rtx ")
 
 
 def size_class(usable_bytes: int, usable_share: float) -> str:

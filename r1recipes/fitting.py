@@ -193,8 +193,10 @@ def _shorter(
     """The longest sequences at which the preset fits with `keys` open."""
     draft = preset.model_copy(update=dict.fromkeys(keys, "auto"))
     prompt = draft.max_seq_length - draft.max_completion_length
-    for eighths in (6, 4, 3, 2, 1):
-        length = max(16, draft.max_completion_length * eighths // 8)
+    for share in (6 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 1 / 16, 1 / 32, 1 / 64):
+        length = math.floor(draft.max_completion_length * share)
+        if length < 16:
+            break
         shorter = {"max_completion_length": length, "max_seq_length": prompt + length}
         for rank in sorted({draft.lora_rank, min(draft.lora_rank, 8)}, reverse=True):
             update = shorter | {"lora_rank": rank}

@@ -144,12 +144,12 @@ def fitted(
     ways = tuple(map(flags, fitting.changes(recipe, settled, shape, room)))
     why = shortage(choice, room) + (', with every "auto" at what takes least' if opened else "")
     if refuse and choice.verdict == "does not fit":
-        hint = "this fits: " + "; or ".join(ways) if ways else _SMALLER
+        hint = "this fits: " + "; or ".join(ways) if ways else SMALLER
         raise PlanError(f"the recipe does not fit: {why}", hint=hint)
     return settled, found.model_copy(update={"why": why, "ways": ways})
 
 
-_SMALLER = "take a smaller model or a larger card"
+SMALLER = "take a smaller model or a larger card"
 
 
 def _predicted(choice: Choice, room: Room) -> Predicted:
@@ -174,25 +174,35 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
 def shortage(choice: Choice, room: Room) -> str:
     """What a preset lacks, in words."""
     case, prediction = choice.case, choice.prediction
-    lacking = vram.lacking_tokens(prediction, case)
-    if lacking > 0:
-        each = vram.sequence_tokens(case)
-        least = vram.least_share_bytes(case)
-        return (
-            f"the engine's share of {gib(case.engine_bytes)} GiB leaves a KV cache of "
-            f"{max(0, each - lacking):,} tokens, and a sequence has {each:,}; it takes "
-            f"{gib(least)} GiB"
-        )
-    short = prediction.peak_bytes - room.available_bytes
+    peak, there = prediction.peak_bytes, room.available_bytes
+    found = []
+    if vram.lacking_tokens(prediction, case) > 0:
+        found.append(_engine_shortage(choice, room))
     if choice.verdict == "tight":
-        return (
-            f"about {gib(prediction.peak_bytes)} GiB are needed of {gib(room.available_bytes)}, "
+        found.append(
+            f"about {gib(peak)} GiB are needed of {gib(there)}, "
             "nearer than the prediction is exact: it may run out of memory"
         )
+    elif peak > there:
+        found.append(
+            f"about {gib(peak)} GiB are needed in `{prediction.peak_phase}`, "
+            f"and there are {gib(there)}: {gib(peak - there)} GiB short"
+        )
+    return "; and ".join(found)
+
+
+def _engine_shortage(choice: Choice, room: Room) -> str:
+    case, most = choice.case, fitting.MAX_SHARE * room.usable_bytes
+    least, each = vram.least_share_bytes(case), vram.sequence_tokens(case)
+    if least > most:
+        return (
+            f"the engine takes {gib(least)} GiB for the weights and one sequence of {each:,} "
+            f"tokens, and may have {gib(most)} of this card: {gib(least - most)} GiB short"
+        )
+    left = max(0, each - vram.lacking_tokens(choice.prediction, case))
     return (
-        f"about {gib(prediction.peak_bytes)} GiB are needed in "
-        f"`{prediction.peak_phase}`, and there are {gib(room.available_bytes)}: "
-        f"{gib(short)} GiB short"
+        f"the engine's share of {gib(case.engine_bytes)} GiB leaves a KV cache of {left:,} tokens, "
+        f"and a sequence has {each:,}; it takes {gib(least)} GiB"
     )
 
 

@@ -210,7 +210,8 @@ def choose_preset(recipe: Recipe, gpu: Gpu | None, asked: str | None) -> str:
         raise PlanError(
             f"the smallest preset is {names[0]}, and {gpu.name} has "
             f"{gpu.total_bytes / 2**30:.1f} GiB",
-            hint="take a smaller model, such as `r1recipes run qwen2.5-1.5b`",
+            hint="`r1recipes plan RECIPE --fit` looks for settings that fit this card; "
+            "or take a smaller model, such as `r1recipes run qwen2.5-1.5b`",
         )
     return fitting[-1]
 

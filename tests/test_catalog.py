@@ -77,6 +77,9 @@ def test_another_name_is_not_taken_for_a_known_model(name):
         ("NVIDIA H100 80GB HBM3", "H100 80GB"),
         ("NVIDIA H100 PCIe", "H100 80GB"),
         ("A100 40 GB", "A100 40GB"),
+        ("4090", "RTX 4090 24GB"),
+        ("rtx_4060_ti", "RTX 4060 Ti 16GB"),
+        ("a6000", "RTX A6000 48GB"),
     ],
 )
 def test_a_card_is_found_by_its_drivers_name(name, key):

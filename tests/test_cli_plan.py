@@ -33,7 +33,7 @@ def test_what_does_not_fit_ends_with_2_and_ways_that_work():
     wanted = ["--set", "preset.max_seq_length=8192", "--set", "preset.max_completion_length=7936"]
     code, out, _ = in_process(*command_line, *wanted, "--set", "preset.standby=false")
     assert code == 2 and "verdict   does not fit" in out
-    way = next(line for line in out.splitlines() if "this fits:" in line).split(": ", 1)[1]
+    way = next(line for line in out.splitlines() if "this fits" in line).split("fits ", 1)[1]
     code, out, _ = in_process(*command_line, *wanted, *way.split())
     assert code == 0 and "verdict   fits" in out
 
@@ -56,13 +56,45 @@ def test_fit_serves_cards_that_the_recipe_has_no_preset_for():
     assert code == 2 and not out and "takes" in err
 
 
+def test_memory_is_given_with_its_unit_or_without():
+    plain, with_unit = (in_process("plan", "phi4", "--vram", text) for text in ("16", "16 GiB"))
+    assert plain == with_unit and plain[0] == 0
+    assert "cards sold as 16GB have 14.7 to 15.6 GiB" in plain[1]
+    assert "note" not in in_process("plan", "phi4", "--vram", "17")[1]
+
+
+def test_what_is_short_is_said_within_80_columns_with_changes_that_fit():
+    arguments = ["plan", "phi4", "--gpu", "t4", "--preset", "24GB"]
+    code, out, _ = in_process(*arguments)
+    assert code == 2 and "\x1b" not in out
+    lines = out.splitlines()
+    assert all(len(line) <= 80 for line in lines if not line.startswith("this fits"))
+    ways = [line.removeprefix("this fits ") for line in lines if line.startswith("this fits")]
+    assert ways
+    for way in ways:
+        code, out, _ = in_process(*arguments, *way.split())
+        assert code == 0 and "verdict   fits" in out, way
+
+
+def test_where_nothing_fits_both_shortages_are_said():
+    code, _, err = in_process("plan", "phi4", "--vram", "8", "--fit")
+    assert code == 2 and err.count("GiB short") == 2 and "may have 7.6 of this card" in err
+    assert "hint: take a smaller model or a larger card" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["plan", "phi4", "--gpu", "voodoo"], "`voodoo` is not known"),
-        (["plan", "phi4", "--gpu", "a100"], "comes in several sizes"),
+        (["plan", "phi4", "--gpu", "voodoo"], "known: RTX 3050"),
+        (["plan", "phi4", "--gpu", "t5"], "perhaps T4 16GB"),
+        (["plan", "phi4", "--gpu", "a100"], "perhaps A100 40GB, A100 80GB"),
+        (["plan", "phi4", "--gpu", ""], "`` is not known"),
         (["plan", "phi4", "--vram", "0"], "--vram 0"),
+        (["plan", "phi4", "--vram=-16"], "--vram -16"),
         (["plan", "phi4", "--vram", "nan"], "--vram nan"),
+        (["plan", "phi4", "--vram", "1e9"], "--vram 1e9"),
+        (["plan", "phi4", "--vram", "16MB"], "--vram 16MB"),
+        (["plan", "phi4", "--vram", "11", "--fit"], "nothing fits for sure"),
         (["plan", "phi4", "--vram", "8"], "smallest preset is 16GB"),
         (["plan", "phi4", "--gpu", "t4", "--preset", "9GB"], "no preset `9GB`"),
         (["plan", "tiny", "--gpu", "t4"], "for the CPU"),

@@ -1,17 +1,21 @@
 """`plan`: what a recipe takes of a card's memory, and the settings that fit it."""
 
 import argparse
+import re
+import textwrap
 from typing import Any
 
 from r1recipes.cli.common import overridable
 from r1recipes.errors import PlanError, RecipeError
+
+GIB = 2**30
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     plan = commands.add_parser("plan", help="predict the memory of a recipe on a card")
     plan.add_argument("recipe")
     card = plan.add_mutually_exclusive_group()
-    card.add_argument("--vram", type=float, metavar="GIB", help="a card with this much memory")
+    card.add_argument("--vram", metavar="GIB", help="a card with this much memory, such as 16")
     card.add_argument("--gpu", metavar="NAME", help="a card by its name, such as t4 or rtx 4090")
     plan.add_argument("--preset", metavar="NAME", help="take this preset")
     plan.add_argument("--fit", action="store_true", help="print the fastest preset that fits")
@@ -25,7 +29,7 @@ def plan_command(args: argparse.Namespace) -> int:
     import os
     from dataclasses import replace
 
-    from r1recipes import plan, recipe
+    from r1recipes import memory, plan, recipe
 
     loaded = recipe.load(args.recipe, args.overrides)
     options = {
@@ -47,8 +51,12 @@ def plan_command(args: argparse.Namespace) -> int:
         )
     if args.json:
         _print_json(loaded, resolved, options["gpu"])
-    elif args.fit and resolved.predicted.verdict == "does not fit":
-        raise PlanError(resolved.predicted.why, hint=" or ".join(resolved.predicted.ways) or None)
+    elif args.fit and resolved.predicted.verdict != "fits":
+        ways = "; or ".join(resolved.predicted.ways)
+        raise PlanError(
+            f"nothing fits for sure: {resolved.predicted.why}",
+            hint=f"this fits: {ways}" if ways else memory.SMALLER,
+        )
     elif args.fit:
         _print_preset(loaded, resolved, options["gpu"])
     else:
@@ -67,15 +75,16 @@ def _card(args: argparse.Namespace, found: Any) -> Any:
             hint="plan one from `r1recipes list` that has, such as phi4",
         )
     if args.vram is not None:
-        if not 0.5 <= args.vram <= 4096:
-            raise RecipeError(f"--vram {args.vram:g}: no card has that", hint="in GiB: --vram 16")
-        return _imagined(f"a card of {args.vram:g} GiB", round(args.vram * 2**30), 8.0)
+        size = _gib(args.vram)
+        return _imagined(f"a card of {size:g} GiB", round(size * GIB), 8.0)
     if args.gpu is not None:
         card = catalog.find_gpu(args.gpu)
         if card is None:
+            alike = catalog.nearest_gpus(args.gpu)
             raise RecipeError(
                 f"the card `{args.gpu}` is not known, or comes in several sizes",
-                hint="known: " + ", ".join(catalog.GPUS) + "; or give its memory with --vram",
+                hint=f"{'perhaps' if alike else 'known:'} {', '.join(alike or catalog.GPUS)}; "
+                "or give its memory with --vram",
             )
         name = next(name for name, known in catalog.GPUS.items() if known is card)
         return _imagined(name, card.usable_bytes, card.compute_capability)
@@ -88,8 +97,20 @@ def _card(args: argparse.Namespace, found: Any) -> Any:
             )
         return at_hand
     size = preset_bytes(args.preset)
-    sold = [card.usable_bytes for card in catalog.GPUS.values() if card.sold_gb * 2**30 == size]
+    sold = [card.usable_bytes for card in catalog.GPUS.values() if card.sold_gb * GIB == size]
     return _imagined(f"the smallest card of {args.preset}", min(sold, default=size), 8.0)
+
+
+def _gib(text: str) -> float:
+    """Memory in GiB. Raises: RecipeError."""
+    number = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:G|GB|GiB)?\s*", text, re.IGNORECASE)
+    size = float(number[1]) if number else 0.0
+    if not 0.5 <= size <= 4096:
+        raise RecipeError(
+            f"`--vram {text}` is not the memory of a card, from 0.5 to 4096 GiB",
+            hint="such as --vram 16",
+        )
+    return size
 
 
 def _imagined(name: str, size: int, capability: float) -> Any:
@@ -117,35 +138,48 @@ def _print_json(loaded: Any, resolved: Any, gpu: Any) -> None:
 
 
 def _print_table(loaded: Any, resolved: Any, gpu: Any) -> None:
-    predicted = resolved.predicted
+    from r1recipes import catalog
+
+    predicted, size = resolved.predicted, gpu.total_bytes
     phases = predicted.phases
     parts = list(dict.fromkeys(part for parts in phases.values() for part in parts))
     print(f"{loaded.recipe.model.name}, preset {resolved.preset_name}, on {gpu.name}")
     print(f"{'GiB':22}" + "".join(f"{phase:>10}" for phase in phases))
     for part in parts:
-        sizes = [parts.get(part, 0) / 2**30 for parts in phases.values()]
+        sizes = [parts.get(part, 0) / GIB for parts in phases.values()]
         if max(sizes) >= 0.005:
             print(
                 f"{part:22}" + "".join(f"{size:10.2f}" if size else " " * 9 + "-" for size in sizes)
             )
-    totals = [sum(parts.values()) / 2**30 for parts in phases.values()]
+    totals = [sum(parts.values()) / GIB for parts in phases.values()]
     print(f"{'total':22}" + "".join(f"{size:10.2f}" for size in totals))
     print()
     for line in _sentences(resolved):
         print(line)
+    sold = [card.usable_bytes for card in catalog.GPUS.values() if card.sold_gb * GIB == size]
+    if sold:
+        print(
+            f"note      cards sold as {size // GIB}GB have {min(sold) / GIB:.1f} to "
+            f"{max(sold) / GIB:.1f} GiB: name yours with --gpu"
+        )
 
 
 def _sentences(resolved: Any) -> list[str]:
+    from r1recipes import memory
+
     predicted = resolved.predicted
-    peak, room = predicted.peak_bytes / 2**30, predicted.available_bytes / 2**30
+    peak, room = predicted.peak_bytes / GIB, predicted.available_bytes / GIB
     lines = [
         f"peak      {peak:.2f} GiB in {predicted.peak_phase}, within {predicted.error:.0%}",
         f"headroom  {room - peak:.2f} GiB of {room:.2f}",
         f"at once   {predicted.sequences} sequences of {resolved.preset.max_seq_length} tokens "
         f"in the KV cache, of {resolved.max_num_seqs} in a step",
-        f"verdict   {predicted.verdict}" + (f": {predicted.why}" if predicted.why else ""),
     ]
-    lines += [f"  this fits: {way}" for way in predicted.ways]
+    verdict = predicted.verdict + (f": {predicted.why}" if predicted.why else "")
+    lines += textwrap.wrap(verdict, 80, initial_indent="verdict   ", subsequent_indent=" " * 10)
+    lines += [f"this fits {way}" for way in predicted.ways]
+    if predicted.verdict == "does not fit" and not predicted.ways:
+        lines.append(f"          {memory.SMALLER}")
     return lines
 
 
