@@ -5,31 +5,27 @@
     python benchmarks/fit_vram.py --svg FILE  predicted against measured
     python benchmarks/fit_vram.py --json FILE the table of errors
 
-A point is a proof of `r1recipes rehearse` in benchmarks/vram_points; a file has the proofs of one
-engine, which differ in the batch. A third of the files is set aside before anything is fitted:
-those of which sha256 over model, card, memory and settings without the batch leaves 0 when divided
-by 3. Each constant has a range that its physics allows. The fit is least squares of the relative
-errors (Levenberg-Marquardt), with a weak pull to the value that the sources give, so that a
-constant which no point shows keeps it. Constants that the engine or torch show by themselves are
-fitted to that alone. What is compared is the most that the driver showed, with what torch takes
-only while there is room; a verdict goes by the need.
+The points and the rule by which a third of them is set aside are in vram_measured.py. Each constant
+has a range that its physics allows. The fit is least squares of the relative errors
+(Levenberg-Marquardt), with a weak pull to the value that the sources give, so that a constant which
+no point shows keeps it. Constants that the engine or torch show by themselves are fitted to that
+alone.
 """
 
 import argparse
-import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import vram_plot
+from vram_measured import GIB, Point, errors, expected, load, parts, wrong_verdict
 
-from r1recipes import calibration, catalog, vram
+from r1recipes import calibration, vram
 
 HERE = Path(__file__).parent
-GIB = 2**30
 RANGES = {
     "context": (0.3, 0.7, 1.5),
     "engine_outside": (0.0, 0.13, 0.5),
@@ -50,115 +46,6 @@ ALONE = ("context", "engine_outside", "engine_hidden", "weights_slack", "graph",
 """Fitted first, to the parts that show them and nothing else; the rest is fitted with them held."""
 PULL = 0.02
 """Weight of the pull to the first value, a whole range away, beside one point's relative error."""
-PHASES = {"load": ("load",), "generate": ("generate",), "train": ("first step", "steps")}
-"""A phase of the prediction and those of a proof. Rehearsals before the phase "generate" count it
-to the steps."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One rehearsal: what was asked for and what was measured."""
-
-    name: str
-    case: vram.Case
-    cap_bytes: float
-    peak_bytes: float
-    phases: dict[str, float]
-    kv_tokens: int | None
-    told: dict[str, float]
-    """Parts that the engine and torch say by themselves, in bytes."""
-    ran_out: bool
-    set_aside: bool
-
-
-def load(folder: Path) -> list[Point]:
-    """All points that reached the engine; other errors than out of memory are left out."""
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        proofs = json.loads(path.read_text())
-        for number, proof in enumerate(proofs if isinstance(proofs, list) else [proofs]):
-            if point := of_proof(f"{path.stem}-{number}" if number else path.stem, proof):
-                found.append(point)
-    return found
-
-
-def of_proof(name: str, proof: dict[str, Any]) -> Point | None:
-    shape = catalog.find(proof["recipe_model"])
-    error = proof.get("error", "")
-    ran_out = "memory" in error.lower() or error == "oom"
-    if shape is None or (error and not ran_out):
-        return None
-    settings, cap = proof["settings"], proof["vram_gib"] * GIB
-    completions = settings["prompts_per_step"] * settings["num_generations"]
-    batch = settings["per_device_train_batch_size"] or settings["num_generations"]
-    case = vram.Case(
-        shape=shape,
-        four_bit=settings["load_in_4bit"],
-        max_seq_length=settings["max_seq_length"],
-        max_completion_length=settings["max_completion_length"],
-        lora_rank=settings["lora_rank"],
-        targets=tuple(shape.projections),
-        num_seqs=min(completions, 255),
-        batch=batch,
-        engine_bytes=math.floor(settings["gpu_memory_utilization"] * cap),
-        standby=settings["standby"],
-    )
-    by_phase = proof["peak_gib_by_phase"]
-    phases = {
-        phase: max(by_phase[key] for key in keys if key in by_phase) * GIB
-        for phase, keys in PHASES.items()
-        if any(key in by_phase for key in keys)
-    }
-    engine = {k: v for k, v in settings.items() if k != "per_device_train_batch_size"}
-    identity = [proof["recipe_model"], proof["card"], proof["vram_gib"], engine]
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return Point(
-        name=name,
-        case=case,
-        cap_bytes=cap,
-        peak_bytes=proof["peak_gib"] * GIB,
-        phases=phases,
-        kv_tokens=proof.get("kv_tokens"),
-        told=_told(proof),
-        ran_out=ran_out,
-        set_aside=int(digest, 16) % 3 == 0,
-    )
-
-
-def _told(proof: dict[str, Any]) -> dict[str, float]:
-    names = {"context": "context_gib", "weights": "weights_gib", "pass": "profile_gib"}
-    names["engine outside"] = "non_torch_gib"
-    found = {name: proof[key] * GIB for name, key in names.items() if proof.get(key)}
-    torch_peaks, peaks = proof.get("torch_gib_by_phase", {}), proof["peak_gib_by_phase"]
-    if "steps" in torch_peaks:
-        found["allocated"] = torch_peaks["steps"][0] * GIB
-        if not proof["settings"]["standby"]:  # its pool counts as torch's while it is given back
-            for name in ("load", "steps"):
-                found[f"outside in {name}"] = (peaks[name] - torch_peaks[name][1]) * GIB
-    return found
-
-
-def parts(case: vram.Case, known: dict[str, float]) -> dict[str, float]:
-    """The same parts as they are predicted."""
-    phases = vram.predict(case, known).phases
-    load, train = phases["load"], phases["train"]
-    inside = ("adapter", "optimizer", "gradient", "training activations", "logits")
-    outside = known["context"] + load["CUDA graphs"] - known["graph_pool"]
-    weights = load["weights"] + load["LoRA in the engine"]
-    return {
-        "context": known["context"],
-        "weights": weights,
-        "pass": load["engine"] - known["engine_outside"],
-        "engine outside": known["engine_outside"],
-        "allocated": weights + load["KV cache"] + sum(train[name] for name in inside),
-        "outside in load": outside,
-        "outside in steps": outside + known["training_outside"],
-    }
-
-
-def expected(point: Point, known: dict[str, float]) -> dict[str, int]:
-    prediction = vram.predict(point.case, known)
-    return vram.expected_bytes(prediction, point.case, int(point.cap_bytes))
 
 
 def residuals(points: list[Point], known: dict[str, float]) -> list[float]:
@@ -236,15 +123,6 @@ def in_bytes(found: dict[str, float]) -> dict[str, float]:
     }
 
 
-def errors(points: list[Point], known: dict[str, float]) -> dict[str, float]:
-    """Relative error of the peak of each point that ran."""
-    return {
-        point.name: max(expected(point, known).values()) / point.peak_bytes - 1
-        for point in points
-        if not point.ran_out
-    }
-
-
 def worst_of_a_left_out_model(points: list[Point]) -> float:
     """Worst error for a model when the constants are fitted to the points of the others."""
     worst = 0.0
@@ -253,32 +131,6 @@ def worst_of_a_left_out_model(points: list[Point]) -> float:
         known = in_bytes(fit(others))
         off = errors([point for point in points if point.case.shape == shape], known)
         worst = max([worst, *map(abs, off.values())])
-    return worst
-
-
-def report(points: list[Point], known: dict[str, float]) -> float:
-    """Print both sets and return the worst error of all."""
-    worst = 0.0
-    for title, aside in (("fitted", False), ("set aside", True)):
-        chosen = [point for point in points if point.set_aside == aside]
-        off = errors(chosen, known)
-        wrong = [p.name for p in chosen if wrong_verdict(p, known)]
-        sizes = [abs(value) for value in off.values()]
-        worst = max([worst, *sizes])
-        mean = sum(sizes) / len(sizes) if sizes else float("nan")
-        print(
-            f"{title}: {len(chosen)} points, {len(off)} ran; mean {mean:.1%}, "
-            f"worst {max(sizes, default=float('nan')):.1%}; wrong verdicts: {wrong or 'none'}"
-        )
-        for point in chosen:
-            prediction = vram.predict(point.case, known)
-            said = vram.verdict(prediction, point.case, int(point.cap_bytes))
-            phases = " ".join(
-                f"{phase} {expected(point, known)[phase] / GIB:.2f}/{size / GIB:.2f}"
-                for phase, size in point.phases.items()
-            )
-            mark = "ran out" if point.ran_out else f"{off[point.name]:+.1%}"
-            print(f"  {point.name:34} {mark:>8}  {said:12}  {phases}")
     return worst
 
 
@@ -295,31 +147,40 @@ def table(points: list[Point], known: dict[str, float]) -> dict[str, Any]:
             "worst": round(max(sizes), 4),
             "wrong_verdicts": [p.name for p in chosen if wrong_verdict(p, known)],
         }
-        for point in chosen:
-            phases = expected(point, known)
-            rows.append(
-                {
-                    "point": point.name,
-                    "set_aside": aside,
-                    "measured_gib": round(point.peak_bytes / GIB, 3),
-                    "predicted_gib": round(max(phases.values()) / GIB, 3),
-                    "needed_gib": round(vram.predict(point.case, known).peak_bytes / GIB, 3),
-                    "error": round(off[point.name], 4) if point.name in off else None,
-                    "phase_errors": {
-                        name: round(phases[name] / size - 1, 4)
-                        for name, size in point.phases.items()
-                    },
-                }
-            )
+        rows += [_row(point, known, off.get(point.name)) for point in chosen]
     return {"sets": sets, "points": rows}
 
 
-def wrong_verdict(point: Point, known: dict[str, float]) -> bool:
-    """ "fits" for what ran out, "does not fit" for what ran with more than 8 % room."""
-    said = vram.verdict(vram.predict(point.case, known), point.case, int(point.cap_bytes))
-    if point.ran_out:
-        return said == "fits"
-    return said == "does not fit" and point.peak_bytes < 0.92 * point.cap_bytes
+def _row(point: Point, known: dict[str, float], error: float | None) -> dict[str, Any]:
+    phases, prediction = expected(point, known), vram.predict(point.case, known)
+    return {
+        "point": point.name,
+        "set_aside": point.set_aside,
+        "measured_gib": round(point.peak_bytes / GIB, 3),
+        "predicted_gib": round(max(phases.values()) / GIB, 3),
+        "needed_gib": round(prediction.peak_bytes / GIB, 3),
+        "error": None if error is None else round(error, 4),
+        "verdict": vram.verdict(prediction, point.case, int(point.cap_bytes)),
+        "phase_errors": {
+            name: round(phases[name] / size - 1, 4) for name, size in point.phases.items()
+        },
+    }
+
+
+def report(found: dict[str, Any]) -> None:
+    """Print a table of errors."""
+    for title, errors_of in found["sets"].items():
+        rows = [row for row in found["points"] if row["set_aside"] == (title == "set aside")]
+        print(
+            f"{title}: {len(rows)} points, {errors_of['points']} ran; mean {errors_of['mean']:.1%},"
+            f" worst {errors_of['worst']:.1%}; "
+            f"wrong verdicts: {', '.join(errors_of['wrong_verdicts']) or 'none'}"
+        )
+        for row in rows:
+            mark = "ran out" if row["error"] is None else f"{row['error']:+.1%}"
+            phases = " ".join(f"{name} {off:+.1%}" for name, off in row["phase_errors"].items())
+            sizes = f"{row['predicted_gib']:6.2f} of {row['measured_gib']:6.2f} GiB"
+            print(f"  {row['point']:34} {mark:>8} {sizes}  {row['verdict']:12}  {phases}")
 
 
 def rewrite(path: Path, found: dict[str, float], points: list[Point], worst: float) -> None:
@@ -353,24 +214,23 @@ def main() -> None:
     options.add_argument("--json", type=Path, help="write the table of errors")
     args = options.parse_args()
     points = [point for folder in args.points for point in load(folder)]
-    known = calibration.values()
+    known, found = calibration.values(), {}
     if args.fit:
         found = fit([point for point in points if not point.set_aside])
         known = in_bytes(found)
         for name, value in found.items():
             constant = calibration.CALIBRATED[name]
             print(f"{name:18} {constant.value:8.4g} -> {value:8.4g} {constant.unit}")
-    worst = report(points, known)
+    errors_found = table(points, known)
+    report(errors_found)
     if args.fit:
         left_out = worst_of_a_left_out_model(points)
         print(f"worst for a model that is left out of the fit: {left_out:.1%}")
-        worst = max(worst, left_out)
+        worst = max([left_out, *(one["worst"] for one in errors_found["sets"].values())])
         rewrite(Path(calibration.__file__), found, points, worst)
     if args.json:
-        args.json.write_text(json.dumps(table(points, known), indent=1) + "\n")
+        args.json.write_text(json.dumps(errors_found, indent=1) + "\n")
     if args.svg:
-        import vram_plot
-
         shown = [
             (p.name, p.peak_bytes, max(expected(p, known).values()), p.set_aside)
             for p in points

@@ -1,9 +1,8 @@
 """The fit of the planner's constants: it finds what made the points, and rewrites the table."""
 
-import importlib
-import importlib.util
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +12,13 @@ from r1recipes import calibration, vram
 from tests.test_vram import GIB, case, catalog
 
 ROOT = Path(__file__).parent.parent
-SPEC = importlib.util.spec_from_file_location("fit_vram", ROOT / "benchmarks" / "fit_vram.py")
-fit_vram = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(fit_vram)
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import fit_vram  # noqa: E402
+import vram_measured  # noqa: E402
+import vram_plot  # noqa: E402
+
 FOLDER = ROOT / "benchmarks" / "vram_points"
-POINTS = fit_vram.load(FOLDER)
+POINTS = vram_measured.load(FOLDER)
 
 
 def proof(**changes) -> dict:
@@ -44,19 +45,21 @@ def proof(**changes) -> dict:
 
 
 def test_a_proof_becomes_a_point():
-    point = fit_vram.of_proof("p", proof())
+    point = vram_measured.of_proof("p", proof())
     assert point.case.batch == 8 and point.case.num_seqs == 32 and not point.ran_out
     assert point.case.engine_bytes == 8 * GIB and point.phases["train"] == 12 * GIB
-    assert fit_vram.of_proof("p", proof(error="OutOfMemoryError: CUDA out of memory.")).ran_out
-    assert fit_vram.of_proof("p", proof(error="RunError: the stack changed")) is None
-    assert fit_vram.of_proof("p", proof(recipe_model="someone/else")) is None
+    assert vram_measured.of_proof("p", proof(error="OutOfMemoryError: CUDA out of memory.")).ran_out
+    assert vram_measured.of_proof("p", proof(error="RunError: the stack changed")) is None
+    assert vram_measured.of_proof("p", proof(recipe_model="someone/else")) is None
 
 
 def test_a_third_is_set_aside_whatever_was_measured():
     names = [f"{n}" for n in range(300)]
-    points = [fit_vram.of_proof(n, proof(vram_gib=8 + int(n) / 10)) for n in names]
+    points = [vram_measured.of_proof(n, proof(vram_gib=8 + int(n) / 10)) for n in names]
     assert 70 < sum(point.set_aside for point in points) < 130
-    again = [fit_vram.of_proof(n, proof(vram_gib=8 + int(n) / 10, peak_gib=9.0)) for n in names]
+    again = [
+        vram_measured.of_proof(n, proof(vram_gib=8 + int(n) / 10, peak_gib=9.0)) for n in names
+    ]
     assert [p.set_aside for p in points] == [p.set_aside for p in again]
 
 
@@ -75,7 +78,7 @@ def fitted():
                     max_completion_length=length,
                 )
                 found = vram.predict(made, truth)
-                point = fit_vram.of_proof(f"{key}-{batch}-{length}", proof())
+                point = vram_measured.of_proof(f"{key}-{batch}-{length}", proof())
                 seen = vram.expected_bytes(found, made, round(point.cap_bytes))
                 sizes = {name: float(size) for name, size in seen.items()}
                 point = replace(
@@ -84,7 +87,7 @@ def fitted():
                     peak_bytes=max(sizes.values()),
                     phases=sizes,
                     kv_tokens=found.kv_tokens,
-                    told=fit_vram.parts(made, truth),
+                    told=vram_measured.parts(made, truth),
                 )
                 points.append(point)
     return points, fit_vram.fit(points)
@@ -93,8 +96,8 @@ def fitted():
 def test_the_fit_finds_what_made_the_points(fitted):
     points, found = fitted
     known = fit_vram.in_bytes(found)
-    assert max(map(abs, fit_vram.errors(points, calibration.values()).values())) > 0.03
-    assert max(map(abs, fit_vram.errors(points, known).values())) < 0.01
+    assert max(map(abs, vram_measured.errors(points, calibration.values()).values())) > 0.03
+    assert max(map(abs, vram_measured.errors(points, known).values())) < 0.01
     assert found["context"] == pytest.approx(0.9, abs=0.02)
     for name, (low, _, high) in fit_vram.RANGES.items():
         assert low <= found[name] <= high
@@ -117,16 +120,16 @@ def test_the_table_is_rewritten_and_nothing_else(fitted, tmp_path):
     assert "rehearsals" in table["graph"].source
 
 
-def test_the_plot_has_a_mark_for_each_point(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    plot = importlib.import_module("vram_plot")
-    text = plot.svg([("one", 4.0 * GIB, 4.1 * GIB, False), ("two", 9.0 * GIB, 8.0 * GIB, True)])
+def test_the_plot_has_a_mark_for_each_point():
+    text = vram_plot.svg(
+        [("one", 4.0 * GIB, 4.1 * GIB, False), ("two", 9.0 * GIB, 8.0 * GIB, True)]
+    )
     assert len(re.findall("<circle", text)) == 2 and "<title>two</title>" in text
 
 
 def test_no_committed_point_has_a_wrong_verdict():
     known = calibration.values()
-    assert [p.name for p in POINTS if fit_vram.wrong_verdict(p, known)] == []
+    assert [p.name for p in POINTS if vram_measured.wrong_verdict(p, known)] == []
 
 
 def test_points_of_one_engine_are_on_one_side():
@@ -137,6 +140,6 @@ def test_points_of_one_engine_are_on_one_side():
 
 def test_the_committed_points_that_were_set_aside_are_within_the_bars():
     aside = [point for point in POINTS if point.set_aside]
-    sizes = [abs(off) for off in fit_vram.errors(aside, calibration.values()).values()]
+    sizes = [abs(off) for off in vram_measured.errors(aside, calibration.values()).values()]
     assert len(sizes) >= len(POINTS) / 4
     assert sum(sizes) / len(sizes) <= 0.03 and max(sizes) <= 0.08
