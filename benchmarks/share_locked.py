@@ -41,7 +41,7 @@ def state(target: Path) -> str | None:
 
 
 def kill_share(run: Run, target: Path, old: str | None, after_s: float) -> dict:
-    process = r1recipes("share", run.folder, "--to", target)
+    process = r1recipes("share", run.folder, "--to", target, "--force")
     try:
         process.wait(after_s)
     except subprocess.TimeoutExpired:

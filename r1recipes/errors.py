@@ -4,7 +4,9 @@ The command line prints them as one short message with a hint; anything else is 
 its traceback. Exit codes: 0 done, 1 the run failed, 2 the user's input, 130 stopped by the user.
 """
 
+import errno
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,11 @@ class Stopped(R1RecipesError):
     """The user stopped a run or a study; what was done is saved."""
 
     exit_code = 130
+
+
+def unwritable(path: Path, error: OSError, hint: str = "name another place") -> R1RecipesError:
+    """What an OSError of a write means: the user's choice of a place, unless the disk is full."""
+    message = f"`{path}` cannot be written: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RunError(message, kind="disk", hint=f"free some space, or {hint}")
+    return RecipeError(message, hint=hint)

@@ -318,12 +318,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1] if line.strip()]
 
 
-def disk_error(error: OSError, folder: Path, hints: tuple[str, str] | None = None) -> RunError:
-    """What an OSError of a write means to the user; `hints` for a full disk, and for any other."""
-    on_full, on_other = hints or ("free some space, then go on with `run --resume`", _ELSEWHERE)
-    reason = error.strerror or str(error)
+def disk_error(error: OSError, folder: Path) -> RunError:
+    """What an OSError of a write into a run folder means to the user."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    hint = on_full if full else on_other
+    hint = "free some space, then go on with `run --resume`" if full else _ELSEWHERE
+    reason = error.strerror or str(error)
     return RunError(f"`{folder}` cannot be written: {reason}", kind="disk", hint=hint)
 
 

@@ -3,7 +3,8 @@
 What is shared: the recipe with the overrides of its run, the files that it names, lock, record,
 metrics, the report if there is one, and a card. Not shared: weights, completions, logs, [track],
 [export].
-Limits: a file replaces an older bundle whole, a folder must be new, a push is one commit.
+Limits: a file replaces an older bundle whole, if told to, a folder must be new, a push is one
+commit.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from typing import Any
 
 from r1recipes import bundle, card, companions, lock, recipe, redact
 from r1recipes.bundle import Files, refuse
-from r1recipes.errors import Problem, RecipeError, RunError
+from r1recipes.errors import Problem, RecipeError, unwritable
 from r1recipes.recipe import Loaded
 from r1recipes.record import Run
 from r1recipes.remote import hub_errors, parse_hub
@@ -172,10 +173,11 @@ def _with_names(wanted: Recipe, renamed: dict[str, str]) -> Recipe:
     return Recipe.model_validate(data)
 
 
-def write(files: Files, target: Path) -> None:
+def write(files: Files, target: Path, *, replace: bool = False) -> None:
     """Write a bundle, or a new folder if the name does not end in .r1.zip; whole or not at all.
 
-    Raises: RecipeError when something else has that name; RunError when it cannot be written.
+    Raises: RecipeError when that name is taken, and `replace` is not meant, or cannot be written;
+    RunError when the disk is full.
     """
     if target.suffix in (".zip", ".tar", ".gz", ".toml") and not _is_file(target):
         raise refuse(str(target), f"is no name of a bundle: it ends in {bundle.SUFFIX}")
@@ -184,7 +186,7 @@ def write(files: Files, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         _clear_drafts(target)
         if _is_file(target):
-            _refuse_other(target)
+            _refuse_taken(target, replace)
             _write_synced(draft, bundle.pack(files))
             os.replace(draft, target)
         else:
@@ -198,22 +200,23 @@ def write(files: Files, target: Path) -> None:
             os.rename(draft, target)
         _sync(target.parent)
     except OSError as error:
-        message = f"`{target}` cannot be written: {error.strerror or error}"
-        raise RunError(message, kind="disk", hint="take another place with --to") from error
+        raise unwritable(target, error, "take another place with --to") from error
 
 
 def _is_file(target: Path) -> bool:
     return target.name.endswith(bundle.SUFFIX)
 
 
-def _refuse_other(target: Path) -> None:
-    """An older bundle is replaced; anything else is not."""
+def _refuse_taken(target: Path, replace: bool) -> None:
+    """An older bundle is replaced where that is meant; anything else never is."""
     if not target.exists():
         return
     try:
         bundle.unpack(target.read_bytes(), str(target))
     except (OSError, RecipeError) as error:
         raise refuse(str(target), "exists and is no bundle", "take another name") from error
+    if not replace:
+        raise refuse(str(target), "exists", "`--force` replaces it")
 
 
 def _write_synced(path: Path, content: bytes) -> None:
@@ -286,10 +289,13 @@ def copy(loaded: Loaded, target: Path, *, allow_code: bool) -> list[Path]:
         if (path.exists() or path.is_symlink()) and (path == target or not _has(path, content)):
             raise refuse(str(path), "exists", "take another name or folder")
     for path, content in written.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            with open(path, "xb") as file:
-                file.write(content)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                with open(path, "xb") as file:
+                    file.write(content)
+        except OSError as error:
+            raise unwritable(path, error) from error
     return list(written)
 
 

@@ -82,7 +82,7 @@ def test_schema_writes_json(tmp_path):
     assert in_process("schema", path)[0] == 0
     assert json.loads(path.read_text())["properties"]["train"]
     code, _, err = in_process("schema", tmp_path / "no" / "schema.json")
-    assert code == 1 and "cannot be written" in err
+    assert code == 2 and "cannot be written" in err
 
 
 def test_list_names_every_recipe_and_preset():

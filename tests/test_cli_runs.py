@@ -29,7 +29,7 @@ def two(finished, tmp_path, monkeypatch) -> list[Run]:
 
 def test_report_of_the_newest_run_of_one_and_of_several(two, tmp_path):
     for run in two:
-        run.report.unlink()
+        run.report.unlink(missing_ok=True)
     assert in_process("report") == (0, f"{two[1].report}\n", "")
     assert two[1].report.exists()
     code, out, _ = in_process("report", "small/a", "--out", "x.html", "--csv", "csv")
@@ -45,8 +45,8 @@ def test_report_of_the_newest_run_of_one_and_of_several(two, tmp_path):
     [
         (["report", "nope"], 2, "there is no run folder `nope`"),
         (["report", "--out", "."], 2, "is a folder"),
-        (["report", "--out", "no/such/x.html"], 1, "cannot be written"),
-        (["report", "--csv", "/dev/null/x"], 1, "cannot be written"),
+        (["report", "--out", "no/such/x.html"], 2, "cannot be written"),
+        (["report", "--csv", "/dev/null/x"], 2, "cannot be written"),
         (["compare", "small/a", "small/a"], 2, "one run cannot be compared"),
         (["clean", "nope"], 2, "there is no run folder `nope`"),
     ],

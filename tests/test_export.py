@@ -209,6 +209,7 @@ def test_the_disk_is_looked_at_first(finished, tmp_path, monkeypatch):
         (["--to", "hub:me/x", "--offline"], "needs the network"),
         (["--to", "lora", "--to", "gguf", "--to", "hub:me/x"], "holds one form"),
         (["--to", "nothing", "--to", "hub:x"], "unknown form `nothing`"),
+        (["--to", "lora", "--out", "/proc/no/x"], "`/proc/no/x` cannot be written"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_loaded(finished, tmp_path, arguments, said):

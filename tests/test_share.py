@@ -188,7 +188,18 @@ def test_what_cannot_be_shared(finished, own, tmp_path):
         code, _, err = in_process("share", "tiny", "--to", target)
         assert code == 2 and reason in err
     code, _, err = in_process("share", "tiny", "--to", "/proc/nowhere/x.r1.zip")
-    assert code == 1 and "cannot be written" in err
+    assert code == 2 and "cannot be written" in err and "--to" in err
+
+
+def test_a_bundle_is_replaced_only_when_that_is_meant(small, tmp_path):
+    target = tmp_path / "x.r1.zip"
+    share.write({"recipe.toml": b"x"}, target)
+    old = target.read_bytes()
+    code, _, err = in_process("share", small, "--to", target)
+    assert code == 2 and "exists" in err and "`--force` replaces it" in err
+    assert target.read_bytes() == old
+    assert in_process("share", small, "--to", target, "--force")[0] == 0
+    assert target.read_bytes() != old
 
 
 def test_a_run_folder_cannot_name_files_of_this_machine(finished, tmp_path):
@@ -282,7 +293,7 @@ def test_the_name_in_a_lock_stays_one_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("R1RECIPES_CACHE_DIR", str(tmp_path / "cache"))
     for name in ("../../x", "/etc/x", "a/b", ".hidden", "x" * 300, 5, "a\n"):
         files = {"recipe.toml": SMALL.encode(), "lock.json": json.dumps({"recipe": name}).encode()}
-        share.write(files, tmp_path / "good.r1.zip")
+        share.write(files, tmp_path / "good.r1.zip", replace=True)
         assert recipe.load(tmp_path / "good.r1.zip").name == "good"
 
 
@@ -311,7 +322,7 @@ def test_a_kill_leaves_the_old_or_the_new(kind, tmp_path):
         "for n in itertools.count():\n"
         "    name = sys.argv[1] + ('' if sys.argv[1].endswith('.zip') else str(n))\n"
         "    files = {'recipe.toml': b'x%d' % n, 'metrics.jsonl': b'%d' % n * 10**6}\n"
-        "    share.write(files, Path(name))\n"
+        "    share.write(files, Path(name), replace=True)\n"
         "    print(n, flush=True)\n"
     )
     for _ in range(6):
@@ -334,5 +345,5 @@ def test_a_kill_leaves_the_old_or_the_new(kind, tmp_path):
         if kind == "new folder":
             for path in names:
                 path.rename(tmp_path / f".seen{time.monotonic_ns()}")
-    share.write({"recipe.toml": b"x"}, target)
+    share.write({"recipe.toml": b"x"}, target, replace=True)
     assert not list(tmp_path.glob(".x.r1.zip.*.tmp"))

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from r1recipes.errors import R1RecipesError, RecipeError
+from r1recipes.errors import RecipeError, unwritable
 
 
 def overridable(command: argparse.ArgumentParser) -> None:
@@ -99,16 +99,11 @@ def write_new(path: Path, text: str) -> None:
 
 
 def write_over(path: Path, text: str) -> None:
-    """Write a file that is made, not edited, by the user. Raises: RunError."""
+    """Write a file that is made, not edited, by the user. Raises: RecipeError."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise unwritable(path, error) from error
-
-
-def unwritable(path: Path, error: OSError) -> R1RecipesError:
-    """What an OSError of a write to `path` means to the user."""
-    return R1RecipesError(f"`{path}` cannot be written: {error.strerror}")
 
 
 def known_runs(names: list[str]) -> list[Any]:

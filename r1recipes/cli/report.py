@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from r1recipes.cli.common import known_runs, unwritable, write_over
-from r1recipes.errors import RecipeError
+from r1recipes.cli.common import known_runs, write_over
+from r1recipes.errors import RecipeError, unwritable
 
 
 def add(commands: argparse._SubParsersAction) -> None:

@@ -18,6 +18,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="FILE.r1.zip, a new folder, or hub:user/name[/folder]; default: a file named by the "
         "recipe and its fingerprint",
     )
+    share.add_argument("--force", action="store_true", help="replace a bundle that is there")
     share.add_argument("--private", action="store_true", help="make a private repository")
     share.set_defaults(command=share_command)
 
@@ -43,7 +44,7 @@ def share_command(args: argparse.Namespace) -> int:
     if to.startswith("hub:"):
         reference = share.push(shared.files, to, private=args.private)
     else:
-        share.write(shared.files, Path(to))
+        share.write(shared.files, Path(to), replace=args.force)
         reference = to
     size = sum(map(len, shared.files.values()))
     print(f"shared {len(shared.files)} files, {size / 1000:.0f} kB: {reference}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes import data, machine, record
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.errors import Problem, RecipeError, unwritable
 from r1recipes.export import hub, llama, place
 from r1recipes.finished import Finished
 from r1recipes.targets import Target
@@ -103,8 +103,7 @@ def execute(finished: Finished, wanted: Wanted, say: Callable[[str], None]) -> l
             place.clear_drafts(wanted.folder)
             return _make(finished, wanted, examples, say)
         except OSError as error:
-            hints = ("free some space, or `--out FOLDER` on another disk", "`--out FOLDER`")
-            raise record.disk_error(error, wanted.folder, hints) from error
+            raise unwritable(wanted.folder, error, "name another folder with `--out`") from error
         finally:
             for draft in wanted.folder.glob(f"{place.DRAFT}*"):
                 shutil.rmtree(draft, ignore_errors=True)
