@@ -8,6 +8,8 @@ import errno
 from dataclasses import dataclass
 from pathlib import Path
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -64,6 +66,15 @@ class Stopped(R1RecipesError):
 def unwritable(path: Path, error: OSError, hint: str = "name another place") -> R1RecipesError:
     """What an OSError of a write means: the user's choice of a place, unless the disk is full."""
     message = f"`{path}` cannot be written: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return RunError(message, kind="disk", hint=f"free some space, or {hint}")
     return RecipeError(message, hint=hint)
+
+
+def disk_error(error: OSError, folder: Path) -> RunError:
+    """What an OSError of a write into a run folder means."""
+    hint = "pick a folder that can be written, with `--run-dir` or R1RECIPES_RUNS_DIR"
+    if error.errno in FULL:
+        hint = "free some space, then go on with `run --resume`"
+    reason = error.strerror or str(error)
+    return RunError(f"`{folder}` cannot be written: {reason}", kind="disk", hint=hint)

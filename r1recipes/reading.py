@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes import evaluate
-from r1recipes.errors import Problem, R1RecipesError, RecipeError
+from r1recipes.errors import Problem, RecipeError
 from r1recipes.record import Run, read_lines
 
 Row = dict[str, Any]
@@ -111,7 +111,7 @@ class Reading:
 def read(run: Run, label: str = "") -> Reading:
     """Raises: RecipeError when the record is damaged; so does looking at what another file says."""
     record = run.read()
-    return Reading(run, label, _status(run, record["status"]), record)
+    return Reading(run, label, run.status(), record)
 
 
 @contextmanager
@@ -126,16 +126,6 @@ def understood(*runs: Run) -> Iterator[None]:
         raise RecipeError(
             problems=[Problem(said, names, "was it edited, or half copied?")]
         ) from error
-
-
-def _status(run: Run, recorded: str) -> str:
-    if recorded != "running":
-        return recorded
-    try:
-        with run.owned():
-            return "killed"
-    except R1RecipesError:
-        return recorded
 
 
 def _table(path: Path) -> Row:

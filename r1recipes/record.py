@@ -11,7 +11,6 @@ last line of a .jsonl is dropped on reading and cut before appending. One proces
 folder, by a lock that the system drops when the process dies. A folder is never reused.
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes import lock, recipe
-from r1recipes.errors import Problem, RecipeError, RunError
+from r1recipes.errors import Problem, RecipeError, disk_error
 from r1recipes.plan import Plan
 from r1recipes.recipe import Loaded
 
@@ -67,6 +66,24 @@ class Run:
             raise _damaged(self.record, "it names no status")
         return record
 
+    def status(self) -> str:
+        """The recorded status, but "killed" where nobody works on the run any more."""
+        recorded = self.read()["status"]
+        return "killed" if recorded == "running" and not self._is_owned() else recorded
+
+    def standing(self) -> str:
+        """The status of a run that is not complete and its last step: `killed at step 4`."""
+        step = 0
+        with suppress(OSError, ValueError, LookupError):  # damaged, and not what is asked about
+            step = read_lines(self.metrics)[-1]["step"]
+        return f"{self.status()} at step {step}"
+
+    def to_go_on(self) -> str:
+        """How a run that is not complete gets there."""
+        if self.status() == "running":
+            return "wait until it ends; `r1recipes list runs` says how far it is"
+        return f"`python -m r1recipes run --resume {self.folder}` goes on"
+
     def read_lock(self) -> dict[str, Any]:
         """Versions, revisions and hashes. Raises: RecipeError when they cannot be read."""
         return _read_json(self.lock)
@@ -96,6 +113,15 @@ class Run:
                     hint="wait until it ends, or stop it with Ctrl-C and resume then",
                 ) from error
             yield
+
+    def _is_owned(self) -> bool:
+        """Whether a process has the folder, or it cannot be known; looks without a write."""
+        try:
+            with open(self.folder / ".owner") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return not isinstance(error, FileNotFoundError)
+        return False
 
     def last_checkpoint(self) -> tuple[Path, int] | None:
         """Newest checkpoint that was written to its end, and its step."""
@@ -222,9 +248,8 @@ def _first_record(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any
 
 
 def find(runs_dir: Path, name: str | None, recipe_name: str | None = None) -> Run:
-    """The run that `name` means, or else the newest one that is not complete.
-
-    Raises: RecipeError when there is none.
+    """The run that `name` means, or else the newest one to go on with; not of a study, with which
+    `sweep` goes on. Raises: RecipeError when there is none.
     """
     if name:
         for folder in (Path(name), runs_dir / name):
@@ -235,9 +260,7 @@ def find(runs_dir: Path, name: str | None, recipe_name: str | None = None) -> Ru
     for run in runs(runs_dir):
         with suppress(RecipeError):  # a damaged folder does not keep the others from going on
             found = run.read()
-            is_open = (
-                found["status"] != "complete" and "study" not in found
-            )  # `sweep` goes on with those
+            is_open = run.status() not in ("complete", "running") and "study" not in found
             if is_open and recipe_name in (None, found.get("recipe")):
                 open_runs.append(run)
     if not open_runs:
@@ -249,9 +272,17 @@ def find(runs_dir: Path, name: str | None, recipe_name: str | None = None) -> Ru
 
 
 def runs(runs_dir: Path) -> list[Run]:
-    """All run folders, the oldest first."""
-    folders = [path.parent for path in runs_dir.glob("*/*/record.json")]
-    return [Run(f) for f in sorted(folders, key=lambda f: f.name) if not f.name.startswith(".")]
+    """All run folders, `runs/NAME` and `runs/RECIPE/NAME`, the oldest first."""
+    found = [path.parent for deep in ("*", "*/*") for path in runs_dir.glob(f"{deep}/record.json")]
+    whole = [Run(folder) for folder in found if not folder.name.startswith(".")]
+    return sorted(whole, key=lambda run: (_started(run), run.folder.name))
+
+
+def _started(run: Run) -> str:
+    """When a run began, as far as that can be read."""
+    with suppress(RecipeError):
+        return str(run.read().get("started", ""))
+    return ""
 
 
 def _known_runs(runs_dir: Path) -> str:
@@ -316,14 +347,3 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_bytes().split(b"\n")
     return [json.loads(line) for line in lines[:-1] if line.strip()]
-
-
-def disk_error(error: OSError, folder: Path) -> RunError:
-    """What an OSError of a write into a run folder means to the user."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    hint = "free some space, then go on with `run --resume`" if full else _ELSEWHERE
-    reason = error.strerror or str(error)
-    return RunError(f"`{folder}` cannot be written: {reason}", kind="disk", hint=hint)
-
-
-_ELSEWHERE = "pick a folder that can be written, with `--run-dir` or R1RECIPES_RUNS_DIR"

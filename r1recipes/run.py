@@ -27,7 +27,7 @@ from r1recipes import (
     rewards,
 )
 from r1recipes.backends import create, prepare_environment
-from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped
+from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error
 from r1recipes.lock import Lock
 from r1recipes.meter import Meter
 from r1recipes.plan import Plan, pinned
@@ -298,10 +298,10 @@ def classify(error: Exception, run: Run, phase: oom.Phase) -> R1RecipesError:
     if isinstance(error, R1RecipesError):
         return error
     if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
-        return record.disk_error(error, Path(error.filename or run.folder))
+        return disk_error(error, Path(error.filename or run.folder))
     name, text = type(error).__name__, str(error).strip().splitlines() or [""]
     if "No space left on device" in str(error):
-        return record.disk_error(OSError(28, "No space left on device"), run.folder)
+        return disk_error(OSError(28, "No space left on device"), run.folder)
     if name == "OutOfMemoryError" or oom.is_out_of_memory(str(error)):
         found = oom.explain(str(error), phase, run.plan())
         return RunError(

@@ -54,8 +54,8 @@ def of_run(run: Run) -> Shared:
     """A complete run. Raises: RecipeError, also when a file that it read is another one by now."""
     found, locked, plan = run.read(), run.read_lock(), run.plan()
     if found["status"] != "complete":
-        hint = f"`r1recipes run --resume {run.folder}`, or share its recipe.toml alone"
-        raise refuse(str(run.folder), f"is {found['status']}, so it proves nothing", hint)
+        hint = f"{run.to_go_on()}, or share its recipe.toml alone"
+        raise refuse(str(run.folder), f"is {run.standing()}, so it proves nothing", hint)
     given = recipe.load(run.recipe)
     is_changed = recipe.fingerprint(given.recipe) != locked.get("fingerprint")
     wanted = plan.recipe if is_changed else given.recipe

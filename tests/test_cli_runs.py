@@ -80,6 +80,24 @@ def test_list_runs_shows_every_run_and_its_state(two):
     assert code == 0 and "damaged" in out and str(two[1].record) in err
 
 
+def test_a_killed_run_is_called_that_everywhere_with_the_way_to_go_on(two):
+    run, folder = two[1], two[1].folder
+    run.update(status="running")
+    run.evaluation("after").unlink()
+    going_on = f"run --resume {folder}` goes on"
+    for arguments in (("export", folder, "--to", "lora"), ("share", folder)):
+        code, _, err = in_process(*arguments)
+        assert code == 2 and "killed at step 6" in err and going_on in err
+    code, _, err = in_process("clean", folder, "--yes")
+    assert code == 0 and "killed at step 6" in err and going_on in err
+    shutil.rmtree(run.adapter)
+    for arguments in (("eval", folder), ("ask", folder, "1+1"), ("export", folder, "--to", "lora")):
+        code, _, err = in_process(*arguments)
+        assert code == 2 and "it is killed at step 6" in err and going_on in err
+        with run.owned():
+            assert "it is running at step 6" in in_process(*arguments)[2]
+
+
 def test_list_alone_shows_recipes(two):
     assert "qwen2.5-1.5b" in in_process("list")[1]
     assert in_process("list") == in_process("list", "recipes")
@@ -97,7 +115,7 @@ def test_clean_asks_first_and_leaves_what_can_be_resumed(two, monkeypatch):
     assert "deleted" in out and "unfinished runs keep" in err
     assert two[1].checkpoints.exists() and two[0].adapter.exists()
     assert in_process("clean", "--yes")[2].endswith("nothing to delete\n")
-    assert "needs them to go on" in in_process("clean", "small/b", "--yes")[2]
+    assert "is stopped at step 6 and needs them" in in_process("clean", "small/b", "--yes")[2]
 
 
 def test_clean_leaves_a_run_that_is_worked_on(two):

@@ -117,6 +117,32 @@ def test_find_takes_a_folder_or_the_newest_unfinished(made, tmp_path):
         record.find(runs, "nothing")
 
 
+def test_a_run_that_nobody_works_on_is_killed_and_not_running(made):
+    run, *_ = made
+    record.append_line(run.metrics, {"step": 1}, {"step": 2})
+    assert run.read()["status"] == "running"
+    assert run.standing() == "killed at step 2" and "run --resume" in run.to_go_on()
+    with run.owned():
+        assert run.standing() == "running at step 2" and "wait" in run.to_go_on()
+        with pytest.raises(RecipeError, match="no unfinished run"):
+            record.find(run.folder.parent.parent, None)
+    run.metrics.write_text("{\n")
+    assert run.standing() == "killed at step 0"
+    run.update(status="failed")
+    assert run.status() == "failed"
+
+
+def test_runs_are_found_right_below_the_folder_too_by_the_time_they_began(made, tmp_path):
+    run, loaded, resolved = made
+    runs = tmp_path / "runs"
+    mine = record.create(loaded, resolved, runs / "a", runs)
+    mine.update(started="2099-01-01T00:00:00Z")
+    assert [found.folder for found in record.runs(runs)] == [run.folder, mine.folder]
+    assert record.find(runs, None).folder == mine.folder == record.find(runs, "a").folder
+    mine.record.write_text("{")
+    assert [found.folder for found in record.runs(runs)] == [mine.folder, run.folder]
+
+
 def test_unreadable_records_are_user_errors(made):
     run, *_ = made
     for text in ("{", "[]", "{}"):

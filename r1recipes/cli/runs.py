@@ -131,7 +131,7 @@ def clean_command(args: argparse.Namespace) -> int:
     found, kept_bytes = [], 0
     for run in known_runs(args.runs):
         try:
-            status = run.read()["status"]
+            status = run.status()
         except RecipeError as error:
             print(f"warning: skipped: {error.problems[0].where} is damaged", file=sys.stderr)
             continue
@@ -141,7 +141,8 @@ def clean_command(args: argparse.Namespace) -> int:
         elif size:
             kept_bytes += size
             if args.runs:
-                print(f"kept: {run.folder} is {status} and needs them to go on", file=sys.stderr)
+                said = f"kept: {run.folder} is {run.standing()} and needs them"
+                print(f"{said}; {run.to_go_on()}", file=sys.stderr)
     if kept_bytes and not args.runs:
         size = _readable(kept_bytes)
         print(f"unfinished runs keep {size} of checkpoints, to go on with", file=sys.stderr)

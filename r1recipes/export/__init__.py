@@ -126,10 +126,11 @@ def _examples(finished: Finished) -> list[tuple[list[dict[str, str]], str]]:
     run = finished.run
     after = record.read_lines(run.evaluation("after"))
     before = {row["question"]: row for row in record.read_lines(run.evaluation("before"))}
-    if not after or run.read()["status"] != "complete":
+    if not after or run.status() != "complete":
         raise RecipeError(
-            f"{run.folder} was not evaluated to its end, so nothing could be compared with it",
-            hint=f"`python -m r1recipes run --resume {run.folder}`",
+            f"{run.folder} was not evaluated to its end (it is {run.standing()}), so nothing could "
+            "be compared with it",
+            hint=run.to_go_on(),
         )
     rows = [row for row in after if row["greedy"]["text"].strip()] or after
     rows.sort(key=lambda row: _greedy(before.get(row["question"])) == _greedy(row))
