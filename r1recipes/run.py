@@ -37,7 +37,7 @@ from r1recipes.record import Run
 from r1recipes.settings import Settings
 from r1recipes.stages import Options, Prepared, Stages
 from r1recipes.terminal import Capture, Interrupts
-from r1recipes.track import Trackers
+from r1recipes.track import Trackers, sends
 from r1recipes.warm import Warm
 
 NOTHING_ALLOWED = Options()
@@ -226,10 +226,11 @@ def _execute(
                 stages.all()
         except KeyboardInterrupt:
             run.update(status="stopped")
-            allow = " --allow-code" if options.allow_code else ""
+            again = " --allow-code" if options.allow_code else ""
+            again += " --wandb" if sends(plan.recipe.track) else ""
             raise Stopped(
                 f"stopped; {_saved(run)}",
-                hint=f"go on with `python -m r1recipes run --resume {run.folder}{allow}`",
+                hint=f"go on with `python -m r1recipes run --resume {run.folder}{again}`",
             ) from None
         except Pruned:
             run.update(status="pruned", finished=record.now())

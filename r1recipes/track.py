@@ -64,8 +64,7 @@ def check(wanted: Track, *, offline: bool) -> None:
 
     Asks wandb's server whether the key is valid where runs are to be sent to it.
     """
-    online = wanted.wandb and wandb_mode(wanted.wandb) == "online"
-    if online and offline:
+    if sends(wanted) and offline:
         raise RecipeError("wandb cannot be online in a run that is offline", hint=_STAY)
     problems = [
         Problem(f"`track.{name}` needs {name}", None, f"`pip install 'r1recipes[{name}]'`")
@@ -80,8 +79,13 @@ def check(wanted: Track, *, offline: bool) -> None:
         ]
     if problems:
         raise RecipeError(problems=problems)
-    if online:
+    if sends(wanted):
         _check_wandb()
+
+
+def sends(wanted: Track) -> bool:
+    """Whether something leaves this machine."""
+    return wanted.wandb is not None and wandb_mode(wanted.wandb) == "online"
 
 
 def wandb_mode(wanted: Wandb) -> str:

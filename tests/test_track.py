@@ -1,4 +1,5 @@
 import json
+import shutil
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -7,7 +8,7 @@ import pytest
 
 from r1recipes import recipe, track
 from r1recipes.errors import RecipeError
-from r1recipes.record import read_lines
+from r1recipes.record import Run, read_lines
 from r1recipes.track import Track, Trackers, Wandb
 from tests.helpers import command, in_process, run_in_process
 
@@ -59,6 +60,27 @@ def test_wandb_mode_of_the_machine_can_only_send_less(monkeypatch):
 def test_online_in_an_offline_run_is_refused(small):
     code, _, err = in_process("run", small, "--wandb", "--offline")
     assert code == 2 and "cannot be online" in err and "--wandb offline" in err
+
+
+def test_a_run_folder_sends_under_this_account_only_when_that_is_said_again(
+    finished, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("WANDB_MODE", "online")  # put back after the test
+    folder = tmp_path / "theirs"
+    shutil.copytree(finished.folder, folder)
+    run = Run(folder)
+    run.update(status="stopped")
+    resume = ("run", "--resume", folder)
+    code, _, err = in_process(*resume, "--wandb")
+    assert code == 2 and "this run sends nothing to wandb" in err
+    plan = json.loads(run.resolved.read_text())
+    plan["recipe"]["track"]["wandb"] = {"project": "p", "entity": "them", "mode": "online"}
+    run.resolved.write_text(json.dumps(plan))
+    code, _, err = in_process(*resume)
+    assert code == 2 and "wandb, project `them/p`: under your account?" in err
+    assert f"--resume {folder} --wandb` sends, `--wandb offline` keeps" in err
+    assert "cannot be online" in in_process(*resume, "--wandb", "--offline")[2]
+    assert run.read()["status"] == "stopped"
 
 
 def test_trackio_stays_on_this_machine(monkeypatch):

@@ -1,6 +1,7 @@
 """`run`: train a recipe, or go on with a run."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         nargs="?",
         const="online",
         choices=["online", "offline"],
-        help="send the metrics to Weights & Biases, or offline only write its files",
+        help="send the metrics to Weights & Biases, or offline only write its files; to be said "
+        "again with --resume",
     )
     overridable(run)
     run.set_defaults(command=run_command)
@@ -107,9 +109,9 @@ def _with_wandb(loaded: Any, mode: str) -> Any:
 def _resume(args: argparse.Namespace, machine_settings: Any) -> int:
     from r1recipes import record, track
 
-    if args.overrides or args.preset or args.run_dir or args.locked or args.wandb:
+    if args.overrides or args.preset or args.run_dir or args.locked:
         raise RecipeError(
-            "--set, --preset, --run-dir, --locked and --wandb do not go with --resume",
+            "--set, --preset, --run-dir and --locked do not go with --resume",
             hint="a run goes on as it began; start a new run to change it",
         )
     name = args.resume or None
@@ -126,8 +128,32 @@ def _resume(args: argparse.Namespace, machine_settings: Any) -> int:
     if args.allow_code:
         plan, began = found.plan(), found.read_lock()
         show_code(plan.recipe, plan.base_dir, whole=bool(began.get("source")))
-    track.check(found.plan().recipe.track, offline=machine_settings.offline)
+    wanted = found.plan().recipe.track
+    _ask_again_to_send(found, wanted, args.wandb)
+    track.check(wanted, offline=machine_settings.offline)
     return _train(args, machine_settings, run=found)
+
+
+def _ask_again_to_send(run: Any, wanted: Any, said: str | None) -> None:
+    """A run folder may be somebody else's: it sends under this user's account only if they say so.
+
+    Raises: RecipeError when `--wandb` is missing, or the run does not send.
+    """
+    from r1recipes import track
+
+    if track.sends(wanted) and said is None:
+        project = "/".join(filter(None, (wanted.wandb.entity, wanted.wandb.project)))
+        raise RecipeError(
+            f"this run sends its metrics to wandb, project `{project}`: under your account?",
+            hint=f"`--resume {run.folder} --wandb` sends, `--wandb offline` keeps them here",
+        )
+    if said and (wanted.wandb is None or (said == "online" and not track.sends(wanted))):
+        raise RecipeError(
+            "this run sends nothing to wandb, and a run goes on as it began",
+            hint="leave `--wandb` away",
+        )
+    if said == "offline":
+        os.environ["WANDB_MODE"] = "offline"
 
 
 def _train(
