@@ -15,7 +15,7 @@ ORDER = """
     backends backends.tiny backends.grpo backends.trl
     backends.differences backends.nf4 backends.unsloth backends.random_weights
     backends.chat backends.merge
-    finished export.place export.hub export.llama export.llama_child export.ollama
+    cache finished export.place export.hub export.llama export.llama_child export.ollama
     export.builtin_gguf export.card export.checks export.forms export
     study_schema cell study search database trials leaderboard results study_report sweep
     ray_launcher warm stages run retest worker rehearsal rehearse doctor redact card share

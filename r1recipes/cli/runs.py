@@ -3,6 +3,7 @@
 import argparse
 import shutil
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 
     clean = commands.add_parser("clean", help="delete the checkpoints of complete runs")
     clean.add_argument("runs", nargs="*", metavar="RUN", help="default: all runs")
+    clean.add_argument(
+        "--cache",
+        action="store_true",
+        help="delete in their place what is kept between runs and can be made or fetched again",
+    )
     clean.add_argument("--yes", action="store_true", help="do not ask")
     clean.set_defaults(command=clean_command)
 
@@ -128,6 +134,8 @@ def _pair(first: Any, other: Any) -> str:
 
 
 def clean_command(args: argparse.Namespace) -> int:
+    if args.cache:
+        return _clean_cache(args)
     found, kept_bytes = [], 0
     for run in known_runs(args.runs):
         try:
@@ -146,33 +154,54 @@ def clean_command(args: argparse.Namespace) -> int:
     if kept_bytes and not args.runs:
         size = _readable(kept_bytes)
         print(f"unfinished runs keep {size} of checkpoints, to go on with", file=sys.stderr)
-    if not found:
-        print("nothing to delete", file=sys.stderr)
-        return 0
     for run, size in found:
         print(f"{_readable(size):>10}  {run.checkpoints}")
-    if not args.yes and not _agreed(_readable(sum(size for _, size in found))):
-        print("nothing was deleted", file=sys.stderr)
+    total = _readable(sum(size for _, size in found))
+    question = f"delete {total} of checkpoints? Adapters and records stay."
+    if not found or not (args.yes or _agreed(question)):
+        print("nothing was deleted" if found else "nothing to delete", file=sys.stderr)
         return 0
     for run, _ in found:
         with run.owned():
             shutil.rmtree(run.checkpoints)
-    print(f"deleted {_readable(sum(size for _, size in found))}")
+    print(f"deleted {total}")
     return 0
 
 
-def _agreed(size: str) -> bool:
+def _clean_cache(args: argparse.Namespace) -> int:
+    from r1recipes import cache, settings
+
+    if args.runs:
+        raise RecipeError("--cache is not of a run", hint="`r1recipes clean --cache`")
+    folder = settings.load().cache_dir
+    found = cache.removable(folder, known_runs([]))
+    sizes = {what: sum(map(_size, paths)) for what, paths in found.items()}
+    for what, size in sizes.items():
+        print(f"{_readable(size):>10}  {what}")
+    total = _readable(sum(sizes.values()))
+    question = f"delete {total} from {folder}? It is made or fetched again when needed."
+    if not found or not (args.yes or _agreed(question)):
+        print("nothing was deleted" if found else "nothing to delete", file=sys.stderr)
+        return 0
+    for path in chain(*found.values()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    print(f"deleted {total}")
+    return 0
+
+
+def _agreed(question: str) -> bool:
     if not sys.stdin.isatty():
         raise RecipeError("there is nobody to ask", hint="`--yes` deletes without asking")
     try:
-        answer = input(f"delete {size} of checkpoints? Adapters and records stay. [y/N] ")
+        answer = input(f"{question} [y/N] ")
     except EOFError:
         return False
     return answer.strip().lower() in ("y", "yes")
 
 
-def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+def _size(path: Path) -> int:
+    files = (path, *path.rglob("*"))
+    return sum(file.lstat().st_size for file in files if file.is_symlink() or file.is_file())
 
 
 def _readable(size: int) -> str:
