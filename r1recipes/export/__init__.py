@@ -7,6 +7,7 @@ adapter as trained, and only then renamed. Limits: on the CPU, but for 4 bits.
 """
 
 import importlib.util
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,13 +52,34 @@ def problems(finished: Finished, wanted: Wanted) -> list[Problem]:
         if len(wanted.forms) > 1:
             hint = "push each form to a repository of its own"
             found.append(Problem("a Hub repository holds one form", hint=hint))
-    found += missing(wanted.forms, finished.plan.recipe.model.name)
+    forms = _to_make(finished, wanted)
+    found += missing(forms, finished.plan.recipe.model.name)
     found += _links(finished)
-    for target in wanted.forms:
+    for target in forms:
         path = wanted.folder / target.kind
         if path.exists() and not wanted.replace:
             found.append(Problem(f"`{path}` exists", hint="`--force` replaces it"))
     return list(dict.fromkeys(found))
+
+
+def _to_make(finished: Finished, wanted: Wanted) -> list[Target]:
+    """The forms without the one that is there already and has only to be pushed."""
+    if wanted.replace or wanted.base or not any(target.repo for target in wanted.targets):
+        return wanted.forms
+    return [target for target in wanted.forms if not _is_made(finished, wanted, target)]
+
+
+def _is_made(finished: Finished, wanted: Wanted, target: Target) -> bool:
+    """Whether an earlier export made this form of this run."""
+    try:
+        made = json.loads((wanted.folder / target.kind / "export.json").read_text())
+    except (OSError, ValueError):
+        return False
+    run = {"run": finished.run.folder.name, "fingerprint": finished.run.read()["fingerprint"]}
+    types = tuple(f"-{name}.gguf" for name in target.types)
+    return run.items() <= made.items() and all(
+        any(name.endswith(end) for name in made.get("files", ())) for end in types
+    )
 
 
 def _links(finished: Finished) -> list[Problem]:
@@ -112,10 +134,18 @@ def execute(finished: Finished, wanted: Wanted, say: Callable[[str], None]) -> l
 def _make(finished: Finished, wanted: Wanted, examples: list, say: Any) -> list[str]:
     from r1recipes.export.forms import Forms
 
-    forms = Forms(finished, wanted, examples, say)
-    folders = [forms.make(target) for target in wanted.forms]
-    pushed = [forms.push(folders[0], t.repo) for t in wanted.targets if t.repo]
-    return [*map(str, folders), *pushed]
+    done = []
+    if to_make := _to_make(finished, wanted):
+        forms = Forms(finished, wanted, examples, say)
+        done = [str(forms.make(target)) for target in to_make]
+    for target in wanted.targets:
+        if target.repo:
+            form = wanted.forms[0].kind
+            say(f"Pushing {form} to {target.repo}")
+            message = f"r1recipes {finished.run.read()['fingerprint'][:8]}, {form}"
+            place = wanted.folder / form
+            done.append(hub.push(place, target.repo, message, public=wanted.public))
+    return done
 
 
 def _examples(finished: Finished) -> list[tuple[list[dict[str, str]], str]]:

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from r1recipes import machine, preflight, record
 from r1recipes.backends import merge, tiny
-from r1recipes.export import builtin_gguf, card, hub, llama, ollama, place
+from r1recipes.export import builtin_gguf, card, llama, ollama, place
 from r1recipes.export.checks import NUM_TOKENS, Reference
 from r1recipes.finished import Finished
 from r1recipes.targets import Target
@@ -162,11 +162,6 @@ class Forms:
             builtin_gguf.write(merged, file, outtype)
         else:
             llama.convert(merged, file, outtype)
-
-    def push(self, folder: Path, repo: str) -> str:
-        self.say(f"Pushing to {repo}")
-        message = f"r1recipes {self.finished.run.read()['fingerprint'][:8]}, {folder.name}"
-        return hub.push(folder, repo, message, public=self.wanted.public)
 
     def _dtype(self, target: Target) -> str:
         if target.kind == "lora":
