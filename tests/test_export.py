@@ -269,10 +269,10 @@ def test_a_push_is_one_commit(finished, tmp_path):
         environment = hub.environment(tmp_path)
         done = command("export", finished.folder, *arguments, cwd=tmp_path, **environment)
         assert done.returncode == 0, done.stderr
+        (made,) = [files for _, files in hub.repos["models/me/adder"] if "README.md" in files]
         again = command("export", finished.folder, *arguments, cwd=tmp_path, **environment)
         assert again.returncode == 0 and "Loading" not in again.stdout, again.stderr
         assert again.stdout.splitlines()[-1].startswith("pushed http")
-        (made,) = [files for _, files in hub.repos["models/me/adder"] if "README.md" in files]
     assert {"adapter_model.safetensors", "export.json", "base/model.safetensors"} <= made.keys()
     assert "pushed http" in done.stdout
 
