@@ -83,7 +83,7 @@ def test_versions_outside_the_ranges_are_named_with_reason_and_command(package):
     package("trl", "1.15.0")
     found = by_name(installed.examine(CARD))
     assert "needs `vllm-bnb-plugin`" in found["vllm"].found and found["vllm"].stops == "gpu"
-    assert found["vllm"].mend == "python -m pip install 'vllm<0.28,>=0.26'"
+    assert found["vllm"].mend == "python -m pip install 'vllm<0.27,>=0.26'"
     assert found["unsloth-zoo"].found.startswith("not installed; needed is")
     assert "does not run on a CPU" in found["trl"].found and found["trl"].stops == "everything"
     assert "unsloth" not in found and "nothing-of-this-name" not in found
