@@ -80,7 +80,7 @@ def find(name: str) -> Path:
         return names[name]
     close = difflib.get_close_matches(path.stem, names, 1, 0.5)
     if close:
-        hint = f"did you mean `{names[close[0]].name}`? `r1recipes list` shows all"
+        hint = f"did you mean `{close[0]}`? `r1recipes list` shows all"
     else:
         hint = "`r1recipes list` shows the recipes that come with r1recipes"
     raise RecipeError(f"there is no recipe `{name}`", hint=hint)

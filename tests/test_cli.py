@@ -99,7 +99,8 @@ def test_list_names_every_recipe_and_preset():
     ("arguments", "message"),
     [
         (["run"], "which recipe?"),
-        (["run", "ph4"], "did you mean `phi4.toml`?"),
+        (["run", "ph4"], "did you mean `phi4`?"),
+        (["run", "no/such/tiny.toml"], "did you mean `tiny`?"),
         (["run", "{small}", "--preset", "24GB"], "no preset `24GB`"),
         (["run", "{small}", "--run-dir", "{tmp}"], "never reused"),
         (["run", "--resume", "nowhere"], "no run folder `nowhere`"),

@@ -92,7 +92,8 @@ def test_list_shows_what_was_measured(monkeypatch, tmp_path):
     line = next(line for line in out.splitlines() if "12,919" in line)
     assert line.split()[:5] == ["8GB", "6.60", "of", "7.62", "GiB"]
     assert "8.9 s a step" in line and line.endswith("RTX 4060, 2026-11-21")
-    assert code == 0 and out.count("not measured") == len(SHIPPED) - 1
+    assert code == 0 and out.count("not measured") == len(SHIPPED) - 2
+    assert out.endswith("tiny  builtin:tiny\n  cpu   needs no card\n")
     found(tmp_path, settings=GOOD["settings"] | {"lora_rank": 16})
     assert "  8GB   stale: lora_rank 16 -> 32\n" in in_process("list")[1]
     shown = json.loads(in_process("list", "--json")[1])

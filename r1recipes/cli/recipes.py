@@ -92,7 +92,8 @@ def list_command(args: argparse.Namespace) -> int:
     for name, model, found in rows:
         print(f"{name}  {model}")
         for preset, proof in found.items():
-            print(f"  {preset:<5} {_in_words(proof)}")
+            said = "needs no card" if preset == "cpu" else _in_words(proof)
+            print(f"  {preset:<5} {said}")
     return 0
 
 
