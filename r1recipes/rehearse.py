@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes import catalog, machine, oom, record, rehearsal
-from r1recipes.errors import PlanError, RecipeError
+from r1recipes.consistency import divisors
+from r1recipes.errors import PlanError, RecipeError, RunError
 from r1recipes.plan import Plan
 
 GIB = 2**30
@@ -45,6 +46,14 @@ def rehearse(
     if plan.backend != "unsloth":
         raise PlanError("a rehearsal needs Unsloth and vLLM", hint="`pip install -e '.[gpu]'`")
     batches = batches or (plan.per_device_train_batch_size,)
+    for batch in batches:
+        if batch < 1 or plan.completions_per_step % batch:
+            raise RecipeError(
+                f"{plan.completions_per_step} completions a step do not divide into batches of "
+                f"{batch}",
+                hint="they do into "
+                + ", ".join(map(str, sorted(divisors(plan.completions_per_step)))),
+            )
     card = machine.gpu()
     if card:  # for the processes that begin here: both must mean the same card
         machine.use(card)
@@ -53,13 +62,14 @@ def rehearse(
     here, there = context.Pipe()
     holder = context.Process(target=_hold, args=(vram_bytes, phase, stop, there))
     holder.start()
-    card_memory = here.recv()
+    there.close()  # or a holder that dies would be waited for
+    card_memory = _received(here)
     if isinstance(card_memory, str):
         raise PlanError(card_memory)
     began = time.monotonic()
     results = _work(context, plan, weights_dir, steps, batches, phase)
     stop.set()
-    lowest = here.recv()
+    lowest = _received(here)
     holder.join()
     free_bytes, total_bytes = card_memory
     used = {number: free_bytes - low for number, low in lowest.items()}
@@ -83,6 +93,15 @@ def rehearse(
         | common
         for number, (batch, found) in enumerate(zip(batches, results, strict=False))
     ]
+
+
+def _received(pipe: Connection) -> Any:
+    """What the holder sends. Raises: RunError when it died."""
+    try:
+        return pipe.recv()
+    except EOFError:
+        message = "the process that holds the rest of the card died; what it said stands above"
+        raise RunError(message, hint="`python -m r1recipes doctor`") from None
 
 
 def _oom(plan: Plan, batch: int, found: dict[str, Any]) -> dict[str, str]:

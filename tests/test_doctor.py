@@ -156,6 +156,26 @@ def test_cuda_sees_the_card_that_is_planned_for_alone(card, monkeypatch, tmp_pat
         assert machine.gpu().index == int(used)
 
 
+@pytest.mark.parametrize(
+    ("unsloth", "said"),
+    [
+        ("raise NotImplementedError('You need a GPU.')", "NotImplementedError: You need a GPU."),
+        (None, "torch cannot use the GPU of this machine"),  # a build without CUDA
+    ],
+)
+def test_a_stack_that_cannot_use_the_card_is_one_line(unsloth, said, card, tmp_path):
+    card("0, NVIDIA L4, 22000, 690, 8.9, 580.1, GPU-1")
+    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    if unsloth:
+        for name, text in (("unsloth", unsloth), ("vllm", "")):
+            (tmp_path / f"{name}.py").write_text(text)
+        environment["PYTHONPATH"] += os.pathsep + str(tmp_path)
+    done = command("run", "small", cwd=tmp_path, **environment)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert said in done.stderr and "r1recipes doctor" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_an_old_card(card, monkeypatch):
     monkeypatch.setattr(installed, "examine", lambda card: [])
     card("0, Tesla T4, 15000, 95, 7.5, 580.1, GPU-1")

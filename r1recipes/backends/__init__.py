@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from r1recipes import machine
+from r1recipes.errors import PlanError
 from r1recipes.evaluate import Sample
 from r1recipes.plan import Plan
 from r1recipes.rewards import Reward
@@ -125,11 +126,25 @@ def _prepare_unsloth(plan: Plan, cache_dir: Path) -> None:
 
 
 def create(plan: Plan, *, offline: bool) -> Backend:
-    """The backend of a plan; imports torch. Raises: PlanError when a package is missing."""
-    if plan.backend == "unsloth":
-        from r1recipes.backends.unsloth import UnslothBackend
+    """The backend of a plan; imports torch.
 
+    Raises: PlanError when Unsloth cannot be imported, or torch cannot use the card.
+    """
+    if plan.backend == "unsloth":
+        try:
+            from r1recipes.backends.unsloth import UnslothBackend
+        except Exception as error:  # also what Unsloth raises without a card, a driver, a version
+            reason = (str(error).strip().splitlines() or [""])[0]
+            message = f"Unsloth cannot be imported: {type(error).__name__}: {reason}"
+            raise PlanError(message, hint=_DOCTOR) from error
         return UnslothBackend(plan, offline=offline)
+    import torch
+
     from r1recipes.backends.trl import TrlBackend
 
+    if plan.device == "cuda" and not torch.cuda.is_available():
+        raise PlanError("torch cannot use the GPU of this machine", hint=_DOCTOR)
     return TrlBackend(plan, offline=offline)
+
+
+_DOCTOR = "`python -m r1recipes doctor` says what is missing and the command that mends it"

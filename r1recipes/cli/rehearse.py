@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from r1recipes.cli.common import overridable, write_over
-from r1recipes.errors import PlanError
+from r1recipes.errors import PlanError, RecipeError
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -31,6 +31,10 @@ def rehearse_command(args: argparse.Namespace) -> int:
 
     from r1recipes import machine, plan, recipe, rehearse, settings
 
+    if args.vram is not None and not 0.5 <= args.vram <= 4096:
+        raise RecipeError(f"--vram {args.vram:g}: no card has that", hint="in GiB: --vram 14.74")
+    if args.steps < 1:
+        raise RecipeError(f"--steps {args.steps}: nothing to measure", hint="--steps 4")
     loaded, card = recipe.load(args.recipe, args.overrides), machine.gpu()
     if card is None:
         raise PlanError("a rehearsal needs an NVIDIA GPU, and this machine has none")

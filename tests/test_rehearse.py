@@ -1,0 +1,62 @@
+"""A rehearsal as far as it goes without a card: what it refuses, and what it says of an error."""
+
+import pytest
+
+from r1recipes import oom, plan, recipe, rehearse
+from r1recipes.errors import PlanError, RecipeError, RunError
+from r1recipes.machine import Gpu
+from tests.helpers import in_process
+
+GIB = 2**30
+CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")
+
+
+def made(name: str = "qwen2.5-1.5b", preset: str = "8GB", **changes) -> plan.Plan:
+    loaded = recipe.load(name)
+    found = plan.make(
+        loaded.recipe,
+        base_dir=loaded.path.parent,
+        gpu=CARD,
+        num_cores=1,
+        preset_name=preset,
+        elsewhere=True,
+    )
+    return found.model_copy(update=changes)
+
+
+def run(found: plan.Plan, tmp_path, **options):
+    options = {"vram_bytes": None, "steps": 2} | options
+    return rehearse.rehearse(found, weights_dir=tmp_path, **options)
+
+
+def test_what_cannot_be_rehearsed_is_refused_at_once(tmp_path):
+    with pytest.raises(RecipeError, match="the shape of `builtin:small` is not in the catalogue"):
+        run(made("small"), tmp_path)
+    with pytest.raises(PlanError, match="needs Unsloth and vLLM"):
+        run(made(backend="trl"), tmp_path)
+    with pytest.raises(RecipeError, match="64 completions a step do not divide into batches of 5"):
+        run(made(), tmp_path, batches=(4, 5))
+
+
+@pytest.mark.parametrize("flags", [["--vram", "0"], ["--vram", "-3"], ["--steps", "0"], []])
+def test_the_command_refuses_what_means_nothing(flags, monkeypatch):
+    monkeypatch.setattr("r1recipes.machine.gpu", lambda: None)
+    code, _, err = in_process("rehearse", "phi4", *flags)
+    said = flags[0] if flags else "needs an NVIDIA GPU"
+    assert code == 2 and said in err
+
+
+def test_a_card_that_torch_cannot_use_ends_it_and_is_not_waited_for(tmp_path):
+    """This torch has no CUDA, as one without a driver has none."""
+    with pytest.raises(RunError, match="the process that holds the rest of the card died"):
+        run(made(), tmp_path)
+
+
+def test_out_of_memory_in_a_rehearsal_is_named_by_its_phase():
+    error = {"error": "OutOfMemoryError: CUDA out of memory.", "failed_in": "first step"}
+    found = rehearse._oom(made(), 4, error)
+    assert found == vars(oom.explain(error["error"], "first step", made())) | {
+        "change": "--set preset.per_device_train_batch_size=2"
+    }
+    assert rehearse._oom(made(), 4, {"error": "ValueError: no", "failed_in": "load"}) == {}
+    assert "no room" in rehearse._oom(made(), 8, error | {"failed_in": "import"})["kind"]
