@@ -1,13 +1,10 @@
 """Kinds of out of memory, and the change that each is answered with."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
 from r1recipes import oom, plan, recipe
-from r1recipes.backends import differences
-from r1recipes.errors import RunError
 from r1recipes.machine import Gpu
 
 CARD = Gpu(0, "NVIDIA T4", 14 * 2**30, 14 * 2**30, 8.0, "580.0")
@@ -85,34 +82,3 @@ def test_the_change_is_one_that_the_recipe_takes():
 
 def test_other_errors_are_none():
     assert not oom.is_out_of_memory("ValueError: bad shape")
-
-
-def engine(total: int, share: float, sequences: int):
-    """A loaded model as far as it is looked at, with an engine of this share of a card."""
-    config = SimpleNamespace(
-        cache_config=SimpleNamespace(
-            gpu_memory_utilization=share, num_gpu_blocks=1000, block_size=16
-        ),
-        model_config=SimpleNamespace(max_model_len=1024, dtype="torch.bfloat16", quantization=None),
-        scheduler_config=SimpleNamespace(max_num_seqs=sequences),
-        lora_config=SimpleNamespace(max_lora_rank=32),
-    )
-    llm_engine = SimpleNamespace(vllm_config=config)
-    return SimpleNamespace(vllm_engine=SimpleNamespace(llm_engine=llm_engine))
-
-
-def test_an_engine_that_was_loaded_again_with_less_is_out_of_memory(monkeypatch):
-    """Unsloth takes 0.85 of the share and 0.75 of the sequences, with a printed line."""
-    asked = made("preset.load_in_4bit=false")
-    total = 80 * 2**30
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (total, total))
-    share = 0.5 * CARD.total_bytes / total
-    whole = engine(total, share, asked.max_num_seqs)
-    differences.refuse_second_try(whole, asked)
-    assert differences.engine_differences(whole, asked) == []
-    with pytest.raises(RunError, match="asked for 7.0 GiB, and Unsloth would go on with 5.9") as e:
-        differences.refuse_second_try(engine(total, 0.85 * share, 48), asked)
-    assert e.value.kind == "oom" and "gpu_memory_utilization=0.4" in e.value.problems[0].hint
-    assert oom.is_out_of_memory(str(e.value))
-    more = differences.engine_differences(engine(total, 1.5 * share, 64), asked)
-    assert [name for name, *_ in more] == ["the engine's share"]

@@ -43,6 +43,19 @@ def engine_differences(model: Any, plan: Plan) -> list[Difference]:
     return differences
 
 
+def adapter_differences(model: Any, plan: Plan) -> list[Difference]:
+    """(what, asked, got) for everything in which PEFT's adapter is not what the plan says."""
+    got, lora = model.peft_config["default"], plan.recipe.lora
+    asked = {
+        "lora_rank": (plan.preset.lora_rank, got.r),
+        "lora_alpha": (plan.lora_alpha, got.lora_alpha),
+        "lora_dropout": (lora.lora_dropout, got.lora_dropout),
+        "use_rslora": (lora.use_rslora, got.use_rslora),
+        "target_modules": (sorted(lora.target_modules), sorted(got.target_modules)),
+    }
+    return [(what, *both) for what, both in asked.items() if both[0] != both[1]]
+
+
 def share_bytes(config: Any, plan: Plan) -> tuple[float, float]:
     """Memory that the engine was to take and that it takes, as vLLM means it: a share of all."""
     assert plan.preset.gpu_memory_utilization and plan.usable_bytes, "a GPU preset has both"

@@ -26,6 +26,7 @@ from vllm import SamplingParams
 from r1recipes import settings
 from r1recipes.backends import Hooks, Messages, grpo, nf4, tiny
 from r1recipes.backends.differences import (
+    adapter_differences,
     argument_differences,
     engine_differences,
     refuse_differences,
@@ -142,6 +143,7 @@ class UnslothBackend:
             use_gradient_checkpointing="unsloth",
             random_state=self.recipe.seed,
         )
+        refuse_differences(adapter_differences(self.model, self.plan))
 
     def _add_fresh_adapter(self) -> None:
         """A new adapter in place of a trained one, drawn as PEFT draws that of a new model.
