@@ -29,25 +29,37 @@ static void note(const char *what, const char *where)
     close(file);
 }
 
-static const void *bytes_of(const struct sockaddr *address, size_t *size)
+/* The address without its port: 4 bytes, also of IPv4 that is written as IPv6, or 16. */
+static const unsigned char *bytes_of(const struct sockaddr *address, size_t *size)
 {
-    *size = address->sa_family == AF_INET ? 4 : 16;
+    const struct in6_addr *six = &((const struct sockaddr_in6 *)address)->sin6_addr;
+    *size = 4;
     if (address->sa_family == AF_INET)
-        return &((const struct sockaddr_in *)address)->sin_addr;
-    return &((const struct sockaddr_in6 *)address)->sin6_addr;
+        return (const unsigned char *)&((const struct sockaddr_in *)address)->sin_addr;
+    if (IN6_IS_ADDR_V4MAPPED(six))
+        return six->s6_addr + 12;
+    *size = 16;
+    return six->s6_addr;
+}
+
+static int is_internet(const struct sockaddr *address)
+{
+    return address && (address->sa_family == AF_INET || address->sa_family == AF_INET6);
 }
 
 static int is_own(const struct sockaddr *address)
 {
+    static const unsigned char loopback[16] = {[15] = 1};
     size_t size, other;
-    const unsigned char *bytes = bytes_of(address, &size);
+    const unsigned char *bytes = bytes_of(address, &size), *mine;
     struct ifaddrs *all = NULL, *one;
-    int own = size == 4 ? bytes[0] == 127 || bytes[0] == 0
-                        : IN6_IS_ADDR_LOOPBACK((const struct in6_addr *)bytes);
+    int own = size == 4 ? bytes[0] == 127 || bytes[0] == 0 : memcmp(bytes, loopback, 16) == 0;
     if (getifaddrs(&all) == 0) {
         for (one = all; one && !own; one = one->ifa_next)
-            if (one->ifa_addr && one->ifa_addr->sa_family == address->sa_family)
-                own = memcmp(bytes, bytes_of(one->ifa_addr, &other), size) == 0;
+            if (is_internet(one->ifa_addr)) {
+                mine = bytes_of(one->ifa_addr, &other);
+                own = other == size && memcmp(bytes, mine, size) == 0;
+            }
         freeifaddrs(all);
     }
     return own;
@@ -60,10 +72,10 @@ int connect(int socket, const struct sockaddr *address, socklen_t length)
     socklen_t size = sizeof kind;
     char text[INET6_ADDRSTRLEN] = "?";
     getsockopt(socket, SOL_SOCKET, SO_TYPE, &kind, &size);
-    if (kind == SOCK_STREAM && (address->sa_family == AF_INET || address->sa_family == AF_INET6) &&
-        !is_own(address)) {
-        size_t unused;
-        inet_ntop(address->sa_family, bytes_of(address, &unused), text, sizeof text);
+    if (kind == SOCK_STREAM && is_internet(address) && !is_own(address)) {
+        size_t bytes;
+        const unsigned char *where = bytes_of(address, &bytes);
+        inet_ntop(bytes == 4 ? AF_INET : AF_INET6, where, text, sizeof text);
         note("connects to", text);
     }
     return real(socket, address, length);
