@@ -3,6 +3,7 @@
 Folders and variables are those of huggingface_hub 1 and datasets 4.
 """
 
+import json
 import os
 import re
 from pathlib import Path
@@ -41,9 +42,20 @@ def has_model(name: str, *, four_bit: bool) -> bool:
         cached = folder.name.removeprefix("models--").replace("--", "/")
         same = shape is not None and catalog.find(cached) is shape
         right_form = same and cached.lower().endswith("bnb-4bit") == four_bit
-        if (cached == name or right_form) and any(folder.glob("snapshots/*/*.safetensors")):
+        if (cached == name or right_form) and any(map(_is_whole, folder.glob("snapshots/*"))):
             return True
     return False
+
+
+def _is_whole(snapshot: Path) -> bool:
+    """Whether all weights of a snapshot are there: a download that was cut off leaves some."""
+    try:
+        index = json.loads((snapshot / "model.safetensors.index.json").read_text())
+        return all((snapshot / name).exists() for name in set(index["weight_map"].values()))
+    except OSError:  # one file needs no index
+        return any(file.exists() for file in snapshot.glob("*.safetensors"))
+    except (ValueError, KeyError):
+        return False
 
 
 def has_data(name: str) -> bool:

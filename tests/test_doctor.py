@@ -238,6 +238,11 @@ def test_offline_what_is_not_cached_cannot_run(card, monkeypatch, tmp_path):
     snapshot.mkdir(parents=True)
     (snapshot / "model.safetensors").touch()
     assert hub.has_model("unsloth/phi-4", four_bit=False)
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert not hub.has_model("unsloth/phi-4", four_bit=False)  # a download that was cut off
+    (snapshot / "model-2.safetensors").touch()
+    assert hub.has_model("unsloth/phi-4", four_bit=False)
     assert "the data `openai/gsm8k` are not cached" in in_process("doctor", "phi4")[1]
     (tmp_path / "hf" / "datasets" / "openai___gsm8k").mkdir(parents=True)
     assert in_process("doctor", "phi4")[0] == 0
