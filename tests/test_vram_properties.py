@@ -216,9 +216,9 @@ def test_ten_thousand_candidates_are_searched_in_less_than_a_second():
     shape = catalog.find(found.model.name)
 
     def seconds_for_each() -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         count = sum(1 for _ in range(20) for _ in fitting.choices(found, preset, shape, room))
-        return (time.perf_counter() - began) / count
+        return (time.process_time() - began) / count
 
     assert min(seconds_for_each() for _ in range(5)) < 1 / 10_000  # others use this machine too
 
