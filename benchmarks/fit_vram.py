@@ -38,11 +38,10 @@ RANGES = {
     "hidden_copies": (2.0, 4.0, 16.0),
     "logits_at_work": (4.0, 6.0, 16.0),
     "training_outside": (0.0, 0.15, 0.6),
-    "slack": (0.0, 0.5, 1.0),
 }
 """Least, value by the sources, and most that the physics of each constant allows; the units are
 the table's."""
-ALONE = ("context", "engine_outside", "engine_hidden", "weights_slack", "graph", "graph_unpacking")
+ALONE = ("context", "engine_outside", "engine_hidden", "weights_slack")
 """Fitted first, to the parts that show them and nothing else; the rest is fitted with them held."""
 PULL = 0.02
 """Weight of the pull to the first value, a whole range away, beside one point's relative error."""
@@ -69,7 +68,7 @@ def residuals(points: list[Point], known: dict[str, float]) -> list[float]:
 
 def told_residuals(points: list[Point], known: dict[str, float]) -> list[float]:
     """Errors of the parts that show the constants `ALONE`, as shares of the part."""
-    shown = ("context", "weights", "pass", "engine outside", "outside in load")
+    shown = ("context", "weights", "pass", "engine outside")
     found = []
     for point in points:
         said = parts(point.case, known)

@@ -115,7 +115,7 @@ def parts(case: vram.Case, known: dict[str, float]) -> dict[str, float]:
     return {
         "context": known["context"],
         "weights": weights,
-        "pass": load["engine"] - known["engine_outside"],
+        "pass": vram.engine_pass(case, known),
         "engine outside": known["engine_outside"],
         "allocated": weights + load["KV cache"] + sum(train[name] for name in inside),
         "outside in load": outside,

@@ -10,7 +10,7 @@ of the Llama family, one NVIDIA GPU, LoRA, the backend `unsloth`.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -25,6 +25,11 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM has slots for; Unsloth rounds up (vllm/config/lora.py)."""
 BLOCK_TOKENS = 16
 """Tokens of a block of the KV cache, vLLM's default."""
+LADDER = ((0, 2048), (4, 4096), (12, 6144), (24, 8192))
+"""GiB of KV cache from which on the engine's largest pass has so many tokens (load_vllm)."""
+LADDER_SLOPE = NF4_BYTES / 0.625
+"""Below a step its pass is counted less by this for each byte that is missing: a 4-bit weight takes
+so much of what Unsloth counts, so that more weights never mean less memory."""
 PROFILED_TOKENS = 2048
 """Tokens of the smallest pass that the engine is sized for."""
 CHUNK_ROWS = 256
@@ -99,14 +104,13 @@ def predict(case: Case, constants: dict[str, float] | None = None) -> Prediction
         "adapter": 4 * adapter,
     }
     state = round(case.optimizer_bytes * adapter)
-    # The engine gets the adapter as tensors in 16 bits. What its pass left is there to sample with.
+    # The engine gets the adapter as tensors in 16 bits. It samples beside the blocks of its pass.
     sampled = round(known["sampler"] * case.num_seqs * case.shape.vocab_size)
     generate = resident | {"optimizer": state, "adapter": 6 * adapter}
-    generate |= {"engine": max(work, sampled) + outside}
-    # The training pass gets the engine's blocks from torch, but for those that it cannot use.
-    kept = {"engine": round(known["slack"] * work) + outside}
-    kept |= {"KV cache": 0} if case.standby else {}
-    train = resident | kept | {"optimizer": state, "gradient": 4 * adapter}
+    generate |= {"engine": work + sampled + outside}
+    # So does the training pass: a share of those blocks that it could use was fitted to 4 %.
+    train = resident | {"optimizer": state, "gradient": 4 * adapter}
+    train |= {"KV cache": 0} if case.standby else {}
     train |= _training_pass(case, known)
     phases = {"load": resident, "generate": generate, "train": train}
     # torch keeps the blocks of a training pass while the engine works.
@@ -204,7 +208,7 @@ def _slots(shape: ModelShape, lora_rank: int) -> int:
 def _sized_tokens(case: Case) -> int:
     """Tokens of KV cache by Unsloth's own estimate (approximate_vllm_memory_usage).
 
-    It decides the length of a sequence and, in `_batched_tokens`, the engine's pass.
+    It decides the length of a sequence and, by the ladder, the engine's pass.
     """
     left = _sized_bytes(case)
     return int(0.95 * left / kv_token_bytes(case.shape)) // 256 * 256
@@ -224,21 +228,39 @@ def _sized_overhead(shape: ModelShape, four_bit: bool, lora_rank: int) -> float:
     return weights + _slots(shape, lora_rank) + graphs
 
 
-def _batched_tokens(case: Case) -> int:
-    """Tokens of the engine's largest pass, by Unsloth's ladder over the KV cache (load_vllm)."""
-    left = _sized_bytes(case) / GIB
-    ladder = ((4, 2048), (12, 4096), (24, 6144))
-    tokens = next((n for limit, n in ladder if left <= limit), 8192)
-    return max(min(tokens, case.num_seqs * case.max_seq_length), case.num_seqs)
-
-
 def _engine_work(case: Case, known: dict[str, float]) -> int:
-    """Memory of the engine's largest pass, by which it sizes its KV cache."""
-    shape = case.shape
+    """Memory of the engine's largest pass, by which it sizes its KV cache.
+
+    Near a step of the ladder Unsloth, which counts a little differently, may be above it already.
+    """
+    left, work = _sized_bytes(case), 0.0
+    for step, size in _engine_passes(case, known):
+        work = max(work, size if left >= step else size - LADDER_SLOPE * (step - left))
+    return round(work)
+
+
+def engine_pass(case: Case, known: dict[str, float]) -> float:
+    """Bytes of the pass that the ladder gives when Unsloth's estimate is what it is here."""
+    left = _sized_bytes(case)
+    return max(size for step, size in _engine_passes(case, known) if left > step or step == 0)
+
+
+def _engine_passes(case: Case, known: dict[str, float]) -> tuple[tuple[int, float], ...]:
+    tokens = max(case.num_seqs * case.max_seq_length, PROFILED_TOKENS)
+    return _passes(case.shape, case.four_bit, tokens, known["engine_hidden"])
+
+
+@lru_cache(maxsize=1024)
+def _passes(
+    shape: ModelShape, four_bit: bool, most_tokens: int, hidden: float
+) -> tuple[tuple[int, float], ...]:
+    """Unsloth's ladder: bytes of KV cache from which on a pass is taken, bytes of that pass."""
     # gate and up, their product, and what is as wide as the hidden state, in 16 bits
-    wide = 6 * shape.intermediate_size + 2 * known["engine_hidden"] * shape.hidden_size
-    unpacked = 2 * shape.hidden_size * shape.intermediate_size if case.four_bit else 0
-    return round(max(_batched_tokens(case), PROFILED_TOKENS) * wide + unpacked)
+    wide = 6 * shape.intermediate_size + 2 * hidden * shape.hidden_size
+    unpacked = 2 * shape.hidden_size * shape.intermediate_size if four_bit else 0
+    return tuple(
+        (step * GIB, min(tokens, most_tokens) * wide + unpacked) for step, tokens in LADDER
+    )
 
 
 def capture_sizes(largest: int) -> int:
@@ -293,13 +315,15 @@ def least_share_bytes(case: Case, sequences: int = 1) -> int:
 
     It also satisfies Unsloth's own, coarser estimate for one.
     """
-    token, each = kv_token_bytes(case.shape), sequence_tokens(case)
-    wanted = math.ceil(sequences * each / BLOCK_TOKENS) * BLOCK_TOKENS * token
+    known, token, each = _calibrated(), kv_token_bytes(case.shape), sequence_tokens(case)
     overhead = _sized_overhead(case.shape, case.four_bit, case.lora_rank)
-    least = math.ceil(overhead + math.ceil(each / 256) * 256 * token / 0.95) + 1
-    found = 0
-    while least > found:  # a larger share may have a larger pass, by the steps of Unsloth's ladder
-        found = least
-        held = _engine_share(replace(case, engine_bytes=found), _calibrated())
-        least = max(found, sum(held) + wanted)
-    return found
+    least = overhead + math.ceil(each / 256) * 256 * token / 0.95 + 1
+    weights, slots, _, outside = _engine_share(case, known)
+    rest = weights + slots + outside
+    rest += math.ceil(sequences * each / BLOCK_TOKENS) * BLOCK_TOKENS * token
+    for step, work in _engine_passes(case, known):
+        size = rest + work + 1
+        if step and size < overhead + step:  # below the step, where the pass is counted less
+            size = (size - LADDER_SLOPE * (overhead + step)) / (1 - LADDER_SLOPE)
+        least = max(least, size)
+    return math.ceil(least)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1recipes import catalog, fitting, memory, recipe, vram
+from r1recipes import calibration, catalog, fitting, memory, recipe, vram
 from r1recipes.catalog import ModelShape
 from r1recipes.machine import Gpu
 from r1recipes.vram import GIB, Case
@@ -223,14 +223,42 @@ def test_ten_thousand_candidates_are_searched_in_less_than_a_second():
     assert min(seconds_for_each() for _ in range(5)) < 1 / 10_000  # others use this machine too
 
 
-@pytest.mark.parametrize("sequences", [1, 8])
-def test_a_step_of_unsloths_ladder_does_not_empty_the_cache(sequences):
-    """Just above 4 GiB of cache the pass is twice as large, and the least share counts it."""
-    shape = catalog.MODELS["qwen2.5-14b"]
-    for length in range(18_000 // sequences, 24_000 // sequences, 97):
-        found = Case(
-            shape, False, length, 100, 2, tuple(shape.projections), 200, 3, 0, standby=False
-        )
-        least = vram.least_share_bytes(found, sequences)
-        cache = vram.predict(replace(found, engine_bytes=least)).kv_tokens
-        assert cache >= sequences * length
+CROSSED = [
+    # What a byte more or a token more moves over a step: of Unsloth's ladder, of vLLM's ranks and
+    # graph sizes, of the chunks of rows.
+    ("engine_bytes", [edge * GIB + at for edge in range(5, 45) for at in (-1, 0, 1)]),
+    ("lora_rank", range(1, 513)),
+    ("num_seqs", range(1, 256)),
+    ("batch", range(1, 65)),
+    ("max_seq_length", [*range(16, 2048, 7), *range(16_000, 40_000, 1009)]),
+    ("max_completion_length", range(1, 1024, 5)),
+]
+
+
+@pytest.mark.parametrize("standby", [False, True])
+@pytest.mark.parametrize(("key", "values"), CROSSED, ids=[key for key, _ in CROSSED])
+def test_no_step_leads_down(key, values, standby):
+    for model in ("qwen2.5-1.5b", "phi-4"):
+        for four_bit in (False, True):
+            shape = catalog.MODELS[model]
+            start = Case(
+                *(shape, four_bit, 1024, 768, 16, tuple(shape.projections), 200, 2, 12 * GIB),
+                standby=standby,
+            )
+            peaks = dict.fromkeys(vram.PHASES, 0)
+            for value in values:
+                then = peaks
+                peaks = vram.predict(replace(start, **{key: value})).peaks
+                assert all(peaks[phase] >= then[phase] for phase in peaks), (model, value)
+
+
+def test_the_pass_grows_without_a_jump_below_a_step_of_the_ladder():
+    shape, known = catalog.MODELS["qwen2.5-7b"], calibration.values()
+    start = Case(shape, True, 1024, 768, 16, tuple(shape.projections), 64, 2, 0, False)
+    before = None
+    for size in range(6 * GIB, 40 * GIB, 2**26):
+        found = replace(start, engine_bytes=size)
+        after = vram.predict(found).phases["load"]["engine"]
+        assert after >= vram.engine_pass(found, known)
+        assert before is None or 0 <= after - before <= 2**26
+        before = after
