@@ -38,6 +38,10 @@ class ModelShape:
     capped_attention: bool = False
     """Attention scores are capped (Gemma 2), for which training makes them all."""
 
+    def __hash__(self) -> int:
+        """Of the numbers that tell models apart: a search asks for it a hundred thousand times."""
+        return hash((self.hidden_size, self.intermediate_size, self.num_hidden_layers))
+
     @cached_property
     def projections(self) -> dict[str, tuple[int, int]]:
         """Inputs and outputs of each linear layer of one decoder block, by peft's names."""

@@ -144,7 +144,9 @@ def _with_share(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -
     most = share(vram.least_share_bytes(case, case.num_seqs))
     whole = replace(case, engine_bytes=math.floor(most * room.usable_bytes))
     # A peak with the engine in it grows byte by byte with the share.
-    excess = vram.predict(whole).peak_bytes - room.available_bytes / (1 + error)
+    found = vram.predict(whole)
+    there = vram.room_bytes(found, whole, room.available_bytes)
+    excess = found.peak_bytes - there / (1 + error)
     if excess > 0:
         most = math.floor((most - excess / room.usable_bytes) * 100) / 100
     shared = draft.model_copy(update={"gpu_memory_utilization": round(max(least, most), 2)})

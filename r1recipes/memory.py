@@ -174,7 +174,8 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
 def shortage(choice: Choice, room: Room) -> str:
     """What a preset lacks, in words."""
     case, prediction = choice.case, choice.prediction
-    peak, there = prediction.peak_bytes, room.available_bytes
+    peak = prediction.peak_bytes
+    there = vram.room_bytes(prediction, case, room.available_bytes)
     found = []
     if vram.lacking_tokens(prediction, case) > 0:
         found.append(_engine_shortage(choice, room))

@@ -128,18 +128,25 @@ def expected_bytes(prediction: Prediction, case: Case, usable_bytes: int) -> dic
     room.
 
     The copy of the 4-bit weights that loading makes is there wholly or not at all; it was never
-    seen where it would not have fitted. Without standby, torch stops at the limit that the backend
-    sets; what is outside torch comes on top. More than `usable_bytes` is only said of a need.
+    seen where it would not have fitted. More than `usable_bytes` is only said of a need.
     """
-    limit = usable_bytes
-    if not case.standby:
-        train = prediction.phases["train"]
-        outside = train["context"] + train["CUDA graphs"] + train["training kernels"]
-        limit = min(limit, round(TORCH_SHARE * usable_bytes - OUTSIDE_TORCH + outside))
+    limit = room_bytes(prediction, case, usable_bytes)
     need, spare = prediction.peaks, prediction.spare
     found = {phase: max(need[phase], min(need[phase] + spare[phase], limit)) for phase in PHASES}
     whole = need["load"] + spare["load"]
     return found | {"load": whole if whole <= limit else need["load"]}
+
+
+def room_bytes(prediction: Prediction, case: Case, usable_bytes: int) -> int:
+    """What a run may take of the card: without standby torch is stopped at the backend's limit.
+
+    What is outside torch comes on top of that.
+    """
+    if case.standby:
+        return usable_bytes
+    train = prediction.phases["train"]
+    outside = train["context"] + train["CUDA graphs"] + train["training kernels"]
+    return min(usable_bytes, round(TORCH_SHARE * usable_bytes - OUTSIDE_TORCH + outside))
 
 
 @lru_cache(maxsize=1)
@@ -153,9 +160,10 @@ def verdict(prediction: Prediction, case: Case, usable_bytes: int) -> Verdict:
     "tight": the memory lies within the error of the peak, so it may run.
     """
     error, peak = calibration.CALIBRATED["error"].value, prediction.peak_bytes
-    if lacking_tokens(prediction, case) > 0 or peak * (1 - error) > usable_bytes:
+    room = room_bytes(prediction, case, usable_bytes)
+    if lacking_tokens(prediction, case) > 0 or peak * (1 - error) > room:
         return "does not fit"
-    return "fits" if peak * (1 + error) <= usable_bytes else "tight"
+    return "fits" if peak * (1 + error) <= room else "tight"
 
 
 def lacking_tokens(prediction: Prediction, case: Case) -> int:

@@ -95,12 +95,23 @@ def test_captured_sizes_are_vllms():
 
 
 def test_the_verdict_keeps_the_error_on_both_sides():
-    found, error = vram.predict(case()), calibration.CALIBRATED["error"].value
+    asleep = case(standby=True)
+    found, error = vram.predict(asleep), calibration.CALIBRATED["error"].value
     peak = found.peak_bytes
-    assert vram.verdict(found, case(), round(peak * (1 + error)) + 1) == "fits"
-    assert vram.verdict(found, case(), round(peak * (1 + error)) - 1000) == "tight"
-    assert vram.verdict(found, case(), round(peak * (1 - error)) + 1) == "tight"
-    assert vram.verdict(found, case(), round(peak * (1 - error)) - 1000) == "does not fit"
+    assert vram.verdict(found, asleep, round(peak * (1 + error)) + 1) == "fits"
+    assert vram.verdict(found, asleep, round(peak * (1 + error)) - 1000) == "tight"
+    assert vram.verdict(found, asleep, round(peak * (1 - error)) + 1) == "tight"
+    assert vram.verdict(found, asleep, round(peak * (1 - error)) - 1000) == "does not fit"
+
+
+def test_without_standby_torch_is_stopped_before_the_card_is_full():
+    """As `limit_allocator` does: at 0.97 of the card less 1 GiB, beside what is outside torch."""
+    awake, size = case(), 40 * GIB
+    found = vram.predict(awake)
+    outside = sum(found.phases["train"][k] for k in ("context", "CUDA graphs", "training kernels"))
+    assert vram.room_bytes(found, awake, size) == round(0.97 * size - GIB + outside) < size
+    assert vram.room_bytes(found, case(standby=True), size) == size
+    assert vram.verdict(found, awake, size) == "fits"
 
 
 def test_more_rows_than_a_chunk_make_no_more_logits_but_a_number_a_row():
