@@ -89,13 +89,13 @@ class _Talk:
         found = finished.find(settings.runs_dir, args.run)
         plan = finished.for_answers(found.plan, machine.gpu())
         prepare_environment(plan, settings.cache_dir)
-        from r1recipes.backends.chat import Chat, Sampling
-
         if plan.device != found.plan.device:
             print("no GPU: the model answers on the CPU, slowly", file=sys.stderr)
-        self.sampling = Sampling(args.temperature, args.top_p, args.max_tokens, args.seed)
         self.system = plan.recipe.prompt.system
-        with _quiet():
+        with _quiet():  # bitsandbytes speaks up when it is imported
+            from r1recipes.backends.chat import Chat, Sampling
+
+            self.sampling = Sampling(args.temperature, args.top_p, args.max_tokens, args.seed)
             self.chat = Chat(
                 plan,
                 found.base,
