@@ -235,6 +235,10 @@ def _ranking(runs: list[Reading]) -> Markup:
     sentence, tone = difference_sentence(found.mean, found.interval)
     where = f"against {ranked[1].label}, the next, on the same {found.num_problems} problems"
     headline = said if found.is_clear else f"{said}, but it is no clear winner"
+    if found.mean == 0:
+        headline = (
+            f"{best.label} and {ranked[1].label} are equal on the problems that both answered"
+        )
     return page.verdict(headline, f"{sentence}, {where}.", tone=tone, words=True)
 
 

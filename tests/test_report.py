@@ -138,7 +138,11 @@ def test_several_runs_are_overlaid_and_compared(finished, copy):
     copy.resolved.write_text(json.dumps(plan))
     page = report.html([finished, copy])
     assert re.search(r"<td>train.beta</td><td>0.0</td><td>0.25</td>", page)
-    assert "the same 6 problems" in page and "no clear winner" in page
+    assert "the same 6 problems" in page and "A and B are equal on the problems" in page
+    rows = record.read_lines(copy.evaluation("after"))
+    rows[0]["samples"][0]["right"] = not rows[0]["samples"][0]["right"]
+    copy.evaluation("after").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "no clear winner" in report.html([finished, copy])
     assert {"reward", "reward-correctness", "duration"} <= set(pages_charts(page))
     drawn = curves.every([reading.read(finished, "A"), reading.read(copy, "B")])
     reward = next(chart for chart in drawn if chart.key == "reward")
