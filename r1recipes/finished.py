@@ -36,7 +36,7 @@ def find(runs_dir: Path, name: str) -> Finished:
     run = record.find(runs_dir, name)
     if not run.adapter.is_dir():
         raise RecipeError(
-            f"{run.folder} has no trained adapter: it is {run.standing()}", hint=run.to_go_on()
+            f"{run.folder} has no trained adapter: it {run.standing()}", hint=run.to_go_on()
         )
     began = run.read_lock()
     plan = pinned(run.plan(), began)

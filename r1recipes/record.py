@@ -72,11 +72,12 @@ class Run:
         return "killed" if recorded == "running" and not self._is_owned() else recorded
 
     def standing(self) -> str:
-        """The status of a run that is not complete and its last step: `killed at step 4`."""
-        step = 0
+        """How a run ended or goes, and its last step: `was killed at step 4`."""
+        step, status = 0, self.status()
         with suppress(OSError, ValueError, LookupError):  # damaged, and not what is asked about
             step = read_lines(self.metrics)[-1]["step"]
-        return f"{self.status()} at step {step}"
+        verb = {"running": "is ", "complete": "is ", "failed": ""}.get(status, "was ")
+        return f"{verb}{status} at step {step}"
 
     def to_go_on(self) -> str:
         """How a run that is not complete gets there."""

@@ -55,7 +55,7 @@ def of_run(run: Run) -> Shared:
     found, locked, plan = run.read(), run.read_lock(), run.plan()
     if found["status"] != "complete":
         hint = f"{run.to_go_on()}, or share its recipe.toml alone"
-        raise refuse(str(run.folder), f"is {run.standing()}, so it proves nothing", hint)
+        raise refuse(str(run.folder), f"{run.standing()}, so it proves nothing", hint)
     given = recipe.load(run.recipe)
     is_changed = recipe.fingerprint(given.recipe) != locked.get("fingerprint")
     wanted = plan.recipe if is_changed else given.recipe

@@ -93,7 +93,7 @@ def test_a_killed_run_is_called_that_everywhere_with_the_way_to_go_on(two):
     shutil.rmtree(run.adapter)
     for arguments in (("eval", folder), ("ask", folder, "1+1"), ("export", folder, "--to", "lora")):
         code, _, err = in_process(*arguments)
-        assert code == 2 and "it is killed at step 6" in err and going_on in err
+        assert code == 2 and "it was killed at step 6" in err and going_on in err
         with run.owned():
             assert "it is running at step 6" in in_process(*arguments)[2]
 
@@ -115,7 +115,7 @@ def test_clean_asks_first_and_leaves_what_can_be_resumed(two, monkeypatch):
     assert "deleted" in out and "unfinished runs keep" in err
     assert two[1].checkpoints.exists() and two[0].adapter.exists()
     assert in_process("clean", "--yes")[2].endswith("nothing to delete\n")
-    assert "is stopped at step 6 and needs them" in in_process("clean", "small/b", "--yes")[2]
+    assert "was stopped at step 6 and needs them" in in_process("clean", "small/b", "--yes")[2]
 
 
 def test_clean_leaves_a_run_that_is_worked_on(two):

@@ -121,13 +121,13 @@ def test_a_run_that_nobody_works_on_is_killed_and_not_running(made):
     run, *_ = made
     record.append_line(run.metrics, {"step": 1}, {"step": 2})
     assert run.read()["status"] == "running"
-    assert run.standing() == "killed at step 2" and "run --resume" in run.to_go_on()
+    assert run.standing() == "was killed at step 2" and "run --resume" in run.to_go_on()
     with run.owned():
-        assert run.standing() == "running at step 2" and "wait" in run.to_go_on()
+        assert run.standing() == "is running at step 2" and "wait" in run.to_go_on()
         with pytest.raises(RecipeError, match="no unfinished run"):
             record.find(run.folder.parent.parent, None)
     run.metrics.write_text("{\n")
-    assert run.standing() == "killed at step 0"
+    assert run.standing() == "was killed at step 0"
     run.update(status="failed")
     assert run.status() == "failed"
 

@@ -177,7 +177,7 @@ def test_what_cannot_be_shared(finished, own, tmp_path):
     finished.update(status="stopped")
     try:
         code, _, err = in_process("share", finished.folder)
-        assert code == 2 and "is stopped at step 6, so it proves nothing" in err
+        assert code == 2 and "was stopped at step 6, so it proves nothing" in err
     finally:
         finished.update(status="complete")
     (tmp_path / "x.r1.zip").write_text("notes of mine")

@@ -149,7 +149,7 @@ def clean_command(args: argparse.Namespace) -> int:
         elif size:
             kept_bytes += size
             if args.runs:
-                said = f"kept: {run.folder} is {run.standing()} and needs them"
+                said = f"kept: {run.folder} {run.standing()} and needs them"
                 print(f"{said}; {run.to_go_on()}", file=sys.stderr)
     if kept_bytes and not args.runs:
         size = _readable(kept_bytes)

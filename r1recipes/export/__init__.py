@@ -158,7 +158,7 @@ def _examples(finished: Finished) -> list[tuple[list[dict[str, str]], str]]:
     before = {row["question"]: row for row in record.read_lines(run.evaluation("before"))}
     if not after or run.status() != "complete":
         raise RecipeError(
-            f"{run.folder} was not evaluated to its end (it is {run.standing()}), so nothing could "
+            f"{run.folder} was not evaluated to its end (it {run.standing()}), so nothing could "
             "be compared with it",
             hint=run.to_go_on(),
         )
