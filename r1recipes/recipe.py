@@ -29,6 +29,10 @@ MAX_BYTES = 1_000_000
 STUDY_SECTIONS = ("study", "search", "matrix")
 
 
+class IsStudy(RecipeError):
+    """The file is a study, which `study` reads."""
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A valid recipe and where it came from."""
@@ -109,7 +113,7 @@ def load_text(
     given = parse(text, shown)
     study = [key for key in STUDY_SECTIONS if key in given]
     if study:
-        raise RecipeError(
+        raise IsStudy(
             problems=[
                 Problem(
                     f"has a [{study[0]}] section: it is a study, not a recipe",

@@ -158,6 +158,14 @@ def test_a_recipe_is_told_from_a_study(small):
     assert code == 2 and "it is a study, not a recipe" in err
 
 
+def test_a_study_can_be_checked_without_a_start(small):
+    path = write(small.parent, SEARCH)
+    assert in_process("check", small, path) == (0, "", "")
+    path.write_text(SEARCH.replace("learning_rate", "learning_rat"))
+    code, _, err = in_process("check", path)
+    assert code == 2 and "study.toml:8:1: unknown key `train.learning_rat`" in err
+
+
 def test_a_change_of_what_is_searched_is_named(small):
     (old,) = study.load(write(small.parent, SEARCH)).cells
     more = SEARCH.replace("[4, 8]", "[4, 8, 16]").replace("n_trials = 5", "n_trials = 9")

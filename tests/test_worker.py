@@ -82,6 +82,14 @@ def test_a_trial_that_fails_is_told_with_its_reason(someone, made, monkeypatch):
     assert found[0]["message"] == "out of memory: 2 GiB" and made.is_done()
 
 
+def test_a_result_that_is_no_number_is_a_failure(someone, made, monkeypatch):
+    monkeypatch.setattr(someone, "execute", lambda *arguments: None)
+    monkeypatch.setattr(worker, "values", lambda *arguments: [float("nan")])
+    someone.run_trial(made, made.claim({}))
+    (trial,) = made.all()
+    assert trial.state == TrialState.FAIL and "nan" in trial.user_attrs["error"]["message"]
+
+
 def test_a_full_disk_ends_the_worker_and_not_the_trial(someone, made, monkeypatch):
     full = RunError("the disk is full", kind="disk")
     monkeypatch.setattr(someone, "execute", fail_with(full))

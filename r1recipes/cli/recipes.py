@@ -9,8 +9,10 @@ from r1recipes.errors import RecipeError
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    check = commands.add_parser("check", help="validate recipes, and say nothing if they are good")
-    check.add_argument("recipes", nargs="+", metavar="RECIPE")
+    check = commands.add_parser(
+        "check", help="validate recipes and studies; say nothing of good ones"
+    )
+    check.add_argument("recipes", nargs="+", metavar="FILE")
     overridable(check)
     check.set_defaults(command=check_command)
 
@@ -42,7 +44,12 @@ def check_command(args: argparse.Namespace) -> int:
     problems = []
     for name in args.recipes:
         try:
-            recipe.load(name, args.overrides)
+            try:
+                recipe.load(name, args.overrides)
+            except recipe.IsStudy:
+                from r1recipes import study
+
+                study.load(name, args.overrides)
         except RecipeError as error:
             problems += error.problems
     if problems:
