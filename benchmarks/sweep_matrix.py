@@ -1,6 +1,6 @@
 """A 2 x 2 x 3 matrix of real runs, interrupted three ways and resumed: each cell runs once.
 
-    python benchmarks/sweep_matrix.py [SEED]
+    python -m benchmarks.sweep_matrix [SEED]
 
 Two workers on a small recipe. A worker gets SIGKILL, the driver SIGKILL, the driver Ctrl-C, in an
 order and at moments drawn by SEED; the same command then goes on. Writes

@@ -6,7 +6,7 @@ Reads trials only; draws nothing but text.
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.study import StudyDirection
@@ -287,7 +287,7 @@ class Row:
 
 
 def matrix_rows(cells: list[Trials]) -> list[Row]:
-    """One row for each setting of a matrix, in its order; the best mean is marked."""
+    """One row for each setting of a matrix, in its order; the first of the best is marked."""
     groups: dict[str, tuple[dict[str, Any], list[float], list[int]]] = {}
     for trials in cells:
         axes = {key: value for key, value in trials.cell.axes.items() if key != "seed"}
@@ -300,7 +300,8 @@ def matrix_rows(cells: list[Trials]) -> list[Row]:
         return rows
     is_max = cells[0].study.directions[0] == StudyDirection.MAXIMIZE
     top = max(known) if is_max else min(known)
-    return [Row(r.axes, r.values, r.num_failed, r.mean == top) for r in rows]
+    first = next(place for place, row in enumerate(rows) if row.mean == top)
+    return [replace(row, is_best=place == first) for place, row in enumerate(rows)]
 
 
 def matrix_table(cells: list[Trials]) -> Table:
