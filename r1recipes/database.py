@@ -6,6 +6,7 @@ SQLite for one machine, PostgreSQL for several. What stands in it is `trials`'s 
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
@@ -45,9 +46,16 @@ def parsed(url: str) -> sqlalchemy.URL:
     if found.get_backend_name() not in ("sqlite", "postgresql"):
         kind = found.get_backend_name()
         raise RecipeError(f"a study cannot be kept in a `{kind}` database", hint=FORMS)
-    if not found.database or found.database == ":memory:":
+    if found.get_backend_name() == "sqlite" and found.database in (None, "", ":memory:"):
         raise RecipeError("the URL names no database", hint=FORMS)
     return found
+
+
+def missing_file(url: str) -> str | None:
+    """The SQLite file that a URL names and that is not there, which opening would make."""
+    found = parsed(url)
+    is_file = found.get_backend_name() == "sqlite" and not found.database.startswith("file:")
+    return found.database if is_file and not Path(found.database).exists() else None
 
 
 def open_storage(url: str, *, grace_s: int = GRACE_S) -> optuna.storages.RDBStorage:

@@ -259,7 +259,7 @@ def _moves_the_metric(key: str, metrics: list[str]) -> tuple[str, str] | None:
         return "a search over seeds finds luck", "put `seed` into [matrix]: it has an interval"
     if section == "eval" or section == "data" and rest not in (["size"], ["overlong"]):
         return f"`{key}` changes what is measured", "put it into [set]"
-    if section == "train" and rest[0] in SAMPLING and sampled:
+    if section == "train" and sampled and set(rest) & set(SAMPLING):
         message = f"`{sampled[0]}` is sampled with `{key}`, so it moves without learning"
         return message, 'search for `metric = "eval/greedy"`, or put it into [set]'
     return None

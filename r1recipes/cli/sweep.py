@@ -219,7 +219,7 @@ def study_command(args: argparse.Namespace) -> int:
 
 def _place(args: argparse.Namespace, name: str, is_new: bool = False) -> tuple[Any, Path, str]:
     """Settings, the study's folder, and the URL of its database. Raises: RecipeError."""
-    from r1recipes import settings
+    from r1recipes import database, settings
 
     found = settings.load()
     if not NAME.fullmatch(name):
@@ -232,8 +232,8 @@ def _place(args: argparse.Namespace, name: str, is_new: bool = False) -> tuple[A
         known = sorted(path.parent.name for path in found.runs_dir.glob("*/study.db"))
         hint = "there are: " + ", ".join(known) if known else "`r1recipes sweep FILE` makes one"
         raise RecipeError(f"there is no study `{name}` in `{found.runs_dir}`", hint=hint)
-    if url and not is_new and url.startswith("sqlite:///") and not Path(url[10:]).exists():
-        raise RecipeError(f"there is no database `{url[10:]}`", hint="`r1recipes sweep` makes one")
+    if url and not is_new and (missing := database.missing_file(url)):
+        raise RecipeError(f"there is no database `{missing}`", hint="`r1recipes sweep` makes one")
     return found, folder, url or f"sqlite:///{file}"
 
 
