@@ -19,6 +19,8 @@ from r1recipes.preset import Preset
 from r1recipes.schema import Recipe
 
 GIB = 2**30
+SLACK = "allocator slack"
+"""The part of a phase that is given back where there is no room: torch's cache, a copy at load."""
 FREE_SHARE = 0.98
 """A card with less than this free is in use by others: what is free counts, not its size."""
 
@@ -29,12 +31,12 @@ class Predicted(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     phases: dict[str, dict[str, int]]
-    """Bytes by part for `load`, `generate` and `train`."""
+    """Bytes by part for `load`, `generate` and `train`, as the driver will show them."""
     peak_phase: str
     peak_bytes: int
-    """What the run cannot do without."""
-    expected_bytes: int
-    """What the driver will show at its peak: also what is taken only while there is room."""
+    """The largest phase: what the driver will show at its peak."""
+    needed_bytes: int
+    """What the run cannot do without; the rest, `SLACK`, is taken only while there is room."""
     available_bytes: int
     """Memory of the card, or what of it is free when others use it."""
     verdict: Literal["fits", "tight", "does not fit"]
@@ -53,19 +55,22 @@ class Predicted(BaseModel):
 
     @property
     def headroom_bytes(self) -> int:
-        return self.available_bytes - self.peak_bytes
+        """Of the card, beyond what is needed."""
+        return self.available_bytes - self.needed_bytes
 
     @property
     def excess_bytes(self) -> int:
         """Above 0 where it does not fit: by how much, the error of the prediction taken off."""
-        short = round(self.peak_bytes * (1 - self.error)) - self.available_bytes
+        short = round(self.needed_bytes * (1 - self.error)) - self.available_bytes
         return max(short, self.lacking_bytes) if self.lacking_bytes else short
 
     def sentence(self) -> str:
-        """One line such as `peak 13.1 GiB of 14.7 in generate (fits; 12 sequences at once)`."""
+        """One line such as `peak 13.1 of 14.7 GiB in train (fits, +-4%; 12 full sequences ...)`."""
+        needed = gib(self.needed_bytes)
+        part = f", {needed} needed" if needed != gib(self.peak_bytes) else ""
         return (
             f"peak {gib(self.peak_bytes)} of {gib(self.available_bytes)} GiB in "
-            f"{self.peak_phase} ({self.verdict}, +-{self.error:.0%}; "
+            f"{self.peak_phase}{part} ({self.verdict}, +-{self.error:.0%}; "
             f"{self.sequences} full sequences at once)"
         )
 
@@ -157,11 +162,16 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
     tokens = max(0, prediction.kv_tokens)
     is_lacking = vram.lacking_tokens(prediction, case) > 0
     lacking = vram.least_share_bytes(case) - case.engine_bytes if is_lacking else 0
+    expected = vram.expected_bytes(prediction, case, room.available_bytes)
+    needed = prediction.peaks
     return Predicted(
-        phases=prediction.phases,
-        peak_phase=prediction.peak_phase,
-        peak_bytes=prediction.peak_bytes,
-        expected_bytes=max(vram.expected_bytes(prediction, case, room.available_bytes).values()),
+        phases={
+            phase: parts | {SLACK: expected[phase] - needed[phase]}
+            for phase, parts in prediction.phases.items()
+        },
+        peak_phase=max(expected, key=expected.__getitem__),
+        peak_bytes=max(expected.values()),
+        needed_bytes=prediction.peak_bytes,
         available_bytes=room.available_bytes,
         verdict=choice.verdict,
         error=calibration.CALIBRATED["error"].value,

@@ -241,7 +241,7 @@ def _first_record(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any
         "duration_s": {},
         "evaluation": {},
         "vram": {
-            "predicted_bytes": plan.predicted.expected_bytes if plan.predicted else None,
+            "predicted_bytes": plan.predicted.peak_bytes if plan.predicted else None,
             "measured_bytes": None,
         },
         "error": None,

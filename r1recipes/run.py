@@ -290,7 +290,7 @@ def _record_memory(run: Run, plan: Plan, meter: Meter) -> None:
     with suppress(OSError, RecipeError):  # as above
         earlier = (run.read().get("vram") or {}).get("measured_bytes")
         peaks = [peak for peak in (earlier, meter.peak_bytes) if peak is not None]
-        predicted = plan.predicted.expected_bytes if plan.predicted else None
+        predicted = plan.predicted.peak_bytes if plan.predicted else None
         run.update(vram={"predicted_bytes": predicted, "measured_bytes": max(peaks, default=None)})
 
 

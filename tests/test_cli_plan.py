@@ -24,7 +24,8 @@ def test_json_has_every_part_in_bytes():
     assert code == 0 and found["available_bytes"] == 16 * 2**30
     totals = {phase: sum(parts.values()) for phase, parts in found["phases"].items()}
     assert max(totals.values()) == found["peak_bytes"] == totals[found["peak_phase"]]
-    assert found["headroom_bytes"] == found["available_bytes"] - found["peak_bytes"]
+    assert found["headroom_bytes"] == found["available_bytes"] - found["needed_bytes"]
+    assert found["needed_bytes"] <= found["peak_bytes"]
     assert found["verdict"] in ("fits", "tight") and found["sequences"] >= 1
 
 

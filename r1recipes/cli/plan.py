@@ -138,11 +138,12 @@ def _print_json(loaded: Any, resolved: Any, gpu: Any) -> None:
 
 
 def _print_table(loaded: Any, resolved: Any, gpu: Any) -> None:
-    from r1recipes import catalog
+    from r1recipes import catalog, memory
 
     predicted, size = resolved.predicted, gpu.total_bytes
     phases = predicted.phases
     parts = list(dict.fromkeys(part for parts in phases.values() for part in parts))
+    parts.sort(key=memory.SLACK.__eq__)  # last
     print(f"{loaded.recipe.model.name}, preset {resolved.preset_name}, on {gpu.name}")
     print(f"{'GiB':22}" + "".join(f"{phase:>10}" for phase in phases))
     for part in parts:
@@ -168,10 +169,12 @@ def _sentences(resolved: Any) -> list[str]:
     from r1recipes import memory
 
     predicted = resolved.predicted
-    peak, room = predicted.peak_bytes / GIB, predicted.available_bytes / GIB
+    peak, needed = predicted.peak_bytes / GIB, predicted.needed_bytes / GIB
+    headroom, room = predicted.headroom_bytes / GIB, predicted.available_bytes / GIB
     lines = [
         f"peak      {peak:.2f} GiB in {predicted.peak_phase}, within {predicted.error:.0%}",
-        f"headroom  {room - peak:.2f} GiB of {room:.2f}",
+        f"needed    {needed:.2f} GiB; {memory.SLACK} is given back where there is no room",
+        f"headroom  {headroom:.2f} GiB of {room:.2f}, beyond what is needed",
         f"at once   {predicted.sequences} sequences of {resolved.preset.max_seq_length} tokens "
         f"in the KV cache, of {resolved.max_num_seqs} in a step",
     ]
