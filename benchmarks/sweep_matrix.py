@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from benchmarks.sweep_kill import start, workers
-from r1recipes import database, leaderboard, machine, record, trials
+from r1recipes import database, machine, matrix, record, trials
 from tests.conftest import SMALL
 
 STUDY = """\
@@ -105,7 +105,7 @@ def count(folder: Path, url: str) -> dict:
     cells = trials.cells(database.open_storage(url), "study")
     every = [trial for cell in cells for trial in cell.all()]
     runs = [json.loads(p.read_text()) for p in folder.glob("runs/study/*/record.json")]
-    rows = leaderboard.matrix_rows(cells)
+    rows = matrix.rows(cells)
     return {
         "cells": len(cells),
         "finished": sum(map(trials.is_finished, every)),

@@ -20,6 +20,8 @@ from r1recipes.study_schema import Range, Study
 
 MAX_PART = 40
 """Characters of a cell's name for each key; the name is that of folders."""
+MAX_NAME_BYTES = 200
+"""Of a whole name; a file system takes 255, and a run folder adds number and fingerprint."""
 
 
 class Cell(BaseModel):
@@ -95,9 +97,17 @@ def cell_name(axes: dict[str, Any]) -> str:
     for key, value in axes.items():
         text = Path(value).stem if key == "recipe" else f"{key.split('.')[-1]}={value}"
         if len(text) > MAX_PART:  # such as a prompt
-            text = f"{text[: MAX_PART - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+            text = f"{text[: MAX_PART - 9]}-{_digest(text)}"
         parts.append("".join(c if c.isalnum() or c in "=.-+_" else "_" for c in text))
-    return ",".join(parts)
+    name = ",".join(parts)
+    if len(name.encode()) <= MAX_NAME_BYTES:
+        return name
+    short = name.encode()[: MAX_NAME_BYTES - 9].decode(errors="ignore")
+    return f"{short}-{_digest(repr(axes))}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def differences(old: Cell, new: Cell) -> list[str]:

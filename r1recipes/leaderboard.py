@@ -1,16 +1,15 @@
-"""What a person sees of a study: the leaderboard in a terminal, lines elsewhere, tables at the end.
+"""What a person sees of a study: the leaderboard in a terminal, lines elsewhere, a table.
 
 Reads trials only; draws nothing but text.
 """
 
 import math
-import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -23,8 +22,8 @@ from r1recipes.trials import Trials
 
 TOP = 10
 """Rows of the leaderboard."""
-T_QUANTILES = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""97.5 % quantiles of Student's t with 1 to 10 degrees of freedom (NIST/SEMATECH 1.3.6.7.2)."""
+MAX_SHOWN = 40
+"""Characters of a value, such as a prompt."""
 
 
 def show_value(value: float, metric: str) -> str:
@@ -32,7 +31,8 @@ def show_value(value: float, metric: str) -> str:
 
 
 def show_param(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    text = f"{value:.3g}" if isinstance(value, float) else " ".join(str(value).split())
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 
 
 def best(trials: Trials) -> FrozenTrial | None:
@@ -103,8 +103,8 @@ class Board:
         )
 
     def __enter__(self) -> "Board":
-        if done := self.finished():
-            self.say(f"going on after {done} of {self.total()} trials")
+        if any(map(trials_module.is_finished, (t for c in self.cells for t in c.all()))):
+            self.say(f"going on after {progress(self.cells)}")
         if self._live:
             self._live.start()
         return self
@@ -112,12 +112,6 @@ class Board:
     def __exit__(self, *exception: Any) -> None:
         if self._live:
             self._live.stop()
-
-    def total(self) -> int:
-        return sum(trials.cell.num_trials for trials in self.cells)
-
-    def finished(self) -> int:
-        return sum(trials_module.is_finished(t) for c in self.cells for t in c.all())
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -134,17 +128,23 @@ class Board:
     def render(self) -> RenderableType:
         """The best trials and those that run, of the cells that are not done yet."""
         open_cells = [trials for trials in self.cells if not trials.is_done()] or self.cells
-        head = Text(f"{self.finished()} of {self.total()} trials", "bold")
-        return Group(head, *(board(trials, TOP) for trials in open_cells[:2]))
+        head = Text(progress(self.cells), "bold")
+        width = self.console.width
+        return Group(head, *(board(trials, TOP, width) for trials in open_cells[:2]))
 
 
-def board(trials: Trials, rows: int) -> Table:
-    """The best trials of a cell, and all that run."""
+def progress(cells: Sequence[Trials]) -> str:
+    """`6 of 40 trials`."""
+    finished = sum(trials_module.is_finished(t) for trials in cells for t in trials.all())
+    return f"{finished} of {sum(trials.cell.num_trials for trials in cells)} trials"
+
+
+def board(trials: Trials, rows: int, width: int) -> Table:
+    """The best trials of a cell, and all that run; as many of the keys as have room."""
     names, metrics = short(list(trials.cell.search)), trials.cell.settings.metrics
-    table = Table(title=trials.cell.name or None, title_justify="left", box=None, padding=(0, 1))
+    first = ["trial", *(metric.removeprefix("eval/") for metric in metrics)]
     last = ["memory", "state"] if has_memory([trials]) else ["state"]
-    for heading in ("trial", *(m.removeprefix("eval/") for m in metrics), *names.values(), *last):
-        table.add_column(heading, justify="right" if heading != "state" else "left")
+    headings, body, styles = [*first, *names.values(), *last], [], []
     found = ranked([t for t in trials.all() if trials_module.counts(t)], trials.study.directions[0])
     running = [t for t in found if t.state == TrialState.RUNNING]
     ended = [t for t in found if t.state.is_finished()]
@@ -155,8 +155,37 @@ def board(trials: Trials, rows: int) -> Table:
         style = "bold" if is_best else "dim" if trial.state == TrialState.FAIL else ""
         *shown, ended_as = cells_of(trials.cell, trial)
         room = [memory(trial)] if len(last) > 1 else []
-        table.add_row(*shown, *room, ended_as, style=style)
+        body.append([*shown, *room, ended_as])
+        styles.append(style)
+    columns = [list(column) for column in zip(headings, *body, strict=True)]
+    num_hidden = _fit(columns, range(len(first), len(first) + len(names)), width)
+    table = Table(title=trials.cell.name or None, title_justify="left", box=None, padding=(0, 1))
+    if num_hidden:
+        table.caption = f"a wider terminal shows {num_hidden} more of the {len(names)} keys"
+        table.caption_justify = "left"
+    for heading, *_ in columns:
+        table.add_column(heading, justify="right" if heading != "state" else "left", no_wrap=True)
+    for style, row in zip(styles, list(zip(*columns, strict=True))[1:], strict=True):
+        table.add_row(*row, style=style)
     return table
+
+
+def _fit(columns: list[list[str]], keys: range, width: int) -> int:
+    """Make columns, each with its heading, as narrow as the terminal: break the headings, then
+    leave out the last keys. Returns how many."""
+
+    def is_wide() -> bool:
+        parts = [[part for text in column for part in text.split("\n")] for column in columns]
+        return sum(2 + max(map(cell_len, column)) for column in parts) > width
+
+    if is_wide():
+        for column in columns:
+            column[0] = column[0].replace("_", "_\n")
+    num_hidden = 0
+    while num_hidden < len(keys) and is_wide():
+        num_hidden += 1
+        del columns[keys[-num_hidden]]
+    return num_hidden
 
 
 def cells_of(cell: Cell, trial: FrozenTrial) -> list[str]:
@@ -217,25 +246,13 @@ def saved_by_pruning(cells: list[Trials]) -> tuple[int, int, int]:
     return pruned, left, total
 
 
-def best_of(found: list[tuple[Trials, FrozenTrial]]) -> tuple[Trials, FrozenTrial]:
-    """The best of the cells' best trials. Of a matrix, a trial of its best row."""
-    trials = found[0][0]
-    if trials.cell.axes:
-        top = next(row for row in matrix_rows([cell for cell, _ in found]) if row.is_best)
-        found = [
-            f for f in found if {k: v for k, v in f[0].cell.axes.items() if k != "seed"} == top.axes
-        ]
-    order = ranked([trial for _, trial in found], trials.study.directions[0])
-    return next(pair for pair in found if pair[1] is order[0])
-
-
 def summary(cells: list[Trials], trials: Trials, trial: FrozenTrial) -> list[str]:
     """What came out, in sentences."""
     metric = trials.cell.settings.metrics[0]
     name = f"{trials.cell.name} " if trials.cell.name else ""
     lines = [f"best: {name}trial {trial.number}, {metric} {show_value(trial.values[0], metric)}"]
-    own = next((t for t in trials.all() if "fixed_params" in t.system_attrs and t.values), None)
-    if own is not None and trials.cell.search and own.state == TrialState.COMPLETE:
+    own = next((t for t in trials.all() if _has_own_values(t, trials.cell)), None)
+    if own is not None:
         lines[0] += (
             f"; the recipe's own values, trial {own.number}: {show_value(own.values[0], metric)}"
         )
@@ -261,62 +278,11 @@ def summary(cells: list[Trials], trials: Trials, trial: FrozenTrial) -> list[str
     return lines
 
 
-@dataclass(frozen=True)
-class Row:
-    """Cells that differ in their seed only: mean and 95 % interval of the first metric."""
-
-    axes: dict[str, Any]
-    values: list[float]
-    num_failed: int
-    is_best: bool = False
-
-    @property
-    def mean(self) -> float | None:
-        return statistics.fmean(self.values) if self.values else None
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Of the mean over seeds, by Student's t; None for a single value."""
-        freedom = len(self.values) - 1
-        if freedom < 1:
-            return None
-        known = freedom <= len(T_QUANTILES)
-        quantile = T_QUANTILES[freedom - 1] if known else 1.96 + 2.4 / freedom
-        half = quantile * statistics.stdev(self.values) / math.sqrt(len(self.values))
-        return self.mean - half, self.mean + half
-
-
-def matrix_rows(cells: list[Trials]) -> list[Row]:
-    """One row for each setting of a matrix, in its order; the first of the best is marked."""
-    groups: dict[str, tuple[dict[str, Any], list[float], list[int]]] = {}
-    for trials in cells:
-        axes = {key: value for key, value in trials.cell.axes.items() if key != "seed"}
-        _, values, failed = groups.setdefault(repr(axes), (axes, [], []))
-        found = best(trials)
-        values.append(found.values[0]) if found else failed.append(1)
-    rows = [Row(axes, values, len(failed)) for axes, values, failed in groups.values()]
-    known = [row.mean for row in rows if row.mean is not None]
-    if not known:
-        return rows
-    is_max = cells[0].study.directions[0] == StudyDirection.MAXIMIZE
-    top = max(known) if is_max else min(known)
-    first = next(place for place, row in enumerate(rows) if row.mean == top)
-    return [replace(row, is_best=place == first) for place, row in enumerate(rows)]
-
-
-def matrix_table(cells: list[Trials]) -> Table:
-    """The final table of a matrix."""
-    metric = cells[0].cell.settings.metrics[0]
-    rows = matrix_rows(cells)
-    keys = list(rows[0].axes)
-    table = Table(box=None, padding=(0, 1))
-    for heading in (*short(keys).values(), metric.removeprefix("eval/"), "95 %", "seeds", ""):
-        table.add_column(heading, justify="left" if heading in short(keys).values() else "right")
-    for row in rows:
-        low_high = " to ".join(show_value(v, metric) for v in row.interval) if row.interval else ""
-        mean = show_value(row.mean, metric) if row.mean is not None else "failed"
-        mark = "best" if row.is_best else f"{row.num_failed} failed" if row.num_failed else ""
-        axes = [str(row.axes[key]) for key in keys]
-        count = str(len(row.values))
-        table.add_row(*axes, mean, low_high, count, mark, style="bold" if row.is_best else "")
-    return table
+def _has_own_values(trial: FrozenTrial, cell: Cell) -> bool:
+    """Whether a complete trial has the recipe's own value of every searched key."""
+    fixed = trial.system_attrs.get("fixed_params", {})
+    return (
+        bool(cell.search)
+        and trial.state == TrialState.COMPLETE
+        and fixed.keys() >= cell.search.keys()
+    )

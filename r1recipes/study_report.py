@@ -14,7 +14,7 @@ from markupsafe import Markup
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from r1recipes import leaderboard, page, scales
+from r1recipes import leaderboard, matrix, page, scales
 from r1recipes import trials as trials_module
 from r1recipes.charts import Bar, Bars, Chart, Plot, Series
 from r1recipes.leaderboard import cells_of, short, show_param, show_value
@@ -36,7 +36,7 @@ def html(cells: list[Trials]) -> str:
     found = [(trials, trial) for trials in cells if (trial := leaderboard.best(trials))]
     blocks: list[Markup] = []
     if found:
-        trials, trial = leaderboard.best_of(found)
+        trials, trial = matrix.best_of(found)
         metric = trials.cell.settings.metrics[0]
         headline = show_value(trial.values[0], metric)
         blocks.append(page.verdict(headline, *leaderboard.summary(cells, trials, trial)))
@@ -49,13 +49,13 @@ def html(cells: list[Trials]) -> str:
 
 def _matrix(cells: list[Trials]) -> Markup:
     metric = cells[0].cell.settings.metrics[0]
-    rows = leaderboard.matrix_rows(cells)
+    rows = matrix.rows(cells)
     keys = list(rows[0].axes)
     body = []
     for row in rows:
         interval = " to ".join(show_value(v, metric) for v in row.interval) if row.interval else ""
-        mean = "failed" if row.mean is None else show_value(row.mean, metric)
-        mark = page.pill("best", "good") if row.is_best else ""
+        mean = "" if row.mean is None else show_value(row.mean, metric)
+        mark = page.pill("best", "good") if row.is_best else row.remark
         axes = [str(row.axes[key]) for key in keys]
         body.append([*axes, mean, interval, len(row.values), mark])
     header = [*short(keys).values(), metric, "95 % over seeds", "seeds", ""]
@@ -289,7 +289,7 @@ def _described(cells: list[Trials]) -> dict[str, str]:
         found[state.name.lower()] = str(sum(t.state == state for t in all_trials))
     best = [(trials, trial) for trials in cells if (trial := leaderboard.best(trials))]
     if best:
-        trials, trial = leaderboard.best_of(best)
+        trials, trial = matrix.best_of(best)
         metric = trials.cell.settings.metrics[0]
         found[f"best {metric}"] = show_value(trial.values[0], metric)
         found |= {key: show_param(value) for key, value in trial.params.items()}

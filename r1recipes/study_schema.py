@@ -5,7 +5,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from r1recipes.hints import Loc, show
@@ -19,6 +19,9 @@ METRICS = {
 }
 """Held-out measures of a record's `evaluation.after`, and which way is better."""
 Metric = Literal["eval/accuracy", "eval/greedy", "eval/mean_length", "eval/share_cut"]
+
+
+_RANGES = "such as `{ low = 1e-6, high = 5e-5, log = true }` or `{ choices = [16, 32, 64] }`"
 
 
 class Range(Section):
@@ -60,12 +63,14 @@ def _range_problems(given: Range) -> list[tuple[str, str, str]]:
             found.append(("choices", "a choice is a list", "write single values"))
         return found
     if given.low is None or given.high is None:
-        hint = "such as `{ low = 1e-6, high = 5e-5, log = true }` or `{ choices = [16, 32, 64] }`"
-        return [("", "a range needs `low` and `high`, or `choices`", hint)]
+        return [("", "a range needs `low` and `high`, or `choices`", _RANGES)]
     found = []
     if given.low >= given.high:
         hint = "exchange them; a key with one value belongs in [set]"
         found.append(("high", f"`high` {given.high:g} is not above `low` {given.low:g}", hint))
+    elif given.step is not None and given.step > given.high - given.low:
+        message = f"`step` {given.step:g} is wider than the range, which leaves one value"
+        found.append(("step", message, "make it smaller; a key with one value belongs in [set]"))
     if given.log and given.low <= 0:
         found.append(("low", f"`low` {given.low:g} has no logarithm", "set it above 0"))
     if given.log and given.step is not None:
@@ -104,8 +109,16 @@ class Study(Section):
         return self.direction if isinstance(self.direction, list) else [self.direction]
 
     @property
+    def is_accuracy(self) -> bool:
+        """Whether it is searched for what trials report in training: Optuna takes the intermediate
+        values of one objective, and as values of that objective."""
+        return self.metrics in (["eval/accuracy"], ["eval/greedy"]) and (
+            self.directions == ["maximize"]
+        )
+
+    @property
     def pruner_name(self) -> str:
-        return self.pruner or ("noise" if len(self.metrics) == 1 else "none")
+        return self.pruner or ("noise" if self.is_accuracy else "none")
 
     @field_validator("metric", mode="before")
     @classmethod
@@ -114,7 +127,7 @@ class Study(Section):
         if any(isinstance(name, str) and name.split("/")[-1] in _MOVES for name in names):
             message = f"{show(given)} cannot be searched for: it moves with what is searched"
             refuse([("", message, 'write `metric = "eval/accuracy"`')])
-        if any(isinstance(name, str) and name not in METRICS for name in names):
+        if not names or any(not isinstance(name, str) or name not in METRICS for name in names):
             known = {"what": "unknown metric", "known": list(METRICS)}
             raise PydanticCustomError("unknown_name", "unknown", known)
         return given
@@ -131,14 +144,16 @@ class Study(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         found = []
-        if not self.metrics or len(set(self.metrics)) < len(self.metrics):
+        if len(set(self.metrics)) < len(self.metrics):
             found.append(("metric", "each metric is named once", 'such as `"eval/accuracy"`'))
         if len(self.directions) != len(self.metrics):
             counts = f"{len(self.metrics)} metrics and {len(self.directions)} directions"
             found.append(("direction", counts, "give one for each, or remove this line"))
-        if len(self.metrics) > 1 and self.pruner_name != "none":
+        if self.pruner_name != "none" and not self.is_accuracy:
+            several = len(self.metrics) > 1
             message = "with several metrics nothing can be pruned"
-            found.append(("pruner", message, "remove this line"))
+            other = f"trials are pruned by their accuracy, not by {self.metrics[0]}"
+            found.append(("pruner", message if several else other, "remove this line"))
         refuse(found)
         return self
 
@@ -169,13 +184,19 @@ class StudyFile(Section):
 
     @field_validator("set", "search", "matrix", mode="before")
     @classmethod
-    def _quoted_keys(cls, given: Any) -> Any:
+    def _right_shape(cls, given: Any, info: ValidationInfo) -> Any:
         found = []
         for key, value in given.items() if isinstance(given, dict) else ():
             if isinstance(value, dict) and not value.keys() & Range.model_fields.keys():
                 inner = next(iter(value), "KEY")
                 hint = f'write `"{key}.{inner}" = ...`, with the quotes'
                 found.append(((key,), f"`{key}` is a section of the recipe", hint))
+            elif info.field_name == "search" and not isinstance(value, dict):
+                hint = f"{_RANGES}; one value belongs in [set]"
+                found.append(((key,), f"`{key}` needs a range or choices, not {show(value)}", hint))
+            elif info.field_name == "matrix" and not (isinstance(value, list) and value):
+                hint = "all values to run, in brackets, such as `[1, 2, 3]`"
+                found.append(((key,), f"`{key}` needs a list of values, not {show(value)}", hint))
         refuse(found)
         return given
 

@@ -159,6 +159,7 @@ class Dead:
     def __call__(self, trial: FrozenTrial) -> bool:
         worker = trial.user_attrs.get("worker")
         if worker:
+            self.nameless.pop(trial._trial_id, None)
             return worker["name"] in self.gone or trials.is_dead_here(trial)
         first = self.nameless.setdefault(trial._trial_id, time.monotonic())
         return time.monotonic() - first > NAMELESS_S

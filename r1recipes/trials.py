@@ -86,8 +86,8 @@ class Trials:
         if not self.open_places():
             return None
         trial = patiently(self.study.ask)
+        self.beat(trial)  # first: one that was handed back has beaten long ago
         patiently(lambda: trial.set_user_attr("worker", worker))
-        self.beat(trial)
         earlier = [other for other in self.all() if other.number < trial.number and counts(other)]
         if len(earlier) >= self.cell.num_trials:
             self._note(trial, excess=True)
@@ -111,8 +111,8 @@ class Trials:
 
     def report(self, trial: Trial, step: int, value: float, pruner: optuna.pruners.BasePruner):
         """Write an intermediate value; whether the trial is hopeless. Raises: Lost."""
-        if len(self.cell.settings.metrics) > 1:
-            return False  # Optuna has intermediate values for one objective only
+        if not self.cell.settings.is_accuracy:
+            return False  # the accuracy in training says nothing about it
         self.study.pruner = pruner
         try:
             patiently(lambda: trial.report(value, step))
@@ -183,6 +183,7 @@ class Trials:
         Trials of workers that beat no more are found by the database's own clock, those that
         `is_dead` knows of at once.
         """
+        self._excuse()
         buried: list[int] = []
         self.storage.heartbeat_stale_trial_callback = lambda _, trial: buried.append(
             queue_again(self.study, trial)
@@ -198,6 +199,15 @@ class Trials:
                     )
                     buried.append(queue_again(self.study, trial))
         return buried
+
+    def _excuse(self) -> None:
+        """Beat for those that seem dead by the clock alone: processes of this machine, after it
+        was suspended, and a trial that was handed back and is being claimed right now."""
+        for trial_id in patiently(lambda: self.storage._get_stale_trial_ids(self.study._study_id)):
+            trial = patiently(lambda i=trial_id: self.storage.get_trial(i))
+            worker = trial.user_attrs.get("worker")
+            if worker is None or (worker["host"] == this_host() and not is_dead_here(trial)):
+                patiently(lambda i=trial_id: self.storage.record_heartbeat(i))
 
 
 def queue_again(study: optuna.Study, trial: FrozenTrial) -> int:

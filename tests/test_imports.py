@@ -17,7 +17,7 @@ ORDER = """
     backends.chat backends.merge
     cache finished export.place export.hub export.llama export.llama_child export.ollama
     export.builtin_gguf export.card export.checks export.forms export
-    study_schema cell study search database trials leaderboard results study_report sweep
+    study_schema cell study search database trials leaderboard matrix results study_report sweep
     ray_launcher warm stages run retest worker rehearsal rehearse doctor redact card share
     cli.common cli.plan cli.export cli.run cli.sweep cli.evaluate cli.chat cli.report cli.runs
     cli.rehearse cli.recipes cli.share cli.doctor cli __main__

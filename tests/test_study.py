@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from r1recipes import recipe, study
-from r1recipes.cell import Cell, differences
+from r1recipes.cell import Cell, cell_name, differences
 from r1recipes.errors import RecipeError
 from r1recipes.study_schema import METRICS
 from tests.helpers import in_process
@@ -104,6 +104,14 @@ recipe = "small.toml"
         ('"train.max_steps" = { low = 4', '"train.top_k" = { low = 4', "10:1", "without learning"),
         ("high = 6", "high = 6, step = 0.5", "10:49", "so must its `step`"),
         ("n_trials = 5", 'direction = "up"', "5:13", "is neither"),
+        ("n_trials = 5", "metric = 3", "5:10", "unknown metric"),
+        ("n_trials = 5", "metric = []", "5:10", "unknown metric"),
+        ("n_trials = 5", 'metric = "eval/mean_length"\npruner = "median"', "6:10",
+         "pruned by their accuracy"),
+        ("{ choices = [4, 8] }", "8", "9:22", "needs a range or choices"),
+        ("[search]", "[matrix]\nseed = 3\n[search]", "8:8", "needs a list"),
+        ("[search]", "[matrix]\nseed = []\n[search]", "8:8", "needs a list"),
+        ("high = 6", "high = 6, step = 3", "10:49", "wider than the range"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_found_where_it_stands(small, old, new, place, said):
@@ -149,6 +157,20 @@ def test_the_cells_of_a_matrix_are_told_apart(small):
     text = f'format = 1\nrecipe = "small.toml"\n[matrix]\n"prompt.system" = {prompts}\n'
     names = [cell.name for cell in study.load(write(small.parent, text)).cells]
     assert len(set(names)) == 2 and max(map(len, names)) == 40
+
+
+def test_only_an_accuracy_is_pruned_by(small):
+    """What trials report is the accuracy in training; the shortest answers may have the lowest."""
+    for metric, pruner in (("eval/greedy", "noise"), ("eval/mean_length", "none")):
+        text = SEARCH.replace("n_trials = 5", f'metric = "{metric}"')
+        (cell,) = study.load(write(small.parent, text)).cells
+        assert cell.settings.pruner_name == pruner
+
+
+def test_a_cells_name_fits_a_file_name():
+    axes = {f"train.some_long_key_{n}": "\u4f60" * 30 for n in range(9)}
+    names = [cell_name(axes | {"seed": seed}) for seed in (1, 2)]
+    assert len(set(names)) == 2 and all(len(name.encode()) <= 200 for name in names)
 
 
 def test_a_recipe_is_told_from_a_study(small):

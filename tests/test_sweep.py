@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r1recipes import database, leaderboard, study, study_report, sweep, trials
+from r1recipes import database, matrix, study, study_report, sweep, trials
 from r1recipes.errors import RecipeError
 from tests.helpers import command, in_process
 from tests.test_study import write
@@ -161,12 +161,20 @@ def test_a_matrix_ends_in_the_mean_and_interval_over_seeds(small, tmp_path):
 
     cells = told(small, tmp_path, MATRIX, outcome)
     assert len(cells) == 6 and all(len(cell.all()) == 1 for cell in cells)
-    low, best = leaderboard.matrix_rows(cells)
+    low, best = matrix.rows(cells)
     assert (low.mean, best.mean) == (pytest.approx(0.7), pytest.approx(0.8))
     assert best.is_best and not low.is_best
     # Student's t with 2 degrees of freedom: 4.303 * 0.1 / sqrt(3)
     assert best.interval == (pytest.approx(0.8 - 0.2484, abs=1e-3), pytest.approx(1.0484, abs=1e-3))
     assert "Matrix" in study_report.html(cells)
+
+
+def test_a_cell_that_has_not_run_has_not_failed(small, tmp_path):
+    loaded = study.load(write(tmp_path, MATRIX))
+    cells = sweep.make(loaded, tmp_path, f"sqlite:///{tmp_path}/study.db")
+    cells[0].complete(cells[0].claim({}), [0.5])
+    cells[1].fail(cells[1].claim({}), "oom", "out of memory")
+    assert [row.remark for row in matrix.rows(cells)] == ["1 failed, 1 open", "3 open"]
 
 
 def test_the_report_has_history_importance_slices_and_every_trial(small, tmp_path):
@@ -188,7 +196,7 @@ def test_the_report_has_history_importance_slices_and_every_trial(small, tmp_pat
     assert "importance of train.learning_rate" in study_report.comparison(cells, cells)
 
 
-@pytest.mark.parametrize("name", ["a/b", "../out", ".", "-x", "a\nb", "a" * 81])
+@pytest.mark.parametrize("name", ["a/b", "../out", ".", "-x", "a\nb", "a" * 61])
 def test_a_name_that_is_no_folder_of_its_own_is_refused(name, small, tmp_path, monkeypatch):
     monkeypatch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path / "runs"))
     path = write(tmp_path, STUDY)

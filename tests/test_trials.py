@@ -1,5 +1,6 @@
 """Trials in real databases: who gets which, which count, what becomes of the dead."""
 
+import io
 import subprocess
 import sys
 import threading
@@ -7,8 +8,9 @@ import threading
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
+from rich.console import Console
 
-from r1recipes import database, leaderboard, search, study, trials
+from r1recipes import database, leaderboard, search, study, sweep, trials
 from r1recipes.errors import RecipeError
 from tests import postgres
 from tests.test_study import SEARCH, write
@@ -119,6 +121,54 @@ def test_a_worker_that_beats_no_more_is_found_by_the_database(url, cell):
     assert made.bury() == []
     threading.Event().wait(2.2)
     assert made.bury() == [0]
+
+
+def test_a_clock_that_jumps_buries_no_process_of_this_machine(url, cell):
+    made = make(url, cell)
+    made.claim(trials.this_worker())
+    made.claim(WORKER)
+    long_ago(made)
+    assert made.bury(trials.is_dead_here) == [1]
+
+
+def test_a_trial_of_an_earlier_day_is_not_buried_while_it_is_claimed(url, cell):
+    """Between Optuna's hand-out and the worker's first heartbeat a driver may look."""
+    made = make(url, cell)
+    made.hand_back(made.claim(WORKER))
+    long_ago(made)
+    made.study.ask()
+    assert made.bury(sweep.Dead(set())) == []
+
+
+def long_ago(made):
+    with made.storage.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'")
+
+
+def test_values_that_are_not_all_the_recipes_own_are_not_called_so(url, cell, small):
+    whole = make(url, cell)
+    text = SEARCH.replace("high = 6", "high = 5")  # the recipe has 6
+    other = study.load(write(small.parent, text), study_name="other").cells[0]
+    for made, is_own in ((whole, True), (make(url, other), False)):
+        trial = made.claim(WORKER)
+        made.complete(trial, [0.5])
+        (said,) = leaderboard.summary([made], made, made.all()[0])
+        assert ("the recipe's own values" in said) == is_own
+
+
+def test_a_narrow_terminal_shows_whole_values_of_fewer_keys(url, cell):
+    made = make(url, cell)
+    made.complete(made.claim(WORKER), [0.5])
+    shown = {}
+    for width in (120, 50, 40):
+        console = Console(width=width, file=io.StringIO())
+        console.print(leaderboard.board(made, 10, width))
+        shown[width] = console.file.getvalue()
+        assert "50.0%" in shown[width] and "0.001" in shown[width] and "…" not in shown[width]
+        assert max(map(len, shown[width].splitlines())) <= width
+    assert "learning_rate" in shown[120] and "wider" not in shown[120]
+    assert "learning_\n" not in shown[50] and "rate" in shown[50]
+    assert "more of the" in shown[40]
 
 
 def test_a_trial_that_is_handed_back_is_taken_up_as_it_was(url, cell):

@@ -11,8 +11,8 @@ from typing import Any
 from r1recipes.cli.common import overridable, refuse_code, write_over
 from r1recipes.errors import PlanError, RecipeError, Stopped
 
-NAME = re.compile(r"[^\W_][\w .+=,-]{0,79}")
-"""Of a study: that of a folder, and of its cells' studies in the database up to a slash."""
+NAME = re.compile(r"[^\W_][\w .+=,-]{0,59}")
+"""Of a study: of a folder, at most 255 bytes, and of its cells in the database up to a slash."""
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -40,9 +40,10 @@ def add(commands: argparse._SubParsersAction) -> None:
 
     study = commands.add_parser("study", help="table, report and best recipe of a study")
     study.add_argument("study", help="the study's name")
-    study.add_argument("--compare", metavar="STUDY", help="with another study")
-    study.add_argument("--export", type=Path, metavar="FILE", help="all trials as .csv or .json")
-    study.add_argument("--dashboard", action="store_true", help="print the command that starts it")
+    other = study.add_mutually_exclusive_group()
+    other.add_argument("--compare", metavar="STUDY", help="with another study")
+    other.add_argument("--export", type=Path, metavar="FILE", help="all trials as .csv or .json")
+    other.add_argument("--dashboard", action="store_true", help="print the command that starts it")
     _storage(study)
     study.set_defaults(command=study_command)
 
@@ -103,7 +104,7 @@ def _drive(args: Any, cells: Any, folder: Path, url: str, settings: Any) -> None
     from rich.console import Console
 
     from r1recipes import sweep
-    from r1recipes.leaderboard import Board
+    from r1recipes.leaderboard import Board, progress
 
     console = Console()
     with Board(console, cells) as board:
@@ -115,12 +116,13 @@ def _drive(args: Any, cells: Any, folder: Path, url: str, settings: Any) -> None
             )
         else:
             launched = _supervisor(args, cells[0].cell.study, folder, url, settings, board.say)
-        board.say(f"{board.total()} trials with {launched.num_workers} workers, in {folder}")
+        total, number = sum(cell.cell.num_trials for cell in cells), launched.num_workers
+        board.say(f"{total} trials with {number} worker{'s' * (number != 1)}, in {folder}")
         try:
             sweep.drive(cells, launched, board.look)
         except KeyboardInterrupt:
             raise Stopped(
-                f"stopped after {board.finished()} of {board.total()} trials; none is lost",
+                f"stopped after {progress(cells)}; none is lost",
                 hint="the same command goes on with the rest",
             ) from None
 
@@ -223,8 +225,9 @@ def _place(args: argparse.Namespace, name: str, is_new: bool = False) -> tuple[A
 
     found = settings.load()
     if not NAME.fullmatch(name):
-        hint = "letters, digits, spaces and . _ - + = , after a letter or a digit, at most 80"
-        raise RecipeError(f"a study cannot be called `{name}`", hint=f"`--name NAME`: {hint}")
+        form = "letters, digits, spaces and . _ - + = , after a letter or a digit, at most 60"
+        hint = f"`--name NAME`: {form}" if is_new else "its name, not its folder or file"
+        raise RecipeError(f"a study cannot be called `{name}`", hint=hint)
     folder = found.runs_dir / name
     url = args.storage or found.storage
     file = folder.absolute() / "study.db"
@@ -253,20 +256,25 @@ def _say_result(cells: Any, folder: Path) -> int:
     """The table, the best recipe and the report. Returns the exit code."""
     from rich.console import Console
 
-    from r1recipes import leaderboard, record, results, study_report
+    from r1recipes import leaderboard, matrix, record, results, study_report
 
     console = Console(width=None if sys.stdout.isatty() else 160)
-    is_matrix = bool(cells[0].cell.axes)
-    console.print(leaderboard.matrix_table(cells) if is_matrix else leaderboard.board(cells[0], 10))
+    if any(not cell.is_done() for cell in cells):
+        console.print(leaderboard.progress(cells), highlight=False)
+    if cells[0].cell.axes:
+        console.print(matrix.table(cells))
+    else:
+        console.print(leaderboard.board(cells[0], leaderboard.TOP, console.width))
     folder.mkdir(parents=True, exist_ok=True)
     found = [(trials, trial) for trials in cells if (trial := leaderboard.best(trials))]
+    record.write_text(folder / "report.html", study_report.html(cells))
     if not found:
-        console.print("no trial was complete, so there is no best recipe")
+        console.print("no trial is complete, so there is no best recipe")
+        console.print(f"report       {folder / 'report.html'}", markup=False, highlight=False)
         return 1
-    trials, trial = leaderboard.best_of(found)
+    trials, trial = matrix.best_of(found)
     text = results.best_recipe(trials, trial, folder.absolute())
     record.write_text(folder / "best.toml", text)
-    record.write_text(folder / "report.html", study_report.html(cells))
     for sentence in leaderboard.summary(cells, trials, trial):
         console.print(sentence, markup=False, highlight=False)
     best = shlex.quote(str(folder / "best.toml"))
