@@ -38,6 +38,8 @@ def show_param(value: Any) -> str:
 def best(trials: Trials) -> FrozenTrial | None:
     """The best complete trial by the first metric; of several metrics, one of the front."""
     complete = [t for t in trials.all() if t.state == TrialState.COMPLETE]
+    if on_front := front(trials):
+        complete = [t for t in complete if t.number in on_front]
     return ranked(complete, trials.study.directions[0])[0] if complete else None
 
 
@@ -164,9 +166,10 @@ def board(trials: Trials, rows: int, width: int) -> Table:
         table.caption = f"a wider terminal shows {num_hidden} more of the {len(names)} keys"
         table.caption_justify = "left"
     for heading, *_ in columns:
-        table.add_column(heading, justify="right" if heading != "state" else "left", no_wrap=True)
+        side = "right" if heading != "state" else "left"
+        table.add_column(Text(heading), justify=side, no_wrap=True)
     for style, row in zip(styles, list(zip(*columns, strict=True))[1:], strict=True):
-        table.add_row(*row, style=style)
+        table.add_row(*map(Text, row), style=style)  # as it is: values may have brackets
     return table
 
 
@@ -268,14 +271,18 @@ def summary(cells: list[Trials], trials: Trials, trial: FrozenTrial) -> list[str
             f"pruning ended {pruned} trial{'s' * (pruned > 1)} early: "
             f"{left} of {total} steps not run ({left / total:.0%})"
         )
-    failed = [
-        t for c in cells for t in c.all() if t.state == TrialState.FAIL and trials_module.counts(t)
-    ]
-    if failed:
-        kinds = [t.user_attrs["error"]["kind"] for t in failed]
-        counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-        lines.append(f"failed: {counted}")
-    return lines
+    return lines + failures(cells)
+
+
+def failures(cells: list[Trials]) -> list[str]:
+    """How many trials failed of what, and what the last one said."""
+    every = [t for c in cells for t in c.all() if trials_module.counts(t)]
+    errors = [t.user_attrs["error"] for t in every if t.state == TrialState.FAIL]
+    if not errors:
+        return []
+    kinds = [error["kind"] for error in errors]
+    counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    return [f"failed: {counted}; the last one: {errors[-1]['message'].splitlines()[0]}"]
 
 
 def _has_own_values(trial: FrozenTrial, cell: Cell) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from rich.table import Table
+from rich.text import Text
 
 from r1recipes.cell import Cell
 from r1recipes.leaderboard import best, ranked, short, show_value
@@ -87,14 +88,16 @@ def table(cells: list[Trials]) -> Table:
     keys = list(found[0].axes)
     table = Table(box=None, padding=(0, 1))
     for heading in (*short(keys).values(), metric.removeprefix("eval/"), "95 %", "seeds", ""):
-        table.add_column(heading, justify="left" if heading in short(keys).values() else "right")
+        side = "left" if heading in short(keys).values() else "right"
+        table.add_column(Text(heading), justify=side)
     for row in found:
         low_high = " to ".join(show_value(v, metric) for v in row.interval) if row.interval else ""
         mean = show_value(row.mean, metric) if row.mean is not None else ""
         mark = ", ".join(filter(None, ("best" if row.is_best else "", row.remark)))
         axes = [str(row.axes[key]) for key in keys]
         count = str(len(row.values))
-        table.add_row(*axes, mean, low_high, count, mark, style="bold" if row.is_best else "")
+        cells = map(Text, (*axes, mean, low_high, count, mark))
+        table.add_row(*cells, style="bold" if row.is_best else "")
     return table
 
 

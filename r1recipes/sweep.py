@@ -172,6 +172,7 @@ def make(loaded: LoadedStudy, folder: Path, url: str) -> list[Trials]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     storage = database.open_storage(url)
+    trials.refuse_removed(storage, loaded.name, loaded.cells)
     cells = [trials.create(storage, cell) for cell in loaded.cells]
     record.write_text(folder / "study.toml", loaded.text)
     return cells

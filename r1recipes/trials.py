@@ -258,12 +258,29 @@ def create(storage: optuna.storages.RDBStorage, cell: Cell) -> Trials:
 
 def cells(storage: optuna.storages.RDBStorage, name: str) -> list[Trials]:
     """All cells of a study in their order. Raises: RecipeError when there is none."""
-    names = patiently(lambda: optuna.get_all_study_names(storage=storage))
-    found = [Trials(storage, n) for n in names if n == name or n.startswith(f"{name}/")]
+    known = patiently(lambda: optuna.get_all_study_names(storage=storage))
+    found = [Trials(storage, full_name) for full_name in of_study(known, name)]
     if not found:
-        known = ", ".join(dict.fromkeys(n.split("/")[0] for n in names)) or "none"
-        raise RecipeError(f"the database has no study `{name}`", hint=f"it has: {known}")
+        others = ", ".join(dict.fromkeys(n.split("/")[0] for n in known)) or "none"
+        raise RecipeError(f"the database has no study `{name}`", hint=f"it has: {others}")
     return sorted(found, key=lambda trials: trials.cell.index)
+
+
+def refuse_removed(storage: optuna.storages.RDBStorage, name: str, cells: list[Cell]) -> None:
+    """Raises: RecipeError when the study has cells in the database that are not among `cells`:
+    workers would run them, and tables show them."""
+    known = patiently(lambda: optuna.get_all_study_names(storage=storage))
+    kept = {cell.full_name for cell in cells}
+    if removed := [n.partition("/")[2] or n for n in of_study(known, name) if n not in kept]:
+        raise RecipeError(
+            f"study `{name}` is there with cells that the file has no more: {', '.join(removed)}",
+            hint="put them back, or begin another study with `--name NAME`; cells can be added",
+        )
+
+
+def of_study(known: list[str], name: str) -> list[str]:
+    """The names of a study's cells among those of a database."""
+    return [full_name for full_name in known if f"{full_name}/".startswith(f"{name}/")]
 
 
 def counts(trial: FrozenTrial) -> bool:

@@ -1,5 +1,6 @@
 """`sweep` as a user starts it: workers die, the driver dies, and it ends all the same."""
 
+import io
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from r1recipes import database, matrix, study, study_report, sweep, trials
 from r1recipes.errors import RecipeError
@@ -175,6 +177,38 @@ def test_a_cell_that_has_not_run_has_not_failed(small, tmp_path):
     cells[0].complete(cells[0].claim({}), [0.5])
     cells[1].fail(cells[1].claim({}), "oom", "out of memory")
     assert [row.remark for row in matrix.rows(cells)] == ["1 failed, 1 open", "3 open"]
+
+
+def test_a_cell_that_was_taken_out_of_the_matrix_is_said(small, tmp_path):
+    """Workers would run it, and the table would have it."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    sweep.make(study.load(write(tmp_path, MATRIX)), tmp_path, url)
+    fewer = study.load(write(tmp_path, MATRIX.replace("0.0, 0.1", "0.0")))
+    with pytest.raises(RecipeError, match="no more: beta=0.1,seed=1, beta=0.1,seed=2"):
+        sweep.make(fewer, tmp_path, url)
+    more = study.load(write(tmp_path, MATRIX.replace("1, 2, 3", "0, 1, 2, 3")))
+    assert len(sweep.make(more, tmp_path, url)) == 8
+    (row, _) = matrix.rows(trials.cells(database.open_storage(url), "study"))
+    assert row.num_open == 4
+
+
+def test_a_value_with_brackets_is_shown_as_it_is(small, tmp_path):
+    text = MATRIX.replace("[0.0, 0.1]", '["[/INST]"]').replace("train.beta", "prompt.system")
+    cells = sweep.make(study.load(write(tmp_path, text)), tmp_path, f"sqlite:///{tmp_path}/s.db")
+    console = Console(width=100, file=io.StringIO())
+    console.print(matrix.table(cells))
+    assert "[/INST]" in console.file.getvalue()
+
+
+def test_a_study_without_a_result_says_why(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path))
+    folder = tmp_path / "study"
+    loaded = study.load(write(tmp_path, MATRIX))
+    cells = sweep.make(loaded, folder, f"sqlite:///{folder}/study.db")
+    cells[0].fail(cells[0].claim({}), "oom", "too big")
+    code, out, err = in_process("study", "study")
+    assert code == 1 and "1 of 6 trials" in out and (folder / "report.html").exists()
+    assert "failed: 1 oom; the last one: too big" in err and "goes on" in err
 
 
 def test_the_report_has_history_importance_slices_and_every_trial(small, tmp_path):

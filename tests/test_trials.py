@@ -156,6 +156,14 @@ def test_values_that_are_not_all_the_recipes_own_are_not_called_so(url, cell, sm
         assert ("the recipe's own values" in said) == is_own
 
 
+def test_the_best_of_several_metrics_is_one_that_none_beats(url, small):
+    text = SEARCH.replace("n_trials = 5", 'metric = ["eval/accuracy", "eval/mean_length"]')
+    made = make(url, study.load(write(small.parent, text)).cells[0])
+    for values in ([0.5, 30.0], [0.5, 20.0], [0.4, 10.0]):
+        made.complete(made.claim(WORKER), values)
+    assert leaderboard.front(made) == {1, 2} and leaderboard.best(made).number == 1
+
+
 def test_a_narrow_terminal_shows_whole_values_of_fewer_keys(url, cell):
     made = make(url, cell)
     made.complete(made.claim(WORKER), [0.5])

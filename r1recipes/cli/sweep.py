@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.cli.common import overridable, refuse_code, write_over
-from r1recipes.errors import PlanError, RecipeError, Stopped
+from r1recipes.errors import PlanError, RecipeError, RunError, Stopped
 
 NAME = re.compile(r"[^\W_][\w .+=,-]{0,59}")
 """Of a study: of a folder, at most 255 bytes, and of its cells in the database up to a slash."""
@@ -269,9 +269,11 @@ def _say_result(cells: Any, folder: Path) -> int:
     found = [(trials, trial) for trials in cells if (trial := leaderboard.best(trials))]
     record.write_text(folder / "report.html", study_report.html(cells))
     if not found:
-        console.print("no trial is complete, so there is no best recipe")
         console.print(f"report       {folder / 'report.html'}", markup=False, highlight=False)
-        return 1
+        is_open = any(not cell.is_done() for cell in cells)
+        hint = "`sweep` adds trials with `--n-trials N`, or begins another study with `--name NAME`"
+        message = ["no trial is complete, so there is no best recipe", *leaderboard.failures(cells)]
+        raise RunError("; ".join(message), hint="`sweep` goes on with it" if is_open else hint)
     trials, trial = matrix.best_of(found)
     text = results.best_recipe(trials, trial, folder.absolute())
     record.write_text(folder / "best.toml", text)
