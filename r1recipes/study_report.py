@@ -40,9 +40,13 @@ def html(cells: list[Trials]) -> str:
         metric = trials.cell.settings.metrics[0]
         headline = show_value(trial.values[0], metric)
         blocks.append(page.verdict(headline, *leaderboard.summary(cells, trials, trial)))
+    else:
+        blocks.append(
+            page.verdict("no trial is complete", *leaderboard.failures(cells), words=True)
+        )
     if cells[0].cell.axes:
         blocks.append(_matrix(cells))
-    blocks += [_cell(trials) for trials in cells if trials.cell.search]
+    blocks += [_cell(trials) for trials, _ in found if trials.cell.search]
     blocks.append(page.section("Trials", _table(cells)))
     return str(page.document(cells[0].cell.study, blocks, kicker="r1recipes study"))
 
@@ -67,13 +71,13 @@ def _cell(trials: Trials) -> Markup:
     charts = [*_front(trials, complete), *_history(trials, complete)]
     charts += [*_importance(trials, complete), *_memory(trials, complete)]
     slices = [_slice(trials, complete, key) for key in trials.cell.search]
+    lines = parallel(trials, complete)
     return page.section(
         trials.cell.name or "Search",
         page.figures(charts),
         page.heading("Each key against the result"),
         page.figures(slices),
-        page.heading("Parallel coordinates"),
-        parallel(trials, complete),
+        page.heading("Parallel coordinates") + lines if lines else Markup(""),
     )
 
 

@@ -207,7 +207,8 @@ def test_a_study_without_a_result_says_why(small, tmp_path, monkeypatch):
     cells = sweep.make(loaded, folder, f"sqlite:///{folder}/study.db")
     cells[0].fail(cells[0].claim({}), "oom", "too big")
     code, out, err = in_process("study", "study")
-    assert code == 1 and "1 of 6 trials" in out and (folder / "report.html").exists()
+    assert code == 1 and "1 of 6 trials" in out
+    assert "too big" in (folder / "report.html").read_text()
     assert "failed: 1 oom; the last one: too big" in err and "goes on" in err
 
 

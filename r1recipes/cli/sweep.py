@@ -259,7 +259,8 @@ def _say_result(cells: Any, folder: Path) -> int:
     from r1recipes import leaderboard, matrix, record, results, study_report
 
     console = Console(width=None if sys.stdout.isatty() else 160)
-    if any(not cell.is_done() for cell in cells):
+    is_open = any(not cell.is_done() for cell in cells)
+    if is_open:
         console.print(leaderboard.progress(cells), highlight=False)
     if cells[0].cell.axes:
         console.print(matrix.table(cells))
@@ -270,7 +271,6 @@ def _say_result(cells: Any, folder: Path) -> int:
     record.write_text(folder / "report.html", study_report.html(cells))
     if not found:
         console.print(f"report       {folder / 'report.html'}", markup=False, highlight=False)
-        is_open = any(not cell.is_done() for cell in cells)
         hint = "`sweep` adds trials with `--n-trials N`, or begins another study with `--name NAME`"
         message = ["no trial is complete, so there is no best recipe", *leaderboard.failures(cells)]
         raise RunError("; ".join(message), hint="`sweep` goes on with it" if is_open else hint)
