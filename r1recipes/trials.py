@@ -271,7 +271,11 @@ def refuse_removed(storage: optuna.storages.RDBStorage, name: str, cells: list[C
     workers would run them, and tables show them."""
     known = patiently(lambda: optuna.get_all_study_names(storage=storage))
     kept = {cell.full_name for cell in cells}
-    if removed := [n.partition("/")[2] or n for n in of_study(known, name) if n not in kept]:
+    if removed := [
+        n.partition("/")[2] or "the one of no matrix"
+        for n in of_study(known, name)
+        if n not in kept
+    ]:
         raise RecipeError(
             f"study `{name}` is there with cells that the file has no more: {', '.join(removed)}",
             hint="put them back, or begin another study with `--name NAME`; cells can be added",

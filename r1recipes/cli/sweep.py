@@ -165,9 +165,10 @@ def worker_command(args: argparse.Namespace) -> int:
         return _be_worker(args, settings, url)
     from rich.console import Console
 
-    from r1recipes import database, sweep, trials
+    from r1recipes import database, record, sweep, trials
     from r1recipes.leaderboard import Board
 
+    record.check_writable(folder)
     cells = trials.cells(database.open_storage(url), args.study)
     _check(args, [found.cell for found in cells], settings, here=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -266,6 +267,7 @@ def _say_result(cells: Any, folder: Path) -> int:
         console.print(matrix.table(cells))
     else:
         console.print(leaderboard.board(cells[0], leaderboard.TOP, console.width))
+    record.check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     found = [(trials, trial) for trials in cells if (trial := leaderboard.best(trials))]
     record.write_text(folder / "report.html", study_report.html(cells))
