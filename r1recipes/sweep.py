@@ -227,7 +227,8 @@ def drive(cells: list[Trials], supervisor: Any, look: Callable[[], None]) -> Non
         return
     finished = num_finished(cells)
     for number in (signal.SIGTERM, signal.SIGHUP):  # Slurm before it kills; a terminal that closes
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` asks for
+            signal.signal(number, _interrupt)
     supervisor.start()
     try:
         while supervisor.children:

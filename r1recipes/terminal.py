@@ -22,6 +22,8 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # as `nohup` asks for
             self._previous[number] = signal.signal(number, self._handle)
         return self
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from r1recipes import database, matrix, study, study_report, sweep, trials
 from r1recipes.errors import RecipeError
+from r1recipes.terminal import Interrupts
 from tests.helpers import command, in_process
 from tests.test_study import write
 
@@ -144,6 +145,18 @@ def told(small, tmp_path, text, outcome):
 def test_a_study_whose_trials_all_fail_is_given_up(small, tmp_path):
     with pytest.raises(Exception, match="all of 12 trials failed; the last one: too big"):
         told(small, tmp_path, STUDY, lambda cell, trial: cell.fail(trial, "oom", "too big"))
+
+
+def test_nohup_is_heeded(small, tmp_path):
+    before = {n: signal.getsignal(n) for n in (signal.SIGHUP, signal.SIGTERM)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        told(small, tmp_path, STUDY, lambda cell, trial: cell.complete(trial, [0.5]))
+        with Interrupts(print):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 MATRIX = """\
