@@ -253,6 +253,12 @@ def test_a_name_that_is_no_folder_of_its_own_is_refused(name, small, tmp_path, m
     assert not list(tmp_path.glob("out*")) and not (tmp_path / "runs").exists()
 
 
+def test_a_folder_that_no_database_can_be_in_is_refused(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path / "runs?"))
+    code, _, err = in_process("sweep", write(tmp_path, STUDY), "--workers", 0)
+    assert code == 2 and "has a `?`" in err and not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     "url, said",
     [

@@ -232,6 +232,9 @@ def _place(args: argparse.Namespace, name: str, is_new: bool = False) -> tuple[A
     folder = found.runs_dir / name
     url = args.storage or found.storage
     file = folder.absolute() / "study.db"
+    if url is None and "?" in str(file):  # begins the options of a database's URL
+        hint = "name another folder with R1RECIPES_RUNS_DIR"
+        raise RecipeError(f"no study can be kept under `{found.runs_dir}`: it has a `?`", hint=hint)
     if url is None and not is_new and not file.exists():
         known = sorted(path.parent.name for path in found.runs_dir.glob("*/study.db"))
         hint = "there are: " + ", ".join(known) if known else "`r1recipes sweep FILE` makes one"
