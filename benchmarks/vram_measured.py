@@ -97,7 +97,7 @@ def _told(proof: dict[str, Any]) -> dict[str, float]:
     names["engine outside"] = "non_torch_gib"
     found = {name: proof[key] * GIB for name, key in names.items() if proof.get(key)}
     torch_peaks, peaks = proof.get("torch_gib_by_phase", {}), proof["peak_gib_by_phase"]
-    if "steps" in torch_peaks:
+    if "steps" in torch_peaks and "steps" in peaks:
         found["allocated"] = torch_peaks["steps"][0] * GIB
         if not proof["settings"]["standby"]:  # its pool counts as torch's while it is given back
             for name in ("load", "steps"):
