@@ -34,9 +34,9 @@ RANGES = {
     "graph": (0.02, 0.1, 2.0),
     "graph_unpacking": (0.0, 0.1, 2.0),
     "load_copy": (0.5, 1.0, 1.2),
-    "graph_pool": (0.0, 0.1, 0.6),
     "hidden_copies": (2.0, 4.0, 16.0),
-    "logits_at_work": (4.0, 6.0, 16.0),
+    "fragmentation": (0.0, 0.2, 0.5),
+    "standby_kept": (0.0, 0.5, 2.0),
     "training_outside": (0.0, 0.15, 0.6),
 }
 """Least, value by the sources, and most that the physics of each constant allows; the units are

@@ -65,7 +65,7 @@ def of_proof(name: str, proof: dict[str, Any]) -> Point | None:
         max_completion_length=settings["max_completion_length"],
         lora_rank=settings["lora_rank"],
         targets=tuple(shape.projections),
-        num_seqs=min(completions, 255),
+        num_seqs=min(completions, vram.MAX_NUM_SEQS),
         batch=batch,
         engine_bytes=math.floor(settings["gpu_memory_utilization"] * cap),
         standby=settings["standby"],
@@ -109,8 +109,9 @@ def parts(case: vram.Case, known: dict[str, float]) -> dict[str, float]:
     """The same parts as they are predicted."""
     phases = vram.predict(case, known).phases
     load, train = phases["load"], phases["train"]
-    inside = ("adapter", "optimizer", "gradient", "training activations", "logits")
-    outside = known["context"] + load["CUDA graphs"] - known["graph_pool"]
+    inside = ["adapter", "optimizer", "gradient", "training activations", "logits"]
+    inside += ["unpacked weight"] if case.four_bit else []
+    outside = known["context"] + load["CUDA graphs"]
     weights = load["weights"] + load["LoRA in the engine"]
     return {
         "context": known["context"],

@@ -18,8 +18,6 @@ from r1recipes.preset import Preset
 from r1recipes.schema import Recipe
 from r1recipes.vram import Case, Prediction
 
-MAX_NUM_SEQS = 255
-"""Sequences at once at most; 256 would be read as "not given" (unsloth_zoo, load_vllm)."""
 AUTO_COMPLETIONS = 128
 """A step's completions at most where "auto" chooses: at the roofline 128 sequences at once decode
 10 times as fast as 8, and 256 another 1.5 times (derived, Llama 3.1 8B on an H100)."""
@@ -72,7 +70,7 @@ def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int
         max_completion_length=preset.max_completion_length,
         lora_rank=preset.lora_rank,
         targets=tuple(recipe.lora.target_modules),
-        num_seqs=min(completions, MAX_NUM_SEQS),
+        num_seqs=min(completions, vram.MAX_NUM_SEQS),
         batch=preset.per_device_train_batch_size or preset.num_generations,
         engine_bytes=math.floor((preset.gpu_memory_utilization or 0) * usable_bytes),
         standby=preset.standby,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from r1recipes import catalog, fitting, memory
+from r1recipes import catalog, fitting, memory, vram
 from r1recipes.errors import PlanError
 from r1recipes.machine import Gpu
 from r1recipes.memory import Predicted
@@ -134,7 +134,7 @@ def make(
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=completions // batch,
         usable_bytes=gpu.total_bytes if gpu and device == "cuda" else None,
-        max_num_seqs=min(completions, fitting.MAX_NUM_SEQS),
+        max_num_seqs=min(completions, vram.MAX_NUM_SEQS),
         num_threads=preset.num_threads or num_cores,
         predicted=predicted,
     )

@@ -34,6 +34,11 @@ PROFILED_TOKENS = 2048
 """Tokens of the smallest pass that the engine is sized for."""
 CHUNK_ROWS = 256
 """Rows of logits that are made at a time; the backend sets it (backends._prepare_unsloth)."""
+LOGIT_BYTES = 4
+"""A logit of that chunk and its gradient in 16 bits; what lies between is fused by compilation."""
+MAX_NUM_SEQS = 255
+"""Sequences at once at most, also where a step has more; 256 would be read as "not given"
+(unsloth_zoo, load_vllm)."""
 TORCH_SHARE, OUTSIDE_TORCH = 0.97, GIB
 """The backend lets torch's allocator have this share of the card, less this (limit_allocator)."""
 
@@ -107,20 +112,30 @@ def predict(case: Case, constants: dict[str, float] | None = None) -> Prediction
     # The engine gets the adapter as tensors in 16 bits. It samples beside the blocks of its pass.
     sampled = round(known["sampler"] * case.num_seqs * case.shape.vocab_size)
     generate = resident | {"optimizer": state, "adapter": 6 * adapter}
-    generate |= {"engine": work + sampled + outside}
-    # So does the training pass: a share of those blocks that it could use was fitted to 4 %.
-    train = resident | {"optimizer": state, "gradient": 4 * adapter}
+    generate |= {"engine": work + sampled + outside} | _unpacked(case)
+    train = resident | {"optimizer": state}
     train |= {"KV cache": 0} if case.standby else {}
-    train |= _training_pass(case, known)
+    train |= _training_pass(case, known) | _unpacked(case)
     phases = {"load": resident, "generate": generate, "train": train}
-    # torch keeps the blocks of a training pass while the engine works.
-    cached = sum(train.values()) - sum(generate.values())
-    cached += resident["KV cache"] if case.standby else 0
-    # The copy gets the blocks of the engine's pass first.
-    base = _weights(case.shape, case.four_bit)
-    copy = max(0, round(known["load_copy"] * base) - work) if case.four_bit else 0
-    sized = _sized_tokens(case)
-    return Prediction(phases, tokens, sized, {"load": copy, "generate": max(0, cached), "train": 0})
+    spare = _spare(case, known, phases, work)
+    return Prediction(phases, tokens, _sized_tokens(case), spare)
+
+
+def _spare(
+    case: Case, known: dict[str, float], phases: dict[str, dict[str, int]], work: int
+) -> dict[str, int]:
+    """What each phase takes while there is room; `work`: bytes of the engine's pass."""
+    generate, train = phases["generate"], phases["train"]
+    # The copy gets the blocks of the engine's pass first, and is gone when the adapter is made.
+    base = _weights(case.shape, case.four_bit) if case.four_bit else 0
+    copy = round(known["load_copy"] * base) - work - phases["load"]["adapter"]
+    # Blocks lie idle in a training pass: those of the engine's, or more.
+    idle = round(known["fragmentation"] * train["training activations"]) - work
+    # torch keeps the blocks of a training pass while the engine works; in standby it gives them
+    # back before, but for those in which something still lies.
+    kept = sum(train.values()) - sum(generate.values())
+    kept = round(known["standby_kept"]) if case.standby else kept
+    return {"load": max(0, copy), "generate": max(0, kept), "train": max(0, idle)}
 
 
 def expected_bytes(prediction: Prediction, case: Case, usable_bytes: int) -> dict[str, int]:
@@ -285,7 +300,7 @@ def _graphs(case: Case, known: dict[str, float]) -> int:
     """
     captured = 2 * (capture_sizes(case.num_seqs) + capture_sizes(min(2 * case.num_seqs, 512)))
     each = known["graph"] + (known["graph_unpacking"] if case.four_bit else 0)
-    return round(known["graph_pool"] + each * captured * case.shape.num_hidden_layers)
+    return round(each * captured * case.shape.num_hidden_layers)
 
 
 def _training_pass(case: Case, known: dict[str, float]) -> dict[str, int]:
@@ -295,7 +310,25 @@ def _training_pass(case: Case, known: dict[str, float]) -> dict[str, int]:
     (unsloth_zoo/rl_replacements.py, chunked_hidden_states_selective_log_softmax_recompute). Those
     of one chunk are added to the layer's: what is measured grows with both at every batch.
     """
-    shape, tokens = case.shape, case.batch * case.max_seq_length
+    completion = _activations(case, known)
+    rows = case.batch * case.max_completion_length
+    # In the only pass of a step gradients come as activations go: at most those of a batch that is
+    # smaller by one completion lie beside it. Later passes find them there.
+    gradient = 4 * _lora_parameters(case.shape, case.lora_rank, case.targets)
+    if case.num_seqs <= case.batch < MAX_NUM_SEQS:
+        gradient = max(0, gradient - completion)
+    return {
+        "gradient": gradient,
+        "training activations": case.batch * completion,
+        "logits": LOGIT_BYTES * min(rows, CHUNK_ROWS) * case.shape.vocab_size + 4 * rows,
+        "training kernels": round(known["training_outside"]),
+    }
+
+
+def _activations(case: Case, known: dict[str, float]) -> int:
+    """Bytes of one completion in a training pass: what each layer keeps, and one layer's backward
+    pass."""
+    shape, tokens = case.shape, case.max_seq_length
     hidden = 2 * tokens * shape.hidden_size
     # Unsloth may move them to main memory; at no measured size has it made a difference.
     checkpoints = hidden * shape.num_hidden_layers
@@ -303,19 +336,19 @@ def _training_pass(case: Case, known: dict[str, float]) -> dict[str, int]:
     # gate, up and their product in the MLP's backward pass; query, key, value, output
     layer = tokens * (6 * shape.intermediate_size + 2 * attention)
     layer += known["hidden_copies"] * hidden
-    if case.four_bit:  # one matrix in the shared buffer
-        layer += 2 * shape.hidden_size * shape.intermediate_size
     if shape.capped_attention:  # no kernel caps scores, so all of them are made
         scores = tokens * case.max_seq_length * shape.num_attention_heads
         layer += known["capped_scores"] * scores
-    rows = case.batch * case.max_completion_length
-    logits = known["logits_at_work"] * min(rows, CHUNK_ROWS) * shape.vocab_size + 4 * rows
-    parts = {
-        "training activations": checkpoints + layer,
-        "logits": logits,
-        "training kernels": known["training_outside"],
-    }
-    return {name: round(value) for name, value in parts.items()}
+    return round(checkpoints + layer)
+
+
+def _unpacked(case: Case) -> dict[str, int]:
+    """The buffer in which training unpacks a matrix; once made, it stays.
+
+    (unsloth/kernels/utils.py, fast_dequantize)
+    """
+    size = 2 * case.shape.hidden_size * case.shape.intermediate_size
+    return {"unpacked weight": size} if case.four_bit else {}
 
 
 def least_share_bytes(case: Case, sequences: int = 1) -> int:
