@@ -3,6 +3,7 @@
 Imported after `unsloth` where that is used, since this imports trl.
 """
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,26 @@ def grpo_arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
         **sampling(plan),
         **common(plan),
     )
+
+
+def bound_reference_pass(trainer: Any) -> None:
+    """Let Unsloth score the reference (beta > 0) in passes as large as those of training.
+
+    With `unsloth_grpo_mini_batch = 1` it takes all completions of a step in one pass: those are
+    many times the tokens that a training pass has and that the memory is planned for
+    (unsloth/models/rl_replacements.py, _get_per_token_logps_and_entropies, `B` and `_pk_cap`).
+    """
+    score, args = trainer._get_per_token_logps_and_entropies, trainer.args
+
+    def in_passes(model: Any, input_ids: Any, *rest: Any, **options: Any) -> Any:
+        asked = args.unsloth_grpo_mini_batch
+        args.unsloth_grpo_mini_batch = math.ceil(len(input_ids) / args.per_device_train_batch_size)
+        try:
+            return score(model, input_ids, *rest, **options)
+        finally:
+            args.unsloth_grpo_mini_batch = asked
+
+    trainer._get_per_token_logps_and_entropies = in_passes
 
 
 class Collector:

@@ -242,6 +242,8 @@ class UnslothBackend:
             callbacks=[watch],
         )
         refuse_differences(argument_differences(asked, self.trainer.args))
+        if self.recipe.train.beta:
+            grpo.bound_reference_pass(self.trainer)
         watch.clock.watch(self.trainer)
         self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 

@@ -1,0 +1,31 @@
+"""What is handed to TRL's trainers; the runs themselves are in test_run.py and test_gpu.py."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from r1recipes.backends import grpo
+
+
+class Unsloths:
+    """How Unsloth's GRPOTrainer cuts what it scores (2026.10.7, rl_replacements.py)."""
+
+    def __init__(self, batch: int):
+        self.args = SimpleNamespace(unsloth_grpo_mini_batch=1, per_device_train_batch_size=batch)
+
+    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, keep):
+        size = -(-len(input_ids) // self.args.unsloth_grpo_mini_batch)
+        if model is None:
+            raise RuntimeError("out of memory")
+        return [len(input_ids[n : n + size]) for n in range(0, len(input_ids), size)]
+
+
+@pytest.mark.parametrize(("completions", "batch"), [(64, 8), (64, 64), (6, 2), (8, 1), (4, 16)])
+def test_the_reference_is_scored_in_passes_as_large_as_those_of_training(completions, batch):
+    trainer = Unsloths(batch)
+    grpo.bound_reference_pass(trainer)
+    sizes = trainer._get_per_token_logps_and_entropies("model", [0] * completions, [], 1)
+    assert sum(sizes) == completions and max(sizes) == min(batch, completions)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        trainer._get_per_token_logps_and_entropies(None, [0] * completions, [], 1)
+    assert trainer.args.unsloth_grpo_mini_batch == 1  # the training pass stays whole
