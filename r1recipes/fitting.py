@@ -6,7 +6,7 @@ unless nothing else fits.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Any
@@ -147,8 +147,31 @@ def _with_share(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -
     excess = found.peak_bytes - there / (1 + error)
     if excess > 0:
         most = math.floor((most - excess / room.usable_bytes) * 100) / 100
-    shared = draft.model_copy(update={"gpu_memory_utilization": round(max(least, most), 2)})
-    return _choice(recipe, shared, shape, room)
+    return _largest_that_fits(
+        lambda hundredths: _choice(
+            recipe,
+            draft.model_copy(update={"gpu_memory_utilization": hundredths / 100}),
+            shape,
+            room,
+        ),
+        round(100 * least),
+        round(100 * max(least, most)),
+    )
+
+
+def _largest_that_fits(choose: Callable[[int], Choice], least: int, most: int) -> Choice:
+    """The choice with the largest share, in hundredths, that fits; with `most` where none does.
+
+    A pass of the engine grows by steps with its share, and it stays while standby trains: below a
+    step less may be needed than the bytes that were taken off.
+    """
+    largest = choose(most)
+    if largest.verdict == "fits" or least == most or choose(least).verdict != "fits":
+        return largest
+    while most - least > 1:  # the first fits, the last does not
+        middle = (least + most) // 2
+        least, most = (middle, most) if choose(middle).verdict == "fits" else (least, middle)
+    return choose(least)
 
 
 def _choice(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Choice:

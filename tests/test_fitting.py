@@ -35,6 +35,21 @@ def test_auto_takes_the_fastest_that_fits(gib):
         assert other.verdict != "fits" or other.completion_s >= chosen.completion_s
 
 
+def test_a_share_that_fits_is_found_also_below_a_step_of_the_ladder():
+    """In standby the training pass stays beside the engine's pass, which grows by steps."""
+    lengths = {"max_seq_length": 4064, "max_completion_length": 4000}
+    found, preset = preset_of("phi4", "16GB", **lengths, gpu_memory_utilization="auto")
+    shape, shares = catalog.find(found.model.name), [n / 100 for n in range(40, 96)]
+    for tenths in range(130, 240, 2):
+        for batch in (2, 4, 8):
+            opened = preset.model_copy(update={"per_device_train_batch_size": batch})
+            given = [opened.model_copy(update={"gpu_memory_utilization": n}) for n in shares]
+            each = (next(fitting.choices(found, p, shape, room(tenths / 10))) for p in given)
+            fits = any(choice.verdict == "fits" for choice in each)
+            chosen = fitting.resolve(found, opened, shape, room(tenths / 10))
+            assert (chosen.verdict == "fits") == fits, (tenths, batch)
+
+
 def test_auto_takes_16_bits_without_standby_where_there_is_room():
     found, preset = preset_of("qwen2.5-1.5b", "24GB", **dict.fromkeys(fitting.OPEN, "auto"))
     chosen = fitting.resolve(found, preset, catalog.find(found.model.name), room(79)).preset
