@@ -5,6 +5,7 @@ the same arithmetic. Within the error of the prediction nothing is refused: the 
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,8 @@ class Predicted(BaseModel):
     """What the run cannot do without; the rest, `SLACK`, is taken only while there is room."""
     available_bytes: int
     """Memory of the card, or what of it is free when others use it."""
+    room_bytes: int
+    """What the run may take of that: without standby torch is held to less (`vram.room_bytes`)."""
     verdict: Literal["fits", "tight", "does not fit"]
     error: float
     """How far the peak may lie from what is measured, as a share of it."""
@@ -55,13 +58,13 @@ class Predicted(BaseModel):
 
     @property
     def headroom_bytes(self) -> int:
-        """Of the card, beyond what is needed."""
-        return self.available_bytes - self.needed_bytes
+        """Of what the run may take, beyond what is needed."""
+        return self.room_bytes - self.needed_bytes
 
     @property
     def excess_bytes(self) -> int:
-        """Above 0 where it does not fit: by how much, the error of the prediction taken off."""
-        short = round(self.needed_bytes * (1 - self.error)) - self.available_bytes
+        """Above 0 just where it does not fit: by how much, the error of the prediction taken off."""
+        short = math.ceil(self.needed_bytes * (1 - self.error)) - self.room_bytes
         return max(short, self.lacking_bytes) if self.lacking_bytes else short
 
     def sentence(self) -> str:
@@ -173,6 +176,7 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
         peak_bytes=max(expected.values()),
         needed_bytes=prediction.peak_bytes,
         available_bytes=room.available_bytes,
+        room_bytes=vram.room_bytes(prediction, case, room.available_bytes),
         verdict=choice.verdict,
         error=calibration.CALIBRATED["error"].value,
         kv_tokens=tokens,

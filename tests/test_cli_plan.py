@@ -24,7 +24,7 @@ def test_json_has_every_part_in_bytes():
     assert code == 0 and found["available_bytes"] == 16 * 2**30
     totals = {phase: sum(parts.values()) for phase, parts in found["phases"].items()}
     assert max(totals.values()) == found["peak_bytes"] == totals[found["peak_phase"]]
-    assert found["headroom_bytes"] == found["available_bytes"] - found["needed_bytes"]
+    assert found["headroom_bytes"] == found["room_bytes"] - found["needed_bytes"]
     assert found["needed_bytes"] <= found["peak_bytes"]
     assert found["verdict"] in ("fits", "tight") and found["sequences"] >= 1
 
@@ -112,7 +112,7 @@ def test_without_a_card_a_preset_names_one(monkeypatch):
     monkeypatch.setattr("r1recipes.machine.gpu", lambda: None)
     code, out, _ = in_process("plan", "phi4", "--preset", "24GB")
     smallest = min(c.usable_bytes for c in catalog.GPUS.values() if c.sold_gb == 24)
-    assert code == 0 and f"of {smallest / 2**30:.2f}" in out
+    assert code == 0 and f"the card has {smallest / 2**30:.2f}" in out
     code, _, err = in_process("plan", "phi4")
     assert code == 2 and "--gpu t4" in err
 

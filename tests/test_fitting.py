@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from r1recipes import catalog, fitting, plan, recipe, speed, vram
+from r1recipes import catalog, fitting, memory, plan, recipe, speed, vram
 from r1recipes.errors import PlanError
 from r1recipes.fitting import Room
 from r1recipes.machine import Gpu
@@ -87,6 +87,19 @@ def test_a_plan_that_does_not_fit_is_refused_with_what_is_short(tmp_path, monkey
     with pytest.raises(PlanError, match=r"takes \d+\.\d GiB") as raised:
         plan.make(found, base_dir=tmp_path, gpu=card(14.74), num_cores=1, preset_name="24GB")
     assert "--set preset." in raised.value.problems[0].hint
+
+
+@pytest.mark.parametrize("standby", [False, True])
+def test_what_is_in_excess_is_so_of_what_the_run_may_take(standby):
+    """Without standby that is less than the card has; a sweep goes by the excess."""
+    found, preset = preset_of("phi4", "24GB", standby=standby, gpu_memory_utilization=0.85)
+    shape = catalog.find(found.model.name)
+    for hundredths in range(2000, 2400, 5):
+        gpu = card(hundredths / 100)
+        _, predicted = memory.fitted(found, preset, shape, gpu, refuse=False)
+        assert (predicted.excess_bytes > 0) == (predicted.verdict == "does not fit")
+        assert predicted.headroom_bytes >= 0 or predicted.verdict != "fits"
+        assert predicted.room_bytes < gpu.total_bytes or standby
 
 
 def test_memory_that_others_hold_is_not_there(tmp_path, monkeypatch):

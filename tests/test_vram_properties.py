@@ -183,6 +183,8 @@ def test_what_is_chosen_gives_the_same_verdict_when_it_is_planned_again(given):
     again, second = settle(found, settled, size)
     assert again == settled and second.peak_bytes == first.peak_bytes
     assert second.verdict == first.verdict
+    assert (second.excess_bytes > 0) == (second.verdict == "does not fit")
+    assert second.headroom_bytes >= 0 or second.verdict != "fits"
     changed = {key for key in type(preset).model_fields if key not in opened}
     assert all(getattr(settled, key) == getattr(preset, key) for key in changed)
 

@@ -170,11 +170,13 @@ def _sentences(resolved: Any) -> list[str]:
 
     predicted = resolved.predicted
     peak, needed = predicted.peak_bytes / GIB, predicted.needed_bytes / GIB
-    headroom, room = predicted.headroom_bytes / GIB, predicted.available_bytes / GIB
+    headroom, room = predicted.headroom_bytes / GIB, predicted.room_bytes / GIB
+    held = room < predicted.available_bytes / GIB  # torch is, without standby
+    card = f"; the card has {predicted.available_bytes / GIB:.2f}" if held else ""
     lines = [
         f"peak      {peak:.2f} GiB in {predicted.peak_phase}, within {predicted.error:.0%}",
         f"needed    {needed:.2f} GiB; {memory.SLACK} is given back where there is no room",
-        f"headroom  {headroom:.2f} GiB of {room:.2f}, beyond what is needed",
+        f"headroom  {headroom:.2f} GiB of {room:.2f}, beyond what is needed{card}",
         f"at once   {predicted.sequences} sequences of {resolved.preset.max_seq_length} tokens "
         f"in the KV cache, of {resolved.max_num_seqs} in a step",
     ]
