@@ -64,6 +64,13 @@ def test_memory_is_given_with_its_unit_or_without():
     assert "note" not in in_process("plan", "phi4", "--vram", "17")[1]
 
 
+def test_a_step_has_more_sequences_than_the_engine_takes_at_once():
+    code, out, _ = in_process("plan", "small", "--vram", "8")
+    assert code == 0 and "at once   255 sequences" in out and "of 256 in a step" in out
+    assert "needed" not in out.split("peak", 1)[1].split("headroom")[0]  # all of the peak is
+    assert "cards sold as 8GB have 7.6 GiB" in out
+
+
 def test_what_is_short_is_said_within_80_columns_with_changes_that_fit():
     arguments = ["plan", "phi4", "--gpu", "t4", "--preset", "24GB"]
     code, out, _ = in_process(*arguments)

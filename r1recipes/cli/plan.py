@@ -159,9 +159,10 @@ def _print_table(loaded: Any, resolved: Any, gpu: Any) -> None:
         print(line)
     sold = [card.usable_bytes for card in catalog.GPUS.values() if card.sold_gb * GIB == size]
     if sold:
+        ends = dict.fromkeys(f"{end / GIB:.1f}" for end in (min(sold), max(sold)))
         print(
-            f"note      cards sold as {size // GIB}GB have {min(sold) / GIB:.1f} to "
-            f"{max(sold) / GIB:.1f} GiB: name yours with --gpu"
+            f"note      cards sold as {size // GIB}GB have {' to '.join(ends)} GiB: "
+            "name yours with --gpu"
         )
 
 
@@ -178,8 +179,10 @@ def _sentences(resolved: Any) -> list[str]:
         f"needed    {needed:.2f} GiB; {memory.SLACK} is given back where there is no room",
         f"headroom  {headroom:.2f} GiB of {room:.2f}, beyond what is needed{card}",
         f"at once   {predicted.sequences} sequences of {resolved.preset.max_seq_length} tokens "
-        f"in the KV cache, of {resolved.max_num_seqs} in a step",
+        f"in the KV cache, of {resolved.completions_per_step} in a step",
     ]
+    if predicted.needed_bytes == predicted.peak_bytes:
+        del lines[1]
     verdict = predicted.verdict + (f": {predicted.why}" if predicted.why else "")
     lines += textwrap.wrap(verdict, 80, initial_indent="verdict   ", subsequent_indent=" " * 10)
     lines += [f"this fits {way}" for way in predicted.ways]
