@@ -192,8 +192,8 @@ def changes(
 ) -> list[dict[str, Any]]:
     """The cheapest changes of a preset without open values that would make it fit.
 
-    First single keys that change nothing of what is learned, then several at once, then lengths
-    and rank; among as many, the fastest first.
+    First single keys that change nothing of what is learned, then several at once, then fewer
+    prompts, then lengths and rank; among as many, the fastest first.
     """
     keys = OPEN[:4]
     for count in range(1, len(keys) + 1):
@@ -207,6 +207,9 @@ def changes(
             found.sort(key=lambda choice: choice.completion_s)
             different = [_difference(preset, choice.preset) for choice in found]
             return [d for n, d in enumerate(different) if d not in different[:n]][:most]
+    fewer = resolve(recipe, preset.model_copy(update=dict.fromkeys(OPEN, "auto")), shape, room)
+    if fewer.verdict == "fits" and fewer.preset.prompts_per_step < preset.prompts_per_step:
+        return [_difference(preset, fewer.preset)]
     return _shorter(recipe, preset, keys, shape, room)
 
 

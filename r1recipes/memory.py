@@ -63,7 +63,7 @@ class Predicted(BaseModel):
 
     @property
     def excess_bytes(self) -> int:
-        """Above 0 just where it does not fit: by how much, the error of the prediction taken off."""
+        """Above 0 just where it does not fit: by how much, the error of the prediction off."""
         short = math.ceil(self.needed_bytes * (1 - self.error)) - self.room_bytes
         return max(short, self.lacking_bytes) if self.lacking_bytes else short
 

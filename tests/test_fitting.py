@@ -76,6 +76,15 @@ def test_what_is_proposed_fits(name, preset, gib, changes):
         assert next(fitting.choices(found, changed, shape, room(gib))).verdict == "fits", change
 
 
+def test_fewer_prompts_are_proposed_before_shorter_completions():
+    found, preset = preset_of("phi4", "16GB", prompts_per_step=1000, per_device_train_batch_size=2)
+    shape = catalog.find(found.model.name)
+    (change,) = fitting.changes(found, preset, shape, room(14.74))
+    assert change["prompts_per_step"] < 1000 and "max_completion_length" not in change
+    fits = next(fitting.choices(found, preset.model_copy(update=change), shape, room(14.74)))
+    assert fits.verdict == "fits"
+
+
 def test_nothing_is_proposed_where_nothing_fits():
     found, preset = preset_of("phi4", "16GB")
     assert fitting.changes(found, preset, catalog.find(found.model.name), room(6)) == []
