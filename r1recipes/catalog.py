@@ -37,6 +37,8 @@ class ModelShape:
     """Of a block, beside two norms and those biases: further norms and biases."""
     capped_attention: bool = False
     """Attention scores are capped (Gemma 2), for which training makes them all."""
+    fused_mlp: bool = True
+    """Unsloth trains the MLP with a kernel of its own."""
 
     def __hash__(self) -> int:
         """Of the numbers that tell models apart: a search asks for it a hundred thousand times."""

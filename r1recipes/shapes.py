@@ -37,17 +37,20 @@ class Family:
     """Whether `sliding_window` is that of every layer; others keep whole sequences in some."""
     capped: bool = False
     """Attention scores are capped, for which training makes them all."""
+    fused: bool = False
+    """Unsloth has kernels of its own for it (unsloth 2026.10.7, models/loader.py); the others run
+    as transformers has them."""
 
 
 FAMILIES = {
-    "llama": Family(),
-    "mistral": Family(windowed=True),
+    "llama": Family(fused=True),
+    "mistral": Family(windowed=True, fused=True),
     "ministral": Family(),
-    "qwen2": Family(bias=True, output_bias=False),
-    "qwen3": Family(query_norm="head", head_dim=128),
+    "qwen2": Family(bias=True, output_bias=False, fused=True),
+    "qwen3": Family(query_norm="head", head_dim=128, fused=True),
     "phi3": Family(windowed=True),
-    "gemma": Family(tied=True, head_dim=256),
-    "gemma2": Family(norms=4, tied=True, head_dim=256, capped=True),
+    "gemma": Family(tied=True, head_dim=256, fused=True),
+    "gemma2": Family(norms=4, tied=True, head_dim=256, capped=True, fused=True),
     "gemma3_text": Family(norms=4, query_norm="head", tied=True, head_dim=256),
     "granite": Family(),
     "olmo2": Family(query_norm="all"),
@@ -155,6 +158,7 @@ def _shape(config: dict[str, Any], name: str) -> ModelShape:
         sliding_window=number("sliding_window") if windowed else None,
         extra_parameters=extra,
         capped_attention=family.capped,
+        fused_mlp=family.fused and not config.get("mlp_bias"),
     )
 
 

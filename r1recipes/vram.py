@@ -5,7 +5,8 @@ fills the share. `train`: one forward and backward pass beside it, or in place o
 standby. The peak is the largest phase. What the libraries' sources decide is derived here, from
 vllm 0.26.0 and unsloth, unsloth_zoo 2026.10.7; the rest are constants in `calibration`.
 
-More of anything never needs less: every part only grows with every setting. Limits: dense decoders
+More of anything never needs less: every part only grows with every setting. One thing is no more:
+an adapter on all of the MLP, for which Unsloth has a kernel that needs less. Limits: dense decoders
 of the Llama family, one NVIDIA GPU, LoRA, the backend `unsloth`.
 """
 
@@ -39,6 +40,11 @@ LOGIT_BYTES = 4
 MAX_NUM_SEQS = 255
 """Sequences at once at most, also where a step has more; 256 would be read as "not given"
 (unsloth_zoo, load_vllm)."""
+FUSED_MLP_BYTES, PLAIN_MLP_BYTES = 6, 12
+"""For each token and unit of a layer's MLP, in its backward pass in 16 bits. Unsloth's kernel works
+in place on gate, up and their product (kernels/fast_lora.py); autograd through transformers' MLP
+keeps gate, its activation and up, and makes the gradients of the product and of both factors."""
+MLP = {"gate_proj", "up_proj", "down_proj"}
 TORCH_SHARE, OUTSIDE_TORCH = 0.97, GIB
 """The backend lets torch's allocator have this share of the card, less this (limit_allocator)."""
 
@@ -333,8 +339,10 @@ def _activations(case: Case, known: dict[str, float]) -> int:
     # Unsloth may move them to main memory; at no measured size has it made a difference.
     checkpoints = hidden * shape.num_hidden_layers
     attention = 2 * shape.head_dim * (shape.num_attention_heads + shape.num_key_value_heads)
-    # gate, up and their product in the MLP's backward pass; query, key, value, output
-    layer = tokens * (6 * shape.intermediate_size + 2 * attention)
+    # Unsloth's kernel is for an adapter on all of the MLP (unsloth/models/llama.py).
+    fused = shape.fused_mlp and MLP <= set(case.targets)
+    mlp = (FUSED_MLP_BYTES if fused else PLAIN_MLP_BYTES) * shape.intermediate_size
+    layer = tokens * (mlp + 2 * attention)  # query, key, value, output
     layer += known["hidden_copies"] * hidden
     if shape.capped_attention:  # no kernel caps scores, so all of them are made
         scores = tokens * case.max_seq_length * shape.num_attention_heads

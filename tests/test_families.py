@@ -1,8 +1,13 @@
 """Every family of models that is planned: its parameters are those that transformers makes."""
 
+import weakref
+
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from r1recipes import shapes, vram
 
@@ -128,3 +133,51 @@ def test_capped_scores_are_all_made():
 
     assert scores(2048) == pytest.approx(4 * scores(1024), rel=1e-6)
     assert scores(1024) == pytest.approx(12 * 2 * 1024 * 1024 * 8, rel=1e-6)
+
+
+class _Alive(TorchDispatchMode):
+    """Bytes of what torch makes within it, as long as it lives; small tensors are left out."""
+
+    def __init__(self, smallest: int):
+        super().__init__()
+        self.smallest, self.now, self.peak, self.seen = smallest, 0, 0, set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            storage = tensor.untyped_storage()
+            key, size = storage._cdata, storage.nbytes()
+            if size >= self.smallest and key not in self.seen:
+                self.seen.add(key)
+                self.now += size
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._gone, key, size)
+        return made
+
+    def _gone(self, key: int, size: int):
+        self.seen.discard(key)
+        self.now -= size
+
+
+def test_the_plain_mlp_keeps_in_its_backward_pass_what_is_counted():
+    hidden, inner, tokens = 8, 2048, 64
+    config = LlamaConfig(hidden_size=hidden, intermediate_size=inner, num_attention_heads=1)
+    mlp = LlamaMLP(config).to(torch.bfloat16).requires_grad_(False)
+    rows = torch.ones(tokens, hidden, dtype=torch.bfloat16, requires_grad=True)
+    with _Alive(2 * tokens * inner) as alive:
+        mlp(rows).sum().backward()
+    assert alive.peak == vram.PLAIN_MLP_BYTES * tokens * inner
+
+
+def test_the_mlp_is_fused_where_unsloth_has_a_kernel_for_it():
+    def trained(name: str, targets: set[str], **config) -> int:
+        shape = shapes.of_config(config_of(name) | config, name).shape
+        case = vram.Case(shape, True, 1024, 16, 16, tuple(targets), 8, 2, 0, False)
+        return vram.predict(case).phases["train"]["training activations"]
+
+    every = {"q_proj", "k_proj", "v_proj", "o_proj", *vram.MLP}
+    fused = trained("Qwen3-8B", every)
+    more = (vram.PLAIN_MLP_BYTES - vram.FUSED_MLP_BYTES) * 2 * 1024 * 12288
+    assert trained("Qwen3-8B", every - {"up_proj"}) - fused == more
+    assert trained("Qwen3-8B", every, model_type="olmo2") - fused == more
+    assert trained("with every bias", every) > trained("with every bias", every, mlp_bias=False)
