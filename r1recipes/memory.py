@@ -150,7 +150,9 @@ def fitted(
     if choice.verdict == "fits":
         return settled, found
     ways = tuple(map(flags, fitting.changes(recipe, settled, shape, room)))
-    why = shortage(choice, room) + (', with every "auto" at what takes least' if opened else "")
+    why = shortage(choice, room)
+    if opened and choice.verdict == "does not fit":
+        why += ", with what takes least for each choice that is open"
     if refuse and choice.verdict == "does not fit":
         hint = "this fits: " + "; or ".join(ways) if ways else SMALLER
         raise PlanError(f"the recipe does not fit: {why}", hint=hint)

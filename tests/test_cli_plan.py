@@ -84,6 +84,25 @@ def test_what_is_short_is_said_within_80_columns_with_changes_that_fit():
         assert code == 0 and "verdict   fits" in out, way
 
 
+@pytest.mark.parametrize("length", [9000, 60000])
+def test_where_only_shorter_sequences_fit_that_is_said(length):
+    arguments = ["plan", "phi4", "--gpu", "t4", "--fit", "--set", f"preset.max_seq_length={length}"]
+    completion = f"preset.max_completion_length={length - 1000}"
+    code, _, err = in_process(*arguments, "--set", completion)
+    assert code == 2 and "nothing fits for sure with these lengths and this rank" in err
+    assert "for each choice that is open" in err
+    way = err.split("with --fit this does: ", 1)[1].split("; or")[0].split()
+    code, out, err = in_process(*arguments, "--set", completion, *way)
+    assert code == 0 and out.startswith("# Predicted"), err
+
+
+def test_what_is_tight_is_not_called_the_least():
+    sizes = (f"{tenths / 10}" for tenths in range(105, 130))
+    said = [in_process("plan", "phi4", "--vram", size, "--fit")[2] for size in sizes]
+    tight = [text for text in said if "nearer than the prediction is exact" in text]
+    assert tight and not any("least" in text for text in tight)
+
+
 def test_where_nothing_fits_both_shortages_are_said():
     code, _, err = in_process("plan", "phi4", "--vram", "8", "--fit")
     assert code == 2 and err.count("GiB short") == 2 and "may have 7.6 of this card" in err

@@ -53,9 +53,10 @@ def plan_command(args: argparse.Namespace) -> int:
         _print_json(loaded, resolved, options["gpu"])
     elif args.fit and resolved.predicted.verdict != "fits":
         ways = "; or ".join(resolved.predicted.ways)
+        given = " with these lengths and this rank" if ways else ""
         raise PlanError(
-            f"nothing fits for sure: {resolved.predicted.why}",
-            hint=f"this fits: {ways}" if ways else memory.SMALLER,
+            f"nothing fits for sure{given}: {resolved.predicted.why}",
+            hint=f"with --fit this does: {ways}" if ways else memory.SMALLER,
         )
     elif args.fit:
         _print_preset(loaded, resolved, options["gpu"])
