@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from peft import LoraConfig, get_peft_model
+from transformers import Phi3Config, Phi3ForCausalLM
 from trl import GRPOConfig
 
 from r1recipes import oom, plan, recipe
@@ -91,6 +92,17 @@ def test_an_adapter_as_asked_and_others():
     ):
         model = get_peft_model(tiny.build_model(1), LoraConfig(**given | changes))
         assert names(differences.adapter_differences(model, asked)) == found
+
+
+def test_layers_that_a_model_does_not_have_get_no_adapter_and_that_is_said():
+    """Phi-3's own layout has q, k and v in one layer, and gate and up; PEFT says nothing."""
+    sizes = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1)
+    model = Phi3ForCausalLM(Phi3Config(**sizes, vocab_size=8, pad_token_id=0))
+    asked = made()
+    targets = list(asked.recipe.lora.target_modules)
+    config = LoraConfig(r=32, lora_alpha=32, target_modules=targets)
+    ((what, wanted, got),) = differences.adapter_differences(get_peft_model(model, config), asked)
+    assert (what, wanted, got) == ("target_modules", sorted(targets), ["down_proj", "o_proj"])
 
 
 def test_every_argument_is_compared(tmp_path):

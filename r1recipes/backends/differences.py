@@ -46,12 +46,14 @@ def engine_differences(model: Any, plan: Plan) -> list[Difference]:
 def adapter_differences(model: Any, plan: Plan) -> list[Difference]:
     """(what, asked, got) for everything in which PEFT's adapter is not what the plan says."""
     got, lora = model.peft_config["default"], plan.recipe.lora
+    # PEFT leaves out what a model does not have: Phi-3's own layout has one layer for q, k and v.
+    sits_on = {n.rpartition(".")[2] for n, part in model.named_modules() if hasattr(part, "lora_A")}
     asked = {
         "lora_rank": (plan.preset.lora_rank, got.r),
         "lora_alpha": (plan.lora_alpha, got.lora_alpha),
         "lora_dropout": (lora.lora_dropout, got.lora_dropout),
         "use_rslora": (lora.use_rslora, got.use_rslora),
-        "target_modules": (sorted(lora.target_modules), sorted(got.target_modules)),
+        "target_modules": (sorted(lora.target_modules), sorted(sits_on)),
     }
     return [(what, *both) for what, both in asked.items() if both[0] != both[1]]
 
