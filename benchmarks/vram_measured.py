@@ -64,7 +64,7 @@ def of_proof(name: str, proof: dict[str, Any]) -> Point | None:
         max_seq_length=settings["max_seq_length"],
         max_completion_length=settings["max_completion_length"],
         lora_rank=settings["lora_rank"],
-        targets=tuple(shape.projections),
+        targets=tuple(proof.get("target_modules", shape.projections)),
         num_seqs=min(completions, vram.MAX_NUM_SEQS),
         batch=batch,
         engine_bytes=math.floor(settings["gpu_memory_utilization"] * cap),

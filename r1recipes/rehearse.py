@@ -76,6 +76,7 @@ def rehearse(
     common = {
         "recipe_model": plan.recipe.model.name,
         "preset": plan.preset_name,
+        "target_modules": list(plan.recipe.lora.target_modules),
         "predicted_gib": plan.predicted and round(plan.predicted.peak_bytes / GIB, 2),
         "vram_gib": round(free_bytes / GIB, 2),
         "total_gib": round(total_bytes / GIB, 2),
