@@ -1,8 +1,10 @@
 """What is handed to TRL's trainers; the runs themselves are in test_run.py and test_gpu.py."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from r1recipes.backends import grpo
 
@@ -29,3 +31,13 @@ def test_the_reference_is_scored_in_passes_as_large_as_those_of_training(complet
     with pytest.raises(RuntimeError, match="out of memory"):
         trainer._get_per_token_logps_and_entropies(None, [0] * completions, [], 1)
     assert trainer.args.unsloth_grpo_mini_batch == 1  # the training pass stays whole
+
+
+def test_what_paged_optimizers_keep_is_counted(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
+    assert grpo.paged_bytes() == 0
+    made = SimpleNamespace(paged_tensors=[torch.zeros(100_000, dtype=torch.uint8)] * 2)
+    manager = SimpleNamespace(get_instance=lambda: made)
+    functional = SimpleNamespace(GlobalPageManager=manager)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.functional", functional)
+    assert grpo.paged_bytes() == 200_000

@@ -4,6 +4,7 @@ Imported after `unsloth` where that is used, since this imports trl.
 """
 
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,16 @@ def bound_reference_pass(trainer: Any) -> None:
             args.unsloth_grpo_mini_batch = asked
 
     trainer._get_per_token_logps_and_entropies = in_passes
+
+
+def paged_bytes() -> int:
+    """State of all paged optimizers that bitsandbytes has made in this process.
+
+    It lies outside torch's allocator, and nothing frees it (bitsandbytes 0.50.2, get_paged).
+    """
+    functional = sys.modules.get("bitsandbytes.functional")
+    manager = functional.GlobalPageManager.get_instance() if functional else None
+    return sum(tensor.nbytes for tensor in manager.paged_tensors) if manager else 0
 
 
 class Collector:

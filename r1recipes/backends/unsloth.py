@@ -165,7 +165,7 @@ class UnslothBackend:
         torch.cuda.empty_cache()
 
     def held_bytes(self) -> int:
-        return torch.cuda.memory_allocated()
+        return torch.cuda.memory_allocated() + grpo.paged_bytes()
 
     def _weights(self, base: Path | None) -> str:
         """What Unsloth is to load: a 16-bit folder goes to NF4 first where 4 bits are asked for.
