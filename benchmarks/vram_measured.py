@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1recipes import catalog, vram
+from r1recipes import catalog, vram, vram_engine
+from r1recipes.vram_case import MAX_NUM_SEQS, Case
 
 GIB = 2**30
 PHASES = {"load": ("load",), "generate": ("generate",), "train": ("first step", "steps")}
@@ -27,7 +28,7 @@ class Point:
     """One rehearsal: what was asked for and what was measured."""
 
     name: str
-    case: vram.Case
+    case: Case
     cap_bytes: float
     peak_bytes: float
     phases: dict[str, float]
@@ -58,14 +59,14 @@ def of_proof(name: str, proof: dict[str, Any]) -> Point | None:
     settings, cap = proof["settings"], proof["vram_gib"] * GIB
     completions = settings["prompts_per_step"] * settings["num_generations"]
     batch = settings["per_device_train_batch_size"] or settings["num_generations"]
-    case = vram.Case(
+    case = Case(
         shape=shape,
         four_bit=settings["load_in_4bit"],
         max_seq_length=settings["max_seq_length"],
         max_completion_length=settings["max_completion_length"],
         lora_rank=settings["lora_rank"],
         targets=tuple(proof.get("target_modules", shape.projections)),
-        num_seqs=min(completions, vram.MAX_NUM_SEQS),
+        num_seqs=min(completions, MAX_NUM_SEQS),
         batch=batch,
         engine_bytes=math.floor(settings["gpu_memory_utilization"] * cap),
         standby=settings["standby"],
@@ -105,22 +106,22 @@ def _told(proof: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def parts(case: vram.Case, known: dict[str, float]) -> dict[str, float]:
+def parts(case: Case, known: dict[str, float]) -> dict[str, float]:
     """The same parts as they are predicted."""
     phases = vram.predict(case, known).phases
     load, train = phases["load"], phases["train"]
-    inside = ["adapter", "optimizer", "gradient", "training activations", "logits"]
+    inside = ["adapter", "gradient", "training activations", "logits"]
     inside += ["unpacked weight"] if case.four_bit else []
     outside = known["context"] + load["CUDA graphs"]
     weights = load["weights"] + load["LoRA in the engine"]
     return {
         "context": known["context"],
         "weights": weights,
-        "pass": vram.engine_pass(case, known),
+        "pass": vram_engine.engine_pass(case, known),
         "engine outside": known["engine_outside"],
         "allocated": weights + load["KV cache"] + sum(train[name] for name in inside),
         "outside in load": outside,
-        "outside in steps": outside + known["training_outside"],
+        "outside in steps": outside + known["training_outside"] + train["optimizer"],
     }
 
 

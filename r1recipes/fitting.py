@@ -16,7 +16,8 @@ from r1recipes.catalog import ModelShape
 from r1recipes.consistency import divisors
 from r1recipes.preset import Preset
 from r1recipes.schema import Recipe
-from r1recipes.vram import Case, Prediction
+from r1recipes.vram import Prediction
+from r1recipes.vram_case import MAX_NUM_SEQS, Case
 
 AUTO_COMPLETIONS = 128
 """A step's completions at most where "auto" chooses: at the roofline 128 sequences at once decode
@@ -70,7 +71,7 @@ def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int
         max_completion_length=preset.max_completion_length,
         lora_rank=preset.lora_rank,
         targets=tuple(recipe.lora.target_modules),
-        num_seqs=min(completions, vram.MAX_NUM_SEQS),
+        num_seqs=min(completions, MAX_NUM_SEQS),
         batch=preset.per_device_train_batch_size or preset.num_generations,
         engine_bytes=math.floor((preset.gpu_memory_utilization or 0) * usable_bytes),
         standby=preset.standby,

@@ -18,6 +18,7 @@ from r1recipes.fitting import Choice, Room
 from r1recipes.machine import Gpu
 from r1recipes.preset import Preset
 from r1recipes.schema import Recipe
+from r1recipes.vram_engine import sequence_tokens
 
 GIB = 2**30
 SLACK = "allocator slack"
@@ -182,7 +183,7 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
         verdict=choice.verdict,
         error=calibration.CALIBRATED["error"].value,
         kv_tokens=tokens,
-        sequences=min(case.num_seqs, tokens // vram.sequence_tokens(case)),
+        sequences=min(case.num_seqs, tokens // sequence_tokens(case)),
         lacking_bytes=max(int(is_lacking), lacking),
     )
 
@@ -210,7 +211,7 @@ def shortage(choice: Choice, room: Room) -> str:
 
 def _engine_shortage(choice: Choice, room: Room) -> str:
     case, most = choice.case, fitting.MAX_SHARE * room.usable_bytes
-    least, each = vram.least_share_bytes(case), vram.sequence_tokens(case)
+    least, each = vram.least_share_bytes(case), sequence_tokens(case)
     if least > most:
         return (
             f"the engine takes {gib(least)} GiB for the weights and one sequence of {each:,} "

@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from r1recipes import catalog, fitting, memory, vram
+from r1recipes import catalog, fitting, memory
 from r1recipes.errors import PlanError
 from r1recipes.machine import Gpu
 from r1recipes.memory import Predicted
 from r1recipes.preset import Preset, preset_bytes
 from r1recipes.schema import Recipe
+from r1recipes.vram_case import MAX_NUM_SEQS
 
 # A card sold as 16 GB reports less: T4 14.74, L4 22.16, RTX 4090 23.64, A100 39.56, H100 79.2 GiB
 # (saved logs of the Unsloth notebooks at bdda2efc). 90 % of the name separates the classes.
@@ -134,7 +135,7 @@ def make(
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=completions // batch,
         usable_bytes=gpu.total_bytes if gpu and device == "cuda" else None,
-        max_num_seqs=min(completions, vram.MAX_NUM_SEQS),
+        max_num_seqs=min(completions, MAX_NUM_SEQS),
         num_threads=preset.num_threads or num_cores,
         predicted=predicted,
     )

@@ -7,7 +7,7 @@ listed are taken for an RTX 4090.
 
 from dataclasses import dataclass
 
-from r1recipes.vram import Case
+from r1recipes.vram_case import Case
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-from r1recipes import shapes, vram
+from r1recipes import shapes, vram, vram_engine, vram_training
+from r1recipes.vram_case import Case
 
 KEYS = (
     "hidden_size",
@@ -112,10 +113,10 @@ def test_every_family_has_a_model_here():
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_can_be_planned(name):
     shape = shapes.of_config(config_of(name), name).shape
-    case = vram.Case(shape, True, 1024, 768, 16, tuple(shape.projections), 8, 2, 0, False)
+    case = Case(shape, True, 1024, 768, 16, tuple(shape.projections), 8, 2, 0, False)
     least = vram.least_share_bytes(case)
-    planned = vram.predict(vram.Case(**vars(case) | {"engine_bytes": least}))
-    assert planned.kv_tokens >= vram.sequence_tokens(case)
+    planned = vram.predict(Case(**vars(case) | {"engine_bytes": least}))
+    assert planned.kv_tokens >= vram_engine.sequence_tokens(case)
     weights = shape.linear_parameters / 2 + 2 * shape.embedding_parameters
     assert weights < planned.peak_bytes < 2 * weights + 12 * 2**30
 
@@ -126,8 +127,8 @@ def test_capped_scores_are_all_made():
     plain = shapes.of_config(config_of("Gemma-2-2B") | {"model_type": "gemma"}, "gemma").shape
 
     def scores(length: int) -> int:
-        case = vram.Case(plain, True, length, 16, 16, tuple(shape.projections), 8, 2, 0, False)
-        with_scores = vram.Case(**vars(case) | {"shape": shape})
+        case = Case(plain, True, length, 16, 16, tuple(shape.projections), 8, 2, 0, False)
+        with_scores = Case(**vars(case) | {"shape": shape})
         trained = [vram.predict(c).phases["train"] for c in (with_scores, case)]
         return trained[0]["training activations"] - trained[1]["training activations"]
 
@@ -166,18 +167,18 @@ def test_the_plain_mlp_keeps_in_its_backward_pass_what_is_counted():
     rows = torch.ones(tokens, hidden, dtype=torch.bfloat16, requires_grad=True)
     with _Alive(2 * tokens * inner) as alive:
         mlp(rows).sum().backward()
-    assert alive.peak == vram.PLAIN_MLP_BYTES * tokens * inner
+    assert alive.peak == vram_training.PLAIN_MLP_BYTES * tokens * inner
 
 
 def test_the_mlp_is_fused_where_unsloth_has_a_kernel_for_it():
     def trained(name: str, targets: set[str], **config) -> int:
         shape = shapes.of_config(config_of(name) | config, name).shape
-        case = vram.Case(shape, True, 1024, 16, 16, tuple(targets), 8, 2, 0, False)
+        case = Case(shape, True, 1024, 16, 16, tuple(targets), 8, 2, 0, False)
         return vram.predict(case).phases["train"]["training activations"]
 
-    every = {"q_proj", "k_proj", "v_proj", "o_proj", *vram.MLP}
+    every = {"q_proj", "k_proj", "v_proj", "o_proj", *vram_training.MLP}
     fused = trained("Qwen3-8B", every)
-    more = (vram.PLAIN_MLP_BYTES - vram.FUSED_MLP_BYTES) * 2 * 1024 * 12288
+    more = (vram_training.PLAIN_MLP_BYTES - vram_training.FUSED_MLP_BYTES) * 2 * 1024 * 12288
     assert trained("Qwen3-8B", every - {"up_proj"}) - fused == more
     assert trained("Qwen3-8B", every, model_type="olmo2") - fused == more
     assert trained("with every bias", every) > trained("with every bias", every, mlp_bias=False)

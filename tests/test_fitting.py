@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from r1recipes import catalog, fitting, memory, plan, recipe, speed, vram
+from r1recipes import catalog, fitting, memory, plan, recipe, speed
 from r1recipes.errors import PlanError
 from r1recipes.fitting import Room
 from r1recipes.machine import Gpu
+from r1recipes.vram_case import Case
 
 GIB = 2**30
 
@@ -79,9 +80,9 @@ def test_what_is_proposed_fits(name, preset, gib, changes):
 def test_fewer_prompts_are_proposed_before_shorter_completions():
     found, preset = preset_of("phi4", "16GB", prompts_per_step=1000, per_device_train_batch_size=2)
     shape = catalog.find(found.model.name)
-    (change,) = fitting.changes(found, preset, shape, room(14.74))
+    (change,) = fitting.changes(found, preset, shape, room(14.2))
     assert change["prompts_per_step"] < 1000 and "max_completion_length" not in change
-    fits = next(fitting.choices(found, preset.model_copy(update=change), shape, room(14.74)))
+    fits = next(fitting.choices(found, preset.model_copy(update=change), shape, room(14.2)))
     assert fits.verdict == "fits"
 
 
@@ -150,7 +151,7 @@ def test_every_shipped_preset_fits_the_cards_that_it_is_named_for(name, tmp_path
 
 def test_more_sequences_at_once_and_16_bits_are_faster():
     shape, peak = catalog.MODELS["qwen2.5-1.5b"], speed.PEAKS["H100 80GB"]
-    few = vram.Case(shape, True, 1024, 768, 32, tuple(shape.projections), 8, 8, 8 * GIB, False)
+    few = Case(shape, True, 1024, 768, 32, tuple(shape.projections), 8, 8, 8 * GIB, False)
 
     def per_completion(case, count):
         return speed.step_s(case, count, 200_000, peak) / count

@@ -5,7 +5,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "r1recipes"
 ORDER = """
-    errors settings machine meter installed catalog hub calibration vram speed shapes
+    errors settings machine meter installed catalog hub
+    calibration vram_case vram_engine vram_training vram speed shapes
     scales charts drawing page
     child answers user_rewards reward_functions rewards generators
     consistency section targets json_schema track preset schema sources hints positions explain

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from r1recipes import calibration, catalog, vram
-from r1recipes.vram import GIB, Case
+from r1recipes import calibration, catalog, vram, vram_engine
+from r1recipes.vram import GIB
+from r1recipes.vram_case import Case
 
 LLAMA = catalog.MODELS["llama-3.1-8b"]
 
@@ -80,9 +81,9 @@ def test_the_least_share_holds_the_sequences_and_no_smaller_one_does():
 
 def test_a_sliding_window_bounds_what_a_long_sequence_keeps():
     window = replace(LLAMA, sliding_window=4096)
-    assert vram.sequence_tokens(case(window, max_seq_length=100_000)) == 4096 + 16_384
-    assert vram.sequence_tokens(case(window, max_seq_length=2048)) == 2048
-    assert vram.sequence_tokens(case(max_seq_length=100_000)) == 100_000
+    assert vram_engine.sequence_tokens(case(window, max_seq_length=100_000)) == 4096 + 16_384
+    assert vram_engine.sequence_tokens(case(window, max_seq_length=2048)) == 2048
+    assert vram_engine.sequence_tokens(case(max_seq_length=100_000)) == 100_000
 
 
 def test_captured_sizes_are_vllms():
@@ -91,7 +92,7 @@ def test_captured_sizes_are_vllms():
         return sizes + [*range(8, min(largest + 1, 256), 8)] + [*range(256, largest + 1, 16)]
 
     for largest in range(1, 513):
-        assert vram.capture_sizes(largest) == len(listed(largest)), largest
+        assert vram_engine.capture_sizes(largest) == len(listed(largest)), largest
 
 
 def test_the_verdict_keeps_the_error_on_both_sides():
@@ -141,7 +142,7 @@ def test_in_standby_most_blocks_of_training_are_given_back_before_the_cache_come
 def test_gradients_come_as_activations_go_where_a_step_has_one_pass():
     """A run with one pass a step took 0.3 GiB less: its gradients (notebook.llama3.1-8b.24GB)."""
     parts = {n: vram.predict(case(num_seqs=8, batch=n)).phases["train"] for n in (4, 8)}
-    assert parts[4]["gradient"] == parts[4]["adapter"]
+    assert 6 * parts[4]["gradient"] == 4 * parts[4]["adapter"]
     assert parts[8]["gradient"] == 0
     assert parts[8]["training activations"] == 2 * parts[4]["training activations"]
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1recipes import calibration, catalog, fitting, memory, recipe, vram
+from r1recipes import calibration, catalog, fitting, memory, recipe, vram, vram_engine
 from r1recipes.catalog import ModelShape
 from r1recipes.machine import Gpu
-from r1recipes.vram import GIB, Case
+from r1recipes.vram import GIB
+from r1recipes.vram_case import Case
 
 RECIPES = {name: recipe.load(name).recipe for name in ("phi4", "llama3.1-8b", "qwen2.5-1.5b")}
 ORDER = ("does not fit", "tight", "fits")
@@ -122,7 +123,7 @@ def test_the_least_share_is_enough_and_the_least(found, sequences):
 
     def holds(size: int) -> bool:
         prediction = vram.predict(replace(found, engine_bytes=size))
-        tokens = sequences * vram.sequence_tokens(found)
+        tokens = sequences * vram_engine.sequence_tokens(found)
         return prediction.kv_tokens >= tokens and vram.lacking_tokens(prediction, found) <= 0
 
     assert holds(least) and not holds(least - 3)
@@ -261,6 +262,6 @@ def test_the_pass_grows_without_a_jump_below_a_step_of_the_ladder():
     for size in range(6 * GIB, 40 * GIB, 2**26):
         found = replace(start, engine_bytes=size)
         after = vram.predict(found).phases["load"]["engine"]
-        assert after >= vram.engine_pass(found, known)
+        assert after >= vram_engine.engine_pass(found, known)
         assert before is None or 0 <= after - before <= 2**26
         before = after
