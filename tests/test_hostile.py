@@ -273,7 +273,7 @@ def test_a_hostile_recipe_is_refused(place, what):
         assert re.search("did not come with|is on the Hub, but here|is no commit", said), said
 
 
-@pytest.mark.parametrize("what", LOCKS.keys() | LOCKED.keys())
+@pytest.mark.parametrize("what", [*LOCKS, *LOCKED])
 def test_a_hostile_lock_is_refused(place, what):
     path = place.parent / "evil.r1.zip"
     files = {"recipe.toml": SMALL.encode(), "shown.jsonl": JSONL}

@@ -13,7 +13,7 @@ ORDER = """
     syntax overrides companions bundle remote fetch recipe proofs scaffold
     fitting memory plan oom lock disk data chat_template preflight
     evaluate health record progress terminal reading curves samples report
-    backends backends.tiny backends.grpo backends.trl
+    backends backends.tiny backends.grpo backends.trl backends.cold_start
     backends.differences backends.nf4 backends.unsloth backends.random_weights
     backends.chat backends.merge
     cache finished export.place export.hub export.llama export.llama_child export.ollama

@@ -209,22 +209,6 @@ class TrlBackend:
         """Nothing runs beside this model."""
 
 
-def cold_start_in_child(plan: str, rows: list[dict[str, Any]], folder: Path, send: Any) -> None:
-    """The cold start as the target of a child process; sends (done, total) steps to its parent, or
-    what it failed of."""
-    hooks = Hooks(
-        on_progress=lambda done, total: send.send((done, total)),
-        on_step=lambda row, samples: None,
-        on_checkpoint=lambda path: None,
-        should_stop=lambda: False,
-    )
-    try:
-        TrlBackend(Plan.model_validate_json(plan), offline=True).cold_start(rows, folder, hooks)
-    except Exception as error:
-        send.send(f"{type(error).__name__}: {error}")
-        raise
-
-
 def checkpoint_bytes(model: Any) -> int:
     """Weight and two moments of the optimiser, all in float32; and some MB for the tokenizer."""
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

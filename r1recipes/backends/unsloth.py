@@ -11,7 +11,6 @@ import unsloth  # isort: skip
 import contextlib
 import copy
 import gc
-import multiprocessing
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from unsloth import FastLanguageModel
 from vllm import SamplingParams
 
 from r1recipes import settings
-from r1recipes.backends import Hooks, Messages, grpo, nf4, tiny
+from r1recipes.backends import Hooks, Messages, cold_start, grpo, nf4, tiny
 from r1recipes.backends.differences import (
     adapter_differences,
     argument_differences,
@@ -35,7 +34,6 @@ from r1recipes.backends.differences import (
 from r1recipes.backends.trl import (
     at_commit,
     checkpoint_bytes,
-    cold_start_in_child,
     load_tokenizer,
     resolve_name,
 )
@@ -66,24 +64,8 @@ class UnslothBackend:
 
     def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> str | None:
         """In a child process with plain TRL: this process's is patched, and its memory is ours."""
-        context = multiprocessing.get_context("spawn")
-        receive, send = context.Pipe(duplex=False)
-        child = context.Process(
-            target=cold_start_in_child, args=(self.plan.model_dump_json(), rows, folder, send)
-        )
-        child.start()
-        send.close()
-        failure = ""
-        with contextlib.suppress(EOFError):
-            while True:
-                match receive.recv():
-                    case str() as failure:
-                        pass
-                    case done, total:
-                        hooks.on_progress(done, total)
-        child.join()
-        if child.exitcode:
-            raise RuntimeError(failure or f"the cold start ended with code {child.exitcode}")
+        template = self.tokenizer().chat_template
+        return cold_start.in_child(self.plan, template, rows, folder, hooks, offline=self.offline)
 
     def load(self, base: Path | None, adapter: Path | None) -> str | None:
         if self.model is None:
