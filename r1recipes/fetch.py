@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1recipes import bundle, companions, remote
+from r1recipes import bundle, companions, hub, remote
 from r1recipes.bundle import Files, Reader, refuse
 from r1recipes.errors import RecipeError
 from r1recipes.syntax import parse
@@ -82,7 +82,7 @@ def get(reference: str) -> Source:
         files, stem = _from_disk(Path(reference)), Path(reference).absolute().name
     else:
         at = cache / "references" / hashlib.sha256(reference.encode()).hexdigest()[:32]
-        offline = machine.offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+        offline = machine.offline or hub.is_offline()
         known = _known(at)
         # A commit can never mean anything else; a branch and a URL are asked for each time.
         if known and (offline or remote.asked_commit(reference)):

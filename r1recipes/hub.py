@@ -14,13 +14,20 @@ TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")
 """Shape of an access token; its length has changed over the years, its prefix has not."""
 
 
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids requests, as its libraries read it."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
 def _home() -> str:
-    return os.environ.get("HF_HOME", "~/.cache/huggingface")
+    general = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return os.environ.get("HF_HOME", f"{general}/huggingface")
 
 
 def cache() -> Path:
     """The folder of downloaded models."""
-    return Path(os.environ.get("HF_HUB_CACHE", f"{_home()}/hub")).expanduser()
+    older = os.environ.get("HUGGINGFACE_HUB_CACHE", f"{_home()}/hub")
+    return Path(os.environ.get("HF_HUB_CACHE", older)).expanduser()
 
 
 def token() -> str | None:

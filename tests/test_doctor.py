@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -258,3 +260,16 @@ def test_files_that_a_recipe_names(small):
     loaded = recipe.load(small)
     report = doctor.examine([loaded], settings.Settings(), offline=True)
     assert not report.ok and "gone.jsonl does not exist" in report.verdicts[0].why_not
+
+
+def test_the_hubs_places_and_switch_are_those_of_its_library(monkeypatch, tmp_path):
+    """Read in a process of its own, since it reads the environment once, on import."""
+    code = "import huggingface_hub.constants as c; print(c.HF_HUB_CACHE, c.HF_HUB_OFFLINE)"
+    names = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
+    for name, offline in zip(names, ("1", "false", "yes", "0"), strict=True):
+        for other in names:
+            monkeypatch.delenv(other, raising=False)
+        monkeypatch.setenv(name, str(tmp_path))
+        monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.split() == [str(hub.cache()), str(hub.is_offline())], name

@@ -32,10 +32,10 @@ def offline_settings(offline: bool) -> Any:
 
     To be called before any library that reads HF_HUB_OFFLINE is imported.
     """
-    from r1recipes import settings
+    from r1recipes import hub, settings
 
     found = settings.load()
-    if offline or found.offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+    if offline or found.offline or hub.is_offline():
         os.environ["HF_HUB_OFFLINE"] = "1"
         return found.model_copy(update={"offline": True})
     return found

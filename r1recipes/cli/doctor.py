@@ -1,7 +1,6 @@
 """`doctor`: what this machine can run, and the command that mends what it cannot."""
 
 import argparse
-import os
 from dataclasses import asdict
 from typing import Any
 
@@ -24,12 +23,12 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def doctor_command(args: argparse.Namespace) -> int:
-    from r1recipes import doctor, recipe, settings
+    from r1recipes import doctor, hub, recipe, settings
 
     names = [args.recipe] if args.recipe else recipe.shipped()
     loaded = [recipe.load(name, args.overrides) for name in names]
     own = settings.load()
-    offline = own.offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+    offline = own.offline or hub.is_offline()
     report = doctor.examine(loaded, own, offline=offline)
     if args.json:
         import json

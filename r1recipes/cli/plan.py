@@ -5,7 +5,7 @@ import re
 import textwrap
 from typing import Any
 
-from r1recipes.cli.common import overridable
+from r1recipes.cli.common import offline_settings, overridable
 from r1recipes.errors import PlanError, RecipeError
 
 GIB = 2**30
@@ -26,7 +26,6 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def plan_command(args: argparse.Namespace) -> int:
-    import os
     from dataclasses import replace
 
     from r1recipes import memory, plan, recipe
@@ -37,7 +36,7 @@ def plan_command(args: argparse.Namespace) -> int:
         "gpu": _card(args, loaded.recipe),
         "num_cores": 1,
         "preset_name": args.preset,
-        "offline": args.offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"),
+        "offline": offline_settings(args.offline).offline,
         "elsewhere": True,
     }
     if args.fit:
