@@ -10,6 +10,7 @@ what its parent may.
 import importlib
 import logging
 import math
+import multiprocessing
 import os
 import signal
 import sys
@@ -189,3 +190,21 @@ def _prepare(imports: tuple[str, ...], memory_bytes: int | None, quiet_stdout: b
         limit = now_bytes + memory_bytes
         if hard == resource.RLIM_INFINITY or limit < hard:
             resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
+def die_with(parent: int) -> None:
+    """Let the system kill this process when its parent dies, and notice if that has happened."""
+    import ctypes
+
+    set_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def obey_parent() -> None:
+    """In a child of multiprocessing: it ends with its parent, and leaves Ctrl-C to it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        die_with(parent.pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

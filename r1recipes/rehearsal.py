@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes import catalog, settings
+from r1recipes.child import obey_parent
 from r1recipes.plan import Plan
 
 PHASES = ("weights", "import", "load", "generate", "first step", "steps")
@@ -38,6 +39,7 @@ def work(
     results: Connection,
 ) -> None:
     """Load once, train with each batch, send what each took, or its error, and None at the end."""
+    obey_parent()
     plan = Plan.model_validate_json(plan_json)
     memory = _Memory(phase)
     found: dict[str, Any] = {}

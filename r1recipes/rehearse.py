@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes import catalog, machine, oom, record, rehearsal
+from r1recipes.child import obey_parent
 from r1recipes.consistency import divisors
 from r1recipes.errors import PlanError, RecipeError, RunError
 from r1recipes.plan import Plan
@@ -63,14 +64,17 @@ def rehearse(
     holder = context.Process(target=_hold, args=(vram_bytes, phase, stop, there))
     holder.start()
     there.close()  # or a holder that dies would be waited for
-    card_memory = _received(here)
-    if isinstance(card_memory, str):
-        raise PlanError(card_memory)
-    began = time.monotonic()
-    results = _work(context, plan, weights_dir, steps, batches, phase)
-    stop.set()
-    lowest = _received(here)
-    holder.join()
+    try:
+        card_memory = _received(here)
+        if isinstance(card_memory, str):
+            raise PlanError(card_memory)
+        began = time.monotonic()
+        results = _work(context, plan, weights_dir, steps, batches, phase)
+        stop.set()
+        lowest = _received(here)
+    finally:
+        stop.set()
+        holder.join()
     free_bytes, total_bytes = card_memory
     used = {number: free_bytes - low for number, low in lowest.items()}
     common = {
@@ -148,12 +152,16 @@ def _work(context: Any, plan: Plan, weights_dir: Path, steps: int, batches: Any,
             results.append(found)
     except EOFError:
         results.append({"error": "the process died"})
+    except BaseException:  # Ctrl-C
+        worker.kill()
+        raise
     worker.join()
     return results
 
 
 def _hold(vram_bytes: int | None, phase: Any, stop: Any, pipe: Connection) -> None:
     """Take all but `vram_bytes` of the card, then note the least that was free in each phase."""
+    obey_parent()
     import torch
 
     torch.cuda.init()

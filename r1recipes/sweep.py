@@ -9,7 +9,6 @@ import fcntl
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -266,13 +265,3 @@ def refuse_hopeless(cells: list[Trials]) -> None:
             kind=last["kind"],
             hint=f"try the recipe alone first: `r1recipes run {cells[0].cell.recipe_path}`",
         )
-
-
-def die_with(parent: int) -> None:
-    """Let the system kill this process when its parent dies, and notice if that has happened."""
-    import ctypes
-
-    set_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit(1)

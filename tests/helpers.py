@@ -40,3 +40,12 @@ def run_in_process(path: Path, runs_dir: Path, *overrides: str, view: View | Non
     machine = settings.Settings(runs_dir=runs_dir, offline=True)
     view = view or View(Console(file=io.StringIO()), live=False)
     return run.start(loaded, resolved, view, machine)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process has not ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"  # dead, but its new parent has not waited for it

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1recipes.answers import Verifier, equal, extract_answer, extract_reference, parse_number
+from tests.helpers import is_running
 
 MEGABYTE = 1_000_000
 LIMIT_S = 0.5
@@ -284,16 +285,6 @@ def test_no_child_outlives_its_parent(rest, tmp_path):
     while any(is_running(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def is_running(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # Adopted by a process that does not wait, as in a container: dead all the same.
-    with open(f"/proc/{pid}/stat") as stat:
-        return stat.read().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_script_without_a_guard_is_told_so(tmp_path):

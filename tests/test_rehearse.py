@@ -1,11 +1,18 @@
 """A rehearsal as far as it goes without a card: what it refuses, and what it says of an error."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from r1recipes import oom, plan, recipe, rehearse
 from r1recipes.errors import PlanError, RecipeError, RunError
 from r1recipes.machine import Gpu
-from tests.helpers import in_process
+from tests.helpers import in_process, is_running
 
 GIB = 2**30
 CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")
@@ -60,3 +67,54 @@ def test_out_of_memory_in_a_rehearsal_is_named_by_its_phase():
     }
     assert rehearse._oom(made(), 4, {"error": "ValueError: no", "failed_in": "load"}) == {}
     assert "no room" in rehearse._oom(made(), 8, error | {"failed_in": "import"})["kind"]
+
+
+TORCH = """
+import multiprocessing, os, time, types
+name = multiprocessing.current_process().name
+with open(os.environ["PIDS"], "a") as pids:
+    print(os.getpid(), file=pids)
+if name.endswith("2"):  # the worker, which loads for ever
+    time.sleep(600)
+memory = lambda: (2 ** 34, 2 ** 34)
+cuda = types.SimpleNamespace(init=int, mem_get_info=memory)
+zeros = lambda *shape, device: None
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_what_holds_the_card_ends_with_the_rehearsal(number, tmp_path):
+    """Also when that is killed; and Ctrl-C, which all of them get, is said once."""
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 0, L4, 22000, 690, 8.9, 580.1, GPU-1\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    for name, text in (("torch", TORCH), ("unsloth", ""), ("vllm", "")):
+        (tmp_path / f"{name}.py").write_text(text)
+    environment = os.environ | {
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parent.parent}",
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "R1RECIPES_CACHE_DIR": str(tmp_path / "cache"),
+        "PIDS": str(tmp_path / "pids"),
+    }
+    command = [sys.executable, "-m", "r1recipes", "rehearse", "qwen2.5-1.5b", "--preset", "8GB"]
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as parent:
+        children = wait_for(lambda: len(pids := read(tmp_path / "pids")) == 2 and pids)
+        parent.send_signal(number) if number != signal.SIGINT else os.killpg(parent.pid, number)
+        _, said = parent.communicate(timeout=20)
+    wait_for(lambda: not any(is_running(pid) for pid in children))
+    if number == signal.SIGINT:
+        assert (parent.returncode, said) == (130, "stopped\n")
+
+
+def read(path) -> list[int]:
+    return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for(found):
+    """What `found` returns as soon as that is true."""
+    end = time.monotonic() + 20
+    while not (result := found()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return result

@@ -3,11 +3,11 @@
 import hashlib
 import os
 import time
-from pathlib import Path
 
 import pytest
 
 from r1recipes import rewards
+from tests.helpers import is_running
 from tests.user_code import loader, train
 
 
@@ -81,14 +81,6 @@ def test_what_a_reward_started_ends_with_it(text, mine, tmp_path):
     while any(is_running(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def is_running(pid):
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"  # dead, but its new parent has not waited for it
 
 
 def test_a_child_is_not_in_the_terminals_group(mine):

@@ -1,12 +1,12 @@
 """The cold start by plain TRL in a process of its own, where Unsloth has patched this one."""
 
-import contextlib
 import multiprocessing
 from pathlib import Path
 from typing import Any
 
 from r1recipes.backends import Hooks
 from r1recipes.backends.trl import TrlBackend
+from r1recipes.child import obey_parent
 from r1recipes.plan import Plan
 
 
@@ -33,13 +33,18 @@ def in_child(
     child.start()
     send.close()
     found = {"failure": "", "commit": None}
-    with contextlib.suppress(EOFError):
+    try:
         while True:
             match receive.recv():
                 case done, total:
                     hooks.on_progress(done, total)
                 case dict() as said:
                     found |= said
+    except EOFError:  # it has ended
+        pass
+    except BaseException:  # Ctrl-C
+        child.kill()
+        raise
     child.join()
     if child.exitcode:
         raise RuntimeError(found["failure"] or f"the cold start ended with code {child.exitcode}")
@@ -56,6 +61,7 @@ def _cold_start(
         on_checkpoint=lambda path: None,
         should_stop=lambda: False,
     )
+    obey_parent()
     backend = TrlBackend(Plan.model_validate_json(plan), offline=offline)
     try:
         backend.tokenizer().chat_template = template

@@ -182,11 +182,12 @@ def worker_command(args: argparse.Namespace) -> int:
 
 
 def _be_worker(args: argparse.Namespace, settings: Any, url: str) -> int:
-    from r1recipes import machine, sweep
+    from r1recipes import hub, machine, sweep
+    from r1recipes.child import die_with
 
     if args.parent:
-        sweep.die_with(args.parent)
-    if args.offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        die_with(args.parent)
+    if args.offline or hub.is_offline():
         os.environ["HF_HUB_OFFLINE"] = "1"  # before any library that reads it is imported
         settings = settings.model_copy(update={"offline": True})
     share = machine.cores() // int(args.child.split("/")[1])
