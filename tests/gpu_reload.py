@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from r1recipes import record, settings
+from r1recipes import recipe, record, settings
 from r1recipes.backends import Hooks, create, prepare_environment
 from r1recipes.plan import Plan
 
@@ -32,6 +32,7 @@ def main(run: record.Run, result: Path) -> None:
         "adapter": greedy(backend, run, adapter=True),
         "engine": engine(backend.model, plan),
         "arguments": arguments(plan, result.parent),
+        "published": published(),
     }
     result.write_text(json.dumps(found))
     backend.close()
@@ -56,6 +57,15 @@ def engine(model: Any, plan: Plan) -> dict[str, list[str]]:
     found = {name: engine_differences(model, asked) for name, asked in wrong.items()}
     found["right"], found["engine"] = engine_differences(model, plan), engine_differences(0, plan)
     return {name: [what for what, *_ in differences] for name, differences in found.items()}
+
+
+def published() -> dict[str, str | None]:
+    """The repositories that 4-bit presets of the shipped recipes, and one unknown model, load."""
+    from r1recipes.backends.unsloth import published_in_4bit
+
+    found = [recipe.load(path).recipe for path in recipe.shipped()]
+    names = [one.model.name for one in found if any(p.load_in_4bit for p in one.preset.values())]
+    return {name: published_in_4bit(name) for name in [*names, "nobody/nothing"]}
 
 
 def arguments(plan: Plan, folder: Path) -> list[str]:

@@ -185,6 +185,13 @@ def test_an_engine_that_is_not_as_asked_is_found(what, reloaded):
     assert what in reloaded["engine"][what]
 
 
+def test_four_bits_are_the_published_ones_with_every_layer_in_nf4(reloaded):
+    assert reloaded["published"].pop("nobody/nothing") is None
+    assert len(reloaded["published"]) == 5
+    for name, repository in reloaded["published"].items():
+        assert repository == f"{name}-bnb-4bit"
+
+
 def test_arguments_that_unsloth_changes_or_drops_are_found(reloaded):
     assert {"per_device_train_batch_size", "learnign_rate"} <= set(reloaded["arguments"])
     assert "learning_rate" not in reloaded["arguments"]

@@ -225,7 +225,7 @@ WEIGHTS = ("*.json", "*.txt", "*.jinja", "*.model", "model*.safetensors")
 """Files of a repository that a model is loaded from; others hold the same weights once more."""
 
 
-def at_commit(name: str, revision: str, offline: bool) -> Path:
+def at_commit(name: str, revision: str | None, offline: bool) -> Path:
     """The Hub's cached folder of a model at a revision, named after its commit; downloads it.
 
     For a loader that takes the default branch whatever it is asked for. Raises: PlanError.
@@ -238,9 +238,10 @@ def at_commit(name: str, revision: str, offline: bool) -> Path:
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
+        what = f"`{name}` at revision `{revision}`" if revision else f"`{name}`"
         raise PlanError(
-            f"`{name}` at revision `{revision}` cannot be had: {reason}",
-            hint="check `model.revision`; without network the commit must be in the Hub's cache",
+            f"{what} cannot be had: {reason}",
+            hint="check [model]; without network the commit must be in the Hub's cache",
         ) from error
     return Path(folder)
 

@@ -106,6 +106,7 @@ class UnslothBackend:
             random_state=self.recipe.seed,
             disable_log_stats=True,
             local_files_only=self.offline,
+            use_exact_model_name=preset.load_in_4bit,  # as `_weights` has chosen it
         )
         own = self.tokenizer()
         if not tiny.is_own(own):  # else Unsloth's has another splitting: see `load_tokenizer`
@@ -150,18 +151,22 @@ class UnslothBackend:
         return torch.cuda.memory_allocated() + grpo.paged_bytes()
 
     def _weights(self, base: Path | None) -> str:
-        """What Unsloth is to load: a 16-bit folder goes to NF4 first where 4 bits are asked for.
+        """What Unsloth is to load: where 4 bits are asked for, the published NF4 form of a Hub id.
 
-        A Hub id is left to Unsloth, which takes the published 4-bit form of the models it knows. At
-        a revision it becomes a folder, since the engine would load the default branch.
+        A Hub id without one, or at a revision (the engine would load the default branch), becomes a
+        folder, and a 16-bit folder goes to NF4 first.
         """
         wanted = self.recipe.model
         name = str(base) if base else resolve_name(wanted.name, self.plan.base_dir)
-        if base is None and wanted.revision and not Path(name).is_dir():
+        four_bit = self.plan.preset.load_in_4bit
+        if not Path(name).is_dir():
+            published = published_in_4bit(name) if four_bit else name
+            if published and not wanted.revision:
+                return published
             name = str(at_commit(name, wanted.revision, self.offline))
             self._commit = Path(name).name
         folder = Path(name)
-        if not self.plan.preset.load_in_4bit or not folder.is_dir() or nf4.is_quantised(folder):
+        if not four_bit or nf4.is_quantised(folder):
             return name
         cache = (base.parent if base else settings.load().cache_dir) / "nf4"
         return str(nf4.cached(folder, cache, getattr(torch, self.plan.dtype)))
@@ -251,6 +256,21 @@ ENGINE_ARGUMENTS = {
     # The length of a part of the logits is set by backends._prepare_unsloth.
     "unsloth_logit_chunk_multiplier": 1,
 }
+
+
+def published_in_4bit(name: str) -> str | None:
+    """The repository of a model's weights in NF4, of those that Unsloth knows; None without one.
+
+    Left to itself Unsloth takes the "dynamic" form, some of whose layers are in 16 bits: larger
+    than what is predicted and was measured (`-unsloth-bnb-4bit`, unsloth/models/mapper.py).
+    """
+    from unsloth.models.mapper import FLOAT_TO_INT_MAPPER
+
+    if name.lower().endswith("-bnb-4bit"):
+        return name
+    dynamic = FLOAT_TO_INT_MAPPER.get(name.lower(), "")
+    plain = dynamic.replace("-unsloth-bnb-4bit", "-bnb-4bit")
+    return plain if dynamic and FLOAT_TO_INT_MAPPER.get(plain.lower(), plain) == dynamic else None
 
 
 def sampling(plan: Plan) -> dict[str, Any]:
