@@ -5,9 +5,11 @@ a training pass was too large, or memory grew from step to step. Text and phase 
 """
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+from r1recipes import disk, fitting, vram
 from r1recipes.consistency import divisors
 from r1recipes.plan import Plan
 
@@ -22,6 +24,10 @@ NO_CACHE = ("No available memory for the cache blocks", "is larger than the avai
 """What vllm 0.26.0 says when the share leaves too little beside the weights
 (v1/core/kv_cache_utils.py)."""
 
+NOT_FULL = "NOT an out of memory error"
+"""What unsloth_zoo 2026.10.7 says when others gave memory back while the engine measured it
+(vllm_utils.py, _memory_profiling_race_message)."""
+
 
 @dataclass(frozen=True)
 class OutOfMemory:
@@ -33,7 +39,16 @@ class OutOfMemory:
 
 def is_out_of_memory(message: str) -> bool:
     """Whether an error's text says that the card is full."""
-    return any(text.lower() in message.lower() for text in (*NO_ROOM, *NO_CACHE))
+    return NOT_FULL not in message and any(
+        text.lower() in message.lower() for text in (*NO_ROOM, *NO_CACHE)
+    )
+
+
+def telling_line(message: str) -> str:
+    """The line of an error's text that says what happened; Unsloth puts advice of its own first."""
+    lines = message.strip().splitlines() or [""]
+    no_cache = (line for line in lines if any(text in line for text in NO_CACHE))
+    return next(no_cache, lines[0])
 
 
 def explain(message: str, phase: Phase, plan: Plan) -> OutOfMemory:
@@ -61,17 +76,30 @@ def _smaller_cold_start(plan: Plan) -> str:
 
 
 def _share(plan: Plan) -> str:
-    share = plan.preset.gpu_memory_utilization or 0.5
-    if share < 0.9:
-        return _set(gpu_memory_utilization=round(min(0.9, share + 0.1), 2))
+    larger = max(_given_share(plan) + 0.1, _least_share(plan))
+    if larger <= fitting.MAX_SHARE:
+        return _set(gpu_memory_utilization=round(larger, 2))
     return _lighter_weights(plan)
 
 
 def _smaller_engine(plan: Plan) -> str:
-    share = plan.preset.gpu_memory_utilization or 0.5
-    if share > 0.4:
-        return _set(gpu_memory_utilization=round(share - 0.1, 2))
+    smaller = max(_given_share(plan) - 0.1, _least_share(plan))
+    if smaller < _given_share(plan):
+        return _set(gpu_memory_utilization=round(smaller, 2))
     return _lighter_weights(plan)
+
+
+def _given_share(plan: Plan) -> float:
+    return plan.preset.gpu_memory_utilization or 0.5  # plain TRL has no engine
+
+
+def _least_share(plan: Plan) -> float:
+    """The share below which one sequence finds no cache; 0.3 for a model of unknown shape."""
+    shape = disk.shape_of(plan, offline=True)
+    if shape is None or plan.usable_bytes is None:
+        return 0.3
+    case = fitting.case_of(plan.recipe, plan.preset, shape, plan.usable_bytes)
+    return math.ceil(100 * vram.least_share_bytes(case) / plan.usable_bytes) / 100
 
 
 def _smaller_pass(plan: Plan) -> str:

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from r1recipes import catalog, settings
+from r1recipes import catalog, oom, settings
 from r1recipes.child import obey_parent
 from r1recipes.plan import Plan
 
@@ -53,8 +53,8 @@ def work(
             found = loaded
     except Exception as error:  # out of memory, or whatever else: it is the result
         traceback.print_exc()
-        text = str(error).strip().splitlines() or [""]
-        found |= {"error": f"{type(error).__name__}: {text[0]}", "failed_in": memory.name}
+        text = oom.telling_line(str(error))
+        found |= {"error": f"{type(error).__name__}: {text}", "failed_in": memory.name}
         results.send(found | {"torch_gib_by_phase": memory.by_phase()})
     results.send(None)
 

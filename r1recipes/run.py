@@ -300,12 +300,12 @@ def classify(error: Exception, run: Run, phase: oom.Phase) -> R1RecipesError:
         return error
     if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
         return disk_error(error, Path(error.filename or run.folder))
-    name, text = type(error).__name__, str(error).strip().splitlines() or [""]
+    name, text = type(error).__name__, oom.telling_line(str(error))
     if "No space left on device" in str(error):
         return disk_error(OSError(28, "No space left on device"), run.folder)
     if name == "OutOfMemoryError" or oom.is_out_of_memory(str(error)):
         found = oom.explain(str(error), phase, run.plan())
         return RunError(
-            f"out of memory, {found.kind}: {text[0]}", kind="oom", hint=f"try `{found.change}`"
+            f"out of memory, {found.kind}: {text}", kind="oom", hint=f"try `{found.change}`"
         )
-    return RunError(f"{name}: {text[0]}", kind="crash", hint=f"the whole story is in {run.log}")
+    return RunError(f"{name}: {text}", kind="crash", hint=f"the whole story is in {run.log}")

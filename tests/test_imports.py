@@ -11,7 +11,7 @@ ORDER = """
     child answers user_rewards reward_functions rewards generators
     consistency section targets json_schema track preset schema sources hints positions explain
     syntax overrides companions bundle remote fetch recipe proofs scaffold
-    fitting memory plan oom lock disk data chat_template preflight
+    fitting memory plan disk oom lock data chat_template preflight
     evaluate health record progress terminal reading curves samples report
     backends backends.tiny backends.grpo backends.trl backends.cold_start
     backends.differences backends.nf4 backends.unsloth backends.random_weights

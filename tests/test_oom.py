@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from r1recipes import oom, plan, recipe
+from r1recipes import oom, plan, proofs, recipe
 from r1recipes.machine import Gpu
 
 CARD = Gpu(0, "NVIDIA T4", 14 * 2**30, 14 * 2**30, 8.0, "580.0")
@@ -16,14 +16,14 @@ HELD += " memory utilization (0.9, 13.3 GiB)."
 CUBLAS = "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
 
 
-def made(*overrides: str) -> plan.Plan:
-    loaded = recipe.load("qwen2.5-1.5b", list(overrides))
+def made(*overrides: str, recipe_name="qwen2.5-1.5b", preset="8GB", card=CARD) -> plan.Plan:
+    loaded = recipe.load(recipe_name, list(overrides))
     return plan.make(
         loaded.recipe,
         base_dir=loaded.path.parent,
-        gpu=replace(CARD),
+        gpu=card,
         num_cores=1,
-        preset_name="8GB",
+        preset_name=preset,
         elsewhere=True,
     )
 
@@ -72,6 +72,32 @@ def test_each_kind_is_named_with_one_change(message, phase, overrides, kind, cha
     found = oom.explain(message, phase, made(*overrides))
     assert kind in found.kind
     assert change in found.change
+
+
+@pytest.mark.parametrize("preset", ["16GB", "24GB", "48GB"])
+def test_the_engines_share_stays_where_it_holds_a_sequence(preset):
+    """No pair of changes that each bring back what the other one answered."""
+    card = replace(CARD, total_bytes=proofs.class_bytes(preset))
+    asked = made(recipe_name="phi4", preset=preset, card=card)
+    for message in (CUDA, oom.NO_CACHE[0]):
+        change = oom.explain(message, "load", asked).change
+        overrides = [part for part in change.split() if part != "--set"]
+        changed = made(*overrides, recipe_name="phi4", preset=preset, card=card)
+        assert changed.preset != asked.preset and changed.predicted.lacking_bytes == 0
+
+
+def test_what_unsloth_says_before_the_cause_does_not_hide_it():
+    advice = "Unsloth: Your GPU ran out of memory loading vLLM with standby mode enabled.\nTry:\n"
+    line = oom.telling_line(f"{advice}Original error: {oom.NO_CACHE[0]}.")
+    assert "no KV cache" in oom.explain(line, "load", made()).kind
+    assert oom.telling_line(CUDA + "\nmore") == CUDA and oom.telling_line("") == ""
+
+
+def test_memory_that_others_gave_back_is_not_out_of_memory():
+    race = (
+        "Unsloth: vLLM could not finish memory profiling ...\nThis is a transient race on a shared"
+    )
+    assert not oom.is_out_of_memory(f"{race} GPU, NOT an out of memory error. Free VRAM went up")
 
 
 def test_the_change_is_one_that_the_recipe_takes():
