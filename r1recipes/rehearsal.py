@@ -6,6 +6,7 @@ Runs in a process of its own that `rehearse` starts; torch is imported there alo
 import os
 import shutil
 import statistics
+import sys
 import time
 import traceback
 from multiprocessing.connection import Connection
@@ -69,9 +70,8 @@ class _Memory:
         self._peaks: dict[str, tuple[float, float]] = {}
 
     def enter(self, name: str) -> None:
-        import torch
-
-        if torch.cuda.is_initialized():
+        torch = sys.modules.get("torch")  # which Unsloth is to import, not this
+        if torch and torch.cuda.is_initialized():
             self._note()
             torch.cuda.reset_peak_memory_stats()
         self.name = name
@@ -96,7 +96,7 @@ class _Memory:
 def _load(plan: Plan, weights_dir: Path, steps: int, memory: _Memory, found: dict[str, Any]) -> Any:
     from r1recipes.backends import create, prepare_environment
 
-    folder = _weights(plan, weights_dir)
+    folder = _weights_folder(plan, weights_dir)
     memory.enter("import")
     began = time.monotonic()
     changed = {"max_steps": steps, "save_steps": 10**6, "lr_scheduler_type": "linear"}
@@ -111,6 +111,8 @@ def _load(plan: Plan, weights_dir: Path, steps: int, memory: _Memory, found: dic
     prepare_environment(plan, settings.load().cache_dir)
     backend = create(plan, offline=True)
     found["import_s"] = round(time.monotonic() - began, 1)
+    memory.enter("weights")  # only now: as in a run, nothing is imported before Unsloth
+    _write_weights(plan, folder)
     memory.enter("load")
     began = time.monotonic()
     backend.load(None, None)
@@ -220,28 +222,31 @@ class _phases:
         GRPOTrainer._generate = self._generate
 
 
-def _weights(plan: Plan, weights_dir: Path) -> Path:
-    """The random checkpoint; made once and kept for the next case."""
+def _weights_folder(plan: Plan, weights_dir: Path) -> Path:
+    """Where the random checkpoint is; made once and kept for the next case."""
+    shape = catalog.find(plan.recipe.model.name)
+    name = next(name for name, known in catalog.MODELS.items() if known is shape)
+    return weights_dir / f"{name}-{'nf4' if plan.preset.load_in_4bit else plan.dtype}"
+
+
+def _write_weights(plan: Plan, folder: Path) -> None:
     import torch
 
     from r1recipes.backends import random_weights
 
-    shape = catalog.find(plan.recipe.model.name)
+    if folder.exists():
+        return
+    shape, four_bit = catalog.find(plan.recipe.model.name), plan.preset.load_in_4bit
     assert shape is not None
-    four_bit = plan.preset.load_in_4bit
-    names = [name for name, known in catalog.MODELS.items() if known is shape]
     # The published 4-bit checkpoints are bfloat16 beside NF4, whatever the card computes in.
-    dtype = "bfloat16" if four_bit else plan.dtype
-    folder = weights_dir / f"{names[0]}-{'nf4' if four_bit else dtype}"
-    if not folder.exists():
-        draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-        random_weights.write(shape, draft, four_bit=four_bit, dtype=getattr(torch, dtype))
-        torch.cuda.empty_cache()
-        try:
-            draft.rename(folder)
-        except OSError:  # another process was faster
-            shutil.rmtree(draft)
-    return folder
+    dtype = getattr(torch, "bfloat16" if four_bit else plan.dtype)
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    random_weights.write(shape, draft, four_bit=four_bit, dtype=dtype)
+    torch.cuda.empty_cache()
+    try:
+        draft.rename(folder)
+    except OSError:  # another process was faster
+        shutil.rmtree(draft)
 
 
 def _rows(plan: Plan, tokenizer: Any) -> Any:

@@ -118,3 +118,34 @@ def wait_for(found):
         assert time.monotonic() < end
         time.sleep(0.05)
     return result
+
+
+IMPORTED_FIRST = """
+import sys
+heavy = {"torch", "transformers", "trl", "peft", "vllm"} & sys.modules.keys()
+raise ImportError(f"imported before: {sorted(heavy)}")
+"""
+WORK = """
+import sys
+from multiprocessing import Pipe, Value
+from pathlib import Path
+from r1recipes import rehearsal
+here, there = Pipe()
+rehearsal.work(Path(sys.argv[1]).read_text(), Path("weights"), 1, (8,), Value("i", 0), there)
+print(here.recv()["error"])
+"""
+
+
+def test_nothing_heavy_is_imported_before_unsloth(tmp_path):
+    """As in a run: it sets the allocator and patches what is imported after it."""
+    (tmp_path / "unsloth.py").write_text(IMPORTED_FIRST)
+    (tmp_path / "plan.json").write_text(made().model_dump_json())
+    path = [str(tmp_path), str(Path(__file__).parent.parent)]
+    done = subprocess.run(
+        [sys.executable, "-c", WORK, "plan.json"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.endswith("ImportError: imported before: []\n"), done.stderr
