@@ -71,20 +71,19 @@ def examine(card: Gpu | None) -> list[Finding]:
     extra = [r for r in required if _applies(r, "gpu") and not _applies(r)]
     present = [r for r in extra if version(r.name)]
     found = [_python(python), *_ranges("packages", core, "everything")]
+    whole = "python -m pip install " + " ".join(f"'{r.name}{r.specifier}'" for r in extra)
     if present:  # Unsloth and vLLM are used as soon as both are there, so they must be right
         found += _ranges("extra gpu", extra, "gpu")
     elif card:
-        wanted = " ".join(f"'{r.name}{r.specifier}'" for r in extra)
-        text = "not installed: plain TRL generates slowly"
-        found.append(Finding("extra gpu", text, mend=f"python -m pip install {wanted}"))
+        found.append(Finding("extra gpu", "not installed: plain TRL generates slowly", mend=whole))
     else:
         found.append(Finding("extra gpu", "not installed; only an NVIDIA GPU needs it"))
     found += _conflicts([*core, *present])
-    found += _torch_build(card)
+    found += _torch_build(card, None if present else whole)
     if card and present:
         found += _compiler()
     if card and not version("bitsandbytes"):
-        mend = "python -m pip install bitsandbytes"
+        mend = "python -m pip install bitsandbytes" if present else whole
         found.append(Finding("bitsandbytes", "not installed", "4-bit", mend))
     return found
 
@@ -169,8 +168,11 @@ def _conflicts(requirements: list[Requirement]) -> Iterator[Finding]:
                 )
 
 
-def _torch_build(card: Gpu | None) -> list[Finding]:
-    """Whether torch can use the card: its CUDA, and the driver that this needs."""
+def _torch_build(card: Gpu | None, mend: str | None) -> list[Finding]:
+    """Whether torch can use the card: its CUDA, and the driver that this needs.
+
+    `mend`: what brings another torch anyway.
+    """
     installed = version("torch")
     if not installed:
         return []  # named among the packages
@@ -178,8 +180,7 @@ def _torch_build(card: Gpu | None) -> list[Finding]:
     if card is None:
         return [Finding("torch", f"{installed}, {f'CUDA {cuda}' if cuda else 'a CPU build'}")]
     if cuda is None:
-        public = Version(installed).public
-        mend = f"python -m pip install --force-reinstall 'torch=={public}'"
+        mend = mend or f"python -m pip install --force-reinstall 'torch{_wanted_torch(installed)}'"
         return [Finding("torch", f"{installed} is a CPU build, and there is a GPU", "gpu", mend)]
     needed = MIN_DRIVER.get(int(cuda.split(".")[0]), 0)
     major = card.driver.split(".")[0]
@@ -187,6 +188,14 @@ def _torch_build(card: Gpu | None) -> list[Finding]:
         text = f"{card.driver}, but CUDA {cuda} of torch {installed} needs {needed} or newer"
         return [Finding("driver", text, "gpu", f"sudo apt-get install nvidia-driver-{needed}")]
     return [Finding("torch", f"{installed}, CUDA {cuda}"), Finding("driver", card.driver)]
+
+
+def _wanted_torch(installed: str) -> str:
+    """The version that vLLM asks for, which has kernels for one alone; without it the same."""
+    texts = (version("vllm") and importlib.metadata.requires("vllm")) or []
+    asked = (Requirement(text) for text in texts if text.startswith("torch"))
+    specifiers = [str(one.specifier) for one in asked if one.name == "torch" and _applies(one)]
+    return next(iter(specifiers), f"=={Version(installed).public}")
 
 
 def _compiler() -> list[Finding]:

@@ -6,6 +6,7 @@ the same arithmetic. Within the error of the prediction nothing is refused: the 
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,10 +157,16 @@ def fitted(
         why += ", with what takes least for each choice that is open"
     if refuse and choice.verdict == "does not fit":
         hint = "this fits: " + "; or ".join(ways) if ways else SMALLER
+        alone = fitting.resolve(
+            recipe, preset, shape, replace(room, available_bytes=gpu.total_bytes)
+        )
+        if room.available_bytes < gpu.total_bytes and alone.verdict != "does not fit":
+            hint = OTHERS + (f"; or {hint}" if ways else "")
         raise PlanError(f"the recipe does not fit: {why}", hint=hint)
     return settled, found.model_copy(update={"why": why, "ways": ways})
 
 
+OTHERS = "end the other processes on the card, which `r1recipes doctor` names"
 SMALLER = "take a smaller model or a larger card"
 
 

@@ -208,11 +208,11 @@ def choose_preset(recipe: Recipe, gpu: Gpu | None, asked: str | None) -> str:
         )
     fitting = [name for name in names if preset_bytes(name) * USABLE_SHARE <= gpu.total_bytes]
     if not fitting:
+        smaller = "" if names[0] == "6GB" else ", or `r1recipes run qwen2.5-1.5b`, which needs 6GB"
         raise PlanError(
             f"the smallest preset is {names[0]}, and {gpu.name} has "
             f"{gpu.total_bytes / 2**30:.1f} GiB",
-            hint="`r1recipes plan RECIPE --fit` looks for settings that fit this card; "
-            "or take a smaller model, such as `r1recipes run qwen2.5-1.5b`",
+            hint=f"`r1recipes plan RECIPE --fit` looks for settings that fit this card{smaller}",
         )
     return fitting[-1]
 

@@ -67,7 +67,9 @@ def rehearse(
     try:
         card_memory = _received(here)
         if isinstance(card_memory, str):
-            raise PlanError(card_memory)
+            raise PlanError(
+                card_memory, hint="`python -m r1recipes doctor` says what is in the way"
+            )
         began = time.monotonic()
         results = _work(context, plan, weights_dir, steps, batches, phase)
         stop.set()
@@ -164,8 +166,11 @@ def _hold(vram_bytes: int | None, phase: Any, stop: Any, pipe: Connection) -> No
     obey_parent()
     import torch
 
-    torch.cuda.init()
-    torch.zeros(1, device="cuda")
+    try:
+        torch.zeros(1, device="cuda")
+    except Exception as error:  # a build without CUDA, a driver too old, a card that is full
+        pipe.send(f"torch cannot use the card: {oom.telling_line(str(error))}")
+        return
     held = []
     if vram_bytes is not None:
         free, _ = torch.cuda.mem_get_info()

@@ -98,10 +98,16 @@ def test_what_the_packages_ask_of_each_other_is_compared(package):
     assert "but vllm 0.26.0 asks for ==1.0" in conflicts[0].found
 
 
-def test_a_cpu_build_of_torch_beside_a_gpu(monkeypatch):
+def test_a_cpu_build_of_torch_beside_a_gpu(monkeypatch, package):
+    """One command mends all: the extra brings its torch, and vLLM works with one version alone."""
     monkeypatch.setattr(installed, "torch_cuda", lambda: None)
-    found = by_name(installed.examine(CARD))["torch"]
-    assert found.stops == "gpu" and "--force-reinstall 'torch==" in found.mend
+    found = by_name(installed.examine(CARD))
+    assert found["torch"].stops == "gpu" and "'vllm<0.27,>=0.26'" in found["torch"].mend
+    assert found["torch"].mend == found["extra gpu"].mend
+    package("vllm", "0.26.0", "torch==2.11.0", "torchvision==0.26.0")
+    assert by_name([installed._torch_build(CARD, None)[0]])["torch"].mend == (
+        "python -m pip install --force-reinstall 'torch==2.11.0'"
+    )
 
 
 def test_a_driver_that_is_too_old(monkeypatch):

@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 import tomli
 
-from r1recipes import plan
+from r1recipes import plan, recipe
 from r1recipes.errors import PlanError
 from r1recipes.machine import Gpu
 from r1recipes.schema import Model, Recipe
@@ -70,6 +71,25 @@ def test_a_gpu_recipe_without_a_gpu_says_what_to_run(tmp_path):
 def test_a_card_below_the_smallest_preset_is_refused(tmp_path):
     with pytest.raises(PlanError, match="smallest preset is 24GB"):
         make(with_presets("24GB"), tmp_path, gpu=card(14.7))
+
+
+def test_a_card_that_others_fill_is_not_called_too_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "has_unsloth", lambda: True)
+    found = recipe.load("phi4").recipe
+    busy = replace(card(22.0), free_bytes=GIB)
+    with pytest.raises(PlanError, match="does not fit") as raised:
+        make(found, tmp_path, gpu=busy)
+    assert raised.value.problems[0].hint.startswith("end the other processes on the card")
+    with pytest.raises(PlanError, match="does not fit") as raised:
+        make(found, tmp_path, gpu=replace(busy, total_bytes=8 * GIB), preset_name="24GB")
+    assert "other processes" not in raised.value.problems[0].hint
+
+
+def test_a_card_below_every_preset_is_not_sent_back_to_the_same_recipe(tmp_path):
+    for name, other in (("qwen2.5-1.5b", False), ("phi4", True)):
+        with pytest.raises(PlanError, match="the smallest preset") as raised:
+            make(recipe.load(name).recipe, tmp_path, gpu=card(3.9))
+        assert ("run qwen2.5-1.5b" in raised.value.problems[0].hint) == other
 
 
 def test_batch_arithmetic(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from r1recipes import oom, plan, recipe, rehearse
-from r1recipes.errors import PlanError, RecipeError, RunError
+from r1recipes.errors import PlanError, RecipeError
 from r1recipes.machine import Gpu
 from tests.helpers import in_process, is_running
 
@@ -55,8 +55,15 @@ def test_the_command_refuses_what_means_nothing(flags, monkeypatch):
 
 def test_a_card_that_torch_cannot_use_ends_it_and_is_not_waited_for(tmp_path):
     """This torch has no CUDA, as one without a driver has none."""
-    with pytest.raises(RunError, match="the process that holds the rest of the card died"):
+    with pytest.raises(PlanError, match="torch cannot use the card: Torch not compiled with CUDA"):
         run(made(), tmp_path)
+
+
+def test_a_proof_that_cannot_be_written_is_said_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr("r1recipes.machine.gpu", lambda: CARD)
+    monkeypatch.setattr("r1recipes.plan.has_unsloth", lambda: True)
+    code, out, err = in_process("rehearse", "qwen2.5-1.5b", "--proof", "/proc/gone/proof.json")
+    assert code == 2 and not out and "/proc/gone/proof.json" in err
 
 
 def test_out_of_memory_in_a_rehearsal_is_named_by_its_phase():

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,15 @@ def write_new(path: Path, text: str) -> None:
             file.write(text)
     except FileExistsError as error:
         raise RecipeError(f"`{path}` exists", hint="take another name") from error
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def check_place(path: Path) -> None:
+    """Whether a file could be written there later. Raises: RecipeError."""
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
     except OSError as error:
         raise unwritable(path, error) from error
 

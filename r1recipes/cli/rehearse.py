@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from r1recipes.cli.common import overridable, write_over
+from r1recipes.cli.common import check_place, overridable, write_over
 from r1recipes.errors import PlanError, RecipeError
 
 
@@ -37,7 +37,12 @@ def rehearse_command(args: argparse.Namespace) -> int:
         raise RecipeError(f"--steps {args.steps}: nothing to measure", hint="--steps 4")
     loaded, card = recipe.load(args.recipe, args.overrides), machine.gpu()
     if card is None:
-        raise PlanError("a rehearsal needs an NVIDIA GPU, and this machine has none")
+        raise PlanError(
+            "a rehearsal needs an NVIDIA GPU, and this machine has none",
+            hint="`r1recipes plan RECIPE --gpu NAME` predicts; `r1recipes doctor` looks for a GPU",
+        )
+    if args.proof:  # minutes before it is written
+        check_place(args.proof)
     vram_bytes = round(args.vram * 2**30) if args.vram else None
     resolved = plan.make(
         loaded.recipe,
