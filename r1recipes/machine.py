@@ -57,6 +57,14 @@ def use(card: Gpu) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = str(card.index)
 
 
+def take_gpu() -> Gpu | None:
+    """The GPU that a run uses, and from now on the only one: free memory may change in between."""
+    card = gpu()
+    if card:
+        use(card)
+    return card
+
+
 def gpus() -> list[Gpu]:
     """The GPUs that CUDA_VISIBLE_DEVICES leaves, in its order; all of them without it."""
     if not shutil.which("nvidia-smi"):

@@ -55,9 +55,7 @@ def rehearse(
                 hint="they do into "
                 + ", ".join(map(str, sorted(divisors(plan.completions_per_step)))),
             )
-    card = machine.gpu()
-    if card:  # for the processes that begin here: both must mean the same card
-        machine.use(card)
+    card = machine.take_gpu()  # also for the processes that begin here
     context = multiprocessing.get_context("spawn")
     phase, stop = context.Value("i", 0), context.Event()
     here, there = context.Pipe()

@@ -164,6 +164,23 @@ def test_cuda_sees_the_card_that_is_planned_for_alone(card, monkeypatch, tmp_pat
         assert machine.gpu().index == int(used)
 
 
+def test_the_card_that_was_planned_for_is_kept_when_another_has_more_free(tmp_path):
+    """Between plan and start, as when two runs begin at once."""
+    row = "%d, L4, %d, %d, 8.9, 580.1, GPU-%d"
+    for name, free in (("first", (9000, 22000)), ("then", (22000, 9000))):
+        rows = [row % (n, size, 22690 - size, n) for n, size in enumerate(free)]
+        (tmp_path / name).write_text("\n".join(rows) + "\n")
+    script = f"#!/bin/sh\ncat {tmp_path}/first && cp {tmp_path}/then {tmp_path}/first\n"
+    (tmp_path / "nvidia-smi").write_text(script)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    said = "import os; raise ImportError('card ' + os.environ['CUDA_VISIBLE_DEVICES'])"
+    for name, text in (("unsloth", said), ("vllm", "")):
+        (tmp_path / f"{name}.py").write_text(text)
+    path = {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    done = command("run", "small", cwd=tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}", **path)
+    assert done.returncode == 2 and "ImportError: card 1\n" in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize(
     ("unsloth", "said"),
     [

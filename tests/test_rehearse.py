@@ -60,6 +60,7 @@ def test_a_card_that_torch_cannot_use_ends_it_and_is_not_waited_for(tmp_path):
 
 
 def test_a_proof_that_cannot_be_written_is_said_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr("r1recipes.machine.gpu", lambda: CARD)
     monkeypatch.setattr("r1recipes.plan.has_unsloth", lambda: True)
     code, out, err = in_process("rehearse", "qwen2.5-1.5b", "--proof", "/proc/gone/proof.json")

@@ -94,8 +94,8 @@ def prepare_environment(plan: Plan, cache_dir: Path) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # TRL tells the Hub of every trainer that is made, also when model and data are local.
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    if plan.device == "cuda" and (card := machine.gpu()):
-        machine.use(card)
+    if plan.device == "cuda":
+        machine.take_gpu()
     if plan.backend == "unsloth":
         _prepare_unsloth(plan, cache_dir)
 

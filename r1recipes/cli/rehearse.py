@@ -35,7 +35,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         raise RecipeError(f"--vram {args.vram:g}: no card has that", hint="in GiB: --vram 14.74")
     if args.steps < 1:
         raise RecipeError(f"--steps {args.steps}: nothing to measure", hint="--steps 4")
-    loaded, card = recipe.load(args.recipe, args.overrides), machine.gpu()
+    loaded, card = recipe.load(args.recipe, args.overrides), machine.take_gpu()
     if card is None:
         raise PlanError(
             "a rehearsal needs an NVIDIA GPU, and this machine has none",

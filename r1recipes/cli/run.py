@@ -76,7 +76,7 @@ def run_command(args: argparse.Namespace) -> int:
     resolved = plan.make(
         loaded.recipe,
         base_dir=loaded.path.parent,
-        gpu=machine.gpu(),
+        gpu=machine.take_gpu(),
         num_cores=(locked and locked.machine.num_threads) or machine.cores(),
         preset_name=args.preset or (locked and locked.preset),
         chosen=locked and locked.chosen,
@@ -107,7 +107,7 @@ def _with_wandb(loaded: Any, mode: str) -> Any:
 
 
 def _resume(args: argparse.Namespace, machine_settings: Any) -> int:
-    from r1recipes import record, track
+    from r1recipes import machine, record, track
 
     if args.overrides or args.preset or args.run_dir or args.locked:
         raise RecipeError(
@@ -130,6 +130,7 @@ def _resume(args: argparse.Namespace, machine_settings: Any) -> int:
         show_code(plan.recipe, plan.base_dir, whole=bool(began.get("source")))
     wanted = found.plan().recipe.track
     _ask_again_to_send(found, wanted, args.wandb)
+    machine.take_gpu()
     track.check(wanted, offline=machine_settings.offline)
     return _train(args, machine_settings, run=found)
 
