@@ -49,7 +49,10 @@ def of_data(data: Any) -> Found:
 
 
 def of_train(train: Any) -> Found:
-    """The clip range, and a warmup that the scheduler would ignore."""
+    """The clip range, a scaling that Unsloth turns off, a warmup that the scheduler would ignore.
+
+    TRL 1.12 (_compute_loss) and unsloth 2026.10.7 (models/rl.py, check_dr_grpo).
+    """
     found: Found = []
     if train.epsilon_high < train.epsilon:
         found.append(
@@ -57,6 +60,23 @@ def of_train(train: Any) -> Found:
                 "epsilon_high",
                 f"`epsilon_high` {train.epsilon_high} is below `epsilon` {train.epsilon}",
                 f"set `epsilon_high = {train.epsilon}` or higher",
+            )
+        )
+    if train.loss_type == "cispo" and train.epsilon_high < 1:
+        found.append(
+            (
+                "epsilon_high",
+                f'"cispo" caps a token\'s weight at `epsilon_high` itself, and {train.epsilon_high} '
+                "is below 1, the weight of an unchanged token",
+                "set `epsilon_high = 5.0`",
+            )
+        )
+    if train.loss_type == "dr_grpo" and train.scale_rewards == "group":
+        found.append(
+            (
+                "scale_rewards",
+                '"dr_grpo" is GRPO without the scaling by a group, and Unsloth turns it off',
+                'set `scale_rewards = "none"`',
             )
         )
     if train.lr_scheduler_type == "constant" and train.warmup_ratio > 0:

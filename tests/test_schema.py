@@ -84,6 +84,8 @@ def test_a_preset_is_reported_beside_a_broken_one():
         ({"data": {"eval_split": "test"}}, "does not apply"),
         ({"data": {"question": "q"}}, "the column of"),
         ({"train": {"epsilon_high": 0.1}}, "is below `epsilon`"),
+        ({"train": {"loss_type": "cispo"}}, "is below 1, the weight of an unchanged token"),
+        ({"train": {"loss_type": "dr_grpo"}}, "Unsloth turns it off"),
         ({"train": {"lr_scheduler_type": "constant"}}, "ignores `warmup_ratio`"),
         ({"model": {"name": "builtin:smal"}}, "unknown built-in model"),
         ({"model": {"name": " x"}}, "string_pattern_mismatch"),
