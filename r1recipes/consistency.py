@@ -66,7 +66,7 @@ def of_train(train: Any) -> Found:
         found.append(
             (
                 "epsilon_high",
-                f'"cispo" caps a token\'s weight at `epsilon_high` itself, and {train.epsilon_high} '
+                f'"cispo" caps the weight of a token at `epsilon_high`, and {train.epsilon_high} '
                 "is below 1, the weight of an unchanged token",
                 "set `epsilon_high = 5.0`",
             )

@@ -86,7 +86,7 @@ class Stages:
 
     def clear_drafts(self) -> None:
         """Remove what a killed attempt left half done."""
-        for draft in self.run.folder.glob(".draft-*"):
+        for draft in (*self.run.folder.glob(".draft-*"), *self.run.folder.glob("nf4/.*")):
             shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
 
     def count_killed_stage(self) -> None:

@@ -104,9 +104,13 @@ def test_a_run_that_died_in_any_stage_ends_as_if_it_had_not(
             run_in_process(small, tmp_path / "runs")
     dead = record.runs(tmp_path / "runs")[0]
     assert dead.read()["status"] == "running"
+    halves = [dead.folder / name for name in (".draft-adapter", "nf4/.base-1.4242")]
+    for half in halves:
+        half.mkdir(parents=True, exist_ok=True)
     view = runner.View(runner_console(), live=False)
     runner.resume(dead, view, settings.Settings(runs_dir=tmp_path / "runs", offline=True))
     assert dead.read()["status"] == "complete" and dead.read()["attempts"] == 2
+    assert not any(half.exists() for half in halves)
     assert comparable(dead) == comparable(finished)
     for when in ("before", "after"):
         assert dead.evaluation(when).read_text() == finished.evaluation(when).read_text()
