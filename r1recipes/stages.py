@@ -4,9 +4,11 @@ Each writes what it found at once and whole, so a kill at any moment loses at mo
 ran, and in training the steps since the last checkpoint.
 """
 
+import faulthandler
 import json
 import os
 import shutil
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,6 +31,9 @@ NAN_STEPS = 3
 FLOAT16_NAN_STEPS = 17
 """In float16 a step whose gradient overflows is skipped and the scale of the loss halved, from 2^16
 on (torch.amp.GradScaler): at a scale of 1 it is not the scale's fault any more."""
+
+SLOW_LOAD_S = 600
+"""Assumed: of the committed rehearsals, which download nothing, the slowest load took 107 s."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +159,32 @@ class Stages:
             self.prepared.warm.keep(what, key, path)
 
     def load(self) -> None:
-        with self.stage("load", "Loading the model"):
+        with self.stage("load", "Loading the model"), self.told_when_slow():
             base = self.run.base if self.plan.recipe.cold_start else None
             revision = self.backend.load(base, self.saved_adapter())
             if base is None:
                 self.run.update_lock(model_revision=revision)
+
+    @contextmanager
+    def told_when_slow(self) -> Iterator[None]:
+        """An engine that hangs says nothing: after a while, say so and note where it is."""
+
+        def tell() -> None:
+            minutes = f"{SLOW_LOAD_S / 60:.0f} minutes"
+            with open(self.run.log, "a") as log:
+                faulthandler.dump_traceback(log)
+            self.view.note(
+                f"loading takes more than {minutes}: a download, or it hangs; where it is now stands "
+                f"at the end of {self.run.log}"
+            )
+
+        timer = threading.Timer(SLOW_LOAD_S, tell)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def saved_adapter(self) -> Path | None:
         """The trained adapter, or the one of the last step's checkpoint, which is the same."""

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -361,3 +362,19 @@ def test_a_full_disk_is_one_line_and_exit_1(small, tmp_path, monkeypatch):
     code, _, err = in_process("run", small, "--offline")
     assert code == 1
     assert "No space left on device" in err and "Traceback" not in err
+
+
+def test_a_load_that_hangs_says_where(tmp_path, monkeypatch):
+    monkeypatch.setattr("r1recipes.stages.SLOW_LOAD_S", 0.05)
+    told = threading.Event()
+    said = []
+    view = SimpleNamespace(note=lambda line: (said.append(line), told.set()))
+    loading = SimpleNamespace(view=view, run=SimpleNamespace(log=tmp_path / "train.log"))
+    with stages.Stages.told_when_slow(loading):
+        assert told.wait(10)
+    assert "it hangs" in said[0] and str(loading.run.log) in said[0]
+    assert "in test_a_load_that_hangs_says_where" in loading.run.log.read_text()
+    with stages.Stages.told_when_slow(loading):
+        pass
+    time.sleep(0.2)
+    assert len(said) == 1
