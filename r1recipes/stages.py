@@ -170,12 +170,11 @@ class Stages:
         """An engine that hangs says nothing: after a while, say so and note where it is."""
 
         def tell() -> None:
-            minutes = f"{SLOW_LOAD_S / 60:.0f} minutes"
             with open(self.run.log, "a") as log:
                 faulthandler.dump_traceback(log)
             self.view.note(
-                f"loading takes more than {minutes}: a download, or it hangs; where it is now stands "
-                f"at the end of {self.run.log}"
+                f"loading takes more than {SLOW_LOAD_S / 60:.0f} minutes: a download, or it hangs; "
+                f"the end of {self.run.log} shows where it is"
             )
 
         timer = threading.Timer(SLOW_LOAD_S, tell)
