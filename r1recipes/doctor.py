@@ -317,4 +317,5 @@ def _is_here(planned: Plan) -> bool:
     name = planned.recipe.model.name
     if name in BUILTIN_MODELS or (planned.base_dir / name).is_dir():
         return True
-    return hub.has_model(name, four_bit=planned.preset.load_in_4bit)
+    published = planned.recipe.model.revision is None  # else its own weights are quantised here
+    return hub.has_model(name, four_bit=published and planned.preset.load_in_4bit)

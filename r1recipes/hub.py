@@ -47,11 +47,20 @@ def has_model(name: str, *, four_bit: bool) -> bool:
     shape = catalog.find(name)
     for folder in cache().glob("models--*"):
         cached = folder.name.removeprefix("models--").replace("--", "/")
-        same = shape is not None and catalog.find(cached) is shape
-        right_form = same and cached.lower().endswith("bnb-4bit") == four_bit
-        if (cached == name or right_form) and any(map(_is_whole, folder.glob("snapshots/*"))):
+        if shape is None or name.lower().endswith("-bnb-4bit"):
+            is_loaded = cached == name
+        else:
+            is_loaded = catalog.find(cached) is shape and _is_form(cached.lower(), four_bit)
+        if is_loaded and any(map(_is_whole, folder.glob("snapshots/*"))):
             return True
     return False
+
+
+def _is_form(name: str, four_bit: bool) -> bool:
+    """Whether a repository has the form that is loaded: in 4 bits not Unsloth's dynamic one."""
+    if not four_bit:
+        return not name.endswith("bnb-4bit")
+    return name.endswith("-bnb-4bit") and not name.endswith("-unsloth-bnb-4bit")
 
 
 def _is_whole(snapshot: Path) -> bool:

@@ -28,6 +28,7 @@ class _Server:
     def __init__(self, handler: type[BaseHTTPRequestHandler]):
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.http.daemon_threads = True
+        self.http.handle_error = lambda request, address: None  # a client that has left
         self.http.owner = self
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         self.requests: list[str] = []

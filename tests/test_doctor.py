@@ -268,6 +268,12 @@ def test_offline_what_is_not_cached_cannot_run(card, monkeypatch, tmp_path):
     assert not hub.has_model("unsloth/phi-4", four_bit=False)  # a download that was cut off
     (snapshot / "model-2.safetensors").touch()
     assert hub.has_model("unsloth/phi-4", four_bit=False)
+    assert not hub.has_model("unsloth/phi-4", four_bit=True)
+    for form, is_loaded in (("-unsloth-bnb-4bit", False), ("-bnb-4bit", True)):
+        cached = snapshot.parents[1].with_name(f"models--unsloth--phi-4{form}") / "snapshots" / "a"
+        cached.mkdir(parents=True)
+        (cached / "model.safetensors").touch()
+        assert hub.has_model("microsoft/phi-4", four_bit=True) == is_loaded
     assert "the data `openai/gsm8k` are not cached" in in_process("doctor", "phi4")[1]
     (tmp_path / "hf" / "datasets" / "openai___gsm8k").mkdir(parents=True)
     assert in_process("doctor", "phi4")[0] == 0

@@ -140,10 +140,10 @@ def create(plan: Plan, *, offline: bool) -> Backend:
         return UnslothBackend(plan, offline=offline)
     import torch
 
+    if plan.device == "cuda" and not torch.cuda.is_available():  # before what takes seconds
+        raise PlanError("torch cannot use the GPU of this machine", hint=_DOCTOR)
     from r1recipes.backends.trl import TrlBackend
 
-    if plan.device == "cuda" and not torch.cuda.is_available():
-        raise PlanError("torch cannot use the GPU of this machine", hint=_DOCTOR)
     return TrlBackend(plan, offline=offline)
 
 
