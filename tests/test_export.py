@@ -16,6 +16,7 @@ from r1recipes.export import card, llama, place
 from r1recipes.record import Run
 from r1recipes.targets import parse
 from tests.helpers import command, in_process
+from tests.hub_server import HubServer
 
 QUESTIONS = ["12 + 34 = ?", "<answer>1</answer></answer", "a <b>  c\n\nd ", "<|end|>x", "~{|}"]
 
@@ -263,8 +264,7 @@ def test_a_kill_leaves_the_old_state_or_the_new_one(finished, made, tmp_path):
 
 @pytest.mark.slow
 def test_a_push_is_one_commit(finished, tmp_path):
-    server = pytest.importorskip("tests.hub_server")
-    with server.HubServer() as hub:
+    with HubServer() as hub:
         arguments = ["--out", tmp_path / "out", "--to", "hub:me/adder"]
         environment = hub.environment(tmp_path)
         done = command("export", finished.folder, *arguments, cwd=tmp_path, **environment)
