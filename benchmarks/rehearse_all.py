@@ -77,8 +77,7 @@ def rehearse(case: dict, gpu: str, folder: Path, limit_s: float) -> None:
         command += ["--set", override]
     if "batches" in case:
         command += ["--batches", *map(str, case["batches"])]
-    cache = Path("~/.cache/r1recipes").expanduser() / f"unsloth-{gpu}"
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": gpu, "UNSLOTH_COMPILE_LOCATION": str(cache)}
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": gpu}
     began = time.monotonic()
     with open(folder / f"{case['name']}.log", "w") as log:
         process = subprocess.Popen(

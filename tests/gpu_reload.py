@@ -60,12 +60,15 @@ def engine(model: Any, plan: Plan) -> dict[str, list[str]]:
 
 
 def published() -> dict[str, str | None]:
-    """The repositories that 4-bit presets of the shipped recipes, and one unknown model, load."""
+    """The repositories that 4-bit presets of the shipped recipes, and two without one, load."""
     from r1recipes.backends.unsloth import published_in_4bit
 
     found = [recipe.load(path).recipe for path in recipe.shipped()]
     names = [one.model.name for one in found if any(p.load_in_4bit for p in one.preset.values())]
-    return {name: published_in_4bit(name) for name in [*names, "nobody/nothing"]}
+    return {
+        name: published_in_4bit(name)
+        for name in [*names, "nobody/nothing", "allenai/Llama-3.1-Tulu-3-8B"]
+    }
 
 
 def arguments(plan: Plan, folder: Path) -> list[str]:

@@ -264,13 +264,15 @@ def published_in_4bit(name: str) -> str | None:
     Left to itself Unsloth takes the "dynamic" form, some of whose layers are in 16 bits: larger
     than what is predicted and was measured (`-unsloth-bnb-4bit`, unsloth/models/mapper.py).
     """
+    from unsloth.models.loader_utils import BAD_MAPPINGS
     from unsloth.models.mapper import FLOAT_TO_INT_MAPPER
 
     if name.lower().endswith("-bnb-4bit"):
         return name
     dynamic = FLOAT_TO_INT_MAPPER.get(name.lower(), "")
     plain = dynamic.replace("-unsloth-bnb-4bit", "-bnb-4bit")
-    return plain if dynamic and FLOAT_TO_INT_MAPPER.get(plain.lower(), plain) == dynamic else None
+    known = dynamic and FLOAT_TO_INT_MAPPER.get(plain.lower(), plain) == dynamic
+    return plain if known and plain.lower() not in BAD_MAPPINGS else None
 
 
 def sampling(plan: Plan) -> dict[str, Any]:
