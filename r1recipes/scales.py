@@ -33,7 +33,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
     None lies outside, save that of an empty range its one value is the tick.
     """
-    if not high > low:
+    if not high - low > 1e-300:  # nor can so little be divided
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / count))
     step = min((power * f for f in (1, 2, 5, 10)), key=lambda s: abs((high - low) / s - count))

@@ -18,6 +18,10 @@ def test_ticks_are_round_and_within_the_range(a, b):
     assert all(low - slack <= tick <= high + slack for tick in found)
 
 
+def test_a_range_that_cannot_be_divided_is_an_empty_one():
+    assert scales.ticks(0.0, 5e-324) == [0.0] and len(scales.ticks(0.0, 1e-290)) > 1
+
+
 def test_ticks_that_a_person_would_choose():
     assert scales.ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1] or scales.ticks(0, 1) == [0, 0.5, 1]
     assert scales.ticks(0, 5e-4) == [0, 1e-4, 2e-4, 3e-4, 4e-4, 5e-4]
