@@ -23,8 +23,8 @@ def svg(shown: list[tuple[str, float, float, bool]]) -> str:
         '<rect width="100%" height="100%" fill="white"/>',
     ]
     for factor, dash in ((1.0, ""), (1.08, "4"), (1 / 1.08, "4")):
-        ends = (smallest, largest)
-        (x1, y1), (x2, y2) = (xy(e, min(max(e * factor, smallest), largest)) for e in ends)
+        inside = (max(smallest, smallest / factor), min(largest, largest / factor))
+        (x1, y1), (x2, y2) = (xy(end, end * factor) for end in inside)
         lines.append(
             f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="#999" '
             f'stroke-dasharray="{dash}"/>'
