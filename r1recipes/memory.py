@@ -50,7 +50,8 @@ class Predicted(BaseModel):
     kv_tokens: int
     """Tokens in the KV cache."""
     sequences: int
-    """Sequences of full length that the KV cache holds, at most those of a step."""
+    """Sequences of full length that the KV cache holds, at most those of a step; 0 where Unsloth
+    believes that it holds none, and shortens them."""
     lacking_bytes: int = 0
     """What the engine's share is short of one sequence in the KV cache; 0 where it holds one."""
     why: str | None = None
@@ -66,7 +67,8 @@ class Predicted(BaseModel):
     @property
     def excess_bytes(self) -> int:
         """Above 0 just where it does not fit: by how much, the error of the prediction off."""
-        short = math.ceil(self.needed_bytes * (1 - self.error)) - self.room_bytes
+        off = self.error * self.available_bytes
+        short = math.ceil(self.needed_bytes - self.room_bytes - off)
         return max(short, self.lacking_bytes) if self.lacking_bytes else short
 
     def sentence(self) -> str:
@@ -190,7 +192,7 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
         verdict=choice.verdict,
         error=calibration.CALIBRATED["error"].value,
         kv_tokens=tokens,
-        sequences=min(case.num_seqs, tokens // sequence_tokens(case)),
+        sequences=0 if is_lacking else min(case.num_seqs, tokens // sequence_tokens(case)),
         lacking_bytes=max(int(is_lacking), lacking),
     )
 
@@ -224,10 +226,12 @@ def _engine_shortage(choice: Choice, room: Room) -> str:
             f"the engine takes {gib(least)} GiB for the weights and one sequence of {each:,} "
             f"tokens, and may have {gib(most)} of this card: {gib(least - most)} GiB short"
         )
-    left = max(0, each - vram.lacking_tokens(choice.prediction, case))
+    prediction = choice.prediction
+    left = max(0, each - vram.lacking_tokens(prediction, case))
+    told = " as Unsloth counts" if prediction.sized_tokens < prediction.kv_tokens else ""
     return (
-        f"the engine's share of {gib(case.engine_bytes)} GiB leaves a KV cache of {left:,} tokens, "
-        f"and a sequence has {each:,}; it takes {gib(least)} GiB"
+        f"the engine's share of {gib(case.engine_bytes)} GiB leaves a KV cache of {left:,} tokens"
+        f"{told}, and a sequence has {each:,}; it takes {gib(least)} GiB"
     )
 
 

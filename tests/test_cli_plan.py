@@ -39,6 +39,13 @@ def test_what_does_not_fit_ends_with_2_and_ways_that_work():
     assert code == 0 and "verdict   fits" in out
 
 
+def test_a_cache_that_unsloth_counts_too_small_is_said_to_hold_no_sequence():
+    code, out, _ = in_process("plan", "phi4", "--gpu", "t4", "--preset", "24GB")
+    said = " ".join(out.split())
+    assert code == 2 and "at once 0 sequences" in said
+    assert "a KV cache of 768 tokens as Unsloth counts, and a sequence has 1,536" in said
+
+
 def test_fit_prints_a_preset_that_fits_when_it_is_pasted(tmp_path):
     code, out, _ = in_process("plan", "qwen2.5-7b", "--gpu", "rtx 4090", "--fit")
     assert code == 0 and out.startswith("# Predicted for RTX 4090 24GB, not measured")

@@ -101,8 +101,8 @@ def test_the_verdict_keeps_the_error_on_both_sides():
     peak = found.peak_bytes
     assert vram.verdict(found, asleep, round(peak * (1 + error)) + 1) == "fits"
     assert vram.verdict(found, asleep, round(peak * (1 + error)) - 1000) == "tight"
-    assert vram.verdict(found, asleep, round(peak * (1 - error)) + 1) == "tight"
-    assert vram.verdict(found, asleep, round(peak * (1 - error)) - 1000) == "does not fit"
+    assert vram.verdict(found, asleep, round(peak / (1 + error)) + 1) == "tight"
+    assert vram.verdict(found, asleep, round(peak / (1 + error)) - 1000) == "does not fit"
 
 
 def test_without_standby_torch_is_stopped_before_the_card_is_full():

@@ -1,10 +1,11 @@
 """What must hold for every model, setting and card: the prediction, the least share, the search."""
 
+import bisect
 import time
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from r1recipes import calibration, catalog, fitting, memory, recipe, vram, vram_engine
@@ -81,6 +82,9 @@ DIMENSIONS = (
     "vocab_size",
     "extra_parameters",
 )
+SMALL = catalog.MODELS["llama-3.2-1b"]
+ONE_PASS = Case(SMALL, False, 128, 2376, 16, tuple(SMALL.projections), 1, 250, 8 * GIB, False)
+"""Its training pass is the peak, and more sequences at once make more graphs."""
 
 
 @settings(max_examples=500)
@@ -108,6 +112,27 @@ def test_more_never_takes_a_smaller_share(less, key, factor):
     else:
         more = replace(less, shape=grown(less.shape, key, factor))
     assert vram.least_share_bytes(more) >= vram.least_share_bytes(less)
+
+
+@settings(max_examples=300)
+@given(cases(), st.sampled_from([*sorted(SETTINGS), *DIMENSIONS]), st.floats(0, 3))
+@example(ONE_PASS, "num_seqs", 1.0)
+def test_more_on_the_same_card_never_gets_a_better_verdict(less, key, factor):
+    if key == "engine_bytes":  # a share that held no sequence may hold one
+        return
+    if key in SETTINGS:
+        more = grown(less, key, factor, SETTINGS[key])
+    else:
+        more = replace(less, shape=grown(less.shape, key, factor))
+    before, after = vram.predict(less), vram.predict(more)
+
+    def judged(found, prediction, size):
+        return ORDER.index(vram.verdict(prediction, found, size))
+
+    sizes = range(3 * before.peak_bytes)
+    for better in (1, 2):  # the largest card at which the lesser one is worse
+        size = bisect.bisect_left(sizes, better, key=lambda n: judged(less, before, n)) - 1
+        assert judged(more, after, max(0, size)) < better
 
 
 @given(cases())
