@@ -41,6 +41,7 @@ from r1recipes.errors import PlanError
 from r1recipes.evaluate import Sample
 from r1recipes.plan import Plan
 from r1recipes.rewards import Reward
+from r1recipes.vram import OUTSIDE_TORCH, TORCH_SHARE
 
 assert unsloth  # imported for what it does
 
@@ -286,12 +287,6 @@ def sampling(plan: Plan) -> dict[str, Any]:
     }
 
 
-USABLE_SHARE = 0.97
-"""Of the card's memory; what a shipped preset may take at its peak."""
-OUTSIDE_ALLOCATOR_BYTES = 2**30
-"""CUDA context, libraries' workspaces; measured 0.7 to 0.9 GiB (H100, H200, 2026-11-21)."""
-
-
 def limit_allocator(plan: Plan) -> None:
     """Let torch give back what it has cached before the card is full.
 
@@ -302,7 +297,7 @@ def limit_allocator(plan: Plan) -> None:
     if plan.preset.standby or plan.usable_bytes is None:
         return
     free, total = torch.cuda.mem_get_info()
-    limit = min(free, USABLE_SHARE * min(plan.usable_bytes, total) - OUTSIDE_ALLOCATOR_BYTES)
+    limit = min(free, TORCH_SHARE * min(plan.usable_bytes, total) - OUTSIDE_TORCH)
     torch.cuda.set_per_process_memory_fraction(limit / total)
 
 
