@@ -81,14 +81,14 @@ def predict(case: Case, constants: dict[str, float] | None = None) -> Prediction
         "CUDA graphs": graphs_bytes(case, known),
         "adapter": 4 * adapter,
     }
-    state = round(case.optimizer_bytes * adapter)
-    # The engine gets the adapter as tensors in 16 bits. It samples beside the blocks of its pass.
+    # The engine gets the adapter as tensors in 16 bits, which stay.
+    stays = {"adapter": 6 * adapter, "optimizer": round(case.optimizer_bytes * adapter)}
+    stays = resident | stays | unpacked(case)
+    # The engine samples beside the blocks of its pass.
     sampled = round(known["sampler"] * case.num_seqs * case.shape.vocab_size)
-    generate = resident | {"optimizer": state, "adapter": 6 * adapter}
-    generate |= {"engine": work + sampled + outside} | unpacked(case)
-    train = resident | {"optimizer": state, "adapter": 6 * adapter}
+    generate = stays | {"engine": work + sampled + outside}
+    train = stays | training_pass(case, known)
     train |= {"KV cache": 0} if case.standby else {}
-    train |= training_pass(case, known) | unpacked(case)
     phases = {"load": resident, "generate": generate, "train": train}
     spare = _spare(case, known, phases, work)
     return Prediction(phases, tokens, sized_tokens(case), spare)
@@ -107,7 +107,8 @@ def _spare(
     # torch keeps the blocks of a training pass while the engine works; in standby it gives them
     # back before, but for those in which something still lies.
     kept = sum(train.values()) - sum(generate.values())
-    kept = round(known["standby_kept"]) if case.standby else kept
+    if case.standby:
+        kept = round(known["standby_kept"])
     return {"load": max(0, copy), "generate": max(0, kept), "train": max(0, idle)}
 
 

@@ -26,7 +26,8 @@ def training_pass(case: Case, known: dict[str, float]) -> dict[str, int]:
     completion = _activations(case, known)
     rows = case.batch * case.max_completion_length
     # In the only pass of a step gradients come as activations go: at most those of a batch that is
-    # smaller by one completion lie beside it. Later passes find them there.
+    # smaller by one completion lie beside it. Later passes find them there. A step of MAX_NUM_SEQS
+    # may have more completions than that, and so more passes.
     gradient = 4 * lora_parameters(case.shape, case.lora_rank, case.targets)
     if case.num_seqs <= case.batch < MAX_NUM_SEQS:
         gradient = max(0, gradient - completion)

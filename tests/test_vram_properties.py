@@ -38,6 +38,7 @@ def shapes(draw) -> ModelShape:
         sliding_window=draw(st.sampled_from([None, 4096])),
         extra_parameters=draw(st.sampled_from([0, 256])),
         capped_attention=draw(st.booleans()),
+        fused_mlp=draw(st.booleans()),
     )
 
 
