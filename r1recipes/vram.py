@@ -108,7 +108,8 @@ def _spare(
     # back before, but for those in which something still lies.
     kept = sum(train.values()) - sum(generate.values())
     if case.standby:
-        kept = round(known["standby_kept"])
+        blocks = work + sum(train[name] for name in ("gradient", "training activations", "logits"))
+        kept = min(blocks, round(known["standby_kept"]))
     return {"load": max(0, copy), "generate": max(0, kept), "train": max(0, idle)}
 
 
