@@ -39,22 +39,8 @@ def rehearse(
     own. A case that runs out of memory returns with `error` and is the last. Raises: RecipeError if
     the model's shape is not known.
     """
-    if catalog.find(plan.recipe.model.name) is None:
-        raise RecipeError(
-            f"the shape of `{plan.recipe.model.name}` is not in the catalogue",
-            hint="rehearse a recipe of one of: " + ", ".join(catalog.MODELS),
-        )
-    if plan.backend != "unsloth":
-        raise PlanError("a rehearsal needs Unsloth and vLLM", hint="`pip install -e '.[gpu]'`")
     batches = batches or (plan.per_device_train_batch_size,)
-    for batch in batches:
-        if batch < 1 or plan.completions_per_step % batch:
-            raise RecipeError(
-                f"{plan.completions_per_step} completions a step do not divide into batches of "
-                f"{batch}",
-                hint="they do into "
-                + ", ".join(map(str, sorted(divisors(plan.completions_per_step)))),
-            )
+    _refuse_what_cannot_be_rehearsed(plan, batches)
     card = machine.take_gpu()  # also for the processes that begin here
     context = multiprocessing.get_context("spawn")
     phase, stop = context.Value("i", 0), context.Event()
@@ -98,6 +84,24 @@ def rehearse(
         | common
         for number, (batch, found) in enumerate(zip(batches, results, strict=False))
     ]
+
+
+def _refuse_what_cannot_be_rehearsed(plan: Plan, batches: tuple[int, ...]) -> None:
+    if catalog.find(plan.recipe.model.name) is None:
+        raise RecipeError(
+            f"the shape of `{plan.recipe.model.name}` is not in the catalogue",
+            hint="rehearse a recipe of one of: " + ", ".join(catalog.MODELS),
+        )
+    if plan.backend != "unsloth":
+        raise PlanError("a rehearsal needs Unsloth and vLLM", hint="`pip install -e '.[gpu]'`")
+    for batch in batches:
+        if batch < 1 or plan.completions_per_step % batch:
+            raise RecipeError(
+                f"{plan.completions_per_step} completions a step do not divide into batches of "
+                f"{batch}",
+                hint="they do into "
+                + ", ".join(map(str, sorted(divisors(plan.completions_per_step)))),
+            )
 
 
 def _received(pipe: Connection) -> Any:
