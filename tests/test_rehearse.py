@@ -105,7 +105,13 @@ def test_what_holds_the_card_ends_with_the_rehearsal(number, tmp_path):
     }
     command = [sys.executable, "-m", "r1recipes", "rehearse", "qwen2.5-1.5b", "--preset", "8GB"]
     with subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell that starts the tests in the background has SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as parent:
         children = wait_for(lambda: len(pids := read(tmp_path / "pids")) == 2 and pids)
         parent.send_signal(number) if number != signal.SIGINT else os.killpg(parent.pid, number)
