@@ -107,9 +107,9 @@ def _load(plan: Plan, weights_dir: Path, steps: int, memory: _Memory, found: dic
             "train": plan.recipe.train.model_copy(update=changed),
         }
     )
-    plan = plan.model_copy(update={"recipe": recipe})
-    prepare_environment(plan, settings.load().cache_dir)
-    backend = create(plan, offline=True)
+    local = plan.model_copy(update={"recipe": recipe})
+    prepare_environment(local, settings.load().cache_dir)
+    backend = create(local, offline=True)
     found["import_s"] = round(time.monotonic() - began, 1)
     memory.enter("weights")  # only now: as in a run, nothing is imported before Unsloth
     _write_weights(plan, folder)
@@ -117,14 +117,15 @@ def _load(plan: Plan, weights_dir: Path, steps: int, memory: _Memory, found: dic
     began = time.monotonic()
     backend.load(None, None)
     found["load_s"] = round(time.monotonic() - began, 1)
-    found |= _engine(backend.model.vllm_engine)
+    found |= _engine(backend.model)
     return backend, folder
 
 
-def _engine(engine: Any) -> dict[str, Any]:
-    """How the engine sized itself (vllm 0.26.0, v1/worker/gpu_worker.py)."""
+def _engine(model: Any) -> dict[str, Any]:
+    """How the model's engine sized itself (vllm 0.26.0, v1/worker/gpu_worker.py)."""
     import torch
 
+    engine = model.vllm_engine
     config = engine.llm_engine.vllm_config
     free, total = torch.cuda.mem_get_info()
     found = {

@@ -1,5 +1,7 @@
 """A rehearsal as far as it goes without a card: what it refuses, and what it says of an error."""
 
+import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from r1recipes import oom, plan, recipe, rehearse
+from r1recipes import catalog, oom, plan, recipe, rehearsal, rehearse
 from r1recipes.errors import PlanError, RecipeError
 from r1recipes.machine import Gpu
+from tests.conftest import SMALL
 from tests.helpers import in_process, is_running
 
 GIB = 2**30
@@ -163,3 +166,30 @@ def test_nothing_heavy_is_imported_before_unsloth(tmp_path):
         text=True,
     )
     assert done.stdout.endswith("ImportError: imported before: []\n"), done.stderr
+
+
+COLD_START = SMALL[SMALL.index("[cold_start]") : SMALL.index("[eval]")]
+RECIPE = SMALL.replace(COLD_START, "").replace("builtin:tiny", "own/own-0.1b")
+SHAPE = catalog.ModelShape("own", ("own-0.1b",), 64, 128, 2, 4, 2, 16, 128, True, True)
+
+
+def test_the_worker_trains_each_batch_on_weights_of_the_models_shape(tmp_path, monkeypatch):
+    """All of it on a CPU, through TRL; what it reads of the engine is left out."""
+    monkeypatch.setitem(catalog.MODELS, "own-0.1b", SHAPE)
+    monkeypatch.setattr(rehearsal, "obey_parent", lambda: None)
+    monkeypatch.setattr(rehearsal, "_engine", lambda model: {"kv_tokens": 1})
+    (tmp_path / "mine.toml").write_text(RECIPE)
+    loaded = recipe.load(str(tmp_path / "mine.toml"))
+    small = plan.make(loaded.recipe, base_dir=tmp_path, gpu=None, num_cores=1)
+    here, there = multiprocessing.Pipe()
+    phase, weights = multiprocessing.Value("i", 0), tmp_path / "weights"
+    rehearsal.work(small.model_dump_json(), weights, 2, (4, 8), phase, there)
+    found = list(iter(here.recv, None))
+    assert [proof.get("error") for proof in found] == [None, None]
+    for proof in found:
+        assert proof["steps"] == 2 and proof["kv_tokens"] == 1
+        assert proof["completions_per_step"] == 16 and proof["mean_length"] > 1
+        assert proof["step_s"] > proof["generation_s"] > 0 < proof["projected_run_s"]
+    assert phase.value == rehearsal.phase_index("steps", 1)
+    (made_once,) = weights.iterdir()
+    assert json.loads((made_once / "config.json").read_text())["hidden_size"] == SHAPE.hidden_size
