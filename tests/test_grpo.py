@@ -33,6 +33,25 @@ def test_the_reference_is_scored_in_passes_as_large_as_those_of_training(complet
     assert trainer.args.unsloth_grpo_mini_batch == 1  # the training pass stays whole
 
 
+def test_the_reference_pass_is_not_compiled():
+    """Each number of parts would be compiled anew."""
+    compiled = []
+
+    def backend(module, inputs):
+        compiled.append(module)
+        return module.forward
+
+    @torch.compile(backend=backend, dynamic=True, fullgraph=True)
+    def total(rows, parts):
+        return sum(part.exp().sum() for part in rows.tensor_split(parts))
+
+    trainer, rows = Unsloths(4), torch.zeros(24)
+    trainer._get_per_token_logps_and_entropies = lambda model, rows: total(rows, len(rows) // 4)
+    grpo.bound_reference_pass(trainer)
+    assert trainer._get_per_token_logps_and_entropies("model", rows) == 24 and not compiled
+    assert total(rows, 6) == 24 and compiled
+
+
 def test_what_paged_optimizers_keep_is_counted(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
     assert grpo.paged_bytes() == 0
