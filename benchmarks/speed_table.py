@@ -126,7 +126,8 @@ def logits(kept: list[Record], others: list[Record]) -> str:
 
 
 def log_probs(records: list[Record]) -> str:
-    """How much of a step a second pass for log-probs takes, over all records."""
+    """How much of a step a second pass for log-probs takes, over all without a reference pass."""
+    records = [record for record in records if "train.beta" not in str(record.get("overrides"))]
     shares = [record["logprobs_s"] / record["step_s"] for record in records]
     return (
         "\n## A second pass for log-probs\n\nThere is one update for a batch, so the old log-probs "

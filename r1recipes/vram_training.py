@@ -12,7 +12,8 @@ LOGIT_BYTES = 4
 FUSED_MLP_BYTES, PLAIN_MLP_BYTES = 6, 12
 """For each token and unit of a layer's MLP, in its backward pass in 16 bits. Unsloth's kernel works
 in place on gate, up and their product (kernels/fast_lora.py); autograd through transformers' MLP
-keeps gate, its activation and up, and makes the gradients of the product and of both factors."""
+keeps gate, its activation and up, and makes the gradients of the product and of both factors. An
+MLP without any adapter took no more than the kernel (one rehearsal; why is not known)."""
 MLP = {"gate_proj", "up_proj", "down_proj"}
 
 
@@ -48,7 +49,8 @@ def _activations(case: Case, known: dict[str, float]) -> int:
     checkpoints = hidden * shape.num_hidden_layers
     attention = 2 * shape.head_dim * (shape.num_attention_heads + shape.num_key_value_heads)
     # Unsloth's kernel is for an adapter on all of the MLP (unsloth/models/llama.py).
-    fused = shape.fused_mlp and MLP <= set(case.targets)
+    adapted = MLP & set(case.targets)
+    fused = not adapted or (shape.fused_mlp and adapted == MLP)
     mlp = (FUSED_MLP_BYTES if fused else PLAIN_MLP_BYTES) * shape.intermediate_size
     layer = tokens * (mlp + 2 * attention)  # query, key, value, output
     layer += known["hidden_copies"] * hidden

@@ -181,4 +181,6 @@ def test_the_mlp_is_fused_where_unsloth_has_a_kernel_for_it():
     more = (vram_training.PLAIN_MLP_BYTES - vram_training.FUSED_MLP_BYTES) * 2 * 1024 * 12288
     assert trained("Qwen3-8B", every - {"up_proj"}) - fused == more
     assert trained("Qwen3-8B", every, model_type="olmo2") - fused == more
+    attention = every - vram_training.MLP
+    assert trained("Qwen3-8B", attention) == trained("Qwen3-8B", every, model_type="olmo2") - more
     assert trained("with every bias", every) > trained("with every bias", every, mlp_bias=False)
