@@ -91,14 +91,19 @@ def test_list_shows_what_was_measured(monkeypatch, tmp_path):
     code, out, _ = in_process("list")
     line = next(line for line in out.splitlines() if "12,919" in line)
     assert line.split()[:5] == ["8GB", "6.60", "of", "7.62", "GiB"]
-    assert "8.9 s a step" in line and line.endswith("RTX 4060, 2026-11-21")
+    assert line.split()[6:8] == ["8.9", "12,919"] and line.endswith("RTX 4060, 2026-11-21")
     assert code == 0 and out.count("not measured") == len(SHIPPED) - 2
-    assert out.endswith("tiny  builtin:tiny\n  cpu   needs no card\n")
+    assert out.endswith("tiny  builtin:tiny\n  cpu     needs no card\n")
     found(tmp_path, settings=GOOD["settings"] | {"lora_rank": 16})
-    assert "  8GB   stale: lora_rank 16 -> 32\n" in in_process("list")[1]
+    assert "  8GB     stale: lora_rank 16 -> 32\n" in in_process("list")[1]
     shown = json.loads(in_process("list", "--json")[1])
     by_name = {row["recipe"]: row["presets"] for row in shown}
     assert by_name["qwen2.5-1.5b"]["8GB"]["holds"] is False and by_name["tiny"]["cpu"] is None
+
+
+def test_list_fits_a_terminal():
+    lines = in_process("list")[1].splitlines()
+    assert max(map(len, lines)) <= 80 and lines[0].index("MEASURED ON") == lines[2].index("H200")
 
 
 def test_the_readme_says_what_the_proofs_say():

@@ -96,11 +96,12 @@ def list_command(args: argparse.Namespace) -> int:
 
         print(json.dumps([_as_json(*row) for row in rows], indent=1))
         return 0
+    print(f"  PRESET  {'PEAK OF USABLE MEMORY':24}  S A STEP  COMPLETIONS/H  MEASURED ON")
     for name, model, found in rows:
         print(f"{name}  {model}")
         for preset, proof in found.items():
             said = "needs no card" if preset == "cpu" else _in_words(proof)
-            print(f"  {preset:<5} {said}")
+            print(f"  {preset:<6}  {said}")
     return 0
 
 
@@ -113,7 +114,7 @@ def _in_words(proof: Any) -> str:
     measured, usable_gib = proof.measured, proof.class_bytes / 2**30
     return (
         f"{measured.peak_gib:5.2f} of {usable_gib:5.2f} GiB ({proof.share:.0%})  "
-        f"{measured.step_s:5.1f} s a step  {measured.completions_per_hour:7,} completions an hour  "
+        f"{measured.step_s:8.1f}  {measured.completions_per_hour:13,}  "
         f"{proof.card}, {proof.date}"
     )
 
