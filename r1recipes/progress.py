@@ -7,6 +7,7 @@ the loss is small, since its value says nothing in GRPO.
 
 import math
 import statistics
+import textwrap
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -55,7 +56,11 @@ class View:
             self._live.stop()
 
     def note(self, text: str) -> None:
-        """A line that stays."""
+        """A line that stays. A terminal gets it broken between words, with each path whole."""
+        if self.console.is_terminal:
+            text = textwrap.fill(
+                text, self.console.width, break_long_words=False, break_on_hyphens=False
+            )
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, run: Run, plan: Plan) -> None:

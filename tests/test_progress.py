@@ -21,6 +21,7 @@ ROW = {
     "learning_rate": 9.8e-4,
     "loss": 0.0012,
 }
+LONG = "one two three four /a/path/that/is-long"
 
 
 @pytest.fixture
@@ -45,6 +46,16 @@ def test_lines_without_a_terminal_have_no_control_codes(resolved, tmp_path):
     assert "\x1b" not in text and "\r" not in text
     assert "step 6/6  reward 2.35  accuracy 62%  spread 0.50" in text
     assert "Too early to tell" in text
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "lines"),
+    [(True, ["one two three", "four", "/a/path/that/is-long"]), (False, [LONG])],
+)
+def test_a_terminal_gets_lines_broken_between_words_and_paths_whole(is_terminal, lines):
+    out = io.StringIO()
+    View(Console(file=out, width=15, force_terminal=is_terminal), live=False).note(LONG)
+    assert out.getvalue().splitlines() == lines
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])

@@ -54,6 +54,7 @@ def test_the_command_refuses_what_means_nothing(flags, monkeypatch):
     code, _, err = in_process("rehearse", "phi4", *flags)
     said = flags[0] if flags else "needs an NVIDIA GPU"
     assert code == 2 and said in err
+    assert flags or "`r1recipes plan phi4 --preset 16GB` predicts" in err
 
 
 def test_a_card_that_torch_cannot_use_ends_it_and_is_not_waited_for(tmp_path):

@@ -1,6 +1,7 @@
 """`rehearse`: measure memory and speed on random weights."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from r1recipes.cli.common import check_place, overridable, write_over
@@ -30,6 +31,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from r1recipes import machine, plan, recipe, rehearse, settings
+    from r1recipes.preset import preset_bytes
 
     if args.vram is not None and not 0.5 <= args.vram <= 4096:
         raise RecipeError(f"--vram {args.vram:g}: no card has that", hint="in GiB: --vram 14.74")
@@ -37,9 +39,12 @@ def rehearse_command(args: argparse.Namespace) -> int:
         raise RecipeError(f"--steps {args.steps}: nothing to measure", hint="--steps 4")
     loaded, card = recipe.load(args.recipe, args.overrides), machine.take_gpu()
     if card is None:
+        cards = [name for name in loaded.recipe.preset if name != "cpu"]
+        name = args.preset or min(cards, key=preset_bytes, default="cpu")
+        ask = shlex.join(["r1recipes", "plan", args.recipe, "--preset", name])
         raise PlanError(
             "a rehearsal needs an NVIDIA GPU, and this machine has none",
-            hint="`r1recipes plan RECIPE --gpu NAME` predicts; `r1recipes doctor` looks for a GPU",
+            hint=f"`{ask}` predicts; `r1recipes doctor` looks for a GPU",
         )
     if args.proof:  # minutes before it is written
         check_place(args.proof)
