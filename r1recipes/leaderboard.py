@@ -18,6 +18,7 @@ from rich.text import Text
 from r1recipes import trials as trials_module
 from r1recipes.cell import Cell
 from r1recipes.memory import gib
+from r1recipes.progress import say
 from r1recipes.trials import Trials
 
 TOP = 10
@@ -116,7 +117,7 @@ class Board:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self.console, text)
 
     def look(self) -> None:
         """Say what ended since the last look."""

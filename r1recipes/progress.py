@@ -29,6 +29,13 @@ LINES = 20
 """Lines that a run prints where there is no terminal."""
 
 
+def say(console: Console, text: str) -> None:
+    """Print a line; a terminal gets it broken between words, with each path whole."""
+    if console.is_terminal:
+        text = textwrap.fill(text, console.width, break_long_words=False, break_on_hyphens=False)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 class View:
     """What a person sees of one run. Without a terminal each thing is printed once, as a line."""
 
@@ -56,12 +63,8 @@ class View:
             self._live.stop()
 
     def note(self, text: str) -> None:
-        """A line that stays. A terminal gets it broken between words, with each path whole."""
-        if self.console.is_terminal:
-            text = textwrap.fill(
-                text, self.console.width, break_long_words=False, break_on_hyphens=False
-            )
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """A line that stays."""
+        say(self.console, text)
 
     def begin(self, run: Run, plan: Plan) -> None:
         """The run folder is there; say what will be done in it."""
