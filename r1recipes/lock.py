@@ -124,7 +124,11 @@ def differences(locked: Lock, today: dict[str, Any]) -> list[str]:
             (f"the value chosen for `{name}`", locked.chosen.get(name), here.chosen.get(name))
             for name in names
         ]
-    tables = [("", locked.versions, here.versions), ("file ", locked.files, here.files)]
+    on_gpu = bool(locked.machine.gpu or here.machine.gpu)
+    tables = [
+        ("", _used(locked.versions, on_gpu), _used(here.versions, on_gpu)),
+        ("file ", locked.files, here.files),
+    ]
     for label, then, now in tables:
         names = sorted(then.keys() | now.keys()) if then else []
         pairs += [(f"{label}{name}", then.get(name), now.get(name)) for name in names]
@@ -134,6 +138,12 @@ def differences(locked: Lock, today: dict[str, Any]) -> list[str]:
         for what, then, now in pairs
         if then != now and not (what in optional and then is None)
     ]
+
+
+def _used(versions: dict[str, str], on_gpu: bool) -> dict[str, str]:
+    """Versions of what takes part: on a CPU nothing that is for a GPU, even where it is there."""
+    unused = () if on_gpu else machine.GPU_PACKAGES
+    return {name: version for name, version in versions.items() if name not in unused}
 
 
 def input_differences(locked: Lock, inputs: dict[str, str], data_revision: str | None) -> list[str]:

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
+GPU_PACKAGES = ("unsloth", "unsloth_zoo", "vllm", "bitsandbytes", "triton")
+"""A run on a CPU uses none of these, even where they are installed."""
 PACKAGES = (
     "r1recipes",
     "torch",
@@ -20,11 +22,7 @@ PACKAGES = (
     "datasets",
     "tokenizers",
     "math-verify",
-    "unsloth",
-    "unsloth_zoo",
-    "vllm",
-    "bitsandbytes",
-    "triton",
+    *GPU_PACKAGES,
 )
 
 

@@ -67,6 +67,15 @@ def test_a_lock_that_lacks_or_differs_in_a_choice_is_no_repetition(loaded):
     assert line.startswith("the value chosen for `prompts_per_step`: 3 in the lock, ")
 
 
+def test_packages_for_a_gpu_count_only_on_one(loaded):
+    today = lock.make(loaded, make(loaded, CARD))
+    versions = {"torch": "2.13.0"}
+    for gpu, told in (("NVIDIA L4", ["bitsandbytes: absent in the lock, 0.50 here"]), (None, [])):
+        then = today | {"machine": {"gpu": gpu}, "versions": versions}
+        now = then | {"versions": versions | {"bitsandbytes": "0.50"}}
+        assert lock.differences(lock.Lock.model_validate(then), now) == told
+
+
 @pytest.mark.parametrize(
     "chosen", [{"standby": "yes"}, {"standby": None}, [1], {f"k{n}": 1 for n in range(9)}]
 )
