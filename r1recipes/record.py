@@ -257,18 +257,17 @@ def find(runs_dir: Path, name: str | None, recipe_name: str | None = None) -> Ru
             if (folder / "record.json").is_file():
                 return Run(folder)
         raise RecipeError(f"there is no run folder `{name}`", hint=_known_runs(runs_dir))
-    open_runs = []
+    open_runs, trials = [], []
     for run in runs(runs_dir):
         with suppress(RecipeError):  # a damaged folder does not keep the others from going on
             found = run.read()
-            is_open = run.status() not in ("complete", "running") and "study" not in found
+            is_open = run.status() not in ("complete", "running", "pruned")
             if is_open and recipe_name in (None, found.get("recipe")):
-                open_runs.append(run)
+                (trials if "study" in found else open_runs).append(run)
     if not open_runs:
         what = f" of `{recipe_name}`" if recipe_name else ""
-        raise RecipeError(
-            f"there is no unfinished run{what} in `{runs_dir}`", hint=_known_runs(runs_dir)
-        )
+        hint = "`sweep` goes on with the trials of a study" if trials else _known_runs(runs_dir)
+        raise RecipeError(f"there is no unfinished run{what} in `{runs_dir}`", hint=hint)
     return open_runs[-1]
 
 

@@ -61,8 +61,9 @@ def test_a_warm_worker_gives_the_numbers_of_a_fresh_process(small, finished, tmp
     about = {"name": "study", "cell": "", "trial": 1, "params": cell.own_values()}
     assert last.read()["study"] == about
     last.update(status="stopped")
-    with pytest.raises(RecipeError, match="no unfinished run"):  # `sweep` goes on with it
+    with pytest.raises(RecipeError, match="no unfinished run") as caught:
         record.find(tmp_path / "runs", None)
+    assert caught.value.problems[0].hint == "`sweep` goes on with the trials of a study"
 
 
 def fail_with(error):
