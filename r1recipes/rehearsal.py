@@ -210,10 +210,9 @@ class _phases:
 
         def told(*arguments: Any, **options: Any) -> Any:
             memory.enter("generate")
-            try:
-                return generate(*arguments, **options)
-            finally:
-                memory.enter("steps" if steps else "first step")
+            made = generate(*arguments, **options)  # an error is one of this phase
+            memory.enter("steps" if steps else "first step")
+            return made
 
         GRPOTrainer._generate = told
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import trl
 
 from r1recipes import catalog, oom, plan, recipe, rehearsal, rehearse
 from r1recipes.errors import PlanError, RecipeError
@@ -194,3 +195,20 @@ def test_the_worker_trains_each_batch_on_weights_of_the_models_shape(tmp_path, m
     assert phase.value == rehearsal.phase_index("steps", 1)
     (made_once,) = weights.iterdir()
     assert json.loads((made_once / "config.json").read_text())["hidden_size"] == SHAPE.hidden_size
+
+
+def test_what_fails_while_it_generates_is_said_of_that_phase(monkeypatch):
+    """Out of memory in the engine is not answered with a smaller training pass."""
+
+    def full(trainer):
+        raise RuntimeError("CUDA out of memory.")
+
+    monkeypatch.setattr("trl.GRPOTrainer._generate", full)
+    memory = rehearsal._Memory(multiprocessing.Value("i", 0))
+    with pytest.raises(RuntimeError), rehearsal._phases(memory, steps=[]):
+        trl.GRPOTrainer._generate(None)
+    assert memory.name == "generate"
+    monkeypatch.setattr("trl.GRPOTrainer._generate", lambda trainer: "made")
+    with rehearsal._phases(memory, steps=[]):
+        assert trl.GRPOTrainer._generate(None) == "made"
+    assert memory.name == "first step"
