@@ -203,8 +203,12 @@ def die_with(parent: int) -> None:
 
 
 def obey_parent() -> None:
-    """In a child of multiprocessing: it ends with its parent, and leaves Ctrl-C to it."""
+    """In a child of multiprocessing: it ends with its parent, and leaves Ctrl-C and stdout to it.
+
+    Unsloth and vLLM print to stdout, which belongs to the command line.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
         die_with(parent.pid)
+        os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -16,7 +16,7 @@ from r1recipes import catalog, oom, plan, recipe, rehearsal, rehearse
 from r1recipes.errors import PlanError, RecipeError
 from r1recipes.machine import Gpu
 from tests.conftest import SMALL
-from tests.helpers import in_process, is_running
+from tests.helpers import command, in_process, is_running
 
 GIB = 2**30
 CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")
@@ -95,22 +95,52 @@ zeros = lambda *shape, device: None
 """
 
 
+def world(folder: Path, **modules: str) -> dict[str, str]:
+    """Environment with a card of 22 GiB, and with modules that stand for the stack."""
+    (folder / "nvidia-smi").write_text("#!/bin/sh\necho 0, L4, 22000, 690, 8.9, 580.1, GPU-1\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    for name, text in ({"unsloth": "", "vllm": ""} | modules).items():
+        (folder / f"{name}.py").write_text(text)
+    return {
+        "PYTHONPATH": f"{folder}{os.pathsep}{Path(__file__).parent.parent}",
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        "R1RECIPES_CACHE_DIR": str(folder / "cache"),
+    }
+
+
+IDLE = """
+import types
+count = lambda: 0
+cuda = types.SimpleNamespace(
+    mem_get_info=lambda: (2 ** 34, 2 ** 34), is_initialized=lambda: False,
+    max_memory_allocated=count, max_memory_reserved=count,
+)
+zeros = lambda *shape, device: None
+"""
+LOUD = """
+import os
+print("Unsloth: will patch your computer", flush=True)
+os.write(1, b"INFO: from C")
+raise NotImplementedError("no such card")
+"""
+
+
+def test_stdout_has_the_proof_alone(tmp_path):
+    """What Unsloth and vLLM print goes to stderr: `rehearse RECIPE > proof.json`."""
+    environment = world(tmp_path, torch=IDLE, unsloth=LOUD)
+    done = command("rehearse", "qwen2.5-1.5b", "--preset", "8GB", cwd=tmp_path, **environment)
+    proof = json.loads(done.stdout)
+    assert done.returncode == 1 and "no such card" in proof["error"]
+    assert "will patch" in done.stderr and "from C" in done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_what_holds_the_card_ends_with_the_rehearsal(number, tmp_path):
     """Also when that is killed; and Ctrl-C, which all of them get, is said once."""
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 0, L4, 22000, 690, 8.9, 580.1, GPU-1\n")
-    (tmp_path / "nvidia-smi").chmod(0o755)
-    for name, text in (("torch", TORCH), ("unsloth", ""), ("vllm", "")):
-        (tmp_path / f"{name}.py").write_text(text)
-    environment = os.environ | {
-        "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parent.parent}",
-        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
-        "R1RECIPES_CACHE_DIR": str(tmp_path / "cache"),
-        "PIDS": str(tmp_path / "pids"),
-    }
-    command = [sys.executable, "-m", "r1recipes", "rehearse", "qwen2.5-1.5b", "--preset", "8GB"]
+    environment = os.environ | world(tmp_path, torch=TORCH) | {"PIDS": str(tmp_path / "pids")}
+    started = [sys.executable, "-m", "r1recipes", "rehearse", "qwen2.5-1.5b", "--preset", "8GB"]
     with subprocess.Popen(
-        command,
+        started,
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
