@@ -15,6 +15,7 @@ from typing import Any
 
 from r1recipes import catalog, oom, settings
 from r1recipes.child import obey_parent
+from r1recipes.errors import R1RecipesError
 from r1recipes.plan import Plan
 
 PHASES = ("weights", "import", "load", "generate", "first step", "steps")
@@ -56,6 +57,8 @@ def work(
         traceback.print_exc()
         text = oom.telling_line(str(error))
         found |= {"error": f"{type(error).__name__}: {text}", "failed_in": memory.name}
+        if isinstance(error, R1RecipesError) and (hint := error.problems[0].hint):
+            found["hint"] = hint
         results.send(found | {"torch_gib_by_phase": memory.by_phase()})
     results.send(None)
 

@@ -64,12 +64,13 @@ def test_a_card_that_torch_cannot_use_ends_it_and_is_not_waited_for(tmp_path):
         run(made(), tmp_path)
 
 
-def test_a_proof_that_cannot_be_written_is_said_before_anything_is_measured(monkeypatch):
+def test_a_proof_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr("r1recipes.machine.gpu", lambda: CARD)
     monkeypatch.setattr("r1recipes.plan.has_unsloth", lambda: True)
-    code, out, err = in_process("rehearse", "qwen2.5-1.5b", "--proof", "/proc/gone/proof.json")
-    assert code == 2 and not out and "/proc/gone/proof.json" in err
+    for place in ("/proc/gone/proof.json", tmp_path):
+        code, out, err = in_process("rehearse", "qwen2.5-1.5b", "--proof", place)
+        assert code == 2 and not out and f"`{place}` cannot be written" in err
 
 
 def test_out_of_memory_in_a_rehearsal_is_named_by_its_phase():
@@ -131,6 +132,18 @@ def test_stdout_has_the_proof_alone(tmp_path):
     done = command("rehearse", "qwen2.5-1.5b", "--preset", "8GB", cwd=tmp_path, **environment)
     proof = json.loads(done.stdout)
     assert done.returncode == 1 and "no such card" in proof["error"]
+    assert "r1recipes doctor" in proof["hint"]
+
+
+def test_a_proof_is_shown_where_its_file_can_no_longer_be_written(tmp_path):
+    """As when the disk has become full: it took minutes of a card."""
+    full = tmp_path / "full.json"
+    full.symlink_to("/dev/full")
+    environment = world(tmp_path, torch=IDLE, unsloth=LOUD)
+    arguments = ("rehearse", "qwen2.5-1.5b", "--preset", "8GB", "--proof", full)
+    done = command(*arguments, cwd=tmp_path, **environment)
+    assert "no such card" in json.loads(done.stdout)["error"]
+    assert done.returncode == 1 and "free some space" in done.stderr
     assert "will patch" in done.stderr and "from C" in done.stderr
 
 

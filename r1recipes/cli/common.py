@@ -102,7 +102,7 @@ def write_new(path: Path, text: str) -> None:
 def check_place(path: Path) -> None:
     """Whether a file could be written there later. Raises: RecipeError."""
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        with open(path, "a") if path.exists() else tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise unwritable(path, error) from error

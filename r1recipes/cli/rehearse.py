@@ -66,7 +66,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
     proofs = [{"recipe": loaded.name, "overrides": args.overrides} | proof for proof in found]
     proof = proofs if batches else proofs[0]
     text = json.dumps(proof, indent=1) + "\n"
+    print(text, end="", flush=True)  # first: a disk that is full by now takes nothing of it
     if args.proof:
         write_over(args.proof, text)
-    print(text, end="")
     return 1 if "error" in proofs[-1] else 0
