@@ -3,8 +3,6 @@
 Runs in a process of its own that `rehearse` starts; torch is imported there alone.
 """
 
-import os
-import shutil
 import statistics
 import sys
 import time
@@ -235,7 +233,7 @@ def _weights_folder(plan: Plan, weights_dir: Path) -> Path:
 def _write_weights(plan: Plan, folder: Path) -> None:
     import torch
 
-    from r1recipes.backends import random_weights
+    from r1recipes.backends import nf4, random_weights
 
     if folder.exists():
         return
@@ -243,13 +241,9 @@ def _write_weights(plan: Plan, folder: Path) -> None:
     assert shape is not None
     # The published 4-bit checkpoints are bfloat16 beside NF4, whatever the card computes in.
     dtype = getattr(torch, "bfloat16" if four_bit else plan.dtype)
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-    random_weights.write(shape, draft, four_bit=four_bit, dtype=dtype)
+    with nf4.whole(folder) as draft:
+        random_weights.write(shape, draft, four_bit=four_bit, dtype=dtype)
     torch.cuda.empty_cache()
-    try:
-        draft.rename(folder)
-    except OSError:  # another process was faster
-        shutil.rmtree(draft)
 
 
 def _rows(plan: Plan, tokenizer: Any) -> Any:

@@ -7,6 +7,7 @@ kernels and the size of its CUDA context.
 """
 
 import multiprocessing
+import shutil
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -159,7 +160,10 @@ def _work(context: Any, plan: Plan, weights_dir: Path, steps: int, batches: Any,
     except BaseException:  # Ctrl-C
         worker.kill()
         raise
-    worker.join()
+    finally:
+        worker.join()
+        for draft in weights_dir.glob(f".*.{worker.pid}"):  # of weights that it was writing
+            shutil.rmtree(draft, ignore_errors=True)
     return results
 
 

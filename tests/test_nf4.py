@@ -10,7 +10,7 @@ from r1recipes import data, plan, recipe
 from r1recipes.backends import Hooks, nf4, tiny
 from r1recipes.backends.differences import quantisation
 from r1recipes.backends.trl import TrlBackend
-from r1recipes.errors import RecipeError
+from r1recipes.errors import RecipeError, RunError
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 HOOKS = Hooks(lambda done, total: None, lambda row, samples: None, print, lambda: False)
@@ -52,6 +52,29 @@ def test_it_is_made_once_and_again_when_the_folder_changes(source, tmp_path):
     config = json.loads((first / "config.json").read_text())
     assert config["quantization_config"]["bnb_4bit_use_double_quant"] and nf4.is_quantised(first)
     assert (first / "tokenizer.json").exists() and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_what_was_cut_off_is_not_left(error, source, tmp_path, monkeypatch):
+    """Gigabytes of it, on a disk that is full."""
+
+    def cut_off(folder, tensors):
+        folder.mkdir(parents=True)
+        raise error
+
+    monkeypatch.setattr(nf4, "write", cut_off)
+    with pytest.raises((KeyboardInterrupt, RunError), match="^$|No space left") as raised:
+        nf4.cached(source, tmp_path, torch.bfloat16)
+    assert not list(tmp_path.iterdir())
+    assert str(tmp_path) in str(raised.value) or isinstance(error, KeyboardInterrupt)
+
+
+def test_a_process_that_was_faster_is_as_good(tmp_path):
+    with nf4.whole(tmp_path / "model") as draft:
+        for folder in (draft, tmp_path / "model"):
+            folder.mkdir()
+            (folder / "weights").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_folder_without_weights_or_config_is_refused(tmp_path):

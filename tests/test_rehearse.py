@@ -88,7 +88,8 @@ import multiprocessing, os, time, types
 name = multiprocessing.current_process().name
 with open(os.environ["PIDS"], "a") as pids:
     print(os.getpid(), file=pids)
-if name.endswith("2"):  # the worker, which loads for ever
+if name.endswith("2"):  # the worker, which writes weights for ever
+    os.makedirs(f"cache/random-weights/.qwen.{os.getpid()}")
     time.sleep(600)
 memory = lambda: (2 ** 34, 2 ** 34)
 cuda = types.SimpleNamespace(init=int, mem_get_info=memory)
@@ -155,6 +156,7 @@ def test_what_holds_the_card_ends_with_the_rehearsal(number, tmp_path):
     with subprocess.Popen(
         started,
         env=environment,
+        cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -162,11 +164,13 @@ def test_what_holds_the_card_ends_with_the_rehearsal(number, tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as parent:
         children = wait_for(lambda: len(pids := read(tmp_path / "pids")) == 2 and pids)
+        wait_for(lambda: list(tmp_path.glob("cache/random-weights/.*")))
         parent.send_signal(number) if number != signal.SIGINT else os.killpg(parent.pid, number)
         _, said = parent.communicate(timeout=20)
     wait_for(lambda: not any(is_running(pid) for pid in children))
     if number == signal.SIGINT:
         assert (parent.returncode, said) == (130, "stopped\n")
+        assert not list((tmp_path / "cache" / "random-weights").iterdir())
 
 
 def read(path) -> list[int]:

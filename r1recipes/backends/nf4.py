@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from r1recipes.errors import RecipeError
+from r1recipes.errors import RecipeError, RunError
 
 SHARD_BYTES = 4 * 2**30
 _LINEAR = re.compile(r"\.layers\.\d+\.(self_attn|mlp)\.\w+\.weight$")
@@ -47,16 +48,36 @@ def cached(folder: Path, cache_dir: Path, dtype: torch.dtype) -> Path:
     digest = hashlib.sha256(repr((str(folder.resolve()), stats, str(dtype))).encode()).hexdigest()
     target = cache_dir / f"{folder.resolve().name}-{digest[:16]}"
     if not target.exists():
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
-        _convert(folder, weights, draft, dtype)
-        try:
-            draft.rename(target)
-        except OSError:  # another worker was faster, and its files are the same
-            if not target.exists():
-                raise
-            shutil.rmtree(draft)
+        with whole(target) as draft:
+            _convert(folder, weights, draft, dtype)
         torch.cuda.empty_cache()
     return target
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """A draft that takes the folder's name when it is complete, and is removed when it is not.
+
+    Raises: RunError when the disk is full.
+    """
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        yield draft
+        try:
+            draft.rename(folder)
+        except OSError:  # another process was faster, and its files are the same
+            if not folder.exists():
+                raise
+    except Exception as error:
+        if "No space left on device" not in str(error):
+            raise
+        raise RunError(
+            f"`{folder.parent}` cannot be written: No space left on device",
+            kind="disk",
+            hint="free some space there; R1RECIPES_CACHE_DIR names another place for the cache",
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _convert(folder: Path, weights: list[Path], draft: Path, dtype: torch.dtype) -> None:
