@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from r1recipes import data, plan, recipe
 from r1recipes.backends import Hooks, nf4, tiny
@@ -54,6 +55,19 @@ def test_it_is_made_once_and_again_when_the_folder_changes(source, tmp_path):
     assert (first / "tokenizer.json").exists() and not list(tmp_path.glob(".*"))
 
 
+def test_weights_that_a_repository_has_in_another_form_are_left_out(source, tmp_path):
+    """Mistral's has all of them once more, under names that no loader of the rest knows."""
+    for file in source.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    save_file(
+        {"layers.0.attention.wq.weight": torch.zeros(2)}, tmp_path / "consolidated.safetensors"
+    )
+    index = (
+        nf4.cached(tmp_path, tmp_path / "cache", torch.bfloat16) / "model.safetensors.index.json"
+    )
+    assert "layers.0.attention.wq.weight" not in json.loads(index.read_text())["weight_map"]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_what_was_cut_off_is_not_left(error, source, tmp_path, monkeypatch):
     """Gigabytes of it, on a disk that is full."""
@@ -78,7 +92,7 @@ def test_a_process_that_was_faster_is_as_good(tmp_path):
 
 
 def test_a_folder_without_weights_or_config_is_refused(tmp_path):
-    with pytest.raises(RecipeError, match="no .safetensors"):
+    with pytest.raises(RecipeError, match="no model.*safetensors"):
         nf4.cached(tmp_path, tmp_path / "cache", torch.bfloat16)
     with pytest.raises(RecipeError, match="no config.json"):
         nf4.is_quantised(tmp_path)

@@ -39,10 +39,10 @@ def is_quantised(folder: Path) -> bool:
 
 def cached(folder: Path, cache_dir: Path, dtype: torch.dtype) -> Path:
     """The NF4 form of a 16-bit checkpoint folder, made once and kept until the folder changes."""
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = sorted(folder.glob("model*.safetensors"))  # not the same ones in other forms
     if not weights:
         raise RecipeError(
-            f"`{folder}` has no .safetensors files", hint="save the model with safetensors"
+            f"`{folder}` has no model*.safetensors files", hint="save the model with safetensors"
         )
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weights]
     digest = hashlib.sha256(repr((str(folder.resolve()), stats, str(dtype))).encode()).hexdigest()
