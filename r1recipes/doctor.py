@@ -126,11 +126,18 @@ def _no_card() -> Finding:
         if hidden is not None and hidden.startswith("MIG-"):
             text = "CUDA_VISIBLE_DEVICES names a MIG slice, and slices are not supported"
             return Finding("GPU", text, "gpu", "sudo nvidia-smi -mig 0")
-        if hidden is not None and _smi_works():
+        works, said = _listed()
+        if not works:
+            mend = "sudo reboot" if "version mismatch" in said else "sudo modprobe nvidia"
+            return Finding("GPU", f"nvidia-smi finds no card: {said}", "gpu", mend)
+        if hidden is not None:
             text = f"CUDA_VISIBLE_DEVICES={hidden!r} hides every card"
             return Finding("GPU", text, "gpu", "unset CUDA_VISIBLE_DEVICES")
-        text = "nvidia-smi finds no card: the driver does not run"
-        return Finding("GPU", text, "gpu", "sudo modprobe nvidia")
+        text = "nvidia-smi does not tell the card's memory"
+        if "MIG" in said:
+            text += ": it is in MIG slices, and slices are not supported"
+            return Finding("GPU", text, "gpu", "sudo nvidia-smi -mig 0")
+        return Finding("GPU", f"{text}, and a run goes by it", "gpu", "nvidia-smi -q -d MEMORY")
     if Path("/proc/driver/nvidia/version").exists():
         text = "the driver runs, but there is no nvidia-smi on the PATH"
         return Finding("GPU", text, "gpu", "sudo apt-get install nvidia-utils-580")
@@ -140,11 +147,14 @@ def _no_card() -> Finding:
     return Finding("GPU", "none from NVIDIA")
 
 
-def _smi_works() -> bool:
+def _listed() -> tuple[bool, str]:
+    """Whether nvidia-smi lists a card, and what it says."""
     try:
-        return subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=20).returncode == 0
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
-        return False
+        return False, "it does not answer"
+    said = " ".join((done.stdout + done.stderr).split())
+    return done.returncode == 0 and "GPU" in said, said
 
 
 def _is_nvidia(device: Path) -> bool:
@@ -234,7 +244,7 @@ def verdict(
     if isinstance(planned, PlanError):
         broken = next((f for f in findings if f.what == "GPU" and f.stops), None)
         why = planned.problems[0].message
-        if card is None:
+        if card is None and "cpu" not in loaded.recipe.preset:
             smallest = min(loaded.recipe.preset, key=preset_bytes)
             why = f"needs an NVIDIA GPU of {smallest} or more"
         return Verdict(loaded.name, None, why, broken.mend if broken else None)

@@ -79,9 +79,18 @@ def gpus() -> list[Gpu]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return [card for card, _ in cards]
-    names = [name.strip() for name in visible.split(",")]
-    by_name = {name: card for card, uuid in cards for name in (str(card.index), uuid)}
-    return [by_name[name] for name in names if name in by_name]
+    found = []
+    for name in (name.strip() for name in visible.split(",")):
+        named = [card for card, uuid in cards if _names(name, card, uuid)]
+        if not named:  # CUDA sees none from here on
+            break
+        found += named[:1]
+    return found
+
+
+def _names(name: str, card: Gpu, uuid: str) -> bool:
+    """Whether CUDA takes it for this card: its number, or the beginning of its UUID."""
+    return name == str(card.index) or (name.startswith("GPU-") and uuid.startswith(name))
 
 
 def _card(line: str) -> tuple[Gpu, str] | None:

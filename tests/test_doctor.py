@@ -220,6 +220,43 @@ def test_a_card_that_is_hidden_and_one_without_a_driver(card, monkeypatch):
     assert code == 2 and "MIG slice, and slices are not supported" in out
 
 
+@pytest.mark.parametrize(
+    ("says", "found", "mend"),
+    [
+        ("Driver/library version mismatch; exit 18", "version mismatch", "sudo reboot"),
+        ("could not talk to the driver; exit 9", "finds no card: could", "sudo modprobe nvidia"),
+        ("GPU 0: A100; echo MIG 1g.10gb", "in MIG slices", "sudo nvidia-smi -mig 0"),
+        ("GPU 0: GB10", "does not tell the card's memory", "nvidia-smi -q -d MEMORY"),
+    ],
+)
+def test_why_no_card_can_be_used(says, found, mend, card, tmp_path):
+    """A driver that was updated below a running system is the usual one."""
+    row = "0, NVIDIA A100, [N/A], [N/A], 8.0, 580.1, GPU-1"
+    text = f'#!/bin/sh\ncase "$*" in -L) echo {says};; *) echo "{row}";; esac\n'
+    card("")
+    (tmp_path / "bin" / "nvidia-smi").write_text(text)
+    finding = doctor.card_findings(machine.gpu())[0]
+    assert (finding.stops, finding.mend) == ("gpu", mend) and found in finding.found
+
+
+@pytest.mark.parametrize(
+    ("visible", "seen"),
+    [("1,0", [1, 0]), ("GPU-b", [1]), ("-1,0", []), ("0,9,1", [0]), ("GPU-x", [])],
+)
+def test_cuda_visible_devices_is_read_as_cuda_reads_it(visible, seen, card, monkeypatch):
+    """The beginning of a UUID is enough, and behind what is unknown nothing is seen."""
+    row = "NVIDIA L4, 22000, 690, 8.9, 580.1, GPU-"
+    card(f"0, {row}a1-4\n1, {row}b2-5")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [found.index for found in machine.gpus()] == seen
+
+
+def test_what_is_wrong_beside_the_card_is_said_as_it_is(monkeypatch):
+    monkeypatch.setattr(machine, "gpu", lambda: None)
+    code, out, _ = in_process("doctor", "tiny", "--set", "train.optim='paged_adamw_8bit'")
+    assert code == 2 and "`train.optim" in out and "GPU of cpu" not in out
+
+
 def test_a_folder_that_cannot_be_written(monkeypatch):
     monkeypatch.setenv("R1RECIPES_RUNS_DIR", "/proc/runs")
     code, out, _ = in_process("doctor", "tiny")
