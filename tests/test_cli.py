@@ -133,3 +133,12 @@ def test_settings_that_are_not_valid_are_named(small, tmp_path):
     done = command("run", small, cwd=tmp_path, R1RECIPES_REWARD_LIMIT_S="soon")
     assert done.returncode == 2
     assert "R1RECIPES_REWARD_LIMIT_S is not valid" in done.stderr
+
+
+def test_an_error_of_a_file_names_the_file(monkeypatch):
+    def fails(*arguments):
+        raise PermissionError(13, "Permission denied", "recipes/mine.toml")
+
+    monkeypatch.setattr(recipe, "load", fails)
+    code, _, err = in_process("show", "tiny")
+    assert (code, err) == (1, "error: `recipes/mine.toml`: Permission denied\n")

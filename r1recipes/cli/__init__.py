@@ -64,7 +64,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        print(f"error: {error.strerror or error}", file=sys.stderr)
+        where = f"`{error.filename}`: " if error.filename else ""
+        print(printable(f"error: {where}{error.strerror or error}"), file=sys.stderr)
         return 1
 
 
