@@ -255,7 +255,7 @@ def verdict(
     stopping = [
         Finding(f.what, f"{f.what}: {f.found}", f.stops, f.mend)
         for f in findings
-        if f.stops and _concerns(f, planned)
+        if _concerns(f, planned)
     ]
     needs = [*stopping, *_local(planned, offline), *_room(planned, settings)]
     if card and planned.device == "cuda":
@@ -266,9 +266,11 @@ def verdict(
 
 
 def _concerns(finding: Finding, planned: Plan) -> bool:
+    if finding.what == "Hub cache" and finding.level == "warning":
+        return not _is_here(planned)  # its weights are to go there
     on_gpu = planned.device == "cuda"
     four_bit = on_gpu and planned.preset.load_in_4bit
-    return {"everything": True, "gpu": on_gpu, "4-bit": four_bit}[finding.stops or "everything"]
+    return {None: False, "everything": True, "gpu": on_gpu, "4-bit": four_bit}[finding.stops]
 
 
 def _free_memory(planned: Plan, card: Gpu, peak: int | None) -> list[Finding]:

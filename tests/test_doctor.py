@@ -275,6 +275,18 @@ def test_a_disk_that_is_too_small(card, monkeypatch):
     assert in_process("doctor", "qwen2.5-1.5b")[0] == 0
 
 
+def test_what_is_to_be_downloaded_needs_a_cache_that_can_be_written(card, monkeypatch, tmp_path):
+    monkeypatch.setattr(installed, "examine", lambda card: [])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_HUB_CACHE", "/proc/hub")
+    card("0, NVIDIA H100 80GB HBM3, 81000, 80, 9.0, 580.1, GPU-1")
+    code, out, _ = in_process("doctor", "phi4")
+    assert code == 2 and "no   phi4  Hub cache: /proc/hub cannot be written" in out
+    (tmp_path / "model").mkdir()
+    here = f"model.name='{tmp_path / 'model'}'"
+    assert in_process("doctor", "phi4", "--set", here)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("token", "words"),
     [("", "none"), ("hf_" + "a" * 34, "present\n"), ("secret", "not of the form hf_")],
