@@ -71,6 +71,9 @@ def test_a_proof_that_cannot_be_written_is_said_before_anything_is_measured(tmp_
     for place in ("/proc/gone/proof.json", tmp_path):
         code, out, err = in_process("rehearse", "qwen2.5-1.5b", "--proof", place)
         assert code == 2 and not out and f"`{place}` cannot be written" in err
+    monkeypatch.setenv("R1RECIPES_CACHE_DIR", "/proc/gone")
+    code, out, err = in_process("rehearse", "qwen2.5-1.5b")
+    assert code == 2 and not out and "/proc/gone" in err and "set R1RECIPES_CACHE_DIR" in err
 
 
 def test_out_of_memory_in_a_rehearsal_is_named_by_its_phase():

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from r1recipes.cli.common import check_place, overridable, write_over
-from r1recipes.errors import PlanError, RecipeError
+from r1recipes.errors import PlanError, RecipeError, unwritable
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -58,7 +58,10 @@ def rehearse_command(args: argparse.Namespace) -> int:
         elsewhere=plan.has_unsloth(),  # a prediction does not keep it from being measured
     )
     weights_dir = settings.load().cache_dir / "random-weights"
-    weights_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        weights_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(weights_dir, error, "set R1RECIPES_CACHE_DIR to another folder") from error
     batches = tuple(sorted(args.batches or ()))
     found = rehearse.rehearse(
         resolved, weights_dir=weights_dir, vram_bytes=vram_bytes, steps=args.steps, batches=batches
