@@ -59,10 +59,11 @@ def explain(message: str, phase: Phase, plan: Plan) -> OutOfMemory:
         return OutOfMemory(
             "the cold start, of all weights, was too large", _smaller_cold_start(plan)
         )
+    what = "the engine" if plan.backend == "unsloth" else "the model"
     if phase == "load":
-        return OutOfMemory("the engine found no room when it was loaded", _smaller_engine(plan))
+        return OutOfMemory(f"{what} found no room when it was loaded", _smaller_engine(plan))
     if phase == "generate":
-        return OutOfMemory("the engine ran out while it generated", _smaller_engine(plan))
+        return OutOfMemory(f"{what} ran out while it generated", _smaller_engine(plan))
     if phase == "first step":
         return OutOfMemory("the first training pass was too large", _smaller_pass(plan))
     return OutOfMemory("memory grew after the first step", _smaller_pass(plan))
@@ -83,6 +84,8 @@ def _share(plan: Plan) -> str:
 
 
 def _smaller_engine(plan: Plan) -> str:
+    if plan.backend == "trl":  # without an engine
+        return _lighter_weights(plan)
     smaller = max(_given_share(plan) - 0.1, _least_share(plan))
     if smaller < _given_share(plan):
         return _set(gpu_memory_utilization=round(smaller, 2))
@@ -90,7 +93,7 @@ def _smaller_engine(plan: Plan) -> str:
 
 
 def _given_share(plan: Plan) -> float:
-    return plan.preset.gpu_memory_utilization or 0.5  # plain TRL has no engine
+    return plan.preset.gpu_memory_utilization or 0.5
 
 
 def _least_share(plan: Plan) -> float:
@@ -108,7 +111,9 @@ def _smaller_pass(plan: Plan) -> str:
     if batch > 1:
         smaller = max(n for n in divisors(batch) if n < batch)
         return _set(per_device_train_batch_size=smaller)
-    return _set(standby=True) if not plan.preset.standby else _smaller_engine(plan)
+    if plan.backend == "unsloth" and not plan.preset.standby:
+        return _set(standby=True)
+    return _smaller_engine(plan)
 
 
 def _lighter_weights(plan: Plan) -> str:

@@ -86,6 +86,15 @@ def test_the_engines_share_stays_where_it_holds_a_sequence(preset):
         assert changed.preset != asked.preset and changed.predicted.lacking_bytes == 0
 
 
+@pytest.mark.parametrize("phase", ["load", "generate", "first step", "steps"])
+def test_without_an_engine_its_share_and_standby_mend_nothing(phase):
+    card = replace(CARD, total_bytes=23 * 2**30)
+    asked = made("preset.per_device_train_batch_size=1", preset="24GB", card=card)
+    plain = asked.model_copy(update={"backend": "trl"})
+    found = oom.explain(CUDA, phase, plain)
+    assert found.change == "--set preset.load_in_4bit=true" and "engine" not in found.kind
+
+
 def test_what_unsloth_says_before_the_cause_does_not_hide_it():
     advice = "Unsloth: Your GPU ran out of memory loading vLLM with standby mode enabled.\nTry:\n"
     line = oom.telling_line(f"{advice}Original error: {oom.NO_CACHE[0]}.")
