@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1recipes import catalog, vram, vram_engine
+from r1recipes import catalog, oom, vram, vram_engine
 from r1recipes.vram_case import MAX_NUM_SEQS, Case
 
 GIB = 2**30
@@ -53,7 +53,7 @@ def load(folder: Path) -> list[Point]:
 def of_proof(name: str, proof: dict[str, Any]) -> Point | None:
     shape = catalog.find(proof["recipe_model"])
     error = proof.get("error", "")
-    ran_out = "memory" in error.lower() or error == "oom"
+    ran_out = oom.is_out_of_memory(error)
     if shape is None or (error and not ran_out):
         return None
     settings, cap = proof["settings"], proof["vram_gib"] * GIB

@@ -48,7 +48,10 @@ def test_a_proof_becomes_a_point():
     point = vram_measured.of_proof("p", proof())
     assert point.case.batch == 8 and point.case.num_seqs == 32 and not point.ran_out
     assert point.case.engine_bytes == 8 * GIB and point.phases["train"] == 12 * GIB
-    assert vram_measured.of_proof("p", proof(error="OutOfMemoryError: CUDA out of memory.")).ran_out
+    for error in ("OutOfMemoryError: CUDA out of memory.", "CUBLAS_STATUS_ALLOC_FAILED"):
+        assert vram_measured.of_proof("p", proof(error=error)).ran_out
+    illegal = "AcceleratorError: CUDA error: an illegal memory access was encountered"
+    assert vram_measured.of_proof("p", proof(error=illegal)) is None
     assert vram_measured.of_proof("p", proof(error="RunError: the stack changed")) is None
     assert vram_measured.of_proof("p", proof(recipe_model="someone/else")) is None
 
