@@ -240,11 +240,15 @@ class UnslothBackend:
         self.tokenizer().save_pretrained(folder)
 
     def close(self) -> None:
-        """Shut the engine down; else NCCL warns at exit of a process group that was left."""
-        if self.model is not None:
-            self.model.vllm_engine.llm_engine.engine_core.shutdown()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        """Shut the engine down; else NCCL warns at exit of a process group that was left.
+
+        After a CUDA error each call of CUDA raises it again, also here: the first one is told.
+        """
+        with contextlib.suppress(Exception):
+            if self.model is not None:
+                self.model.vllm_engine.llm_engine.engine_core.shutdown()
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
 
 
 ENGINE_ARGUMENTS = {

@@ -1,0 +1,54 @@
+"""What of the Unsloth backend needs neither a card nor Unsloth, which is left out."""
+
+import importlib
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from trl import GRPOConfig, GRPOTrainer
+
+from r1recipes import plan, recipe
+from r1recipes.machine import Gpu
+
+assert GRPOConfig and GRPOTrainer  # imported while no module has the place of vLLM
+CARD = Gpu(0, "NVIDIA L4", 22 * 2**30, 22 * 2**30, 8.9, "580.1")
+MODULES = {
+    "unsloth": {"FastLanguageModel": None},
+    "unsloth.models.loader_utils": {"BAD_MAPPINGS": {}},
+    "unsloth.models.mapper": {"FLOAT_TO_INT_MAPPER": {"a/known": "a/known-unsloth-bnb-4bit"}},
+    "vllm": {"SamplingParams": dict},
+}
+
+
+@pytest.fixture
+def unsloth(monkeypatch):
+    """The module, with empty ones in place of what it imports."""
+    for name, content in MODULES.items():
+        module = ModuleType(name)
+        vars(module).update(content, __spec__=ModuleSpec(name, None))
+        monkeypatch.setitem(sys.modules, name, module)
+    yield importlib.import_module("r1recipes.backends.unsloth")
+    del sys.modules["r1recipes.backends.unsloth"]
+
+
+def made(unsloth, *overrides: str):
+    loaded = recipe.load("qwen2.5-1.5b", list(overrides))
+    found = plan.make(
+        loaded.recipe, base_dir=loaded.path.parent, gpu=CARD, num_cores=1, elsewhere=True
+    )
+    return unsloth.UnslothBackend(found, offline=True)
+
+
+def test_an_engine_that_cannot_be_shut_down_hides_no_error_before_it(unsloth):
+    """After an illegal memory access each call of CUDA fails, and the first error is the cause."""
+
+    def shutdown():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    core = SimpleNamespace(shutdown=shutdown)
+    backend = made(unsloth)
+    backend.model = SimpleNamespace(
+        vllm_engine=SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core))
+    )
+    backend.close()
