@@ -156,7 +156,8 @@ def _work(context: Any, plan: Plan, weights_dir: Path, steps: int, batches: Any,
         while (found := receive.recv()) is not None:
             results.append(found)
     except EOFError:
-        results.append({"error": "the process died"})
+        worker.join()
+        results.append({"error": f"the process died, exit code {worker.exitcode}"})
     except BaseException:  # Ctrl-C
         worker.kill()
         raise

@@ -151,6 +151,15 @@ def test_a_proof_is_shown_where_its_file_can_no_longer_be_written(tmp_path):
     assert "will patch" in done.stderr and "from C" in done.stderr
 
 
+def test_a_worker_that_is_killed_is_a_result(tmp_path):
+    """As by the system, when the main memory is full."""
+    killed = "import os; os.kill(os.getpid(), 9)"
+    environment = world(tmp_path, torch=IDLE, unsloth=killed)
+    done = command("rehearse", "qwen2.5-1.5b", "--preset", "8GB", cwd=tmp_path, **environment)
+    proof = json.loads(done.stdout)
+    assert (done.returncode, proof["error"]) == (1, "the process died, exit code -9")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_what_holds_the_card_ends_with_the_rehearsal(number, tmp_path):
     """Also when that is killed; and Ctrl-C, which all of them get, is said once."""
