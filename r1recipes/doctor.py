@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1recipes import catalog, disk, hub, installed, machine, plan, proofs, sources
+from r1recipes import catalog, disk, hub, installed, machine, memory, plan, proofs, sources
 from r1recipes.errors import PlanError
 from r1recipes.installed import Finding
 from r1recipes.machine import Gpu
@@ -247,6 +247,8 @@ def verdict(
         if card is None and "cpu" not in loaded.recipe.preset:
             smallest = min(loaded.recipe.preset, key=preset_bytes)
             why = f"needs an NVIDIA GPU of {smallest} or more"
+        if card and memory.OTHERS in (planned.problems[0].hint or ""):
+            return Verdict(loaded.name, None, why, _end_another(card))
         return Verdict(loaded.name, None, why, broken.mend if broken else None)
     name = planned.preset_name
     proof = proofs.find(loaded, name, loaded.path.parent / "proofs")
@@ -282,9 +284,13 @@ def _free_memory(planned: Plan, card: Gpu, peak: int | None) -> list[Finding]:
     if needed <= card.free_bytes:
         return []
     text = f"{what} is {needed / GIB:.1f} GiB, {card.free_bytes / GIB:.1f} GiB are free"
+    return [Finding("GPU memory", text, "gpu", _end_another(card))]
+
+
+def _end_another(card: Gpu) -> str:
+    """The command that ends the process that holds most of the card, or shows who may."""
     holders = processes(card)
-    mend = f"kill {max(holders, key=lambda holder: holder[2])[0]}" if holders else "nvidia-smi"
-    return [Finding("GPU memory", text, "gpu", mend)]
+    return f"kill {max(holders, key=lambda holder: holder[2])[0]}" if holders else "nvidia-smi"
 
 
 def _room(planned: Plan, settings: Settings) -> list[Finding]:

@@ -145,6 +145,21 @@ def test_a_card_that_another_process_holds(card, monkeypatch):
     assert "GiB, 2.9 GiB are free" in out and out.rstrip().endswith("kill 4242")
 
 
+def test_with_unsloth_too_a_card_that_others_hold_is_to_be_freed(card, monkeypatch):
+    """Its plan is refused by what is predicted."""
+    monkeypatch.setattr(installed, "examine", lambda card: [])
+    monkeypatch.setattr(plan, "has_unsloth", lambda: True)
+    card("0, NVIDIA L4, 3000, 19690, 8.9, 580.1, GPU-1", "4242, /bin/python3, 19000")
+    code, out, _ = in_process("doctor", "phi4")
+    assert code == 2 and "does not fit" in out and out.rstrip().endswith("kill 4242")
+    for flags in ([], ["--fit"]):
+        code, out, err = in_process("plan", "phi4", *flags)
+        assert code == 2 and "end the other processes" in out + err, flags
+    card("0, NVIDIA L4, 22000, 690, 8.9, 580.1, GPU-1")
+    code, out, err = in_process("plan", "phi4", "--set", "preset.max_seq_length=200000")
+    assert code == 2 and "end the other processes" not in out + err
+
+
 def test_cuda_sees_the_card_that_is_planned_for_alone(card, monkeypatch, tmp_path):
     """It counts cards in another order than nvidia-smi, and a trainer takes all that it sees."""
     monkeypatch.setattr(os, "environ", dict(os.environ) | {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"})

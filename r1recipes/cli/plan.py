@@ -28,7 +28,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 def plan_command(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from r1recipes import memory, plan, recipe
+    from r1recipes import plan, recipe
 
     loaded = recipe.load(args.recipe, args.overrides)
     options = {
@@ -55,7 +55,7 @@ def plan_command(args: argparse.Namespace) -> int:
         given = " with these lengths and this rank" if ways else ""
         raise PlanError(
             f"nothing fits for sure{given}: {resolved.predicted.why}",
-            hint=f"with --fit this does: {ways}" if ways else memory.SMALLER,
+            hint=f"with --fit this does: {ways}" if ways else _no_way(resolved),
         )
     elif args.fit:
         _print_preset(loaded, resolved, options["gpu"])
@@ -187,8 +187,17 @@ def _sentences(resolved: Any) -> list[str]:
     lines += textwrap.wrap(verdict, 80, initial_indent="verdict   ", subsequent_indent=" " * 10)
     lines += [f"this fits {way}" for way in predicted.ways]
     if predicted.verdict == "does not fit" and not predicted.ways:
-        lines.append(f"          {memory.SMALLER}")
+        lines.append(f"          {_no_way(resolved)}")
     return lines
+
+
+def _no_way(resolved: Any) -> str:
+    """What helps where no setting does."""
+    from r1recipes import memory
+
+    predicted, usable = resolved.predicted, resolved.usable_bytes
+    is_taken = predicted.available_bytes < usable and predicted.needed_bytes <= usable
+    return memory.OTHERS if is_taken else memory.SMALLER
 
 
 def _print_preset(loaded: Any, resolved: Any, gpu: Any) -> None:
