@@ -4,6 +4,7 @@
 
 Writes FOLDER/<case>.json, the proof or the list of proofs, and FOLDER/<case>.log. A case that has
 a log is done or taken, also by another process on this folder: without its log it is tried again.
+Ctrl-C ends the cases that go on and takes their logs away.
 With --seconds no case is begun that would not end in time.
 """
 
@@ -19,6 +20,8 @@ import tomli
 
 CASE_S = 150
 """Seconds of a usual case, for --seconds."""
+RUNNING: dict[int, Path] = {}
+"""Process group of each case that goes on, and its log."""
 
 
 def main() -> None:
@@ -47,8 +50,16 @@ def main() -> None:
     threads = [threading.Thread(target=work, args=(gpu,)) for gpu in args.gpus or gpus()]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:  # else each thread would go through all that is left
+        with lock:
+            cases.clear()
+        for group, log in list(RUNNING.items()):
+            kill_group(group)
+            log.unlink()
+        raise
     left = [case for case in cases if not (args.folder / f"{case['name']}.log").exists()]
     print(len(left), "cases left")
 
@@ -83,11 +94,13 @@ def rehearse(case: dict, gpu: str, folder: Path, limit_s: float) -> None:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=log, start_new_session=True
         )
+        RUNNING[process.pid] = Path(log.name)
         try:
             code = process.wait(timeout=limit_s)
         except subprocess.TimeoutExpired:
             code = "timeout"
         finally:
+            del RUNNING[process.pid]
             kill_group(process.pid)
     print(f"{case['name']} on GPU {gpu}: {code}, {time.monotonic() - began:.0f} s", flush=True)
 

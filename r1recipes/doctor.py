@@ -221,7 +221,7 @@ def hub_findings(offline: bool) -> list[Finding]:
         return [Finding("Hub", "offline: models and data must be on this machine")]
     token = hub.token()
     if token is None:
-        return [Finding("Hub token", "none; the shipped recipes need none")]
+        return [Finding("Hub token", "none; the shipped recipes need none, a gated model does")]
     if hub.TOKEN.fullmatch(token):
         return [Finding("Hub token", "present")]
     mend = "unset HF_TOKEN" if os.environ.get("HF_TOKEN") else "hf auth login"

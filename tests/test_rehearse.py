@@ -185,6 +185,25 @@ def test_what_holds_the_card_ends_with_the_rehearsal(number, tmp_path):
         assert not list((tmp_path / "cache" / "random-weights").iterdir())
 
 
+def test_ctrl_c_ends_a_list_of_cases_and_leaves_them_to_be_tried_again(tmp_path):
+    cases = '[[case]]\nname = "{0}"\nrecipe = "qwen2.5-1.5b"\npreset = "8GB"\n'
+    (tmp_path / "cases.toml").write_text(cases.format("one") + cases.format("two"))
+    environment = os.environ | world(tmp_path, torch=TORCH) | {"PIDS": str(tmp_path / "pids")}
+    script = Path(__file__).parent.parent / "benchmarks" / "rehearse_all.py"
+    with subprocess.Popen(
+        [sys.executable, script, "cases.toml", "points", "--gpus", "0"],
+        env=environment,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as parent:
+        children = wait_for(lambda: len(pids := read(tmp_path / "pids")) == 2 and pids)
+        parent.send_signal(signal.SIGINT)
+        parent.communicate(timeout=20)
+    wait_for(lambda: not any(is_running(pid) for pid in children))
+    assert len(read(tmp_path / "pids")) == 2 and not list((tmp_path / "points").iterdir())
+
+
 def read(path) -> list[int]:
     return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
 
