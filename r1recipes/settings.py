@@ -4,9 +4,10 @@ Each can be set as an environment variable `R1RECIPES_<NAME>` or in a file `.env
 folder. Nothing here changes what is computed, only where and within which time.
 """
 
+import os
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from r1recipes.errors import Problem, RecipeError
@@ -35,6 +36,12 @@ class Settings(BaseSettings):
     """Seconds that comparing one answer with its reference may take."""
     reward_limit_s: float = Field(10.0, gt=0, le=3600)
     """Seconds that one call of a reward of your own may take."""
+
+    @field_validator("runs_dir", "cache_dir")
+    @classmethod
+    def _at_home(cls, path: Path) -> Path:
+        """In `.env` no shell has read the `~`."""
+        return Path(os.path.expanduser(path))
 
 
 def load() -> Settings:

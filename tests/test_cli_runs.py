@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -122,6 +123,12 @@ def test_clean_leaves_a_run_that_is_worked_on(two):
     with two[0].owned():
         code, _, err = in_process("clean", "--yes")
     assert code == 2 and "in use" in err and two[0].checkpoints.exists()
+
+
+def test_a_folder_at_home_is_understood_without_a_shell(monkeypatch):
+    """As in `.env`."""
+    monkeypatch.setenv("R1RECIPES_RUNS_DIR", "~/runs")
+    assert settings.load().runs_dir == Path.home() / "runs"
 
 
 def test_no_runs_is_no_error(tmp_path, monkeypatch):
