@@ -37,12 +37,13 @@ def write_model(name: str, folder: Path) -> None:
     """Random 16-bit weights in the shape of a model of the catalogue; kept for the next time."""
     import torch
 
-    from r1recipes.backends import random_weights
+    from r1recipes.backends import nf4, random_weights
 
     shape = catalog.find(name)
     assert shape is not None, f"{name} is not in the catalogue"
     if not folder.exists():
-        random_weights.write(shape, folder, four_bit=False, dtype=torch.bfloat16)
+        with nf4.whole(folder) as draft:
+            random_weights.write(shape, draft, four_bit=False, dtype=torch.bfloat16)
 
 
 def write_hub(name: str, four_bit: bool, folder: Path) -> None:
