@@ -9,6 +9,7 @@ import time
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from r1recipes import catalog, oom, settings
@@ -165,9 +166,10 @@ def _train(
 
     hooks = Hooks(lambda done, total: None, on_step, lambda folder: None, lambda: False)
     memory.enter("generate")
-    with _phases(memory, steps):
+    # At its end a trainer saves a checkpoint; others may train on these weights meanwhile.
+    with _phases(memory, steps), TemporaryDirectory(dir=folder) as output_dir:
         rows = _rows(plan, backend.tokenizer())
-        backend.train(rows, {"noise": _noise_reward()}, folder / "trainer", None, hooks)
+        backend.train(rows, {"noise": _noise_reward()}, Path(output_dir), None, hooks)
     rest = steps[1:] or steps
     step_s = statistics.median(row["time/step_s"] for row in rest)
     generation_s = statistics.median(row["time/generation_s"] for row in rest)

@@ -272,6 +272,7 @@ def test_the_worker_trains_each_batch_on_weights_of_the_models_shape(tmp_path, m
         assert proof["step_s"] > proof["generation_s"] > 0 < proof["projected_run_s"]
     assert phase.value == rehearsal.phase_index("steps", 1)
     (made_once,) = weights.iterdir()
+    assert not [path for path in made_once.iterdir() if path.is_dir()]  # no checkpoint
     assert json.loads((made_once / "config.json").read_text())["hidden_size"] == SHAPE.hidden_size
 
 
