@@ -191,11 +191,14 @@ def _torch_build(card: Gpu | None, mend: str | None) -> list[Finding]:
 
 
 def _wanted_torch(installed: str) -> str:
-    """The version that vLLM asks for, which has kernels for one alone; without it the same."""
+    """The version that vLLM asks for, which has kernels for one alone; without it the same, or
+    where that is too old or too new what is supported."""
     texts = (version("vllm") and importlib.metadata.requires("vllm")) or []
     asked = (Requirement(text) for text in texts if text.startswith("torch"))
     specifiers = [str(one.specifier) for one in asked if one.name == "torch" and _applies(one)]
-    return next(iter(specifiers), f"=={Version(installed).public}")
+    supported = next(r.specifier for r in _own_requirements()[1] if r.name == "torch")
+    same = f"=={Version(installed).public}"
+    return next(iter(specifiers), same if _fits(supported, installed) else str(supported))
 
 
 def _compiler() -> list[Finding]:

@@ -110,6 +110,13 @@ def test_a_cpu_build_of_torch_beside_a_gpu(monkeypatch, package):
     )
 
 
+def test_an_old_cpu_build_of_torch_is_not_to_be_installed_again(monkeypatch, package):
+    monkeypatch.setattr(installed, "torch_cuda", lambda: None)
+    package("torch", "2.4.0")
+    (found,) = installed._torch_build(CARD, None)
+    assert found.mend == "python -m pip install --force-reinstall 'torch<2.14,>=2.11'"
+
+
 def test_a_driver_that_is_too_old(monkeypatch):
     monkeypatch.setattr(installed, "torch_cuda", lambda: "13.0")
     old = machine.Gpu(**(vars(CARD) | {"driver": "550.54"}))
