@@ -260,8 +260,8 @@ def test_a_failure_is_recorded_with_its_kind(small, tmp_path, monkeypatch):
     ("method", "kind"),
     [
         ("cold_start", "the cold start, of all weights, was too large"),
-        ("load", "the engine found no room"),
-        ("generate", "the engine ran out while it generated"),
+        ("load", "the model found no room"),
+        ("generate", "the model ran out while it generated"),
         ("train", "the first training pass"),
     ],
 )
