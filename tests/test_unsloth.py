@@ -9,6 +9,7 @@ import pytest
 from trl import GRPOConfig, GRPOTrainer
 
 from r1recipes import plan, recipe
+from r1recipes.errors import PlanError
 from r1recipes.machine import Gpu
 
 assert GRPOConfig and GRPOTrainer  # imported while no module has the place of vLLM
@@ -52,3 +53,26 @@ def test_an_engine_that_cannot_be_shut_down_hides_no_error_before_it(unsloth):
         vllm_engine=SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core))
     )
     backend.close()
+
+
+def test_torch_is_stopped_before_the_card_is_full(unsloth, monkeypatch):
+    """On a card smaller than what is outside torch it is out of memory, and no other error."""
+    given = []
+    monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", given.append)
+    backend = made(unsloth)
+    for size in (22 * 2**30, 2**30):
+        monkeypatch.setattr("torch.cuda.mem_get_info", lambda size=size: (size, size))
+        unsloth.limit_allocator(backend.plan)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (8 * 2**30, 22 * 2**30))
+    unsloth.limit_allocator(backend.plan)
+    assert given == [0.97 - 1 / 22, 0.0, 8 / 22]
+
+
+def test_the_engines_share_is_one_of_what_is_free(unsloth, monkeypatch):
+    backend = made(unsloth)
+    wanted = backend.plan.preset.gpu_memory_utilization * CARD.total_bytes
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (2 * wanted, CARD.total_bytes))
+    assert unsloth.share_of_free(backend.plan) == 0.5
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (0.9 * wanted, CARD.total_bytes))
+    with pytest.raises(PlanError, match="GiB of the card are free"):
+        unsloth.share_of_free(backend.plan)

@@ -302,7 +302,7 @@ def limit_allocator(plan: Plan) -> None:
         return
     free, total = torch.cuda.mem_get_info()
     limit = min(free, TORCH_SHARE * min(plan.usable_bytes, total) - OUTSIDE_TORCH)
-    torch.cuda.set_per_process_memory_fraction(limit / total)
+    torch.cuda.set_per_process_memory_fraction(max(0.0, limit / total))
 
 
 def share_of_free(plan: Plan) -> float:
