@@ -76,3 +76,28 @@ def test_the_engines_share_is_one_of_what_is_free(unsloth, monkeypatch):
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (0.9 * wanted, CARD.total_bytes))
     with pytest.raises(PlanError, match="GiB of the card are free"):
         unsloth.share_of_free(backend.plan)
+
+
+@pytest.mark.parametrize(
+    ("name", "four_bit", "revision", "loaded", "commit"),
+    [
+        ("a/b", False, None, "a/b", "of the config"),
+        ("a/b", False, "v1", "c0ffee", "c0ffee"),
+        ("a/b", True, None, "nf4 of c0ffee", "c0ffee"),
+        ("a/b-bnb-4bit", True, None, "a/b-bnb-4bit", "of the config"),
+        ("a/b-bnb-4bit", True, "v1", "nf4 of c0ffee", "c0ffee"),
+    ],
+)
+def test_what_is_loaded_and_whose_commit_is_noted(
+    name, four_bit, revision, loaded, commit, unsloth, monkeypatch, tmp_path
+):
+    (tmp_path / "c0ffee").mkdir()
+    (tmp_path / "c0ffee" / "config.json").write_text("{}")
+    monkeypatch.setattr(unsloth, "at_commit", lambda *asked: tmp_path / "c0ffee")
+    monkeypatch.setattr(unsloth.nf4, "cached", lambda folder, *rest: f"nf4 of {folder.name}")
+    backend = made(unsloth, f"preset.load_in_4bit={str(four_bit).lower()}")
+    model = backend.recipe.model.model_copy(update={"name": name, "revision": revision})
+    backend.recipe = backend.recipe.model_copy(update={"model": model})
+    assert backend._weights(None).endswith(loaded)
+    backend.model = SimpleNamespace(config=SimpleNamespace(_commit_hash="of the config"))
+    assert backend._revision() == commit
