@@ -4,9 +4,16 @@ Limits: the models whose shape is known (`shapes`). Of any other nothing is said
 checkpoints of all models are measured and checked again before training.
 """
 
-from r1recipes import shapes
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from r1recipes import hub, shapes
 from r1recipes.catalog import ModelShape
-from r1recipes.errors import PlanError
+from r1recipes.errors import PlanError, RunError
 from r1recipes.plan import Plan
 from r1recipes.schema import BUILTIN_MODELS
 
@@ -16,6 +23,73 @@ CHECKPOINT_REST_BYTES = 8 * 2**20
 """Tokenizer and state of the trainer; assumed, 4 MB for a vocabulary of 150,000."""
 NF4_BYTES = 0.516
 """A weight in NF4 with double quantisation (2305.14314, section 3): 4 bits and 0.127."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that will be written to a folder, which need not be there yet."""
+
+    folder: Path
+    size: int
+    variable: str | None = None
+    """The environment variable that names another folder."""
+
+
+def needs(plan: Plan, shape: ModelShape | None, runs_dir: Path, *, offline: bool) -> list[Need]:
+    """What a run writes, and what it still has to download of the weights."""
+    found = [Need(runs_dir, run_bytes(plan, shape), "R1RECIPES_RUNS_DIR")]
+    if shape and not offline and not is_here(plan):
+        four_bit = _takes_published(plan)
+        here = hub.downloaded_bytes(plan.recipe.model.name, four_bit=four_bit)
+        size = max(0, download_bytes(shape, four_bit=four_bit) - here)
+        found.append(Need(hub.cache(), size, "HF_HUB_CACHE"))
+    return found
+
+
+def is_here(plan: Plan) -> bool:
+    """Whether the weights are built in, in a folder, or cached."""
+    name = plan.recipe.model.name
+    if name in BUILTIN_MODELS or (plan.base_dir / name).is_dir():
+        return True
+    return hub.has_model(name, four_bit=_takes_published(plan))
+
+
+def _takes_published(plan: Plan) -> bool:
+    """Whether the weights are the published ones in 4 bits. A cold start trains 16 bits, and those
+    of a revision are quantised here."""
+    model = plan.recipe.model
+    return plan.preset.load_in_4bit and not (model.revision or plan.recipe.cold_start)
+
+
+def too_small(needs: Iterable[Need]) -> Iterator[tuple[Need, str]]:
+    """Each need that its disk has no room for beside those before it, and what to say of it."""
+    taken: Counter[int] = Counter()
+    for need in needs:
+        folder = existing(need.folder)
+        device, free = folder.stat().st_dev, shutil.disk_usage(folder).free
+        beside = f", {_size(taken[device])} of it for the run" if taken[device] else ""
+        if free - taken[device] < need.size:
+            said = f"needs {_size(need.size)}, its disk has {_size(free)} free{beside}"
+            yield need, f"`{need.folder}` {said}"
+        taken[device] += need.size
+
+
+def check(*needs: Need) -> None:
+    """Raises: RunError(kind="disk") when a disk has less room than is needed on it."""
+    for need, said in too_small(needs):
+        other = f", {need.variable} names it" if need.variable else ""
+        hint = f"free some space there, or choose another disk{other}"
+        raise RunError(said, kind="disk", hint=hint)
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the one that it would be made in."""
+    paths = [folder.absolute(), *folder.absolute().parents]
+    return next(path for path in paths if os.path.exists(path))
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def run_bytes(plan: Plan, shape: ModelShape | None) -> int:

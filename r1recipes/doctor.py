@@ -18,7 +18,6 @@ from r1recipes.machine import Gpu
 from r1recipes.plan import Plan
 from r1recipes.preset import preset_bytes
 from r1recipes.recipe import Loaded
-from r1recipes.schema import BUILTIN_MODELS
 from r1recipes.settings import Settings
 
 GIB = 2**30
@@ -196,7 +195,7 @@ def folder_findings(settings: Settings) -> list[Finding]:
     ]
     found = []
     for what, folder, stops, variable in folders:
-        existing = _existing(folder)
+        existing = disk.existing(folder)
         try:
             with tempfile.TemporaryFile(dir=existing):
                 free = shutil.disk_usage(existing).free
@@ -207,12 +206,6 @@ def folder_findings(settings: Settings) -> list[Finding]:
             continue
         found.append(Finding(what, f"{folder}, {free / 1e9:.1f} GB free"))
     return found
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the one that it would be made in."""
-    paths = [folder.absolute(), *folder.absolute().parents]
-    return next(path for path in paths if os.path.exists(path))
 
 
 def hub_findings(offline: bool) -> list[Finding]:
@@ -259,7 +252,7 @@ def verdict(
         for f in findings
         if _concerns(f, planned)
     ]
-    needs = [*stopping, *_local(planned, offline), *_room(planned, settings)]
+    needs = [*stopping, *_local(planned, offline), *_room(planned, settings, offline)]
     if card and planned.device == "cuda":
         needs += _free_memory(planned, card, peak)
     if needs:
@@ -269,7 +262,7 @@ def verdict(
 
 def _concerns(finding: Finding, planned: Plan) -> bool:
     if finding.what == "Hub cache" and finding.level == "warning":
-        return not _is_here(planned)  # its weights are to go there
+        return not disk.is_here(planned)  # its weights are to go there
     on_gpu = planned.device == "cuda"
     four_bit = on_gpu and planned.preset.load_in_4bit
     return {None: False, "everything": True, "gpu": on_gpu, "4-bit": four_bit}[finding.stops]
@@ -293,27 +286,20 @@ def _end_another(card: Gpu) -> str:
     return f"kill {max(holders, key=lambda holder: holder[2])[0]}" if holders else "nvidia-smi"
 
 
-def _room(planned: Plan, settings: Settings) -> list[Finding]:
+def _room(planned: Plan, settings: Settings, offline: bool) -> list[Finding]:
     """The run folder and what has to be downloaded, against the disks that they go to."""
     shape = catalog.find(planned.recipe.model.name)
-    needs = [(settings.runs_dir, disk.run_bytes(planned, shape), "R1RECIPES_RUNS_DIR")]
-    if shape and not _is_here(planned):
-        size = disk.download_bytes(shape, four_bit=planned.preset.load_in_4bit)
-        needs.append((hub.cache(), size, "HF_HUB_CACHE"))
-    found = []
-    for folder, needed, variable in needs:
-        free = shutil.disk_usage(_existing(folder)).free
-        if free < needed:
-            text = f"{folder} needs {needed / 1e9:.1f} GB, its disk has {free / 1e9:.1f} GB free"
-            mend = f"export {variable}=FOLDER_ON_A_LARGER_DISK"
-            found.append(Finding("disk", text, "everything", mend))
-    return found
+    needs = disk.needs(planned, shape, settings.runs_dir, offline=offline)
+    return [
+        Finding("disk", said, "everything", f"export {need.variable}=FOLDER_ON_A_LARGER_DISK")
+        for need, said in disk.too_small(needs)
+    ]
 
 
 def _local(planned: Plan, offline: bool) -> list[Finding]:
     """Files that the recipe names, and without network the model, must be there."""
     recipe, found = planned.recipe, []
-    if offline and not _is_here(planned):
+    if offline and not disk.is_here(planned):
         # A local folder: which 4-bit repository stands for a name, Unsloth alone knows.
         name, local = recipe.model.name, f"models/{Path(recipe.model.name).name}"
         text = f"offline, and `{name}` is not cached; as a folder: --set model.name='\"{local}\"'"
@@ -328,12 +314,3 @@ def _local(planned: Plan, offline: bool) -> list[Finding]:
             text = f"offline, and the data `{recipe.data.name}` are not cached"
             found.append(Finding("data", text, "everything", mend))
     return found
-
-
-def _is_here(planned: Plan) -> bool:
-    """Whether the weights are built in, in a folder, or cached."""
-    name = planned.recipe.model.name
-    if name in BUILTIN_MODELS or (planned.base_dir / name).is_dir():
-        return True
-    published = planned.recipe.model.revision is None  # else its own weights are quantised here
-    return hub.has_model(name, four_bit=published and planned.preset.load_in_4bit)

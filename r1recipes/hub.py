@@ -6,6 +6,7 @@ Folders and variables are those of huggingface_hub 1 and datasets 4.
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from r1recipes import catalog
@@ -44,16 +45,32 @@ def token() -> str | None:
 
 def has_model(name: str, *, four_bit: bool) -> bool:
     """Whether the weights of a model are cached, in 16 bits or in the 4-bit form that is asked."""
+    return any(
+        any(map(_is_whole, folder.glob("snapshots/*"))) for folder in _cached(name, four_bit)
+    )
+
+
+def downloaded_bytes(name: str, *, four_bit: bool) -> int:
+    """What is cached of a model, also of a download that was cut off and will go on."""
+    return max(
+        (
+            sum(blob.stat().st_size for blob in folder.glob("blobs/*"))
+            for folder in _cached(name, four_bit)
+        ),
+        default=0,
+    )
+
+
+def _cached(name: str, four_bit: bool) -> Iterator[Path]:
+    """Folders of the repositories that have a model in that form."""
     shape = catalog.find(name)
     for folder in cache().glob("models--*"):
         cached = folder.name.removeprefix("models--").replace("--", "/")
         if shape is None or name.lower().endswith("-bnb-4bit"):
-            is_loaded = cached == name
-        else:
-            is_loaded = catalog.find(cached) is shape and _is_form(cached.lower(), four_bit)
-        if is_loaded and any(map(_is_whole, folder.glob("snapshots/*"))):
-            return True
-    return False
+            if cached == name:
+                yield folder
+        elif catalog.find(cached) is shape and _is_form(cached.lower(), four_bit):
+            yield folder
 
 
 def _is_form(name: str, four_bit: bool) -> bool:

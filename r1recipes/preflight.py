@@ -7,10 +7,8 @@ generation also gets these token ids, and not a text, is for the backends to see
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,14 +20,14 @@ from r1recipes.chat_template import (
     set_chat_template,
 )
 from r1recipes.data import Splits
-from r1recipes.errors import Problem, RecipeError, RunError
+from r1recipes.errors import Problem, RecipeError
 from r1recipes.preset import Preset
 
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["PromptReport", "check_disk", "check_prompts", "check_rewards", "set_chat_template"]
+__all__ = ["PromptReport", "check_prompts", "check_rewards", "set_chat_template"]
 
 BATCH = 1000
 
@@ -144,22 +142,6 @@ def _varied_rows(rows: datasets.Dataset) -> list[dict[str, Any]]:
     lengths = [len(answer) for answer in rows["answer"]]
     chosen = [0, lengths.index(min(lengths)), lengths.index(max(lengths)), min(1, len(rows) - 1)]
     return [rows[index] for index in dict.fromkeys(chosen)]
-
-
-def check_disk(folder: Path, needed_bytes: int) -> None:
-    """Raises: RunError(kind="disk") when the disk of `folder`, made or not, has less than this."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed_bytes:
-        raise RunError(
-            f"`{folder}` needs {_size(needed_bytes)}, its disk has {_size(free)} free",
-            kind="disk",
-            hint=f"free {_size(needed_bytes - free)} or choose another disk",
-        )
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _tokenise(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> _Tokens:

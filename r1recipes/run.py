@@ -169,9 +169,9 @@ def _meter(stack: ExitStack, plan: Plan, warm: Warm | None) -> Meter:
 
 
 def _check_disk(parent: Path, plan: Plan, settings: Settings) -> None:
-    """Raises: RunError when the run would not fit on its disk; hours before it is full."""
+    """Raises: RunError when the run or its download would not fit; hours before a disk is full."""
     shape = disk.shape_of(plan, offline=settings.offline)
-    preflight.check_disk(parent, disk.run_bytes(plan, shape))
+    disk.check(*disk.needs(plan, shape, parent, offline=settings.offline))
 
 
 def resume(

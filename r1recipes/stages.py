@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from r1recipes import data, disk, evaluate, health, oom, preflight, record, rewards
+from r1recipes import data, disk, evaluate, health, oom, record, rewards
 from r1recipes.backends import Backend, Hooks
 from r1recipes.errors import RunError
 from r1recipes.plan import Plan
@@ -240,9 +240,8 @@ class Stages:
             return
         self.run.rewind(self.checkpoint[1] if self.checkpoint else 0)
         self.view.resume_at(record.read_lines(self.run.metrics))
-        preflight.check_disk(
-            self.run.folder, disk.NUM_CHECKPOINTS * self.backend.checkpoint_bytes()
-        )
+        size = disk.NUM_CHECKPOINTS * self.backend.checkpoint_bytes()
+        disk.check(disk.Need(self.run.folder, size))
         if not self.steps_are_done():
             with self.stage("train", "Training"), self.interrupts.after_this_step():
                 try:

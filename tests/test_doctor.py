@@ -291,7 +291,7 @@ def test_a_disk_that_is_too_small(card, monkeypatch):
     monkeypatch.setattr(installed, "examine", lambda card: [])
     card("0, NVIDIA H100 80GB HBM3, 81000, 80, 9.0, 580.1, GPU-1")
     free = type("Usage", (), {"free": 20 * 10**9})()
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: free)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: free)
     code, out, _ = in_process("doctor", "phi4")
     assert code == 2 and "needs 29.3 GB, its disk has 20.0 GB free" in out
     assert in_process("doctor", "qwen2.5-1.5b")[0] == 0

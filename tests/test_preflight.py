@@ -13,7 +13,7 @@ from r1recipes import preflight, rewards
 from r1recipes.backends import tiny
 from r1recipes.chat_template import CHATML
 from r1recipes.data import Splits
-from r1recipes.errors import RecipeError, RunError
+from r1recipes.errors import RecipeError
 from r1recipes.preset import Preset
 from r1recipes.schema import Recipe
 
@@ -335,10 +335,3 @@ def test_problems_of_all_rewards_are_told_at_once(tmp_path):
     messages = [problem.message for problem in caught.value.problems]
     assert len(messages) == 2 and "KeyError" in messages[0] and "mine.py:one" in messages[1]
     assert len(warnings) == 1 and "pays 0.5 for everything" in warnings[0]
-
-
-def test_disk(tmp_path):
-    preflight.check_disk(tmp_path / "not" / "made" / "yet", 1000)
-    with pytest.raises(RunError, match=r"needs 1000000\.0 GB, its disk has .* free") as caught:
-        preflight.check_disk(tmp_path, 10**15)
-    assert caught.value.kind == "disk"

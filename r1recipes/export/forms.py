@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from r1recipes import machine, preflight, record
+from r1recipes import disk, machine, record
 from r1recipes.backends import merge, tiny
 from r1recipes.export import builtin_gguf, card, llama, ollama, place
 from r1recipes.export.checks import NUM_TOKENS, Reference
@@ -40,7 +40,7 @@ class Forms:
             finished.chat_template(),
             offline=wanted.offline,
         )
-        preflight.check_disk(wanted.folder, self.needed_bytes())
+        disk.check(disk.Need(wanted.folder, self.needed_bytes()))
         self.own_tokenizer = tiny.is_own(self.trained.tokenizer)
         self.dtype = str(self.trained.dtype()).removeprefix("torch.")
         self.reference = Reference.of(self.trained, examples)
