@@ -1,4 +1,5 @@
-"""Disk that a download and a run folder take, by arithmetic: before any weight is read.
+"""Disk that a download and a run folder take, by arithmetic, and whether it is there: before any
+weight is read.
 
 Limits: the models whose shape is known (`shapes`). Of any other nothing is said here; the
 checkpoints of all models are measured and checked again before training.

@@ -58,6 +58,8 @@ class Predicted(BaseModel):
     """What is short, where it does not fit or is tight."""
     ways: tuple[str, ...] = ()
     """The cheapest changes that would fit, as options of the command line."""
+    fits_alone: bool = False
+    """Whether it fits only once other processes have left the card; looked at where it is short."""
 
     @property
     def headroom_bytes(self) -> int:
@@ -70,6 +72,11 @@ class Predicted(BaseModel):
         off = self.error * self.available_bytes
         short = math.ceil(self.needed_bytes - self.room_bytes - off)
         return max(short, self.lacking_bytes) if self.lacking_bytes else short
+
+    @property
+    def no_way(self) -> str:
+        """What helps where no change of the recipe does."""
+        return OTHERS if self.fits_alone else SMALLER
 
     def sentence(self) -> str:
         """One line such as `peak 13.1 of 14.7 GiB in train (fits, +-4%; 12 full sequences ...)`."""
@@ -157,15 +164,17 @@ def fitted(
     why = shortage(choice, room)
     if opened and choice.verdict == "does not fit":
         why += ", with what takes least for each choice that is open"
+    whole = replace(room, available_bytes=gpu.total_bytes)
+    fits_alone = room != whole and (
+        fitting.resolve(recipe, preset, shape, whole).verdict != "does not fit"
+    )
+    found = found.model_copy(update={"why": why, "ways": ways, "fits_alone": fits_alone})
     if refuse and choice.verdict == "does not fit":
-        hint = "this fits: " + "; or ".join(ways) if ways else SMALLER
-        alone = fitting.resolve(
-            recipe, preset, shape, replace(room, available_bytes=gpu.total_bytes)
-        )
-        if room.available_bytes < gpu.total_bytes and alone.verdict != "does not fit":
-            hint = OTHERS + (f"; or {hint}" if ways else "")
+        hint = "this fits: " + "; or ".join(ways) if ways else found.no_way
+        if fits_alone and ways:
+            hint = f"{OTHERS}; or {hint}"
         raise PlanError(f"the recipe does not fit: {why}", hint=hint)
-    return settled, found.model_copy(update={"why": why, "ways": ways})
+    return settled, found
 
 
 OTHERS = "end the other processes on the card, which `r1recipes doctor` names"

@@ -5,6 +5,7 @@ less exact than NF4 (measured, unsloth 2026.10.7, vllm 0.26.0). Weights pass one
 takes the memory of the largest one. Dense decoders alone; needs bitsandbytes, slow without a GPU.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from r1recipes.errors import RecipeError, RunError
+from r1recipes.errors import RecipeError, unwritable
 
 SHARD_BYTES = 4 * 2**30
 _LINEAR = re.compile(r"\.layers\.\d+\.(self_attn|mlp)\.\w+\.weight$")
@@ -71,11 +72,10 @@ def whole(folder: Path) -> Iterator[Path]:
     except Exception as error:
         if "No space left on device" not in str(error):
             raise
-        raise RunError(
-            f"`{folder.parent}` cannot be written: No space left on device",
-            kind="disk",
-            hint="free some space there; R1RECIPES_CACHE_DIR names another place for the cache",
-        ) from error
+        # An error of safetensors's own is no OSError.
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        hint = "set R1RECIPES_CACHE_DIR to another folder"
+        raise unwritable(folder.parent, full, hint) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

@@ -55,7 +55,7 @@ def plan_command(args: argparse.Namespace) -> int:
         given = " with these lengths and this rank" if ways else ""
         raise PlanError(
             f"nothing fits for sure{given}: {resolved.predicted.why}",
-            hint=f"with --fit this does: {ways}" if ways else _no_way(resolved),
+            hint=f"with --fit this does: {ways}" if ways else resolved.predicted.no_way,
         )
     elif args.fit:
         _print_preset(loaded, resolved, options["gpu"])
@@ -187,17 +187,8 @@ def _sentences(resolved: Any) -> list[str]:
     lines += textwrap.wrap(verdict, 80, initial_indent="verdict   ", subsequent_indent=" " * 10)
     lines += [f"this fits {way}" for way in predicted.ways]
     if predicted.verdict == "does not fit" and not predicted.ways:
-        lines.append(f"          {_no_way(resolved)}")
+        lines.append(f"          {predicted.no_way}")
     return lines
-
-
-def _no_way(resolved: Any) -> str:
-    """What helps where no setting does."""
-    from r1recipes import memory
-
-    predicted, usable = resolved.predicted, resolved.usable_bytes
-    is_taken = predicted.available_bytes < usable and predicted.needed_bytes <= usable
-    return memory.OTHERS if is_taken else memory.SMALLER
 
 
 def _print_preset(loaded: Any, resolved: Any, gpu: Any) -> None:
