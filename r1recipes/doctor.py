@@ -50,7 +50,7 @@ class Report:
 
 def examine(recipes: list[Loaded], settings: Settings, *, offline: bool) -> Report:
     """Look at everything that these recipes need."""
-    card = machine.gpu()
+    card = machine.current_gpu()
     plans = {loaded.name: _plan(loaded, card) for loaded in recipes}
     on_gpu = any(isinstance(p, PlanError) or p.device == "cuda" for p in plans.values())
     findings = installed.examine(card if on_gpu else None)

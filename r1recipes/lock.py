@@ -55,7 +55,7 @@ class Lock(_Part):
 
 def make(loaded: Loaded, plan: Plan) -> dict[str, Any]:
     """The lock of a run that begins; what it loads is added once that is known."""
-    card = machine.gpu() if plan.device == "cuda" else None
+    card = machine.current_gpu() if plan.device == "cuda" else None
     given = loaded.recipe.preset[plan.preset_name]
     return of_recipe(loaded) | {
         "preset": plan.preset_name,
@@ -114,7 +114,7 @@ def differences(locked: Lock, today: dict[str, Any]) -> list[str]:
     pairs = [
         ("the recipe's fingerprint", locked.fingerprint, here.fingerprint),
         ("the seed", locked.seed, here.seed),
-        ("the GPU", locked.machine.gpu or "none", here.machine.gpu or "none"),
+        ("the GPU", locked.machine.current_gpu or "none", here.machine.current_gpu or "none"),
         ("CPU threads", locked.machine.num_threads, here.machine.num_threads),
         ("the preset", locked.preset, here.preset),
     ]
@@ -124,7 +124,7 @@ def differences(locked: Lock, today: dict[str, Any]) -> list[str]:
             (f"the value chosen for `{name}`", locked.chosen.get(name), here.chosen.get(name))
             for name in names
         ]
-    on_gpu = bool(locked.machine.gpu or here.machine.gpu)
+    on_gpu = bool(locked.machine.current_gpu or here.machine.current_gpu)
     tables = [
         ("", _used(locked.versions, on_gpu), _used(here.versions, on_gpu)),
         ("file ", locked.files, here.files),

@@ -38,7 +38,7 @@ class Gpu:
     driver: str
 
 
-def gpu() -> Gpu | None:
+def current_gpu() -> Gpu | None:
     """The GPU that a run would use, or None without an NVIDIA driver or card."""
     cards = gpus()
     if os.environ.get("CUDA_VISIBLE_DEVICES") is not None:
@@ -57,7 +57,7 @@ def use(card: Gpu) -> None:
 
 def take_gpu() -> Gpu | None:
     """The GPU that a run uses, and from now on the only one: free memory may change in between."""
-    card = gpu()
+    card = current_gpu()
     if card:
         use(card)
     return card
@@ -128,7 +128,7 @@ def versions() -> dict[str, str]:
 
 def describe() -> str:
     """One line such as `2 cores, 24 GiB, no GPU`."""
-    card = gpu()
+    card = current_gpu()
     if card:
         return f"{card.name}, {card.total_bytes / 2**30:.0f} GiB, driver {card.driver}"
     return f"{cores()} cores, {memory_bytes() / 2**30:.0f} GiB, no GPU"

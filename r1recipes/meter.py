@@ -58,7 +58,7 @@ class Meter:
 
 def _reader():
     """A function that gives the bytes in use on the card that a run takes, or None."""
-    card = machine.gpu()
+    card = machine.current_gpu()
     if card is None:
         return None
     try:

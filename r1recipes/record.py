@@ -258,7 +258,7 @@ def find(runs_dir: Path, name: str | None, recipe_name: str | None = None) -> Ru
                 return Run(folder)
         raise RecipeError(f"there is no run folder `{name}`", hint=_known_runs(runs_dir))
     open_runs, trials = [], []
-    for run in runs(runs_dir):
+    for run in all_runs(runs_dir):
         with suppress(RecipeError):  # a damaged folder does not keep the others from going on
             found = run.read()
             is_open = run.status() not in ("complete", "running", "pruned")
@@ -271,7 +271,7 @@ def find(runs_dir: Path, name: str | None, recipe_name: str | None = None) -> Ru
     return open_runs[-1]
 
 
-def runs(runs_dir: Path) -> list[Run]:
+def all_runs(runs_dir: Path) -> list[Run]:
     """All run folders, `runs/NAME` and `runs/RECIPE/NAME`, the oldest first."""
     found = [path.parent for deep in ("*", "*/*") for path in runs_dir.glob(f"{deep}/record.json")]
     whole = [Run(folder) for folder in found if not folder.name.startswith(".")]
@@ -286,7 +286,7 @@ def _started(run: Run) -> str:
 
 
 def _known_runs(runs_dir: Path) -> str:
-    names = [str(run.folder) for run in runs(runs_dir)[-3:]]
+    names = [str(run.folder) for run in all_runs(runs_dir)[-3:]]
     return "the last runs: " + ", ".join(names) if names else "there are no runs yet"
 
 

@@ -44,7 +44,7 @@ def execute(
 
     Raises: RecipeError, PlanError before a weight is loaded.
     """
-    plan = _plan(on_this_machine(finished.plan, machine.gpu()), finished, wanted)
+    plan = _plan(on_this_machine(finished.plan, machine.current_gpu()), finished, wanted)
     with ExitStack() as stack:
         stack.enter_context(Capture())
         prepared = runner.prepare(plan, view, settings, options, stack)

@@ -182,7 +182,7 @@ def check_machine(cells: list[Cell], *, offline: bool, refuse: bool = True) -> N
 
     With `refuse` also where its memory does not fit into what is free now.
     """
-    problems, gpu = [], machine.gpu()
+    problems, gpu = [], machine.current_gpu()
     for cell in {cell.recipe_path: cell for cell in cells}.values():
         loaded = cell.load()
         for value in companions.named(loaded.recipe.model_dump()):

@@ -106,7 +106,7 @@ class Worker:
     def __init__(self, cells: list[Trials], place: Place):
         self.cells, self.place = cells, place
         self.warm = Warm()
-        self.gpu = machine.gpu()
+        self.gpu = machine.current_gpu()
         """As it was before the engine took its share: later that share would count as others'."""
         self.first_bytes: int | None = None
 
@@ -193,7 +193,7 @@ class Worker:
             traceback.print_exc()
         with suppress(Lost):
             trials.fail(trial, kind, str(error))
-        on_gpu = self.warm.backend is not None and machine.gpu() is not None
+        on_gpu = self.warm.backend is not None and machine.current_gpu() is not None
         if not on_gpu:
             self.warm = Warm()
         return on_gpu and kind in BAD_STATE

@@ -86,6 +86,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     from r1recipes import machine
 
-    if machine.gpu() is None and os.environ.get("R1RECIPES_REQUIRE_GPU") != "1":
+    if machine.current_gpu() is None and os.environ.get("R1RECIPES_REQUIRE_GPU") != "1":
         for item in items:
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))

@@ -60,7 +60,7 @@ def test_this_machine_can_run_the_tiny_recipe(tmp_path):
 
 
 def test_a_gpu_recipe_without_a_gpu_is_exit_2(monkeypatch):
-    monkeypatch.setattr(machine, "gpu", lambda: None)
+    monkeypatch.setattr(machine, "current_gpu", lambda: None)
     code, out, _ = in_process("doctor", "phi4")
     assert code == 2 and "needs an NVIDIA GPU of 16GB or more" in out
     code, out, _ = in_process("doctor", "--json")
@@ -173,9 +173,9 @@ def test_cuda_sees_the_card_that_is_planned_for_alone(card, monkeypatch, tmp_pat
     row = "NVIDIA L4, {free}, {used}, 8.9, 580.1, GPU-{index}"
     free = ((0, 90), (1, 22000))
     card("\n".join(f"{n}, " + row.format(free=f, used=22690 - f, index=n) for n, f in free))
-    assert machine.gpu().index == 1
+    assert machine.current_gpu().index == 1
     planned = plan.make(
-        recipe.load("phi4").recipe, base_dir=tmp_path, gpu=machine.gpu(), num_cores=1
+        recipe.load("phi4").recipe, base_dir=tmp_path, gpu=machine.current_gpu(), num_cores=1
     )
     for visible, used in ((None, "1"), ("0,1", "0"), ("GPU-1,0", "1")):
         if visible:
@@ -183,7 +183,7 @@ def test_cuda_sees_the_card_that_is_planned_for_alone(card, monkeypatch, tmp_pat
         prepare_environment(planned, tmp_path)
         assert os.environ["CUDA_VISIBLE_DEVICES"] == used
         assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
-        assert machine.gpu().index == int(used)
+        assert machine.current_gpu().index == int(used)
 
 
 def test_the_card_that_was_planned_for_is_kept_when_another_has_more_free(tmp_path):
@@ -257,7 +257,7 @@ def test_why_no_card_can_be_used(says, found, mend, card, tmp_path):
     text = f'#!/bin/sh\ncase "$*" in -L) echo {says};; *) echo "{row}";; esac\n'
     card("")
     (tmp_path / "bin" / "nvidia-smi").write_text(text)
-    finding = doctor.card_findings(machine.gpu())[0]
+    finding = doctor.card_findings(machine.current_gpu())[0]
     assert (finding.stops, finding.mend) == ("gpu", mend) and found in finding.found
 
 
@@ -274,7 +274,7 @@ def test_cuda_visible_devices_is_read_as_cuda_reads_it(visible, seen, card, monk
 
 
 def test_what_is_wrong_beside_the_card_is_said_as_it_is(monkeypatch):
-    monkeypatch.setattr(machine, "gpu", lambda: None)
+    monkeypatch.setattr(machine, "current_gpu", lambda: None)
     code, out, _ = in_process("doctor", "tiny", "--set", "train.optim='paged_adamw_8bit'")
     assert code == 2 and "`train.optim" in out and "GPU of cpu" not in out
 

@@ -47,7 +47,7 @@ def test_a_run_goes_to_the_hub_and_comes_back(finished, hub, tmp_path):
     done = command("run", "hub:me/sums@main", "--locked", cwd=tmp_path, **environment)
     assert done.returncode == 0, done.stderr
     assert f"from hub:me/sums@main at commit {commit}" in done.stderr
-    (run,) = record.runs(tmp_path / "runs")
+    (run,) = record.all_runs(tmp_path / "runs")
     assert run.read_lock()["source"]["commit"] == commit
     assert run.read_lock()["source"]["reference"] == "hub:me/sums@main"
     # A moved branch: the commit still means what it meant, the branch what is new.

@@ -21,7 +21,7 @@ OPENED = [f'preset.{key}="auto"' for key in fitting.OPEN]
 @pytest.fixture
 def loaded(monkeypatch):
     monkeypatch.setattr(plan, "has_unsloth", lambda: True)
-    monkeypatch.setattr(machine, "gpu", lambda: CARD)
+    monkeypatch.setattr(machine, "current_gpu", lambda: CARD)
     return recipe.load("llama3.1-8b", OPENED)
 
 
@@ -90,7 +90,7 @@ def test_run_locked_takes_the_choices_of_the_run(loaded, tmp_path, monkeypatch):
     monkeypatch.setenv("R1RECIPES_CACHE_DIR", str(tmp_path / "cache"))
     run = record.create(loaded, make(loaded, CARD), tmp_path / "first", tmp_path)
     run.update_lock(versions=run.read_lock()["versions"] | {"torch": "1.0"})
-    monkeypatch.setattr(machine, "gpu", lambda: ROOMY)
+    monkeypatch.setattr(machine, "current_gpu", lambda: ROOMY)
     again = ["run", run.folder, "--locked", *(a for key in OPENED for a in ("--set", key))]
     code, _, err = in_process(*again)
     assert code == 2 and "torch: 1.0 in the lock" in err and "chosen" not in err, err

@@ -7,7 +7,7 @@ from r1recipes.meter import Meter
 
 
 def test_without_a_card_nothing_is_measured(monkeypatch):
-    monkeypatch.setattr(machine, "gpu", lambda: None)
+    monkeypatch.setattr(machine, "current_gpu", lambda: None)
     with Meter(enabled=True) as meter:
         assert meter.peak_bytes is None
     with Meter(enabled=False) as meter:
@@ -16,7 +16,7 @@ def test_without_a_card_nothing_is_measured(monkeypatch):
 
 def test_a_card_without_the_drivers_library_is_no_error(monkeypatch):
     card = machine.Gpu(0, "card", 2**34, 2**34, 8.0, "580")
-    monkeypatch.setattr(machine, "gpu", lambda: card)
+    monkeypatch.setattr(machine, "current_gpu", lambda: card)
     monkeypatch.setattr("ctypes.CDLL", _missing)
     with Meter(enabled=True) as meter:
         assert meter.peak_bytes is None

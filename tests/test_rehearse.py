@@ -51,7 +51,7 @@ def test_what_cannot_be_rehearsed_is_refused_at_once(tmp_path):
 
 @pytest.mark.parametrize("flags", [["--vram", "0"], ["--vram", "-3"], ["--steps", "0"], []])
 def test_the_command_refuses_what_means_nothing(flags, monkeypatch):
-    monkeypatch.setattr("r1recipes.machine.gpu", lambda: None)
+    monkeypatch.setattr("r1recipes.machine.current_gpu", lambda: None)
     code, _, err = in_process("rehearse", "phi4", *flags)
     said = flags[0] if flags else "needs an NVIDIA GPU"
     assert code == 2 and said in err
@@ -66,7 +66,7 @@ def test_a_card_that_torch_cannot_use_ends_it_and_is_not_waited_for(tmp_path):
 
 def test_a_proof_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    monkeypatch.setattr("r1recipes.machine.gpu", lambda: CARD)
+    monkeypatch.setattr("r1recipes.machine.current_gpu", lambda: CARD)
     monkeypatch.setattr("r1recipes.plan.has_unsloth", lambda: True)
     for place in ("/proc/gone/proof.json", tmp_path):
         code, out, err = in_process("rehearse", "qwen2.5-1.5b", "--proof", place)

@@ -103,7 +103,7 @@ def test_a_run_that_died_in_any_stage_ends_as_if_it_had_not(
             patch.setattr(f"{backend}.generate", _die_when(stage == "evaluate_after"))
         with pytest.raises(Killed):
             run_in_process(small, tmp_path / "runs")
-    dead = record.runs(tmp_path / "runs")[0]
+    dead = record.all_runs(tmp_path / "runs")[0]
     assert dead.read()["status"] == "running"
     halves = [dead.folder / name for name in (".draft-adapter", "nf4/.base-1.4242")]
     for half in halves:
@@ -222,7 +222,7 @@ def test_changed_data_or_code_is_not_resumed(small, tmp_path, monkeypatch):
         patch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path / "runs"))
         with pytest.raises(Killed):
             in_process("run", small, "--offline", "--allow-code")
-    dead = record.runs(tmp_path / "runs")[0]
+    dead = record.all_runs(tmp_path / "runs")[0]
     machine = settings.Settings(runs_dir=tmp_path / "runs", offline=True)
     view = runner.View(runner_console(), live=False)
     original = code.read_text()
@@ -250,7 +250,7 @@ def test_a_failure_is_recorded_with_its_kind(small, tmp_path, monkeypatch):
     with pytest.raises(RunError) as raised:
         run_in_process(small, tmp_path / "runs")
     assert raised.value.exit_code == 1
-    failed = record.runs(tmp_path / "runs")[0]
+    failed = record.all_runs(tmp_path / "runs")[0]
     assert failed.read()["status"] == "failed"
     assert failed.read()["error"]["kind"] == "oom"
     assert "Traceback" in failed.log.read_text()
@@ -295,7 +295,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(dtype, steps, small, tmp_pa
 def test_what_cannot_learn_is_stopped_before_training(small, tmp_path):
     with pytest.raises(RunError, match="are cut at max_completion_length = 2"):
         run_in_process(small, tmp_path / "runs", "preset.max_completion_length=2")
-    stopped = record.runs(tmp_path / "runs")[0]
+    stopped = record.all_runs(tmp_path / "runs")[0]
     assert stopped.read()["error"]["kind"] == "reward"
     assert record.read_lines(stopped.metrics) == []
 
@@ -311,7 +311,7 @@ def test_a_log_on_a_full_disk_does_not_swallow_the_message(small, tmp_path, monk
     monkeypatch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path / "runs"))
     code, _, err = in_process("run", small, "--offline")
     assert code == 1 and "No space left on device" in err and "hint: free some space" in err
-    assert record.runs(tmp_path / "runs")[0].read()["status"] == "failed"
+    assert record.all_runs(tmp_path / "runs")[0].read()["status"] == "failed"
 
 
 def test_a_reader_that_leaves_does_not_end_the_run(finished, small, tmp_path):

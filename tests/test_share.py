@@ -59,7 +59,7 @@ def test_a_shared_run_is_repeated_to_the_bit(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(clean)
     code, _, err = in_process("run", target, "--locked")
     assert code == 0, err
-    (again,) = record.runs(Path("runs"))
+    (again,) = record.all_runs(Path("runs"))
     assert comparable(again) == comparable(finished)
     assert again.read()["evaluation"] == finished.read()["evaluation"]
     assert again.read()["fingerprint"] == finished.read()["fingerprint"]
@@ -75,7 +75,7 @@ def test_files_and_code_travel_and_run_only_when_allowed(own, tmp_path, monkeypa
     code, _, err = in_process("run", own, "--allow-code", "--force")
     assert code == 0, err
     assert "--allow-code lets this run" in err and "| def short" not in err
-    (run,) = record.runs(Path("runs").absolute())
+    (run,) = record.all_runs(Path("runs").absolute())
     code, _, err = in_process("share", run.folder, "--to", tmp_path / "own")
     assert code == 0, err
     clean = tmp_path / "clean"
@@ -85,7 +85,7 @@ def test_files_and_code_travel_and_run_only_when_allowed(own, tmp_path, monkeypa
     assert code == 2 and "runs only with --allow-code" in err and list(clean.iterdir()) == []
     code, _, err = in_process("run", tmp_path / "own", "--locked", "--allow-code", "--force")
     assert code == 0 and "| def short" in err and "sha256" in err, err
-    (again,) = record.runs(Path("runs"))
+    (again,) = record.all_runs(Path("runs"))
     assert comparable(again) == comparable(run)
     assert again.read_lock()["files"].keys() == {"data/train.jsonl", "shown.jsonl", "pay.py"}
 

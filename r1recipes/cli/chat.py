@@ -87,7 +87,7 @@ class _Talk:
         from r1recipes.backends import prepare_environment
 
         found = finished.find(settings.runs_dir, args.run)
-        plan = finished.for_answers(found.plan, machine.gpu())
+        plan = finished.for_answers(found.plan, machine.current_gpu())
         prepare_environment(plan, settings.cache_dir)
         if plan.device != found.plan.device:
             print("no GPU: the model answers on the CPU, slowly", file=sys.stderr)

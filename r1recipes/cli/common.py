@@ -122,6 +122,6 @@ def known_runs(names: list[str]) -> list[Any]:
 
     runs_dir = settings.load().runs_dir
     if not names:
-        return record.runs(runs_dir)
+        return record.all_runs(runs_dir)
     found = [record.find(runs_dir, name) for name in names]
     return list({run.folder.resolve(): run for run in found}.values())

@@ -88,7 +88,7 @@ def _card(args: argparse.Namespace, found: Any) -> Any:
             )
         name = next(name for name, known in catalog.GPUS.items() if known is card)
         return _imagined(name, card.usable_bytes, card.compute_capability)
-    at_hand = machine.gpu()
+    at_hand = machine.current_gpu()
     if at_hand or args.preset not in found.preset or args.preset == "cpu":
         if at_hand is None and args.preset is None:
             raise RecipeError(
