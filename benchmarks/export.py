@@ -19,11 +19,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from r1recipes import answers, export, finished, machine, record
-from r1recipes.backends import merge
-from r1recipes.backends.tiny import TAGS
-from r1recipes.export import llama
-from r1recipes.targets import parse
+from r1recipes.machine import gpu, packages
+from r1recipes.machine.files import now, read_lines
+from r1recipes.publish import export, llama_cpp
+from r1recipes.recipe.targets import parse
+from r1recipes.rewards import answers
+from r1recipes.runs import trained as trained_runs
+from r1recipes.training.backends import merge
+from r1recipes.training.backends.builtin import TAGS
 
 TYPES = ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m")
 NUM_PROBLEMS, NUM_TOKENS, NUM_TEXTS, NUM_KILLS = 20, 40, 2000, 20
@@ -31,8 +34,8 @@ FORMS = ("lora", "merged_16bit", "gguf")
 RESULT = Path(__file__).parent / "results" / "export.json"
 
 
-def in_llama_cpp(found: finished.Finished, folder: Path) -> dict:
-    rows = record.read_lines(found.run.evaluation("after"))[:NUM_PROBLEMS]
+def in_llama_cpp(found: trained_runs.Finished, folder: Path) -> dict:
+    rows = read_lines(found.run.evaluation("after"))[:NUM_PROBLEMS]
     chats = [[{"role": "user", "content": row["question"]}] for row in rows]
     model, tokenizer = merge.reload(folder / "merged_16bit", own_tokenizer=True)
     merged = [merge.greedy(model, tokenizer, chat, NUM_TOKENS) for chat in chats]
@@ -49,7 +52,7 @@ def in_llama_cpp(found: finished.Finished, folder: Path) -> dict:
     }
     for kind in TYPES:
         file = folder / "gguf" / f"tiny-{kind}.gguf"
-        given = llama.answers(file, texts, [[end]] * len(texts), NUM_TOKENS, 256)
+        given = llama_cpp.answers(file, texts, [[end]] * len(texts), NUM_TOKENS, 256)
         answered = [tokenizer.decode(row.greedy, skip_special_tokens=True) for row in given]
         right = [
             answers.equal(answers.extract_answer(text), row["answer"])
@@ -73,7 +76,7 @@ def tokens(folder: Path) -> dict:
     pieces = [*(string.printable[:95] + "\n"), *TAGS * 4, *"< > </ answer reasoning".split()]
     texts = ["".join(rng.choices(pieces, k=rng.randint(1, 60))) for _ in range(NUM_TEXTS)]
     odd = ["\u00e9", "caf\u00e9 1", "\u00e9\u00e8", "1\t2", "\U0001f600", "a\u2581b"]
-    found = llama.answers(
+    found = llama_cpp.answers(
         folder / "gguf/tiny-f16.gguf", texts + odd, [[1]] * len(texts + odd), 1, 512
     )
     same = [
@@ -130,16 +133,16 @@ def files(folder: Path) -> list[str]:
 
 def main() -> None:
     run = Path(sys.argv[1])
-    found = finished.find(run.parent, str(run))
+    found = trained_runs.find(run.parent, str(run))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         targets, _ = parse(["lora", "merged_16bit", "gguf:" + ",".join(TYPES)])
         began = time.monotonic()
         export.execute(found, export.Wanted(targets, folder, offline=True), lambda line: None)
         result = {
-            "date": record.now(),
-            "machine": machine.describe(),
-            "versions": machine.versions() | versions(),
+            "date": now(),
+            "machine": gpu.describe(),
+            "versions": packages.versions() | versions(),
             "fingerprint": found.run.read()["fingerprint"],
             "export_s": round(time.monotonic() - began, 1),
             "llama_cpp": in_llama_cpp(found, folder),

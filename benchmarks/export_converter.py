@@ -22,8 +22,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from r1recipes import machine, record
-from r1recipes.record import Run
+from r1recipes.machine import files, gpu
+from r1recipes.runs.record import Run
 
 FORMS = ("lora", "merged_16bit", "gguf:f16,q8_0,q6_k,q5_k_m,q4_k_m", "ollama")
 RESULT = Path(__file__).parent / "results" / "export_converter.json"
@@ -148,8 +148,8 @@ def main() -> None:
         }
         versions = next(iter(made.values()))["versions"]
         result = {
-            "date": record.now(),
-            "machine": machine.describe(),
+            "date": files.now(),
+            "machine": gpu.describe(),
             "versions": versions,
             "forms": {
                 form: {key: found[key] for key in ("dtype", "files", "checks")}

@@ -1,7 +1,7 @@
 """Fit the constants of the memory prediction to measured runs, and say how far off it is.
 
     python benchmarks/fit_vram.py             errors of the constants as they are
-    python benchmarks/fit_vram.py --fit       fit them, rewrite r1recipes/calibration.py
+    python benchmarks/fit_vram.py --fit       fit them and rewrite planning/memory/constants.py
     python benchmarks/fit_vram.py --svg FILE  predicted against measured
     python benchmarks/fit_vram.py --json FILE the table of errors
 
@@ -23,8 +23,8 @@ import numpy as np
 import vram_plot
 from vram_measured import GIB, Point, errors, expected, load, parts, wrong_verdict
 
-from r1recipes import calibration, vram
-from r1recipes.vram_engine import kv_token_bytes
+from r1recipes.planning.memory import constants, predict
+from r1recipes.planning.memory.engine import kv_token_bytes
 
 HERE = Path(__file__).parent
 RANGES = {
@@ -54,7 +54,7 @@ def residuals(points: list[Point], known: dict[str, float]) -> list[float]:
     """Errors of the peak, the phases, the KV cache and what was told, as shares of the peak."""
     found = []
     for point in points:
-        prediction, phases = vram.predict(point.case, known), expected(point, known)
+        prediction, phases = predict.predict(point.case, known), expected(point, known)
         if point.ran_out:  # it needs at least what there was
             found.append(min(0.0, prediction.peak_bytes / point.cap_bytes - 1))
         else:
@@ -119,9 +119,8 @@ def _least_squares(
 def in_bytes(found: dict[str, float]) -> dict[str, float]:
     """All constants, those of `found` in place of the table's."""
     units = {"GiB": GIB, "MiB": 2**20}
-    return calibration.values() | {
-        name: value * units.get(calibration.CALIBRATED[name].unit, 1)
-        for name, value in found.items()
+    return constants.values() | {
+        name: value * units.get(constants.CALIBRATED[name].unit, 1) for name, value in found.items()
     }
 
 
@@ -154,7 +153,7 @@ def table(points: list[Point], known: dict[str, float]) -> dict[str, Any]:
 
 
 def _row(point: Point, known: dict[str, float], error: float | None) -> dict[str, Any]:
-    phases, prediction = expected(point, known), vram.predict(point.case, known)
+    phases, prediction = expected(point, known), predict.predict(point.case, known)
     return {
         "point": point.name,
         "set_aside": point.set_aside,
@@ -162,7 +161,7 @@ def _row(point: Point, known: dict[str, float], error: float | None) -> dict[str
         "predicted_gib": round(max(phases.values()) / GIB, 3),
         "needed_gib": round(prediction.peak_bytes / GIB, 3),
         "error": None if error is None else round(error, 4),
-        "verdict": vram.verdict(prediction, point.case, int(point.cap_bytes)),
+        "verdict": predict.verdict(prediction, point.case, int(point.cap_bytes)),
         "phase_errors": {
             name: round(phases[name] / size - 1, 4) for name, size in point.phases.items()
         },
@@ -198,7 +197,7 @@ def rewrite(path: Path, found: dict[str, float], points: list[Point], worst: flo
         f"{MARGIN:.0%} for other cards"
     )
     lines = ["CALIBRATED: dict[str, Constant] = {"]
-    for name, constant in calibration.CALIBRATED.items():
+    for name, constant in constants.CALIBRATED.items():
         fields = [constant.value, constant.unit, constant.status, constant.source, constant.physics]
         if name in found or name == "error":
             stated = math.ceil(100 * worst) / 100 + MARGIN
@@ -215,17 +214,19 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     folders = [HERE / "vram_points"]
     options.add_argument("--points", type=Path, nargs="+", default=folders, metavar="FOLDER")
-    options.add_argument("--fit", action="store_true", help="fit, and rewrite calibration.py")
+    options.add_argument(
+        "--fit", action="store_true", help="fit them and rewrite the table of constants"
+    )
     options.add_argument("--svg", type=Path, help="write the plot")
     options.add_argument("--json", type=Path, help="write the table of errors")
     args = options.parse_args()
     points = [point for folder in args.points for point in load(folder)]
-    known, found = calibration.values(), {}
+    known, found = constants.values(), {}
     if args.fit:
         found = fit([point for point in points if not point.set_aside])
         known = in_bytes(found)
         for name, value in found.items():
-            constant = calibration.CALIBRATED[name]
+            constant = constants.CALIBRATED[name]
             print(f"{name:18} {constant.value:8.4g} -> {value:8.4g} {constant.unit}")
     errors_found = table(points, known)
     report(errors_found)
@@ -233,7 +234,7 @@ def main() -> None:
         left_out = worst_of_a_left_out_model(points)
         print(f"worst for a model that is left out of the fit: {left_out:.1%}")
         worst = max([left_out, *(one["worst"] for one in errors_found["sets"].values())])
-        rewrite(Path(calibration.__file__), found, points, worst)
+        rewrite(Path(constants.__file__), found, points, worst)
     if args.json:
         args.json.write_text(json.dumps(errors_found, indent=1) + "\n")
     if args.svg:

@@ -17,8 +17,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from r1recipes import machine, record
-from r1recipes.record import Run
+from r1recipes.machine import files, gpu, packages
+from r1recipes.runs.record import Run
 
 CLOCK = ("step_time", "num_tokens", "time/")
 
@@ -29,7 +29,7 @@ def launch(*arguments: object) -> subprocess.Popen:
 
 
 def metrics(run: Run) -> list[dict]:
-    rows = record.read_lines(run.metrics)
+    rows = files.read_lines(run.metrics)
     return [{k: v for k, v in row.items() if not k.startswith(CLOCK)} for row in rows]
 
 
@@ -38,7 +38,7 @@ def last_stage(run: Run) -> str:
     if not run.record.exists():
         return "before the run folder"
     stages = list(run.read()["duration_s"])
-    steps = len(record.read_lines(run.metrics))
+    steps = len(files.read_lines(run.metrics))
     return f"after {stages[-1] if stages else 'nothing'}, {steps} steps"
 
 
@@ -90,9 +90,9 @@ def main() -> None:
         jobs = [pool.submit(kill_and_resume, n, s, args, whole) for n, s in enumerate(moments)]
         rows = [job.result() for job in jobs]
     result = {
-        "date": record.now(),
-        "machine": machine.describe(),
-        "versions": machine.versions(),
+        "date": files.now(),
+        "machine": gpu.describe(),
+        "versions": packages.versions(),
         "recipe": args.recipe,
         "overrides": args.overrides,
         "uninterrupted_s": round(whole_s, 1),
@@ -100,7 +100,7 @@ def main() -> None:
         "all_finished": all(r["exit_code"] == 0 and r["status"] == "complete" for r in rows),
         "all_same": all(r["same_metrics"] and r["same_answers"] for r in rows),
     }
-    record.write_json(Path("benchmarks/results/kill_resume.json"), result)
+    files.write_json(Path("benchmarks/results/kill_resume.json"), result)
 
 
 if __name__ == "__main__":

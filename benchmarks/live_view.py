@@ -10,18 +10,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from r1recipes import progress, record
-from r1recipes.record import Run
+from r1recipes.machine import files
+from r1recipes.runs.record import Run
+from r1recipes.training.view import View
 
 
 def main() -> None:
     run, step, out = Run(Path(sys.argv[1])), int(sys.argv[2]), Path(sys.argv[3])
     with open("/dev/null", "w") as nowhere:
         console = Console(record=True, width=88, file=nowhere, force_terminal=True)
-        view = progress.View(console, live=True)
+        view = View(console, live=True)
         view.plan = run.plan()
         view.evaluated("before", run.read()["evaluation"]["before"])
-        rows = record.read_lines(run.metrics)[:step]
+        rows = files.read_lines(run.metrics)[:step]
         spent = sum(row["step_time"] for row in rows)
         view.phase("Training")
         view.rows = rows

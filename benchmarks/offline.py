@@ -24,8 +24,10 @@ from pathlib import Path
 import tomli
 import tomli_w
 
-from r1recipes import catalog, machine, recipe, record
-from r1recipes.record import Run
+from r1recipes import recipe
+from r1recipes.machine import files, gpu, packages
+from r1recipes.planning import models
+from r1recipes.runs.record import Run
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -37,12 +39,13 @@ def write_model(name: str, folder: Path) -> None:
     """Random 16-bit weights in the shape of a model of the catalogue; kept for the next time."""
     import torch
 
-    from r1recipes.backends import nf4, random_weights
+    from r1recipes.machine import files
+    from r1recipes.training.backends import random_weights
 
-    shape = catalog.find(name)
+    shape = models.find(name)
     assert shape is not None, f"{name} is not in the catalogue"
     if not folder.exists():
-        with nf4.whole(folder) as draft:
+        with files.whole(folder) as draft:
             random_weights.write(shape, draft, four_bit=False, dtype=torch.bfloat16)
 
 
@@ -50,9 +53,9 @@ def write_hub(name: str, four_bit: bool, folder: Path) -> None:
     """The same as a download of `name` leaves it: weights, or in 4 bits those of its NF4 form."""
     import torch
 
-    from r1recipes.backends import random_weights
+    from r1recipes.training.backends import random_weights
 
-    shape = catalog.find(name)
+    shape = models.find(name)
     assert shape is not None, f"{name} is not in the catalogue"
     own, weights = (snapshot(folder, each) for each in (name, f"{name}-bnb-4bit"))
     if not four_bit:
@@ -146,9 +149,9 @@ def main() -> int:
     asked = [line for log in logs if log.exists() for line in log.read_text().splitlines()]
     found = run.read() if run.record.exists() else {}
     result = {
-        "date": record.now(),
-        "machine": machine.describe(),
-        "versions": machine.versions(),
+        "date": files.now(),
+        "machine": gpu.describe(),
+        "versions": packages.versions(),
         "recipe": args.recipe,
         "preset": args.preset,
         "load_in_4bit": run.plan().preset.load_in_4bit if found else None,
@@ -161,11 +164,11 @@ def main() -> int:
         "exit_code": done.returncode,
         "status": found.get("status"),
         "duration_s": found.get("duration_s"),
-        "steps": len(record.read_lines(run.metrics)),
+        "steps": len(files.read_lines(run.metrics)),
         "watched": ["Python", "C library"][: len(logs)],
         "requests": asked,
     }
-    record.write_json(RESULTS / f"offline{'-hub' if args.hub else ''}.json", result)
+    files.write_json(RESULTS / f"offline{'-hub' if args.hub else ''}.json", result)
     print(json.dumps(result, indent=1))
     if done.returncode and run.log.exists():
         print(run.log.read_text()[-4000:])

@@ -15,7 +15,8 @@ from typing import Any
 
 from roofline import floor
 
-from r1recipes import recipe, record
+from r1recipes import recipe
+from r1recipes.machine import files
 
 HERE = Path(__file__).parent
 RESULT, TABLE = HERE / "results" / "ratio.json", HERE / "ratio.md"
@@ -45,7 +46,7 @@ def main() -> None:
             name = path.name.removeprefix("notebook.").removesuffix(".json")
             pairs[name] = compared(name, measured(folder / f"{name}.json"), measured(path))
     rows = [pairs[name] for name in sorted(pairs)]
-    record.write_json(RESULT, {"pairs": rows})
+    files.write_json(RESULT, {"pairs": rows})
     TABLE.write_text(text(rows))
     print("".join(map(line, rows)), end="")
 

@@ -7,9 +7,10 @@ python benchmarks/readme_table.py --check    exit 1 if it is not what the proofs
 import sys
 from pathlib import Path
 
-from r1recipes import proofs, recipe
-from r1recipes.preset import preset_bytes
-from r1recipes.proofs import Proof
+from r1recipes import recipe
+from r1recipes.algorithms.base import preset_bytes
+from r1recipes.planning import proofs
+from r1recipes.planning.proofs import Proof
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN = "<!-- presets: written by benchmarks/readme_table.py, not by hand -->\n"

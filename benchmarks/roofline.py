@@ -9,8 +9,9 @@ vendors' peaks, dense 16-bit (`speed.PEAKS`), shapes from config.json (`catalog`
 from dataclasses import dataclass
 from typing import Any
 
-from r1recipes import catalog, speed
-from r1recipes.disk import NF4_BYTES
+from r1recipes.machine import cards
+from r1recipes.planning import models
+from r1recipes.planning.disk import NF4_BYTES
 
 BACKWARD_ATTENTION = 2.5
 """Of a forward pass: scores again, and the gradients of queries, keys, values (2205.14135)."""
@@ -30,9 +31,9 @@ class Floor:
 
 def floor(proof: dict[str, Any]) -> Floor:
     """The roofline of what a proof of `rehearse` has measured."""
-    shape, settings = catalog.find(proof["recipe_model"]), proof["settings"]
-    card = next(n for n, gpu in catalog.GPUS.items() if gpu is catalog.find_gpu(proof["card"]))
-    peak = speed.PEAKS[card]
+    shape, settings = models.find(proof["recipe_model"]), proof["settings"]
+    card = next(n for n, gpu in cards.GPUS.items() if gpu is cards.find_gpu(proof["card"]))
+    peak = cards.PEAKS[card]
     completions = proof["completions_per_step"]
     length = proof["mean_length"]
     prompt = settings["max_seq_length"] - settings["max_completion_length"]

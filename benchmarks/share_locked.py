@@ -19,8 +19,9 @@ from pathlib import Path
 
 from kill_resume import metrics
 
-from r1recipes import bundle, fetch, machine, record
-from r1recipes.record import Run
+from r1recipes.machine import files, gpu, packages
+from r1recipes.recipe import bundle, fetch
+from r1recipes.runs.record import Run
 
 HERE = Path(__file__).parent.parent
 
@@ -81,9 +82,9 @@ def main() -> None:
     command = ("run", shared, "--locked", "--run-dir", again.folder)
     code = r1recipes(*command, cwd=clone, R1RECIPES_CACHE_DIR=str(args.folder / "cache")).wait()
     result = {
-        "date": record.now(),
-        "machine": machine.describe(),
-        "versions": machine.versions(),
+        "date": files.now(),
+        "machine": gpu.describe(),
+        "versions": packages.versions(),
         "recipe": args.recipe,
         "exit_code": code,
         "same_fingerprint": again.read()["fingerprint"] == first.read()["fingerprint"],
@@ -98,7 +99,7 @@ def main() -> None:
         "share_s": round(share_s, 2),
         "kills": rows,
     }
-    record.write_json(HERE / "benchmarks/results/share_locked.json", result)
+    files.write_json(HERE / "benchmarks/results/share_locked.json", result)
 
 
 if __name__ == "__main__":

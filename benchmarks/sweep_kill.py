@@ -18,7 +18,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from r1recipes import database, machine, record, trials
+from r1recipes.machine import files, gpu, packages
+from r1recipes.study import database, trials
 from tests.conftest import SMALL
 from tests.postgres import Server
 
@@ -62,16 +63,16 @@ def main() -> None:
         found["wall_s"] = round(time.monotonic() - began, 1)
         print((folder / "log").read_text())
     result = {
-        "date": record.now(),
-        "machine": machine.describe(),
-        "versions": machine.versions(),
+        "date": files.now(),
+        "machine": gpu.describe(),
+        "versions": packages.versions(),
         "storage": kind,
         "seed": seed,
         "events": events,
         "found": found,
     }
     print(json.dumps(found, indent=1))
-    record.write_json(Path(f"benchmarks/results/sweep_kill-{kind}.json"), result)
+    files.write_json(Path(f"benchmarks/results/sweep_kill-{kind}.json"), result)
     good = found["finished"] == NUM_TRIALS and not found["open"] and not found["left_processes"]
     sys.exit(0 if good and found["runs_complete"] == found["complete"] else 1)
 

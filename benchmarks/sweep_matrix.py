@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 from benchmarks.sweep_kill import start, workers
-from r1recipes import database, machine, matrix, record, trials
+from r1recipes.machine import files, gpu, packages
+from r1recipes.study import database, results, trials
 from tests.conftest import SMALL
 
 STUDY = """\
@@ -56,15 +57,15 @@ def main() -> None:
         found = count(folder, url) | {"wall_s": round(time.monotonic() - began, 1)}
         print((folder / "log").read_text())
     result = {
-        "date": record.now(),
-        "machine": machine.describe(),
-        "versions": machine.versions(),
+        "date": files.now(),
+        "machine": gpu.describe(),
+        "versions": packages.versions(),
         "seed": seed,
         "events": events,
         "found": found,
     }
     print(json.dumps({"events": events, "found": found}, indent=1))
-    record.write_json(Path("benchmarks/results/sweep_matrix.json"), result)
+    files.write_json(Path("benchmarks/results/sweep_matrix.json"), result)
     once = found["cells"] == found["finished"] == found["runs_complete"] == NUM_CELLS
     sys.exit(0 if once and not found["open"] and not found["left_processes"] else 1)
 
@@ -105,7 +106,7 @@ def count(folder: Path, url: str) -> dict:
     cells = trials.cells(database.open_storage(url), "study")
     every = [trial for cell in cells for trial in cell.all()]
     runs = [json.loads(p.read_text()) for p in folder.glob("runs/study/*/record.json")]
-    rows = matrix.rows(cells)
+    rows = results.matrix_rows(cells)
     return {
         "cells": len(cells),
         "finished": sum(map(trials.is_finished, every)),

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import optuna
 
-from r1recipes import record
-from r1recipes.record import Run
+from r1recipes.machine import files
+from r1recipes.runs.record import Run
 
 STAGES = ("cold_start", "evaluate_before", "evaluate_after")
 
@@ -44,7 +44,7 @@ def main() -> None:
         "new_overhead_s": round(statistics.median(fresh), 2),
         "trials": trials,
     }
-    record.write_json(result, found)
+    files.write_json(result, found)
     print(json.dumps(found, indent=1))
 
 
@@ -52,7 +52,7 @@ def cost(trial: optuna.trial.FrozenTrial, folder: Path) -> dict[str, object]:
     (path,) = folder.glob(f"{trial.number:04d}-*")
     run = Run(path)
     found = run.read()
-    rows = record.read_lines(run.metrics)
+    rows = files.read_lines(run.metrics)
     steps = [row["time/step_s"] for row in rows]
     wall = (trial.datetime_complete - trial.datetime_start).total_seconds()
     stages = sum(found["duration_s"].get(stage, 0) for stage in STAGES) + sum(steps)

@@ -20,7 +20,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from benchmarks.sweep_kill import STUDY, count, workers
-from r1recipes import database, machine, record, trials
+from r1recipes.machine import files, gpu, packages
+from r1recipes.study import database, trials
 from tests.conftest import SMALL
 from tests.postgres import Server
 
@@ -51,16 +52,16 @@ def main() -> None:
         found["left_processes"] = len(workers(folder))
         cluster.shutdown()
     result = {
-        "date": record.now(),
-        "machine": machine.describe(),
-        "versions": machine.versions() | {"ray": ray.__version__},
+        "date": files.now(),
+        "machine": gpu.describe(),
+        "versions": packages.versions() | {"ray": ray.__version__},
         "nodes": 3,
         f"{what}_after_s": AFTER_S,
         "found": found,
     }
     print(json.dumps(found, indent=1))
     name = "sweep_ray" if what == "loss" else f"sweep_ray-{what}"
-    record.write_json(Path(f"benchmarks/results/{name}.json"), result)
+    files.write_json(Path(f"benchmarks/results/{name}.json"), result)
     sys.exit(0 if found["finished"] == NUM_TRIALS and not found["open"] else 1)
 
 

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import optuna
 
-from r1recipes import database, machine, record, search, study, study_report, trials
-from r1recipes.cell import Cell
+from r1recipes.machine import files, gpu, packages
+from r1recipes.report import study
+from r1recipes.study import database, loading, search, trials
+from r1recipes.study.cell import Cell
 
 NUM_TRIALS, EVERY = 1000, 100
 STUDY = """\
@@ -44,13 +46,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         folder = Path(name)
         (folder / "stub.toml").write_text(STUDY)
-        (cell,) = study.load(folder / "stub.toml").cells
+        (cell,) = loading.load(folder / "stub.toml").cells
         made = trials.create(database.open_storage(f"sqlite:///{folder}/ours.db"), cell)
         ours = timed(lambda: one_of_ours(made))
         bare = bare_study(f"sqlite:///{folder}/bare.db")
         theirs = timed(lambda: one_of_optunas(bare, cell))
         began = time.monotonic()
-        page = study_report.html([made])
+        page = study.html([made])
         found = {
             "ours_s": round(sum(ours), 1),
             "optuna_s": round(sum(theirs), 1),
@@ -60,9 +62,9 @@ def main() -> None:
             "report_bytes": len(page.encode()),
             "finished": sum(map(trials.is_finished, made.all())),
         }
-    about = {"date": record.now(), "machine": machine.describe(), "versions": machine.versions()}
+    about = {"date": files.now(), "machine": gpu.describe(), "versions": packages.versions()}
     print(json.dumps(found, indent=1))
-    record.write_json(Path("benchmarks/results/sweep_stub.json"), about | found)
+    files.write_json(Path("benchmarks/results/sweep_stub.json"), about | found)
 
 
 def timed(one) -> list[float]:

@@ -18,8 +18,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from r1recipes import database, leaderboard, machine, recipe, record, results, settings, trials
-from r1recipes.trials import Trials
+from r1recipes import recipe
+from r1recipes.machine import files, gpu, packages, settings
+from r1recipes.study import database, leaderboard, results, trials
+from r1recipes.study.trials import Trials
 
 RUNS = settings.load().runs_dir
 PRUNED = """\
@@ -61,8 +63,8 @@ def main() -> None:
     else:
         steps, *numbers = map(int, given)
         name, found = f"seeds-{steps}", compared(steps, numbers)
-    about = {"date": record.now(), "machine": machine.describe(), "versions": machine.versions()}
-    record.write_json(Path(f"benchmarks/results/sweep_tiny-{name}.json"), about | found)
+    about = {"date": files.now(), "machine": gpu.describe(), "versions": packages.versions()}
+    files.write_json(Path(f"benchmarks/results/sweep_tiny-{name}.json"), about | found)
     print(json.dumps({k: v for k, v in found.items() if k != "trials"}, indent=1))
 
 

@@ -11,8 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from r1recipes import machine, record
-from r1recipes.record import Run
+from r1recipes.machine import files, gpu, packages
+from r1recipes.runs.record import Run
 
 
 def main() -> None:
@@ -45,12 +45,12 @@ def main() -> None:
                 }
             )
     result = {
-        "date": record.now(),
-        "machine": machine.describe(),
-        "versions": machine.versions(),
+        "date": files.now(),
+        "machine": gpu.describe(),
+        "versions": packages.versions(),
         "runs": rows,
     }
-    record.write_json(Path("benchmarks/results/tiny.json"), result)
+    files.write_json(Path("benchmarks/results/tiny.json"), result)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1recipes import catalog, oom, vram, vram_engine
-from r1recipes.vram_case import MAX_NUM_SEQS, Case
+from r1recipes.planning import models, out_of_memory
+from r1recipes.planning.memory import predict
+from r1recipes.planning.memory.case import MAX_NUM_SEQS, Case
+from r1recipes.planning.memory.engine import engine_pass
 
 GIB = 2**30
 PHASES = {"load": ("load",), "generate": ("generate",), "train": ("first step", "steps")}
@@ -51,9 +53,9 @@ def load(folder: Path) -> list[Point]:
 
 
 def of_proof(name: str, proof: dict[str, Any]) -> Point | None:
-    shape = catalog.find(proof["recipe_model"])
+    shape = models.find(proof["recipe_model"])
     error = proof.get("error", "")
-    ran_out = oom.is_out_of_memory(error)
+    ran_out = out_of_memory.is_out_of_memory(error)
     if shape is None or (error and not ran_out):
         return None
     settings, cap = proof["settings"], proof["vram_gib"] * GIB
@@ -108,7 +110,7 @@ def _told(proof: dict[str, Any]) -> dict[str, float]:
 
 def parts(case: Case, known: dict[str, float]) -> dict[str, float]:
     """The same parts as they are predicted."""
-    phases = vram.predict(case, known).phases
+    phases = predict.predict(case, known).phases
     load, train = phases["load"], phases["train"]
     inside = ["adapter", "gradient", "training activations", "logits"]
     inside += ["unpacked weight"] if case.four_bit else []
@@ -117,7 +119,7 @@ def parts(case: Case, known: dict[str, float]) -> dict[str, float]:
     return {
         "context": known["context"],
         "weights": weights,
-        "pass": vram_engine.engine_pass(case, known),
+        "pass": engine_pass(case, known),
         "engine outside": known["engine_outside"],
         "allocated": weights + load["KV cache"] + sum(train[name] for name in inside),
         "outside in load": outside,
@@ -126,8 +128,8 @@ def parts(case: Case, known: dict[str, float]) -> dict[str, float]:
 
 
 def expected(point: Point, known: dict[str, float]) -> dict[str, int]:
-    prediction = vram.predict(point.case, known)
-    return vram.expected_bytes(prediction, point.case, int(point.cap_bytes))
+    prediction = predict.predict(point.case, known)
+    return predict.expected_bytes(prediction, point.case, int(point.cap_bytes))
 
 
 def errors(points: list[Point], known: dict[str, float]) -> dict[str, float]:
@@ -141,7 +143,7 @@ def errors(points: list[Point], known: dict[str, float]) -> dict[str, float]:
 
 def wrong_verdict(point: Point, known: dict[str, float]) -> bool:
     """ "fits" for what ran out, "does not fit" for what ran with more than 8 % room."""
-    said = vram.verdict(vram.predict(point.case, known), point.case, int(point.cap_bytes))
+    said = predict.verdict(predict.predict(point.case, known), point.case, int(point.cap_bytes))
     if point.ran_out:
         return said == "fits"
     return said == "does not fit" and point.peak_bytes < 0.92 * point.cap_bytes

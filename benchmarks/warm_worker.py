@@ -21,8 +21,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from r1recipes import database, machine, recipe, record, trials
-from r1recipes.record import Run
+from r1recipes import recipe
+from r1recipes.machine import files, gpu, packages
+from r1recipes.runs.record import Run
+from r1recipes.study import database, trials
 
 FACTORS = (1.0, 0.5, 2.0)
 TIMES = ("step_time", "num_tokens")
@@ -50,14 +52,14 @@ def main() -> None:
             "fresh_against_fresh": difference(fresh[-1][0], again[0]),
         }
     result = {
-        "date": record.now(),
-        "machine": machine.describe(),
-        "versions": machine.versions(),
+        "date": files.now(),
+        "machine": gpu.describe(),
+        "versions": packages.versions(),
         "recipe": name,
         "overrides": flags,
     }
     print(json.dumps(found, indent=1))
-    record.write_json(Path(f"benchmarks/results/warm_worker-{loaded.name}.json"), result | found)
+    files.write_json(Path(f"benchmarks/results/warm_worker-{loaded.name}.json"), result | found)
 
 
 def warm_runs(folder: Path, path: Path, rates: list[float], flags: list[str]):
@@ -90,7 +92,7 @@ def command(*arguments: object, runs_dir: Path) -> None:
 def cost(run: Run, wall_s: float) -> dict:
     """Seconds of a run by what they were spent on."""
     spent = run.read()["duration_s"]
-    steps = [row["step_time"] for row in record.read_lines(run.metrics)]
+    steps = [row["step_time"] for row in files.read_lines(run.metrics)]
     work = sum(steps[1:]) + min(steps[0], statistics.median(steps))  # the rest is compiling
     work += sum(spent.get(k, 0.0) for k in ("cold_start", "evaluate_before", "evaluate_after"))
     return {
@@ -105,7 +107,7 @@ def cost(run: Run, wall_s: float) -> dict:
 
 def difference(left: Run, right: Run) -> dict:
     """How far apart two runs of the same recipe are."""
-    a, b = (record.read_lines(run.metrics) for run in (left, right))
+    a, b = (files.read_lines(run.metrics) for run in (left, right))
     keys = [k for k in a[0] if k not in TIMES and not k.startswith(("time", "profiling"))]
     keys = [k for k in keys if isinstance(a[0][k], float) and not k.endswith("_s")]
     gaps = {k: max(abs(x[k] - y[k]) for x, y in zip(a, b, strict=True)) for k in keys}

@@ -40,6 +40,11 @@ class RecipeError(R1RecipesError, ValueError):
 
     exit_code = 2
 
+    @classmethod
+    def at(cls, where: str, message: str, hint: str | None = None) -> "RecipeError":
+        """One problem with its place: a file, a flag, a reference."""
+        return cls(problems=[Problem(message, where, hint)])
+
 
 class PlanError(R1RecipesError, ValueError):
     """The recipe is valid but cannot run on this machine."""

@@ -84,8 +84,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Without a GPU the `gpu` tests are not selected; asked for all the same, they fail or skip."""
     if "gpu" not in config.getoption("-m").replace("not gpu", ""):
         return
-    from r1recipes import machine
+    from r1recipes.machine import gpu
 
-    if machine.current_gpu() is None and os.environ.get("R1RECIPES_REQUIRE_GPU") != "1":
+    if gpu.current_gpu() is None and os.environ.get("R1RECIPES_REQUIRE_GPU") != "1":
         for item in items:
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))

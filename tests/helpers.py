@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from r1recipes import cli, plan, recipe, run, settings
-from r1recipes.progress import View
+from r1recipes import cli, planning, recipe, training
+from r1recipes.machine import settings
+from r1recipes.training.view import View
 
 
 def command(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -36,10 +37,10 @@ def in_process(*arguments: object) -> tuple[int, str, str]:
 def run_in_process(path: Path, runs_dir: Path, *overrides: str, view: View | None = None):
     """Train a recipe here and return its run."""
     loaded = recipe.load(path, list(overrides))
-    resolved = plan.make(loaded.recipe, base_dir=path.parent, gpu=None, num_cores=1)
+    resolved = planning.make(loaded.recipe, base_dir=path.parent, gpu=None, num_cores=1)
     machine = settings.Settings(runs_dir=runs_dir, offline=True)
     view = view or View(Console(file=io.StringIO()), live=False)
-    return run.start(loaded, resolved, view, machine)
+    return training.start(loaded, resolved, view, machine)
 
 
 def is_running(pid: int) -> bool:

@@ -6,34 +6,35 @@ import re
 from pathlib import Path
 
 from r1recipes import data, recipe
+from r1recipes.data.splits import demonstrations
 
 ROOT = Path(__file__).parent.parent
 
 
 def write_recipe(folder: Path, text: str, num_demonstrations: int) -> Path:
     """Make a recipe on `builtin:` model and problems one on files in `folder`. Returns its path."""
-    from r1recipes.backends import tiny
+    from r1recipes.training.backends import builtin
 
     source = folder / "source.toml"
     source.write_text(text)
     found = recipe.load(source).recipe
-    tiny.build_model(found.seed, found.model.name).save_pretrained(folder / "model")
-    tiny.build_tokenizer().save_pretrained(folder / "model")
+    builtin.build_model(found.seed, found.model.name).save_pretrained(folder / "model")
+    builtin.build_tokenizer().save_pretrained(folder / "model")
     splits = data.load(found, folder)
     rows = [
         {"question": row["question"], "answer": row["answer"]}
         for split in (splits.train, splits.held_out)
         for row in split
     ]
-    shown = data.demonstrations(found, folder, num_demonstrations, held_out=splits.held_out)
-    demonstrations = [
+    shown = demonstrations(found, folder, num_demonstrations, held_out=splits.held_out)
+    lines_shown = [
         {
             "question": row["prompt"][-1]["content"],
             "completion": row["completion"][0]["content"],
         }
         for row in shown
     ]
-    for name, lines in (("rows.jsonl", rows), ("demonstrations.jsonl", demonstrations)):
+    for name, lines in (("rows.jsonl", rows), ("demonstrations.jsonl", lines_shown)):
         (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = re.sub(r'name = "builtin:(tiny|small)"', 'name = "model"', text)
     text = text.replace('name = "builtin:arithmetic"', 'name = "rows.jsonl"')

@@ -8,7 +8,7 @@ import pytest
 
 from r1recipes import data
 from r1recipes.errors import RecipeError
-from r1recipes.schema import Recipe
+from r1recipes.recipe.schema import Recipe
 
 PRESET = {
     "max_seq_length": 128,

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from r1recipes import rewards
-from r1recipes.rewards import Reward
+from r1recipes.rewards.reward import Reward
 
 USER_CODE = """
 import os, sys, time

@@ -11,37 +11,11 @@ import sys
 
 import r1recipes
 from r1recipes import __version__
-from r1recipes.cli import (
-    chat,
-    doctor,
-    evaluate,
-    export,
-    plan,
-    recipes,
-    rehearse,
-    report,
-    run,
-    runs,
-    share,
-    sweep,
-)
+from r1recipes.cli import chat, doctor, evaluate, plan, publish, recipes, run, runs, study
 from r1recipes.cli.common import printable
 from r1recipes.errors import Problem, R1RecipesError
 
-COMMANDS = (
-    run,
-    sweep,
-    evaluate,
-    chat,
-    export,
-    report,
-    runs,
-    plan,
-    rehearse,
-    recipes,
-    share,
-    doctor,
-)
+COMMANDS = (run, study, evaluate, chat, runs, plan, recipes, publish, doctor)
 """In the order in which `--help` lists them."""
 
 

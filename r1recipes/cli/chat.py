@@ -83,17 +83,18 @@ class _Talk:
 
     def __init__(self, args: argparse.Namespace):
         settings = offline_settings(args.offline)
-        from r1recipes import finished, machine
-        from r1recipes.backends import prepare_environment
+        from r1recipes.machine import gpu
+        from r1recipes.runs import trained
+        from r1recipes.training.backends import prepare_environment
 
-        found = finished.find(settings.runs_dir, args.run)
-        plan = finished.for_answers(found.plan, machine.current_gpu())
+        found = trained.find(settings.runs_dir, args.run)
+        plan = trained.for_answers(found.plan, gpu.current_gpu())
         prepare_environment(plan, settings.cache_dir)
         if plan.device != found.plan.device:
             print("no GPU: the model answers on the CPU, slowly", file=sys.stderr)
         self.system = plan.recipe.prompt.system
         with _quiet():  # bitsandbytes speaks up when it is imported
-            from r1recipes.backends.chat import Chat, Sampling
+            from r1recipes.training.backends.chat import Chat, Sampling
 
             self.sampling = Sampling(args.temperature, args.top_p, args.max_tokens, args.seed)
             self.chat = Chat(
@@ -130,7 +131,7 @@ def _message(role: str, content: str) -> dict[str, str]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Libraries say nothing while they load; what fails is told by its exception."""
-    from r1recipes.terminal import Capture
+    from r1recipes.machine.terminal import Capture
 
     with Capture():
         yield

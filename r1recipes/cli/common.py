@@ -33,7 +33,7 @@ def offline_settings(offline: bool) -> Any:
 
     To be called before any library that reads HF_HUB_OFFLINE is imported.
     """
-    from r1recipes import hub, settings
+    from r1recipes.machine import hub, settings
 
     found = settings.load()
     if offline or found.offline or hub.is_offline():
@@ -58,9 +58,9 @@ def show_code(recipe: Any, base_dir: Path, *, whole: bool) -> None:
 
     Raises: RecipeError when a file or a function is not there.
     """
-    from r1recipes import user_rewards
+    from r1recipes.rewards import user_code
 
-    codes = [user_rewards.look_up(name, base_dir) for name in _code(recipe)]
+    codes = [user_code.look_up(name, base_dir) for name in _code(recipe)]
     for code in {code.path: code for code in codes}.values():
         lines = code.source.decode(errors="replace").splitlines()
         about = f"{len(lines)} lines, sha256 {code.sha256}"
@@ -83,9 +83,9 @@ def refuse_code(recipe: Any, base_dir: Path) -> None:
 
 
 def _code(recipe: Any) -> list[str]:
-    from r1recipes import user_rewards
+    from r1recipes.rewards import user_code
 
-    return [n for n in [*recipe.rewards, recipe.eval.reward] if user_rewards.is_user_code(n)]
+    return [n for n in [*recipe.rewards, recipe.eval.reward] if user_code.is_user_code(n)]
 
 
 def write_new(path: Path, text: str) -> None:
@@ -118,10 +118,12 @@ def write_over(path: Path, text: str) -> None:
 
 def known_runs(names: list[str]) -> list[Any]:
     """The runs that are named, each once, or all of them, the oldest first. Raises: RecipeError."""
-    from r1recipes import record, settings
+    from r1recipes import runs
+    from r1recipes.machine import settings
+    from r1recipes.runs import record
 
     runs_dir = settings.load().runs_dir
     if not names:
         return record.all_runs(runs_dir)
-    found = [record.find(runs_dir, name) for name in names]
+    found = [runs.find(runs_dir, name) for name in names]
     return list({run.folder.resolve(): run for run in found}.values())

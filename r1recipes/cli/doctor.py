@@ -23,7 +23,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def doctor_command(args: argparse.Namespace) -> int:
-    from r1recipes import doctor, hub, recipe, settings
+    from r1recipes import recipe
+    from r1recipes.machine import hub, settings
+    from r1recipes.planning import doctor
 
     names = [args.recipe] if args.recipe else recipe.shipped()
     loaded = [recipe.load(name, args.overrides) for name in names]

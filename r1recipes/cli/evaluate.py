@@ -28,23 +28,24 @@ def add(commands: argparse._SubParsersAction) -> None:
 def eval_command(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from r1recipes import finished, recipe
-    from r1recipes.progress import View
-    from r1recipes.terminal import Screen
+    from r1recipes import recipe
+    from r1recipes.machine.terminal import Screen
+    from r1recipes.runs.trained import find
+    from r1recipes.training.view import View
 
     settings = offline_settings(args.offline)
-    found = finished.find(settings.runs_dir, args.run)
+    found = find(settings.runs_dir, args.run)
     other = recipe.load(args.data) if args.data else None
     _say_code(found, other, args.allow_code)
     console = Console(file=Screen())
     with View(console) as view:
         view.phase("Starting")
-        from r1recipes import retest
-        from r1recipes.stages import Options
+        from r1recipes.training import evaluate_again
+        from r1recipes.training.stages import Options
 
-        wanted = retest.Wanted(samples=args.samples, size=args.size, other=other)
+        wanted = evaluate_again.Wanted(samples=args.samples, size=args.size, other=other)
         options = Options(allow_code=args.allow_code)
-        folder, summary = retest.execute(found, wanted, view, settings, options)
+        folder, summary = evaluate_again.execute(found, wanted, view, settings, options)
     for line in table(summary):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"wrote {folder}", markup=False, highlight=False, soft_wrap=True)

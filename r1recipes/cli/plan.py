@@ -1,12 +1,14 @@
-"""`plan`: what a recipe takes of a card's memory, and the settings that fit it."""
+"""`plan`, `rehearse`: what a recipe takes of a card's memory, predicted and measured."""
 
 import argparse
 import re
+import shlex
 import textwrap
+from pathlib import Path
 from typing import Any
 
-from r1recipes.cli.common import offline_settings, overridable
-from r1recipes.errors import PlanError, RecipeError
+from r1recipes.cli.common import check_place, offline_settings, overridable, write_over
+from r1recipes.errors import PlanError, RecipeError, unwritable
 
 GIB = 2**30
 
@@ -24,11 +26,28 @@ def add(commands: argparse._SubParsersAction) -> None:
     overridable(plan)
     plan.set_defaults(command=plan_command)
 
+    rehearse = commands.add_parser("rehearse", help="measure memory and speed on random weights")
+    rehearse.add_argument("recipe")
+    rehearse.add_argument("--vram", type=float, metavar="GIB", help="act as a card of this memory")
+    rehearse.add_argument("--preset", metavar="NAME", help="take this preset")
+    rehearse.add_argument("--steps", type=int, default=4, help="optimiser steps (default 4)")
+    rehearse.add_argument("--proof", type=Path, metavar="FILE", help="write what was measured")
+    rehearse.add_argument(
+        "--batches",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="try these per_device_train_batch_size with one engine, each with its own proof",
+    )
+    overridable(rehearse)
+    rehearse.set_defaults(command=rehearse_command)
+
 
 def plan_command(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from r1recipes import plan, recipe
+    from r1recipes import planning, recipe
+    from r1recipes.planning import plan
 
     loaded = recipe.load(args.recipe, args.overrides)
     options = {
@@ -42,7 +61,7 @@ def plan_command(args: argparse.Namespace) -> int:
     if args.fit:
         name, found = plan.opened(loaded.recipe, options["gpu"], args.preset)
         loaded, options["preset_name"] = replace(loaded, recipe=found), name
-    resolved = plan.make(loaded.recipe, **options)
+    resolved = planning.make(loaded.recipe, **options)
     if resolved.predicted is None:
         raise RecipeError(
             f"preset `{resolved.preset_name}` runs on a CPU: there is no memory to plan",
@@ -66,8 +85,9 @@ def plan_command(args: argparse.Namespace) -> int:
 
 def _card(args: argparse.Namespace, found: Any) -> Any:
     """The card that is asked for, the one at hand, or the smallest that the preset is named for."""
-    from r1recipes import catalog, machine
-    from r1recipes.preset import preset_bytes
+    from r1recipes.algorithms.base import preset_bytes
+    from r1recipes.machine import cards
+    from r1recipes.machine.gpu import current_gpu
 
     if list(found.preset) == ["cpu"]:
         raise RecipeError(
@@ -78,17 +98,17 @@ def _card(args: argparse.Namespace, found: Any) -> Any:
         size = _gib(args.vram)
         return _imagined(f"a card of {size:g} GiB", round(size * GIB), 8.0)
     if args.gpu is not None:
-        card = catalog.find_gpu(args.gpu)
+        card = cards.find_gpu(args.gpu)
         if card is None:
-            alike = catalog.nearest_gpus(args.gpu)
+            alike = cards.nearest_gpus(args.gpu)
             raise RecipeError(
                 f"the card `{args.gpu}` is not known, or comes in several sizes",
-                hint=f"{'perhaps' if alike else 'known:'} {', '.join(alike or catalog.GPUS)}; "
+                hint=f"{'perhaps' if alike else 'known:'} {', '.join(alike or cards.GPUS)}; "
                 "or give its memory with --vram",
             )
-        name = next(name for name, known in catalog.GPUS.items() if known is card)
+        name = next(name for name, known in cards.GPUS.items() if known is card)
         return _imagined(name, card.usable_bytes, card.compute_capability)
-    at_hand = machine.current_gpu()
+    at_hand = current_gpu()
     if at_hand or args.preset not in found.preset or args.preset == "cpu":
         if at_hand is None and args.preset is None:
             raise RecipeError(
@@ -97,7 +117,7 @@ def _card(args: argparse.Namespace, found: Any) -> Any:
             )
         return at_hand
     size = preset_bytes(args.preset)
-    sold = [card.usable_bytes for card in catalog.GPUS.values() if card.sold_gb * GIB == size]
+    sold = [card.usable_bytes for card in cards.GPUS.values() if card.sold_gb * GIB == size]
     return _imagined(f"the smallest card of {args.preset}", min(sold, default=size), 8.0)
 
 
@@ -114,7 +134,7 @@ def _gib(text: str) -> float:
 
 
 def _imagined(name: str, size: int, capability: float) -> Any:
-    from r1recipes.machine import Gpu
+    from r1recipes.machine.gpu import Gpu
 
     return Gpu(0, name, size, size, capability, "")
 
@@ -138,12 +158,13 @@ def _print_json(loaded: Any, resolved: Any, gpu: Any) -> None:
 
 
 def _print_table(loaded: Any, resolved: Any, gpu: Any) -> None:
-    from r1recipes import catalog, memory
+    from r1recipes.machine import cards
+    from r1recipes.planning.verdict import SLACK
 
     predicted, size = resolved.predicted, gpu.total_bytes
     phases = predicted.phases
     parts = list(dict.fromkeys(part for parts in phases.values() for part in parts))
-    parts.sort(key=memory.SLACK.__eq__)  # last
+    parts.sort(key=SLACK.__eq__)  # last
     print(f"{loaded.recipe.model.name}, preset {resolved.preset_name}, on {gpu.name}")
     print(f"{'GiB':22}" + "".join(f"{phase:>10}" for phase in phases))
     for part in parts:
@@ -157,7 +178,7 @@ def _print_table(loaded: Any, resolved: Any, gpu: Any) -> None:
     print()
     for line in _sentences(resolved):
         print(line)
-    sold = [card.usable_bytes for card in catalog.GPUS.values() if card.sold_gb * GIB == size]
+    sold = [card.usable_bytes for card in cards.GPUS.values() if card.sold_gb * GIB == size]
     if sold:
         ends = dict.fromkeys(f"{end / GIB:.1f}" for end in (min(sold), max(sold)))
         print(
@@ -167,7 +188,7 @@ def _print_table(loaded: Any, resolved: Any, gpu: Any) -> None:
 
 
 def _sentences(resolved: Any) -> list[str]:
-    from r1recipes import memory
+    from r1recipes.planning.verdict import SLACK
 
     predicted = resolved.predicted
     peak, needed = predicted.peak_bytes / GIB, predicted.needed_bytes / GIB
@@ -176,7 +197,7 @@ def _sentences(resolved: Any) -> list[str]:
     card = f"; the card has {predicted.available_bytes / GIB:.2f}" if held else ""
     lines = [
         f"peak      {peak:.2f} GiB in {predicted.peak_phase}, within {predicted.error:.0%}",
-        f"needed    {needed:.2f} GiB; {memory.SLACK} is given back where there is no room",
+        f"needed    {needed:.2f} GiB; {SLACK} is given back where there is no room",
         f"headroom  {headroom:.2f} GiB of {room:.2f}, beyond what is needed{card}",
         f"at once   {predicted.sequences} sequences of {resolved.preset.max_seq_length} tokens "
         f"in the KV cache, of {resolved.completions_per_step} in a step",
@@ -193,8 +214,8 @@ def _sentences(resolved: Any) -> list[str]:
 
 def _print_preset(loaded: Any, resolved: Any, gpu: Any) -> None:
     """A section to paste into the recipe."""
-    from r1recipes.preset import Preset
-    from r1recipes.recipe import toml_value
+    from r1recipes.algorithms.base import Preset
+    from r1recipes.config.render import toml_value
 
     predicted = resolved.predicted
     print(f"# Predicted for {gpu.name}, not measured: {predicted.sentence()}.")
@@ -203,3 +224,55 @@ def _print_preset(loaded: Any, resolved: Any, gpu: Any) -> None:
         value = getattr(resolved.preset, key)
         if value is not None and (field.is_required() or value != field.default):
             print(f"{key} = {toml_value(value)}")
+
+
+def rehearse_command(args: argparse.Namespace) -> int:
+    import json
+    from dataclasses import replace
+
+    from r1recipes import planning, recipe
+    from r1recipes.algorithms.base import preset_bytes
+    from r1recipes.machine import gpu, settings
+    from r1recipes.planning import plan
+    from r1recipes.training import rehearsal
+
+    if args.vram is not None and not 0.5 <= args.vram <= 4096:
+        raise RecipeError(f"--vram {args.vram:g}: no card has that", hint="in GiB: --vram 14.74")
+    if args.steps < 1:
+        raise RecipeError(f"--steps {args.steps}: nothing to measure", hint="--steps 4")
+    loaded, card = recipe.load(args.recipe, args.overrides), gpu.take_gpu()
+    if card is None:
+        cards = [name for name in loaded.recipe.preset if name != "cpu"]
+        name = args.preset or min(cards, key=preset_bytes, default="cpu")
+        ask = shlex.join(["r1recipes", "plan", args.recipe, "--preset", name])
+        raise PlanError(
+            "a rehearsal needs an NVIDIA GPU, and this machine has none",
+            hint=f"`{ask}` predicts; `r1recipes doctor` looks for a GPU",
+        )
+    if args.proof:  # minutes before it is written
+        check_place(args.proof)
+    vram_bytes = round(args.vram * 2**30) if args.vram else None
+    resolved = planning.make(
+        loaded.recipe,
+        base_dir=loaded.path.parent,
+        gpu=replace(card, total_bytes=vram_bytes or card.total_bytes),
+        num_cores=gpu.cores(),
+        preset_name=args.preset,
+        elsewhere=plan.has_unsloth(),  # a prediction does not keep it from being measured
+    )
+    weights_dir = settings.load().cache_dir / "random-weights"
+    try:
+        weights_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(weights_dir, error, "set R1RECIPES_CACHE_DIR to another folder") from error
+    batches = tuple(sorted(args.batches or ()))
+    found = rehearsal.rehearse(
+        resolved, weights_dir=weights_dir, vram_bytes=vram_bytes, steps=args.steps, batches=batches
+    )
+    proofs = [{"recipe": loaded.name, "overrides": args.overrides} | proof for proof in found]
+    proof = proofs if batches else proofs[0]
+    text = json.dumps(proof, indent=1) + "\n"
+    print(text, end="", flush=True)  # first: a disk that is full by now takes nothing of it
+    if args.proof:
+        write_over(args.proof, text)
+    return 1 if "error" in proofs[-1] else 0

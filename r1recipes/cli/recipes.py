@@ -40,6 +40,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def check_command(args: argparse.Namespace) -> int:
     from r1recipes import recipe
+    from r1recipes.study.loading import load
 
     problems = []
     for name in args.recipes:
@@ -47,9 +48,9 @@ def check_command(args: argparse.Namespace) -> int:
             try:
                 recipe.load(name, args.overrides)
             except recipe.IsStudy:
-                from r1recipes import study
+                from r1recipes.study.loading import load
 
-                study.load(name, args.overrides)
+                load(name, args.overrides)
         except RecipeError as error:
             problems += error.problems
     if problems:
@@ -59,6 +60,8 @@ def check_command(args: argparse.Namespace) -> int:
 
 def show_command(args: argparse.Namespace) -> int:
     from r1recipes import recipe
+    from r1recipes.config import render
+    from r1recipes.recipe.loading import origin_of
 
     loaded = recipe.load(args.recipe, args.overrides)
     fingerprint = recipe.fingerprint(loaded.recipe)
@@ -71,19 +74,20 @@ def show_command(args: argparse.Namespace) -> int:
         print(json.dumps(found, indent=1))
     else:
         print(f"# {printable(loaded.shown)}, fingerprint {fingerprint}")
-        print(printable(recipe.render(loaded.recipe, recipe.origin_of(loaded))), end="")
+        print(printable(render.render(loaded.recipe, origin_of(loaded))), end="")
     return 0
 
 
 def list_command(args: argparse.Namespace) -> int:
-    from r1recipes import proofs, recipe
+    from r1recipes import recipe
     from r1recipes.cli.runs import list_runs
+    from r1recipes.planning import proofs
 
     if args.what == "runs":
         if args.json:
             raise RecipeError("--json is for recipes", hint="each run has its record.json")
         return list_runs()
-    from r1recipes.preset import preset_bytes
+    from r1recipes.algorithms.base import preset_bytes
 
     rows = []
     for path in recipe.shipped():
@@ -135,11 +139,14 @@ def _as_json(name: str, model: str, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def new_command(args: argparse.Namespace) -> int:
-    from r1recipes import recipe, scaffold
+    from r1recipes import recipe
+    from r1recipes.recipe import scaffold
 
     if args.file.suffix != ".toml":
         raise RecipeError(f"`{args.file}` is no .toml file", hint=f"`{args.file}.toml`")
-    base = recipe.load(scaffold.base_for(args.model))
+    from r1recipes.planning import models
+
+    base = recipe.load(scaffold.base_for(args.model, models.find))
     text = scaffold.commented(base.recipe, args.model, None)
     write_new(args.file, text)
     print(f"wrote {args.file}, from {base.path.name}; next: `r1recipes check {args.file}`")
@@ -149,12 +156,14 @@ def new_command(args: argparse.Namespace) -> int:
 def schema_command(args: argparse.Namespace) -> int:
     import json
 
-    from r1recipes import json_schema, schema, study_schema
+    from r1recipes.config import json_schema
+    from r1recipes.recipe import Recipe
+    from r1recipes.study.schema import StudyFile
 
     if args.study:
-        found = json_schema.of(study_schema.StudyFile, "study")
+        found = json_schema.of(StudyFile, "study")
     else:
-        found = schema.json_schema()
+        found = json_schema.of(Recipe)
     text = json.dumps(found, indent=1) + "\n"
     if args.file is None:
         print(text, end="")

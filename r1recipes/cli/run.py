@@ -6,14 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from r1recipes.cli import export
-from r1recipes.cli.common import (
-    offline_settings,
-    overridable,
-    printable,
-    refuse_code,
-    show_code,
-)
+from r1recipes.cli import publish
+from r1recipes.cli.common import offline_settings, overridable, printable, refuse_code, show_code
 from r1recipes.errors import RecipeError
 
 
@@ -57,7 +51,10 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    from r1recipes import lock, machine, plan, recipe, track
+    from r1recipes import planning, recipe
+    from r1recipes.machine import gpu
+    from r1recipes.runs import lock
+    from r1recipes.training import trackers
 
     if args.recipe is None and args.resume is None:
         raise RecipeError("which recipe?", hint="`r1recipes list` shows what there is")
@@ -73,11 +70,11 @@ def run_command(args: argparse.Namespace) -> int:
             hint=f"take another name, or `r1recipes run --resume {args.run_dir}` to go on with it",
         )
     locked = lock.of_source(loaded) if args.locked else None
-    resolved = plan.make(
+    resolved = planning.make(
         loaded.recipe,
         base_dir=loaded.path.parent,
-        gpu=machine.take_gpu(),
-        num_cores=(locked and locked.machine.num_threads) or machine.cores(),
+        gpu=gpu.take_gpu(),
+        num_cores=(locked and locked.machine.num_threads) or gpu.cores(),
         preset_name=args.preset or (locked and locked.preset),
         chosen=locked and locked.chosen,
         offline=machine_settings.offline,
@@ -90,7 +87,7 @@ def run_command(args: argparse.Namespace) -> int:
         show_code(loaded.recipe, loaded.path.parent, whole=loaded.source is not None)
     else:
         refuse_code(loaded.recipe, loaded.path.parent)
-    track.check(resolved.recipe.track, offline=machine_settings.offline)
+    trackers.check(resolved.recipe.track, offline=machine_settings.offline)
     return _train(args, machine_settings, loaded=loaded, plan=resolved, locked=locked)
 
 
@@ -98,7 +95,7 @@ def _with_wandb(loaded: Any, mode: str) -> Any:
     """The recipe with `--wandb`, which counts more than its [track] section."""
     from dataclasses import replace
 
-    from r1recipes.track import Wandb
+    from r1recipes.recipe.schema import Wandb
 
     track = loaded.recipe.track
     wandb = (track.wandb or Wandb()).model_copy(update={"mode": mode})
@@ -107,7 +104,9 @@ def _with_wandb(loaded: Any, mode: str) -> Any:
 
 
 def _resume(args: argparse.Namespace, machine_settings: Any) -> int:
-    from r1recipes import machine, record, track
+    from r1recipes import runs
+    from r1recipes.machine import gpu
+    from r1recipes.training import trackers
 
     if args.overrides or args.preset or args.run_dir or args.locked:
         raise RecipeError(
@@ -116,7 +115,7 @@ def _resume(args: argparse.Namespace, machine_settings: Any) -> int:
         )
     name = args.resume or None
     wanted = Path(args.recipe).stem if args.recipe else None
-    found = record.find(machine_settings.runs_dir, name, wanted)
+    found = runs.find(machine_settings.runs_dir, name, wanted)
     if wanted not in (None, found.read().get("recipe")):
         raise RecipeError(
             f"{found.folder} is a run of `{found.read().get('recipe')}`, not of `{wanted}`",
@@ -130,8 +129,8 @@ def _resume(args: argparse.Namespace, machine_settings: Any) -> int:
         show_code(plan.recipe, plan.base_dir, whole=bool(began.get("source")))
     wanted = found.plan().recipe.track
     _ask_again_to_send(found, wanted, args.wandb)
-    machine.take_gpu()
-    track.check(wanted, offline=machine_settings.offline)
+    gpu.take_gpu()
+    trackers.check(wanted, offline=machine_settings.offline)
     return _train(args, machine_settings, run=found)
 
 
@@ -140,15 +139,15 @@ def _ask_again_to_send(run: Any, wanted: Any, said: str | None) -> None:
 
     Raises: RecipeError when `--wandb` is missing, or the run does not send.
     """
-    from r1recipes import track
+    from r1recipes.training import trackers
 
-    if track.sends(wanted) and said is None:
+    if trackers.sends(wanted) and said is None:
         project = "/".join(filter(None, (wanted.wandb.entity, wanted.wandb.project)))
         raise RecipeError(
             f"this run sends its metrics to wandb, project `{project}`: under your account?",
             hint=f"`--resume {run.folder} --wandb` sends, `--wandb offline` keeps them here",
         )
-    if said and (wanted.wandb is None or (said == "online" and not track.sends(wanted))):
+    if said and (wanted.wandb is None or (said == "online" and not trackers.sends(wanted))):
         raise RecipeError(
             "this run sends nothing to wandb, and a run goes on as it began",
             hint="leave `--wandb` away",
@@ -167,20 +166,21 @@ def _train(
 ) -> int:
     from rich.console import Console
 
-    from r1recipes.progress import View
-    from r1recipes.terminal import Screen
+    from r1recipes.machine.terminal import Screen
+    from r1recipes.training.view import View
 
-    export.check_before_run(plan or run.plan())
+    publish.check_before_run(plan or run.plan())
     # The libraries' own output goes to train.log; the view keeps the real stdout.
     console = Console(file=Screen())
     with View(console) as view:
         view.phase("Starting")
-        from r1recipes import run as runner
-        from r1recipes.stages import Options
+        from r1recipes import training
+        from r1recipes.training.run import version_changes
+        from r1recipes.training.stages import Options
 
         options = Options(allow_code=args.allow_code, force=args.force)
         if run is None:
-            finished = runner.start(
+            finished = training.start(
                 loaded,
                 plan,
                 view,
@@ -190,11 +190,11 @@ def _train(
                 locked=locked,
             )
         else:
-            for change in runner.version_changes(run):
+            for change in version_changes(run):
                 view.note(f"since this run began: {change}; numbers may differ")
-            finished = runner.resume(run, view, machine_settings, options=options)
+            finished = training.resume(run, view, machine_settings, options=options)
     _say_result(finished, console)
-    export.export_after_run(finished, machine_settings)
+    publish.export_after_run(finished, machine_settings)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`list runs`, `compare`, `clean`: which runs there are, what differs, and what of them can go."""
+"""`list runs`, `compare`, `report`, `clean`: which runs there are, what they show, what can go."""
 
 import argparse
 import shutil
@@ -7,8 +7,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from r1recipes.cli.common import known_runs
-from r1recipes.errors import RecipeError
+from r1recipes.cli.common import known_runs, write_over
+from r1recipes.errors import RecipeError, unwritable
 
 DONE = ("complete", "pruned")
 """Statuses of runs that are never resumed, so that their checkpoints are of no use."""
@@ -29,10 +29,23 @@ def add(commands: argparse._SubParsersAction) -> None:
     clean.add_argument("--yes", action="store_true", help="do not ask")
     clean.set_defaults(command=clean_command)
 
+    report = commands.add_parser("report", help="one HTML page about a run, or about several")
+    report.add_argument("runs", nargs="*", metavar="RUN", help="default: the newest run")
+    report.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="default: report.html in the run folder; of several runs, in this folder",
+    )
+    report.add_argument(
+        "--csv", type=Path, metavar="FOLDER", help="also write the data of each chart as CSV"
+    )
+    report.set_defaults(command=report_command)
+
 
 def list_runs() -> int:
     """One line for each run, the oldest first."""
-    from r1recipes import reading
+    from r1recipes.runs import reading
 
     rows = [["RUN", "STATUS", "STEPS", "BEFORE", "AFTER", "TIME"]]
     runs = known_runs([])
@@ -62,7 +75,7 @@ def _state(found: Any) -> list[str]:
 
 
 def compare_command(args: argparse.Namespace) -> int:
-    from r1recipes import reading
+    from r1recipes.runs import reading
 
     runs = known_runs(args.runs)
     if len(runs) < 2:
@@ -92,7 +105,7 @@ def _results(readings: list[Any]) -> list[list[str]]:
 
 
 def _differing(readings: list[Any]) -> list[list[str]]:
-    from r1recipes import reading
+    from r1recipes.runs import reading
 
     rows: list[list[str]] = []
     for title, tables in (
@@ -124,12 +137,13 @@ def _columns(rows: list[list[str]]) -> str:
 
 
 def _pair(first: Any, other: Any) -> str:
-    from r1recipes import reading, report
+    from r1recipes.report.run import difference_sentence
+    from r1recipes.runs import reading
 
     found = reading.paired(first, other)
     if found is None:
         return f"{other.label} against {first.label}: they answered no common problems"
-    said, _ = report.difference_sentence(found.mean, found.interval)
+    said, _ = difference_sentence(found.mean, found.interval)
     return f"{other.label} against {first.label}, on the same {found.num_problems} problems: {said}"
 
 
@@ -169,7 +183,8 @@ def clean_command(args: argparse.Namespace) -> int:
 
 
 def _clean_cache(args: argparse.Namespace) -> int:
-    from r1recipes import cache, settings
+    from r1recipes.machine import settings
+    from r1recipes.runs import cache
 
     if args.runs:
         raise RecipeError("--cache is not of a run", hint="`r1recipes clean --cache`")
@@ -206,3 +221,24 @@ def _size(path: Path) -> int:
 
 def _readable(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def report_command(args: argparse.Namespace) -> int:
+    from r1recipes.report import run
+
+    runs = known_runs(args.runs)
+    if not runs:
+        raise RecipeError("there is no run yet", hint="`r1recipes run tiny` makes one in minutes")
+    runs = runs if args.runs else runs[-1:]
+    if args.out and args.out.is_dir():
+        raise RecipeError(f"`{args.out}` is a folder", hint=f"`--out {args.out / 'report.html'}`")
+    out = args.out or (runs[0].report if len(runs) == 1 else Path("report.html"))
+    write_over(out, run.html(runs))
+    print(out)
+    if args.csv:
+        try:
+            written = run.write_csv(runs, args.csv)
+        except OSError as error:
+            raise unwritable(args.csv, error) from error
+        print(*written, sep="\n")
+    return 0

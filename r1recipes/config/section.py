@@ -1,0 +1,92 @@
+"""What the sections of the schema share: their base, common types, and errors over several keys."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+Found = list[tuple[str, str, str]]
+"""What is wrong with the keys of a section: `(key, message, hint)` each."""
+AUTO = "auto"
+"""The one special value: the planner puts what is fastest on the card in its place."""
+
+
+def refuse(found: Found) -> None:
+    """Raise one error that carries every `(key, message, hint)` found in a section."""
+    if found:
+        raise PydanticCustomError("refused", "refused", {"problems": found})
+
+
+def with_problems(error: ValidationError, found: Found) -> ValidationError:
+    """The same errors and one more; pydantic has no other way to add one."""
+    refused = PydanticCustomError("refused", "refused", {"problems": found})
+    details = [InitErrorDetails(type=refused, loc=(), input=None)]
+    for old in error.errors(include_url=False):
+        kind = PydanticCustomError(old["type"], "not valid", old.get("ctx", {}))
+        details.append(InitErrorDetails(type=kind, loc=old["loc"], input=old["input"]))
+    return ValidationError.from_exception_data(error.title, details)
+
+
+def a_whole_number(value: Any) -> Any:
+    """Refuse `true` and `1.0`, which are equal to 1 and so would pass as the literal 1."""
+    if type(value) is not int:
+        raise PydanticCustomError("int_type", "not a whole number")
+    return value
+
+
+def known_builtin(name: str, known: tuple[str, ...], what: str) -> str:
+    """Refuse a name below `builtin:` that is none of `known`."""
+    if name.startswith("builtin:") and name not in known:
+        raise PydanticCustomError("unknown_name", "unknown", {"what": what, "known": list(known)})
+    return name
+
+
+Word = Annotated[
+    str, StringConstraints(pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$")
+]
+"""A name of a model, a file or the like: one line, with no spaces around it."""
+Text = Annotated[str, StringConstraints(min_length=1)]
+Steps = Annotated[int, Field(ge=1, le=10_000_000)]
+Batch = Annotated[int, Field(ge=1, le=65_536)]
+
+
+class Section(BaseModel):
+    """A section of a recipe or a study: strict, frozen, and no key that it does not know."""
+
+    foreign_keys: ClassVar[Mapping[str, str]] = {}
+    """Of the top of a file: keys that users of other tools write -> what to write here."""
+    section_examples: ClassVar[Mapping[str, str]] = {}
+    """Of the top of a file: a section that may be missing -> a line that begins it."""
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+def _auto_or(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    return value if value == AUTO and isinstance(value, str) else validate(value)
+
+
+def _auto_schema(schema: dict[str, Any]) -> None:
+    """Let an editor take "auto" beside the values of the type; it does not know `anyOf`."""
+    schema |= {"type": [schema["type"], "string"], "pattern": f"^{AUTO}$"}
+
+
+# The value or "auto"; as a union pydantic would report an error for each branch.
+_OR_AUTO = (WrapValidator(_auto_or), PlainSerializer(lambda value: value, return_type=Any))
+AutoBool = Annotated[bool, Field(json_schema_extra=_auto_schema), *_OR_AUTO]
+AutoCount = Annotated[int, Field(ge=1, le=65536, json_schema_extra=_auto_schema), *_OR_AUTO]
+AutoShare = Annotated[float, Field(gt=0, le=0.95, json_schema_extra=_auto_schema), *_OR_AUTO]

@@ -1,0 +1,137 @@
+"""TOML text to plain data; what is no TOML is reported with its place and a way out.
+
+tomli parses and stops at the first mistake, so a text that is no TOML gives one problem. Its own
+places are after a value or behind the end of the text; here they point at something that is there.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from r1recipes.config.render import dotted, show
+from r1recipes.errors import Problem, RecipeError
+
+MAX_DEPTH = 16  # a recipe needs 3 levels; much deeper data would meet Python's recursion limit
+_LONG_NUMBER = re.compile(r"(?:[0-9]_?){4300}")
+
+
+def parse(text: str, path: Path | str) -> dict[str, Any]:
+    """TOML text to plain data. Raises: RecipeError at the line and column of the mistake."""
+    try:
+        data = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        raise _no_toml(error, text, path) from error
+    except RecursionError as error:
+        raise _too_deep(text, path) from error
+    except ValueError as error:  # Python refuses to read integers of more than 4300 digits
+        number = _LONG_NUMBER.search(text)
+        where = f"{path}:{_line_column(text, number.start() if number else 0)}"
+        problem = Problem("not valid TOML: a number has too many digits", where, "write fewer")
+        raise RecipeError(problems=[problem]) from error
+    if _depth(data) > MAX_DEPTH:
+        raise _too_deep(text, path)
+    return data
+
+
+def _depth(data: Any) -> int:
+    depth, level = 0, [data]
+    while level and depth <= MAX_DEPTH:
+        depth += 1
+        inner = [item for item in level if isinstance(item, dict | list)]
+        level = [x for item in inner for x in (item.values() if isinstance(item, dict) else item)]
+    return depth
+
+
+def _too_deep(text: str, path: Path | str) -> RecipeError:
+    """The error for nested data, at the line with the most brackets and dots."""
+    line = max(text.split("\n"), key=lambda line: len(re.findall(r"[\[{.]", line)))
+    at = text.index(line)
+    where = f"{path}:{_line_column(text, at)}"
+    hint = "a recipe has keys in sections and lists of plain values"
+    return RecipeError(problems=[Problem("nested too deeply", where, hint)])
+
+
+def _no_toml(error: tomli.TOMLDecodeError, text: str, path: Path | str) -> RecipeError:
+    twice = _given_twice(text) if "Cannot" in error.msg or "Duplicate" in error.msg else None
+    if twice:
+        name, first, (line, column) = twice
+        message = f"{name} is given twice, first on line {first}"
+        return RecipeError(problems=[Problem(message, f"{path}:{line}:{column}", "keep one")])
+    at = min(error.pos, len(text))
+    if "Unterminated" in error.msg:
+        at = max(text.rfind('"""'), text.rfind("'''"), 0)
+    start, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
+    line = text[start : end if end >= 0 else len(text)]
+    rest = line[at - start :]
+    message = error.msg[0].lower() + error.msg[1:]
+    if message == "invalid value" and rest.strip():
+        message += f" {show(rest.split('#')[0].strip())}"
+    where = f"{path}:{_line_column(text, at)}"
+    problem = Problem(f"not valid TOML: {message}", where, _hint(error.msg, line.strip(), rest))
+    return RecipeError(problems=[problem])
+
+
+def _given_twice(text: str) -> tuple[str, int, tuple[int, int]] | None:
+    """What is given a second time, the line of the first one, and the place of the second."""
+    from r1recipes.config.places import Positions
+
+    for path, first, second in Positions(text).repeated:
+        name = f"section [{dotted(path)}]" if second.key == second.value else f"`{dotted(path)}`"
+        return name, first.key[0], second.key
+    return None
+
+
+def _hint(message: str, line: str, rest: str) -> str:
+    word = rest.split("#")[0].strip()
+    if line.startswith(("//", "--", ";", "/*", "%")):
+        return "a comment begins with `#`"
+    if message == "Invalid value":
+        return _value_hint(word)
+    if message.startswith("Expected '='"):
+        return "write `key = value`" + (", with `=` in place of `:`" if ":" in line else "")
+    if message.startswith("Expected ']'"):
+        return "write `[section]`, and `[preset.8GB]` without a space"
+    if message.startswith("Expected newline"):
+        return "put a text in quotes, a comment behind `#`, and the next key on the next line"
+    for part, hint in _HINTS:
+        if part in message:
+            return hint
+    return "write `key = value`; `r1recipes show phi4` prints a valid recipe"
+
+
+_HINTS = (
+    ("Unescaped '\\'", "write `\\\\`, or put the text in single quotes"),
+    ("Unterminated string", "close the text with the three quotes that it begins with"),
+    ("Expected '", "close the text with the quote that it begins with"),
+    ('Expected "', "close the text with the quote that it begins with"),
+    ("Illegal character '\\n'", "close the text with the quote that it begins with"),
+    ("Illegal character", "remove the control character; a text of several lines needs `" + '"""`'),
+    ("Unclosed array", "close the list with `]`"),
+    ("Unclosed inline table", "close it with `}`"),
+    ("Cannot", "keep one of the two"),
+    ("Duplicate", "keep one of the two"),
+)
+
+
+def _value_hint(word: str) -> str:
+    if word.lower() in ("true", "false"):
+        return f"write `{word.lower()}`"
+    if word.lower() in ("none", "null", "nil", "default"):
+        return "remove this line: a key that is left out has its default"
+    if re.fullmatch(r"[+-]?\.\d.*", word):
+        return f"write `{word.replace('.', '0.', 1)}`"
+    if word[:1] in ("\u201c", "\u201d", "\u2018", "\u2019"):
+        return 'use straight quotes: `"`'
+    if not word:
+        return "write a value behind the `=`, or remove the line"
+    return f'write a text in quotes: `"{word[:60]}"`'
+
+
+def _line_column(text: str, at: int) -> str:
+    """`line:column`, both from 1; behind the last line break, the end of the last line."""
+    while at > 0 and at >= len(text.rstrip("\n")) and text[at - 1 : at] == "\n":
+        at -= 1
+    line = text.count("\n", 0, at) + 1
+    return f"{line}:{at - (text.rfind(chr(10), 0, at) + 1) + 1}"

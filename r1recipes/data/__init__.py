@@ -1,0 +1,5 @@
+"""Rows, prompts and chat templates, and what is checked of them before a weight is loaded."""
+
+from r1recipes.data.splits import Splits, load
+
+__all__ = ["Splits", "load"]

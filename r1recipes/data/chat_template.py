@@ -1,0 +1,169 @@
+"""Give a tokenizer the recipe's chat template and check that the template does its work.
+
+Limits: judged by a rendered probe, not by reading the template. Text messages only; tools and
+documents are not looked at.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from r1recipes.data.splits import rename_hint
+from r1recipes.errors import Problem, RecipeError
+from r1recipes.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedTokenizerBase
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] "
+    "+ '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+# Words that no template has of its own.
+QUESTION, ANSWER = "zq1 what is six times seven", "zq2 forty-two"
+
+
+def set_chat_template(tokenizer: PreTrainedTokenizerBase, recipe: Recipe, base_dir: Path) -> None:
+    """Give the tokenizer the recipe's chat template, if any, and check that it does its work.
+
+    Raises: RecipeError.
+    """
+    if recipe.model.chat_template is not None:
+        tokenizer.chat_template = _template_text(recipe.model.chat_template, base_dir)
+    elif not tokenizer.chat_template:
+        raise RecipeError(
+            f"the tokenizer of `{recipe.model.name}` has no chat template: it is a base model",
+            hint="name its Instruct variant, or set `model.chat_template`, such as ChatML: "
+            + (("{{ bos_token }}" if adds_bos(tokenizer) else "") + CHATML),
+        )
+    user = {"role": "user", "content": QUESTION}
+    prompt = render(tokenizer, [user], "a user message")
+    if QUESTION not in prompt:
+        raise RecipeError(
+            "the chat template leaves out the user's message",
+            hint="it must write `message['content']` of every message",
+        )
+    _check_generation_prompt(tokenizer, user, prompt)
+    if recipe.prompt.system:
+        _check_system(tokenizer, user, recipe.prompt.system)
+
+
+def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    ids = tokenizer("a")["input_ids"]
+    return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
+
+
+def refuse_template_columns(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse text columns that would change the prompts.
+
+    Unsloth (2026.10.7, rl_replacements.py) hands each text column whose name occurs in the
+    template to `apply_chat_template` as an argument; TRL does not. A recipe must mean the same on
+    both. A name that occurs only as part of the text, such as a role, does no harm.
+    """
+    import jinja2.meta
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    template = tokenizer.get_chat_template()
+    # Its own environment: a plain one does not know the tags that transformers adds.
+    environment = _compile_jinja_template(template).environment
+    used = jinja2.meta.find_undeclared_variables(environment.parse(template))
+    used |= set(inspect.signature(tokenizer.apply_chat_template).parameters) - {"conversation"}
+    problems = [
+        Problem(
+            f"column `{name}` of the data is also a variable of the chat template: with Unsloth "
+            "its text would change the prompts",
+            hint=rename_hint(name),
+        )
+        for name, feature in rows.features.items()
+        if getattr(feature, "dtype", None) in ("string", "large_string")
+        and name in used
+        and name in template
+    ]
+    if problems:
+        raise RecipeError(problems=problems)
+
+
+def _template_text(template: str, base_dir: Path) -> str:
+    """The template itself, or the text of the file that it names."""
+    if "{{" in template or "{%" in template:
+        return template
+    path = base_dir / Path(template).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        names = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, names, 1, 0.5)
+        reason = getattr(error, "strerror", None) or error
+        raise RecipeError(
+            f"`model.chat_template` is neither Jinja (it has no `{{{{`) nor a file that can be "
+            f"read: `{path}`: {reason}",
+            hint=f"did you mean `{close[0]}`?" if close else "a relative path starts at the recipe",
+        ) from error
+    if "{{" not in text:
+        raise RecipeError(f"`{path}` is not a Jinja template: it has no `{{{{`")
+    return text
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[dict[str, str]],
+    what: str,
+    *,
+    generation_prompt: bool = True,
+) -> str:
+    """The text of a conversation. Raises: RecipeError where the template raises."""
+    import jinja2
+
+    try:
+        return tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=generation_prompt
+        )
+    except jinja2.TemplateSyntaxError as error:
+        message = f"the chat template is not valid Jinja: {error.message}, line {error.lineno}"
+        raise RecipeError(message, hint="correct `model.chat_template`") from error
+    except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
+        message = f"the chat template does not take {what}: {error}"
+        raise RecipeError(message, hint="set `model.chat_template` to one that does") from error
+
+
+def _check_generation_prompt(
+    tokenizer: PreTrainedTokenizerBase, user: dict[str, str], prompt: str
+) -> None:
+    """Refuse a template whose prompt stops before the assistant's header.
+
+    Mistral's has no header and rightly ignores `add_generation_prompt`; what counts is that
+    nothing stands between the prompt and an answer.
+    """
+    if prompt != render(tokenizer, [user], "a user message", generation_prompt=False):
+        return
+    answered = [user, {"role": "assistant", "content": ANSWER}]
+    whole = render(tokenizer, answered, "an assistant message", generation_prompt=False)
+    before, found, _ = whole.partition(ANSWER)
+    header = before.removeprefix(prompt)
+    if not found or header.strip():
+        header = header if found and before.startswith(prompt) else "assistant:"
+        raise RecipeError(
+            "the chat template ignores `add_generation_prompt`: the model would have to write "
+            f"its own header `{header.strip()}` before it answers",
+            hint="set `model.chat_template` to it with this at the end: "
+            f"{{% if add_generation_prompt %}}{{{{ {header!r} }}}}{{% endif %}}",
+        )
+
+
+def _check_system(tokenizer: PreTrainedTokenizerBase, user: dict[str, str], system: str) -> None:
+    hint = 'set `prompt.system = ""` and ask for the format in the questions'
+    messages = [{"role": "system", "content": system}, user]
+    try:
+        prompt = render(tokenizer, messages, "a system message")
+    except RecipeError as error:
+        raise RecipeError(str(error), hint=hint) from error
+    if system.strip() not in prompt:
+        raise RecipeError("the chat template leaves out the system message", hint=hint)
+    if QUESTION not in prompt:
+        message = "the chat template leaves out the user's message after a system message"
+        raise RecipeError(message, hint=hint)

@@ -1,0 +1,234 @@
+"""Check template, prompts, rewards and disk on the real data before any weight is loaded.
+
+Limits: text prompts only. Prompts are tokenised as TRL's GRPOTrainer does (trl 1.12
+`_tokenize_prompts`: the chat template with a generation prompt, no special tokens added); that
+generation also gets these token ids, and not a text, is for the backends to see to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal
+
+from r1recipes import rewards
+from r1recipes.algorithms.base import Preset
+from r1recipes.data.chat_template import (
+    adds_bos,
+    refuse_template_columns,
+    render,
+    set_chat_template,
+)
+from r1recipes.data.splits import Splits
+from r1recipes.errors import Problem, RecipeError
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["PromptReport", "check_prompts", "check_rewards", "set_chat_template"]
+
+BATCH = 1000
+
+
+@dataclass(frozen=True)
+class PromptReport:
+    """What the prompts of a recipe look like to the model, after the drop; lengths in tokens."""
+
+    num_train: int
+    num_held_out: int
+    num_dropped: dict[str, int]
+    """Prompts that were too long, by split: train, held_out."""
+    num_leaked: int
+    longest: int
+    mean: float
+    limit: int
+    """max_seq_length - max_completion_length."""
+    bos: str
+    """Where the one BOS token comes from, or why there is none."""
+    example: str
+    """The first training prompt as text, as the model sees it."""
+    warnings: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The report for people, one fact a line; the example is left out."""
+        lines = [
+            f"{self.num_train} training and {self.num_held_out} held-out prompts, "
+            f"{self.mean:.0f} tokens on average, {self.longest} at most (limit {self.limit})",
+            f"BOS: {self.bos}",
+        ]
+        if self.num_leaked:
+            lines.append(f"{self.num_leaked} training rows left out: their question is held out")
+        return [*lines, *self.warnings]
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Of each prompt of a split: tokens, BOS tokens, unknown tokens."""
+
+    lengths: list[int]
+    bos: list[int]
+    unknown: list[int]
+
+
+def check_prompts(
+    splits: Splits,
+    tokenizer: PreTrainedTokenizerBase,
+    preset: Preset,
+    overlong: Literal["drop", "refuse"],
+) -> tuple[Splits, PromptReport]:
+    """Tokenise every prompt; drop or refuse those that do not fit beside a completion.
+
+    Returns the splits without the dropped rows, and the report. Raises: RecipeError.
+    """
+    refuse_template_columns(splits.train, tokenizer)
+    limit = preset.max_seq_length - preset.max_completion_length
+    rows = {"train": splits.train, "held_out": splits.held_out}
+    tokens = {name: _tokenise(split, tokenizer) for name, split in rows.items()}
+    bos, warnings = _check_bos(tokens, tokenizer)
+    kept, num_dropped, lengths = {}, {}, []
+    for name, split in rows.items():
+        fits = [index for index, n in enumerate(tokens[name].lengths) if n <= limit]
+        num_dropped[name] = len(split) - len(fits)
+        if num_dropped[name]:
+            warnings.append(_overlong(name, tokens[name].lengths, preset, overlong))
+        kept[name] = split.select(fits, keep_in_memory=True) if num_dropped[name] else split
+        lengths += [tokens[name].lengths[index] for index in fits]
+    # TRL leaves out an incomplete step, so it would train on nothing (RepeatSampler).
+    if len(kept["train"]) < preset.prompts_per_step:
+        raise RecipeError(
+            f"{len(kept['train'])} training prompts do not fill a step of "
+            f"{preset.prompts_per_step} (`prompts_per_step`)",
+            hint=f"add rows or set `prompts_per_step = {len(kept['train'])}` in the preset",
+        )
+    warnings += _unknown_tokens(tokens, tokenizer) + _dated(tokenizer)
+    report = PromptReport(
+        num_train=len(kept["train"]),
+        num_held_out=len(kept["held_out"]),
+        num_dropped=num_dropped,
+        num_leaked=splits.num_leaked,
+        longest=max(lengths),
+        mean=fmean(lengths),
+        limit=limit,
+        bos=bos,
+        example=render(tokenizer, kept["train"][0]["prompt"], "the first prompt"),
+        warnings=tuple(warnings),
+    )
+    return replace(splits, train=kept["train"], held_out=kept["held_out"]), report
+
+
+def check_rewards(loaded: Sequence[rewards.Reward], splits: Splits) -> list[str]:
+    """Call every reward with made-up completions for real rows. Returns warnings, one a line.
+
+    Raises: RecipeError with every problem of every reward.
+    """
+    samples = [_varied_rows(splits.train)]
+    if set(splits.held_out.column_names) != set(splits.train.column_names):
+        samples.append(_varied_rows(splits.held_out))
+    found = [
+        problem for reward in loaded for rows in samples for problem in rewards.check(reward, rows)
+    ]
+    warnings = list(dict.fromkeys(problem.message for problem in found if problem.is_warning))
+    refused = dict.fromkeys(problem.message for problem in found if not problem.is_warning)
+    if refused:
+        hint = "correct the reward or remove it from [rewards]"
+        raise RecipeError(problems=[Problem(message, hint=hint) for message in refused])
+    return warnings
+
+
+def _varied_rows(rows: datasets.Dataset) -> list[dict[str, Any]]:
+    """The first rows, and those with the shortest and the longest answer: the unusual ones."""
+    lengths = [len(answer) for answer in rows["answer"]]
+    chosen = [0, lengths.index(min(lengths)), lengths.index(max(lengths)), min(1, len(rows) - 1)]
+    return [rows[index] for index in dict.fromkeys(chosen)]
+
+
+def _tokenise(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> _Tokens:
+    bos, unknown = tokenizer.bos_token_id, tokenizer.unk_token_id
+    counts = _Tokens([], [], [])
+    for ids in _prompt_ids(rows["prompt"], tokenizer):
+        counts.lengths.append(len(ids))
+        counts.bos.append(0 if bos is None else ids.count(bos))
+        counts.unknown.append(0 if unknown is None else ids.count(unknown))
+    return counts
+
+
+def _prompt_ids(prompts: Sequence[Any], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
+    for start in range(0, len(prompts), BATCH):
+        yield from tokenizer.apply_chat_template(
+            conversation=prompts[start : start + BATCH],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+        )["input_ids"]
+
+
+def _check_bos(
+    tokens: dict[str, _Tokens], tokenizer: PreTrainedTokenizerBase
+) -> tuple[str, list[str]]:
+    """Where the BOS token comes from, and warnings. Raises: RecipeError when a prompt has two."""
+    bos, counts = tokenizer.bos_token, [n for split in tokens.values() for n in split.bos]
+    if bos is None:
+        return "none, this tokenizer has no such token", []
+    # A token that also ends or fills a text may rightly occur again.
+    several = sum(n > 1 for n in counts)
+    if several and bos not in (tokenizer.eos_token, tokenizer.pad_token):
+        everywhere = several == len(counts)
+        raise RecipeError(
+            f"{several} of {len(counts)} prompts have more than one BOS token `{bos}`",
+            hint="remove it from `model.chat_template` or `prompt.system`; one is written twice"
+            if everywhere
+            else f"remove the text `{bos}` from these questions",
+        )
+    adds = adds_bos(tokenizer)
+    if all(counts):
+        text = f"one `{bos}`, from the chat template"
+        # True of Llama: TRL passes ids and has one, vLLM given the text would have two.
+        return text + ("; the tokenizer would add a second to a text" if adds else ""), []
+    if not adds:
+        return "none, neither the chat template nor the tokenizer adds it", []
+    warning = (
+        f"no prompt begins with `{bos}`, which this tokenizer puts before every text: the model "
+        "has not seen such prompts; begin `model.chat_template` with {{ bos_token }}"
+    )
+    return "none, although the tokenizer adds it to other texts", [warning]
+
+
+def _overlong(name: str, lengths: list[int], preset: Preset, overlong: str) -> str:
+    """The line on dropped prompts. Raises: RecipeError when refused, or when no prompt is left."""
+    limit = preset.max_seq_length - preset.max_completion_length
+    too_long = [length for length in lengths if length > limit]
+    kind = {"train": "training", "held_out": "held-out"}[name]
+    fact = (
+        f"{len(too_long)} of {len(lengths)} {kind} prompts have more than {limit} tokens "
+        f"(longest {max(too_long)})"
+    )
+    if overlong == "drop" and len(too_long) < len(lengths):
+        return fact + ": dropped"
+    # All that is known to work: every prompt fits.
+    enough = max(too_long) + preset.max_completion_length
+    hint = f"set `max_seq_length = {enough}` in the preset, or lower `max_completion_length`"
+    if len(too_long) == len(lengths):
+        raise RecipeError(f"{fact}: none is left", hint=hint)
+    raise RecipeError(fact, hint=f'{hint}, or set `data.overlong = "drop"`')
+
+
+def _unknown_tokens(tokens: dict[str, _Tokens], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    counts = [n for split in tokens.values() for n in split.unknown]
+    some = sum(n > 0 for n in counts)
+    if not some or tokenizer.unk_token in (tokenizer.bos_token, tokenizer.eos_token):
+        return []
+    return [
+        f"{some} of {len(counts)} prompts have characters that the tokenizer does not know: the "
+        f"model sees `{tokenizer.unk_token}` there"
+    ]
+
+
+def _dated(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    if "strftime_now" not in tokenizer.get_chat_template():
+        return []
+    return [
+        "the chat template writes today's date: the same recipe has other prompts tomorrow; "
+        "`model.chat_template` can fix the date"
+    ]

@@ -1,0 +1,319 @@
+"""Read one split of a data set as it is: a local file, a local folder, or the Hub.
+
+Limits: a local file is read whole into memory and leaves nothing on the disk. Folders and the Hub
+go through `datasets` and its cache, outside the user's folder. Values are not changed, except that
+a JSON column that mixes texts with numbers becomes text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from r1recipes.errors import Problem, RecipeError
+from r1recipes.recipe.schema import Data
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow
+from r1recipes.recipe.references import FILE_SUFFIXES
+
+logger = logging.getLogger(__name__)
+MAX_PROBLEMS = 5
+HUB_LIMIT_S = 10.0
+
+
+def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Dataset:
+    """The rows of a .jsonl, .csv or .parquet file; CSV columns in `texts` are not read as numbers.
+
+    `key` is the recipe's key that named the file. Raises: RecipeError.
+    """
+    import datasets
+    import pyarrow
+
+    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    _check_file(path, key)
+    try:
+        table = readers[path.suffix.lower()](path, texts)
+    except OSError as error:
+        raise _refusal(path, f"cannot be read: {error.strerror or error}") from error
+    except pyarrow.ArrowException as error:
+        message = f"is not a valid {path.suffix} file: {error}"
+        hint = "correct it; text must be UTF-8, and the suffix must say what the file is"
+        raise _refusal(path, message, hint) from error
+    repeated = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if repeated:
+        raise _refusal(path, f"has more than one column `{repeated[0]}`", "rename one of them")
+    if not table.num_rows:
+        raise _refusal(path, "has no rows", f"`{key}` must name a file with at least one row")
+    return datasets.Dataset(table)
+
+
+def read_repository(
+    path: Path | None, data: Data, split: str, *, split_key: str, offline: bool
+) -> tuple[datasets.Dataset, str | None]:
+    """A split of the folder `path`, or of the Hub data set `data.name` where `path` is None.
+
+    Returns the rows and the commit on the Hub, None where it is not known. Raises: RecipeError.
+    """
+    import datasets
+    import httpx
+
+    name = str(path.resolve()) if path else data.name
+    # RuntimeError: a data set that is a script. Anything else is a defect and keeps its traceback.
+    of_datasets = datasets.exceptions.DatasetsError
+    failures = (OSError, ValueError, RuntimeError, httpx.HTTPError, of_datasets)
+    offline = offline or datasets.config.HF_HUB_OFFLINE
+    try:
+        with _no_requests(path is not None or offline or not _hub_answers()):
+            if path:
+                rows = datasets.load_dataset(name, data.config, split=split, revision=data.revision)
+            else:
+                builder = datasets.load_dataset_builder(name, data.config, revision=data.revision)
+                _refuse_files_elsewhere(builder.config.data_files or {}, data)
+                builder.download_and_prepare()
+                rows = builder.as_dataset(split=split)
+    except failures as e:
+        raise RecipeError(problems=[_explain(e, data, split, split_key, path, offline)]) from e
+    if not len(rows):
+        message = f"split `{split}` of `{data.name}` has no rows"
+        raise RecipeError(message, hint=f"set `{split_key}` to another split")
+    return rows, None if path else _commit(rows, data)
+
+
+def _refuse_files_elsewhere(files: Mapping[str, Sequence[str]], data: Data) -> None:
+    """Raises: RecipeError when the card of a Hub data set names files outside of its repository.
+
+    `datasets` (4.8.5, data_files.py, resolve_pattern) also takes absolute names, which are those of
+    this machine, and URLs.
+    """
+    inside = f"hf://datasets/{data.name}@"
+    for name in (name for names in files.values() for name in names):
+        *archives, last = name.split("::")  # such as zip://a.csv::hf://datasets/...
+        is_inside = last.lower().startswith(inside.lower()) and ".." not in last
+        if not is_inside or any(hop.startswith("file:") for hop in archives):
+            raise RecipeError(
+                f"`{data.name}` names a file outside of its repository: `{name[:100]}`",
+                hint="it could be one of yours: take another data set",
+            )
+
+
+def _check_file(path: Path, key: str) -> None:
+    if not path.is_file():
+        if path.parent.is_dir():
+            message = "is a folder, not a file" if path.is_dir() else "does not exist"
+            raise _refusal(path, f"{message} (`{key}`)", _nearest_file(path))
+        raise _refusal(path, f"does not exist (`{key}`): there is no folder `{path.parent}`")
+    if path.suffix.lower() not in FILE_SUFFIXES:
+        hint = f"save the rows as one of {', '.join(FILE_SUFFIXES)}"
+        if path.suffix.lower() == ".json":
+            hint = f"write one JSON object on each line and name it `{path.stem}.jsonl`"
+        raise _refusal(path, f"is not a {', '.join(FILE_SUFFIXES)} file (`{key}`)", hint)
+    if path.stat().st_size == 0:
+        raise _refusal(path, f"is empty (`{key}`)")
+
+
+def _nearest_file(path: Path) -> str:
+    names = sorted(
+        file.name for file in path.parent.iterdir() if file.suffix.lower() in FILE_SUFFIXES
+    )
+    close = difflib.get_close_matches(path.name, names, 1, 0.5)
+    if close:
+        return f"did you mean `{close[0]}`?"
+    found = f"it has {', '.join(names[:8])}" if names else "it has no data files"
+    return f"a relative path starts at the recipe's folder; {found}"
+
+
+def _refusal(path: Path, message: str, hint: str | None = None) -> RecipeError:
+    return RecipeError(problems=[Problem(message, str(path), hint)])
+
+
+def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
+    import pyarrow
+
+    rows: list[dict[str, Any]] = []
+    problems = []
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, 1):
+            if line.strip():
+                row = _json_object(line, f"{path}:{number}", first=number == 1)
+                (problems if isinstance(row, Problem) else rows).append(row)
+    if problems:
+        more = len(problems) - MAX_PROBLEMS
+        if more > 0:
+            problems[MAX_PROBLEMS:] = [Problem(f"{more} more lines are not valid", str(path))]
+        raise RecipeError(problems=problems)
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: _json_column(path, name, [row.get(name) for row in rows]) for name in names}
+    return pyarrow.table(columns)
+
+
+def _json_object(line: bytes, where: str, first: bool) -> dict[str, Any] | Problem:
+    hint = "a .jsonl file has one JSON object on each line"
+    try:
+        row = json.loads(line.decode("utf-8-sig" if first else "utf-8"))
+    except json.JSONDecodeError as error:
+        return Problem(f"not valid JSON: {error.msg}", f"{where}:{error.colno}", hint)
+    except UnicodeDecodeError as error:
+        return Problem(f"not UTF-8 (byte {error.start + 1})", where, "save the file as UTF-8")
+    except (RecursionError, ValueError):  # deep nesting; integers of 4300 digits and more
+        return Problem("not valid JSON: nested too deeply or too large a number", where, hint)
+    if not isinstance(row, dict):
+        return Problem(f"is a JSON {type(row).__name__}, not an object", where, hint)
+    return row
+
+
+def _json_column(path: Path, name: str, values: list[Any]) -> pyarrow.Array:
+    import pyarrow
+
+    try:
+        return pyarrow.array(values)
+    except UnicodeEncodeError as error:
+        message = f"column `{name}` has a text with half a character (a lone surrogate)"
+        raise _refusal(path, message, "write the character itself, in UTF-8") from error
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError) as error:
+        if all(value is None or type(value) in (str, int, float) for value in values):
+            return pyarrow.array([None if value is None else str(value) for value in values])
+        kinds = sorted({type(value).__name__ for value in values if value is not None})
+        message = f"column `{name}` has values of different kinds ({', '.join(kinds)})"
+        raise _refusal(path, message, "give every row a value of the same kind") from error
+
+
+def _read_csv(path: Path, texts: Sequence[str]) -> pyarrow.Table:
+    import pyarrow
+    from pyarrow import csv
+
+    return csv.read_csv(
+        path,
+        # One thread: only then the message on a broken row has its number.
+        read_options=csv.ReadOptions(use_threads=False),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        # An answer such as 007 or 1e5 is a text, not a number.
+        convert_options=csv.ConvertOptions(column_types=dict.fromkeys(texts, pyarrow.string())),
+    )
+
+
+def _read_parquet(path: Path, texts: Sequence[str]) -> pyarrow.Table:
+    from pyarrow import parquet
+
+    return parquet.ParquetFile(path).read()
+
+
+def _hub_answers() -> bool:
+    """Whether the Hub can be reached; `datasets` alone would try for half a minute (measured)."""
+    import httpx
+    import huggingface_hub
+
+    try:
+        session = huggingface_hub.utils.get_session()
+        session.head(huggingface_hub.constants.ENDPOINT, timeout=HUB_LIMIT_S)
+    except httpx.TransportError as error:
+        logger.warning("the Hub cannot be reached (%s): looking in the local cache", error)
+        return False
+    return True
+
+
+@contextmanager
+def _no_requests(wanted: bool) -> Iterator[None]:
+    """No request to the Hub. The libraries read HF_HUB_OFFLINE on import, which is long past."""
+    import datasets
+    import huggingface_hub
+
+    places = (datasets.config, huggingface_hub.constants)
+    before = [place.HF_HUB_OFFLINE for place in places]
+    try:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value or wanted
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value
+
+
+def _commit(rows: datasets.Dataset, data: Data) -> str | None:
+    """The commit that the cache folder is named by.
+
+    Raises: RecipeError if it is not the wanted one: without a connection `datasets` takes the
+    newest cached commit, whatever revision was asked for.
+    """
+    folders = [Path(file["filename"]).parent.name for file in rows.cache_files]
+    commits = [folder for folder in folders if re.fullmatch(r"[0-9a-f]{40}", folder)]
+    found = commits[0] if commits else None
+    wanted = data.revision if re.fullmatch(r"[0-9a-f]{40}", data.revision or "") else None
+    if found and wanted and found != wanted:
+        raise RecipeError(
+            f"`{data.name}` is in the local cache at commit {found[:8]}, not at "
+            f"`data.revision` {wanted[:8]}",
+            hint="load it once with a connection, or set `data.revision` to the cached commit "
+            f"{found}",
+        )
+    return found or wanted
+
+
+def _explain(
+    error: Exception, data: Data, split: str, split_key: str, path: Path | None, offline: bool
+) -> Problem:
+    """What the user can do about an error of `datasets.load_dataset`."""
+    import datasets
+    import httpx
+
+    text, name = str(error), f"`{data.name}`"
+    if match := re.search(r'Unknown split "(.*?)". Should be one of \[(.*?)\]', text):
+        return _unknown("split", match[1], match[2], split_key, data)
+    if match := re.search(r"BuilderConfig '(.*?)' not found. Available: \[(.*?)\]", text):
+        return _unknown("config", match[1], match[2], "data.config", data)
+    if match := re.search(r"(?:available configs|configs in the cache): \[(.*?)\]", text):
+        return _unknown("config", data.config, match[1], "data.config", data)
+    if match := re.search(r"configurations in the cache: (.*)", text):
+        return _unknown("config", data.config, match[1], "data.config", data)
+    if isinstance(error, datasets.exceptions.DatasetNotFoundError):
+        return _not_found(text, data)
+    if path is None and isinstance(error, ConnectionError | httpx.TransportError):
+        reason = "may not be asked (offline)" if offline else "cannot be reached"
+        return Problem(
+            f"{name} is not in the local cache, and the Hub {reason}",
+            hint="load it once with a connection, or copy a .jsonl, .csv or .parquet file here and "
+            "set `data.name` to its name",
+        )
+    if isinstance(error, datasets.exceptions.DataFilesNotFoundError) or "data files" in text:
+        return Problem(f"{name} has no data files", hint=f"{', '.join(FILE_SUFFIXES)} are read")
+    is_data = isinstance(error, datasets.exceptions.DatasetsError)  # else a full disk, rights ...
+    cause = error.__cause__ or error
+    return Problem(
+        f"split `{split}` of {name} cannot be loaded: {type(cause).__name__}: {cause}",
+        hint="name a single .jsonl, .csv or .parquet file in `data.name`" if is_data else None,
+    )
+
+
+def _unknown(kind: str, given: str | None, listed: str, key: str, data: Data) -> Problem:
+    known = [item.strip(" '\"") for item in listed.split(",")]
+    close = difflib.get_close_matches(given or "", known, 1, 0.5) or known[:1]
+    missing = f"has no {kind} `{given}`" if given else f"needs a {kind}"
+    return Problem(
+        f"`{data.name}` {missing}; it has {', '.join(known)}", hint=f'set `{key} = "{close[0]}"`'
+    )
+
+
+def _not_found(text: str, data: Data) -> Problem:
+    name = data.name
+    if "gated" in text:
+        return Problem(
+            f"`{name}` is gated: its owner decides who may read it",
+            hint=f"ask for access at https://huggingface.co/datasets/{name}, then set HF_TOKEN",
+        )
+    if "Revision" in text:
+        return Problem(
+            f"`{name}` has no revision `{data.revision}`",
+            hint=f"the commits are at https://huggingface.co/datasets/{name}/commits/main",
+        )
+    return Problem(
+        f"there is no data set `{name}` on the Hub, or it is private",
+        hint="check the name on https://huggingface.co/datasets, set HF_TOKEN if it is private, or "
+        "name a local .jsonl, .csv or .parquet file",
+    )

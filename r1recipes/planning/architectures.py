@@ -1,0 +1,215 @@
+"""The shape of any model that can be planned: from the catalogue, a local folder, or the Hub.
+
+Only config.json is read, some kB. Limits: dense decoders whose blocks are Llama's (see FAMILIES);
+mixtures of experts, models that see or hear, and anything unknown are refused by name.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from r1recipes.errors import PlanError
+from r1recipes.planning import models
+from r1recipes.planning.models import ModelShape
+
+MOST = 10**8
+"""A larger number in a config.json is a damaged one."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a `model_type` has beside Llama's block, and what it means by a key that is not there.
+
+    From the modelling code of transformers 5.17; tests count the parameters that it makes.
+    """
+
+    norms: int = 2
+    """Norms of a block as wide as the hidden state."""
+    query_norm: Literal["none", "head", "all"] = "none"
+    """Norms of queries and keys: none, one for all heads, or one as wide as all heads."""
+    bias: bool = False
+    output_bias: bool = True
+    """Whether `attention_bias` is also one of o_proj."""
+    tied: bool = False
+    head_dim: int | None = None
+    windowed: bool = False
+    """Whether `sliding_window` is that of every layer; others keep whole sequences in some."""
+    capped: bool = False
+    """Attention scores are capped, for which training makes them all."""
+    fused: bool = False
+    """Unsloth has kernels of its own for it (unsloth 2026.10.7, models/loader.py); the others run
+    as transformers has them."""
+
+
+FAMILIES = {
+    "llama": Family(fused=True),
+    "mistral": Family(windowed=True, fused=True),
+    "ministral": Family(),
+    "qwen2": Family(bias=True, output_bias=False, fused=True),
+    "qwen3": Family(query_norm="head", head_dim=128, fused=True),
+    "phi3": Family(windowed=True),
+    "gemma": Family(tied=True, head_dim=256, fused=True),
+    "gemma2": Family(norms=4, tied=True, head_dim=256, capped=True, fused=True),
+    "gemma3_text": Family(norms=4, query_norm="head", tied=True, head_dim=256),
+    "granite": Family(),
+    "olmo2": Family(query_norm="all"),
+    "olmo3": Family(query_norm="all"),
+    "smollm3": Family(tied=True),
+    "glm": Family(output_bias=False, head_dim=128),
+}
+"""By `model_type`: grouped-query attention, gated MLP, and norms that Unsloth takes over from the
+engine (unsloth_zoo/empty_model.py, get_model_layer_config)."""
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
+_SENSES = ("vision_config", "audio_config", "vision_tower", "image_token_id")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a model's files hold."""
+
+    shape: ModelShape
+    quantised: bool
+    """Stored as bitsandbytes 4-bit already."""
+
+
+def find(name: str, base_dir: Path, *, revision: str | None = None, offline: bool) -> Checkpoint:
+    """The checkpoint behind a Hub id or a local folder.
+
+    Raises: PlanError when it cannot be read, or is of a kind that is not planned for.
+    """
+    if name in models.BUILTIN:
+        return Checkpoint(models.BUILTIN[name], quantised=False)
+    folder = base_dir / name
+    if folder.is_file():
+        raise PlanError(f"`{name}` is a file", hint="a model is a folder with a config.json")
+    if folder.is_dir():
+        return of_config(_read(folder / "config.json"), name)
+    known = models.find(name)
+    if known:
+        return Checkpoint(known, name.lower().endswith("-bnb-4bit"))
+    return of_config(_read(_fetch(name, revision, offline)), name)
+
+
+def of_config(config: dict[str, Any], name: str) -> Checkpoint:
+    """The checkpoint that a config.json describes. Raises: PlanError."""
+    kind = config.get("model_type", "without a model_type")
+    nested = config.get("text_config")
+    whole = config | (nested if isinstance(nested, dict) else {})
+    if any(whole.get(key) is not None for key in _SENSES) or nested is not None:
+        what = "takes more than text"
+    elif any(config.get(key) for key in _EXPERTS):
+        what = "is a mixture of experts"
+    elif not isinstance(kind, str) or kind not in FAMILIES:
+        raise PlanError(f"`{name}` is of the unknown architecture `{kind}`", hint=_HINT)
+    else:
+        return Checkpoint(_shape(config, name), _in_4_bit(config, name))
+    raise PlanError(f"`{name}` {what} ({kind}), which is not supported", hint=_HINT)
+
+
+_HINT = "plannable are dense models of the families " + ", ".join(FAMILIES)
+
+
+def _in_4_bit(config: dict[str, Any], name: str) -> bool:
+    """Whether the weights are bitsandbytes 4-bit. Raises: PlanError for any other quantisation."""
+    found = config.get("quantization_config")
+    if not found:
+        return False
+    found = found if isinstance(found, dict) else {}
+    method = found.get("quant_method", "an unknown method")
+    if method == "bitsandbytes":
+        if found.get("load_in_4bit"):
+            return True
+        method = "bitsandbytes in 8 bits"
+    raise PlanError(
+        f"`{name}` is quantised with {method}, which cannot be trained",
+        hint="take the 16-bit checkpoint, or one in bitsandbytes 4-bit",
+    )
+
+
+def _shape(config: dict[str, Any], name: str) -> ModelShape:
+    def number(key: str, otherwise: int | None = None) -> int:
+        return _number(config, key, name, otherwise)
+
+    family = FAMILIES[config["model_type"]]
+    hidden, inner = number("hidden_size"), number("intermediate_size")
+    heads = number("num_attention_heads")
+    key_heads = number("num_key_value_heads", heads)
+    head = number("head_dim", family.head_dim or max(1, hidden // heads))
+    tied, bias = config.get("tie_word_embeddings"), config.get("attention_bias")
+    bias = family.bias if bias is None else bool(bias)
+    query_norm = {"none": 0, "head": 2 * head, "all": (heads + key_heads) * head}
+    extra = (family.norms - 2) * hidden + query_norm[family.query_norm]
+    extra += hidden if bias and family.output_bias else 0
+    extra += 2 * inner + hidden if config.get("mlp_bias") else 0
+    windowed = family.windowed and config.get("sliding_window") is not None
+    return ModelShape(
+        owner="",
+        repositories=(),
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=number("num_hidden_layers"),
+        num_attention_heads=heads,
+        num_key_value_heads=key_heads,
+        head_dim=head,
+        vocab_size=number("vocab_size"),
+        tie_word_embeddings=family.tied if tied is None else bool(tied),
+        attention_bias=bias,
+        sliding_window=number("sliding_window") if windowed else None,
+        extra_parameters=extra,
+        capped_attention=family.capped,
+        fused_mlp=family.fused and not config.get("mlp_bias"),
+    )
+
+
+def _number(config: dict[str, Any], key: str, name: str, otherwise: int | None) -> int:
+    """A count of config.json; `otherwise` where it is not there or null. Raises: PlanError."""
+    value = config.get(key)
+    if value is None:
+        value = otherwise
+    if type(value) is not int or not 1 <= value <= MOST:
+        given = "no" if key not in config else f"{str(value)[:40]} for"
+        raise PlanError(
+            f"config.json of `{name}` has {given} `{key}`, expected 1 to {MOST:,}",
+            hint="check `model.name`: is it a model?",
+        )
+    return value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"`{path}` cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"`{path}` is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise PlanError(f"`{path}` is not a model's configuration")
+    return config
+
+
+def _fetch(name: str, revision: str | None, offline: bool) -> Path:
+    """config.json from the Hub, or from its cache; the import costs more than the arithmetic."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            hf_hub_download(name, "config.json", revision=revision, local_files_only=offline)
+        )
+    except HFValidationError:
+        raise PlanError(
+            f"`{name}` is neither a folder nor a name on the Hub", hint="check `model.name`"
+        ) from None
+    except LocalEntryNotFoundError:
+        why = "there is no network" if not offline else "this is offline"
+        raise PlanError(
+            f"the shape of `{name}` is not known: {why}, and its config.json is not in the cache",
+            hint="give a local folder with its config.json, or run once with network",
+        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PlanError(
+            f"config.json of `{name}` cannot be had: {reason}",
+            hint="check `model.name`; for a gated model set HF_TOKEN",
+        ) from error

@@ -1,0 +1,1 @@
+"""Predicted memory of a plan, part by part and phase by phase."""

@@ -1,0 +1,172 @@
+"""Published facts: the shapes of models and the memory of cards, each row with its source.
+
+Limits: dense decoders of the Llama family only (grouped-query attention, gated MLP, RMSNorm). A
+model is known by its Hub id, not by its files: a fine-tune under another name is unknown. What a
+card can use depends on its driver: a row says what one driver reported.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The dimensions of a model as its config.json gives them. All counts are of scalars."""
+
+    owner: str
+    repositories: tuple[str, ...]
+    """Names below `owner` on the Hub; the mirrors below `unsloth` carry the same ones."""
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    tie_word_embeddings: bool
+    attention_bias: bool
+    """q, k and v have a bias, o has none (Qwen2); False: none of them has one."""
+    sliding_window: int | None = None
+    """Tokens that attention looks back at most; None: all."""
+    extra_parameters: int = 0
+    """Of a block, beside two norms and those biases: further norms and biases."""
+    capped_attention: bool = False
+    """Attention scores are capped (Gemma 2), for which training makes them all."""
+    fused_mlp: bool = True
+    """Unsloth trains the MLP with a kernel of its own."""
+
+    def __hash__(self) -> int:
+        """Of the numbers that tell models apart: a search asks for it a hundred thousand times."""
+        return hash((self.hidden_size, self.intermediate_size, self.num_hidden_layers))
+
+    @cached_property
+    def projections(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of each linear layer of one decoder block, by peft's names."""
+        query = self.num_attention_heads * self.head_dim
+        key = self.num_key_value_heads * self.head_dim
+        hidden, inner = self.hidden_size, self.intermediate_size
+        return {
+            "q_proj": (hidden, query),
+            "k_proj": (hidden, key),
+            "v_proj": (hidden, key),
+            "o_proj": (query, hidden),
+            "gate_proj": (hidden, inner),
+            "up_proj": (hidden, inner),
+            "down_proj": (inner, hidden),
+        }
+
+    @cached_property
+    def linear_parameters(self) -> int:
+        """Weights of all blocks' linear layers, the ones that 4-bit loading quantises."""
+        return self.num_hidden_layers * sum(rows * cols for rows, cols in self.projections.values())
+
+    @cached_property
+    def embedding_parameters(self) -> int:
+        """Token table, and the output head where it is not the same table."""
+        return self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+
+    @cached_property
+    def small_parameters(self) -> int:
+        """Norms (two a block and the last one), biases, and what else a block has."""
+        query, key = (self.projections[name][1] for name in ("q_proj", "k_proj"))
+        bias = query + 2 * key if self.attention_bias else 0
+        block = 2 * self.hidden_size + bias + self.extra_parameters
+        return self.num_hidden_layers * block + self.hidden_size
+
+    @cached_property
+    def parameters(self) -> int:
+        """All parameters. Derived; equals the published safetensors total of every row."""
+        return self.linear_parameters + self.embedding_parameters + self.small_parameters
+
+
+def _qwen(
+    size: str, hidden: int, inner: int, layers: int, heads: int, kv: int, vocab: int, tied: bool
+) -> ModelShape:
+    # config.json of Qwen/Qwen2.5-<size> (published); head_dim is hidden / heads, none is given.
+    names = (f"Qwen2.5-{size}", f"Qwen2.5-{size}-Instruct")
+    dim = hidden // heads
+    return ModelShape("Qwen", names, hidden, inner, layers, heads, kv, dim, vocab, tied, True)
+
+
+MODELS: dict[str, ModelShape] = {
+    "qwen2.5-0.5b": _qwen("0.5B", 896, 4864, 24, 14, 2, 151936, True),
+    "qwen2.5-1.5b": _qwen("1.5B", 1536, 8960, 28, 12, 2, 151936, True),
+    "qwen2.5-3b": _qwen("3B", 2048, 11008, 36, 16, 2, 151936, True),
+    "qwen2.5-7b": _qwen("7B", 3584, 18944, 28, 28, 4, 152064, False),
+    "qwen2.5-14b": _qwen("14B", 5120, 13824, 48, 40, 8, 152064, False),
+    # config.json of meta-llama/Llama-3.1-8B (published)
+    "llama-3.1-8b": ModelShape(
+        "meta-llama",
+        (
+            "Llama-3.1-8B",
+            "Llama-3.1-8B-Instruct",
+            "Meta-Llama-3.1-8B",
+            "Meta-Llama-3.1-8B-Instruct",
+        ),
+        *(4096, 14336, 32, 32, 8, 128, 128256),
+        tie_word_embeddings=False,
+        attention_bias=False,
+    ),
+    # config.json of meta-llama/Llama-3.2-1B-Instruct at 4e20de36 (published)
+    "llama-3.2-1b": ModelShape(
+        "meta-llama",
+        ("Llama-3.2-1B", "Llama-3.2-1B-Instruct"),
+        *(2048, 8192, 16, 32, 8, 64, 128256),
+        tie_word_embeddings=True,
+        attention_bias=False,
+    ),
+    # config.json of meta-llama/Llama-3.2-3B (published)
+    "llama-3.2-3b": ModelShape(
+        "meta-llama",
+        ("Llama-3.2-3B", "Llama-3.2-3B-Instruct"),
+        *(3072, 8192, 28, 24, 8, 128, 128256),
+        tie_word_embeddings=True,
+        attention_bias=False,
+    ),
+    # config.json of mistralai/Mistral-7B-Instruct-v0.3 (published)
+    "mistral-7b-v0.3": ModelShape(
+        "mistralai",
+        ("Mistral-7B-v0.3", "Mistral-7B-Instruct-v0.3"),
+        *(4096, 14336, 32, 32, 8, 128, 32768),
+        tie_word_embeddings=False,
+        attention_bias=False,
+    ),
+    # config.json of microsoft/phi-4 (published). It fuses q, k, v and gate, up; unsloth/phi-4
+    # splits them into Llama's layers, which changes names and no count.
+    "phi-4": ModelShape(
+        "microsoft",
+        ("phi-4",),
+        *(5120, 17920, 40, 40, 10, 128, 100352),
+        tie_word_embeddings=False,
+        attention_bias=False,
+    ),
+}
+
+
+def _builtin(layers: int, hidden: int, inner: int, heads: int) -> ModelShape:
+    dims = (hidden, inner, layers, heads, heads, hidden // heads, 106)
+    return ModelShape("builtin", (), *dims, tie_word_embeddings=True, attention_bias=True)
+
+
+BUILTIN: dict[str, ModelShape] = {
+    # Chosen by trial, 2026-11: 907,200 parameters learn two-digit sums in 500 cold-start steps of
+    # 32. Few layers, assumed cheaper for each generated token: 3 of 160 were not measurably slower.
+    "builtin:tiny": _builtin(2, 192, 512, 6),
+    # 25M parameters, for a GPU; heads of 64, which every attention kernel of vLLM knows.
+    "builtin:small": _builtin(8, 512, 1376, 8),
+}
+"""Models that are built on the spot; a character is a token."""
+
+_QUANTISED = re.compile(r"(-unsloth)?-bnb-4bit$")
+
+
+def find(name: str) -> ModelShape | None:
+    """The shape behind a Hub id such as `unsloth/phi-4-unsloth-bnb-4bit`, or None if unknown."""
+    owner, slash, repository = name.lower().partition("/")
+    repository = _QUANTISED.sub("", repository)
+    for shape in MODELS.values():
+        if slash and owner in (shape.owner.lower(), "unsloth"):
+            if repository in (known.lower() for known in shape.repositories):
+                return shape
+    return None

@@ -1,0 +1,134 @@
+"""Out of memory on a GPU: which kind it was, and one change of the preset that answers it.
+
+One message stands for several troubles: the engine found no room at load, its cache was too small,
+a training pass was too large, or memory grew from step to step. Text and phase tell them apart.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from r1recipes.algorithms.base import divisors
+from r1recipes.planning import auto, disk
+from r1recipes.planning.memory import predict
+from r1recipes.planning.plan import Plan
+
+Phase = Literal["cold start", "load", "generate", "first step", "steps"]
+NO_ROOM = (
+    "out of memory",
+    "alloc_failed",
+    "on startup is less than desired GPU memory utilization",
+)
+"""torch, cuBLAS and cuDNN, and vllm 0.26.0 where others hold the card (v1/worker/utils.py)."""
+NO_CACHE = ("No available memory for the cache blocks", "is larger than the available KV cache")
+"""What vllm 0.26.0 says when the share leaves too little beside the weights
+(v1/core/kv_cache_utils.py)."""
+
+NOT_FULL = "NOT an out of memory error"
+"""What unsloth_zoo 2026.10.7 says when others gave memory back while the engine measured it
+(vllm_utils.py, _memory_profiling_race_message)."""
+
+
+@dataclass(frozen=True)
+class OutOfMemory:
+    """What ran out and the option that gives it more room."""
+
+    kind: str
+    change: str
+
+
+def is_out_of_memory(message: str) -> bool:
+    """Whether an error's text says that the card is full."""
+    return NOT_FULL not in message and any(
+        text.lower() in message.lower() for text in (*NO_ROOM, *NO_CACHE)
+    )
+
+
+def telling_line(message: str) -> str:
+    """The line of an error's text that says what happened; Unsloth puts advice of its own first."""
+    lines = message.strip().splitlines() or [""]
+    no_cache = (line for line in lines if any(text in line for text in NO_CACHE))
+    return next(no_cache, lines[0])
+
+
+def explain(message: str, phase: Phase, plan: Plan) -> OutOfMemory:
+    """The kind of an out-of-memory error in a phase of a run, and a change."""
+    if any(text in message for text in NO_CACHE):
+        return OutOfMemory("the engine's share leaves no KV cache for one sequence", _share(plan))
+    if phase == "cold start":
+        return OutOfMemory(
+            "the cold start, of all weights, was too large", _smaller_cold_start(plan)
+        )
+    what = "the engine" if plan.backend == "unsloth" else "the model"
+    if phase == "load":
+        return OutOfMemory(f"{what} found no room when it was loaded", _smaller_engine(plan))
+    if phase == "generate":
+        return OutOfMemory(f"{what} ran out while it generated", _smaller_engine(plan))
+    if phase == "first step":
+        return OutOfMemory("the first training pass was too large", _smaller_pass(plan))
+    return OutOfMemory("memory grew after the first step", _smaller_pass(plan))
+
+
+def _smaller_cold_start(plan: Plan) -> str:
+    start = plan.recipe.cold_start
+    if start and start.batch_size > 1:
+        return f"--set cold_start.batch_size={start.batch_size // 2}"
+    return _shorter(plan)
+
+
+def _share(plan: Plan) -> str:
+    larger = max(_given_share(plan) + 0.1, _least_share(plan))
+    if larger <= auto.MAX_SHARE:
+        return _set(gpu_memory_utilization=round(larger, 2))
+    return _lighter_weights(plan)
+
+
+def _smaller_engine(plan: Plan) -> str:
+    if plan.backend == "trl":  # without an engine
+        return _lighter_weights(plan)
+    smaller = max(_given_share(plan) - 0.1, _least_share(plan))
+    if smaller < _given_share(plan):
+        return _set(gpu_memory_utilization=round(smaller, 2))
+    return _lighter_weights(plan)
+
+
+def _given_share(plan: Plan) -> float:
+    return plan.preset.gpu_memory_utilization or 0.5
+
+
+def _least_share(plan: Plan) -> float:
+    """The share below which one sequence finds no cache; 0.3 for a model of unknown shape."""
+    shape = disk.shape_of(plan, offline=True)
+    if shape is None or plan.usable_bytes is None:
+        return 0.3
+    case = auto.case_of(plan.recipe, plan.preset, shape, plan.usable_bytes)
+    return math.ceil(100 * predict.least_share_bytes(case) / plan.usable_bytes) / 100
+
+
+def _smaller_pass(plan: Plan) -> str:
+    """Fewer completions in a pass change no number; standby frees the cache while training."""
+    batch = plan.per_device_train_batch_size
+    if batch > 1:
+        smaller = max(n for n in divisors(batch) if n < batch)
+        return _set(per_device_train_batch_size=smaller)
+    if plan.backend == "unsloth" and not plan.preset.standby:
+        return _set(standby=True)
+    return _smaller_engine(plan)
+
+
+def _lighter_weights(plan: Plan) -> str:
+    if not plan.preset.load_in_4bit:
+        return _set(load_in_4bit=True)
+    return _shorter(plan)
+
+
+def _shorter(plan: Plan) -> str:
+    completion = plan.preset.max_completion_length // 2
+    prompt = plan.preset.max_seq_length - plan.preset.max_completion_length
+    return f"{_set(max_completion_length=completion)} {_set(max_seq_length=completion + prompt)}"
+
+
+def _set(**change: object) -> str:
+    ((key, value),) = change.items()
+    return f"--set preset.{key}={json.dumps(value)}"

@@ -1,0 +1,138 @@
+"""What was measured of a preset: the proof that `rehearse` wrote, and whether it still holds.
+
+A shipped preset's proof is `recipes/proofs/<recipe>.<preset>.json`. It holds while the preset has
+the values that were measured, for the same model, within the memory of the preset's class.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from r1recipes.algorithms.base import Preset, preset_bytes
+from r1recipes.machine import cards
+from r1recipes.recipe import loading
+from r1recipes.recipe.loading import Loaded
+
+GIB = 2**30
+CAP_TOLERANCE = 1.01
+"""How much more than its class's memory a rehearsal may have had left: rounding, no more."""
+WORDS = ("NVIDIA ", "GeForce ", "Tesla ")
+
+
+class Measured(BaseModel):
+    """The fields of a proof that are read; `rehearse` writes more. Sizes in GiB, times in s."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    recipe_model: str
+    settings: dict[str, Any]
+    overrides: list[str] = []
+    vram_gib: float
+    peak_gib: float
+    card: str
+    date: str
+    versions: dict[str, str]
+    completions_per_step: int | None = None
+    step_s: float | None = None
+    completions_per_hour: int | None = None
+    tokens_per_s: int | None = None
+    error: str | None = None
+    failed_in: str | None = None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The proof of one preset. `fault` says why it proves nothing of the preset as it is now."""
+
+    path: Path
+    class_bytes: int
+    measured: Measured | None
+    fault: str | None
+
+    @property
+    def holds(self) -> bool:
+        return self.measured is not None and self.fault is None
+
+    @property
+    def share(self) -> float:
+        """Peak as a share of what the smallest card of the class can use."""
+        assert self.measured is not None
+        return self.measured.peak_gib * GIB / self.class_bytes
+
+    @property
+    def card(self) -> str:
+        """The card that was measured on, in short."""
+        assert self.measured is not None
+        name = self.measured.card
+        for word in WORDS:
+            name = name.replace(word, "")
+        return name
+
+    @property
+    def date(self) -> str:
+        assert self.measured is not None
+        return self.measured.date[:10]
+
+
+def folder() -> Path:
+    """Where the proofs of the shipped recipes are."""
+    return loading.shipped_folder() / "proofs"
+
+
+def class_bytes(preset: str) -> int | None:
+    """What the card of this size with the least usable memory has; None for a size unknown."""
+    sizes = (c.usable_bytes for c in cards.GPUS.values() if f"{c.sold_gb}GB" == preset)
+    return min(sizes, default=None)
+
+
+def find(loaded: Loaded, preset: str, folder: Path) -> Proof | None:
+    """The proof of a recipe's preset, holding or not; None where nothing was measured."""
+    path = folder / f"{loaded.name}.{preset}.json"
+    if not path.is_file():
+        return None
+    usable = class_bytes(preset) or preset_bytes(preset)
+    try:
+        measured = Measured.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        return Proof(path, usable, None, f"the proof cannot be read: {_first(error)}")
+    return Proof(path, usable, measured, _fault(measured, loaded, preset, usable))
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        found = error.errors()[0]
+        return f"{'.'.join(map(str, found['loc']))}: {found['msg']}".removeprefix(": ")
+    return str(error)
+
+
+def _fault(measured: Measured, loaded: Loaded, preset: str, usable: int) -> str | None:
+    if measured.recipe_model != loaded.recipe.model.name:
+        return f"stale: measured with {measured.recipe_model}"
+    changes = _changes(measured.settings, loaded.recipe.preset[preset])
+    if changes:
+        return "stale: " + ", ".join(changes)
+    others = [flag for flag in measured.overrides if not flag.startswith("preset.")]
+    if others:
+        return "stale: measured with --set " + " --set ".join(others)
+    if measured.vram_gib * GIB > usable * CAP_TOLERANCE:
+        return f"{measured.vram_gib:.2f} GiB were left free, {usable / GIB:.2f} are the class's"
+    if measured.error:
+        where = f" in {measured.failed_in}" if measured.failed_in else ""
+        return f"failed{where}: {measured.error}"
+    if None in (measured.step_s, measured.completions_per_hour, measured.completions_per_step):
+        return "the proof has no step time"
+    return None
+
+
+def _changes(settings: dict[str, Any], preset: Preset) -> list[str]:
+    """What was measured -> what the preset says now. A key that is newer had its default then."""
+    now = preset.model_dump()
+    default = {name: field.default for name, field in Preset.model_fields.items()}
+    then = default | settings
+    return [
+        f"{key} {then.get(key)} -> {now.get(key, 'no such key')}"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key)
+    ]

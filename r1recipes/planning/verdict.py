@@ -1,0 +1,251 @@
+"""Preset + model + card -> the preset with nothing open, its predicted memory, or a refusal.
+
+A refusal names what is short by how much and the cheapest changes that would fit, each checked by
+the same arithmetic. Within the error of the prediction nothing is refused: the plan says "tight".
+"""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from r1recipes.algorithms.base import Preset
+from r1recipes.errors import PlanError
+from r1recipes.machine import cards
+from r1recipes.machine.gpu import Gpu
+from r1recipes.planning import architectures, auto, models
+from r1recipes.planning.auto import Choice, Room
+from r1recipes.planning.memory import constants, predict
+from r1recipes.planning.memory.engine import sequence_tokens
+from r1recipes.planning.models import ModelShape
+from r1recipes.recipe.schema import Recipe
+
+GIB = 2**30
+SLACK = "allocator slack"
+"""The part of a phase that is given back where there is no room: torch's cache, a copy at load."""
+FREE_SHARE = 0.98
+"""A card with less than this free is in use by others: what is free counts, not its size."""
+
+
+class Predicted(BaseModel):
+    """Memory that a plan is expected to take on the card."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    phases: dict[str, dict[str, int]]
+    """Bytes by part for `load`, `generate` and `train`, as the driver will show them."""
+    peak_phase: str
+    peak_bytes: int
+    """The largest phase: what the driver will show at its peak."""
+    needed_bytes: int
+    """What the run cannot do without; the rest, `SLACK`, is taken only while there is room."""
+    available_bytes: int
+    """Memory of the card, or what of it is free when others use it."""
+    room_bytes: int
+    """What the run may take of that: without standby torch is held to less (`vram.room_bytes`)."""
+    verdict: Literal["fits", "tight", "does not fit"]
+    error: float
+    """How far the peak may lie from what is measured, as a share of it."""
+    kv_tokens: int
+    """Tokens in the KV cache."""
+    sequences: int
+    """Sequences of full length that the KV cache holds, at most those of a step; 0 where Unsloth
+    believes that it holds none, and shortens them."""
+    lacking_bytes: int = 0
+    """What the engine's share is short of one sequence in the KV cache; 0 where it holds one."""
+    why: str | None = None
+    """What is short, where it does not fit or is tight."""
+    ways: tuple[str, ...] = ()
+    """The cheapest changes that would fit, as options of the command line."""
+    fits_alone: bool = False
+    """Whether it fits only once other processes have left the card; looked at where it is short."""
+
+    @property
+    def headroom_bytes(self) -> int:
+        """Of what the run may take, beyond what is needed."""
+        return self.room_bytes - self.needed_bytes
+
+    @property
+    def excess_bytes(self) -> int:
+        """Above 0 just where it does not fit: by how much, the error of the prediction off."""
+        off = self.error * self.available_bytes
+        short = math.ceil(self.needed_bytes - self.room_bytes - off)
+        return max(short, self.lacking_bytes) if self.lacking_bytes else short
+
+    @property
+    def no_way(self) -> str:
+        """What helps where no change of the recipe does."""
+        return OTHERS if self.fits_alone else SMALLER
+
+    def sentence(self) -> str:
+        """One line such as `peak 13.1 of 14.7 GiB in train (fits, +-4%; 12 full sequences ...)`."""
+        needed = gib(self.needed_bytes)
+        part = f", {needed} needed" if needed != gib(self.peak_bytes) else ""
+        return (
+            f"peak {gib(self.peak_bytes)} of {gib(self.available_bytes)} GiB in "
+            f"{self.peak_phase}{part} ({self.verdict}, +-{self.error:.0%}; "
+            f"{self.sequences} full sequences at once)"
+        )
+
+
+def gib(size: float) -> str:
+    return f"{size / GIB:.1f}"
+
+
+def shape_of(
+    recipe: Recipe, preset: Preset, base_dir: Path, *, offline: bool, strict: bool
+) -> ModelShape | None:
+    """The shape of the recipe's model. Not `strict`: None when it is not known.
+
+    Raises: PlanError, also for a 4-bit checkpoint that is to be loaded or trained in 16 bits.
+    """
+    model = recipe.model
+    try:
+        found = architectures.find(model.name, base_dir, revision=model.revision, offline=offline)
+    except PlanError:
+        if strict:
+            raise
+        return None
+    if found.quantised and recipe.cold_start:
+        raise PlanError(
+            f"[cold_start] trains all weights, and those of `{model.name}` are stored in 4 bits",
+            hint="take the model in 16 bits: the preset makes 4 bits of what was trained",
+        )
+    if found.quantised and preset.load_in_4bit is False:
+        raise PlanError(
+            f"`{model.name}` is stored in 4 bits, and the preset asks for 16",
+            hint="`--set preset.load_in_4bit=true`, or take the model without `-bnb-4bit`",
+        )
+    return found.shape
+
+
+def check_cold_start(recipe: Recipe, shape: ModelShape, gpu: Gpu, dtype: str) -> None:
+    """A cold start trains all weights: they, their gradient and AdamW's two moments have one
+    precision, of 32 bits where the card has no bfloat16.
+
+    Raises: PlanError when these alone do not fit; activations come on top.
+    """
+    if recipe.cold_start is None:
+        return
+    in_float32 = dtype != "bfloat16" or recipe.model.name in models.BUILTIN
+    needed = 4 * (4 if in_float32 else 2) * shape.parameters
+    if needed > gpu.total_bytes:
+        raise PlanError(
+            f"[cold_start] trains all {shape.parameters / 1e9:.1f} billion weights, which takes "
+            f"more than {gib(needed)} GiB, and {gpu.name} has {gib(gpu.total_bytes)}",
+            hint="remove [cold_start], or take a smaller model or a larger card",
+        )
+
+
+def room_of(gpu: Gpu) -> Room:
+    """The card as the search sees it: what is free where others use it."""
+    card = cards.find_gpu(gpu.name)
+    name = next((name for name, known in cards.GPUS.items() if known is card), "")
+    free = gpu.free_bytes if gpu.free_bytes < FREE_SHARE * gpu.total_bytes else gpu.total_bytes
+    return Room(gpu.total_bytes, free, cards.PEAKS.get(name, cards.UNLISTED))
+
+
+def fitted(
+    recipe: Recipe, preset: Preset, shape: ModelShape, gpu: Gpu, *, refuse: bool
+) -> tuple[Preset, Predicted]:
+    """The preset with nothing open, and its memory; where it does not fit or is tight, what would.
+
+    Raises: PlanError when `refuse` and it does not fit.
+    """
+    room = room_of(gpu)
+    choice = auto.resolve(recipe, preset, shape, room)
+    opened = auto.open_keys(preset)
+    settled = preset.model_copy(update={key: getattr(choice.preset, key) for key in opened})
+    found = _predicted(choice, room)
+    if choice.verdict == "fits":
+        return settled, found
+    ways = tuple(map(flags, auto.changes(recipe, settled, shape, room)))
+    why = shortage(choice, room)
+    if opened and choice.verdict == "does not fit":
+        why += ", with what takes least for each choice that is open"
+    whole = replace(room, available_bytes=gpu.total_bytes)
+    fits_alone = room != whole and (
+        auto.resolve(recipe, preset, shape, whole).verdict != "does not fit"
+    )
+    found = found.model_copy(update={"why": why, "ways": ways, "fits_alone": fits_alone})
+    if refuse and choice.verdict == "does not fit":
+        hint = "this fits: " + "; or ".join(ways) if ways else found.no_way
+        if fits_alone and ways:
+            hint = f"{OTHERS}; or {hint}"
+        raise PlanError(f"the recipe does not fit: {why}", hint=hint)
+    return settled, found
+
+
+OTHERS = "end the other processes on the card, which `r1recipes doctor` names"
+SMALLER = "take a smaller model or a larger card"
+
+
+def _predicted(choice: Choice, room: Room) -> Predicted:
+    prediction, case = choice.prediction, choice.case
+    tokens = max(0, prediction.kv_tokens)
+    is_lacking = predict.lacking_tokens(prediction, case) > 0
+    lacking = predict.least_share_bytes(case) - case.engine_bytes if is_lacking else 0
+    expected = predict.expected_bytes(prediction, case, room.available_bytes)
+    needed = prediction.peaks
+    return Predicted(
+        phases={
+            phase: parts | {SLACK: expected[phase] - needed[phase]}
+            for phase, parts in prediction.phases.items()
+        },
+        peak_phase=max(expected, key=expected.__getitem__),
+        peak_bytes=max(expected.values()),
+        needed_bytes=prediction.peak_bytes,
+        available_bytes=room.available_bytes,
+        room_bytes=predict.room_bytes(prediction, case, room.available_bytes),
+        verdict=choice.verdict,
+        error=constants.CALIBRATED["error"].value,
+        kv_tokens=tokens,
+        sequences=0 if is_lacking else min(case.num_seqs, tokens // sequence_tokens(case)),
+        lacking_bytes=max(int(is_lacking), lacking),
+    )
+
+
+def shortage(choice: Choice, room: Room) -> str:
+    """What a preset lacks, in words."""
+    case, prediction = choice.case, choice.prediction
+    peak = prediction.peak_bytes
+    there = predict.room_bytes(prediction, case, room.available_bytes)
+    found = []
+    if predict.lacking_tokens(prediction, case) > 0:
+        found.append(_engine_shortage(choice, room))
+    if choice.verdict == "tight":
+        found.append(
+            f"about {gib(peak)} GiB are needed of {gib(there)}, "
+            "nearer than the prediction is exact: it may run out of memory"
+        )
+    elif peak > there:
+        found.append(
+            f"about {gib(peak)} GiB are needed in `{prediction.peak_phase}`, "
+            f"and there are {gib(there)}: {gib(peak - there)} GiB short"
+        )
+    return "; and ".join(found)
+
+
+def _engine_shortage(choice: Choice, room: Room) -> str:
+    case, most = choice.case, auto.MAX_SHARE * room.usable_bytes
+    least, each = predict.least_share_bytes(case), sequence_tokens(case)
+    if least > most:
+        return (
+            f"the engine takes {gib(least)} GiB for the weights and one sequence of {each:,} "
+            f"tokens, and may have {gib(most)} of this card: {gib(least - most)} GiB short"
+        )
+    prediction = choice.prediction
+    left = max(0, each - predict.lacking_tokens(prediction, case))
+    told = " as Unsloth counts" if prediction.sized_tokens < prediction.kv_tokens else ""
+    return (
+        f"the engine's share of {gib(case.engine_bytes)} GiB leaves a KV cache of {left:,} tokens"
+        f"{told}, and a sequence has {each:,}; it takes {gib(least)} GiB"
+    )
+
+
+def flags(change: dict[str, Any]) -> str:
+    """A change of a preset as options of the command line."""
+    return " ".join(f"--set preset.{key}={json.dumps(value)}" for key, value in change.items())

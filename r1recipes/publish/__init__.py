@@ -1,0 +1,1 @@
+"""Weights in other forms, recipes with their proof, and the Hub."""

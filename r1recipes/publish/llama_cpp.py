@@ -1,0 +1,152 @@
+"""llama.cpp as it is installed here: its converter, its quantiser, its runtime.
+
+The converter is `convert_hf_to_gguf.py` of a llama.cpp folder (LLAMA_CPP_DIR) or on the PATH; the
+quantiser is `llama-quantize` from there, or llama-cpp-python's binding; the runtime is
+llama-cpp-python. Each runs in a process of its own, since C++ may abort. Nothing is downloaded.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r1recipes.errors import Problem, RunError
+
+GET_CONVERTER = (
+    "`git clone --depth 1 https://github.com/ggml-org/llama.cpp`, then set LLAMA_CPP_DIR to it"
+)
+GET_PYTHON = "`pip install -e '.[gguf]'`; it compiles llama.cpp, some minutes"
+FTYPES = {"f16": 1, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18}
+"""llama_ftype of llama.h."""
+LIMIT_S = 4 * 3600.0
+"""Seconds for one conversion; assumed, far above what a 14B model takes."""
+
+
+def folder() -> Path | None:
+    named = os.environ.get("LLAMA_CPP_DIR")
+    return Path(named).expanduser() if named else None
+
+
+def converter() -> Path | None:
+    """The script that turns a Hugging Face folder into GGUF."""
+    return _find("convert_hf_to_gguf.py", ("",))
+
+
+def quantizer() -> Path | None:
+    return _find("llama-quantize", ("", "build/bin", "bin"))
+
+
+def _find(name: str, places: tuple[str, ...]) -> Path | None:
+    here = folder()
+    for place in places if here else ():
+        if (here / place / name).is_file():
+            return here / place / name
+    found = shutil.which(name)
+    return Path(found) if found else None
+
+
+def has_runtime() -> bool:
+    return importlib.util.find_spec("llama_cpp") is not None
+
+
+def missing(types: tuple[str, ...], *, builtin: bool) -> list[Problem]:
+    """What is not installed of that which these types need."""
+    problems = []
+    # The converter imports sentencepiece for every model, also for those without one.
+    for name in ("gguf",) if builtin else ("gguf", "sentencepiece"):
+        if importlib.util.find_spec(name) is None:
+            problems.append(
+                Problem(f"GGUF needs the package `{name}`", hint=f"`pip install {name}`")
+            )
+    if not builtin and converter() is None:
+        message = "GGUF needs llama.cpp's converter, and it was not found"
+        problems.append(Problem(message, hint=GET_CONVERTER))
+    small = [name for name in types if is_small(name)]
+    if small and quantizer() is None and not has_runtime():
+        message = f"`{small[0]}` needs llama.cpp's quantiser, and it was not found"
+        problems.append(Problem(message, hint=GET_PYTHON))
+    return problems
+
+
+def is_small(kind: str) -> bool:
+    """Whether a type is made by the quantiser; the converter writes the others."""
+    return kind not in ("f16", "q8_0")
+
+
+def convert(merged: Path, file: Path, outtype: str) -> None:
+    """Hugging Face folder -> GGUF with weights in f16, bf16 or q8_0. Raises: RunError."""
+    script = converter()
+    assert script is not None, "`missing` was asked before"
+    command = [sys.executable, script, merged, "--outfile", file, "--outtype", outtype]
+    _run(command, "llama.cpp's converter")
+
+
+def quantize(source: Path, file: Path, kind: str) -> None:
+    """16-bit GGUF -> GGUF of a smaller type. Raises: RunError."""
+    binary = quantizer()
+    if binary:
+        _run([binary, source, file, kind.upper()], "llama-quantize")
+    else:
+        _child({"do": "quantize", "source": str(source), "file": str(file), "type": FTYPES[kind]})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the runtime makes of one prompt."""
+
+    prompt: list[int]
+    """Its tokens."""
+    greedy: list[int]
+    logits: Any
+    """At each position of the answer that was given, a numpy array (tokens + 1, vocabulary)."""
+
+
+def answers(
+    file: Path, prompts: list[str], given: list[list[int]], num_tokens: int, context: int
+) -> list[Answer]:
+    """Let the runtime answer rendered prompts, and judge the answers that are given, as tokens.
+
+    Raises: RunError when the file does not load.
+    """
+    import numpy
+
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = {"do": "answer", "file": str(file), "prompts": prompts, "given": given}
+        limits = {"folder": folder, "num_tokens": num_tokens, "context": context}
+        found = _child(wanted | limits)
+        return [
+            Answer(row["prompt"], row["answer"], numpy.load(Path(folder, f"{number}.npy")))
+            for number, row in enumerate(found)
+        ]
+
+
+def _child(wanted: dict[str, Any]) -> Any:
+    command = [sys.executable, "-m", "r1recipes.publish.llama_cpp_child"]
+    return json.loads(_run(command, "llama.cpp", json.dumps(wanted)).splitlines()[-1])
+
+
+def _run(command: list[Any], name: str, stdin: str = "") -> str:
+    """Standard output of a command. Raises: RunError with its last line when it fails."""
+    try:
+        done = subprocess.run(
+            [str(part) for part in command],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LIMIT_S,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RunError(f"{name} did not run: {error}") from error
+    if done.returncode:
+        print(done.stdout, done.stderr, sep="\n")  # into the log, where somebody looks for it
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        last = lines[-1].strip() if lines else f"exit code {done.returncode}"
+        raise RunError(f"{name} failed: {last}")
+    return done.stdout

@@ -1,0 +1,25 @@
+"""Keys of other tools, and what a recipe has in their place; lines that begin a missing section."""
+
+FOREIGN_KEYS = {
+    "bf16": "remove it: the card decides",
+    "fp16": "remove it: the card decides",
+    "gradient_accumulation_steps": "remove it: it follows from `per_device_train_batch_size`",
+    "kl_coef": "it is called `train.beta`",
+    "logging_steps": "remove it: every step is logged",
+    "lora_r": "it is called `lora_rank` and belongs in each preset",
+    "lr": "it is called `train.learning_rate`",
+    "max_prompt_length": "remove it: a prompt gets `max_seq_length` - `max_completion_length`",
+    "num_train_epochs": "set `train.max_steps`",
+    "r": "it is called `lora_rank` and belongs in each preset",
+    "report_to": 'write a section [track], such as `wandb = { project = "r1" }`',
+    "reward_funcs": "write `name = weight` lines in [rewards]",
+    "reward_weights": "write `name = weight` lines in [rewards]",
+    "use_vllm": "remove it: vLLM is used wherever there is a GPU",
+}
+
+SECTION_EXAMPLES = {
+    "model": '`[model]` with `name = "unsloth/Qwen2.5-1.5B-Instruct"`',
+    "data": '`[data]` with `name = "openai/gsm8k"`',
+    "rewards": "`[rewards]` with `correctness = 2.0`",
+    "preset": "`[preset.24GB]` with `lora_rank = 32` and the rest, see `r1recipes show phi4`",
+}

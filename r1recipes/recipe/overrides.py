@@ -1,0 +1,131 @@
+"""Merge `--set key=value` into the data of a recipe, and remember which flag set what.
+
+A key is dotted as in TOML. A value is TOML, or else taken as a text, so that a shell needs no
+quotes for `--set model.name=unsloth/Phi-4`. Sections are merged, lists are replaced.
+"""
+
+import re
+from typing import Any
+
+import tomli
+
+from r1recipes.algorithms.base import CPU_ONLY, GPU_ONLY
+from r1recipes.config.render import Loc, dotted, show
+from r1recipes.config.suggest import section_at
+from r1recipes.config.toml import MAX_DEPTH
+from r1recipes.errors import Problem, RecipeError
+from r1recipes.recipe.schema import Recipe
+
+PRESET_NAME = re.compile(r"cpu|\d+\s*g?i?b?", re.IGNORECASE)  # or what is meant to be one
+
+
+def apply(given: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any], dict[Loc, str]]:
+    """Data with `key=value` overrides merged in, and which override set which path.
+
+    `preset.KEY=...` without a preset's name sets the key in every preset.
+    Raises: RecipeError with every override that is none.
+    """
+    data, origins, problems = merge(given, overrides)
+    if problems:
+        raise RecipeError(problems=problems)
+    return data, origins
+
+
+def merge(
+    given: dict[str, Any], overrides: list[str]
+) -> tuple[dict[str, Any], dict[Loc, str], list[Problem]]:
+    """As `apply`, with the problems of overrides that were left out returned beside the rest."""
+    data = copy(given)
+    origins: dict[Loc, str] = {}
+    problems = []
+    for override in overrides:
+        flag = _flag(override)
+        parsed = _parse(override)
+        if isinstance(parsed, Problem):
+            problems.append(parsed)
+            continue
+        for path, value in _leaves(*parsed):
+            for target in _spread_over_presets(path, data):
+                if blocked := _set(data, target, value):
+                    message = f"`{dotted(blocked)}` has a value and can have no keys"
+                    hint = f"such as `--set {dotted(blocked)}=...`"
+                    problems.append(Problem(message, flag, hint))
+                origins[target] = flag
+    return data, origins, problems
+
+
+def copy(data: Any) -> Any:
+    """A copy of plain data, so that what was given stays as it was."""
+    if isinstance(data, dict):
+        return {key: copy(value) for key, value in data.items()}
+    return [copy(value) for value in data] if isinstance(data, list) else data
+
+
+def _parse(override: str) -> tuple[Loc, Any] | Problem:
+    """The path and the value of `key=value`, or what is wrong with it."""
+    key, equals, value = override.partition("=")
+    flag = _flag(override)
+    if not equals or not key.strip():
+        return Problem("is not key=value", flag, "such as `--set train.max_steps=50`")
+    path = path_of(key)
+    if path is None:
+        message = f"{show(key.strip())} is not a dotted key"
+        return Problem(message, flag, "such as `--set train.max_steps=50`")
+    try:
+        parsed = tomli.loads(f"value = {value}")
+        return path, parsed["value"] if len(parsed) == 1 else value
+    except (ValueError, RecursionError):
+        return path, value
+
+
+def _flag(override: str) -> str:
+    return "--set " + override.replace("\n", "\\n")
+
+
+def path_of(key: str) -> Loc | None:
+    """The parts of a dotted key as TOML means it, or None when it is none."""
+    if "\n" in key or key.count(".") > MAX_DEPTH:
+        return None
+    try:
+        data = tomli.loads(f"{key} = 0")
+    except ValueError:
+        return None
+    path: list[str] = []
+    while isinstance(data, dict):
+        ((part, data),) = data.items()
+        path.append(part)
+    return tuple(path)
+
+
+def _leaves(path: Loc, value: Any) -> list[tuple[Loc, Any]]:
+    """`train={beta=0.1}` sets `train.beta` and leaves the rest of [train] as it is."""
+    if not isinstance(value, dict) or not value or len(path) > MAX_DEPTH:
+        return [(path, value)]
+    return [leaf for key, inner in value.items() for leaf in _leaves((*path, key), inner)]
+
+
+def _spread_over_presets(path: Loc, data: dict[str, Any]) -> list[Loc]:
+    presets = data.get("preset")
+    if path[0] != "preset" or len(path) != 2 or not isinstance(presets, dict):
+        return [path]
+    settings = section_at(("preset", "8GB"), Recipe)
+    if path[1] in presets or not settings:
+        return [path]
+    if path[1] not in settings.model_fields and PRESET_NAME.fullmatch(path[1]):
+        return [path]
+    names = [name for name, preset in presets.items() if isinstance(preset, dict)]
+    if path[1] in GPU_ONLY:
+        names = [name for name in names if name != "cpu"]
+    elif path[1] in CPU_ONLY:
+        names = [name for name in names if name == "cpu"]
+    return [("preset", name, path[1]) for name in names] or [path]
+
+
+def _set(data: dict[str, Any], path: Loc, value: Any) -> Loc | None:
+    """Set the value, or return the path of what stands in the way."""
+    for depth, part in enumerate(path[:-1], 1):
+        data = data.setdefault(part, {})
+        if not isinstance(data, dict):
+            return path[:depth]
+    data[path[-1]] = value
+    return None

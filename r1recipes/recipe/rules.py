@@ -1,0 +1,206 @@
+"""What must hold between the keys of a recipe, beyond the type and range of each.
+
+Every check returns what it found as `(key, message, hint)`, the key seen from the section that is
+checked, or from the top of the recipe with a leading `/`. The schema, which imports this, calls
+them on its sections and raises; nothing is changed here.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+from r1recipes.algorithms.base import AUTO_ON_GPU, CPU_ONLY, GPU_ONLY
+from r1recipes.config.render import show
+from r1recipes.config.section import Found
+
+PRESET_NAME = re.compile(r"cpu|[1-9][0-9]{0,3}GB")
+COMPARES_ANSWERS = ("correctness", "notebook_correctness")
+"""Rewards that pay for the bare target of a countdown problem, which is no solution."""
+
+
+def of_data(data: Any) -> Found:
+    """Keys that do not apply to this kind of data, and splits or columns taken twice."""
+    found: Found = []
+    builtin = data.name.startswith("builtin:")
+    if data.problems is not None and not builtin:
+        found.append(
+            ("problems", "difficulty can be set for built-in data only", "remove this section")
+        )
+    if builtin:
+        for key in ("config", "revision", "answer_after", "eval_split"):
+            if getattr(data, key) is not None:
+                found.append((key, f"`{key}` does not apply to `{data.name}`", "remove this line"))
+        for key in ("question", "answer"):
+            if getattr(data, key) != key:
+                message = f"the column of `{data.name}` is `{key}`"
+                found.append((key, message, "remove this line"))
+    elif data.eval_split == data.split:
+        found.append(
+            (
+                "eval_split",
+                f'`eval_split` "{data.split}" is the split that is trained on',
+                "remove this line: `eval_size` rows are then held out of it",
+            )
+        )
+    if data.question == data.answer:
+        message = f'question and answer are the same column, "{data.answer}"'
+        found.append(("answer", message, "name two columns"))
+    return found
+
+
+def of_train(train: Any) -> Found:
+    """The clip range, a scaling that Unsloth turns off, a warmup that the scheduler would ignore.
+
+    TRL 1.12 (_compute_loss) and unsloth 2026.10.7 (models/rl.py, check_dr_grpo).
+    """
+    found: Found = []
+    if train.epsilon_high < train.epsilon:
+        found.append(
+            (
+                "epsilon_high",
+                f"`epsilon_high` {train.epsilon_high} is below `epsilon` {train.epsilon}",
+                f"set `epsilon_high = {train.epsilon}` or higher",
+            )
+        )
+    if train.loss_type == "cispo" and train.epsilon_high < 1:
+        found.append(
+            (
+                "epsilon_high",
+                f'"cispo" caps the weight of a token at `epsilon_high`, and {train.epsilon_high} '
+                "is below 1, the weight of an unchanged token",
+                "set `epsilon_high = 5.0`",
+            )
+        )
+    if train.loss_type == "dr_grpo" and train.scale_rewards == "group":
+        found.append(
+            (
+                "scale_rewards",
+                '"dr_grpo" is GRPO without the scaling by a group, and Unsloth turns it off',
+                'set `scale_rewards = "none"`',
+            )
+        )
+    if train.lr_scheduler_type == "constant" and train.warmup_ratio > 0:
+        found.append(
+            (
+                "lr_scheduler_type",
+                f'"constant" ignores `warmup_ratio` {train.warmup_ratio}',
+                'set `lr_scheduler_type = "constant_with_warmup"` or `warmup_ratio = 0.0`',
+            )
+        )
+    return found
+
+
+def of_presets(presets: Any) -> Found:
+    """What a preset needs by its name. Takes tables as they were given, so also broken ones."""
+    found: Found = []
+    for name, preset in presets.items() if isinstance(presets, Mapping) else ():
+        given = preset.__dict__ if hasattr(preset, "lora_rank") else preset
+        if not isinstance(given, Mapping):
+            continue  # the schema says so
+        if name == "cpu":
+            for key in AUTO_ON_GPU:
+                if given.get(key) == "auto":
+                    message = f'`{key} = "auto"` is chosen by the memory of a card'
+                    found.append((f"{name}.{key}", message, "write a number"))
+            for key in GPU_ONLY:
+                if given.get(key):
+                    found.append((f"{name}.{key}", f"`{key}` needs a GPU", "remove this line"))
+            continue
+        for key in CPU_ONLY:
+            if is_size(name) and given.get(key):
+                message = f"`{key}` is for the preset `cpu`"
+                found.append((f"{name}.{key}", message, "remove this line"))
+        if is_size(name) and given.get("gpu_memory_utilization") is None:
+            found.append(
+                (
+                    f"{name}.gpu_memory_utilization",
+                    f"`preset.{name}.gpu_memory_utilization` is missing",
+                    "add `gpu_memory_utilization = 0.5`, the share of the card for vLLM",
+                )
+            )
+    return found
+
+
+def is_size(name: Any) -> bool:
+    """Whether a preset is named after a card's memory; another name is an error of its own."""
+    return isinstance(name, str) and name.endswith("GB") and name[:-2].isdecimal()
+
+
+def of_cold_start(start: Any, model: Any, data: Any) -> Found:
+    """Where demonstrations come from, and that random weights get some. None: not valid itself."""
+    found: Found = []
+    builtin = data is not None and data.name.startswith("builtin:")
+    if start and start.data is None and data is not None and not builtin:
+        found.append(
+            (
+                "",
+                "a cold start on your own data needs demonstrations",
+                'add `data = "demonstrations.jsonl"` to [cold_start]',
+            )
+        )
+    if start and start.data is not None and start.wrong:
+        found.append(("wrong", "`wrong` is for built-in demonstrations", "remove this line"))
+    if start and model is not None and model.name.lower().endswith("-bnb-4bit"):
+        message = f"[cold_start] trains all weights, but those of `{model.name}` are in 4 bits"
+        found.append(("/model.name", message, "take the model without `-bnb-4bit`"))
+    if start is None and model is not None and model.name.startswith("builtin:"):
+        found.append(
+            (
+                "/model.name",
+                f"`{model.name}` starts from random weights and knows nothing",
+                "add a section `[cold_start]` with `steps = 300`",
+            )
+        )
+    return found
+
+
+def of_rewards(evaluation: Any, weights: Any, data: Any) -> Found:
+    """Rewards that cannot judge this built-in data. Keys of `[eval]`. None: not valid itself."""
+    if data is None:
+        return []
+    found: Found = []
+    for name in weights or ():
+        if why := _misjudges(name, data.name):
+            better = _judge(data.name)
+            hint = f"in [rewards] write `{better}` in its place"
+            if better in weights:
+                hint = f"remove this line: `{better}` is there"
+            found.append((f"/rewards.{name}", f"[rewards] `{name}`: {why}", hint))
+    if evaluation is not None and (why := _misjudges(evaluation.reward, data.name)):
+        is_given = "reward" in evaluation.model_fields_set
+        default = "" if is_given else ", the default,"
+        message = f'`eval.reward` "{evaluation.reward}"{default} decides what is right: {why}'
+        verb = "write" if is_given else "add"
+        found.append(("reward", message, f'{verb} `reward = "{_judge(data.name)}"` in [eval]'))
+    return found
+
+
+def _misjudges(reward: str, data: str) -> str:
+    if data == "builtin:countdown" and reward in COMPARES_ANSWERS:
+        return f"on `{data}` it pays for the bare target, without an expression"
+    if data == "builtin:arithmetic" and reward == "countdown":
+        return f"`{data}` lacks its columns, `numbers` and `target`"
+    return ""
+
+
+def _judge(data: str) -> str:
+    return "countdown" if data == "builtin:countdown" else "correctness"
+
+
+def preset_name(name: str) -> str:
+    """Refuse a name that is no size of a card, with the one that was likely meant."""
+    if PRESET_NAME.fullmatch(name):
+        return name
+    from r1recipes.machine import cards
+
+    size = re.fullmatch(r"0*([1-9]\d{0,3})[\s_-]*(g|gb|gib)?", name.strip().lower())
+    card = cards.find_gpu(name)
+    likely = size[1] + "GB" if size else f"{card.sold_gb}GB" if card else None
+    if name.strip().lower() == "cpu":
+        likely = "cpu"
+    hint = "name it by the memory of the card, such as `8GB` or `24GB`, or `cpu`"
+    message = f"{show(name)} is not a preset's name"
+    hint = f"did you mean `[preset.{likely}]`?" if likely else hint
+    raise PydanticCustomError("worded", "not a preset's name", {"message": message, "hint": hint})

@@ -1,0 +1,153 @@
+"""Write the text of a new recipe: every key of the schema, explained, with sound first values.
+
+The values come from the shipped recipe whose model is nearest. Limits: nearest by size, not by
+behaviour; nothing is downloaded or measured, so whether it fits is for `plan` to say.
+"""
+
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from r1recipes.algorithms.base import CPU_ONLY, GPU_ONLY, Preset, preset_bytes
+from r1recipes.config import render
+from r1recipes.config.render import toml_key
+from r1recipes.config.suggest import models_in
+from r1recipes.recipe import loading
+from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe
+
+WIDTH = 98
+SCHEMA_LINE = "#:schema ./recipe.schema.json"
+
+
+def commented(base: Recipe, model: str, schema_line: str | None = SCHEMA_LINE) -> str:
+    """A recipe for `model` with the values of `base` and each key's meaning above it.
+
+    Keys that `base` sets to something else than the default are lines of the recipe. The others
+    stand there with their defaults, or with an example, behind a `#` without a space: remove it
+    to set one. A revision and a chat template belong to the
+    model of `base` and are left out. Loads to a valid recipe.
+    """
+    given = base.model.model_copy(update={"name": model, "revision": None, "chat_template": None})
+    base = base.model_copy(update={"model": given, "description": f"GRPO for {model}"})
+    lines = [schema_line] if schema_line else []
+    for name, field in Recipe.model_fields.items():
+        if not models_in(field.annotation) and name != "rewards":
+            lines += _key(name, field, getattr(base, name))
+    for name, field in Recipe.model_fields.items():
+        value = getattr(base, name)
+        if name == "rewards":
+            lines += ["", *_comment(_text(field)), "[rewards]"]
+            for key, weight in value.items():
+                lines.append(f"{toml_key(key)} = {render.toml_value(weight)}")
+        elif name == "preset":
+            lines += ["", *_comment(_text(field) + " " + _doc(Preset))]
+            lines += _presets(value)
+        elif inner := models_in(field.annotation):
+            lines += _section(name, inner[0], value)
+    return "\n".join(lines) + "\n"
+
+
+def _section(name: str, kind: type[BaseModel], value: BaseModel | None) -> list[str]:
+    """A section; where `value` is None, all of it as comments."""
+    lines = ["", *_comment(_doc(kind)), f"[{name}]"]
+    inner: list[str] = []
+    for key, field in kind.model_fields.items():
+        given = getattr(value, key) if value is not None else None
+        if sections := models_in(field.annotation):
+            inner += _section(f"{name}.{key}", sections[0], given)
+        else:
+            lines += _key(key, field, given)
+    if value is None:
+        lines = [line if line.startswith("#") or not line else f"#{line}" for line in lines]
+    return lines + inner
+
+
+def _presets(presets: dict[str, Preset]) -> list[str]:
+    """Each preset by size; the meaning of the keys stands in the first one only."""
+    lines: list[str] = []
+    for number, name in enumerate(sorted(presets, key=preset_bytes)):
+        lines += [""] * (number > 0) + [f"[preset.{name}]"]
+        for key, field in Preset.model_fields.items():
+            if key in (GPU_ONLY if name == "cpu" else CPU_ONLY):
+                continue
+            value = getattr(presets[name], key)
+            if number == 0:
+                lines += _key(key, field, value)
+            elif value != field.default:
+                lines.append(f"{key} = {render.toml_value(value)}")
+    return lines
+
+
+def _key(key: str, field: FieldInfo, value: Any) -> list[str]:
+    """The meaning of a key and its line, which is a comment where the default is meant."""
+    default = None if field.is_required() else field.default
+    shown = next((v for v in (value, default, *(field.examples or ())) if v is not None), "...")
+    text = f"{toml_key(key)} = {render.toml_value(shown)}"
+    if value is None or value == default:
+        text = "\n".join(f"#{line}" for line in text.split("\n"))
+    return [*_comment(_text(field)), text]
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ")
+
+
+def _text(field: FieldInfo) -> str:
+    return " ".join((field.description or "").split())
+
+
+def _doc(kind: type[BaseModel]) -> str:
+    return " ".join((kind.__doc__ or "").split())
+
+
+class Sized(Protocol):
+    """What is known of a model."""
+
+    parameters: int
+
+
+KnownModel = Callable[[str], Sized | None]
+"""A model's name -> the same object for all names of one model; None for an unknown one."""
+
+
+def base_for(model: str, known: KnownModel) -> Path:
+    """The shipped recipe whose model is nearest: the same one, the same family, or by size.
+
+    Size is the catalogue's number of parameters, or else what the name says, such as `3B`; a name
+    without either is taken as 8B, the middle. Families weigh more than sizes up to twofold.
+    """
+    paths = {path: loading.load(path).recipe.model.name for path in loading.shipped()}
+    builtin = [path for path, name in paths.items() if name in BUILTIN_MODELS]
+    for path in builtin:
+        if paths[path] == model:
+            return path
+    real = [path for path in paths if path not in builtin]
+    return min(real, key=lambda path: (_distance(model, paths[path], known), path.name))
+
+
+def _distance(model: str, other: str, known: KnownModel) -> float:
+    sizes = sorted((_billions(model, known), _billions(other, known)))
+    same = known(model) is not None and known(model) is known(other)
+    family = _family(model) == _family(other)
+    return -1.0 if same else sizes[1] / sizes[0] - family
+
+
+def _family(model: str) -> str:
+    """`qwen`, `llama`, `mistral` or `phi`: the first word of a repository's name."""
+    word = re.match(r"[a-z]+", model.lower().rpartition("/")[2].removeprefix("meta-"))
+    return word[0] if word else model
+
+
+def _billions(model: str, known: KnownModel) -> float:
+    shape = known(model)
+    if shape:
+        return shape.parameters / 1e9
+    size = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([bm])(?![a-z])", model.lower())
+    if not size or float(size[1]) == 0:
+        return 8.0
+    return float(size[1]) / (1 if size[2] == "b" else 1000)

@@ -1,0 +1,83 @@
+"""What `export --to` and the recipe's [export] name: `lora`, `gguf:q8_0,q4_k_m`, `hub:user/name`.
+
+Names only: nothing is looked up or loaded here.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from r1recipes.config.section import Section, Word, refuse
+from r1recipes.errors import Problem
+
+GGUF_TYPES = ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m")
+"""Types of llama.cpp that are written, from the largest to the smallest."""
+KINDS = ("lora", "merged_16bit", "merged_4bit", "gguf", "ollama", "hub")
+HINT = "one of lora, merged_16bit, merged_4bit, gguf:q8_0,q4_k_m, ollama, hub:user/name"
+REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One form of the result."""
+
+    kind: str
+    types: tuple[str, ...] = ()
+    """Of gguf and ollama."""
+    repo: str | None = None
+    """Of hub: `user/name`."""
+
+
+def parse(texts: Sequence[str], where: str | None = None) -> tuple[list[Target], list[Problem]]:
+    """The targets, and everything that is wrong with them. Each kind may be named once."""
+    targets: list[Target] = []
+    problems = []
+    for text in texts:
+        found = _target(text.strip())
+        if isinstance(found, str):
+            problems.append(Problem(found, where, HINT))
+        elif found.kind in [target.kind for target in targets]:
+            hint = "name it once, as in `gguf:q8_0,q4_k_m`"
+            problems.append(Problem(f"`{found.kind}` is named twice", where, hint))
+        else:
+            targets.append(found)
+    return targets, problems
+
+
+def _target(text: str) -> Target | str:
+    """The target, or what is wrong with it."""
+    kind, colon, rest = text.partition(":")
+    if kind not in KINDS:
+        return f"unknown form `{text}`"
+    if kind == "hub":
+        return Target(kind, repo=rest) if REPO.fullmatch(rest) else f"`{text}` names no user/name"
+    if kind not in ("gguf", "ollama"):
+        return f"`{kind}` takes nothing after a colon" if colon else Target(kind)
+    types = tuple(dict.fromkeys(part.strip().lower() for part in rest.split(","))) if colon else ()
+    unknown = [name for name in types if name not in GGUF_TYPES]
+    if unknown:
+        return f"`{unknown[0]}` in `{text}` is none of {', '.join(GGUF_TYPES)}"
+    if kind == "ollama" and len(types) > 1:
+        return f"`{text}`: an Ollama model has one type"
+    return Target(kind, types or ("q8_0",))
+
+
+class Export(Section):
+    """What `run` makes of the result at its end, in the folder `export` of the run."""
+
+    to: Annotated[list[Word], Field(examples=[["gguf:q8_0"]])] = []
+    """Forms as for `export --to`: lora, merged_16bit, merged_4bit, gguf:q8_0,q4_k_m, ollama."""
+
+    @field_validator("to")
+    @classmethod
+    def _known(cls, texts: list[str]) -> list[str]:
+        targets, problems = parse(texts)
+        found = [("", problem.message, problem.hint or "") for problem in problems]
+        if any(target.kind == "hub" for target in targets):
+            hint = "`export RUN --to hub:user/name` pushes, when you say so"
+            found.append(("", "a recipe pushes nothing to the Hub", hint))
+        refuse(found)
+        return texts

@@ -1,0 +1,264 @@
+"""The charts of one run, or of several on the same axes, from metrics.jsonl and the record.
+
+Keys of the metrics are TRL's, and `time/..._s` and `accuracy` of `backends.grpo`. A chart whose
+key no run has is left out.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from r1recipes.report.charts import GREY, Bar, Bars, Chart, Plot, Series, has_data
+from r1recipes.runs.reading import Reading
+
+PHASES = {
+    "time/generation_s": "generation",
+    "time/rewards_s": "rewards",
+    "time/logprobs_s": "log-probabilities",
+    "time/backward_s": "backward",
+}
+STAGES = {
+    "cold_start": "cold start",
+    "load": "loading the model",
+    "evaluate_before": "evaluation before",
+    "train": "training",
+    "evaluate_after": "evaluation after",
+}
+UNWEIGHTED = "Mean of what was paid, before the weight."
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric over the steps."""
+
+    key: str
+    metric: str
+    title: str
+    note: str
+    unit: str = ""
+    y_range: tuple[float | None, float | None] = (None, None)
+    smooth: bool = True
+    if_any: bool = False
+    """Draw it only where it is not 0 throughout."""
+
+
+LEARNING = (
+    Curve("reward", "reward", "Reward", "Weighted sum of all rewards, mean over the step."),
+    Curve(
+        "accuracy-in-training",
+        "accuracy",
+        "Right in training",
+        "Share of the step's completions that are right.",
+        unit="%",
+        y_range=(0, 1),
+    ),
+    Curve(
+        "spread",
+        "reward_std",
+        "Spread of the reward",
+        "Standard deviation. GRPO learns from differences alone.",
+        y_range=(0, None),
+    ),
+    Curve(
+        "groups-without-spread",
+        "frac_reward_zero_std",
+        "Groups without spread",
+        "Prompts whose completions all earned the same teach nothing.",
+        unit="%",
+        y_range=(0, 1),
+    ),
+    Curve(
+        "length",
+        "completions/mean_length",
+        "Length of completions",
+        "Tokens, mean over the step.",
+        y_range=(0, None),
+    ),
+    Curve(
+        "cut",
+        "completions/clipped_ratio",
+        "Completions that were cut",
+        "Share that reached the length limit before its end.",
+        unit="%",
+        y_range=(0, None),
+    ),
+)
+OPTIMISER = (
+    Curve("kl", "kl", "KL divergence", "Distance from the base model.", if_any=True),
+    Curve("entropy", "entropy", "Entropy", "How open the model is, nats a token."),
+    Curve("grad-norm", "grad_norm", "Gradient norm", "Before clipping.", y_range=(0, None)),
+    Curve("learning-rate", "learning_rate", "Learning rate", "", smooth=False, y_range=(0, None)),
+    Curve(
+        "clip-ratio",
+        "clip_ratio/region_mean",
+        "Clipped ratios",
+        "Share of tokens whose probability ratio was clipped.",
+        unit="%",
+        y_range=(0, None),
+        if_any=True,
+    ),
+    Curve("loss", "loss", "Loss", "Near 0 by construction in GRPO; not a sign of progress."),
+)
+
+
+def learning(readings: Sequence[Reading]) -> list[Chart]:
+    """What tells whether a run learns."""
+    alone = readings[0] if len(readings) == 1 else None
+    reward, *others = [
+        _length(alone) if alone and curve.key == "length" else _plot(curve, readings)
+        for curve in LEARNING
+    ]
+    parts = [_rewards(alone)] if alone else _reward_of_each(readings)
+    return _kept([reward, *parts, *others])
+
+
+def optimiser(readings: Sequence[Reading]) -> list[Chart]:
+    """What experts look at."""
+    drawn = [curve for curve in OPTIMISER if not curve.if_any or _any(curve.metric, readings)]
+    return _kept([_plot(curve, readings) for curve in drawn])
+
+
+def cost(readings: Sequence[Reading]) -> list[Chart]:
+    """Time and memory."""
+    time = _phases(readings[0]) if len(readings) == 1 else _step_time(readings)
+    return _kept([time, _stages(readings), _memory(readings)])
+
+
+def results(readings: Sequence[Reading]) -> list[Chart]:
+    """Accuracy before and after, with 95 % intervals."""
+    sampled, greedy = [], []
+    for number, reading in enumerate(readings):
+        for when in ("before", "after"):
+            found = reading.evaluated(when)
+            label = f"{reading.label} {when}".strip()
+            tone = number if when == "after" else GREY
+            if found:
+                sampled.append(Bar(label, found["accuracy"], *found["interval"], tone))
+                greedy.append(Bar(label, found["greedy"], *found["greedy_interval"], tone))
+    return _kept(
+        [
+            Bars(
+                "accuracy",
+                "Accuracy, sampled",
+                sampled,
+                "Share of right samples at the training temperature, with 95 % interval.",
+                "%",
+                (0, 1),
+            ),
+            Bars(
+                "accuracy-greedy",
+                "Accuracy, greedy",
+                greedy,
+                "One answer for each problem, the likeliest token at each place.",
+                "%",
+                (0, 1),
+            ),
+        ]
+    )
+
+
+def every(readings: Sequence[Reading]) -> list[Chart]:
+    """All charts of a report, in its order."""
+    return [
+        *results(readings),
+        *learning(readings),
+        *optimiser(readings),
+        *cost(readings),
+    ]
+
+
+def _kept(found: Sequence[Chart]) -> list[Chart]:
+    return [chart for chart in found if has_data(chart)]
+
+
+def _any(metric: str, readings: Sequence[Reading]) -> bool:
+    return any(row.get(metric) for reading in readings for row in reading.metrics)
+
+
+def _series(reading: Reading, metric: str, name: str, **how: object) -> Series:
+    rows = [row for row in reading.metrics if metric in row]
+    return Series(name, [row["step"] for row in rows], [row[metric] for row in rows], **how)
+
+
+def _plot(curve: Curve, readings: Sequence[Reading]) -> Plot:
+    series = [
+        _series(r, curve.metric, r.label or curve.title.lower(), smooth=curve.smooth, tone=i)
+        for i, r in enumerate(readings)
+    ]
+    return Plot(curve.key, curve.title, series, curve.note, unit=curve.unit, y_range=curve.y_range)
+
+
+def _rewards(reading: Reading) -> Plot:
+    series = [_series(reading, f"rewards/{name}/mean", name) for name in _names([reading])]
+    return Plot("rewards", "Rewards by function", series, UNWEIGHTED, y_range=(0, None))
+
+
+def _reward_of_each(readings: Sequence[Reading]) -> list[Plot]:
+    return [
+        _plot(
+            Curve(
+                "reward-" + re.sub(r"[^\w.-]", "_", name),
+                f"rewards/{name}/mean",
+                f"Reward {name}",
+                UNWEIGHTED,
+            ),
+            readings,
+        )
+        for name in _names(readings)
+    ]
+
+
+def _names(readings: Sequence[Reading]) -> list[str]:
+    """Rewards that any run was paid by, in the order of the metrics."""
+    keys = [key for r in readings for key in (r.metrics[-1] if r.metrics else {})]
+    found = [re.fullmatch("rewards/(.+)/mean", key) for key in keys]
+    return list(dict.fromkeys(match[1] for match in found if match))
+
+
+def _length(reading: Reading) -> Plot:
+    rows = [row for row in reading.metrics if "completions/mean_length" in row]
+    low, high = ([row.get(f"completions/{e}_length") for row in rows] for e in ("min", "max"))
+    mean = [row["completions/mean_length"] for row in rows]
+    series = Series("length", [row["step"] for row in rows], mean, low, high)
+    limit = reading.resolved.get("preset", {}).get("max_completion_length")
+    note = "Tokens: mean, and from the shortest to the longest"
+    note += f"; the limit is {limit}." if limit else "."
+    return Plot("length", "Length of completions", [series], note, y_range=(0, None))
+
+
+def _phases(reading: Reading) -> Plot:
+    parts = [_series(reading, key, name) for key, name in PHASES.items()]
+    parts = [series for series in parts if series.x]
+    note = "Seconds of each step by what they were spent on." if parts else "Seconds."
+    whole = _step(reading, "whole step" if parts else "step")
+    return Plot("time", "Time of a step", [whole, *parts], note, unit="s", y_range=(0, None))
+
+
+def _step_time(readings: Sequence[Reading]) -> Plot:
+    series = [_step(reading, reading.label) for reading in readings]
+    return Plot("time", "Time of a step", series, "Seconds.", unit="s", y_range=(0, None))
+
+
+def _step(reading: Reading, name: str) -> Series:
+    metric = "time/step_s" if _any("time/step_s", [reading]) else "step_time"
+    return _series(reading, metric, name)
+
+
+def _stages(readings: Sequence[Reading]) -> Bars:
+    if len(readings) > 1:
+        whole = [Bar(r.label, r.duration_s, tone=i) for i, r in enumerate(readings)]
+        return Bars("duration", "Time of the whole run", whole, unit="s")
+    spent = readings[0].record.get("duration_s", {})
+    bars = [Bar(STAGES.get(stage, stage), seconds) for stage, seconds in spent.items()]
+    return Bars("stages", "Time of each stage", bars, unit="s")
+
+
+def _memory(readings: Sequence[Reading]) -> Chart:
+    bars = []
+    for number, reading in enumerate(readings):
+        found = reading.record.get("vram") or {}
+        for key, tone in (("predicted", GREY), ("measured", number)):
+            if found.get(f"{key}_bytes"):
+                label = f"{reading.label} {key}".strip()
+                bars.append(Bar(label, found[f"{key}_bytes"], tone=tone))
+    return Bars("memory", "Peak memory of the card", bars, unit="bytes")

@@ -1,0 +1,9 @@
+"""What a completion is paid: the functions, their table, and code of the user's own.
+
+Nothing here knows a run or a card.
+"""
+
+from r1recipes.rewards.functions import REWARDS
+from r1recipes.rewards.reward import Reward, check, load
+
+__all__ = ["REWARDS", "Reward", "check", "load"]

@@ -1,0 +1,239 @@
+"""The reward functions that come with r1recipes, with TRL's signature.
+
+    f(prompts, completions, <columns of the data>, **columns) -> one float per completion
+
+Completions are strings or lists of messages. Each function pays 0 to 1, in time linear in the
+text, whatever the text is. The `notebook_*` functions instead pay what the reward functions of the
+notebook of February 2025 paid, with its known defects (docs/rewards.md), so that weight 1.0
+reproduces it. Nothing here runs a user's code: `user_rewards` does.
+"""
+
+import ast
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+from r1recipes.rewards import functions
+from r1recipes.rewards.answers import Verifier, equal, extract_answer, parse_number
+from r1recipes.rewards.user_code import (
+    completion_text,
+)
+
+TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
+MAX_EXPRESSION_CHARS = 200
+"""Assumed: an expression of six numbers and brackets has at most about 50."""
+
+
+def correctness(
+    prompts: list, completions: list, answer: list, *, verifier: Verifier | None = None, **columns
+) -> list[float]:
+    """1 when the answer in the last <answer> pair equals the column `answer`.
+
+    "1,000" and "$1000.00" equal "1000" (`answers.equal`); with a verifier also what mathematics
+    shows, such as \\frac{1}{2} for 0.5. `r1recipes.rewards.load` gives it one.
+    """
+    references = [str(reference) for reference in answer]
+    pairs = list(zip(_answers(completions), references, strict=True))
+    same = verifier.verify(pairs) if verifier else [equal(*pair) for pair in pairs]
+    return [float(value) for value in same]
+
+
+def integer(prompts: list, completions: list, **columns) -> list[float]:
+    """1 when the answer is a whole number: "-5" and "1,000" and "$476." are."""
+    values = [parse_number(given) if given else None for given in _answers(completions)]
+    return [float(value is not None and value.denominator == 1) for value in values]
+
+
+def strict_format(prompts: list, completions: list, **columns) -> list[float]:
+    """1 for exactly the format asked for: each of the four tags once, on a line of its own.
+
+    Reasoning and answer are of any length but not blank; nothing stands before or after, except a
+    line end. Whatever earns this also earns `soft_format`.
+    """
+    return [float(_is_strict(completion_text(c))) for c in completions]
+
+
+def soft_format(prompts: list, completions: list, **columns) -> list[float]:
+    """1 for the four tags, each once and in order, with reasoning and answer that are not blank.
+
+    Only spaces and line ends may stand before <reasoning> and before <answer>; line breaks are
+    free, and text after </answer> costs nothing here.
+    """
+    return [float(_sections(completion_text(c)) is not None) for c in completions]
+
+
+def xml_tags(prompts: list, completions: list, **columns) -> list[float]:
+    """0.25 for each of the four tags that is there exactly once, in order; less for a long tail.
+
+    Text after </answer> takes off 0.001 a character, at most 0.25. The length of the reasoning
+    makes no difference.
+    """
+    return [_pay_tags(completion_text(c)) for c in completions]
+
+
+def countdown(
+    prompts: list, completions: list, numbers: list, target: list, **columns
+) -> list[float]:
+    """1 when the answer uses each of `numbers` exactly once, with + - * / ( ), and gives `target`.
+
+    Exact in fractions: 1/3*3 gives 1. Column `numbers` has a list in each row.
+    """
+    return [
+        float(_reaches(given, row_numbers, row_target))
+        for given, row_numbers, row_target in zip(
+            _answers(completions), numbers, target, strict=True
+        )
+    ]
+
+
+def notebook_xmlcount(prompts: list, completions: list, **columns) -> list[float]:
+    """The notebook's, unbounded below: 0.125 a tag, less 0.001 a character after the last.
+
+    Defect R4: without a line end after </answer> "after the last" is the whole completion, so long
+    reasoning is punished: 1046 characters pay -0.545.
+    """
+    return [_notebook_count(completion_text(c)) for c in completions]
+
+
+def notebook_soft_format(prompts: list, completions: list, **columns) -> list[float]:
+    """The notebook's: 0.5 for both pairs of tags, each on one line.
+
+    Defects R1 and R3: it never pays for the format that the prompt asks for, and excludes
+    notebook_strict_format.
+    """
+    pattern = r"<reasoning>.*?</reasoning>\s*<answer>.*?</answer>"
+    return [0.5 if re.match(pattern, completion_text(c)) else 0.0 for c in completions]
+
+
+def notebook_strict_format(prompts: list, completions: list, **columns) -> list[float]:
+    """The notebook's: 0.5 for tags on lines of their own around one line each, and a last line end.
+
+    Defect R2: reasoning of two lines, or no line end after </answer>, pays nothing.
+    """
+    pattern = r"^<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$"
+    return [0.5 if re.match(pattern, completion_text(c)) else 0.0 for c in completions]
+
+
+def notebook_int(prompts: list, completions: list, **columns) -> list[float]:
+    """The notebook's: 0.5 when what follows the last <answer> is digits only.
+
+    Defect R5: "1,000" and "-5" pay nothing. A completion without tags is its own answer.
+    """
+    given = [_notebook_answer(completion_text(c)) for c in completions]
+    return [0.5 if text.isdigit() else 0.0 for text in given]
+
+
+def notebook_correctness(prompts: list, completions: list, answer: list, **columns) -> list[float]:
+    """The notebook's: 2 when what follows the last <answer> is the same string as `answer`.
+
+    Defect R5: "$476." is not "476".
+    """
+    given = [_notebook_answer(completion_text(c)) for c in completions]
+    pairs = zip(given, answer, strict=True)
+    return [2.0 if text == str(reference) else 0.0 for text, reference in pairs]
+
+
+def _answers(completions: list) -> list[str | None]:
+    return [extract_answer(completion_text(completion)) for completion in completions]
+
+
+def _sections(text: str) -> tuple[str, str, str, str, str] | None:
+    """What stands before, in and between the tags, if each is there once, in order, and filled.
+
+    Not a regular expression: two lazy groups take quadratic time on a repeated tag.
+    """
+    if any(text.count(tag) != 1 for tag in TAGS):
+        return None
+    before, _, rest = text.partition(TAGS[0])
+    reasoning, closed, rest = rest.partition(TAGS[1])
+    between, opened, rest = rest.partition(TAGS[2])
+    given, ended, after = rest.partition(TAGS[3])
+    in_order = closed and opened and ended and not before.strip() and not between.strip()
+    if not in_order or not reasoning.strip() or not given.strip():
+        return None
+    return before, reasoning, between, given, after
+
+
+def _is_strict(text: str) -> bool:
+    sections = _sections(text)
+    if sections is None:
+        return False
+    before, reasoning, between, given, after = sections
+    on_lines = all(s.startswith("\n") and s.endswith("\n") for s in (reasoning, given))
+    return on_lines and before == "" and between == "\n" and after in ("", "\n")
+
+
+def _pay_tags(text: str) -> float:
+    paid, last = 0.0, -1
+    for tag in TAGS:
+        position = text.find(tag)
+        if position > last and text.count(tag) == 1:
+            paid, last = paid + 0.25, position
+    tail = len(text.rpartition(TAGS[3])[2].strip()) if TAGS[3] in text else 0
+    return max(0.0, paid - min(0.25, 0.001 * tail))
+
+
+def _reaches(given: str | None, numbers: list, target: Any) -> bool:
+    goal = parse_number(str(target))
+    if given is None or goal is None or len(given) > MAX_EXPRESSION_CHARS:
+        return False
+    given = given.replace("\u00d7", "*").replace("\u00f7", "/").replace("\u2212", "-")
+    if not re.fullmatch(r"[\d+\-*/()\s]+", given, re.ASCII):
+        return False
+    try:
+        tree = ast.parse(" ".join(given.split()), mode="eval").body
+        used = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        # Before the value is computed: it bounds the size of every number in it.
+        if sorted(used) != sorted(int(number) for number in numbers):
+            return False
+        return _evaluate(tree) == goal
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
+        return False
+
+
+def _evaluate(node: ast.expr) -> Fraction:
+    """The exact value of an expression. Raises: ValueError for more than + - * / and brackets."""
+    match node:
+        case ast.Constant(value=int(value)):
+            return Fraction(value)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_evaluate(operand)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _evaluate(left) + _evaluate(right)
+        case ast.BinOp(left=left, op=ast.Sub(), right=right):
+            return _evaluate(left) - _evaluate(right)
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            return _evaluate(left) * _evaluate(right)
+        case ast.BinOp(left=left, op=ast.Div(), right=right):
+            return _evaluate(left) / _evaluate(right)
+    raise ValueError(f"not an expression of + - * /: {ast.dump(node)[:80]}")
+
+
+def _notebook_answer(text: str) -> str:
+    return text.split("<answer>")[-1].split("</answer>")[0].strip()
+
+
+def _notebook_count(text: str) -> float:
+    paid = 0.125 * (text.count("<reasoning>\n") == 1)
+    paid += 0.125 * (text.count("\n</reasoning>\n") == 1)
+    if text.count("\n<answer>\n") == 1:
+        paid += 0.125 - 0.001 * len(text.split("\n</answer>\n")[-1])
+    if text.count("\n</answer>") == 1:
+        paid += 0.125 - 0.001 * (len(text.split("\n</answer>")[-1]) - 1)
+    return paid
+
+
+REWARDS: dict[str, Callable[..., list[float]]] = {
+    "correctness": functions.correctness,
+    "integer": functions.integer,
+    "strict_format": functions.strict_format,
+    "soft_format": functions.soft_format,
+    "xml_tags": functions.xml_tags,
+    "countdown": functions.countdown,
+    "notebook_xmlcount": functions.notebook_xmlcount,
+    "notebook_soft_format": functions.notebook_soft_format,
+    "notebook_strict_format": functions.notebook_strict_format,
+    "notebook_int": functions.notebook_int,
+    "notebook_correctness": functions.notebook_correctness,
+}

@@ -1,0 +1,314 @@
+"""Rewards in a user's own file, named "path/file.py:function": found, hashed, and run in a child.
+
+The child is killed when a call hangs, keeps the module loaded between calls, and is not a sandbox:
+the code may do whatever its user may. Two forms are told apart by the names of the parameters:
+
+    def reward(completion, row)                                one number for one completion
+    def reward(completions, prompts, answer, ..., **kwargs)    TRL's: a list, one number each
+
+`completion` is the text and `row` the data set's row with its "prompt". TRL's form gets what TRL
+gives it, less what cannot cross a process: trainer_state, log_extra, log_metric, environments.
+"""
+
+import ast
+import difflib
+import hashlib
+import importlib.util
+import inspect
+import linecache
+import math
+import re
+import sys
+import traceback
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r1recipes.errors import RecipeError
+from r1recipes.machine.processes import Children
+
+LOAD_LIMIT_S = 60.0
+"""Seconds for importing a user's file, apart from its calls; assumed, torch takes about ten."""
+_USER_CODE = re.compile(r"(?P<path>.+\.py):(?P<function>[A-Za-z_]\w*)", re.ASCII)
+_NOT_SENT = ("trainer_state", "log_extra", "log_metric", "environments")
+
+
+class Failed(Exception):
+    """A call, or one row of it, without a reward.
+
+    `kind` is one of timeout, raised, wrong_count, not_a_number; `message` goes after the reward's
+    name: "raised ValueError: ...".
+    """
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(kind, message)  # both, so that it can be pickled
+        self.kind = kind
+        self.message = message
+
+
+Paid = list[float | Failed | None]
+"""One entry per completion; None means no opinion, as in TRL."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A function of a user's file and the file's bytes, read once: what runs is what was hashed."""
+
+    path: str
+    function: str
+    source: bytes
+
+    @property
+    def sha256(self) -> str:
+        """The sha256 of the bytes, in hex. What the file imports is not in it."""
+        return hashlib.sha256(self.source).hexdigest()
+
+
+def is_user_code(name: str) -> bool:
+    """Whether a reward's name means a user's own file: "path/file.py:function"."""
+    return _USER_CODE.fullmatch(name) is not None
+
+
+def user_code_path(name: str, base_dir: Path) -> tuple[Path, str]:
+    """File, meant from the recipe's folder `base_dir`, and function of a reward's name."""
+    found = _USER_CODE.fullmatch(name)
+    if found is None:
+        raise RecipeError(f"`{name}` does not name user code, such as `my_rewards.py:dose`")
+    return (base_dir / found["path"]).resolve(), found["function"]
+
+
+def file_hash(path: Path) -> str:
+    """The sha256 of a file, in hex. Raises: RecipeError when it cannot be read."""
+    return hashlib.sha256(_read(path)).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RecipeError(f"the reward file `{path}` cannot be read ({error.strerror})") from error
+
+
+def code_sha256(name: str, base_dir: Path) -> str:
+    """`file_hash` of the file of a reward's name, as it is now. What it imports is not in it."""
+    return file_hash(user_code_path(name, base_dir)[0])
+
+
+def look_up(name: str, base_dir: Path) -> Code:
+    """The code of a function that exists, as far as that shows without running the file.
+
+    Raises: RecipeError for a missing file, a syntax error, or an unknown function.
+    """
+    path, function = user_code_path(name, base_dir)
+    source = _read(path)
+    try:
+        body = ast.parse(source, str(path)).body
+    except (SyntaxError, ValueError) as error:
+        raise RecipeError(f"the reward file `{path}` is not valid Python: {error}") from error
+    functions = [n.name for n in body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    # A name that is imported or assigned counts too; a simple search cannot know its kind.
+    others = {n.id for n in ast.walk(ast.Module(body, [])) if isinstance(n, ast.Name)}
+    others |= {a.asname or a.name for n in body if isinstance(n, ast.ImportFrom) for a in n.names}
+    if function not in functions and function not in others:
+        near = difflib.get_close_matches(function, functions, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"it has: {', '.join(functions) or 'none'}"
+        raise RecipeError(f"reward `{name}`: the file has no function `{function}`", hint=hint)
+    return Code(str(path), function, source)
+
+
+class UserCode:
+    """A user's reward, each call of it in a child that can be killed."""
+
+    def __init__(self, code: Code, *, time_limit_s: float):
+        self.code = code
+        self._time_limit_s = time_limit_s
+        self._children = Children(1, quiet_stdout=True)
+        self._is_loaded = False
+
+    def pay(
+        self,
+        /,
+        prompts: list,
+        completions: list,
+        columns: dict[str, Any],
+        time_limit_s: float | None = None,
+    ) -> Paid:
+        """One call. Raises: Failed when it brought nothing; an entry is Failed for its row alone.
+
+        The import of the file, with the first call and after a kill, has a limit of its own.
+        """
+        limit_s = min(time_limit_s or self._time_limit_s, self._time_limit_s)
+        if not self._is_loaded:
+            self._run(_load, (self.code,), LOAD_LIMIT_S, "importing its file")
+            self._is_loaded = True
+        sent = {key: value for key, value in columns.items() if key not in _NOT_SENT}
+        args = (self.code, prompts, completions, sent)
+        return self._run(_call, args, limit_s, _plural(len(completions), "completion"))
+
+    def close(self) -> None:
+        """Kill the child. A later call starts a new one."""
+        self._children.close()
+        self._is_loaded = False
+
+    def _run(self, function: Callable, args: tuple, limit_s: float, what: str) -> Any:
+        # Twice the limit in total leaves room for the start of a child in place of a killed one.
+        total_s = 2 * limit_s + LOAD_LIMIT_S
+        (outcome,) = self._children.run(function, [args], limit_s=limit_s, total_s=total_s)
+        if not isinstance(outcome, BaseException):
+            return outcome
+        if isinstance(outcome, Failed):
+            raise outcome
+        self._is_loaded = False  # the child is dead, and with it the module
+        if isinstance(outcome, TimeoutError):
+            raise Failed("timeout", f"did not return within {limit_s:g} s ({what})")
+        raise Failed("raised", f"ended its process ({type(outcome).__name__}: {outcome})")
+
+
+def numbers(values: Any, num_completions: int) -> Paid:
+    """What a reward function returned, as one entry per completion.
+
+    Raises: Failed (wrong_count) when it is not one value per completion.
+    """
+    try:
+        entries = None if isinstance(values, str | bytes | dict) else list(values)
+        count = f"a {type(values).__name__}" if entries is None else _plural(len(entries), "value")
+    except TypeError:  # one number, or None, or a tensor without a dimension
+        entries, count = None, "None" if values is None else "1 value"
+    if entries is None or len(entries) != num_completions:
+        raise Failed(
+            "wrong_count",
+            f"returned {count} for {_plural(num_completions, 'completion')}: "
+            "it must return one number per completion",
+        )
+    return [_number(value) for value in entries]
+
+
+def describe(error: BaseException, path: str | None = None) -> Failed:
+    """An exception of a reward, with the last line of `path` that it passed through."""
+    text = str(error).strip().split("\n")[0][:300]
+    message = f"raised {type(error).__name__}" + (f": {text}" if text else "")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if path is not None and frame.filename == path]
+    if own:
+        message += f" ({Path(path or '').name} line {own[-1].lineno}: `{own[-1].line}`)"
+    elif isinstance(error, SyntaxError):
+        message += f" (line {error.lineno})"
+    return Failed("raised", message)
+
+
+def missing_columns(function: Callable, given: Collection[str]) -> list[str]:
+    """Parameters of TRL's form without a default for which the data has no column."""
+    parameters = inspect.signature(function).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
+    return [name for name in required if name not in given]
+
+
+def refuse_missing_columns(function: Callable, given: Collection[str]) -> None:
+    """Raises: Failed (raised) that names what the data lacks."""
+    missing = ", ".join(f"`{name}`" for name in missing_columns(function, given))
+    if missing:
+        raise Failed("raised", f"needs the columns {missing}, which the data does not have")
+
+
+def completion_text(completion: Any) -> str:
+    """The text of a completion: a string as it is, or the last message of a list of messages."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[-1].get("content") if completion else None
+    if isinstance(content, list):  # parts, as models for images have them
+        return "".join(part.get("text", "") for part in content if isinstance(part, dict))
+    return content or ""
+
+
+def _number(value: Any) -> float | Failed | None:
+    if value is None:
+        return None
+    try:
+        number = math.nan if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        number = math.nan
+    if math.isfinite(number):
+        return number
+    shown = f"{value!r:.40} ({type(value).__name__})"
+    return Failed("not_a_number", f"returned {shown}: it must return a finite number or None")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+_VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+_loaded: dict[Code, Callable] = {}  # of the child
+
+
+def _load(code: Code) -> None:
+    """In the child: run the file's bytes once, with its own folder on the path for its imports.
+
+    A child that takes the place of a killed one gets the same bytes: the file may have changed.
+    """
+    if code in _loaded:
+        return
+    path = code.path
+    sys.path.insert(0, str(Path(path).parent))
+    name = Path(path).stem
+    # A file that is called like a library must not take its place.
+    name = f"_user_reward_{name}" if name in sys.modules else name
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        lines = importlib.util.decode_source(code.source).splitlines(keepends=True)
+        linecache.cache[path] = (len(code.source), None, lines, path)  # for tracebacks
+        exec(compile(code.source, path, "exec", dont_inherit=True), module.__dict__)
+    except (Exception, SystemExit) as error:
+        raise describe(error, path) from None
+    found = getattr(module, code.function, None)
+    if not callable(found) or inspect.iscoroutinefunction(found):
+        raise Failed("raised", f"is not a plain function of {Path(path).name}")
+    _loaded[code] = found
+
+
+def _call(code: Code, prompts: list, completions: list, columns: dict) -> Paid:
+    """In the child: one call, in the form that the function's parameters ask for."""
+    _load(code)
+    call, path = _loaded[code], code.path
+    parameters = inspect.signature(call).parameters
+    if "completion" in parameters:
+        return _call_per_row(call, path, prompts, completions, columns)
+    if "completions" not in parameters and not _takes_any(parameters):
+        raise Failed(
+            "raised",
+            f"takes ({', '.join(parameters)}): it must take (completion, row), or TRL's "
+            "(prompts, completions, **columns)",
+        )
+    given = {"prompts": prompts, "completions": completions, **columns}
+    refuse_missing_columns(call, given)
+    if not _takes_any(parameters):
+        given = {key: value for key, value in given.items() if key in parameters}
+    try:
+        values = call(**given)
+    except (Exception, SystemExit) as error:
+        raise describe(error, path) from None
+    return numbers(values, len(completions))
+
+
+def _takes_any(parameters: Any) -> bool:
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+
+
+def _call_per_row(
+    call: Callable, path: str, prompts: list, completions: list, columns: dict
+) -> Paid:
+    wants_row = len(inspect.signature(call).parameters) > 1
+    paid: Paid = []
+    for index, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        row = {key: value[index] for key, value in columns.items() if isinstance(value, list)}
+        row = {"prompt": prompt} | row
+        try:
+            value = call(completion_text(completion), *([row] if wants_row else []))
+        except (Exception, SystemExit) as error:
+            paid.append(describe(error, path))
+        else:
+            paid.append(_number(value))
+    return paid

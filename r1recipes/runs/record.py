@@ -1,0 +1,285 @@
+"""The run folder: which files it has, who writes them, how they are read.
+
+    recipe.toml       as given                     resolved.json     the plan
+    lock.json         versions, revisions, seed    record.json       status, times, evaluation
+    metrics.jsonl     one line per step            completions.jsonl samples with their rewards
+    evaluation-before.jsonl, evaluation-after.jsonl                  one line per held-out problem
+    base/             model after the cold start   checkpoints/  adapter/  train.log  report.html
+
+JSON is written under a temporary name, synced and renamed, so a file is whole or absent. A torn
+last line of a .jsonl is dropped on reading and cut before appending. One process at a time owns a
+folder, by a lock that the system drops when the process dies. A folder is never reused.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from r1recipes import recipe
+from r1recipes.runs import lock
+from r1recipes.errors import Problem
+from r1recipes.errors import RecipeError
+from r1recipes.errors import disk_error
+from r1recipes.planning.plan import Plan
+from r1recipes.recipe.loading import Loaded
+from r1recipes.machine.files import _files, now, read_lines, sync_folder, write_json, write_text
+
+
+STATUSES = ("running", "complete", "failed", "stopped", "pruned")
+CHECKPOINT_DONE = "r1recipes-complete"
+
+
+class Run:
+    """One run folder. Files are named here and nowhere else."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.recipe = folder / "recipe.toml"
+        self.resolved = folder / "resolved.json"
+        self.lock = folder / "lock.json"
+        self.record = folder / "record.json"
+        self.metrics = folder / "metrics.jsonl"
+        self.completions = folder / "completions.jsonl"
+        self.log = folder / "train.log"
+        self.base = folder / "base"
+        self.checkpoints = folder / "checkpoints"
+        self.adapter = folder / "adapter"
+        self.report = folder / "report.html"
+
+    def evaluation(self, when: str) -> Path:
+        return self.folder / f"evaluation-{when}.jsonl"
+
+    def plan(self) -> Plan:
+        """Raises: RecipeError when the file is not a plan of this version."""
+        try:
+            return Plan.model_validate_json(self.resolved.read_text())
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise RecipeError(f"{self.resolved} cannot be read: {reason}") from error
+
+    def read(self) -> dict[str, Any]:
+        """The record. Raises: RecipeError when this is no run folder."""
+        record = _read_json(self.record)
+        if record.get("status") not in STATUSES:
+            raise _damaged(self.record, "it names no status")
+        return record
+
+    def status(self) -> str:
+        """The recorded status, but "killed" where nobody works on the run any more."""
+        recorded = self.read()["status"]
+        return "killed" if recorded == "running" and not self._is_owned() else recorded
+
+    def standing(self) -> str:
+        """How a run ended or goes, and its last step: `was killed at step 4`."""
+        step, status = 0, self.status()
+        with suppress(OSError, ValueError, LookupError):  # damaged, and not what is asked about
+            step = read_lines(self.metrics)[-1]["step"]
+        verb = {"running": "is ", "complete": "is ", "failed": ""}.get(status, "was ")
+        return f"{verb}{status} at step {step}"
+
+    def to_go_on(self) -> str:
+        """How a run that is not complete gets there."""
+        if self.status() == "running":
+            return "wait until it ends; `r1recipes list runs` says how far it is"
+        return f"`python -m r1recipes run --resume {self.folder}` goes on"
+
+    def read_lock(self) -> dict[str, Any]:
+        """Versions, revisions and hashes. Raises: RecipeError when they cannot be read."""
+        return _read_json(self.lock)
+
+    def update(self, **changes: Any) -> dict[str, Any]:
+        """Merge `changes` into the record, at once and whole."""
+        record = self.read() | changes | {"updated": now()}
+        write_json(self.record, record)
+        return record
+
+    def update_lock(self, **changes: Any) -> None:
+        write_json(self.lock, self.read_lock() | changes)
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Hold the folder. Raises: RecipeError when another process does."""
+        try:
+            file = open(self.folder / ".owner", "w")
+        except OSError as error:
+            raise disk_error(error, self.folder) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RecipeError(
+                    f"{self.folder} is in use by another process",
+                    hint="wait until it ends, or stop it with Ctrl-C and resume then",
+                ) from error
+            yield
+
+    def _is_owned(self) -> bool:
+        """Whether a process has the folder, or it cannot be known; looks without a write."""
+        try:
+            with open(self.folder / ".owner") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return not isinstance(error, FileNotFoundError)
+        return False
+
+    def last_checkpoint(self) -> tuple[Path, int] | None:
+        """Newest checkpoint that was written to its end, and its step."""
+        steps = []
+        for folder in self.checkpoints.glob("checkpoint-*"):
+            number = folder.name.removeprefix("checkpoint-")
+            if number.isdigit() and is_whole(folder):
+                steps.append((int(number), folder))
+        return (max(steps)[1], max(steps)[0]) if steps else None
+
+    def rewind(self, step: int) -> None:
+        """Forget everything after `step`: metrics, samples, and checkpoints that are not whole.
+
+        Raises: RecipeError when the metrics up to there are not all there.
+        """
+        if [row.get("step") for row in read_lines(self.metrics)][:step] != [*range(1, step + 1)]:
+            raise _damaged(self.metrics, f"it does not have the steps 1 to {step}")
+        for path in (self.metrics, self.completions):
+            rows = [row for row in read_lines(path) if row.get("step", 0) <= step]
+            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+        for folder in self.checkpoints.glob("checkpoint-*"):
+            number = folder.name.removeprefix("checkpoint-")
+            if not is_whole(folder) or not number.isdigit() or int(number) > step:
+                shutil.rmtree(folder)
+
+
+def create(loaded: Loaded, plan: Plan, folder: Path | None, runs_dir: Path) -> Run:
+    """Make the folder of a new run and write what is known before it starts.
+
+    The folder appears under its name only when it is complete enough to be resumed.
+    Raises: RecipeError if `folder` exists; RunError if it cannot be written.
+    """
+    fingerprint = recipe.fingerprint(loaded.recipe)
+    try:
+        if folder is None:
+            folder = _free_name(runs_dir / loaded.name, fingerprint)
+        elif folder.exists():
+            raise RecipeError(
+                f"{folder} exists, and a run folder is never reused",
+                hint=f"take another name, or `r1recipes run --resume {folder}` to go on with it",
+            )
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Run(folder.with_name(f".{folder.name}.{os.getpid()}.tmp"))
+        draft.folder.mkdir()
+        write_text(draft.recipe, loaded.text)
+        write_text(draft.resolved, plan.model_dump_json(indent=1) + "\n")
+        write_json(draft.lock, lock.make(loaded, plan))
+        write_json(draft.record, _first_record(loaded, plan, fingerprint))
+        os.rename(draft.folder, folder)
+    except OSError as error:
+        if folder is not None:
+            for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+                shutil.rmtree(left, ignore_errors=True)
+        raise disk_error(error, folder or runs_dir) from error
+    return Run(folder)
+
+
+def mark_checkpoint(folder: Path) -> None:
+    """Say that a checkpoint was written to its end: its files are on the disk, with these sizes."""
+    sync_folder(folder)
+    write_json(folder / CHECKPOINT_DONE, {p.name: p.stat().st_size for p in _files(folder)})
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint has all the files that it was marked with."""
+    try:
+        sizes = json.loads((folder / CHECKPOINT_DONE).read_text())
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _free_name(parent: Path, fingerprint: str) -> Path:
+    stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{fingerprint[:8]}"
+    names = [stem] + [f"{stem}-{number}" for number in range(2, 100)]
+    return next(parent / name for name in names if not (parent / name).exists())
+
+
+def _first_record(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "status": "running",
+        "recipe": loaded.name,
+        "description": plan.recipe.description,
+        "fingerprint": fingerprint,
+        "preset": plan.preset_name,
+        "started": now(),
+        "updated": now(),
+        "attempts": 0,
+        "duration_s": {},
+        "evaluation": {},
+        "vram": {
+            "predicted_bytes": plan.predicted.peak_bytes if plan.predicted else None,
+            "measured_bytes": None,
+        },
+        "error": None,
+    }
+
+
+def find(runs_dir: Path, name: str | None, recipe_name: str | None = None) -> Run:
+    """The run that `name` means, or else the newest one to go on with; not of a study, with which
+    `sweep` goes on. Raises: RecipeError when there is none.
+    """
+    if name:
+        for folder in (Path(name), runs_dir / name):
+            if (folder / "record.json").is_file():
+                return Run(folder)
+        raise RecipeError(f"there is no run folder `{name}`", hint=_known_runs(runs_dir))
+    open_runs, trials = [], []
+    for run in all_runs(runs_dir):
+        with suppress(RecipeError):  # a damaged folder does not keep the others from going on
+            found = run.read()
+            is_open = run.status() not in ("complete", "running", "pruned")
+            if is_open and recipe_name in (None, found.get("recipe")):
+                (trials if "study" in found else open_runs).append(run)
+    if not open_runs:
+        what = f" of `{recipe_name}`" if recipe_name else ""
+        hint = "`sweep` goes on with the trials of a study" if trials else _known_runs(runs_dir)
+        raise RecipeError(f"there is no unfinished run{what} in `{runs_dir}`", hint=hint)
+    return open_runs[-1]
+
+
+def all_runs(runs_dir: Path) -> list[Run]:
+    """All run folders, `runs/NAME` and `runs/RECIPE/NAME`, the oldest first."""
+    found = [path.parent for deep in ("*", "*/*") for path in runs_dir.glob(f"{deep}/record.json")]
+    whole = [Run(folder) for folder in found if not folder.name.startswith(".")]
+    return sorted(whole, key=lambda run: (_started(run), run.folder.name))
+
+
+def _started(run: Run) -> str:
+    """When a run began, as far as that can be read."""
+    with suppress(RecipeError):
+        return str(run.read().get("started", ""))
+    return ""
+
+
+def _known_runs(runs_dir: Path) -> str:
+    names = [str(run.folder) for run in all_runs(runs_dir)[-3:]]
+    return "the last runs: " + ", ".join(names) if names else "there are no runs yet"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise _damaged(path, f"it cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(data, dict):
+        raise _damaged(path, "it holds no table")
+    return data
+
+
+def _damaged(path: Path, why: str) -> RecipeError:
+    problem = Problem(
+        f"is damaged: {why}", str(path), "start a new run, or put back a copy of this file"
+    )
+    return RecipeError(problems=[problem])

@@ -1,0 +1,259 @@
+"""One worker: claims trials of a study and runs them, with the base model kept loaded between them.
+
+A worker is a process of its own, on one GPU or on a share of the cores. It ends with
+    0        nothing is left to do
+    RESTART  the next trial needs a fresh process: another engine, or memory that was not given back
+and whoever started it (`sweep`, or the command `worker`) starts the next one. A trial is a run
+folder like any other, `<runs>/<study>/<cell>-<number>-<fingerprint>`.
+"""
+
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import Trial
+from rich.console import Console
+
+from r1recipes import recipe, training
+from r1recipes.errors import PlanError, R1RecipesError, RecipeError, Stopped
+from r1recipes.machine import gpu
+from r1recipes.machine.settings import Settings
+from r1recipes.planning.plan import Plan
+from r1recipes.recipe.loading import Loaded
+from r1recipes.runs.record import Run
+from r1recipes.study import search
+from r1recipes.study.cell import resolve
+from r1recipes.study.database import HEARTBEAT_S
+from r1recipes.study.trials import RESTART, Lost, Trials, this_worker
+from r1recipes.training.run import Pruned
+from r1recipes.training.stages import Options
+from r1recipes.training.view import View
+from r1recipes.training.warm import OtherEngine, Warm
+
+IDLE_S = 2.0
+"""Pause between looks for a trial while others run the last ones; one of them may die."""
+DRIFT_BYTES = 2**30
+"""Growth since the first trial after which memory counts as leaked; assumed."""
+BAD_STATE = ("oom", "crash")
+"""Failures after which this process is not trusted with another trial."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker runs: its settings, its share of the machine, what the user allowed."""
+
+    settings: Settings
+    num_cores: int
+    options: Options
+
+
+class TrialView(View):
+    """Hands a run's progress on to its trial, and ends the run when it is hopeless or lost."""
+
+    def __init__(self, trials: Trials, trial: Trial):
+        super().__init__(Console(file=sys.stdout, width=200), live=False)
+        self.trials, self.trial = trials, trial
+        self.lost = False
+        self.run: Run | None = None
+
+    def begin(self, run: Run, plan: Plan) -> None:
+        super().begin(run, plan)
+        cell, self.run = self.trials.cell, run
+        about = {"name": cell.study, "cell": cell.name, "trial": self.trial.number}
+        run.update(study=about | {"params": self.trial.params})
+        self.trials.note_run(self.trial, run.folder, plan.recipe.train.max_steps)
+        self.pruner = search.pruner(cell, plan.recipe.train.max_steps, plan.preset.prompts_per_step)
+
+    def resume_at(self, rows: Sequence[dict[str, Any]]) -> None:
+        """A trial that goes on after a death reports what it had: others compare with it."""
+        super().resume_at(rows)
+        for number in range(1, len(rows) + 1):
+            self.report(rows[:number])
+
+    def step(self, row: dict[str, Any]) -> None:
+        super().step(row)
+        if self.lost:
+            raise Lost()
+        if self.report(self.rows):
+            raise Pruned(f"pruned at step {row['step']}")
+
+    def clear(self) -> None:
+        """Drop the checkpoints of a trial that is over: those of a study would fill the disk."""
+        if self.run:
+            shutil.rmtree(self.run.checkpoints, ignore_errors=True)
+
+    def report(self, rows: Sequence[dict[str, Any]]) -> bool:
+        """Report what is due after these rows; whether the trial is hopeless."""
+        assert self.plan is not None
+        max_steps = self.plan.recipe.train.max_steps
+        value = search.intermediate(rows, max_steps)
+        if value is None or rows[-1]["step"] >= max_steps:
+            return False
+        return self.trials.report(self.trial, rows[-1]["step"], value, self.pruner)
+
+
+class Worker:
+    """Runs trials until none is left. Used by one process, for one study."""
+
+    def __init__(self, cells: list[Trials], place: Place):
+        self.cells, self.place = cells, place
+        self.warm = Warm()
+        self.gpu = gpu.current_gpu()
+        """As it was before the engine took its share: later that share would count as others'."""
+        self.first_bytes: int | None = None
+
+    def work(self) -> int:
+        """Returns the exit code. Raises: KeyboardInterrupt when it was asked to stop."""
+        identity = this_worker()
+        while True:
+            for trials in self.cells:
+                trial = trials.claim(identity)
+                if trial is not None:
+                    break
+            else:
+                if all(trials.is_done() for trials in self.cells):
+                    return 0
+                time.sleep(IDLE_S)
+                continue
+            if self.run_trial(trials, trial):
+                return RESTART
+
+    def run_trial(self, trials: Trials, trial: Trial) -> bool:
+        """Run one trial and tell what came of it. Returns whether a fresh process is needed."""
+        try:
+            loaded = trials.cell.load(trial.params)
+            resolved = self.resolve(trials, trial, loaded)
+        except (RecipeError, PlanError) as error:
+            trials.refuse(trial, str(error))
+            return False
+        view = TrialView(trials, trial)
+        try:
+            with beating(trials, trial, view):
+                run = self.execute(trials, trial, loaded, resolved, view)
+            trials.complete(trial, values(run, trials.cell.settings.metrics))
+            view.clear()
+        except Pruned:
+            trials.prune(trial)
+            view.clear()
+        except Lost:
+            print(f"trial {trial.number} was given to another worker")
+        except OtherEngine:
+            trials.hand_back(trial)
+            return True
+        except (Stopped, KeyboardInterrupt):
+            trials.hand_back(trial)
+            raise KeyboardInterrupt from None
+        except Exception as error:
+            return self.failed(trials, trial, error)
+        return self.has_drifted()
+
+    def resolve(self, trials: Trials, trial: Trial, loaded: Loaded) -> Plan:
+        """The trial's plan. The study is told its memory, so that it learns where the room ends.
+
+        Raises: PlanError when it cannot run here.
+        """
+        cores, offline = self.place.num_cores, self.place.settings.offline
+        resolved = resolve(trials.cell, loaded, cores, self.gpu, offline=offline, refuse=False)
+        if predicted := resolved.predicted:
+            trials.note_memory(trial, predicted)
+            if predicted.excess_bytes > 0:
+                raise PlanError(f"the recipe does not fit: {predicted.why}")
+        return resolved
+
+    def execute(
+        self, trials: Trials, trial: Trial, loaded: Loaded, resolved: Plan, view: View
+    ) -> Run:
+        """The run of a trial: that of its dead worker goes on if it is here, or a new one."""
+        shared: dict[str, Any] = {"options": self.place.options, "warm": self.warm}
+        left = trial.user_attrs.get("run")
+        if left and (run := Run(Path(left))).record.exists():
+            with suppress(RecipeError):  # damaged, changed, or still in use: begin anew
+                return training.resume(run, view, self.place.settings, **shared)
+        folder = run_folder(trials, trial, loaded, self.place.settings)
+        return training.start(loaded, resolved, view, self.place.settings, folder=folder, **shared)
+
+    def failed(self, trials: Trials, trial: Trial, error: Exception) -> bool:
+        """Tell why, and go on: on a GPU in a fresh process if this one may be damaged.
+
+        Raises: PlanError when the disk is full, which is no fault of the trial.
+        """
+        kind = getattr(error, "kind", "input" if isinstance(error, R1RecipesError) else "crash")
+        if kind == "disk":
+            trials.hand_back(trial)
+            raise PlanError(str(error), hint="make room, and `sweep` again goes on") from error
+        if not isinstance(error, R1RecipesError):
+            traceback.print_exc()
+        with suppress(Lost):
+            trials.fail(trial, kind, str(error))
+        on_gpu = self.warm.backend is not None and gpu.current_gpu() is not None
+        if not on_gpu:
+            self.warm = Warm()
+        return on_gpu and kind in BAD_STATE
+
+    def has_drifted(self) -> bool:
+        """Whether more memory is held than after the first trial, beyond what is noise."""
+        if self.warm.backend is None:
+            return False
+        held = self.warm.backend.held_bytes()
+        self.first_bytes = self.first_bytes or held
+        return held - self.first_bytes > max(DRIFT_BYTES, 0.1 * self.first_bytes)
+
+
+def run_folder(trials: Trials, trial: Trial, loaded: Loaded, settings: Settings) -> Path:
+    """A free name such as `runs/tiny/lr=0.1-0007-1a2b3c4d`."""
+    cell = trials.cell
+    stem = "-".join(
+        part
+        for part in (cell.name, f"{trial.number:04}", recipe.fingerprint(loaded.recipe)[:8])
+        if part
+    )
+    parent = settings.runs_dir.absolute() / cell.study
+    names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
+    return next(parent / name for name in names if not (parent / name).exists())
+
+
+def values(run: Run, metrics: list[str]) -> list[float]:
+    """The objectives, from the record's evaluation after training."""
+    after = run.read()["evaluation"]["after"]
+    return [float(after[metric.removeprefix("eval/")]) for metric in metrics]
+
+
+@contextmanager
+def beating(trials: Trials, trial: Trial, view: TrialView):
+    """Beat from a thread while a trial runs, and notice when it was taken away."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(HEARTBEAT_S):
+            with suppress(R1RecipesError):  # a database that is away too long ends the trial itself
+                trials.beat(trial)
+                view.lost = trials.is_taken(trial)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def main(cells: list[Trials], place: Place) -> int:
+    """Work on a study until nothing is left. Returns the exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    worker = Worker(cells, place)
+    try:
+        return worker.work()
+    finally:
+        worker.warm.close()
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt

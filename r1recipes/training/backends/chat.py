@@ -1,0 +1,108 @@
+"""Base and adapter of a trained run, ready to answer one conversation at a time, token by token.
+
+With transformers, which starts in seconds; vLLM's engine would take a minute for one question.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, TextStreamer
+
+from r1recipes.errors import RecipeError
+from r1recipes.planning.plan import Plan
+from r1recipes.training.backends.base import Messages, Sample
+from r1recipes.training.backends.trl import TrlBackend
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is drawn; at temperature 0 each token is the likeliest one."""
+
+    temperature: float = 0.8
+    top_p: float = 0.95
+    max_tokens: int = 1024
+    seed: int = 3407
+
+
+class Chat:
+    """Loads on construction. Raises: PlanError when weights or tokenizer cannot be had."""
+
+    def __init__(
+        self, plan: Plan, base: Path | None, adapter: Path, template: str, *, offline: bool
+    ):
+        self.backend = TrlBackend(plan, offline=offline)
+        self.tokenizer = self.backend.tokenizer()
+        self.tokenizer.chat_template = template
+        self.backend.load(base, adapter)
+        self.backend.model.eval()
+
+    def answer(
+        self,
+        messages: Messages,
+        sampling: Sampling,
+        adapter: bool,
+        on_text: Callable[[str], None],
+    ) -> Sample:
+        """Answer a conversation; `on_text` gets the text in parts as it is made.
+
+        Raises: RecipeError when the conversation leaves no room for an answer.
+        """
+        inputs = self.tokenizer.apply_chat_template(
+            [messages],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        ).to(self.backend.model.device)
+        num_prompt = inputs["input_ids"].shape[1]
+        config = self._generation(sampling, self._room(num_prompt, sampling.max_tokens))
+        streamer = _Parts(self.tokenizer, on_text)
+        with torch.no_grad(), self.backend.switched(adapter):
+            torch.manual_seed(sampling.seed)
+            output = self.backend.model.generate(
+                **inputs, generation_config=config, streamer=streamer
+            )
+        ids = output[0, num_prompt:].tolist()
+        ended = bool(ids) and ids[-1] == self.tokenizer.eos_token_id
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return Sample(text, len(ids), not ended)
+
+    def _room(self, num_prompt: int, max_tokens: int) -> int:
+        positions = getattr(self.backend.model.config, "max_position_embeddings", None)
+        room = max_tokens if positions is None else min(max_tokens, positions - num_prompt)
+        if room < 1:
+            raise RecipeError(
+                f"the conversation has {num_prompt} tokens, and this model holds {positions}",
+                hint="ask a shorter question, or begin anew",
+            )
+        return room
+
+    def _generation(self, sampling: Sampling, max_new_tokens: int) -> GenerationConfig:
+        drawn = {
+            "do_sample": True,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": 0,
+        }
+        return GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,  # as in training
+            bos_token_id=self.tokenizer.bos_token_id,
+            **(drawn if sampling.temperature > 0 else {"do_sample": False}),
+        )
+
+
+class _Parts(TextStreamer):
+    """Hands on each part of the text that cannot change any more."""
+
+    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]):
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._on_text = on_text
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        if text:
+            self._on_text(text)

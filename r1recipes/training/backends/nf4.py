@@ -1,0 +1,127 @@
+"""A 16-bit checkpoint -> NF4 with double quantisation, as the published 4-bit checkpoints are.
+
+Unsloth quantises a local 16-bit folder on the fly to fp4, single quantisation, which is larger and
+less exact than NF4 (measured, unsloth 2026.10.7, vllm 0.26.0). Weights pass one at a time, so it
+takes the memory of the largest one. Dense decoders alone; needs bitsandbytes, slow without a GPU.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from r1recipes.errors import RecipeError
+from r1recipes.machine.files import whole
+
+SHARD_BYTES = 4 * 2**30
+_LINEAR = re.compile(r"\.layers\.\d+\.(self_attn|mlp)\.\w+\.weight$")
+_KEPT = ("*.json", "*.jinja", "*.model", "*.txt")
+"""Everything of a checkpoint but its weights: configuration, tokenizer, chat template."""
+
+
+def is_quantised(folder: Path) -> bool:
+    """Whether a checkpoint says of itself that it is. Raises: RecipeError if it has no config."""
+    try:
+        return "quantization_config" in json.loads((folder / "config.json").read_text())
+    except OSError as error:
+        raise RecipeError(
+            f"`{folder}` has no config.json", hint="name the model's folder"
+        ) from error
+
+
+def cached(folder: Path, cache_dir: Path, dtype: torch.dtype) -> Path:
+    """The NF4 form of a 16-bit checkpoint folder, made once and kept until the folder changes."""
+    weights = sorted(folder.glob("model*.safetensors"))  # not the same ones in other forms
+    if not weights:
+        raise RecipeError(
+            f"`{folder}` has no model*.safetensors files", hint="save the model with safetensors"
+        )
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weights]
+    digest = hashlib.sha256(repr((str(folder.resolve()), stats, str(dtype))).encode()).hexdigest()
+    target = cache_dir / f"{folder.resolve().name}-{digest[:16]}"
+    if not target.exists():
+        with whole(target) as draft:
+            _convert(folder, weights, draft, dtype)
+        torch.cuda.empty_cache()
+    return target
+
+
+def _convert(folder: Path, weights: list[Path], draft: Path, dtype: torch.dtype) -> None:
+    write(draft, _quantised(weights, dtype))
+    for pattern in _KEPT:
+        for file in folder.glob(pattern):
+            if not file.name.endswith(".index.json"):
+                shutil.copy(file, draft)
+    config = json.loads((folder / "config.json").read_text()) | quantization_config(dtype)
+    config.pop("torch_dtype", None)  # the older name, which would contradict
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    (draft / "config.json").write_text(json.dumps(config, indent=1))
+
+
+def _quantised(weights: list[Path], dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for file in weights:
+        with safe_open(file, "pt", device=device) as tensors:
+            for name in tensors.keys():
+                tensor = tensors.get_tensor(name).to(dtype)
+                if _LINEAR.search(name) and tensor.dim() == 2:
+                    yield from linear(name, tensor)
+                else:
+                    yield name, tensor
+
+
+def linear(name: str, weight: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors that stand for one linear layer's weight, under the names that loaders expect."""
+    from bitsandbytes.functional import quantize_4bit
+
+    packed, state = quantize_4bit(weight, blocksize=64, compress_statistics=True, quant_type="nf4")
+    yield name, packed
+    for key, tensor in state.as_dict(packed=True).items():
+        yield f"{name}.{key}", tensor
+
+
+def write(folder: Path, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
+    """Write tensors in shards of about 4 GiB with their index."""
+    folder.mkdir(parents=True)
+    index: dict[str, str] = {}
+    shard: dict[str, torch.Tensor] = {}
+    size = 0
+    for name, tensor in tensors:
+        if size > SHARD_BYTES:
+            _save(shard, folder, index)
+            size = 0
+        shard[name] = tensor.cpu().contiguous()
+        size += tensor.numel() * tensor.element_size()
+    _save(shard, folder, index)
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": index})
+    )
+
+
+def _save(shard: dict[str, torch.Tensor], folder: Path, index: dict[str, str]) -> None:
+    name = f"model-{len(set(index.values())) + 1:05}.safetensors"
+    save_file(shard, folder / name, metadata={"format": "pt"})
+    index.update(dict.fromkeys(shard, name))
+    shard.clear()
+
+
+def quantization_config(dtype: torch.dtype) -> dict[str, Any]:
+    """What config.json says of such weights."""
+    return {
+        "quantization_config": {
+            "quant_method": "bitsandbytes",
+            "load_in_4bit": True,
+            "load_in_8bit": False,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": True,
+            "bnb_4bit_quant_storage": "uint8",
+            "bnb_4bit_compute_dtype": str(dtype).removeprefix("torch."),
+        }
+    }

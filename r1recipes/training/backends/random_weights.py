@@ -1,0 +1,78 @@
+"""A checkpoint of random weights in the exact shape of a model, so that nothing is downloaded.
+
+Memory and speed do not depend on the values. With `four_bit` the linear layers are stored as NF4
+with double quantisation, as the published 4-bit checkpoints are. The tokenizer is the tiny one, in
+which a character is a token: ids beyond it decode to nothing, so no completion ends before its
+limit. Needs an NVIDIA GPU and bitsandbytes for `four_bit`.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from r1recipes.planning.models import ModelShape
+from r1recipes.training.backends import builtin, nf4
+
+
+def write(shape: ModelShape, folder: Path, *, four_bit: bool, dtype: torch.dtype) -> None:
+    """Write config.json, the weights in shards and a tokenizer to `folder`."""
+    nf4.write(folder, _tensors(shape, four_bit, dtype))
+    (folder / "config.json").write_text(json.dumps(_config(shape, four_bit, dtype), indent=1))
+    tokenizer = builtin.build_tokenizer()
+    tokenizer.model_max_length = 10**6
+    tokenizer.save_pretrained(folder)
+
+
+def _tensors(
+    shape: ModelShape, four_bit: bool, dtype: torch.dtype
+) -> Iterator[tuple[str, torch.Tensor]]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def normal(*size: int) -> torch.Tensor:
+        return torch.randn(*size, device=device, dtype=dtype) * 0.02
+
+    torch.manual_seed(0)
+    yield "model.embed_tokens.weight", normal(shape.vocab_size, shape.hidden_size)
+    for layer in range(shape.num_hidden_layers):
+        at = f"model.layers.{layer}."
+        for name, (inputs, outputs) in shape.projections.items():
+            part = "self_attn" if name[0] in "qkvo" else "mlp"
+            weight = normal(outputs, inputs)
+            full = f"{at}{part}.{name}.weight"
+            yield from nf4.linear(full, weight) if four_bit else [(full, weight)]
+            if shape.attention_bias and name[0] in "qkv":
+                yield f"{at}{part}.{name}.bias", normal(outputs)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            yield f"{at}{name}.weight", torch.ones(shape.hidden_size, dtype=dtype)
+    yield "model.norm.weight", torch.ones(shape.hidden_size, dtype=dtype)
+    if not shape.tie_word_embeddings:
+        yield "lm_head.weight", normal(shape.vocab_size, shape.hidden_size)
+
+
+def _config(shape: ModelShape, four_bit: bool, dtype: torch.dtype) -> dict[str, Any]:
+    kind = "qwen2" if shape.attention_bias else "llama"
+    tokenizer = builtin.build_tokenizer()
+    config = {
+        "architectures": ["Qwen2ForCausalLM" if kind == "qwen2" else "LlamaForCausalLM"],
+        "model_type": kind,
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_hidden_layers,
+        "num_attention_heads": shape.num_attention_heads,
+        "num_key_value_heads": shape.num_key_value_heads,
+        "head_dim": shape.head_dim,
+        "vocab_size": shape.vocab_size,
+        "tie_word_embeddings": shape.tie_word_embeddings,
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+        "hidden_act": "silu",
+        "torch_dtype": str(dtype).removeprefix("torch."),
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": None,
+    }
+    return config | (nf4.quantization_config(dtype) if four_bit else {})

@@ -1,0 +1,1 @@
+"""Training through Unsloth, with vLLM in the trainer."""

@@ -1,0 +1,122 @@
+"""What was asked of Unsloth and vLLM against what they made of it; a difference stops the run.
+
+Unsloth lowers max_seq_length, raises batch sizes and drops unknown arguments with no more than a
+printed line. Imports neither of them; needs a GPU for the size of its memory.
+"""
+
+from typing import Any
+
+import torch
+
+from r1recipes.errors import RunError
+from r1recipes.planning import out_of_memory
+from r1recipes.planning.plan import Plan
+
+Difference = tuple[str, Any, Any]
+SHARE_TOLERANCE = 0.01
+"""Of the engine's share; in 15 rehearsals it was what was asked for, to four digits (H200)."""
+
+
+def engine_differences(model: Any, plan: Plan) -> list[Difference]:
+    """(what, asked, got) for everything that the engine does not have as the plan says."""
+    if not hasattr(model, "vllm_engine"):
+        return [("engine", "vLLM", "none: Unsloth fell back to its own generation")]
+    config, preset = model.vllm_engine.llm_engine.vllm_config, plan.preset
+    tokens = config.cache_config.num_gpu_blocks * config.cache_config.block_size
+    found = [
+        ("max_seq_length", preset.max_seq_length, config.model_config.max_model_len),
+        ("sequences at once", plan.max_num_seqs, config.scheduler_config.max_num_seqs),
+        ("dtype", plan.dtype, str(config.model_config.dtype).removeprefix("torch.")),
+        ("4-bit", preset.load_in_4bit, config.model_config.quantization == "bitsandbytes"),
+    ]
+    differences = [row for row in found if row[1] != row[2]]
+    if config.lora_config.max_lora_rank < preset.lora_rank:
+        differences.append(("lora_rank", preset.lora_rank, config.lora_config.max_lora_rank))
+    asked, got = share_bytes(config, plan)
+    if abs(got - asked) > SHARE_TOLERANCE * asked:
+        row = ("the engine's share", f"{asked / 2**30:.2f} GiB", f"{got / 2**30:.2f} GiB")
+        differences.append(row)
+    if tokens < preset.max_seq_length:
+        differences.append(("KV cache tokens", f"{preset.max_seq_length} or more", tokens))
+    if preset.load_in_4bit and (got := quantisation(model)) != "nf4, double":
+        differences.append(("quantisation", "nf4, double", got))
+    return differences
+
+
+def adapter_differences(model: Any, plan: Plan) -> list[Difference]:
+    """(what, asked, got) for everything in which PEFT's adapter is not what the plan says."""
+    got, lora = model.peft_config["default"], plan.recipe.lora
+    # PEFT leaves out what a model does not have: Phi-3's own layout has one layer for q, k and v.
+    sits_on = {n.rpartition(".")[2] for n, part in model.named_modules() if hasattr(part, "lora_A")}
+    asked = {
+        "lora_rank": (plan.preset.lora_rank, got.r),
+        "lora_alpha": (plan.lora_alpha, got.lora_alpha),
+        "lora_dropout": (lora.lora_dropout, got.lora_dropout),
+        "use_rslora": (lora.use_rslora, got.use_rslora),
+        "target_modules": (sorted(lora.target_modules), sorted(sits_on)),
+    }
+    return [(what, *both) for what, both in asked.items() if both[0] != both[1]]
+
+
+def share_bytes(config: Any, plan: Plan) -> tuple[float, float]:
+    """Memory that the engine was to take and that it takes, as vLLM means it: a share of all."""
+    assert plan.preset.gpu_memory_utilization and plan.usable_bytes, "a GPU preset has both"
+    _, total = torch.cuda.mem_get_info()
+    asked = plan.preset.gpu_memory_utilization * plan.usable_bytes
+    return asked, config.cache_config.gpu_memory_utilization * total
+
+
+def refuse_second_try(model: Any, plan: Plan) -> None:
+    """Where an engine finds no room Unsloth loads it again, with less (`_shrink_for_memory_retry`).
+
+    Raises: RunError, of the kind that it is.
+    """
+    if not hasattr(model, "vllm_engine"):
+        return
+    asked, got = share_bytes(model.vllm_engine.llm_engine.vllm_config, plan)
+    if got < (1 - SHARE_TOLERANCE) * asked:
+        found = out_of_memory.explain("", "load", plan)
+        raise RunError(
+            f"out of memory, {found.kind}: it asked for {asked / 2**30:.1f} GiB, and Unsloth would "
+            f"go on with {got / 2**30:.1f}",
+            kind="oom",
+            hint=f"try `{found.change}`",
+        )
+
+
+def quantisation(model: Any) -> str:
+    """How the first quantised weight is stored, by its own state (bitsandbytes' QuantState).
+
+    The model's configuration says what was meant: in on-the-fly quantising it was not what came.
+    """
+    states = (getattr(weight, "quant_state", None) for weight in model.parameters())
+    state = next((state for state in states if state is not None), None)
+    return f"{state.quant_type}, {'double' if state.nested else 'single'}" if state else "none"
+
+
+def argument_differences(asked: dict[str, Any], got: Any) -> list[Difference]:
+    """(name, asked, got) for every training argument that is not what was asked for."""
+    return [
+        (name, value, getattr(got, name, "dropped"))
+        for name, value in asked.items()
+        if name not in _NORMALISED and not _same(value, getattr(got, name, "dropped"))
+    ]
+
+
+# Spelled differently, meaning the same: an enum or its name, vLLM's -1 for "off", the dtype that
+# Unsloth takes from the model.
+_NORMALISED = {"report_to", "top_k", "min_p", "output_dir", "bf16", "fp16", "disable_tqdm"}
+
+
+def _same(asked: Any, got: Any) -> bool:
+    return asked == getattr(got, "value", got) or asked == got
+
+
+def refuse_differences(differences: list[Difference]) -> None:
+    """Raises: RunError that names each difference with both values."""
+    if differences:
+        lines = "; ".join(f"{name}: asked {asked}, got {got}" for name, asked, got in differences)
+        raise RunError(
+            f"the stack changed what the recipe asks for: {lines}",
+            hint="set the recipe to what fits, or compare the versions with the README's",
+        )

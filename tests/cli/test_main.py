@@ -1,0 +1,144 @@
+"""What a user types and reads: exit codes, messages, files."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from r1recipes import recipe
+from tests.helpers import command, in_process
+
+ROOT = Path(__file__).parents[2]
+LIGHT = ("torch", "transformers", "trl", "datasets", "peft", "optuna", "numpy")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "recipes/tiny.toml", "recipes/phi4.toml"],
+        ["show", "phi4"],
+        ["list"],
+        ["list", "runs"],
+        ["schema"],
+        ["doctor"],
+    ],
+)
+def test_light_commands_import_nothing_heavy(arguments):
+    code = (
+        "import sys; from r1recipes.cli import main\n"
+        f"assert main({arguments!r}) == 0\n"
+        f"heavy = [name for name in {LIGHT!r} if name in sys.modules]\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_check_is_silent_when_all_is_well():
+    assert in_process("check", *sorted(ROOT.glob("recipes/*.toml"))) == (0, "", "")
+
+
+def test_check_reports_every_file_and_every_error(small, tmp_path):
+    other = tmp_path / "other.toml"
+    other.write_text(small.read_text().replace("seed = 1", "seed = -1").replace("steps = 12", ""))
+    small.write_text(small.read_text().replace("max_steps", "max_step"))
+    code, out, err = in_process("check", small, other)
+    assert (code, out) == (2, "")
+    assert f"error: {small}:27:1: unknown key `train.max_step`" in err
+    assert "hint: did you mean `train.max_steps`?" in err
+    assert f"error: {other}:3:8: `seed` must be at least 0, not -1" in err
+    assert "`cold_start.steps` is missing" in err
+    assert err.endswith("3 errors\n")
+
+
+def test_show_prints_a_recipe_that_loads_again(small, tmp_path):
+    code, out, _ = in_process("show", small, "--set", "train.max_steps=7")
+    assert code == 0
+    assert re.search(r"max_steps = 7 +# --set", out)
+    assert re.search(r"beta = 0.0 +# default", out)
+    again = tmp_path / "again.toml"
+    again.write_text(out)
+    code, out, _ = in_process("show", again, "--json")
+    expected = recipe.fingerprint(recipe.load(small, ["train.max_steps=7"]).recipe)
+    assert json.loads(out)["fingerprint"] == expected
+
+
+def test_new_writes_a_recipe_that_checks_and_overwrites_nothing(tmp_path):
+    path = tmp_path / "mine.toml"
+    code, out, _ = in_process("new", path, "--model", "unsloth/Qwen2.5-3B-Instruct")
+    assert code == 0 and "next: `r1recipes check" in out
+    assert in_process("check", path) == (0, "", "")
+    text = path.read_text()
+    code, _, err = in_process("new", path, "--model", "unsloth/Phi-4")
+    assert code == 2 and "exists" in err and path.read_text() == text
+    assert in_process("new", tmp_path / "mine", "--model", "x")[0] == 2
+
+
+def test_schema_writes_json(tmp_path):
+    path = tmp_path / "recipe.schema.json"
+    assert in_process("schema", path)[0] == 0
+    assert json.loads(path.read_text())["properties"]["train"]
+    code, _, err = in_process("schema", tmp_path / "no" / "schema.json")
+    assert code == 2 and "cannot be written" in err
+
+
+def test_list_names_every_recipe_and_preset():
+    code, out, _ = in_process("list")
+    assert code == 0
+    named = [line.split()[0] for line in out.splitlines() if not line.startswith(" ")]
+    assert named == [path.stem for path in recipe.shipped()]
+    code, out, _ = in_process("list", "--json")
+    for row in json.loads(out):
+        assert list(row["presets"]) == list(recipe.load(row["recipe"]).recipe.preset)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run"], "which recipe?"),
+        (["run", "ph4"], "did you mean `phi4`?"),
+        (["run", "no/such/tiny.toml"], "did you mean `tiny`?"),
+        (["run", "{small}", "--preset", "24GB"], "no preset `24GB`"),
+        (["run", "{small}", "--run-dir", "{tmp}"], "never reused"),
+        (["run", "--resume", "nowhere"], "no run folder `nowhere`"),
+        (["run", "--resume", "--set", "a.b=1"], "do not go with --resume"),
+        (["run", "{small}", "--set", "train.beta"], "is not key=value"),
+        (["run", "{small}", "--set", "train.bta=1"], "did you mean `train.beta`?"),
+        (["run", "{small}", "--set", 'data.name="no.jsonl"'], "no.jsonl"),
+        (["run", "{small}", "--set", 'rewards."mine.py:f"=1'], "--allow-code"),
+        (["run", "phi4"], "needs an NVIDIA GPU"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_2(arguments, message, small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("r1recipes.machine.gpu.current_gpu", lambda: None)
+    (tmp_path / "mine.py").write_text("def f(completion, row):\n    return 1.0\n")
+    filled = [str(a).format(small=small, tmp=tmp_path) for a in arguments]
+    code, out, err = in_process(*filled)
+    assert code == 2, err
+    assert message in err
+    assert "Traceback" not in err and len(err.splitlines()) <= 4
+    assert not (tmp_path / "runs").exists(), "nothing is written for bad input"
+
+
+def test_an_unknown_flag_is_exit_2(tmp_path):
+    done = command("run", "tiny", "--presett", "8GB", cwd=tmp_path)
+    assert done.returncode == 2 and "--presett" in done.stderr
+
+
+def test_settings_that_are_not_valid_are_named(small, tmp_path):
+    done = command("run", small, cwd=tmp_path, R1RECIPES_REWARD_LIMIT_S="soon")
+    assert done.returncode == 2
+    assert "R1RECIPES_REWARD_LIMIT_S is not valid" in done.stderr
+
+
+def test_an_error_of_a_file_names_the_file(monkeypatch):
+    def fails(*arguments):
+        raise PermissionError(13, "Permission denied", "recipes/mine.toml")
+
+    monkeypatch.setattr(recipe, "load", fails)
+    code, _, err = in_process("show", "tiny")
+    assert (code, err) == (1, "error: `recipes/mine.toml`: Permission denied\n")

@@ -1,0 +1,377 @@
+"""The doctor: what it finds on this machine, and on others that a script and metadata stand for."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from r1recipes import planning, recipe
+from r1recipes.machine import gpu, hub, packages, settings
+from r1recipes.planning import disk, doctor, plan
+from r1recipes.training.backends import prepare_environment
+from tests.helpers import command, in_process
+
+ROOT = Path(__file__).parents[2]
+CARD = gpu.Gpu(0, "NVIDIA GeForce RTX 4060", int(7.62 * 2**30), 7 * 2**30, 8.9, "580.1")
+
+
+@pytest.fixture
+def card(tmp_path, monkeypatch):
+    """A machine whose nvidia-smi says what a test wants."""
+    script = tmp_path / "bin" / "nvidia-smi"
+    script.parent.mkdir()
+
+    def write(row: str, process: str = "") -> None:
+        text = f'case "$*" in *compute-apps*) echo "{process}";; *) echo "{row}";; esac'
+        script.write_text(f"#!/bin/sh\n{text}\n")
+        script.chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return write
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Metadata of a package that is not there."""
+
+    def install(name: str, version: str, *requires: str) -> None:
+        folder = tmp_path / "site" / f"{name}-{version}.dist-info"
+        folder.mkdir(parents=True)
+        lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+        lines += [f"Requires-Dist: {text}" for text in requires]
+        (folder / "METADATA").write_text("\n".join(lines) + "\n")
+        monkeypatch.syspath_prepend(tmp_path / "site")
+
+    return install
+
+
+def by_name(findings: list[packages.Finding]) -> dict[str, packages.Finding]:
+    return {finding.what: finding for finding in findings if finding.level != "ok"}
+
+
+def test_this_machine_can_run_the_tiny_recipe(tmp_path):
+    done = command("doctor", "tiny", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^ok   tiny  cpu$", done.stdout, re.MULTILINE)
+    assert "FAIL" not in done.stdout and not list(tmp_path.iterdir())
+
+
+def test_a_gpu_recipe_without_a_gpu_is_exit_2(monkeypatch):
+    monkeypatch.setattr(gpu, "current_gpu", lambda: None)
+    code, out, _ = in_process("doctor", "phi4")
+    assert code == 2 and "needs an NVIDIA GPU of 16GB or more" in out
+    code, out, _ = in_process("doctor", "--json")
+    shown = json.loads(out)
+    assert code == 0 and shown["ok"]
+    runs = {row["recipe"]: row["runs"] for row in shown["recipes"]}
+    assert runs["tiny"] and not runs["phi4"] and set(runs) == {p.stem for p in recipe.shipped()}
+
+
+def test_a_recipe_that_is_not_valid_is_an_error(small):
+    small.write_text(small.read_text().replace("max_steps", "max_step"))
+    assert in_process("doctor", small)[0] == 2
+
+
+def test_the_packages_of_this_environment_fit():
+    assert not by_name(packages.examine(None))
+
+
+def test_versions_outside_the_ranges_are_named_with_reason_and_command(package):
+    package("vllm", "0.29.0", "torch==2.11.0", "nothing-of-this-name>=1")
+    package("unsloth", "2026.10.7")
+    package("trl", "1.15.0")
+    found = by_name(packages.examine(CARD))
+    assert "needs `vllm-bnb-plugin`" in found["vllm"].found and found["vllm"].stops == "gpu"
+    assert found["vllm"].mend == "python -m pip install 'vllm<0.27,>=0.26'"
+    assert found["unsloth-zoo"].found.startswith("not installed; needed is")
+    assert "does not run on a CPU" in found["trl"].found and found["trl"].stops == "everything"
+    assert "unsloth" not in found and "nothing-of-this-name" not in found
+
+
+def test_what_the_packages_ask_of_each_other_is_compared(package):
+    package("vllm", "0.26.0", "rich==1.0", 'rich==2.0; extra == "other"')
+    conflicts = [f for f in packages.examine(None) if f.what == "rich"]
+    assert [f.mend for f in conflicts] == ["python -m pip install 'rich==1.0'"]
+    assert "but vllm 0.26.0 asks for ==1.0" in conflicts[0].found
+
+
+def test_a_cpu_build_of_torch_beside_a_gpu(monkeypatch, package):
+    """One command mends all: the extra brings its torch, and vLLM works with one version alone."""
+    monkeypatch.setattr(packages, "torch_cuda", lambda: None)
+    found = by_name(packages.examine(CARD))
+    assert found["torch"].stops == "gpu" and "'vllm<0.27,>=0.26'" in found["torch"].mend
+    assert found["torch"].mend == found["extra gpu"].mend
+    package("vllm", "0.26.0", "torch==2.11.0", "torchvision==0.26.0")
+    assert by_name([packages._torch_build(CARD, None)[0]])["torch"].mend == (
+        "python -m pip install --force-reinstall 'torch==2.11.0'"
+    )
+
+
+def test_an_old_cpu_build_of_torch_is_not_to_be_installed_again(monkeypatch, package):
+    monkeypatch.setattr(packages, "torch_cuda", lambda: None)
+    package("torch", "2.4.0")
+    (found,) = packages._torch_build(CARD, None)
+    assert found.mend == "python -m pip install --force-reinstall 'torch<2.14,>=2.11'"
+
+
+def test_a_driver_that_is_too_old(monkeypatch):
+    monkeypatch.setattr(packages, "torch_cuda", lambda: "13.0")
+    old = gpu.Gpu(**(vars(CARD) | {"driver": "550.54"}))
+    assert by_name(packages.examine(old))["driver"].mend.endswith("nvidia-driver-580")
+    assert "driver" not in by_name(packages.examine(CARD))
+    monkeypatch.setattr(packages, "torch_cuda", lambda: "12.8")
+    assert "driver" not in by_name(packages.examine(old))
+
+
+def test_what_triton_compiles_with(package, monkeypatch, tmp_path):
+    package("vllm", "0.26.0")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(packages.shutil, "which", lambda name: None)
+    assert by_name(packages.examine(CARD))["compiler"].mend == "sudo apt-get install gcc"
+    monkeypatch.setattr(packages.shutil, "which", lambda name: f"/bin/{name}")
+    assert "compiler" not in by_name(packages.examine(CARD))
+    monkeypatch.setattr(packages.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    assert re.search(r"python3\.\d+-dev$", by_name(packages.examine(CARD))["compiler"].mend)
+
+
+def test_the_build_of_torch_is_read_without_importing_it():
+    import torch
+
+    assert packages.torch_cuda() == torch.version.cuda
+
+
+def test_a_card_that_another_process_holds(card, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(packages, "examine", lambda card: [])
+    card("0, NVIDIA GeForce RTX 4060, 3000, 4805, 8.9, 580.1, GPU-1", "4242, /bin/python3, 4700")
+    code, out, _ = in_process("doctor", "qwen2.5-1.5b")
+    assert code == 2 and "python3 (process 4242) holds 4.6 GiB" in out
+    assert "GiB, 2.9 GiB are free" in out and out.rstrip().endswith("kill 4242")
+
+
+def test_with_unsloth_too_a_card_that_others_hold_is_to_be_freed(card, monkeypatch):
+    """Its plan is refused by what is predicted."""
+    monkeypatch.setattr(packages, "examine", lambda card: [])
+    monkeypatch.setattr(plan, "has_unsloth", lambda: True)
+    card("0, NVIDIA L4, 3000, 19690, 8.9, 580.1, GPU-1", "4242, /bin/python3, 19000")
+    code, out, _ = in_process("doctor", "phi4")
+    assert code == 2 and "does not fit" in out and out.rstrip().endswith("kill 4242")
+    for flags in ([], ["--fit"]):
+        code, out, err = in_process("plan", "phi4", *flags)
+        assert code == 2 and "end the other processes" in out + err, flags
+    card("0, NVIDIA L4, 22000, 690, 8.9, 580.1, GPU-1")
+    code, out, err = in_process("plan", "phi4", "--set", "preset.max_seq_length=200000")
+    assert code == 2 and "end the other processes" not in out + err
+
+
+def test_cuda_sees_the_card_that_is_planned_for_alone(card, monkeypatch, tmp_path):
+    """It counts cards in another order than nvidia-smi, and a trainer takes all that it sees."""
+    monkeypatch.setattr(os, "environ", dict(os.environ) | {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"})
+    row = "NVIDIA L4, {free}, {used}, 8.9, 580.1, GPU-{index}"
+    free = ((0, 90), (1, 22000))
+    card("\n".join(f"{n}, " + row.format(free=f, used=22690 - f, index=n) for n, f in free))
+    assert gpu.current_gpu().index == 1
+    planned = planning.make(
+        recipe.load("phi4").recipe, base_dir=tmp_path, gpu=gpu.current_gpu(), num_cores=1
+    )
+    for visible, used in ((None, "1"), ("0,1", "0"), ("GPU-1,0", "1")):
+        if visible:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        prepare_environment(planned, tmp_path)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == used
+        assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+        assert gpu.current_gpu().index == int(used)
+
+
+def test_the_card_that_was_planned_for_is_kept_when_another_has_more_free(tmp_path):
+    """Between plan and start, as when two runs begin at once."""
+    row = "%d, L4, %d, %d, 8.9, 580.1, GPU-%d"
+    for name, free in (("first", (9000, 22000)), ("then", (22000, 9000))):
+        rows = [row % (n, size, 22690 - size, n) for n, size in enumerate(free)]
+        (tmp_path / name).write_text("\n".join(rows) + "\n")
+    script = f"#!/bin/sh\ncat {tmp_path}/first && cp {tmp_path}/then {tmp_path}/first\n"
+    (tmp_path / "nvidia-smi").write_text(script)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    said = "import os; raise ImportError('card ' + os.environ['CUDA_VISIBLE_DEVICES'])"
+    for name, text in (("unsloth", said), ("vllm", "")):
+        (tmp_path / f"{name}.py").write_text(text)
+    path = {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    done = command("run", "small", cwd=tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}", **path)
+    assert done.returncode == 2 and "ImportError: card 1\n" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("unsloth", "said"),
+    [
+        ("raise NotImplementedError('You need a GPU.')", "NotImplementedError: You need a GPU."),
+        (None, "torch cannot use the GPU of this machine"),  # a build without CUDA
+    ],
+)
+def test_a_stack_that_cannot_use_the_card_is_one_line(unsloth, said, card, tmp_path):
+    card("0, NVIDIA L4, 22000, 690, 8.9, 580.1, GPU-1")
+    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    if unsloth:
+        for name, text in (("unsloth", unsloth), ("vllm", "")):
+            (tmp_path / f"{name}.py").write_text(text)
+        environment["PYTHONPATH"] += os.pathsep + str(tmp_path)
+    done = command("run", "small", cwd=tmp_path, **environment)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert said in done.stderr and "r1recipes doctor" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_old_card(card, monkeypatch):
+    monkeypatch.setattr(packages, "examine", lambda card: [])
+    card("0, Tesla T4, 15000, 95, 7.5, 580.1, GPU-1")
+    assert "float16" in in_process("doctor", "phi4")[1]
+    card("0, Tesla V100-SXM2-16GB, 16000, 160, 7.0, 580.1, GPU-1")
+    code, out, _ = in_process("doctor", "phi4")
+    assert code == 2 and "vLLM needs 7.5 or more" in out
+
+
+def test_a_card_that_is_hidden_and_one_without_a_driver(card, monkeypatch):
+    card("0, Tesla T4, 15000, 95, 7.5, 580.1, GPU-1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    code, out, _ = in_process("doctor", "phi4")
+    assert code == 2 and out.rstrip().endswith("unset CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-5a1b")
+    code, out, _ = in_process("doctor", "phi4")
+    assert code == 2 and "MIG slice, and slices are not supported" in out
+
+
+@pytest.mark.parametrize(
+    ("says", "found", "mend"),
+    [
+        ("Driver/library version mismatch; exit 18", "version mismatch", "sudo reboot"),
+        ("could not talk to the driver; exit 9", "finds no card: could", "sudo modprobe nvidia"),
+        ("GPU 0: A100; echo MIG 1g.10gb", "in MIG slices", "sudo nvidia-smi -mig 0"),
+        ("GPU 0: GB10", "does not tell the card's memory", "nvidia-smi -q -d MEMORY"),
+    ],
+)
+def test_why_no_card_can_be_used(says, found, mend, card, tmp_path):
+    """A driver that was updated below a running system is the usual one."""
+    row = "0, NVIDIA A100, [N/A], [N/A], 8.0, 580.1, GPU-1"
+    text = f'#!/bin/sh\ncase "$*" in -L) echo {says};; *) echo "{row}";; esac\n'
+    card("")
+    (tmp_path / "bin" / "nvidia-smi").write_text(text)
+    finding = doctor.card_findings(gpu.current_gpu())[0]
+    assert (finding.stops, finding.mend) == ("gpu", mend) and found in finding.found
+
+
+@pytest.mark.parametrize(
+    ("visible", "seen"),
+    [("1,0", [1, 0]), ("GPU-b", [1]), ("-1,0", []), ("0,9,1", [0]), ("GPU-x", [])],
+)
+def test_cuda_visible_devices_is_read_as_cuda_reads_it(visible, seen, card, monkeypatch):
+    """The beginning of a UUID is enough, and behind what is unknown nothing is seen."""
+    row = "NVIDIA L4, 22000, 690, 8.9, 580.1, GPU-"
+    card(f"0, {row}a1-4\n1, {row}b2-5")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [found.index for found in gpu.gpus()] == seen
+
+
+def test_what_is_wrong_beside_the_card_is_said_as_it_is(monkeypatch):
+    monkeypatch.setattr(gpu, "current_gpu", lambda: None)
+    code, out, _ = in_process("doctor", "tiny", "--set", "train.optim='paged_adamw_8bit'")
+    assert code == 2 and "`train.optim" in out and "GPU of cpu" not in out
+
+
+def test_a_folder_that_cannot_be_written(monkeypatch):
+    monkeypatch.setenv("R1RECIPES_RUNS_DIR", "/proc/runs")
+    code, out, _ = in_process("doctor", "tiny")
+    assert code == 2 and "/proc/runs cannot be written" in out
+    assert 'export R1RECIPES_RUNS_DIR="$HOME/' in out
+
+
+def test_a_disk_that_is_too_small(card, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(packages, "examine", lambda card: [])
+    card("0, NVIDIA H100 80GB HBM3, 81000, 80, 9.0, 580.1, GPU-1")
+    free = type("Usage", (), {"free": 20 * 10**9})()
+    monkeypatch.setattr("shutil.disk_usage", lambda path: free)
+    code, out, _ = in_process("doctor", "phi4")
+    assert code == 2 and "needs 29.3 GB, its disk has 20.0 GB free" in out
+    assert in_process("doctor", "qwen2.5-1.5b")[0] == 0
+
+
+def test_what_is_to_be_downloaded_needs_a_cache_that_can_be_written(card, monkeypatch, tmp_path):
+    monkeypatch.setattr(packages, "examine", lambda card: [])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_HUB_CACHE", "/proc/hub")
+    card("0, NVIDIA H100 80GB HBM3, 81000, 80, 9.0, 580.1, GPU-1")
+    code, out, _ = in_process("doctor", "phi4")
+    assert code == 2 and "no   phi4  Hub cache: /proc/hub cannot be written" in out
+    (tmp_path / "model").mkdir()
+    here = f"model.name='{tmp_path / 'model'}'"
+    assert in_process("doctor", "phi4", "--set", here)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [("", "none"), ("hf_" + "a" * 34, "present\n"), ("secret", "not of the form hf_")],
+)
+def test_a_token_is_judged_and_never_shown(token, words, monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_TOKEN", token)
+    for arguments in (["tiny"], ["tiny", "--json"]):
+        _, out, _ = in_process("doctor", *arguments)
+        assert not token or token not in out
+    assert words in in_process("doctor", "tiny")[1]
+
+
+def test_offline_what_is_not_cached_cannot_run(card, monkeypatch, tmp_path):
+    monkeypatch.setattr(packages, "examine", lambda card: [])
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    card("0, NVIDIA H100 80GB HBM3, 81000, 80, 9.0, 580.1, GPU-1")
+    code, out, _ = in_process("doctor", "phi4")
+    assert code == 2 and "offline, and `unsloth/phi-4` is not cached" in out
+    assert "HF_HUB_OFFLINE=0 hf download unsloth/phi-4 --local-dir models/phi-4" in out
+    snapshot = tmp_path / "hf" / "hub" / "models--unsloth--phi-4" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").touch()
+    assert disk.has_model("unsloth/phi-4", four_bit=False)
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert not disk.has_model("unsloth/phi-4", four_bit=False)  # a download that was cut off
+    (snapshot / "model-2.safetensors").touch()
+    assert disk.has_model("unsloth/phi-4", four_bit=False)
+    assert not disk.has_model("unsloth/phi-4", four_bit=True)
+    for form, is_loaded in (("-unsloth-bnb-4bit", False), ("-bnb-4bit", True)):
+        cached = snapshot.parents[1].with_name(f"models--unsloth--phi-4{form}") / "snapshots" / "a"
+        cached.mkdir(parents=True)
+        (cached / "model.safetensors").touch()
+        assert disk.has_model("microsoft/phi-4", four_bit=True) == is_loaded
+    assert "the data `openai/gsm8k` are not cached" in in_process("doctor", "phi4")[1]
+    (tmp_path / "hf" / "datasets" / "openai___gsm8k").mkdir(parents=True)
+    assert in_process("doctor", "phi4")[0] == 0
+
+
+def test_files_that_a_recipe_names(small):
+    text = small.read_text().replace('"builtin:arithmetic"', '"gone.jsonl"')
+    small.write_text(
+        text.replace("[data.problems]\ndigits = 2\n", "").replace(
+            "wrong = 0.3\n", 'data = "demos.jsonl"\n'
+        )
+    )
+    loaded = recipe.load(small)
+    report = doctor.examine([loaded], settings.Settings(), offline=True)
+    assert not report.ok and "gone.jsonl does not exist" in report.verdicts[0].why_not
+
+
+def test_the_hubs_places_and_switch_are_those_of_its_library(monkeypatch, tmp_path):
+    """Read in a process of its own, since it reads the environment once, on import."""
+    code = "import huggingface_hub.constants as c; print(c.HF_HUB_CACHE, c.HF_HUB_OFFLINE)"
+    names = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
+    for name, offline in zip(names, ("1", "false", "yes", "0"), strict=True):
+        for other in names:
+            monkeypatch.delenv(other, raising=False)
+        monkeypatch.setenv(name, str(tmp_path))
+        monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.split() == [str(hub.cache()), str(hub.is_offline())], name

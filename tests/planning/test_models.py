@@ -1,0 +1,101 @@
+"""Facts: parameter totals against the published ones, names as people and drivers write them."""
+
+import pytest
+
+from r1recipes.algorithms.base import preset_bytes
+from r1recipes.machine import cards
+from r1recipes.planning import models
+
+# safetensors totals of the Hub repositories
+PUBLISHED_PARAMETERS = {
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "qwen2.5-3b": 3_085_938_688,
+    "qwen2.5-7b": 7_615_616_512,
+    "qwen2.5-14b": 14_770_033_664,
+    "llama-3.1-8b": 8_030_261_248,
+    "llama-3.2-1b": 1_235_814_400,
+    "llama-3.2-3b": 3_212_749_824,
+    "mistral-7b-v0.3": 7_248_023_552,
+    "phi-4": 14_659_507_200,
+}
+
+
+def test_every_model_has_its_published_number_of_parameters():
+    derived = {key: shape.parameters for key, shape in models.MODELS.items()}
+    assert derived == PUBLISHED_PARAMETERS
+
+
+def test_adapter_size_follows_from_the_projections():
+    """`Trainable parameters = 83,886,080` in the log of the Llama 3.1 8B notebook at rank 32."""
+    shape = models.MODELS["llama-3.1-8b"]
+    pairs = shape.projections.values()
+    assert shape.num_hidden_layers * 32 * sum(i + o for i, o in pairs) == 83_886_080
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("Qwen/Qwen2.5-1.5B-Instruct", "qwen2.5-1.5b"),
+        ("unsloth/Qwen2.5-1.5B-Instruct-bnb-4bit", "qwen2.5-1.5b"),
+        ("unsloth/Qwen2.5-7B-Instruct-unsloth-bnb-4bit", "qwen2.5-7b"),
+        ("unsloth/Meta-Llama-3.1-8B-Instruct", "llama-3.1-8b"),
+        ("meta-llama/Llama-3.1-8B", "llama-3.1-8b"),
+        ("unsloth/mistral-7b-instruct-v0.3-bnb-4bit", "mistral-7b-v0.3"),
+        ("unsloth/Phi-4", "phi-4"),
+        ("microsoft/phi-4", "phi-4"),
+    ],
+)
+def test_a_model_is_found_by_its_hub_id_and_its_mirrors(name, key):
+    assert models.find(name) is models.MODELS[key]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "phi-4",
+        "someone/Qwen2.5-1.5B-Instruct",
+        "Qwen/Qwen2.5-Math-1.5B",
+        "Qwen/Llama-3.1-8B",
+        "./Qwen2.5-1.5B",
+        "builtin:tiny",
+    ],
+)
+def test_another_name_is_not_taken_for_a_known_model(name):
+    assert models.find(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("Tesla T4", "T4 16GB"),
+        ("T4", "T4 16GB"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090 24GB"),
+        ("rtx 4060", "RTX 4060 8GB"),
+        ("NVIDIA A100-SXM4-40GB", "A100 40GB"),
+        ("NVIDIA A100 80GB PCIe", "A100 80GB"),
+        ("NVIDIA H100 80GB HBM3", "H100 80GB"),
+        ("NVIDIA H100 PCIe", "H100 80GB"),
+        ("A100 40 GB", "A100 40GB"),
+        ("4090", "RTX 4090 24GB"),
+        ("rtx_4060_ti", "RTX 4060 Ti 16GB"),
+        ("a6000", "RTX A6000 48GB"),
+    ],
+)
+def test_a_card_is_found_by_its_drivers_name(name, key):
+    assert cards.find_gpu(name) is cards.GPUS[key]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "A100", "NVIDIA GeForce RTX 4060 Laptop GPU", "Radeon RX 7900 XT"]
+)
+def test_a_card_of_unknown_size_is_not_guessed(name):
+    assert cards.find_gpu(name) is None
+
+
+def test_every_card_is_of_the_class_that_it_is_sold_as():
+    for name, card in cards.GPUS.items():
+        assert name.endswith(f" {card.sold_gb}GB") and card.source
+        assert 0.90 * preset_bytes(f"{card.sold_gb}GB") <= card.usable_bytes, name
+        assert card.usable_bytes < preset_bytes(f"{card.sold_gb}GB"), name

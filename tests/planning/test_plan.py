@@ -1,0 +1,158 @@
+import json
+from dataclasses import replace
+
+import pytest
+import tomli
+
+from r1recipes import planning, recipe
+from r1recipes.errors import PlanError
+from r1recipes.machine.gpu import Gpu
+from r1recipes.planning import plan
+from r1recipes.recipe.schema import Model, Recipe
+from tests.conftest import SMALL
+
+GIB = 2**30
+
+
+def card(gib: float, capability: float = 8.0) -> Gpu:
+    return Gpu(0, "card", int(gib * GIB), int(gib * GIB), capability, "580")
+
+
+def with_presets(*names: str, **changes) -> Recipe:
+    data = tomli.loads(SMALL)
+    cpu = data["preset"]["cpu"]
+    del cpu["num_threads"]
+    data["preset"] = {
+        name: cpu | ({} if name == "cpu" else {"gpu_memory_utilization": 0.5}) | changes
+        for name in names
+    }
+    return Recipe.model_validate(data)
+
+
+def make(found: Recipe, tmp_path, **options):
+    options = {"gpu": None, "num_cores": 2} | options
+    return planning.make(found, base_dir=tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("gib", "chosen"),
+    # Memory as the drivers report it: RTX 4060 8, T4, L4, RTX 4090, A100-40, L40S, H100, H200.
+    [
+        (7.6, "8GB"),
+        (14.74, "16GB"),
+        (22.16, "24GB"),
+        (23.64, "24GB"),
+        (39.56, "24GB"),
+        (44.5, "48GB"),
+        (79.2, "80GB"),
+        (139.8, "80GB"),
+    ],
+)
+def test_the_largest_preset_that_the_card_holds_is_chosen(gib, chosen):
+    found = with_presets("8GB", "16GB", "24GB", "48GB", "80GB")
+    assert plan.choose_preset(found, card(gib), None) == chosen
+
+
+def test_a_preset_can_be_asked_for(tmp_path):
+    found = with_presets("cpu", "8GB")
+    assert make(found, tmp_path, gpu=card(80), preset_name="cpu").device == "cpu"
+    with pytest.raises(PlanError, match="no preset `9GB`"):
+        make(found, tmp_path, preset_name="9GB")
+    with pytest.raises(PlanError, match="needs an NVIDIA GPU"):
+        make(found, tmp_path, preset_name="8GB")
+
+
+def test_a_gpu_recipe_without_a_gpu_says_what_to_run(tmp_path):
+    with pytest.raises(PlanError) as raised:
+        make(with_presets("16GB", "24GB"), tmp_path)
+    assert "16GB or more" in str(raised.value)
+    assert "run tiny" in raised.value.problems[0].hint
+
+
+def test_a_card_below_the_smallest_preset_is_refused(tmp_path):
+    with pytest.raises(PlanError, match="smallest preset is 24GB"):
+        make(with_presets("24GB"), tmp_path, gpu=card(14.7))
+
+
+def test_a_card_that_others_fill_is_not_called_too_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "has_unsloth", lambda: True)
+    found = recipe.load("phi4").recipe
+    busy = replace(card(22.0), free_bytes=GIB)
+    with pytest.raises(PlanError, match="does not fit") as raised:
+        make(found, tmp_path, gpu=busy)
+    assert raised.value.problems[0].hint.startswith("end the other processes on the card")
+    with pytest.raises(PlanError, match="does not fit") as raised:
+        make(found, tmp_path, gpu=replace(busy, total_bytes=8 * GIB), preset_name="24GB")
+    assert "other processes" not in raised.value.problems[0].hint
+
+
+def test_a_card_below_every_preset_is_not_sent_back_to_the_same_recipe(tmp_path):
+    for name, other in (("qwen2.5-1.5b", False), ("phi4", True)):
+        with pytest.raises(PlanError, match="the smallest preset") as raised:
+            make(recipe.load(name).recipe, tmp_path, gpu=card(3.9))
+        assert ("run qwen2.5-1.5b" in raised.value.problems[0].hint) == other
+
+
+def test_batch_arithmetic(tmp_path):
+    found = with_presets(
+        "cpu", prompts_per_step=6, num_generations=8, per_device_train_batch_size=16
+    )
+    resolved = make(found, tmp_path)
+    assert resolved.completions_per_step == 48
+    assert resolved.per_device_train_batch_size * resolved.gradient_accumulation_steps == 48
+    assert resolved.batch_sentence() == (
+        "6 prompts x 8 completions = 48 completions a step, in 3 passes of 16"
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "dtype"),
+    [("cpu", 9.0, "float32"), ("cuda", 7.5, "float16"), ("cuda", 8.0, "bfloat16")],
+)
+def test_dtype_follows_the_compute_capability(device, capability, dtype):
+    assert plan.choose_dtype(device, card(16, capability)) == dtype
+
+
+def test_a_card_that_vllm_has_no_kernels_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "has_unsloth", lambda: True)
+    found = with_presets("16GB")
+    assert make(found, tmp_path, gpu=card(16, 7.5)).dtype == "float16"
+    with pytest.raises(PlanError, match="compute capability 7.0; vLLM needs 7.5"):
+        make(found, tmp_path, gpu=card(16, 7.0))
+
+
+def test_a_cold_start_and_a_4_bit_preset_go_together_where_all_weights_can_be_trained(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(plan, "has_unsloth", lambda: True)
+    found = with_presets("16GB", load_in_4bit=True)
+    assert make(found, tmp_path, gpu=card(16)).preset.load_in_4bit
+    large = found.model_copy(update={"model": Model(name="unsloth/Qwen2.5-1.5B-Instruct")})
+    assert make(large, tmp_path, gpu=card(16)).dtype == "bfloat16"  # 4 x 2 bytes a weight
+    with pytest.raises(PlanError, match=r"more than 23.0 GiB, and card has 16.0"):
+        make(large, tmp_path, gpu=card(16, 7.5))  # 4 x 4, for want of bfloat16
+
+
+def test_a_checkpoint_in_4_bits_cannot_be_cold_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "has_unsloth", lambda: True)
+    found = with_presets("16GB", load_in_4bit=True)
+    (tmp_path / "model").mkdir()
+    config = {"model_type": "qwen2", "hidden_size": 64, "num_attention_heads": 1}
+    config |= {"intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 64}
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    local = found.model_copy(update={"model": Model(name="model")})
+    with pytest.raises(PlanError, match="trains all weights, and those of `model` are stored in 4"):
+        make(local, tmp_path, gpu=card(16))
+
+
+def test_8bit_optimisers_need_a_gpu(tmp_path):
+    data = tomli.loads(SMALL)
+    data["train"]["optim"] = "paged_adamw_8bit"
+    with pytest.raises(PlanError, match="needs an NVIDIA GPU"):
+        make(Recipe.model_validate(data), tmp_path)
+
+
+def test_a_plan_survives_json(tmp_path):
+    resolved = make(with_presets("cpu"), tmp_path)
+    assert planning.Plan.model_validate_json(resolved.model_dump_json()) == resolved

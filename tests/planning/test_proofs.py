@@ -1,0 +1,113 @@
+"""Proofs: which hold, why others do not, and that `list` and the README say the same."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from r1recipes import recipe
+from r1recipes.algorithms.base import Preset
+from r1recipes.planning import proofs
+from tests.helpers import in_process
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = [
+    (path.stem, preset) for path in recipe.shipped() for preset in recipe.load(path).recipe.preset
+]
+LOADED = recipe.load("qwen2.5-1.5b")
+GOOD = {
+    "recipe_model": LOADED.recipe.model.name,
+    "settings": LOADED.recipe.preset["8GB"].model_dump(),
+    "overrides": [],
+    "vram_gib": 7.6,
+    "peak_gib": 6.6,
+    "step_s": 8.92,
+    "completions_per_step": 32,
+    "completions_per_hour": 12919,
+    "card": "NVIDIA GeForce RTX 4060",
+    "date": "2026-11-21T04:09:18Z",
+    "versions": {"vllm": "0.26.0"},
+}
+
+
+def found(folder: Path, **changes) -> proofs.Proof | None:
+    (folder / "qwen2.5-1.5b.8GB.json").write_text(json.dumps(GOOD | changes))
+    return proofs.find(LOADED, "8GB", folder)
+
+
+def test_a_proof_of_the_values_that_the_preset_has_holds(tmp_path):
+    assert proofs.find(LOADED, "8GB", tmp_path) is None
+    proof = found(tmp_path)
+    assert proof.holds and (proof.card, proof.date) == ("RTX 4060", "2026-11-21")
+    assert proof.share == pytest.approx(6.6 / 7.62, abs=1e-3)
+
+
+def test_a_key_that_came_later_had_its_default_when_it_was_measured(tmp_path):
+    older = GOOD["settings"] | {}
+    del older["standby"]
+    assert LOADED.recipe.preset["8GB"].standby is Preset.model_fields["standby"].default
+    assert found(tmp_path, settings=older).holds
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"settings": GOOD["settings"] | {"lora_rank": 16}}, "stale: lora_rank 16 -> 32"),
+        ({"settings": GOOD["settings"] | {"gone": 1}}, "stale: gone 1 -> no such key"),
+        ({"recipe_model": "some/other"}, "stale: measured with some/other"),
+        ({"overrides": ["preset.lora_rank=32", "train.beta=0.1"]}, "with --set train.beta=0.1"),
+        ({"vram_gib": 15.0}, "15.00 GiB were left free, 7.62 are the class's"),
+        ({"error": "OutOfMemoryError: 2 GiB", "failed_in": "load"}, "failed in load: OutOfMemory"),
+        ({"step_s": None}, "no step time"),
+        ({"peak_gib": "much"}, "cannot be read: peak_gib"),
+        ({"card": None}, "cannot be read: card"),
+    ],
+)
+def test_a_proof_that_does_not_hold_says_why(changes, words, tmp_path):
+    proof = found(tmp_path, **changes)
+    assert not proof.holds and words in proof.fault
+
+
+def test_a_torn_proof_is_a_fault_and_not_a_crash(tmp_path):
+    (tmp_path / "qwen2.5-1.5b.8GB.json").write_text('{"settings": ')
+    assert "cannot be read" in proofs.find(LOADED, "8GB", tmp_path).fault
+
+
+@pytest.mark.parametrize(("name", "preset"), SHIPPED)
+def test_no_shipped_preset_has_a_proof_that_does_not_hold(name, preset):
+    proof = proofs.find(recipe.load(name), preset, proofs.folder())
+    assert proof is None or proof.fault is None, f"{name} {preset}: {proof.fault}"
+
+
+def test_every_proof_belongs_to_a_preset():
+    names = {f"{name}.{preset}.json" for name, preset in SHIPPED}
+    assert {path.name for path in proofs.folder().iterdir()} <= names
+
+
+def test_list_shows_what_was_measured(monkeypatch, tmp_path):
+    monkeypatch.setattr(proofs, "folder", lambda: tmp_path)
+    found(tmp_path)
+    code, out, _ = in_process("list")
+    line = next(line for line in out.splitlines() if "12,919" in line)
+    assert line.split()[:5] == ["8GB", "6.60", "of", "7.62", "GiB"]
+    assert line.split()[6:8] == ["8.9", "12,919"] and line.endswith("RTX 4060, 2026-11-21")
+    assert code == 0 and out.count("not measured") == len(SHIPPED) - 2
+    assert out.endswith("tiny  builtin:tiny\n  cpu     needs no card\n")
+    found(tmp_path, settings=GOOD["settings"] | {"lora_rank": 16})
+    assert "  8GB     stale: lora_rank 16 -> 32\n" in in_process("list")[1]
+    shown = json.loads(in_process("list", "--json")[1])
+    by_name = {row["recipe"]: row["presets"] for row in shown}
+    assert by_name["qwen2.5-1.5b"]["8GB"]["holds"] is False and by_name["tiny"]["cpu"] is None
+
+
+def test_list_fits_a_terminal():
+    lines = in_process("list")[1].splitlines()
+    assert max(map(len, lines)) <= 80 and lines[0].index("MEASURED ON") == lines[2].index("H200")
+
+
+def test_the_readme_says_what_the_proofs_say():
+    check = [sys.executable, "-m", "benchmarks.readme_table", "--check"]
+    done = subprocess.run(check, cwd=ROOT)
+    assert done.returncode == 0, "run `python benchmarks/readme_table.py`"

@@ -1,0 +1,199 @@
+import json
+import re
+import shutil
+import time
+
+import pytest
+
+from r1recipes.errors import RecipeError
+from r1recipes.machine import files
+from r1recipes.report import curves, samples
+from r1recipes.report import run as report_run
+from r1recipes.report.charts import has_data
+from r1recipes.runs import reading
+from r1recipes.runs.record import Run
+from tests.helpers import run_in_process
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Run:
+    """A finished run that a test may change."""
+    folder = tmp_path / "runs" / "small" / "copy"
+    shutil.copytree(finished.folder, folder, ignore=shutil.ignore_patterns("checkpoints", "base"))
+    return Run(folder)
+
+
+def pages_charts(page: str) -> list[str]:
+    return re.findall(r'<figure data-key="([^"]*)"', page)
+
+
+@pytest.mark.slow
+def test_a_run_leaves_its_page(finished):
+    page = finished.report.read_text()
+    assert len(page) < 200_000
+    wanted = ["accuracy", "accuracy-greedy", "reward", "rewards", "spread", "length", "cut"]
+    wanted += ["grad-norm", "learning-rate", "time", "stages"]
+    assert set(wanted) <= set(pages_charts(page))
+    assert "kl" not in pages_charts(page) and "not measured at beta = 0" in page
+    assert "Training samples of step 1 against step 6" in page
+    assert finished.read()["fingerprint"][:8] in page
+    assert "r1recipes run small.toml --preset cpu" in page
+
+
+@pytest.mark.slow
+def test_every_chart_has_its_data_as_csv(finished, tmp_path):
+    written = report_run.write_csv([finished], tmp_path / "csv")
+    assert {path.stem for path in written} == set(pages_charts(report_run.html([finished])))
+    lines = (tmp_path / "csv" / "reward.csv").read_text().splitlines()
+    rows = files.read_lines(finished.metrics)
+    assert lines[0] == "step,reward" and len(lines) == len(rows) + 1
+    assert float(lines[1].split(",")[1]) == pytest.approx(rows[0]["reward"], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_the_verdict_says_better_worse_or_neither(copy):
+    def verdict(mean, low, high):
+        found = copy.read()["evaluation"]
+        found["difference"] = {"mean": mean, "interval": [low, high]}
+        copy.update(evaluation=found)
+        return re.search('class="verdict.*?</div>', report_run.html([copy]))[0]
+
+    assert "better" in verdict(0.5, 0.4, 0.6) and "Better: +50.0 points" in verdict(0.5, 0.4, 0.6)
+    assert "Worse: -50.0 points" in verdict(-0.5, -0.6, -0.4)
+    assert "No clear difference: +1.0 points" in verdict(0.01, -0.02, 0.04)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "headline"),
+    [
+        ({"status": "running", "evaluation": {}}, "Killed: step 6 of 6"),
+        ({"status": "stopped", "evaluation": {}}, "Stopped: step 6 of 6"),
+        (
+            {"status": "failed", "error": {"kind": "oom", "message": "out of <memory>"}},
+            "Failed at step 6 of 6",
+        ),
+    ],
+)
+def test_a_run_that_is_not_complete_says_how_far_it_came(copy, changes, headline):
+    copy.update(**changes)
+    page = report_run.html([copy])
+    assert headline in page
+    assert ("out of &lt;memory&gt;" in page) == (changes["status"] == "failed")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_worked_on_is_running(copy):
+    copy.update(status="running", evaluation={})
+    with copy.owned():
+        assert "Running: step 6 of 6" in report_run.html([copy])
+
+
+@pytest.mark.slow
+def test_memory_and_phases_are_drawn_when_they_are_known(copy):
+    copy.update(vram={"predicted_bytes": 6 * 2**30, "measured_bytes": 7 * 2**30})
+    page = report_run.html([copy])
+    assert "memory" in pages_charts(page) and "7 GiB" in page
+    (time_chart,) = (c for c in curves.cost([reading.read(copy)]) if c.key == "time")
+    assert [s.name for s in time_chart.series][:3] == ["whole step", "generation", "rewards"]
+
+
+@pytest.mark.slow
+def test_a_page_can_be_made_of_the_record_alone(copy):
+    for path in copy.folder.iterdir():
+        if path.is_file() and path.name != "record.json":
+            path.unlink()
+    assert pages_charts(report_run.html([copy])) == ["accuracy", "accuracy-greedy", "stages"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("record.json", {"status": "complete", "evaluation": {"before": 1, "after": 2}}),
+        ("record.json", {"status": "complete", "evaluation": [], "duration_s": "x"}),
+        ("resolved.json", {"recipe": [], "preset": 3}),
+        ("lock.json", {"machine": "x", "overrides": 1}),
+        ("metrics.jsonl", {"no": "step"}),
+        ("completions.jsonl", {"step": 1}),
+        ("evaluation-after.jsonl", {"question": "\ud800"}),
+    ],
+)
+def test_a_folder_with_something_else_in_it_is_refused_in_a_line(copy, name, content):
+    (copy.folder / name).write_text(json.dumps(content) + "\n")
+    with pytest.raises(RecipeError) as caught:
+        report_run.html([copy])
+    assert str(copy.folder) in caught.value.problems[0].where
+
+
+@pytest.mark.slow
+def test_text_that_is_no_unicode_is_replaced(copy):
+    row = files.read_lines(copy.completions)[-1] | {"completion": "a\ud800b" + 9000 * "x"}
+    copy.completions.write_text(json.dumps(row) + "\n")
+    page = report_run.html([copy])
+    assert "a?bxxx" in page and len(page.encode()) < 200_000
+
+
+@pytest.mark.slow
+def test_several_runs_are_overlaid_and_compared(finished, copy):
+    plan = json.loads(copy.resolved.read_text())
+    plan["recipe"]["train"]["beta"] = 0.25
+    copy.resolved.write_text(json.dumps(plan))
+    page = report_run.html([finished, copy])
+    assert re.search(r"<td>train.beta</td><td>0.0</td><td>0.25</td>", page)
+    assert "the same 6 problems" in page and "A and B are equal on the problems" in page
+    rows = files.read_lines(copy.evaluation("after"))
+    rows[0]["samples"][0]["right"] = not rows[0]["samples"][0]["right"]
+    copy.evaluation("after").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "no clear winner" in report_run.html([finished, copy])
+    assert {"reward", "reward-correctness", "duration"} <= set(pages_charts(page))
+    drawn = curves.every([reading.read(finished, "A"), reading.read(copy, "B")])
+    reward = next(chart for chart in drawn if chart.key == "reward")
+    assert [series.name for series in reward.series] == ["A", "B"]
+    assert all(has_data(chart) for chart in drawn)
+
+
+def test_the_samples_that_tell_most_come_first():
+    def item(number, right):
+        return {"question": str(number), "greedy": {"right": right}}
+
+    before = [item(i, right) for i, right in enumerate([True, True, False, False, False, False])]
+    after = [item(i, right) for i, right in enumerate([True, False, True, True, True, False])]
+    found = [(kind, old["question"]) for kind, old, _ in samples.pick(before, after)]
+    assert found == [
+        ("became right", "2"),
+        ("became right", "3"),
+        ("became wrong", "1"),
+        ("stayed wrong", "5"),
+    ]
+
+
+def test_a_page_that_cannot_be_written_is_told_of_once(tmp_path):
+    said = []
+    live = report_run.Live(Run(tmp_path), said.append)
+    live.step()
+    live.write()
+    assert len(said) == 1 and said[0].startswith("warning: no report was written")
+
+
+@pytest.mark.slow
+def test_pages_take_a_small_share_of_the_time(copy, monkeypatch):
+    live = report_run.Live(copy, pytest.fail)
+    live.step()
+    first = copy.report.stat().st_mtime_ns
+    live.step()  # too early
+    assert copy.report.stat().st_mtime_ns == first
+    monkeypatch.setattr(report_run, "html", lambda runs: time.sleep(0.5) or "")
+    monkeypatch.setattr(report_run, "EVERY_S", 0.0)
+    live.write()
+    assert live._next - time.monotonic() > 0.5 / report_run.MAX_SHARE - 1
+
+
+@pytest.mark.slow
+def test_training_goes_on_without_a_page(small, tmp_path, monkeypatch):
+    def broken(runs):
+        raise MemoryError("no room for a page")
+
+    monkeypatch.setattr(report_run, "html", broken)
+    run = run_in_process(small, tmp_path / "runs", "train.max_steps=2")
+    assert run.read()["status"] == "complete" and not run.report.exists()

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from r1recipes.errors import RecipeError
+from r1recipes.runs import reading
+from r1recipes.runs.record import Run
+
+
+def item(question: str, *right: bool) -> dict:
+    samples = [{"text": "", "num_tokens": 1, "cut": False, "right": r} for r in right]
+    return {"question": question, "answer": "1", "samples": samples, "greedy": samples[0]}
+
+
+def a_run(folder, after=(), **resolved) -> reading.Reading:
+    folder.mkdir()
+    (folder / "record.json").write_text(json.dumps({"status": "complete"}))
+    (folder / "resolved.json").write_text(json.dumps(resolved))
+    lines = "".join(json.dumps(row) + "\n" for row in after)
+    (folder / "evaluation-after.jsonl").write_text(lines)
+    return reading.read(Run(folder))
+
+
+def test_only_the_record_has_to_be_there(tmp_path):
+    (tmp_path / "record.json").write_text('{"status": "running"}')
+    found = reading.read(Run(tmp_path))
+    assert (found.metrics, found.steps, found.max_steps, found.recipe_text) == ([], 0, None, "")
+    assert found.settings == {} and found.evaluated("after") == {}
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "record.json").write_text('{"status": "running"}')
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
+    with pytest.raises(RecipeError) as caught:
+        _ = reading.read(Run(tmp_path)).metrics
+    assert caught.value.problems[0].where == str(tmp_path / "metrics.jsonl")
+
+
+def test_what_differs_is_found_at_any_depth_and_nothing_else(tmp_path):
+    recipe = {"description": "x", "train": {"beta": 0.0, "lr": 1}, "track": {"tensorboard": True}}
+    other = {"description": "y", "train": {"beta": 0.1, "lr": 1}, "rewards": {"a": 2.0}}
+    a = a_run(tmp_path / "a", recipe=recipe, preset={"lora_rank": 8})
+    b = a_run(tmp_path / "b", recipe=other, preset={"lora_rank": 16})
+    assert reading.differing([a.settings, b.settings]) == {
+        "train.beta": [0.0, 0.1],
+        "preset.lora_rank": [8, 16],
+        "rewards.a": [None, 2.0],
+    }
+    assert reading.differing([a.settings, a.settings]) == {}
+
+
+def test_runs_are_compared_on_the_problems_that_both_answered(tmp_path):
+    first = [item("1", True, False), item("2", False, False), item("only here", True, True)]
+    second = [item("2", True, False), item("1", True, True)]
+    found = reading.paired(a_run(tmp_path / "a", first), a_run(tmp_path / "b", second))
+    assert found.mean == 0.5 and found.num_problems == 2 and not found.is_all
+
+
+def test_a_problem_that_occurs_twice_is_paired_twice(tmp_path):
+    twice = [item("1", True), item("1", False), item("2", False)]
+    a, b = a_run(tmp_path / "a", twice), a_run(tmp_path / "b", twice)
+    found = reading.paired(a, b)
+    assert (found.mean, found.num_problems, found.is_all, found.is_clear) == (0, 3, True, False)
+
+
+def test_runs_without_a_common_problem_are_not_compared(tmp_path):
+    a, b = (a_run(tmp_path / n, [item(n, True), item(n + "2", True)]) for n in "ab")
+    assert reading.paired(a, b) is None
+
+
+def test_a_shared_folder_without_a_plan_differs_in_nothing_that_is_known(tmp_path):
+    known, shared = a_run(tmp_path / "a", seed=1), a_run(tmp_path / "b")
+    (tmp_path / "b" / "resolved.json").unlink(missing_ok=True)
+    assert known.settings and not shared.settings
+    assert reading.differing([known.settings, shared.settings]) == {}

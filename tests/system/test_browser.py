@@ -1,0 +1,139 @@
+"""The report in a real browser. Needs Chromium and its driver (apt-get install chromium-driver)."""
+
+import csv
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from r1recipes.report import run
+
+webdriver = pytest.importorskip("selenium.webdriver")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium with its driver"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    options.add_argument("--headless=new")
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver.downloads = tmp_path_factory.mktemp("downloads")
+    driver.execute_cdp_cmd(
+        "Browser.setDownloadBehavior",
+        {"behavior": "allow", "downloadPath": str(driver.downloads)},
+    )
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(finished, tmp_path) -> Path:
+    path = tmp_path / "report.html"
+    path.write_text(run.html([finished]))
+    return path
+
+
+@pytest.fixture
+def comparison(finished, tmp_path) -> Path:
+    path = tmp_path / "comparison.html"
+    path.write_text(run.html([finished, finished]))
+    return path
+
+
+def open_page(browser, path: Path, width: int, theme: str) -> None:
+    browser.get_log("browser"), browser.get_log("performance")  # what came before is not ours
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    features = [{"name": "prefers-color-scheme", "value": theme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(path.as_uri())
+
+
+def requests(browser) -> list[str]:
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    return [params["request"]["url"] for params in sent]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("which", ["page", "comparison"])
+def test_a_page_opens_with_no_request_and_no_error(browser, request, which, width, theme):
+    path = request.getfixturevalue(which)
+    open_page(browser, path, width, theme)
+    assert requests(browser) == [path.as_uri()]
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    empty = """return [...document.querySelectorAll("figure")].filter(f => {
+        const box = f.querySelector("svg").getBoundingClientRect();
+        return box.width < 200 || ![...f.querySelectorAll("svg path, svg rect, svg circle")]
+            .some(mark => mark.getBoundingClientRect().width > 1);
+    }).map(f => f.dataset.key)"""
+    assert browser.execute_script(empty) == []
+    colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    is_dark = sum(int(part) for part in colour[4:-1].split(",")) < 200
+    assert is_dark == (theme == "dark")
+
+
+def test_the_value_under_the_pointer_is_shown(browser, page):
+    open_page(browser, page, 1280, "light")
+    figure = browser.find_element("css selector", 'figure[data-key="reward"]')
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", figure)
+    pointer = webdriver.ActionChains(browser)
+    svg, tip = (figure.find_element("css selector", name) for name in ("svg", ".tip"))
+    pointer.move_to_element_with_offset(svg, -svg.size["width"] // 2 + 5, 0).perform()
+    step, reward = next(csv.reader(figure_csv(browser, "reward")[1:]))
+    head, shown = tip.text.splitlines()
+    assert head == f"step {step}" and float(shown) == pytest.approx(float(reward), rel=1e-3)
+    title = figure.find_element("tag name", "h3")
+    webdriver.ActionChains(browser).move_to_element(title).perform()
+    assert not tip.is_displayed()
+
+
+def figure_csv(browser, key: str) -> list[str]:
+    script = f"""return document.querySelector('figure[data-key="{key}"] .csv').textContent"""
+    return browser.execute_script(script).splitlines()
+
+
+def test_a_chart_can_be_saved_as_csv_and_png(browser, page):
+    open_page(browser, page, 390, "dark")
+    for kind in ("csv", "png"):
+        button = f'figure[data-key="rewards"] .as-{kind}'
+        browser.execute_script("document.querySelector(arguments[0]).click()", button)
+    saved = [browser.downloads / f"rewards.{kind}" for kind in ("csv", "png")]
+    until = time.monotonic() + 10
+    while not all(path.exists() for path in saved) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert saved[0].read_text().splitlines() == figure_csv(browser, "rewards")
+    content = saved[1].read_bytes()
+    width = int.from_bytes(content[16:20], "big")
+    assert content[:8] == b"\x89PNG\r\n\x1a\n" and width > 1000 and len(content) > 5000
+    assert browser.get_log("browser") == []
+
+
+def test_what_a_completion_contains_does_not_run(browser, finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    attack = "</pre><script>document.title='owned'</script><img src=//x.invalid onerror=alert(1)>"
+    rows = [json.loads(line) for line in (folder / "completions.jsonl").read_text().splitlines()]
+    for row in rows:
+        row |= {"prompt": attack, "completion": attack, "answer": attack}
+        row["rewards"] = {attack: 1.0}
+    (folder / "completions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = tmp_path / "report.html"
+    path.write_text(run.html([type(finished)(folder)]))
+    open_page(browser, path, 1280, "light")
+    assert attack in browser.find_element("tag name", "main").text
+    assert browser.title != "owned" and requests(browser) == [path.as_uri()]

@@ -1,0 +1,83 @@
+"""The shipped recipes: each loads, says the same when it is shown, and covers its cards."""
+
+import pytest
+
+from r1recipes import recipe
+from r1recipes.algorithms.base import preset_bytes
+from r1recipes.config import render
+from r1recipes.machine import cards
+from r1recipes.planning import models
+from r1recipes.recipe import loading, schema
+
+NAMES = [path.stem for path in recipe.shipped()]
+REAL = ["llama3.1-8b", "mistral-7b", "phi4", "qwen2.5-1.5b", "qwen2.5-7b"]
+
+
+def test_there_are_recipes():
+    assert set(REAL) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_recipe_loads_and_renders_to_itself(name, tmp_path):
+    loaded = recipe.load(name)
+    again = tmp_path / "again.toml"
+    again.write_text(render.render(loaded.recipe, loading.origin_of(loaded)))
+    assert recipe.load(again).recipe == loaded.recipe
+    assert recipe.fingerprint(recipe.load(again).recipe) == recipe.fingerprint(loaded.recipe)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_recipe_names_its_schema_and_is_plain_text(name):
+    text = recipe.find(name).read_text()
+    assert text.startswith("#:schema ./recipe.schema.json\n")
+    assert text.isascii() and text.endswith("\n") and "\t" not in text
+    assert all(len(line) <= 100 for line in text.splitlines())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_covers_its_card(name):
+    given = recipe.load(name).given["preset"]
+    for card, keys in given.items():
+        assert {"max_seq_length", "lora_rank", "num_generations"} <= keys.keys()
+        if card != "cpu":
+            assert {"gpu_memory_utilization", "load_in_4bit", "prompts_per_step"} <= keys.keys()
+            assert 0.3 <= keys["gpu_memory_utilization"] <= 0.85
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_known_models_train_on_gsm8k_with_the_five_rewards(name):
+    found = recipe.load(name).recipe
+    assert (found.data.name, found.data.config, found.data.eval_split) == (
+        "openai/gsm8k",
+        "main",
+        "test",
+    )
+    assert found.data.answer_after == "####"
+    assert found.prompt.system == schema.SYSTEM_PROMPT
+    assert list(found.rewards.values()) == [2.0, 0.5, 0.5, 0.5, 0.5]
+    assert found.train.beta == 0 and 1e-5 <= found.train.learning_rate <= 3e-5
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_weights_of_the_model_fit_into_each_preset(name):
+    """A floor only: weights in the engine's share. Whether it runs is for the planner to say."""
+    found = recipe.load(name).recipe
+    shape = models.find(found.model.name)
+    assert shape is not None
+    for card, preset in found.preset.items():
+        per_weight = 0.516 if preset.load_in_4bit else 2.0  # NF4 with double quantisation, 16 bits
+        rest = shape.parameters - shape.linear_parameters
+        weights = shape.linear_parameters * per_weight + rest * 2
+        usable = min(c.usable_bytes for c in cards.GPUS.values() if f"{c.sold_gb}GB" == card)
+        assert weights < 0.95 * preset.gpu_memory_utilization * usable, card
+        assert preset.max_completion_length >= 768
+
+
+def test_presets_grow_with_the_card():
+    for name in REAL:
+        presets = recipe.load(name).recipe.preset
+        ordered = [presets[card] for card in sorted(presets, key=preset_bytes)]
+        for small, large in zip(ordered, ordered[1:], strict=False):
+            assert small.prompts_per_step <= large.prompts_per_step
+            assert small.max_seq_length <= large.max_seq_length
+            assert small.load_in_4bit or not large.load_in_4bit

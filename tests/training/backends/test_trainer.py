@@ -1,0 +1,62 @@
+"""What is handed to TRL's trainers; the runs themselves are in test_run.py and test_gpu.py."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from r1recipes.training.backends.unsloth import patches
+
+
+class Unsloths:
+    """How Unsloth's GRPOTrainer cuts what it scores (2026.10.7, rl_replacements.py)."""
+
+    def __init__(self, batch: int):
+        self.args = SimpleNamespace(unsloth_grpo_mini_batch=1, per_device_train_batch_size=batch)
+
+    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, keep):
+        size = -(-len(input_ids) // self.args.unsloth_grpo_mini_batch)
+        if model is None:
+            raise RuntimeError("out of memory")
+        return [len(input_ids[n : n + size]) for n in range(0, len(input_ids), size)]
+
+
+@pytest.mark.parametrize(("completions", "batch"), [(64, 8), (64, 64), (6, 2), (8, 1), (4, 16)])
+def test_the_reference_is_scored_in_passes_as_large_as_those_of_training(completions, batch):
+    trainer = Unsloths(batch)
+    patches.bound_reference_pass(trainer)
+    sizes = trainer._get_per_token_logps_and_entropies("model", [0] * completions, [], 1)
+    assert sum(sizes) == completions and max(sizes) == min(batch, completions)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        trainer._get_per_token_logps_and_entropies(None, [0] * completions, [], 1)
+    assert trainer.args.unsloth_grpo_mini_batch == 1  # the training pass stays whole
+
+
+def test_the_reference_pass_is_not_compiled():
+    """Each number of parts would be compiled anew."""
+    compiled = []
+
+    def backend(module, inputs):
+        compiled.append(module)
+        return module.forward
+
+    @torch.compile(backend=backend, dynamic=True, fullgraph=True)
+    def total(rows, parts):
+        return sum(part.exp().sum() for part in rows.tensor_split(parts))
+
+    trainer, rows = Unsloths(4), torch.zeros(24)
+    trainer._get_per_token_logps_and_entropies = lambda model, rows: total(rows, len(rows) // 4)
+    patches.bound_reference_pass(trainer)
+    assert trainer._get_per_token_logps_and_entropies("model", rows) == 24 and not compiled
+    assert total(rows, 6) == 24 and compiled
+
+
+def test_what_paged_optimizers_keep_is_counted(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
+    assert patches.paged_bytes() == 0
+    made = SimpleNamespace(paged_tensors=[torch.zeros(100_000, dtype=torch.uint8)] * 2)
+    manager = SimpleNamespace(get_instance=lambda: made)
+    functional = SimpleNamespace(GlobalPageManager=manager)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.functional", functional)
+    assert patches.paged_bytes() == 200_000

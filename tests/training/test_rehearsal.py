@@ -1,0 +1,295 @@
+"""A rehearsal as far as it goes without a card: what it refuses, and what it says of an error."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import trl
+
+from r1recipes import planning, recipe
+from r1recipes.errors import PlanError, RecipeError
+from r1recipes.machine.gpu import Gpu
+from r1recipes.planning import models, out_of_memory
+from r1recipes.training import rehearsal, rehearsal_child
+from tests.conftest import SMALL
+from tests.helpers import command, in_process, is_running
+
+GIB = 2**30
+CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")
+
+
+def made(name: str = "qwen2.5-1.5b", preset: str = "8GB", **changes) -> planning.Plan:
+    loaded = recipe.load(name)
+    found = planning.make(
+        loaded.recipe,
+        base_dir=loaded.path.parent,
+        gpu=CARD,
+        num_cores=1,
+        preset_name=preset,
+        elsewhere=True,
+    )
+    return found.model_copy(update=changes)
+
+
+def run(found: planning.Plan, tmp_path, **options):
+    options = {"vram_bytes": None, "steps": 2} | options
+    return rehearsal.rehearse(found, weights_dir=tmp_path, **options)
+
+
+def test_what_cannot_be_rehearsed_is_refused_at_once(tmp_path):
+    with pytest.raises(RecipeError, match="the shape of `builtin:small` is not in the catalogue"):
+        run(made("small"), tmp_path)
+    with pytest.raises(PlanError, match="needs Unsloth and vLLM"):
+        run(made(backend="trl"), tmp_path)
+    with pytest.raises(RecipeError, match="64 completions a step do not divide into batches of 5"):
+        run(made(), tmp_path, batches=(4, 5))
+
+
+@pytest.mark.parametrize("flags", [["--vram", "0"], ["--vram", "-3"], ["--steps", "0"], []])
+def test_the_command_refuses_what_means_nothing(flags, monkeypatch):
+    monkeypatch.setattr("r1recipes.machine.gpu.current_gpu", lambda: None)
+    code, _, err = in_process("rehearse", "phi4", *flags)
+    said = flags[0] if flags else "needs an NVIDIA GPU"
+    assert code == 2 and said in err
+    assert flags or "`r1recipes plan phi4 --preset 16GB` predicts" in err
+
+
+def test_a_card_that_torch_cannot_use_ends_it_and_is_not_waited_for(tmp_path):
+    """This torch has no CUDA, as one without a driver has none."""
+    with pytest.raises(PlanError, match="torch cannot use the card: Torch not compiled with CUDA"):
+        run(made(), tmp_path)
+
+
+def test_a_proof_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr("r1recipes.machine.gpu.current_gpu", lambda: CARD)
+    monkeypatch.setattr("r1recipes.planning.plan.has_unsloth", lambda: True)
+    for place in ("/proc/gone/proof.json", tmp_path):
+        code, out, err = in_process("rehearse", "qwen2.5-1.5b", "--proof", place)
+        assert code == 2 and not out and f"`{place}` cannot be written" in err
+    monkeypatch.setenv("R1RECIPES_CACHE_DIR", "/proc/gone")
+    code, out, err = in_process("rehearse", "qwen2.5-1.5b")
+    assert code == 2 and not out and "/proc/gone" in err and "set R1RECIPES_CACHE_DIR" in err
+
+
+def test_out_of_memory_in_a_rehearsal_is_named_by_its_phase():
+    error = {"error": "OutOfMemoryError: CUDA out of memory.", "failed_in": "first step"}
+    found = rehearsal._oom(made(), 4, error)
+    assert found == vars(out_of_memory.explain(error["error"], "first step", made())) | {
+        "change": "--set preset.per_device_train_batch_size=2"
+    }
+    assert rehearsal._oom(made(), 4, {"error": "ValueError: no", "failed_in": "load"}) == {}
+    assert "no room" in rehearsal._oom(made(), 8, error | {"failed_in": "import"})["kind"]
+
+
+TORCH = """
+import multiprocessing, os, time, types
+name = multiprocessing.current_process().name
+with open(os.environ["PIDS"], "a") as pids:
+    print(os.getpid(), file=pids)
+if name.endswith("2"):  # the worker, which writes weights for ever
+    os.makedirs(f"cache/random-weights/.qwen.{os.getpid()}")
+    time.sleep(600)
+memory = lambda: (2 ** 34, 2 ** 34)
+cuda = types.SimpleNamespace(init=int, mem_get_info=memory)
+zeros = lambda *shape, device: None
+"""
+
+
+def world(folder: Path, **modules: str) -> dict[str, str]:
+    """Environment with a card of 22 GiB, and with modules that stand for the stack."""
+    (folder / "nvidia-smi").write_text("#!/bin/sh\necho 0, L4, 22000, 690, 8.9, 580.1, GPU-1\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    for name, text in ({"unsloth": "", "vllm": ""} | modules).items():
+        (folder / f"{name}.py").write_text(text)
+    return {
+        "PYTHONPATH": f"{folder}{os.pathsep}{Path(__file__).parents[2]}",
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        "R1RECIPES_CACHE_DIR": str(folder / "cache"),
+    }
+
+
+IDLE = """
+import types
+count = lambda: 0
+cuda = types.SimpleNamespace(
+    mem_get_info=lambda: (2 ** 34, 2 ** 34), is_initialized=lambda: False,
+    max_memory_allocated=count, max_memory_reserved=count,
+)
+zeros = lambda *shape, device: None
+"""
+LOUD = """
+import os
+print("Unsloth: will patch your computer", flush=True)
+os.write(1, b"INFO: from C")
+raise NotImplementedError("no such card")
+"""
+
+
+def test_stdout_has_the_proof_alone(tmp_path):
+    """What Unsloth and vLLM print goes to stderr: `rehearse RECIPE > proof.json`."""
+    environment = world(tmp_path, torch=IDLE, unsloth=LOUD)
+    done = command("rehearse", "qwen2.5-1.5b", "--preset", "8GB", cwd=tmp_path, **environment)
+    proof = json.loads(done.stdout)
+    assert done.returncode == 1 and "no such card" in proof["error"]
+    assert "r1recipes doctor" in proof["hint"]
+
+
+def test_a_proof_is_shown_where_its_file_can_no_longer_be_written(tmp_path):
+    """As when the disk has become full: it took minutes of a card."""
+    full = tmp_path / "full.json"
+    full.symlink_to("/dev/full")
+    environment = world(tmp_path, torch=IDLE, unsloth=LOUD)
+    arguments = ("rehearse", "qwen2.5-1.5b", "--preset", "8GB", "--proof", full)
+    done = command(*arguments, cwd=tmp_path, **environment)
+    assert "no such card" in json.loads(done.stdout)["error"]
+    assert done.returncode == 1 and "free some space" in done.stderr
+    assert "will patch" in done.stderr and "from C" in done.stderr
+
+
+def test_a_worker_that_is_killed_is_a_result(tmp_path):
+    """As by the system, when the main memory is full."""
+    killed = "import os; os.kill(os.getpid(), 9)"
+    environment = world(tmp_path, torch=IDLE, unsloth=killed)
+    done = command("rehearse", "qwen2.5-1.5b", "--preset", "8GB", cwd=tmp_path, **environment)
+    proof = json.loads(done.stdout)
+    assert (done.returncode, proof["error"]) == (1, "the process died, exit code -9")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_what_holds_the_card_ends_with_the_rehearsal(number, tmp_path):
+    """Also when that is killed; and Ctrl-C, which all of them get, is said once."""
+    environment = os.environ | world(tmp_path, torch=TORCH) | {"PIDS": str(tmp_path / "pids")}
+    started = [sys.executable, "-m", "r1recipes", "rehearse", "qwen2.5-1.5b", "--preset", "8GB"]
+    with subprocess.Popen(
+        started,
+        env=environment,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell that starts the tests in the background has SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as parent:
+        children = wait_for(lambda: len(pids := read(tmp_path / "pids")) == 2 and pids)
+        wait_for(lambda: list(tmp_path.glob("cache/random-weights/.*")))
+        parent.send_signal(number) if number != signal.SIGINT else os.killpg(parent.pid, number)
+        _, said = parent.communicate(timeout=20)
+    wait_for(lambda: not any(is_running(pid) for pid in children))
+    if number == signal.SIGINT:
+        assert (parent.returncode, said) == (130, "stopped\n")
+        assert not list((tmp_path / "cache" / "random-weights").iterdir())
+
+
+def test_ctrl_c_ends_a_list_of_cases_and_leaves_them_to_be_tried_again(tmp_path):
+    cases = '[[case]]\nname = "{0}"\nrecipe = "qwen2.5-1.5b"\npreset = "8GB"\n'
+    (tmp_path / "cases.toml").write_text(cases.format("one") + cases.format("two"))
+    environment = os.environ | world(tmp_path, torch=TORCH) | {"PIDS": str(tmp_path / "pids")}
+    script = Path(__file__).parents[2] / "benchmarks" / "rehearse_all.py"
+    with subprocess.Popen(
+        [sys.executable, script, "cases.toml", "points", "--gpus", "0"],
+        env=environment,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as parent:
+        children = wait_for(lambda: len(pids := read(tmp_path / "pids")) == 2 and pids)
+        parent.send_signal(signal.SIGINT)
+        parent.communicate(timeout=20)
+    wait_for(lambda: not any(is_running(pid) for pid in children))
+    assert len(read(tmp_path / "pids")) == 2 and not list((tmp_path / "points").iterdir())
+
+
+def read(path) -> list[int]:
+    return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for(found):
+    """What `found` returns as soon as that is true."""
+    end = time.monotonic() + 20
+    while not (result := found()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return result
+
+
+IMPORTED_FIRST = """
+import sys
+heavy = {"torch", "transformers", "trl", "peft", "vllm"} & sys.modules.keys()
+raise ImportError(f"imported before: {sorted(heavy)}")
+"""
+WORK = """
+import sys
+from multiprocessing import Pipe, Value
+from pathlib import Path
+from r1recipes.training import rehearsal_child
+here, there = Pipe()
+rehearsal_child.work(Path(sys.argv[1]).read_text(), Path("weights"), 1, (8,), Value("i", 0), there)
+print(here.recv()["error"])
+"""
+
+
+def test_nothing_heavy_is_imported_before_unsloth(tmp_path):
+    """As in a run: it sets the allocator and patches what is imported after it."""
+    (tmp_path / "unsloth.py").write_text(IMPORTED_FIRST)
+    (tmp_path / "plan.json").write_text(made().model_dump_json())
+    path = [str(tmp_path), str(Path(__file__).parents[2])]
+    done = subprocess.run(
+        [sys.executable, "-c", WORK, "plan.json"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.endswith("ImportError: imported before: []\n"), done.stderr
+
+
+COLD_START = SMALL[SMALL.index("[cold_start]") : SMALL.index("[eval]")]
+RECIPE = SMALL.replace(COLD_START, "").replace("builtin:tiny", "own/own-0.1b")
+SHAPE = models.ModelShape("own", ("own-0.1b",), 64, 128, 2, 4, 2, 16, 128, True, True)
+
+
+def test_the_worker_trains_each_batch_on_weights_of_the_models_shape(tmp_path, monkeypatch):
+    """All of it on a CPU, through TRL; what it reads of the engine is left out."""
+    monkeypatch.setitem(models.MODELS, "own-0.1b", SHAPE)
+    monkeypatch.setattr(rehearsal_child, "obey_parent", lambda: None)
+    monkeypatch.setattr(rehearsal_child, "_engine", lambda model: {"kv_tokens": 1})
+    (tmp_path / "mine.toml").write_text(RECIPE)
+    loaded = recipe.load(str(tmp_path / "mine.toml"))
+    small = planning.make(loaded.recipe, base_dir=tmp_path, gpu=None, num_cores=1)
+    here, there = multiprocessing.Pipe()
+    phase, weights = multiprocessing.Value("i", 0), tmp_path / "weights"
+    rehearsal_child.work(small.model_dump_json(), weights, 2, (4, 8), phase, there)
+    found = list(iter(here.recv, None))
+    assert [proof.get("error") for proof in found] == [None, None]
+    for proof in found:
+        assert proof["steps"] == 2 and proof["kv_tokens"] == 1
+        assert proof["completions_per_step"] == 16 and proof["mean_length"] > 1
+        assert proof["step_s"] > proof["generation_s"] > 0 < proof["projected_run_s"]
+    assert phase.value == rehearsal_child.phase_index("steps", 1)
+    (made_once,) = weights.iterdir()
+    assert not [path for path in made_once.iterdir() if path.is_dir()]  # no checkpoint
+    assert json.loads((made_once / "config.json").read_text())["hidden_size"] == SHAPE.hidden_size
+
+
+def test_what_fails_while_it_generates_is_said_of_that_phase(monkeypatch):
+    """Out of memory in the engine is not answered with a smaller training pass."""
+
+    def full(trainer):
+        raise RuntimeError("CUDA out of memory.")
+
+    monkeypatch.setattr("trl.GRPOTrainer._generate", full)
+    memory = rehearsal_child._Memory(multiprocessing.Value("i", 0))
+    with pytest.raises(RuntimeError), rehearsal_child._phases(memory, steps=[]):
+        trl.GRPOTrainer._generate(None)
+    assert memory.name == "generate"
+    monkeypatch.setattr("trl.GRPOTrainer._generate", lambda trainer: "made")
+    with rehearsal_child._phases(memory, steps=[]):
+        assert trl.GRPOTrainer._generate(None) == "made"
+    assert memory.name == "first step"
