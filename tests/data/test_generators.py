@@ -108,7 +108,10 @@ def test_a_seed_fixes_the_rows(make):
 
 
 def test_rows_do_not_depend_on_the_process():
-    code = "from r1recipes.data.generators import *; print(arithmetic('test', 5), countdown('test', 5))"
+    code = (
+        "from r1recipes.data.generators import *; "
+        "print(arithmetic('test', 5), countdown('test', 5))"
+    )
     here = f"{arithmetic('test', 5)} {countdown('test', 5)}\n"
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == here

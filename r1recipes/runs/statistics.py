@@ -1,0 +1,160 @@
+"""Statistics of evaluations: accuracy and its interval, differences, pass@k, McNemar, Student's t.
+
+Pure arithmetic on the rows of an evaluation; nothing is sampled or read here.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any
+
+from r1recipes.errors import RunError
+
+Z_95 = NormalDist().inv_cdf(0.975)
+
+
+def summary(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Accuracy with its 95 % Wilson interval, greedy accuracy, length and share cut.
+
+    The samples of one problem are not independent, so the interval uses the effective number of
+    trials p(1-p) / Var(mean over problems), between the number of problems and of samples
+    (Kish's design effect).
+    """
+    shares = [_share(item) for item in items]
+    samples = [sample for item in items for sample in item["samples"]]
+    accuracy = sum(shares) / len(shares)
+    effective = _effective_trials(shares, len(samples))
+    greedy = sum(item["greedy"]["right"] for item in items) / len(items)
+    return {
+        "accuracy": accuracy,
+        "interval": wilson(accuracy, effective),
+        "greedy": greedy,
+        "greedy_interval": wilson(greedy, len(items)),
+        "num_problems": len(items),
+        "num_samples": len(samples) // len(items),
+        "mean_length": sum(sample["num_tokens"] for sample in samples) / len(samples),
+        "share_cut": sum(sample["cut"] for sample in samples) / len(samples),
+    }
+
+
+def _share(item: dict[str, Any]) -> float:
+    return sum(sample["right"] for sample in item["samples"]) / len(item["samples"])
+
+
+def _effective_trials(shares: list[float], num_samples: int) -> float:
+    n, mean = len(shares), sum(shares) / len(shares)
+    spread = sum((share - mean) ** 2 for share in shares) / max(1, n - 1)
+    if spread == 0 or mean in (0.0, 1.0):
+        return float(n)
+    return min(max(mean * (1 - mean) / (spread / n), n), num_samples)
+
+
+def wilson(share: float, trials: float) -> tuple[float, float]:
+    """95 % Wilson score interval of a share out of `trials` (Wilson 1927)."""
+    z2 = Z_95**2
+    center = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    inside = share * (1 - share) / trials + z2 / (4 * trials**2)
+    half = Z_95 * math.sqrt(max(0.0, inside)) / (1 + z2 / trials)
+    low, high = max(0.0, center - half), min(1.0, center + half)
+    return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
+
+
+def difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[str, Any]:
+    """Paired difference of accuracy, after - before, with its 95 % interval over the problems.
+
+    Where every problem gained the same (or there is only one), the spread of the gains says
+    nothing; the interval is then Newcombe's for unpaired samples, which is conservative here.
+    """
+    gains = [_share(b) - _share(a) for a, b in zip(before, after, strict=True)]
+    n, mean = len(gains), sum(gains) / len(gains)
+    if max(gains) - min(gains) < 1e-9:
+        first, second = summary(before), summary(after)
+        interval = newcombe(
+            first["accuracy"], first["interval"], second["accuracy"], second["interval"]
+        )
+        return {"mean": mean, "interval": interval}
+    half = Z_95 * math.sqrt(sum((gain - mean) ** 2 for gain in gains) / (n - 1) / n)
+    return {"mean": mean, "interval": (max(-1.0, mean - half), min(1.0, mean + half))}
+
+
+def newcombe(
+    before: float, first: tuple[float, float], after: float, second: tuple[float, float]
+) -> tuple[float, float]:
+    """95 % interval of after - before from the Wilson interval of each (Newcombe 1998, method 10).
+
+    For unpaired samples; conservative where the same problems are answered twice.
+    """
+    low = after - before - math.hypot(after - second[0], first[1] - before)
+    high = after - before + math.hypot(second[1] - after, before - first[0])
+    return max(-1.0, low), min(1.0, high)
+
+
+def pass_at_k(items: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Share of problems that k samples solve at least once, for k = 1, 2, 4 ... n, with interval.
+
+    Unbiased from n samples of which c are right: 1 - C(n-c, k) / C(n, k) (arXiv 2107.03374). The
+    interval is Wilson's with the effective number of trials, as in `summary`.
+    """
+    n = len(items[0]["samples"])
+    right = [sum(sample["right"] for sample in item["samples"]) for item in items]
+    found = {}
+    for k in sorted({2**power for power in range(n.bit_length())} | {n}):
+        shares = [1 - math.comb(n - c, k) / math.comb(n, k) for c in right]
+        mean = sum(shares) / len(shares)
+        trials = _effective_trials(shares, n * len(items))
+        found[k] = {"mean": mean, "interval": wilson(mean, trials)}
+    return found
+
+
+def majority(items: list[dict[str, Any]], label: Callable[[str], str | None]) -> dict[str, Any]:
+    """Share of problems whose most frequent answer is right (arXiv 2203.11171), with interval.
+
+    `label` names the answer in a completion, or None where there is none: no vote. Of answers
+    with the same number of votes each counts its share, as if one were drawn.
+    """
+    shares = []
+    for item in items:
+        votes: dict[str, list[bool]] = {}
+        for sample in item["samples"]:
+            name = label(sample["text"])
+            if name is not None:
+                votes.setdefault(name, []).append(sample["right"])
+        most = max(map(len, votes.values()), default=0)
+        first = [sum(rights) / most for rights in votes.values() if len(rights) == most]
+        shares.append(sum(first) / len(first) if first else 0.0)
+    mean = sum(shares) / len(shares)
+    return {"mean": mean, "interval": wilson(mean, len(shares))}
+
+
+def mcnemar(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[str, Any]:
+    """Problems that the greedy answer gained and lost, and McNemar's exact two-sided p.
+
+    p is the chance of a split at least as uneven if gains and losses were equally likely.
+    """
+    pairs = [
+        (b["greedy"]["right"], a["greedy"]["right"]) for b, a in zip(before, after, strict=True)
+    ]
+    gained, lost = pairs.count((False, True)), pairs.count((True, False))
+    n = gained + lost
+    tail = sum(math.comb(n, i) for i in range(min(gained, lost) + 1))
+    # Whole numbers divided by one another: 2.0**-n alone would be 0 from some thousand on.
+    return {"gained": gained, "lost": lost, "p": min(1.0, 2 * tail / 2**n)}
+
+
+T_QUANTILES = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""97.5 % quantiles of Student's t with 1 to 10 degrees of freedom (NIST/SEMATECH 1.3.6.7.2)."""
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of the mean of independent values, by Student's t; None for fewer than two."""
+    freedom = len(values) - 1
+    if freedom < 1:
+        return None
+    known = freedom <= len(T_QUANTILES)
+    # beyond the table the expansion of Abramowitz and Stegun 26.7.5, to a thousandth
+    quantile = T_QUANTILES[freedom - 1] if known else 1.96 + 2.372 / freedom + 2.82 / freedom**2
+    half = quantile * statistics.stdev(values) / math.sqrt(len(values))
+    mean = statistics.fmean(values)
+    return mean - half, mean + half
