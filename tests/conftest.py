@@ -11,54 +11,8 @@ for name in [name for name in os.environ if name.startswith("R1RECIPES_")]:
     if name != "R1RECIPES_REQUIRE_GPU":  # a test's runs are its own, whatever the machine says
         del os.environ[name]
 
-SMALL = """\
-format = 1
-description = "a few steps of everything"
-seed = 1
-
-[model]
-name = "builtin:tiny"
-
-[data]
-name = "builtin:arithmetic"
-size = 64
-eval_size = 6
-
-[data.problems]
-digits = 2
-
-[prompt]
-system = ""
-
-[rewards]
-correctness = 2.0
-integer = 0.5
-strict_format = 0.5
-soft_format = 0.5
-xml_tags = 0.5
-
-[train]
-max_steps = 6
-learning_rate = 1e-3
-save_steps = 2
-
-[cold_start]
-steps = 12
-batch_size = 16
-learning_rate = 3e-3
-wrong = 0.3
-
-[eval]
-samples = 2
-
-[preset.cpu]
-max_seq_length = 128
-max_completion_length = 40
-lora_rank = 8
-num_generations = 4
-prompts_per_step = 4
-num_threads = 1
-"""
+SMALL = (Path(__file__).parents[1] / "benchmarks" / "small.toml").read_text()
+"""A recipe with a few steps of everything."""
 
 
 @pytest.fixture

@@ -47,7 +47,11 @@ def write_recipe(folder: Path, text: str, num_demonstrations: int) -> Path:
 
 def without_network(log: Path) -> dict[str, str]:
     """Environment of a process that may reach this machine alone; `log` notes what it tried."""
-    path = [str(ROOT / "tests" / "network_guard"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    path = [
+        str(ROOT / "benchmarks" / "reliability" / "network_guard"),
+        str(ROOT),
+        os.environ.get("PYTHONPATH", ""),
+    ]
     return {
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "R1RECIPES_NETWORK_LOG": str(log),

@@ -14,9 +14,9 @@ DECODE_STEP_S = 0.003
 """Beside the traffic; 3.8 ms a token for Qwen2.5 1.5B in 16 bits, 0.9 of them traffic (measured,
 H100, 2026-11-21)."""
 UTILIZATION = 0.4
-"""Of the arithmetic in a training pass; Llama 3.1 8B and Phi-4 (measured, benchmarks/results)."""
+"""Of the arithmetic in a training pass; Llama 3.1 8B and Phi-4 (measured, benchmarks/memory)."""
 LAYER_PASS_S = 0.006
-"""A small training pass takes this for each layer; Qwen2.5 1.5B (measured, benchmarks/results)."""
+"""A small training pass takes this for each layer; Qwen2.5 1.5B (measured, benchmarks/memory)."""
 STANDBY_S = 3.9
 """Sleep and wake of a step (published: a log of Unsloth on an A100 40GB)."""
 

@@ -244,7 +244,7 @@ def test_a_folder_is_replaced_in_one_step_and_leaves_no_draft(tmp_path):
 
 @pytest.mark.slow
 def test_a_kill_leaves_the_old_state_or_the_new_one(finished, made, tmp_path):
-    """benchmarks/export.py does this many times."""
+    """benchmarks/reliability/export.py does this many times."""
     shutil.copytree(made / "lora", tmp_path / "out" / "lora")
     before = (tmp_path / "out" / "lora" / "export.json").read_text()
     line = [sys.executable, "-m", "r1recipes", "export", str(finished.folder)]

@@ -10,9 +10,9 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
+from benchmarks import postgres
 from r1recipes.errors import RecipeError
 from r1recipes.study import database, driver, leaderboard, loading, search, trials
-from tests import postgres
 from tests.study.test_loading import SEARCH, write
 
 WORKER = {"host": "here", "pid": 1, "started": "0", "name": None}

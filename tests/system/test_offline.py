@@ -54,7 +54,7 @@ for host, port in [*there, (own.getsockname()[0], port)]:
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
 def test_the_watch_below_python_notes_what_goes_beyond_this_machine(tmp_path):
     library, log = tmp_path / "connections.so", tmp_path / "native.log"
-    source = ROOT / "benchmarks" / "connections.c"
+    source = ROOT / "benchmarks" / "reliability" / "connections.c"
     build = ["cc", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source, "-ldl"]
     subprocess.run(build, check=True)
     environment = os.environ | {"LD_PRELOAD": str(library), "CONNECTIONS_LOG": str(log)}

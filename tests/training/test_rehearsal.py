@@ -191,9 +191,8 @@ def test_ctrl_c_ends_a_list_of_cases_and_leaves_them_to_be_tried_again(tmp_path)
     cases = '[[case]]\nname = "{0}"\nrecipe = "qwen2.5-1.5b"\npreset = "8GB"\n'
     (tmp_path / "cases.toml").write_text(cases.format("one") + cases.format("two"))
     environment = os.environ | world(tmp_path, torch=TORCH) | {"PIDS": str(tmp_path / "pids")}
-    script = Path(__file__).parents[2] / "benchmarks" / "rehearse_all.py"
     with subprocess.Popen(
-        [sys.executable, script, "cases.toml", "points", "--gpus", "0"],
+        [sys.executable, "-m", "benchmarks.memory.rehearse", "cases.toml", "points", "--gpus", "0"],
         env=environment,
         cwd=tmp_path,
         stderr=subprocess.PIPE,
