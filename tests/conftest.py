@@ -1,14 +1,20 @@
-"""Recipes that are small enough to train within seconds."""
+"""Fixtures for every test: a recipe that trains within seconds, and one complete run of it."""
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from r1recipes.runs import Run
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 for name in [name for name in os.environ if name.startswith("R1RECIPES_")]:
-    if name != "R1RECIPES_REQUIRE_GPU":  # a test's runs are its own, whatever the machine says
+    if name != "R1RECIPES_REQUIRE_GPU":  # settings of this machine must not reach a test
         del os.environ[name]
 
 SMALL = (Path(__file__).parents[1] / "benchmarks" / "small.toml").read_text()
@@ -17,15 +23,15 @@ SMALL = (Path(__file__).parents[1] / "benchmarks" / "small.toml").read_text()
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A recipe file whose run takes some seconds."""
+    """A recipe file that trains within seconds."""
     path = tmp_path / "small.toml"
     path.write_text(SMALL)
     return path
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory):
-    """One complete run of the small recipe, made once."""
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One complete run of the small recipe, made once for all tests."""
     from tests.helpers import run_in_process
 
     folder = tmp_path_factory.mktemp("finished")
@@ -35,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without a GPU the `gpu` tests are not selected; asked for all the same, they fail or skip."""
+    """Skip the `gpu` tests where they are asked for without a GPU, or let them fail if required."""
     if "gpu" not in config.getoption("-m").replace("not gpu", ""):
         return
     from r1recipes.machine import gpu

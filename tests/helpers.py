@@ -1,4 +1,7 @@
-"""Start r1recipes as a user does, or in this process where that saves seconds."""
+"""Start r1recipes as a user does, or in this process where that saves seconds.
+
+Limits: in this process torch and its libraries keep their state from one test to the next.
+"""
 
 import io
 import os
@@ -11,6 +14,7 @@ from rich.console import Console
 
 from r1recipes import cli, planning, recipe, training
 from r1recipes.machine import settings
+from r1recipes.runs import Run
 from r1recipes.training.view import View
 
 
@@ -34,8 +38,8 @@ def in_process(*arguments: object) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-def run_in_process(path: Path, runs_dir: Path, *overrides: str, view: View | None = None):
-    """Train a recipe here and return its run."""
+def run_in_process(path: Path, runs_dir: Path, *overrides: str, view: View | None = None) -> Run:
+    """Train a recipe in this process on its CPU preset. Returns its run."""
     loaded = recipe.load(path, list(overrides))
     resolved = planning.make(loaded.recipe, base_dir=path.parent, gpu=None, num_cores=1)
     machine = settings.Settings(runs_dir=runs_dir, offline=True)
@@ -44,9 +48,9 @@ def run_in_process(path: Path, runs_dir: Path, *overrides: str, view: View | Non
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process has not ended."""
+    """Whether a process exists and has not ended."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return state != "Z"  # dead, but its new parent has not waited for it
+    return state != "Z"  # it has ended, but its new parent has not waited for it

@@ -41,7 +41,7 @@ class Queue:
             seconds = self.end - time.monotonic()
             in_time = (case for case in self.cases if case.get("seconds", CASE_S) < seconds)
             case = next((case for case in in_time if take(case, self.folder)), None)
-            return case and (case, seconds - 5)
+            return (case, seconds - 5) if case else None
 
     def stop(self) -> None:
         """Hand out no more cases, and end those that are running."""

@@ -16,7 +16,7 @@ from r1recipes.runs import record
 from tests.conftest import SMALL
 from tests.helpers import command, in_process
 from tests.hub_server import TOKEN, FileServer, HubServer
-from tests.system.test_hostile import SMALL as WITH_FILES
+from tests.system.test_hostile import WITH_FILES
 
 RECIPE = SMALL.encode()
 
