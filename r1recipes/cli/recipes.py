@@ -157,13 +157,13 @@ def schema_command(args: argparse.Namespace) -> int:
     import json
 
     from r1recipes.config import json_schema
-    from r1recipes.recipe import Recipe
+    from r1recipes.recipe import schema
     from r1recipes.study.schema import StudyFile
 
     if args.study:
         found = json_schema.of(StudyFile, "study")
     else:
-        found = json_schema.of(Recipe)
+        found = schema.for_editors()
     text = json.dumps(found, indent=1) + "\n"
     if args.file is None:
         print(text, end="")

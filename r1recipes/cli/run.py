@@ -95,7 +95,7 @@ def _with_wandb(loaded: Any, mode: str) -> Any:
     """The recipe with `--wandb`, which counts more than its [track] section."""
     from dataclasses import replace
 
-    from r1recipes.recipe.schema import Wandb
+    from r1recipes.recipe.targets import Wandb
 
     track = loaded.recipe.track
     wandb = (track.wandb or Wandb()).model_copy(update={"mode": mode})

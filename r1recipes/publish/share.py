@@ -25,8 +25,8 @@ from r1recipes.recipe import bundle, loading, references
 from r1recipes.recipe.bundle import Files
 from r1recipes.recipe.download import parse_hub
 from r1recipes.recipe.loading import Loaded
-from r1recipes.recipe.schema import Recipe, Track
-from r1recipes.recipe.targets import Export
+from r1recipes.recipe.schema import Recipe
+from r1recipes.recipe.targets import Export, Track
 from r1recipes.runs import lock
 from r1recipes.runs.record import Run
 

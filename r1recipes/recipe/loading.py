@@ -21,7 +21,7 @@ from r1recipes.errors import Problem, RecipeError
 from r1recipes.recipe import fetch, references
 from r1recipes.recipe.fetch import Source
 from r1recipes.recipe.overrides import apply, merge
-from r1recipes.recipe.schema import Recipe
+from r1recipes.recipe.schema import Recipe, of_algorithm
 
 __all__ = ["apply", "parse"]  # the parts of `load` that are written elsewhere
 
@@ -221,7 +221,9 @@ def validate(
     except ValidationError as error:
         where = _finder(path, text, overrides or {})
         raise RecipeError(
-            problems=explain.explain(error.errors(include_url=False), Recipe, where)
+            problems=explain.explain(
+                error.errors(include_url=False), of_algorithm(data.get("algorithm")), where
+            )
         ) from error
 
 

@@ -13,11 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from r1recipes.runs import statistics
-from r1recipes.errors import Problem
-from r1recipes.errors import RecipeError
-from r1recipes.runs.record import Run
+from r1recipes.errors import Problem, RecipeError
 from r1recipes.machine.files import read_lines
+from r1recipes.runs import statistics
+from r1recipes.runs.record import Run
 
 Row = dict[str, Any]
 IGNORED = ("format", "description", "track", "preset")

@@ -15,21 +15,18 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
 from r1recipes import recipe
-from r1recipes.runs import lock
-from r1recipes.errors import Problem
-from r1recipes.errors import RecipeError
-from r1recipes.errors import disk_error
+from r1recipes.errors import Problem, RecipeError, disk_error
+from r1recipes.machine.files import _files, now, read_lines, sync_folder, write_json, write_text
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe.loading import Loaded
-from r1recipes.machine.files import _files, now, read_lines, sync_folder, write_json, write_text
-
+from r1recipes.runs import lock
 
 STATUSES = ("running", "complete", "failed", "stopped", "pruned")
 CHECKPOINT_DONE = "r1recipes-complete"

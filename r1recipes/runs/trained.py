@@ -7,15 +7,11 @@ that has no adapter yet is refused.
 from dataclasses import dataclass
 from pathlib import Path
 
+from r1recipes.errors import PlanError, RecipeError
+from r1recipes.machine.gpu import Gpu
+from r1recipes.planning.plan import Plan, choose_dtype, has_unsloth, pinned
 from r1recipes.recipe import references
 from r1recipes.runs import record
-from r1recipes.errors import PlanError
-from r1recipes.errors import RecipeError
-from r1recipes.machine.gpu import Gpu
-from r1recipes.planning.plan import Plan
-from r1recipes.planning.plan import choose_dtype
-from r1recipes.planning.plan import has_unsloth
-from r1recipes.planning.plan import pinned
 from r1recipes.runs.record import Run
 
 

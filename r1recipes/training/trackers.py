@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from r1recipes.errors import Problem, RecipeError
-from r1recipes.recipe.schema import Track, Trackio, Wandb
+from r1recipes.recipe.targets import Track, Trackio, Wandb
 
 MAX_WAITING = 10_000
 """Rows that wait for a tracker; beyond that they are dropped, as it must have hung."""

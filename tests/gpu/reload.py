@@ -96,7 +96,7 @@ def arguments(plan: Plan, folder: Path) -> list[str]:
     from r1recipes.training.backends import trainer
     from r1recipes.training.backends.unsloth.differences import argument_differences
 
-    wrong = trainer.grpo_arguments(plan, folder)
+    wrong = trainer.arguments(plan, folder)
     del wrong["steps_per_generation"]  # with it TRL refuses; without it Unsloth raises the batch
     wrong |= {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 1}
     wrong["learnign_rate"] = 1.0

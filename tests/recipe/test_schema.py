@@ -172,21 +172,21 @@ def test_preset_bytes():
 def test_the_committed_json_schema_is_up_to_date():
     """`r1recipes schema recipes/recipe.schema.json` writes it."""
     path = loading.shipped_folder() / "recipe.schema.json"
-    assert path.read_text() == json.dumps(schema.json_schema(), indent=1) + "\n"
+    assert path.read_text() == json.dumps(schema.for_editors(), indent=1) + "\n"
 
 
 def test_the_json_schema_is_what_editors_understand():
     """Checked by hand with tombi 1.9.6 and taplo 0.9.0: no references, no null, no open tables."""
-    text = json.dumps(schema.json_schema())
+    text = json.dumps(schema.for_editors())
     for word in ("$ref", "$defs", "null", "anyOf", "propertyNames", "prefixItems"):
         assert f'"{word}"' not in text, word
-    for path, node in tables(schema.json_schema()):
+    for path, node in tables(schema.for_editors()):
         assert node["additionalProperties"] is False, path
         assert node["description"] or path == ("preset",), path
 
 
 def test_every_key_is_described_and_choices_are_listed():
-    root = schema.json_schema()
+    root = schema.for_editors()
     for path, node in tables(root):
         for key, value in node.get("properties", {}).items():
             assert value.get("description"), (*path, key)

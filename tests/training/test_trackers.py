@@ -9,8 +9,7 @@ import pytest
 from r1recipes import recipe
 from r1recipes.errors import RecipeError
 from r1recipes.machine.files import read_lines
-from r1recipes.recipe import schema
-from r1recipes.recipe.schema import Track, Wandb
+from r1recipes.recipe.targets import Track, Trackio, Wandb
 from r1recipes.runs.record import Run
 from r1recipes.training import trackers as training_trackers
 from r1recipes.training.trackers import Trackers
@@ -91,7 +90,7 @@ def test_trackio_stays_on_this_machine(monkeypatch):
     pytest.importorskip("trackio")
     monkeypatch.setenv("TRACKIO_SPACE_ID", "somebody/space")
     with pytest.raises(RecipeError, match="TRACKIO_SPACE_ID is set"):
-        training_trackers.check(Track(trackio=schema.Trackio()), offline=False)
+        training_trackers.check(Track(trackio=Trackio()), offline=False)
 
 
 class Server(BaseHTTPRequestHandler):
