@@ -58,10 +58,3 @@ def test_a_script_prints_its_usage(path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(module(path)).main()
     assert ended.value.code == 0 and capsys.readouterr().out.startswith(f"usage: {path.name}")
-
-
-@pytest.mark.parametrize("pattern", ["*.md", "docs/*.md", "benchmarks/*/*.md"])
-def test_every_file_of_a_benchmark_that_a_page_names_is_there(pattern):
-    for path in ROOT.glob(pattern):
-        for name in re.findall(r"benchmarks/[\w./-]*\w", path.read_text()):
-            assert (ROOT / name).exists(), f"{path.name}: {name}"

@@ -4,6 +4,7 @@ import pytest
 
 from r1recipes import recipe
 from r1recipes.algorithms.base import preset_bytes
+from r1recipes.algorithms.grpo import GrpoTrain
 from r1recipes.config import render
 from r1recipes.machine import cards
 from r1recipes.planning import models
@@ -52,7 +53,9 @@ def test_the_known_models_train_on_gsm8k_with_the_five_rewards(name):
     assert rows.answer_after == "####"
     assert shipped.prompt.system == schema.SYSTEM_PROMPT
     assert list(shipped.rewards.values()) == [2.0, 0.5, 0.5, 0.5, 0.5]
-    assert shipped.train.beta == 0 and 1e-5 <= shipped.train.learning_rate <= 3e-5
+    train = shipped.train
+    assert isinstance(train, GrpoTrain) and train.beta == 0
+    assert 1e-5 <= train.learning_rate <= 3e-5
 
 
 @pytest.mark.parametrize("name", REAL)
