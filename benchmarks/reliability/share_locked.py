@@ -53,8 +53,8 @@ def kill_share(run: Run, target: Path, old: str | None, after_s: float) -> dict[
         process.send_signal(signal.SIGKILL)
     code, digest = process.wait(), state(target)
     kind = "folder" if target.suffix != ".zip" else "file"
-    left = "absent" if digest is None else "old" if digest == old else "new"
-    return {"to": kind, "killed_after_s": round(after_s, 3), "exit_code": code, "left": left}
+    outcome = "absent" if digest is None else "old" if digest == old else "new"
+    return {"to": kind, "killed_after_s": round(after_s, 3), "exit_code": code, "left": outcome}
 
 
 def kills(first: Run, folder: Path, shared: Path, share_s: float, count: int) -> list[Any]:

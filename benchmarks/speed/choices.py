@@ -128,10 +128,10 @@ def section(records: list[Record], choice: Choice) -> str:
     return f"\n## {choice.title}\n\n{choice.decision}\n\n{table}"
 
 
-def logits(kept: list[Record], others: list[Record]) -> str:
+def logits(with_kept: list[Record], others: list[Record]) -> str:
     """Records from when logits were kept for the backward pass, and those of the same presets."""
     rows = []
-    for old in kept:
+    for old in with_kept:
         rows.append(row(old, "kept"))
         preset = [old["recipe"], old["preset"]]
         same = (new for new in others if [new["recipe"], new["preset"]] == preset)

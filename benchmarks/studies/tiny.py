@@ -6,7 +6,7 @@
     python -m benchmarks.studies.tiny prune none           the same without pruning
 
 The seeds of a comparison were used neither in the search nor to choose its space, for which seeds
-101, 102 and 3407 were used. Writes benchmarks/studies/results/tiny-<what>.json. Limits: run folders
+101, 102 and 3407 were used. Writes benchmarks/studies/results/tiny-<task>.json. Limits: run folders
 stay in $R1RECIPES_RUNS_DIR, where each command goes on if it was stopped; `seeds` needs `search`
 before it.
 """
@@ -63,9 +63,9 @@ recipe = ["RECIPE", "BEST"]
 
 def main() -> None:
     args = arguments()
-    if args.what == "search":
+    if args.task == "search":
         name, result = "search", searched(sweep("tiny", "tiny")[0])
-    elif args.what == "prune":
+    elif args.task == "prune":
         name, text = args.pruner, PRUNED.replace("PRUNER", args.pruner)
         result = searched(sweep(f"tiny-{name}", text)[0])
     else:
@@ -76,12 +76,12 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    what = parser.add_subparsers(dest="what", required=True)
-    what.add_parser("search", help="the search as it is shipped")
-    seeds = what.add_parser("seeds", help="both recipes on other seeds")
+    tasks = parser.add_subparsers(dest="task", required=True)
+    tasks.add_parser("search", help="the search as it is shipped")
+    seeds = tasks.add_parser("seeds", help="both recipes on other seeds")
     seeds.add_argument("steps", type=int)
     seeds.add_argument("seeds", type=int, nargs="+")
-    prune = what.add_parser("prune", help="a search with a pruner, or with `none`")
+    prune = tasks.add_parser("prune", help="a search with a pruner, or with `none`")
     prune.add_argument("pruner")
     return parser.parse_args()
 
