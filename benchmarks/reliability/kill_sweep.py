@@ -21,7 +21,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from benchmarks import about
 from benchmarks.postgres import Server
@@ -93,8 +93,8 @@ def torment(
     rng.shuffle(victims)
     began = time.monotonic()
     events: list[dict[str, Any]] = []
-    with open(folder / "log", "ab") as log:
-        driver = start(folder, url, log)
+    driver = start(folder, url)
+    try:
         while True:
             end = time.monotonic() + rng.uniform(5, 12)
             while time.monotonic() < end and driver.poll() is None:
@@ -113,21 +113,30 @@ def torment(
                 driver.kill()
                 driver.wait()
                 time.sleep(rng.uniform(0, 2))
-                driver = start(folder, url, log)
+                driver = start(folder, url)
             elif server:
                 server.restart(away_s=3)
             events.append({"after_s": round(time.monotonic() - began, 1), "what": victim})
+    finally:
+        driver.kill()  # its workers end with it
 
 
-def start(folder: Path, url: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """The driver of the study with two workers."""
+def start(folder: Path, url: str) -> subprocess.Popen[bytes]:
+    """The driver of the study with two workers; what it prints goes to `log` in the folder."""
     command = [sys.executable, "-m", "r1recipes", "sweep", str(folder / "study.toml")]
-    return subprocess.Popen(
-        [*command, "--workers", "2", "--storage", url, "--force"],
-        stdout=log,
-        stderr=log,
-        env=os.environ | {"R1RECIPES_RUNS_DIR": str(folder / "runs"), "OMP_NUM_THREADS": "1"},
-    )
+    with open(folder / "log", "ab") as log:
+        return subprocess.Popen(
+            [*command, "--workers", "2", "--storage", url, "--force"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"R1RECIPES_RUNS_DIR": str(folder / "runs"), "OMP_NUM_THREADS": "1"},
+            preexec_fn=heed_ctrl_c,
+        )
+
+
+def heed_ctrl_c() -> None:
+    """For a child: background jobs of a shell ignore SIGINT, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def workers(folder: Path) -> list[int]:

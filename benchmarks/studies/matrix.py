@@ -65,8 +65,8 @@ def torment(folder: Path, url: str, rng: random.Random) -> list[dict[str, Any]]:
     rng.shuffle(interruptions)
     began = time.monotonic()
     events: list[dict[str, Any]] = []
-    with open(folder / "log", "ab") as log:
-        driver = start(folder, url, log)
+    driver = start(folder, url)
+    try:
         for interruption in interruptions:
             wait_for_work(folder, driver, rng.uniform(4, 10))
             events.append({"after_s": round(time.monotonic() - began, 1), "what": interruption})
@@ -77,8 +77,10 @@ def torment(folder: Path, url: str, rng: random.Random) -> list[dict[str, Any]]:
             events[-1]["exit_code"] = driver.wait(FAREWELL_S)
             time.sleep(1)  # the kernel ends the workers of a dead driver
             events[-1]["left_processes"] = len(workers(folder))
-            driver = start(folder, url, log)
+            driver = start(folder, url)
         assert driver.wait() == 0, (folder / "log").read_text()
+    finally:
+        driver.kill()  # its workers end with it
     return events
 
 

@@ -23,7 +23,7 @@ from ray.cluster_utils import Cluster
 
 from benchmarks import about
 from benchmarks.postgres import Server
-from benchmarks.reliability.kill_sweep import STUDY, count, workers, write_study
+from benchmarks.reliability.kill_sweep import STUDY, count, heed_ctrl_c, workers, write_study
 from r1recipes.study import database, trials
 
 RESULTS = Path(__file__).parent / "results"
@@ -74,6 +74,7 @@ def start(folder: Path, url: str, address: str) -> subprocess.Popen[bytes]:
         + ["--storage", url],
         env=os.environ | {"RAY_ADDRESS": address, "R1RECIPES_RUNS_DIR": str(folder / "runs")},
         start_new_session=True,
+        preexec_fn=heed_ctrl_c,
     )
 
 
