@@ -1,130 +1,227 @@
-"""One plain sentence on whether a run is learning and, if not, why and what to change.
+"""Whether a run is learning, in one sentence and, where it is not, with the one change that fits.
 
-Reads rows of metrics.jsonl, which carry TRL's names. The loss is not looked at: with centred
-advantages and one pass per batch its value is near 0 by construction, its gradient is not.
+The decisive reward speaks first, then the weighted sum, its parts, and the rest. `RULES` are asked
+in order and the first that has an answer wins: a collapse comes before cut completions and lost
+spread, which it causes. The loss is not looked at: with centred advantages and one pass per batch
+its value is near 0 by construction, its gradient is not. Nor is the share of clipped ratios: a
+batch is used once, so that it is 0. Statistics: `trends`; error rates: benchmarks/verdicts.py.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-WINDOW = 20
-"""Steps that are averaged; assumed, long enough for the noise of groups of 8."""
-CERTAIN = 3.0
-"""Standard errors that a change must have to be called one; assumed, since it is looked at in every
-step and two would cry wolf."""
+from r1recipes import stalled, trends
+from r1recipes.signs import (
+    WINDOW,
+    HeldOut,
+    Row,
+    Signs,
+    Terms,
+    Verdict,
+    held_out_change,
+    mean,
+    percent,
+)
+from r1recipes.trends import Change
+
+COLLAPSED = 0.25
+"""Share of its best level that a metric must have lost to be called collapsing; assumed."""
 NEARLY = 0.9
-"""Share of right completions, or of the highest reward, above which a flat reward is no fault;
-assumed."""
+"""Accuracy above which a flat run is no fault; assumed."""
+FULL = 0.95
+"""Accuracy above which groups without spread are so because all is right; assumed."""
+FLAT = 60
+"""Steps, or those of the whole run, before a run that has learned is told to stop; assumed."""
+CUT_NOTED = 0.15
+"""Share of cut completions that is worth a word where there is progress, rldoctor 0.2.0's limit."""
 
 
-def sentence(
-    rows: Sequence[dict[str, Any]], *, max_completion_length: int, max_reward: float
-) -> str:
-    """What the metrics so far say. `max_reward` is the sum of the weights."""
-    if not rows:
-        return "Waiting for the first step"
-    recent = rows[-WINDOW:]
-    if not_finite(rows[-1:]):
-        return "Not learning: the gradient is not finite; lower `train.learning_rate`"
-    cut = mean(recent, "completions/clipped_ratio")
-    if cut > 0.5:
-        return (
-            f"Not learning: {cut:.0%} of the completions are cut at {max_completion_length} tokens "
-            "before they end; raise `max_completion_length`"
-        )
-    if mean(recent, "frac_reward_zero_std") > 0.8:
-        return _no_spread(recent, max_reward)
-    return _trend(rows, max_reward)
+def verdict(rows: Sequence[Row], terms: Terms, held_out: Sequence[HeldOut] = ()) -> Verdict:
+    """What the rows of metrics.jsonl so far say.
 
-
-def _no_spread(recent: Sequence[dict[str, Any]], max_reward: float) -> str:
-    reward, accuracy = mean(recent, "reward"), mean(recent, "accuracy")
-    if accuracy > 0.95 or reward > 0.97 * max_reward:
-        return "Nothing left to learn: nearly every completion is right; take harder problems"
-    if accuracy < 0.02 or reward < 0.02 * max_reward:
-        return (
-            "Not learning: nearly every completion is wrong, so no group has a better one; take "
-            "easier problems, a stronger model or a cold start"
-        )
-    return (
-        "Not learning: the completions of a prompt all earn the same; raise `train.temperature` or "
-        "`num_generations`"
-    )
-
-
-def _trend(rows: Sequence[dict[str, Any]], max_reward: float) -> str:
-    if len(rows) < 2 * 5:
-        return "Too early to tell"
-    width, half = min(WINDOW, len(rows) // 2), len(rows) // 2
-    first, middle, last = rows[:width], rows[half - width : half], rows[-width:]
-    best = _best_before(rows, width)
-    if _risen(last, best, choices=len(rows) // width - 1):
-        return (
-            f"Getting worse since step {best[-1]['step']}: {_change(best, last)}; lower "
-            "`train.learning_rate`, or stop here"
-        )
-    risen = _risen(first, last)
-    if _risen(middle, last) or (risen and not _is_flat(rows, first, middle, last)):
-        return f"Learning: {_change(first if risen else middle, last)}"
-    if mean(last, "reward") > NEARLY * max_reward or mean(last, "accuracy") > NEARLY:
-        return f"Nearly all right: {_change(first, last)}; harder problems would teach more"
-    if risen:
-        return f"Learned, now flat: {_change(first, last)}"
-    if len(rows) < 3 * WINDOW:
-        return f"No trend yet: {_change(first, last)}"
-    return (
-        f"Not moving: {_change(first, last)}; raise `train.learning_rate` or look at the "
-        "completions"
-    )
-
-
-def _best_before(rows: Sequence[dict[str, Any]], width: int) -> Sequence[dict[str, Any]]:
-    """The window with the highest reward before the last one; windows count from the end."""
-    starts = range(len(rows) - 2 * width, -1, -width)
-    return max((rows[i : i + width] for i in starts), key=lambda window: mean(window, "reward"))
-
-
-def _risen(low: Sequence[dict[str, Any]], high: Sequence[dict[str, Any]], choices: int = 1) -> bool:
-    """Whether the reward of `high` is above that of `low` by more than noise.
-
-    Where `high` is the best of several windows, chance has made it high, so more is asked for:
-    2 ln(choices) on top of the square, which keeps the chance of a false alarm about the same.
+    `held_out`: evaluations that are in no row, such as the one before training. Takes time linear
+    in the number of rows; changes nothing and remembers nothing.
     """
-    gain = mean(high, "reward") - mean(low, "reward")
-    noise = math.sqrt(variance(low, "reward") / len(low) + variance(high, "reward") / len(high))
-    return gain > 0 and gain > math.sqrt(CERTAIN**2 + 2 * math.log(choices)) * noise
+    signs = Signs(rows, terms, held_out)
+    return next(found for rule in RULES if (found := rule(signs)))
 
 
-def _is_flat(
-    rows: Sequence[dict[str, Any]],
-    first: Sequence[dict[str, Any]],
-    middle: Sequence[dict[str, Any]],
-    last: Sequence[dict[str, Any]],
-) -> bool:
-    """Whether the second half brought less than a quarter of the gain; a line brings half of it."""
-    start, center, end = (mean(window, "reward") for window in (first, middle, last))
-    return len(rows) >= 3 * WINDOW and end - center < (end - start) / 4
+def sentence(rows: Sequence[Row], terms: Terms, held_out: Sequence[HeldOut] = ()) -> str:
+    """`verdict` as one sentence."""
+    return verdict(rows, terms, held_out).sentence
 
 
-def _change(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> str:
-    return f"reward {mean(old, 'reward'):.2f} -> {mean(new, 'reward'):.2f}"
-
-
-def not_finite(rows: Sequence[dict[str, Any]]) -> bool:
+def not_finite(rows: Sequence[Row]) -> bool:
     """Whether the gradient of every row is not a finite number."""
     norms = [row.get("grad_norm") for row in rows]
     return bool(norms) and all(norm is not None and not math.isfinite(norm) for norm in norms)
 
 
-def mean(rows: Sequence[dict[str, Any]], key: str) -> float:
-    """Mean of a key over the rows that have it; NaN when none has."""
-    values = [row[key] for row in rows if row.get(key) is not None]
-    return sum(values) / len(values) if values else math.nan
+def _waiting(s: Signs) -> Verdict | None:
+    return None if s.all else Verdict("waiting", "Waiting for the first step")
 
 
-def variance(rows: Sequence[dict[str, Any]], key: str) -> float:
-    """Sample variance of a key over the rows that have it."""
-    values = [row[key] for row in rows if row.get(key) is not None]
-    center = sum(values) / len(values)
-    return sum((value - center) ** 2 for value in values) / max(1, len(values) - 1)
+def _not_finite(s: Signs) -> Verdict | None:
+    if not not_finite(s.all[-1:]):
+        return None
+    first = len(s.all) - 1
+    while first and not_finite(s.all[first - 1 : first]):
+        first -= 1
+    since = int(s.all[first]["step"])
+    text = f"Not learning: the gradient is not finite since step {since}"
+    return Verdict("not finite", text, "lower `train.learning_rate`", since)
+
+
+def _answers_fall(s: Signs) -> Verdict | None:
+    """Fewer right answers than before; the reward says whether all collapses or something else is
+    paid for: had nothing else changed, it would have lost what the answers brought."""
+    fall = _fall(s.answers)
+    if fall is None:
+        return None
+    old, new = _around(s, fall)
+    reward = s.reward.change(old, new)
+    if not s.has_answers:
+        return _collapse(s, fall, reward, fall.since)
+    lost = s.terms.weights.get(s.terms.decisive, 0.0) * s.answers.change(old, new).size
+    if reward.size <= lost / 2:
+        return _collapse(s, fall, reward, fall.since)
+    return _hacked(s, fall, reward, fall.since)
+
+
+def _reward_falls(s: Signs) -> Verdict | None:
+    """The answers are as right as ever (or as wrong), and the rest gets worse."""
+    fall = _fall(s.reward)
+    return _collapse(s, s.answers.change(*_around(s, fall)), fall, fall.since) if fall else None
+
+
+def _fall(series: trends.Series) -> Change | None:
+    """A fall that matters and from which the run is not recovering."""
+    fall = trends.fallen(series)
+    if fall is None or -fall.size < COLLAPSED * abs(fall.old):
+        return None
+    return None if trends.rising(series, fall.since) else fall
+
+
+def _around(s: Signs, fall: Change) -> tuple[trends.Window, trends.Window]:
+    """Up to `WINDOW` steps before and the last ones after the fall."""
+    return (max(0, fall.since - WINDOW), fall.since), (max(fall.since, s.num - WINDOW), s.num)
+
+
+def _collapse(s: Signs, answers: Change, reward: Change, row: int) -> Verdict:
+    since = s.step(row)
+    text = f"Collapsing since step {since}: {s.both(answers, reward)}"
+    return Verdict("collapsing", text, "lower `train.learning_rate`", since)
+
+
+def _hacked(s: Signs, fall: Change, reward: Change, row: int) -> Verdict:
+    since = s.step(row)
+    parts = [part for part in s.parts(*_around(s, fall)) if part.name != s.terms.decisive]
+    name = parts[0].name if parts and parts[0].gain > 0 else None
+    text = f"The rewards pay for something else since step {since}: {s.both(fall, reward)}"
+    change = f"lower the weight of `{name}`" if name else "read the best paid completions"
+    return Verdict("hacked", text, change, since)
+
+
+def _held_out_falls(s: Signs) -> Verdict | None:
+    """The best evaluation against the last, where the training metrics do not fall."""
+    if len(s.held_out) < 2:
+        return None
+    *before, last = s.held_out
+    best = max(before, key=lambda one: one.accuracy)
+    _, high = held_out_change(best, last, trends.bar(len(before)))
+    if high >= 0:
+        return None
+    text = (
+        f"Held-out accuracy falls since step {best.step}: {percent(best.accuracy)} -> "
+        f"{percent(last.accuracy)}, while the reward does not"
+    )
+    change = "stop here, and read the best paid completions"
+    return Verdict("hacked", text, change, best.step)
+
+
+def _paid_in_full(s: Signs) -> Verdict | None:
+    """Hardly a group with spread, since all is right."""
+    if not s.is_spent or not s.recent_answers > FULL * s.ceiling:
+        return None
+    return _nearly_all(s)
+
+
+def _nearly_all(s: Signs) -> Verdict:
+    """Only what was held out can say that there is nothing left to learn."""
+    paid = f"nearly every training completion is paid in full ({s.recent_text})"
+    if not s.held_out:
+        text = f"N{paid[1:]}"
+        return Verdict("nearly all paid", text, "check with an evaluation")
+    last = s.held_out[-1]
+    low, high = s.held_out_interval()
+    held_out = f"held-out accuracy is {percent(last.accuracy)}"
+    if low > NEARLY:
+        return Verdict("nothing left", f"Nothing left to learn: {held_out}", "take harder problems")
+    if high < NEARLY and last.step > 0:
+        text = f"Not transferring: {paid}, and {held_out}"
+        return Verdict("not transferring", text, "read the best paid completions")
+    text = f"N{paid[1:]}, and {held_out} at step {last.step}"
+    return Verdict("nearly all paid", text, "check with an evaluation")
+
+
+def _not_transferring(s: Signs) -> Verdict | None:
+    """Training gained, and what was held out gained less than half of it for sure."""
+    if len(s.held_out) < 2 or not s.has_answers or not s.rise:
+        return None
+    first, last = s.held_out[0], s.held_out[-1]
+    _, high = held_out_change(first, last, trends.bar(len(s.held_out) - 1))
+    if high >= s.rise.low / 2:
+        return None
+    text = (
+        f"Not transferring: {s.both(s.rise, s.reward.change(*s.ends))} in training, held-out accuracy "
+        f"{percent(first.accuracy)} -> {percent(last.accuracy)}"
+    )
+    return Verdict("not transferring", text, "read the best paid completions")
+
+
+def _learning(s: Signs) -> Verdict | None:
+    rise = s.rise or s.climb
+    if rise is None:
+        return None
+    is_late = s.num >= min(s.terms.max_steps, FLAT)
+    is_flat = is_late and not s.climb and trends.flattened(s.answers)
+    if is_flat and s.recent_answers > NEARLY * s.ceiling:
+        return _nearly_all(s)
+    change = f"{s.both(rise, s.reward.change(*s.ends))}"
+    if is_flat:
+        return Verdict("learned", f"Learned, now flat: {change}", "stop here")
+    cut = mean(s.recent, "completions/clipped_ratio")
+    if cut > CUT_NOTED:
+        text = f"Learning: {change}, though {cut:.0%} of the completions are cut"
+        return Verdict("learning", text, "raise `max_completion_length`")
+    return Verdict("learning", f"Learning: {change}")
+
+
+def _nearly_all_right(s: Signs) -> Verdict | None:
+    """Flat because hardly anything is wrong."""
+    is_late = s.num >= stalled.EARLY and s.recent_answers > NEARLY * s.ceiling
+    return _nearly_all(s) if is_late else None
+
+
+RULES = (
+    _waiting,
+    _not_finite,
+    _answers_fall,
+    _held_out_falls,
+    _paid_in_full,
+    _not_transferring,
+    _learning,
+    _reward_falls,
+    stalled.cut,
+    stalled.something_else_rises,
+    stalled.no_spread,
+    _nearly_all_right,
+    stalled.length_moves,
+    stalled.too_early,
+    stalled.drifting,
+    stalled.no_entropy,
+    stalled.spikes,
+    stalled.not_moving,
+    stalled.noisy,
+)
+"""In the order in which they are asked; the last always answers."""

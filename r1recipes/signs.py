@@ -1,0 +1,312 @@
+"""What the rows of metrics.jsonl show, as the facts that a verdict is made of.
+
+Rows carry TRL's names and `accuracy` of `backends.grpo`; held-out evaluations may stand in rows
+under `eval/accuracy` and `eval/num_samples`. Everything is computed from the rows that are there,
+once, when it is asked for.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from r1recipes import trends
+from r1recipes.evaluate import wilson
+from r1recipes.trends import Change, Series
+
+Row = Mapping[str, Any]
+
+WINDOW = 20
+"""Steps that are averaged for what is shown and for what needs no test; assumed, long enough for
+the noise of groups of 8."""
+NOISE_OF_LENGTH = 0.06
+"""Standard deviation of a step's mean length, as a share of it; measured 0.05 to 0.07 at 256
+completions of Qwen2.5-Coder-0.5B, 0.006 for the tiny model."""
+HELD_OUT_DESIGN = 2.0
+"""Samples of a held-out problem that count as one where only their number is known; assumed, for
+4 samples to a problem with the correlation of `trends.CORRELATION`."""
+
+
+SPENT = 0.8
+"""Share of groups without spread above which hardly anything is left to learn from; assumed."""
+
+Kind = Literal[
+    "waiting",
+    "too early",
+    "not finite",
+    "collapsing",
+    "hacked",
+    "not transferring",
+    "learning",
+    "learned",
+    "nothing left",
+    "nearly all paid",
+    "cut",
+    "format only",
+    "side reward",
+    "shorter",
+    "longer",
+    "all wrong",
+    "all same",
+    "drifting",
+    "no entropy",
+    "spikes",
+    "not moving",
+    "noisy",
+]
+GOOD: frozenset[Kind] = frozenset({"learning", "learned", "nothing left", "nearly all paid"})
+"""Kinds in which nothing has to be mended."""
+UNDECIDED: frozenset[Kind] = frozenset({"waiting", "too early", "noisy"})
+"""Kinds that say neither that the run learns nor that it does not."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the rows say. `text` and `change` are parts of one sentence without a full stop."""
+
+    kind: Kind
+    text: str
+    change: str = ""
+    """The one change that fits; empty where there is none to make."""
+    since_step: int | None = None
+    """The step at which it began, where that is known."""
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.text}; {self.change}" if self.change else self.text
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What of a plan the rows cannot say."""
+
+    weights: Mapping[str, float]
+    """Weight of each reward."""
+    decisive: str
+    """The reward that decides whether a completion is right."""
+    max_completion_length: int
+    completions_per_step: int
+    num_generations: int
+    """Completions to one prompt."""
+    max_steps: int
+
+    @property
+    def max_reward(self) -> float:
+        return sum(self.weights.values())
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Accuracy on the held-out problems after `step` optimiser steps; 0 is before training."""
+
+    step: int
+    accuracy: float
+    trials: float
+    """Independent completions that would give as narrow an interval."""
+
+    @classmethod
+    def of_summary(cls, step: int, summary: Mapping[str, Any]) -> "HeldOut":
+        """From `evaluate.summary`."""
+        samples = summary["num_problems"] * summary["num_samples"]
+        return cls(step, summary["accuracy"], samples / HELD_OUT_DESIGN)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One reward: how much of the weighted sum's change it brought."""
+
+    name: str
+    old: float
+    new: float
+    gain: float
+    """Change of the mean times the weight."""
+
+
+class Signs:
+    """The facts. `rows`: one per step, in order; `held_out`: evaluations that stand in no row."""
+
+    def __init__(self, rows: Sequence[Row], terms: Terms, held_out: Sequence[HeldOut] = ()):
+        self.all = rows
+        self.terms = terms
+        self.key, self.name = _decisive(rows, terms)
+        keys = (self.key, "reward")
+        self.rows = [row for row in rows if all(_is_number(row.get(key)) for key in keys)]
+        self._others = held_out
+
+    @property
+    def num(self) -> int:
+        return len(self.rows)
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether the decisive reward is known, and not only the weighted sum."""
+        return self.key != "reward"
+
+    def step(self, row: int) -> int:
+        return int(self.rows[row]["step"])
+
+    @cached_property
+    def recent(self) -> Sequence[Row]:
+        return self.all[-WINDOW:]
+
+    @cached_property
+    def answers(self) -> Series:
+        """The decisive metric: accuracy, or what stands in for it."""
+        return self.series(self.key) if self.has_answers else self.reward
+
+    @cached_property
+    def reward(self) -> Series:
+        """The weighted sum."""
+        return self.series("reward")
+
+    @cached_property
+    def length(self) -> Series | None:
+        key = "completions/mean_length"
+        if not all(_is_number(row.get(key)) for row in self.rows):
+            return None
+        values = [row[key] for row in self.rows]
+        return Series(values, [value**2 for value in values], NOISE_OF_LENGTH**2)
+
+    def series(self, key: str) -> Series:
+        values = [float(row.get(key, math.nan)) for row in self.rows]
+        terms = self.terms
+        if key == "accuracy" or (key != "reward" and all(0 <= v <= 1 for v in values)):
+            return trends.share(values, terms.completions_per_step, terms.num_generations)
+        deviations = [row.get(key.replace("/mean", "/std")) for row in self.rows]
+        if key == "reward":
+            deviations = [row.get("reward_std") for row in self.rows]
+        if not all(map(_is_number, deviations)):
+            return Series(values, [1.0] * len(values), None)
+        variances = [
+            float(d) ** 2 / terms.completions_per_step for d in deviations if d is not None
+        ]
+        prior = 1 + trends.CORRELATION * (terms.num_generations - 1)
+        return Series(values, variances, prior)
+
+    @property
+    def ends(self) -> tuple[trends.Window, trends.Window]:
+        """The first and the last steps, a third of the run each but no more than `WINDOW`."""
+        width = max(1, min(WINDOW, self.num // 3))
+        return (0, width), (self.num - width, self.num)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the decisive metric is a share of the completions."""
+        return self.answers.trials is not None
+
+    @property
+    def ceiling(self) -> float:
+        """Highest value of the decisive metric."""
+        return 1.0 if self.has_answers else self.terms.max_reward
+
+    @cached_property
+    def recent_answers(self) -> float:
+        return mean(self.recent, self.key)
+
+    @property
+    def recent_text(self) -> str:
+        """`accuracy 97%`."""
+        return f"{self.name} {_number(self.recent_answers, self.is_share)}"
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether hardly a group had spread lately."""
+        return mean(self.recent, "frac_reward_zero_std") > SPENT
+
+    @cached_property
+    def rise(self) -> Change | None:
+        """The answers now against those at the start, where they are better for sure."""
+        return trends.risen(self.answers)
+
+    @cached_property
+    def climb(self) -> Change | None:
+        """The answers now against those halfway, where they are better for sure."""
+        return trends.rising(self.answers)
+
+    def both(self, answers: Change, reward: Change) -> str:
+        """`accuracy 3% -> 4%, reward 0.41 -> 2.03`."""
+        if not self.has_answers:
+            return f"reward {answers.old:.2f} -> {answers.new:.2f} (no accuracy in these rows)"
+        old, new = (_number(value, self.is_share) for value in (answers.old, answers.new))
+        return f"{self.name} {old} -> {new}, reward {reward.old:.2f} -> {reward.new:.2f}"
+
+    @cached_property
+    def thirds(self) -> Change:
+        """The answers of the last third against those of the first, with a 95 % interval."""
+        width = max(1, self.num // 3)
+        return self.answers.change((0, width), (self.num - width, self.num))
+
+    def parts(self, old: trends.Window, new: trends.Window) -> list[Part]:
+        """What each reward brought between two windows, the largest gain first."""
+        found = []
+        for name, weight in self.terms.weights.items():
+            key = f"rewards/{name}/mean"
+            first, last = mean(self.rows[slice(*old)], key), mean(self.rows[slice(*new)], key)
+            if not math.isnan(first + last):
+                found.append(Part(name, first, last, weight * (last - first)))
+        return sorted(found, key=lambda part: -part.gain)
+
+    @cached_property
+    def spread_shares(self) -> dict[str, float]:
+        """Share of each reward in the variance of the weighted sum, lately, as if independent."""
+        variances = {
+            name: (weight * mean(self.recent, f"rewards/{name}/std")) ** 2
+            for name, weight in self.terms.weights.items()
+        }
+        known = {name: value for name, value in variances.items() if not math.isnan(value)}
+        total = sum(known.values())
+        return {name: value / total for name, value in known.items()} if total else {}
+
+    @cached_property
+    def held_out(self) -> list[HeldOut]:
+        """All evaluations, in the order of the steps."""
+        found = list(self._others)
+        for row in self.all:
+            accuracy, samples = row.get("eval/accuracy"), row.get("eval/num_samples")
+            if _is_number(accuracy) and _is_number(samples):
+                found.append(HeldOut(int(row["step"]), accuracy, samples / HELD_OUT_DESIGN))
+        return sorted(found, key=lambda one: one.step)
+
+    def held_out_interval(self, which: int = -1) -> tuple[float, float]:
+        """95 % interval of one evaluation."""
+        one = self.held_out[which]
+        return wilson(one.accuracy, one.trials)
+
+
+def held_out_change(old: HeldOut, new: HeldOut, z: float) -> tuple[float, float]:
+    """Interval of the change of held-out accuracy, z standard errors wide (Newcombe)."""
+    first, second = wilson(old.accuracy, old.trials, z), wilson(new.accuracy, new.trials, z)
+    low = math.hypot(new.accuracy - second[0], first[1] - old.accuracy)
+    high = math.hypot(second[1] - new.accuracy, old.accuracy - first[0])
+    size = new.accuracy - old.accuracy
+    return size - low, size + high
+
+
+def _decisive(rows: Sequence[Row], terms: Terms) -> tuple[str, str]:
+    """Key and name of the metric that decides, the best that the rows have."""
+    if any(_is_number(row.get("accuracy")) for row in rows):
+        return "accuracy", "accuracy"
+    key = f"rewards/{terms.decisive}/mean"
+    if any(_is_number(row.get(key)) for row in rows):
+        return key, terms.decisive
+    return "reward", "reward"
+
+
+def _number(value: float, is_share: bool) -> str:
+    return percent(value) if is_share else f"{value:.2f}"
+
+
+def percent(share: float) -> str:
+    """`63%`, and `3.1%` where that makes a difference."""
+    return f"{share:.1%}" if 0 < share < 0.095 else f"{share:.0%}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def mean(rows: Sequence[Row], key: str) -> float:
+    """Mean of a key over the rows in which it is a finite number; NaN when it is in none."""
+    values = [row[key] for row in rows if _is_number(row.get(key))]
+    return sum(values) / len(values) if values else math.nan

@@ -1,0 +1,216 @@
+"""Why a run makes no progress: the rules of `health` for answers that neither rise nor fall.
+
+Each rule returns a verdict or None, and looks at one cause. rldoctor 0.2.0 has nine detectors; all
+that can be decided from our rows are here or in `health`, with its limits where they are named.
+"""
+
+import math
+
+from r1recipes import trends
+from r1recipes.signs import SPENT, Signs, Verdict, mean
+from r1recipes.trends import Change
+
+EARLY = 10
+"""Steps before a trend is spoken of; assumed."""
+SETTLED = 20
+"""Steps before something that does not rise is spoken of; assumed."""
+NOT_MOVING = 30
+"""Steps before a run is said not to move; assumed."""
+TOLERANCE = 0.05
+"""Gain over the whole run, as a share of the highest value, that is worth nothing; assumed."""
+RARE = 0.02
+"""Accuracy below which right answers are too rare to learn from; assumed."""
+CUT = 0.5
+"""Share of cut completions that explains a run without progress; assumed."""
+HINT = 1.5
+"""Standard errors from which the answers may be rising, so that nothing is said of them; assumed,
+one flat run in fifteen has them."""
+LITTLE = 0.1
+"""Gain of accuracy that must be ruled out before the answers are said to stay; assumed."""
+HALF = 0.5
+"""Share of the reward's gain that the answers must have brought at the most; assumed."""
+SHRUNK, GROWN = 0.7, 1.5
+"""Length over that at the start; assumed, and rldoctor's limit."""
+FAR_KL = 2.0
+"""KL divergence that is too far where nothing improves, rldoctor's limit."""
+ENTROPY_LEFT = 0.1
+"""Share of the entropy at the start below which nothing new is tried, rldoctor's limit."""
+DOMINANT = 0.7
+"""Share of the reward's variance with which a side reward drowns the answers, rldoctor's limit."""
+SPIKE, NUM_SPIKES = 8.0, 3
+"""Gradient norm over its median, and the number of such steps that are no accident; assumed.
+rldoctor asks for 8 robust standard deviations, which three in a hundred steady steps have here."""
+FORMATS = frozenset(
+    (
+        "integer",
+        "strict_format",
+        "soft_format",
+        "xml_tags",
+        "notebook_int",
+        "notebook_strict_format",
+        "notebook_soft_format",
+        "notebook_xmlcount",
+    )
+)
+"""The shipped rewards that pay for the form of an answer."""
+
+
+def cut(s: Signs) -> Verdict | None:
+    """Completions that are not finished cannot be right."""
+    share = mean(s.recent, "completions/clipped_ratio")
+    if not share > CUT:
+        return None
+    limit = s.terms.max_completion_length
+    text = f"Not learning: {share:.0%} of the completions are cut at {limit} tokens"
+    return Verdict("cut", text, "raise `max_completion_length`")
+
+
+def something_else_rises(s: Signs) -> Verdict | None:
+    """The reward rises, and the answers brought less than half of that for sure."""
+    if s.num < SETTLED or not s.has_answers:
+        return None
+    reward = trends.risen(s.reward) or trends.rising(s.reward)
+    weight = s.terms.weights.get(s.terms.decisive, 0.0)
+    if reward is None or not _answers_stay(s) or weight * s.thirds.high >= HALF * reward.size:
+        return None
+    rest = [part for part in s.parts(*s.ends) if part.name != s.terms.decisive]
+    risen = [part.name for part in rest if part.gain > reward.size / 10]
+    names = ", ".join(f"`{name}`" for name in risen)
+    what = s.both(s.answers.change(*s.ends), s.reward.change(*s.ends))
+    length = _length_change(s)
+    if length:
+        what += f", length {length.old:.0f} -> {length.new:.0f} tokens"
+    if risen and set(risen) <= FORMATS:
+        text = f"The format is learned and the answers are not: {what}"
+        return Verdict("format only", text, _for_rare(s) or f"lower the weights of {names}")
+    if length and length.new < length.old:
+        text = f"Shorter without better answers: {what}"
+        return Verdict("shorter", text, f"lower the weight of {names}" if names else _READ)
+    text = f"Only {names or 'the reward'} rises, not the answers: {what}"
+    return Verdict("side reward", text, f"lower the weight of {names}" if names else _READ)
+
+
+_READ = "read the completions"
+
+
+def _answers_stay(s: Signs) -> bool:
+    """Whether the answers do not even seem to get better, and cannot have by much."""
+    gain = s.thirds
+    seems = gain.size > 0 and gain.standard_errors > HINT
+    return not seems and gain.high < LITTLE * s.ceiling
+
+
+def _for_rare(s: Signs) -> str:
+    """Where hardly an answer is right, no weight makes the right ones more frequent."""
+    is_rare = s.recent_answers < 5 * RARE * s.ceiling
+    return "take easier problems or a stronger model" if is_rare else ""
+
+
+def no_spread(s: Signs) -> Verdict | None:
+    """GRPO learns from differences within a group alone."""
+    norms = [row.get("grad_norm") for row in s.recent]
+    is_still = len(norms) >= EARLY and norms.count(0.0) > SPENT * len(norms)
+    if not s.is_spent and not is_still:
+        return None
+    if s.recent_answers < RARE * s.ceiling:
+        text = f"Not learning: nearly every completion is wrong ({s.recent_text}), so no group has "
+        text += "a better one"
+        return Verdict("all wrong", text, "take easier problems, a stronger model or a cold start")
+    text = f"Not learning: the completions of a prompt all earn the same ({s.recent_text})"
+    return Verdict("all same", text, "raise `train.temperature` or `num_generations`")
+
+
+def length_moves(s: Signs) -> Verdict | None:
+    """Much shorter or longer, and no better."""
+    if s.num < SETTLED or not _answers_stay(s):
+        return None
+    change = _length_change(s)
+    if change is None:
+        return None
+    what = (
+        f"{change.old:.0f} -> {change.new:.0f} tokens, "
+        f"{s.both(s.answers.change(*s.ends), s.reward.change(*s.ends))}"
+    )
+    if change.new < change.old:
+        return Verdict("shorter", f"Shorter without better answers: {what}", _READ)
+    change_text = "set `train.loss_type` to `dr_grpo`"
+    return Verdict("longer", f"Longer without better answers: {what}", change_text)
+
+
+def _length_change(s: Signs) -> Change | None:
+    """The length at the ends, where it changed much and for sure."""
+    if s.length is None:
+        return None
+    change = s.length.change(*s.ends, z=trends.bar(1))
+    is_shorter = change.high < 0 and change.new < SHRUNK * change.old
+    is_longer = change.low > 0 and change.new > GROWN * change.old
+    return change if is_shorter or is_longer else None
+
+
+def too_early(s: Signs) -> Verdict | None:
+    return Verdict("too early", "Too early to tell") if s.num < EARLY else None
+
+
+def drifting(s: Signs) -> Verdict | None:
+    """Far from the base model, for nothing. Absent or 0 where beta is 0."""
+    kl = mean(s.recent, "kl")
+    if not kl > FAR_KL:
+        return None
+    text = f"Drifting: the KL divergence is {kl:.1f} and {s.name} does not rise ({s.recent_text})"
+    return Verdict("drifting", text, "raise `train.beta`")
+
+
+def no_entropy(s: Signs) -> Verdict | None:
+    """Nothing new is tried any more. Unsloth's rows have no entropy."""
+    old, new = (mean(s.rows[slice(*window)], "entropy") for window in s.ends)
+    if not new < ENTROPY_LEFT * old:
+        return None
+    text = f"Not learning: the entropy is used up, {old:.2g} -> {new:.2g} ({s.recent_text})"
+    return Verdict("no entropy", text, "raise `train.temperature`")
+
+
+def spikes(s: Signs) -> Verdict | None:
+    """Single steps with many times the usual gradient, which spoil the optimiser's moments."""
+    norms = [row["grad_norm"] for row in s.all if _is_finite(row.get("grad_norm"))]
+    if not norms:
+        return None
+    median = sorted(norms)[len(norms) // 2]
+    num = sum(norm > SPIKE * median for norm in norms)
+    if num < NUM_SPIKES or num > len(norms) / 10:  # more than a tenth are no spikes
+        return None
+    text = f"Not learning: {num} steps have more than {SPIKE:g} times the usual gradient"
+    return Verdict("spikes", text, "lower `train.max_grad_norm`")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def not_moving(s: Signs) -> Verdict | None:
+    """Even at the upper end of the interval the whole run would gain next to nothing.
+
+    The interval is that of the last third against the first, which lie two thirds of the run apart.
+    """
+    if s.num < NOT_MOVING:
+        return None
+    limit = TOLERANCE * s.ceiling
+    whole = 1.5 * s.thirds.high * max(1.0, s.terms.max_steps / s.num)
+    if whole > limit or s.thirds.low < -limit:
+        return None
+    text = f"Not moving: {s.both(s.thirds, s.reward.change(*s.ends))}"
+    name, share = max(s.spread_shares.items(), key=lambda item: item[1], default=("", 0.0))
+    if _for_rare(s):
+        return Verdict("not moving", text, _for_rare(s))
+    if share > DOMINANT and name != s.terms.decisive:
+        text += f"; `{name}` makes {share:.0%} of the reward's variance"
+        return Verdict("not moving", text, "lower its weight")
+    return Verdict("not moving", text, "raise `train.learning_rate`")
+
+
+def noisy(s: Signs) -> Verdict | None:
+    """Neither a change nor its absence can be seen."""
+    half = (s.thirds.high - s.thirds.low) / 2
+    hidden = f"{100 * half:.0f} points" if s.is_share else f"{half:.2f}"
+    text = f"No clear trend: {s.both(s.thirds, s.reward.change(*s.ends))}; noise hides {hidden}"
+    is_done = s.num >= s.terms.max_steps
+    return Verdict("noisy", text, "raise `prompts_per_step`" if is_done else "")
