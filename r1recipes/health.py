@@ -32,8 +32,6 @@ FULL = 0.95
 """Accuracy above which groups without spread are so because all is right; assumed."""
 FLAT = 60
 """Steps, or those of the whole run, before a run that has learned is told to stop; assumed."""
-CUT_NOTED = 0.15
-"""Share of cut completions that is worth a word where there is progress, rldoctor 0.2.0's limit."""
 
 
 def verdict(rows: Sequence[Row], terms: Terms, held_out: Sequence[HeldOut] = ()) -> Verdict:
@@ -75,11 +73,13 @@ def _not_finite(s: Signs) -> Verdict | None:
 def _answers_fall(s: Signs) -> Verdict | None:
     """Fewer right answers than before; the reward says whether all collapses or something else is
     paid for: had nothing else changed, it would have lost what the answers brought."""
-    fall = _fall(s.answers)
+    fall = _fall(s.answers, s.ceiling)
     if fall is None:
         return None
     old, new = _around(s, fall)
     reward = s.reward.change(old, new)
+    if stalled.explains(s, fall):
+        return stalled.outgrown(s, fall)
     if not s.has_answers:
         return _collapse(s, fall, reward, fall.since)
     lost = s.terms.weights.get(s.terms.decisive, 0.0) * s.answers.change(old, new).size
@@ -90,14 +90,31 @@ def _answers_fall(s: Signs) -> Verdict | None:
 
 def _reward_falls(s: Signs) -> Verdict | None:
     """The answers are as right as ever (or as wrong), and the rest gets worse."""
-    fall = _fall(s.reward)
+    fall = _fall(s.reward, s.terms.max_reward)
     return _collapse(s, s.answers.change(*_around(s, fall)), fall, fall.since) if fall else None
 
 
-def _fall(series: trends.Series) -> Change | None:
+def _breaks_off(s: Signs) -> Verdict | None:
+    """Nearly all is cut since some step, and what is not is no better: a collapse that the cuts
+    show before the answers do, where completions are few."""
+    cuts = s.finished
+    if cuts is None or not mean(s.recent, stalled.CLIPPED) > stalled.CUT:
+        return None
+    fall = trends.fallen(cuts)
+    if fall is None:
+        return None
+    old, new = _around(s, fall)
+    answers, reward = s.answers.change(old, new), s.reward.change(old, new)
+    is_worse = any(-c.size > COLLAPSED * abs(c.old) for c in (answers, reward))
+    if not is_worse or stalled.explains(s, answers):
+        return None
+    return _collapse(s, answers, reward, fall.since)
+
+
+def _fall(series: trends.Series, ceiling: float) -> Change | None:
     """A fall that matters and from which the run is not recovering."""
     fall = trends.fallen(series)
-    if fall is None or -fall.size < COLLAPSED * abs(fall.old):
+    if fall is None or -fall.size < max(COLLAPSED * abs(fall.old), stalled.TOLERANCE * ceiling):
         return None
     return None if trends.rising(series, fall.since) else fall
 
@@ -128,7 +145,7 @@ def _held_out_falls(s: Signs) -> Verdict | None:
         return None
     *before, last = s.held_out
     best = max(before, key=lambda one: one.accuracy)
-    _, high = held_out_change(best, last, trends.bar(len(before)))
+    _, high = held_out_change(best, last, trends.bar(trends.FALL, len(before)))
     if high >= 0:
         return None
     text = (
@@ -169,11 +186,11 @@ def _not_transferring(s: Signs) -> Verdict | None:
     if len(s.held_out) < 2 or not s.has_answers or not s.rise:
         return None
     first, last = s.held_out[0], s.held_out[-1]
-    _, high = held_out_change(first, last, trends.bar(len(s.held_out) - 1))
+    _, high = held_out_change(first, last, trends.bar(trends.FALL, len(s.held_out) - 1))
     if high >= s.rise.low / 2:
         return None
     text = (
-        f"Not transferring: {s.both(s.rise, s.reward.change(*s.ends))} in training, held-out accuracy "
+        f"Not transferring: {s.only(s.rise)} in training, held-out accuracy "
         f"{percent(first.accuracy)} -> {percent(last.accuracy)}"
     )
     return Verdict("not transferring", text, "read the best paid completions")
@@ -190,10 +207,10 @@ def _learning(s: Signs) -> Verdict | None:
     change = f"{s.both(rise, s.reward.change(*s.ends))}"
     if is_flat:
         return Verdict("learned", f"Learned, now flat: {change}", "stop here")
-    cut = mean(s.recent, "completions/clipped_ratio")
-    if cut > CUT_NOTED:
+    cut = mean(s.recent, stalled.CLIPPED)
+    if cut > stalled.CUT_NOTED:
         text = f"Learning: {change}, though {cut:.0%} of the completions are cut"
-        return Verdict("learning", text, "raise `max_completion_length`")
+        return Verdict("learning", text, stalled.RAISE_LIMIT)
     return Verdict("learning", f"Learning: {change}")
 
 
@@ -212,6 +229,7 @@ RULES = (
     _not_transferring,
     _learning,
     _reward_falls,
+    _breaks_off,
     stalled.cut,
     stalled.something_else_rises,
     stalled.no_spread,

@@ -43,6 +43,7 @@ Kind = Literal[
     "nothing left",
     "nearly all paid",
     "cut",
+    "format first",
     "format only",
     "side reward",
     "shorter",
@@ -57,7 +58,7 @@ Kind = Literal[
 ]
 GOOD: frozenset[Kind] = frozenset({"learning", "learned", "nothing left", "nearly all paid"})
 """Kinds in which nothing has to be mended."""
-UNDECIDED: frozenset[Kind] = frozenset({"waiting", "too early", "noisy"})
+UNDECIDED: frozenset[Kind] = frozenset({"waiting", "too early", "noisy", "format first"})
 """Kinds that say neither that the run learns nor that it does not."""
 
 
@@ -90,6 +91,11 @@ class Terms:
     num_generations: int
     """Completions to one prompt."""
     max_steps: int
+
+    @property
+    def num_prompts(self) -> int:
+        """Prompts of a step."""
+        return self.completions_per_step // self.num_generations
 
     @property
     def max_reward(self) -> float:
@@ -162,27 +168,36 @@ class Signs:
 
     @cached_property
     def length(self) -> Series | None:
+        """Mean length of the completions; None where a row lacks it."""
         key = "completions/mean_length"
         if not all(_is_number(row.get(key)) for row in self.rows):
             return None
         values = [row[key] for row in self.rows]
-        return Series(values, [value**2 for value in values], NOISE_OF_LENGTH**2)
+        variances = [value**2 for value in values]
+        return Series(values, variances, NOISE_OF_LENGTH**2, groups=self.terms.num_prompts)
+
+    @cached_property
+    def finished(self) -> Series | None:
+        """Share of the completions that are not cut; None where a row lacks it."""
+        key = "completions/clipped_ratio"
+        if not all(_is_number(row.get(key)) for row in self.rows):
+            return None
+        finished = [1 - row[key] for row in self.rows]
+        return trends.share(finished, self.terms.completions_per_step, self.terms.num_generations)
 
     def series(self, key: str) -> Series:
+        """A reward, or the accuracy; what lies between 0 and 1 throughout is taken for a share."""
         values = [float(row.get(key, math.nan)) for row in self.rows]
-        terms = self.terms
-        if key == "accuracy" or (key != "reward" and all(0 <= v <= 1 for v in values)):
-            return trends.share(values, terms.completions_per_step, terms.num_generations)
-        deviations = [row.get(key.replace("/mean", "/std")) for row in self.rows]
-        if key == "reward":
-            deviations = [row.get("reward_std") for row in self.rows]
+        terms, num = self.terms, self.terms.completions_per_step
+        if key != "reward" and all(0 <= value <= 1 for value in values):
+            return trends.share(values, num, terms.num_generations)
+        spread = "reward_std" if key == "reward" else key.replace("/mean", "/std")
+        deviations = [row.get(spread, math.nan) for row in self.rows]
         if not all(map(_is_number, deviations)):
-            return Series(values, [1.0] * len(values), None)
-        variances = [
-            float(d) ** 2 / terms.completions_per_step for d in deviations if d is not None
-        ]
-        prior = 1 + trends.CORRELATION * (terms.num_generations - 1)
-        return Series(values, variances, prior)
+            return Series(values, [1.0] * len(values), None, groups=terms.num_prompts)
+        variances = [deviation**2 / num for deviation in deviations]
+        design = trends.design_before(terms.num_generations)
+        return Series(values, variances, design, groups=terms.num_prompts)
 
     @property
     def ends(self) -> tuple[trends.Window, trends.Window]:
@@ -224,12 +239,17 @@ class Signs:
         """The answers now against those halfway, where they are better for sure."""
         return trends.rising(self.answers)
 
-    def both(self, answers: Change, reward: Change) -> str:
-        """`accuracy 3% -> 4%, reward 0.41 -> 2.03`."""
-        if not self.has_answers:
-            return f"reward {answers.old:.2f} -> {answers.new:.2f} (no accuracy in these rows)"
+    def only(self, answers: Change) -> str:
+        """`accuracy 3.1% -> 4.2%`."""
         old, new = (_number(value, self.is_share) for value in (answers.old, answers.new))
-        return f"{self.name} {old} -> {new}, reward {reward.old:.2f} -> {reward.new:.2f}"
+        note = "" if self.key == "accuracy" else " (no accuracy in these rows)"
+        return f"{self.name} {old} -> {new}{note}"
+
+    def both(self, answers: Change, reward: Change) -> str:
+        """`accuracy 3.1% -> 4.2%, reward 0.41 -> 2.03`."""
+        if not self.has_answers:
+            return self.only(answers)
+        return f"{self.only(answers)}, reward {reward.old:.2f} -> {reward.new:.2f}"
 
     @cached_property
     def thirds(self) -> Change:
@@ -263,9 +283,9 @@ class Signs:
         """All evaluations, in the order of the steps."""
         found = list(self._others)
         for row in self.all:
-            accuracy, samples = row.get("eval/accuracy"), row.get("eval/num_samples")
-            if _is_number(accuracy) and _is_number(samples):
-                found.append(HeldOut(int(row["step"]), accuracy, samples / HELD_OUT_DESIGN))
+            if all(_is_number(row.get(f"eval/{key}")) for key in ("accuracy", "num_samples")):
+                trials = row["eval/num_samples"] / HELD_OUT_DESIGN
+                found.append(HeldOut(int(row["step"]), row["eval/accuracy"], trials))
         return sorted(found, key=lambda one: one.step)
 
     def held_out_interval(self, which: int = -1) -> tuple[float, float]:

@@ -22,7 +22,17 @@ RARE = 0.02
 """Accuracy below which right answers are too rare to learn from; assumed."""
 CUT = 0.5
 """Share of cut completions that explains a run without progress; assumed."""
-HINT = 1.5
+CUT_NOTED = 0.15
+"""Share of cut completions that is worth a word at all, rldoctor's limit."""
+NEARLY_ALL = 0.8
+"""Share of cut completions from which on the others say nothing; assumed."""
+LAST = 4
+"""Steps that tell whether cuts explain a fall; assumed, few so that they are all after it."""
+STEADY = 0.75
+"""Share of right answers among the finished, over that before, that is no fall; assumed."""
+CLIPPED = "completions/clipped_ratio"
+RAISE_LIMIT = "raise `max_completion_length`"
+HINT = 2.0
 """Standard errors from which the answers may be rising, so that nothing is said of them; assumed,
 one flat run in fifteen has them."""
 LITTLE = 0.1
@@ -57,12 +67,32 @@ FORMATS = frozenset(
 
 def cut(s: Signs) -> Verdict | None:
     """Completions that are not finished cannot be right."""
-    share = mean(s.recent, "completions/clipped_ratio")
+    share = mean(s.recent, CLIPPED)
     if not share > CUT:
         return None
-    limit = s.terms.max_completion_length
-    text = f"Not learning: {share:.0%} of the completions are cut at {limit} tokens"
-    return Verdict("cut", text, "raise `max_completion_length`")
+    text = f"Not learning: {share:.0%} of the completions are cut at {_limit(s)}"
+    return Verdict("cut", text, RAISE_LIMIT)
+
+
+def explains(s: Signs, before: Change) -> bool:
+    """Whether the answers that are finished are as right as `before.old`, and more of them are cut.
+
+    The last steps alone, since the steps of a collapse mixed with those before look like this too.
+    Where nearly all is cut, what is left says nothing.
+    """
+    answers, share = mean(s.rows[-LAST:], s.key), mean(s.rows[-LAST:], CLIPPED)
+    return CUT_NOTED < share < NEARLY_ALL and answers / (1 - share) > STEADY * before.old
+
+
+def outgrown(s: Signs, answers: Change) -> Verdict:
+    """Fewer answers are right, since fewer are finished."""
+    share, since = mean(s.recent, CLIPPED), s.step(answers.since)
+    text = f"{share:.0%} of the completions are cut at {_limit(s)}, more since step {since}: "
+    return Verdict("cut", text + s.only(answers), RAISE_LIMIT, since)
+
+
+def _limit(s: Signs) -> str:
+    return f"{s.terms.max_completion_length} tokens"
 
 
 def something_else_rises(s: Signs) -> Verdict | None:
@@ -81,6 +111,8 @@ def something_else_rises(s: Signs) -> Verdict | None:
     if length:
         what += f", length {length.old:.0f} -> {length.new:.0f} tokens"
     if risen and set(risen) <= FORMATS:
+        if s.num < s.terms.max_steps and not trends.flattened(s.reward):
+            return Verdict("format first", f"The format comes first: {what} so far")
         text = f"The format is learned and the answers are not: {what}"
         return Verdict("format only", text, _for_rare(s) or f"lower the weights of {names}")
     if length and length.new < length.old:
@@ -94,10 +126,10 @@ _READ = "read the completions"
 
 
 def _answers_stay(s: Signs) -> bool:
-    """Whether the answers do not even seem to get better, and cannot have by much."""
+    """Whether the answers cannot have gained much; next to nothing, where they seem to rise."""
     gain = s.thirds
     seems = gain.size > 0 and gain.standard_errors > HINT
-    return not seems and gain.high < LITTLE * s.ceiling
+    return gain.high < (TOLERANCE if seems else LITTLE) * s.ceiling
 
 
 def _for_rare(s: Signs) -> str:
@@ -141,7 +173,7 @@ def _length_change(s: Signs) -> Change | None:
     """The length at the ends, where it changed much and for sure."""
     if s.length is None:
         return None
-    change = s.length.change(*s.ends, z=trends.bar(1))
+    change = s.length.change(*s.ends, z=trends.RISE)
     is_shorter = change.high < 0 and change.new < SHRUNK * change.old
     is_longer = change.low > 0 and change.new > GROWN * change.old
     return change if is_shorter or is_longer else None
@@ -211,6 +243,11 @@ def noisy(s: Signs) -> Verdict | None:
     """Neither a change nor its absence can be seen."""
     half = (s.thirds.high - s.thirds.low) / 2
     hidden = f"{100 * half:.0f} points" if s.is_share else f"{half:.2f}"
-    text = f"No clear trend: {s.both(s.thirds, s.reward.change(*s.ends))}; noise hides {hidden}"
+    what = (
+        "The reward rises, the answers are not clear"
+        if trends.risen(s.reward)
+        else "No clear trend"
+    )
+    text = f"{what}: {s.both(s.thirds, s.reward.change(*s.ends))}; noise hides {hidden}"
     is_done = s.num >= s.terms.max_steps
     return Verdict("noisy", text, "raise `prompts_per_step`" if is_done else "")

@@ -3,31 +3,34 @@
 A verdict is looked at in every step, so that chance gets many tries: a change counts only where it
 exceeds `bar` standard errors, which grows with the number of windows that could have shown it.
 Noise is taken to be independent from step to step, since each step has prompts of its own; what
-the model itself wanders is change, not noise.
+the model itself wanders is change, not noise. What the constants lead to is measured by
+benchmarks/verdicts.py.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 
 from r1recipes.evaluate import Z_95, wilson
 
-CERTAIN = 3.0
-"""Standard errors that a single, fixed comparison needs; assumed. With the correction for the
-number of looks in `bar`, benchmarks/verdicts.py measures the false alarms that are left."""
+RISE, FALL = 3.0, 4.0
+"""Standard errors that a single comparison needs, to which `bar` adds for the number of looks;
+chosen by simulation. More for a fall, since its windows are many and a false alarm stops a run."""
 CORRELATION = 0.35
-"""Correlation of right answers to the same prompt before any step was seen. Measured: 0.15 to 0.55
-(spread of neighbouring steps in the three runs of tests/data/verdicts that learn)."""
+"""Correlation of right answers to the same prompt before any step was seen. Measured: 0.15 to 0.55,
+from the jumps between neighbouring steps of three runs of Qwen2.5-Coder-0.5B."""
 PRIOR_STEPS = 8
 """Steps that the assumed noise weighs against the observed; assumed."""
 OUTLIERS = 2
 """Largest jumps between neighbouring steps that the noise is not taken from: a collapse within a
 step or two is a change, and must not hide in the noise that it makes; assumed."""
+MIN_GROUPS = 32
+"""Groups in the shortest window that is looked at: the mean of fewer, each all right or all wrong,
+is far from normal; assumed."""
 MAX_WINDOW = 64
-"""Longest window that is looked for a change; assumed, longer ones see a collapse too late."""
-
+"""Longest window that is looked at; assumed, longer ones see a collapse too late."""
 BENT = 2.5
 """Standard errors that a curve must have bent by to be called flat after a rise; assumed."""
 
@@ -44,7 +47,7 @@ class Change:
     low: float
     high: float
     since: int = 0
-    """Row from which the new level holds."""
+    """Row from which the new level holds, where that was looked for."""
 
     @property
     def size(self) -> float:
@@ -64,6 +67,7 @@ class Series:
     to one prompt are alike; the factor is Kish's design effect, which the jumps between
     neighbouring steps show. `design`: its value before any step was seen, None if nothing is known.
     `trials`: completions of a step where the metric is a share of them, for Wilson's interval.
+    `groups`: prompts of a step.
     """
 
     def __init__(
@@ -71,11 +75,14 @@ class Series:
         values: Sequence[float],
         variances: Sequence[float],
         design: float | None,
+        *,
+        groups: int,
         trials: int | None = None,
     ):
         self.values = values
         self.variances = variances
         self.trials = trials
+        self._groups = groups
         self._prior = design
         self._sums = list(accumulate(values, initial=0.0))
         self._variance_sums = list(accumulate(variances, initial=0.0))
@@ -103,8 +110,13 @@ class Series:
         if self._prior is not None:
             typical = PRIOR_STEPS * (weight / num if num else 1.0)
             observed, weight = observed + self._prior * typical, weight + typical
-        found = observed / weight if weight else 0.0
-        return max(1.0, found) if self.trials else found
+        ratio = observed / weight if weight else 0.0
+        return max(1.0, ratio) if self.trials else ratio
+
+    def scales(self, length: int) -> list[int]:
+        """Windows to look at, so that two fit into `length` steps: 2, 4, 8 ... `MAX_WINDOW`."""
+        powers = (2**k for k in range(1, MAX_WINDOW.bit_length()))
+        return [n for n in powers if n <= length // 2 and n * self._groups >= MIN_GROUPS]
 
     def interval(self, window: Window, z: float) -> tuple[float, float]:
         """Mean of a window, z standard errors down and up; Wilson's for a share."""
@@ -113,6 +125,8 @@ class Series:
         if self.trials:
             return wilson(min(1.0, max(0.0, mean)), length * self.trials / self.design, z)
         variance = (self._variance_sums[last] - self._variance_sums[first]) / length
+        # A step whose completions all earned the same by chance says nothing about its noise.
+        variance = max(variance, self._variance_sums[-1] / len(self))
         half = z * math.sqrt(max(0.0, self.design * variance) / length)
         return mean - half, mean + half
 
@@ -138,36 +152,30 @@ def share(values: Sequence[float], trials: int, group_size: int) -> Series:
         local = (sums[last] - sums[first]) / (last - first)
         p = (local * trials + 0.5) / (trials + 1)
         variances.append(max(0.0, p * (1 - p)) / trials)
-    return Series(values, variances, 1 + CORRELATION * (group_size - 1), trials)
+    design = design_before(group_size)
+    return Series(values, variances, design, groups=trials // group_size, trials=trials)
 
 
-def bar(choices: float) -> float:
+def design_before(group_size: int) -> float:
+    """Kish's design effect of groups of a size, 1 + (m - 1) correlation, before any step."""
+    return 1 + CORRELATION * (group_size - 1)
+
+
+def bar(single: float, choices: float) -> float:
     """Standard errors that the largest of several comparisons needs to be called a change.
 
-    The largest of k standard normals exceeds sqrt(2 ln k) by little; 2 ln k on top of the square
+    `single`: what one comparison needs. The largest of k standard normals exceeds sqrt(2 ln k) by little; 2 ln k on top of the square
     keeps the chance of a false alarm about the same for every k.
     """
-    return math.sqrt(CERTAIN**2 + 2 * math.log(max(1.0, choices)))
-
-
-def scales(length: int) -> list[int]:
-    """Lengths of the windows that are compared: 2, 4, 8 ... so that two of them fit."""
-    return [2**k for k in range(1, MAX_WINDOW.bit_length()) if 2**k <= length // 2]
+    return math.sqrt(single**2 + 2 * math.log(max(1.0, choices)))
 
 
 def risen(series: Series) -> Change | None:
     """The last steps against the first ones, where they are higher for sure."""
-    return _rise_since(series, 0)
-
-
-def _rise_since(series: Series, start: int) -> Change | None:
-    end, best = len(series), None
-    for scale in scales(end - start):
-        looks = (end - start) / scale
-        change = series.change((start, start + scale), (end - scale, end), bar(looks))
-        if change.low > 0 and (best is None or change.low > best.low):
-            best = change
-    return best
+    end = len(series)
+    third = [end // 3] if series.scales(end) else []  # the best two windows of a straight rise
+    pairs = [((0, n), (end - n, end)) for n in series.scales(end) + third]
+    return _largest_rise(series, pairs)
 
 
 def rising(series: Series, start: int = 0) -> Change | None:
@@ -176,32 +184,48 @@ def rising(series: Series, start: int = 0) -> Change | None:
     `start`: the first row that counts.
     """
     end = len(series)
-    half, best = start + (end - start) // 2, None
-    for scale in scales(end - half):
-        if scale > half - start:
-            break
-        looks = (end - start) / scale
-        change = series.change((half - scale, half), (end - scale, end), bar(looks))
-        if change.low > 0 and (best is None or change.low > best.low):
-            best = change
-    return best
+    half = start + (end - start) // 2
+    pairs = [((half - n, half), (end - n, end)) for n in series.scales(2 * (half - start))]
+    return _largest_rise(series, pairs)
+
+
+def _largest_rise(series: Series, pairs: Sequence[tuple[Window, Window]]) -> Change | None:
+    """The change that is the largest for sure. Each pair of windows is looked at in every step, and
+    about n / length of those looks are independent."""
+    changes = [series.change(o, n, bar(RISE, len(series) / (n[1] - n[0]))) for o, n in pairs]
+    best = max(changes, key=lambda change: change.low, default=None)
+    return best if best and best.low > 0 else None
 
 
 def fallen(series: Series) -> Change | None:
     """The last steps against the best window before them, where they are lower for sure.
 
-    Any two windows of a length could have shown the fall at some step: (n / length) squared of them
-    do not overlap. `since` is where the mean before and the mean after differ most (CUSUM).
+    Any two windows of these lengths could have shown the fall at some step, which is what `bar`
+    corrects for. `since` is where the mean before and the mean after differ most (CUSUM).
     """
-    end, worst, best_start = len(series), None, 0
-    for scale in scales(end):
-        start = max(range(end - 2 * scale + 1), key=lambda i: series.mean((i, i + scale)))
-        change = series.change((start, start + scale), (end - scale, end), bar((end / scale) ** 2))
-        if change.high < 0 and (worst is None or change.high < worst.high):
-            worst, best_start = change, start
-    if worst is None:
-        return None
-    return Change(worst.old, worst.new, worst.low, worst.high, _split(series, best_start))
+    end = len(series)
+    scales = series.scales(end)
+    worst, best_start = None, 0
+    for old in scales:
+        best = _best_until(series, old)
+        for new in scales:
+            if old + new > end:
+                break
+            start = best[end - new - old]
+            looks = end / old * end / new
+            change = series.change((start, start + old), (end - new, end), bar(FALL, looks))
+            if change.high < 0 and (worst is None or change.high < worst.high):
+                worst, best_start = change, start
+    return replace(worst, since=_split(series, best_start)) if worst else None
+
+
+def _best_until(series: Series, length: int) -> list[int]:
+    """For each row the start of the best window of a length that starts there or before."""
+    means = [series.mean((i, i + length)) for i in range(len(series) - length + 1)]
+    best = [0]
+    for i in range(1, len(means)):
+        best.append(i if means[i] > means[best[-1]] else best[-1])
+    return best
 
 
 def _split(series: Series, start: int) -> int:

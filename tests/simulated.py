@@ -34,7 +34,21 @@ RESOLVED = 6.0
 """Standard errors of the true change, at the true noise and between the best two windows, from
 which on it counts as wrong not to see it: a test in every step asks for 4 to 5, and 1 or 2 more
 are chance."""
+WORTH_SEEING = 0.06
+"""Gain of accuracy that a run with only the format learned must be able to rule out, or it may as
+well be called unclear."""
 STILL: tuple[Kind, ...] = ("not moving", "noisy", "all wrong", "all same")
+
+
+UNCLEAR: dict[str, tuple[Kind, ...]] = {
+    "rising": ("noisy", "not moving"),
+    "flat": (),
+    "collapsing": ("noisy", "not moving"),
+    "format only": ("noisy",),
+    "hacked": ("noisy", "not moving", "side reward", "shorter"),
+    "noisy": (),
+}
+"""What is not wrong where the change is lost in the noise."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +110,9 @@ def simulate(sort: str, rng: np.random.Generator) -> Simulated:
         weights["brevity"] = 1.5 * weights["correctness"]
     terms = Terms(weights, "correctness", 512, noise.completions, group_size, num)
     size = _standard_errors(curves.accuracy, ends, noise) if ends else math.inf
-    unclear: set[Kind] = {"noisy", "not moving"} if size < RESOLVED else set()
+    if sort == "format only":
+        size = RESOLVED * WORTH_SEEING / _hidden(curves.accuracy, noise)
+    unclear: set[Kind] = set(UNCLEAR[sort]) if size < RESOLVED else set()
     rows = _rows(curves, noise, weights, rng)
     return Simulated(sort, rows, terms, frozenset(right), frozenset(unclear), curves.accuracy)
 
@@ -131,7 +147,9 @@ def _rising(num: int, rng: np.random.Generator) -> Made:
 
 def _flat(num: int, rng: np.random.Generator) -> Made:
     level = rng.uniform(0.01, 0.97)
-    right = set(STILL) | ({"nearly all paid"} if level > 0.85 else set())
+    right: set[Kind] = {*STILL}
+    if level > 0.85:
+        right.add("nearly all paid")
     length = np.linspace(200, 200 * rng.uniform(0.85, 1.15), num)
     curves = Curves(np.full(num, level), np.full(num, rng.uniform(0.2, 0.99)), length=length)
     return curves, right, None
@@ -160,10 +178,11 @@ def _ends(num: int, fall: int) -> Ends:
 
 
 def _collapsing(num: int, rng: np.random.Generator) -> Made:
-    accuracy, fall, far = _falling(num, rng, rng.uniform(0.4, 1))
+    is_cut = rng.random() < 0.5
+    lost = 1 - 0.05 * rng.uniform(0, 0.5) if is_cut else rng.uniform(0.4, 1)
+    accuracy, fall, far = _falling(num, rng, lost)
     form = 0.95 * (1 - rng.uniform(0.5, 1) * far)
-    cut = far * rng.choice([0.0, 0.95])
-    return Curves(accuracy, form, cut=cut), {"collapsing"}, _ends(num, fall)
+    return Curves(accuracy, form, cut=0.95 * is_cut * far), {"collapsing"}, _ends(num, fall)
 
 
 def _format_only(num: int, rng: np.random.Generator) -> Made:
@@ -209,11 +228,18 @@ def _standard_errors(accuracy: np.ndarray, ends: tuple[slice, slice], noise: Noi
     return abs(means[1] - means[0]) / math.sqrt(sum(variances) + 1e-12)
 
 
+def _hidden(accuracy: np.ndarray, noise: Noise) -> float:
+    """Half the 95 % interval of the last third against the first, at the true noise."""
+    design = 1 + (noise.group_size - 1) * noise.correlation
+    p, third = float(accuracy[0]), len(accuracy) // 3
+    return 1.96 * math.sqrt(2 * p * (1 - p) * design / noise.completions / third)
+
+
 def _rows(
     curves: Curves, noise: Noise, weights: dict[str, float], rng: np.random.Generator
 ) -> list[Row]:
     paid = _paid(curves, noise, weights, rng)
-    total = sum(weights[name] * values for name, values in paid.items())
+    total = np.sum([weights[name] * values for name, values in paid.items()], axis=0)
     spent = total.max(axis=2) - total.min(axis=2) < 1e-6
     num = len(curves.accuracy)
     base = curves.length if curves.length is not None else np.full(num, 200.0)
