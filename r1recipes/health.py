@@ -11,18 +11,10 @@ import math
 from collections.abc import Sequence
 
 from r1recipes import stalled, trends
-from r1recipes.signs import (
-    WINDOW,
-    HeldOut,
-    Row,
-    Signs,
-    Terms,
-    Verdict,
-    held_out_change,
-    mean,
-    percent,
-)
+from r1recipes.evaluate import wilson
+from r1recipes.signs import WINDOW, Signs, mean
 from r1recipes.trends import Change
+from r1recipes.verdict import HeldOut, Row, Terms, Verdict, held_out_change, percent
 
 COLLAPSED = 0.25
 """Share of its best level that a metric must have lost to be called collapsing; assumed."""
@@ -30,6 +22,9 @@ NEARLY = 0.9
 """Accuracy above which a flat run is no fault; assumed."""
 FULL = 0.95
 """Accuracy above which groups without spread are so because all is right; assumed."""
+FRESH = 0.75
+"""Share of the steps so far that an evaluation must have seen to say what is left; assumed."""
+READ_BEST = "read the best paid completions"
 FLAT = 60
 """Steps, or those of the whole run, before a run that has learned is told to stop; assumed."""
 
@@ -135,7 +130,7 @@ def _hacked(s: Signs, fall: Change, reward: Change, row: int) -> Verdict:
     parts = [part for part in s.parts(*_around(s, fall)) if part.name != s.terms.decisive]
     name = parts[0].name if parts and parts[0].gain > 0 else None
     text = f"The rewards pay for something else since step {since}: {s.both(fall, reward)}"
-    change = f"lower the weight of `{name}`" if name else "read the best paid completions"
+    change = f"lower the weight of `{name}`" if name else READ_BEST
     return Verdict("hacked", text, change, since)
 
 
@@ -152,7 +147,7 @@ def _held_out_falls(s: Signs) -> Verdict | None:
         f"Held-out accuracy falls since step {best.step}: {percent(best.accuracy)} -> "
         f"{percent(last.accuracy)}, while the reward does not"
     )
-    change = "stop here, and read the best paid completions"
+    change = f"stop here, and {READ_BEST}"
     return Verdict("hacked", text, change, best.step)
 
 
@@ -164,26 +159,26 @@ def _paid_in_full(s: Signs) -> Verdict | None:
 
 
 def _nearly_all(s: Signs) -> Verdict:
-    """Only what was held out can say that there is nothing left to learn."""
-    paid = f"nearly every training completion is paid in full ({s.recent_text})"
-    if not s.held_out:
-        text = f"N{paid[1:]}"
-        return Verdict("nearly all paid", text, "check with an evaluation")
-    last = s.held_out[-1]
-    low, high = s.held_out_interval()
+    """Only what was held out, and lately, can say that there is nothing left to learn."""
+    paid = f"early every training completion is paid in full ({s.recent_text})"
+    recent = [one for one in s.held_out if one.step >= FRESH * s.all[-1]["step"]]
+    if not recent:
+        return Verdict("nearly all paid", f"N{paid}", "check with an evaluation")
+    last = recent[-1]
+    low, high = wilson(last.accuracy, last.trials)
     held_out = f"held-out accuracy is {percent(last.accuracy)}"
     if low > NEARLY:
         return Verdict("nothing left", f"Nothing left to learn: {held_out}", "take harder problems")
-    if high < NEARLY and last.step > 0:
-        text = f"Not transferring: {paid}, and {held_out}"
-        return Verdict("not transferring", text, "read the best paid completions")
-    text = f"N{paid[1:]}, and {held_out} at step {last.step}"
-    return Verdict("nearly all paid", text, "check with an evaluation")
+    if high < NEARLY:
+        text = f"Not transferring: n{paid}, and {held_out}"
+        return Verdict("not transferring", text, READ_BEST)
+    text = f"N{paid}, and {held_out}, which is not certain yet"
+    return Verdict("nearly all paid", text, "raise `data.eval_size`")
 
 
 def _not_transferring(s: Signs) -> Verdict | None:
     """Training gained, and what was held out gained less than half of it for sure."""
-    if len(s.held_out) < 2 or not s.has_answers or not s.rise:
+    if len(s.held_out) < 2 or not s.rise or s.held_out[-1].step < FRESH * s.all[-1]["step"]:
         return None
     first, last = s.held_out[0], s.held_out[-1]
     _, high = held_out_change(first, last, trends.bar(trends.FALL, len(s.held_out) - 1))
@@ -193,7 +188,7 @@ def _not_transferring(s: Signs) -> Verdict | None:
         f"Not transferring: {s.only(s.rise)} in training, held-out accuracy "
         f"{percent(first.accuracy)} -> {percent(last.accuracy)}"
     )
-    return Verdict("not transferring", text, "read the best paid completions")
+    return Verdict("not transferring", text, READ_BEST)
 
 
 def _learning(s: Signs) -> Verdict | None:
@@ -214,6 +209,16 @@ def _learning(s: Signs) -> Verdict | None:
     return Verdict("learning", f"Learning: {change}")
 
 
+def _partly(s: Signs) -> Verdict | None:
+    """The decisive reward pays for a part of the way, and gets paid more."""
+    rise = s.partial_rise
+    if rise is None:
+        return None
+    answers = s.only(s.answers.change(*s.ends))
+    text = f"Learning: `{s.terms.decisive}` pays {rise.old:.2f} -> {rise.new:.2f}, {answers}"
+    return Verdict("learning", text)
+
+
 def _nearly_all_right(s: Signs) -> Verdict | None:
     """Flat because hardly anything is wrong."""
     is_late = s.num >= stalled.EARLY and s.recent_answers > NEARLY * s.ceiling
@@ -228,6 +233,7 @@ RULES = (
     _paid_in_full,
     _not_transferring,
     _learning,
+    _partly,
     _reward_falls,
     _breaks_off,
     stalled.cut,

@@ -17,6 +17,7 @@ from r1recipes import charts, curves, health, page, reading, record, samples
 from r1recipes.charts import Chart
 from r1recipes.reading import Reading
 from r1recipes.record import Run
+from r1recipes.verdict import HeldOut, Terms
 
 EVERY_S = 180.0
 """Seconds between two pages of a run that trains."""
@@ -134,14 +135,11 @@ def difference_sentence(mean: float, interval: Sequence[float]) -> tuple[str, st
 
 def _sentence(run: Reading) -> str:
     """Whether it learned, as the live view says it."""
-    limit = run.resolved.get("preset", {}).get("max_completion_length")
-    weights = run.recipe.get("rewards", {})
-    if not (run.metrics and limit and weights):
+    if not (run.metrics and run.resolved):
         return ""
-    found = health.sentence(
-        run.metrics, max_completion_length=limit, max_reward=sum(weights.values())
-    )
-    return f"{found}."
+    before = run.evaluated("before")
+    held_out = [HeldOut.of_summary(0, before)] if before else []
+    return f"{health.sentence(run.metrics, Terms.of(run.resolved), held_out)}."
 
 
 def _facts(run: Reading) -> list[tuple[str, Any]]:

@@ -6,16 +6,14 @@ once, when it is asked for.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from r1recipes import trends
-from r1recipes.evaluate import wilson
 from r1recipes.trends import Change, Series
-
-Row = Mapping[str, Any]
+from r1recipes.verdict import HELD_OUT_DESIGN, HeldOut, Row, Terms, percent
 
 WINDOW = 20
 """Steps that are averaged for what is shown and for what needs no test; assumed, long enough for
@@ -23,99 +21,8 @@ the noise of groups of 8."""
 NOISE_OF_LENGTH = 0.06
 """Standard deviation of a step's mean length, as a share of it; measured 0.05 to 0.07 at 256
 completions of Qwen2.5-Coder-0.5B, 0.006 for the tiny model."""
-HELD_OUT_DESIGN = 2.0
-"""Samples of a held-out problem that count as one where only their number is known; assumed, for
-4 samples to a problem with the correlation of `trends.CORRELATION`."""
-
-
 SPENT = 0.8
 """Share of groups without spread above which hardly anything is left to learn from; assumed."""
-
-Kind = Literal[
-    "waiting",
-    "too early",
-    "not finite",
-    "collapsing",
-    "hacked",
-    "not transferring",
-    "learning",
-    "learned",
-    "nothing left",
-    "nearly all paid",
-    "cut",
-    "format first",
-    "format only",
-    "side reward",
-    "shorter",
-    "longer",
-    "all wrong",
-    "all same",
-    "drifting",
-    "no entropy",
-    "spikes",
-    "not moving",
-    "noisy",
-]
-GOOD: frozenset[Kind] = frozenset({"learning", "learned", "nothing left", "nearly all paid"})
-"""Kinds in which nothing has to be mended."""
-UNDECIDED: frozenset[Kind] = frozenset({"waiting", "too early", "noisy", "format first"})
-"""Kinds that say neither that the run learns nor that it does not."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the rows say. `text` and `change` are parts of one sentence without a full stop."""
-
-    kind: Kind
-    text: str
-    change: str = ""
-    """The one change that fits; empty where there is none to make."""
-    since_step: int | None = None
-    """The step at which it began, where that is known."""
-
-    @property
-    def sentence(self) -> str:
-        return f"{self.text}; {self.change}" if self.change else self.text
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What of a plan the rows cannot say."""
-
-    weights: Mapping[str, float]
-    """Weight of each reward."""
-    decisive: str
-    """The reward that decides whether a completion is right."""
-    max_completion_length: int
-    completions_per_step: int
-    num_generations: int
-    """Completions to one prompt."""
-    max_steps: int
-
-    @property
-    def num_prompts(self) -> int:
-        """Prompts of a step."""
-        return self.completions_per_step // self.num_generations
-
-    @property
-    def max_reward(self) -> float:
-        return sum(self.weights.values())
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Accuracy on the held-out problems after `step` optimiser steps; 0 is before training."""
-
-    step: int
-    accuracy: float
-    trials: float
-    """Independent completions that would give as narrow an interval."""
-
-    @classmethod
-    def of_summary(cls, step: int, summary: Mapping[str, Any]) -> "HeldOut":
-        """From `evaluate.summary`."""
-        samples = summary["num_problems"] * summary["num_samples"]
-        return cls(step, summary["accuracy"], samples / HELD_OUT_DESIGN)
 
 
 @dataclass(frozen=True)
@@ -239,6 +146,16 @@ class Signs:
         """The answers now against those halfway, where they are better for sure."""
         return trends.rising(self.answers)
 
+    @cached_property
+    def partial_rise(self) -> Change | None:
+        """The mean of the decisive reward, where it pays less than 1 too, and rises for sure."""
+        key = f"rewards/{self.terms.decisive}/mean"
+        if self.key != "accuracy" or not all(_is_number(row.get(key)) for row in self.rows):
+            return None
+        if all(abs(row[key] - row["accuracy"]) < 1e-6 for row in self.rows):
+            return None
+        return trends.risen(self.series(key))
+
     def only(self, answers: Change) -> str:
         """`accuracy 3.1% -> 4.2%`."""
         old, new = (_number(value, self.is_share) for value in (answers.old, answers.new))
@@ -288,20 +205,6 @@ class Signs:
                 found.append(HeldOut(int(row["step"]), row["eval/accuracy"], trials))
         return sorted(found, key=lambda one: one.step)
 
-    def held_out_interval(self, which: int = -1) -> tuple[float, float]:
-        """95 % interval of one evaluation."""
-        one = self.held_out[which]
-        return wilson(one.accuracy, one.trials)
-
-
-def held_out_change(old: HeldOut, new: HeldOut, z: float) -> tuple[float, float]:
-    """Interval of the change of held-out accuracy, z standard errors wide (Newcombe)."""
-    first, second = wilson(old.accuracy, old.trials, z), wilson(new.accuracy, new.trials, z)
-    low = math.hypot(new.accuracy - second[0], first[1] - old.accuracy)
-    high = math.hypot(second[1] - new.accuracy, old.accuracy - first[0])
-    size = new.accuracy - old.accuracy
-    return size - low, size + high
-
 
 def _decisive(rows: Sequence[Row], terms: Terms) -> tuple[str, str]:
     """Key and name of the metric that decides, the best that the rows have."""
@@ -315,11 +218,6 @@ def _decisive(rows: Sequence[Row], terms: Terms) -> tuple[str, str]:
 
 def _number(value: float, is_share: bool) -> str:
     return percent(value) if is_share else f"{value:.2f}"
-
-
-def percent(share: float) -> str:
-    """`63%`, and `3.1%` where that makes a difference."""
-    return f"{share:.1%}" if 0 < share < 0.095 else f"{share:.0%}"
 
 
 def _is_number(value: Any) -> bool:

@@ -7,8 +7,9 @@ that can be decided from our rows are here or in `health`, with its limits where
 import math
 
 from r1recipes import trends
-from r1recipes.signs import SPENT, Signs, Verdict, mean
+from r1recipes.signs import SPENT, Signs, mean
 from r1recipes.trends import Change
+from r1recipes.verdict import Verdict
 
 EARLY = 10
 """Steps before a trend is spoken of; assumed."""
@@ -30,6 +31,10 @@ LAST = 4
 """Steps that tell whether cuts explain a fall; assumed, few so that they are all after it."""
 STEADY = 0.75
 """Share of right answers among the finished, over that before, that is no fall; assumed."""
+SMALL_GROUP = 8
+"""Completions to a prompt below which more of them are the way to a difference; assumed."""
+_READ = "read the completions"
+EASIER = "take easier problems or a stronger model"
 CLIPPED = "completions/clipped_ratio"
 RAISE_LIMIT = "raise `max_completion_length`"
 HINT = 2.0
@@ -122,9 +127,6 @@ def something_else_rises(s: Signs) -> Verdict | None:
     return Verdict("side reward", text, f"lower the weight of {names}" if names else _READ)
 
 
-_READ = "read the completions"
-
-
 def _answers_stay(s: Signs) -> bool:
     """Whether the answers cannot have gained much; next to nothing, where they seem to rise."""
     gain = s.thirds
@@ -135,7 +137,7 @@ def _answers_stay(s: Signs) -> bool:
 def _for_rare(s: Signs) -> str:
     """Where hardly an answer is right, no weight makes the right ones more frequent."""
     is_rare = s.recent_answers < 5 * RARE * s.ceiling
-    return "take easier problems or a stronger model" if is_rare else ""
+    return EASIER if is_rare else ""
 
 
 def no_spread(s: Signs) -> Verdict | None:
@@ -147,9 +149,11 @@ def no_spread(s: Signs) -> Verdict | None:
     if s.recent_answers < RARE * s.ceiling:
         text = f"Not learning: nearly every completion is wrong ({s.recent_text}), so no group has "
         text += "a better one"
-        return Verdict("all wrong", text, "take easier problems, a stronger model or a cold start")
+        return Verdict("all wrong", text, EASIER)
     text = f"Not learning: the completions of a prompt all earn the same ({s.recent_text})"
-    return Verdict("all same", text, "raise `train.temperature` or `num_generations`")
+    is_small = s.terms.num_generations < SMALL_GROUP
+    change = "raise `num_generations`" if is_small else "raise `train.temperature`"
+    return Verdict("all same", text, change)
 
 
 def length_moves(s: Signs) -> Verdict | None:
@@ -165,8 +169,8 @@ def length_moves(s: Signs) -> Verdict | None:
     )
     if change.new < change.old:
         return Verdict("shorter", f"Shorter without better answers: {what}", _READ)
-    change_text = "set `train.loss_type` to `dr_grpo`"
-    return Verdict("longer", f"Longer without better answers: {what}", change_text)
+    text = f"Longer without better answers: {what}"
+    return Verdict("longer", text, "lower `max_completion_length`")
 
 
 def _length_change(s: Signs) -> Change | None:

@@ -15,7 +15,7 @@ from itertools import accumulate, pairwise
 
 from r1recipes.evaluate import Z_95, wilson
 
-RISE, FALL = 3.0, 4.0
+RISE, FALL = 3.5, 4.0
 """Standard errors that a single comparison needs, to which `bar` adds for the number of looks;
 chosen by simulation. More for a fall, since its windows are many and a false alarm stops a run."""
 CORRELATION = 0.35
@@ -164,8 +164,8 @@ def design_before(group_size: int) -> float:
 def bar(single: float, choices: float) -> float:
     """Standard errors that the largest of several comparisons needs to be called a change.
 
-    `single`: what one comparison needs. The largest of k standard normals exceeds sqrt(2 ln k) by little; 2 ln k on top of the square
-    keeps the chance of a false alarm about the same for every k.
+    `single`: what one comparison needs. The largest of k standard normals exceeds sqrt(2 ln k) by
+    little; 2 ln k on top of the square keeps the chance of a false alarm about the same for all k.
     """
     return math.sqrt(single**2 + 2 * math.log(max(1.0, choices)))
 

@@ -15,10 +15,11 @@ completions of a group are alike; every completion is drawn and paid. Six sorts 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from r1recipes.signs import Kind, Row, Terms
+from r1recipes.verdict import Kind, Row, Terms
 
 SORTS = ("rising", "flat", "collapsing", "format only", "hacked", "noisy")
 SHIPPED = {
@@ -63,6 +64,17 @@ class Simulated:
     """What is not wrong either, since the change is lost in the noise."""
     accuracy: np.ndarray
     """The true probability of a right answer in each step."""
+    fall: int | None
+    """The step at which the answers begin to fall."""
+
+    def judged(self, kind: Kind) -> Literal["right", "unclear", "wrong"]:
+        """What a verdict at the end is worth."""
+        return "right" if kind in self.right else "unclear" if kind in self.unclear else "wrong"
+
+    def gained(self, num: int) -> float:
+        """The true gain after `num` steps, of the last third over the first."""
+        third = max(1, num // 3)
+        return float(self.accuracy[num - third : num].mean() - self.accuracy[:third].mean())
 
 
 @dataclass
@@ -114,7 +126,8 @@ def simulate(sort: str, rng: np.random.Generator) -> Simulated:
         size = RESOLVED * WORTH_SEEING / _hidden(curves.accuracy, noise)
     unclear: set[Kind] = set(UNCLEAR[sort]) if size < RESOLVED else set()
     rows = _rows(curves, noise, weights, rng)
-    return Simulated(sort, rows, terms, frozenset(right), frozenset(unclear), curves.accuracy)
+    fall = ends[0].stop if ends and sort in ("collapsing", "hacked") else None
+    return Simulated(sort, rows, terms, frozenset(right), frozenset(unclear), curves.accuracy, fall)
 
 
 Ends = tuple[slice, slice] | None
