@@ -192,15 +192,16 @@ def _not_transferring(s: Signs) -> Verdict | None:
 
 
 def _learning(s: Signs) -> Verdict | None:
-    rise = s.rise or s.climb
-    if rise is None:
+    rises = [rise for rise in (s.rise, s.climb) if rise]
+    if not rises:
         return None
+    rise = max(rises, key=lambda change: change.low)
     is_late = s.num >= min(s.terms.max_steps, FLAT)
-    is_flat = is_late and not s.climb and trends.flattened(s.answers)
+    is_flat = is_late and trends.flattened(s.answers)
     if is_flat and s.recent_answers > NEARLY * s.ceiling:
         return _nearly_all(s)
     change = f"{s.both(rise, s.reward.change(*s.ends))}"
-    if is_flat:
+    if is_flat and not s.climb:
         return Verdict("learned", f"Learned, now flat: {change}", "stop here")
     cut = mean(s.recent, stalled.CLIPPED)
     if cut > stalled.CUT_NOTED:
