@@ -71,22 +71,23 @@ def _answers_fall(s: Signs) -> Verdict | None:
     fall = _fall(s.answers, s.ceiling)
     if fall is None:
         return None
-    old, new = _around(s, fall)
-    reward = s.reward.change(old, new)
     if stalled.explains(s, fall):
         return stalled.outgrown(s, fall)
-    if not s.has_answers:
-        return _collapse(s, fall, reward, fall.since)
-    lost = s.terms.weights.get(s.terms.decisive, 0.0) * s.answers.change(old, new).size
-    if reward.size <= lost / 2:
-        return _collapse(s, fall, reward, fall.since)
-    return _hacked(s, fall, reward, fall.since)
+    old, new = _around(s, fall)
+    answers, reward = s.answers.change(old, new), s.reward.change(old, new)
+    lost = s.terms.weights.get(s.terms.decisive, 0.0) * answers.size
+    if not s.has_answers or reward.size <= lost / 2:
+        return _collapse(s, answers, reward, fall.since)
+    return _hacked(s, answers, reward, fall.since)
 
 
 def _reward_falls(s: Signs) -> Verdict | None:
     """The answers are as right as ever (or as wrong), and the rest gets worse."""
     fall = _fall(s.reward, s.terms.max_reward)
-    return _collapse(s, s.answers.change(*_around(s, fall)), fall, fall.since) if fall else None
+    if fall is None:
+        return None
+    answers, reward = (series.change(*_around(s, fall)) for series in (s.answers, s.reward))
+    return _collapse(s, answers, reward, fall.since)
 
 
 def _breaks_off(s: Signs) -> Verdict | None:
@@ -125,11 +126,11 @@ def _collapse(s: Signs, answers: Change, reward: Change, row: int) -> Verdict:
     return Verdict("collapsing", text, "lower `train.learning_rate`", since)
 
 
-def _hacked(s: Signs, fall: Change, reward: Change, row: int) -> Verdict:
+def _hacked(s: Signs, answers: Change, reward: Change, row: int) -> Verdict:
     since = s.step(row)
-    parts = [part for part in s.parts(*_around(s, fall)) if part.name != s.terms.decisive]
+    parts = [part for part in s.parts(*answers.windows) if part.name != s.terms.decisive]
     name = parts[0].name if parts and parts[0].gain > 0 else None
-    text = f"The rewards pay for something else since step {since}: {s.both(fall, reward)}"
+    text = f"The rewards pay for something else since step {since}: {s.both(answers, reward)}"
     change = f"lower the weight of `{name}`" if name else READ_BEST
     return Verdict("hacked", text, change, since)
 
@@ -147,8 +148,7 @@ def _held_out_falls(s: Signs) -> Verdict | None:
         f"Held-out accuracy falls since step {best.step}: {percent(best.accuracy)} -> "
         f"{percent(last.accuracy)}, while the reward does not"
     )
-    change = f"stop here, and {READ_BEST}"
-    return Verdict("hacked", text, change, best.step)
+    return Verdict("hacked", text, "stop here", best.step)
 
 
 def _paid_in_full(s: Signs) -> Verdict | None:
@@ -200,7 +200,7 @@ def _learning(s: Signs) -> Verdict | None:
     is_flat = is_late and trends.flattened(s.answers)
     if is_flat and s.recent_answers > NEARLY * s.ceiling:
         return _nearly_all(s)
-    change = f"{s.both(rise, s.reward.change(*s.ends))}"
+    change = s.both(rise, s.reward.change(*rise.windows))
     if is_flat and not s.climb:
         return Verdict("learned", f"Learned, now flat: {change}", "stop here")
     cut = mean(s.recent, stalled.CLIPPED)

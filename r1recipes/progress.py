@@ -43,6 +43,7 @@ class View:
         self.plan: Plan | None = None
         self.rows: list[dict[str, Any]] = []
         self.held_out: list[HeldOut] = []
+        self._judged: tuple[int, Verdict] | None = None
         self._phase, self._done, self._total = "", 0, 0
         self._phase_began = self._step_began = time.monotonic()
         self._step_times: list[float] = []
@@ -126,10 +127,12 @@ class View:
             self.held_out = [HeldOut.of_summary(0, found)]
 
     def verdict(self) -> Verdict:
-        """Whether the run is learning."""
+        """Whether the run is learning; judged once a step, though the panel is drawn more often."""
         assert self.plan is not None
-        terms = Terms.of(self.plan.model_dump())
-        return health.verdict(self.rows, terms, self.held_out)
+        if self._judged is None or self._judged[0] != len(self.rows):
+            terms = Terms.of(self.plan.model_dump())
+            self._judged = len(self.rows), health.verdict(self.rows, terms, self.held_out)
+        return self._judged[1]
 
     def sentence(self) -> str:
         """The verdict in words."""

@@ -46,6 +46,7 @@ class Change:
     new: float
     low: float
     high: float
+    windows: tuple[Window, Window]
     since: int = 0
     """Row from which the new level holds, where that was looked for."""
 
@@ -136,7 +137,7 @@ class Series:
         first, second = self.interval(old, z), self.interval(new, z)
         low = after - before - math.hypot(after - second[0], first[1] - before)
         high = after - before + math.hypot(second[1] - after, before - first[0])
-        return Change(before, after, low, high)
+        return Change(before, after, low, high, (old, new))
 
 
 def share(values: Sequence[float], trials: int, group_size: int) -> Series:

@@ -87,7 +87,7 @@ def say(rows, terms=TERMS, held_out=()):
             "and the answers are not",
         ),
         (with_format(0.1, 0.9, 90, course((0.1, 0.1, 40))), "format first", "so far"),
-        (with_format(0.9, 0.1, 30, course((0.1, 0.1, 60))), "collapsing", "reward 1.9"),
+        (with_format(0.9, 0.1, 30, course((0.1, 0.1, 60))), "collapsing", "reward 1.52"),
         (course((0.3, 0.3, 60), kl=3.0), "drifting", "raise `train.beta`"),
         (course((0.3, 0.3, 60), entropy=ramp(0.8, 0.01, 40)), "no entropy", "0.6"),
         (course((0.3, 0.3, 60), grad_norm=lambda i: 9.0 if i % 15 == 7 else 0.3), "spikes", "norm"),
