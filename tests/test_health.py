@@ -145,6 +145,25 @@ def test_a_collapse_is_named_before_the_cuts_that_it_causes():
     assert verdicts[-1].change == "lower `train.learning_rate`"
 
 
+def test_a_reward_that_is_hacked_is_named_in_the_step_in_which_it_begins():
+    """The tiny recipe with weight 4 on short completions: 93 % right after 20 steps, none from step
+    23 on, while the reward goes from 2.0 to 4.0."""
+    weights = {"correctness": 0.5, "my.py:brevity": 4.0}
+    verdicts = replay("hacked", recorded.terms(weights, max_steps=90))
+    assert verdicts[20].kind == verdicts[21].kind == "learning"
+    assert {verdict.kind for verdict in verdicts[22:]} == {"hacked"}
+    assert {verdict.since_step for verdict in verdicts[22:]} <= {21, 22, 23}
+    assert verdicts[-1].change == "lower the weight of `my.py:brevity`"
+    assert "accuracy 77% -> 0%, reward 1.94 -> 4.00" in verdicts[-1].text
+
+
+def test_a_run_that_cannot_learn_is_not_said_to():
+    """The tiny recipe with a learning rate of 1e-9: 90 steps of noise alone."""
+    verdicts = replay("flat", recorded.terms(SHIPPED, max_completion_length=40, max_steps=90))
+    assert verdicts[-1].kind == "not moving"
+    assert {verdict.kind for verdict in verdicts} <= UNDECIDED | {"not moving"}
+
+
 def test_only_held_out_accuracy_says_that_nothing_is_left():
     """The tiny model, whose checker also pays for a number copied from the question."""
     rows = recorded.rows("copied")
