@@ -24,8 +24,8 @@ LEARNED = 0.05
 
 
 def main() -> None:
-    given = [int(word) for word in sys.argv[1:]]
-    seed, per_sort = given + [SEED, PER_SORT][len(given) :]
+    numbers = [int(word) for word in sys.argv[1:]]
+    seed, per_sort = numbers + [SEED, PER_SORT][len(numbers) :]
     runs = list(simulated.runs(per_sort, seed))
     result = {
         "date": record.now(),
@@ -36,7 +36,9 @@ def main() -> None:
         "in_every_step": {
             sort: in_every_step(of(runs, sort)) for sort in ("rising", "flat", "noisy")
         },
-        "steps_until_seen": {sort: delays(of(runs, sort)) for sort in ("collapsing", "hacked")},
+        "steps_until_seen": {
+            sort: steps_until_seen(of(runs, sort)) for sort in ("collapsing", "hacked")
+        },
         "ms_per_verdict_at_300_steps": milliseconds(runs),
     }
     show(result)
@@ -84,19 +86,19 @@ def in_every_step(runs: list[Simulated]) -> dict[str, Any]:
     }
 
 
-def delays(runs: list[Simulated]) -> dict[str, Any]:
+def steps_until_seen(runs: list[Simulated]) -> dict[str, Any]:
     """Steps from the beginning of a fall to the first verdict that names it."""
-    found = []
+    delays = []
     for run in runs:
         assert run.fall is not None
         later = range(run.fall + 1, len(run.rows) + 1)
         kinds = (health.verdict(run.rows[:num], run.terms).kind for num in later)
-        found.append(next((i for i, kind in enumerate(kinds, 1) if kind in run.right), None))
-    seen = sorted(steps for steps in found if steps is not None)
+        delays.append(next((i for i, kind in enumerate(kinds, 1) if kind in run.right), None))
+    seen = sorted(steps for steps in delays if steps is not None)
     return {
         "median": statistics.median(seen),
         "90 %": seen[int(0.9 * len(seen))],
-        "never": found.count(None),
+        "never": delays.count(None),
     }
 
 

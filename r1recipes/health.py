@@ -36,7 +36,7 @@ def verdict(rows: Sequence[Row], terms: Terms, held_out: Sequence[HeldOut] = ())
     in the number of rows; changes nothing and remembers nothing.
     """
     signs = Signs(rows, terms, held_out)
-    return next(found for rule in RULES if (found := rule(signs)))
+    return next(answer for rule in RULES if (answer := rule(signs)))
 
 
 def sentence(rows: Sequence[Row], terms: Terms, held_out: Sequence[HeldOut] = ()) -> str:

@@ -1,8 +1,8 @@
 """What the rows of metrics.jsonl show, as the facts that a verdict is made of.
 
-Rows carry TRL's names and `accuracy` of `backends.grpo`; held-out evaluations may stand in rows
-under `eval/accuracy` and `eval/num_samples`. Everything is computed from the rows that are there,
-once, when it is asked for.
+Rows carry TRL's names and `accuracy` of `backends.grpo`; a held-out evaluation may stand in the row
+of its step as `eval/accuracy`, a share of `eval/num_samples` completions in all. Everything is
+computed from the rows that are there, once, when it is asked for.
 """
 
 import math
@@ -176,13 +176,13 @@ class Signs:
 
     def parts(self, old: trends.Window, new: trends.Window) -> list[Part]:
         """What each reward brought between two windows, the largest gain first."""
-        found = []
+        parts = []
         for name, weight in self.terms.weights.items():
             key = f"rewards/{name}/mean"
             first, last = mean(self.rows[slice(*old)], key), mean(self.rows[slice(*new)], key)
             if not math.isnan(first + last):
-                found.append(Part(name, first, last, weight * (last - first)))
-        return sorted(found, key=lambda part: -part.gain)
+                parts.append(Part(name, first, last, weight * (last - first)))
+        return sorted(parts, key=lambda part: -part.gain)
 
     @cached_property
     def spread_shares(self) -> dict[str, float]:
@@ -198,12 +198,12 @@ class Signs:
     @cached_property
     def held_out(self) -> list[HeldOut]:
         """All evaluations, in the order of the steps."""
-        found = list(self._others)
+        evaluations = list(self._others)
         for row in self.all:
             if all(_is_number(row.get(f"eval/{key}")) for key in ("accuracy", "num_samples")):
                 trials = row["eval/num_samples"] / HELD_OUT_DESIGN
-                found.append(HeldOut(int(row["step"]), row["eval/accuracy"], trials))
-        return sorted(found, key=lambda one: one.step)
+                evaluations.append(HeldOut(int(row["step"]), row["eval/accuracy"], trials))
+        return sorted(evaluations, key=lambda one: one.step)
 
 
 def _decisive(rows: Sequence[Row], terms: Terms) -> tuple[str, str]:

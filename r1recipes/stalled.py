@@ -1,10 +1,12 @@
 """Why a run makes no progress: the rules of `health` for answers that neither rise nor fall.
 
-Each rule returns a verdict or None, and looks at one cause. rldoctor 0.2.0 has nine detectors; all
-that can be decided from our rows are here or in `health`, with its limits where they are named.
+Each rule returns a verdict or None, and looks at one cause. Those of rldoctor 0.2.0's detectors
+that our rows can decide are here or in `health`, with its limits where they are named; what is left
+out, and why, stands in docs/verdicts.md.
 """
 
 import math
+import statistics
 
 from r1recipes import trends
 from r1recipes.signs import SPENT, Signs, mean
@@ -37,11 +39,11 @@ _READ = "read the completions"
 EASIER = "take easier problems or a stronger model"
 CLIPPED = "completions/clipped_ratio"
 RAISE_LIMIT = "raise `max_completion_length`"
-HINT = 2.0
-"""Standard errors from which the answers may be rising, so that nothing is said of them; assumed,
-one flat run in fifteen has them."""
 LITTLE = 0.1
 """Gain of accuracy that must be ruled out before the answers are said to stay; assumed."""
+HINT = 2.0
+"""Standard errors from which the answers seem to rise, so that even `TOLERANCE` must be ruled out;
+assumed, one still run in forty has them."""
 HALF = 0.5
 """Share of the reward's gain that the answers must have brought at the most; assumed."""
 SHRUNK, GROWN = 0.7, 1.5
@@ -52,9 +54,9 @@ ENTROPY_LEFT = 0.1
 """Share of the entropy at the start below which nothing new is tried, rldoctor's limit."""
 DOMINANT = 0.7
 """Share of the reward's variance with which a side reward drowns the answers, rldoctor's limit."""
-SPIKE, NUM_SPIKES = 8.0, 3
-"""Gradient norm over its median, and the number of such steps that are no accident; assumed.
-rldoctor asks for 8 robust standard deviations, which three in a hundred steady steps have here."""
+SPIKE_SIGMAS, SPIKE_RATIO, NUM_SPIKES = 8.0, 3.0, 3
+"""Robust standard deviations and medians that a gradient norm must exceed, and the number of such
+steps, rldoctor's limits. The four healthy runs in tests/data/verdicts have none."""
 FORMATS = frozenset(
     (
         "integer",
@@ -208,13 +210,15 @@ def no_entropy(s: Signs) -> Verdict | None:
 def spikes(s: Signs) -> Verdict | None:
     """Single steps with many times the usual gradient, which spoil the optimiser's moments."""
     norms = [row["grad_norm"] for row in s.all if _is_finite(row.get("grad_norm"))]
-    if not norms:
+    if not any(norms):
         return None
-    median = sorted(norms)[len(norms) // 2]
-    num = sum(norm > SPIKE * median for norm in norms)
+    median = statistics.median(norms)
+    deviation = 1.4826 * statistics.median(abs(norm - median) for norm in norms)
+    limit = max(SPIKE_RATIO * median, median + SPIKE_SIGMAS * deviation)
+    num = sum(norm > limit for norm in norms)
     if num < NUM_SPIKES or num > len(norms) / 10:  # more than a tenth are no spikes
         return None
-    text = f"Not learning: {num} steps have more than {SPIKE:g} times the usual gradient"
+    text = f"Not learning: {num} steps have more than {limit / median:.0f} times the usual gradient"
     return Verdict("spikes", text, "lower `train.max_grad_norm`")
 
 

@@ -12,7 +12,8 @@ ORDER = """
     consistency section targets json_schema track preset schema sources hints positions explain
     syntax overrides companions bundle remote fetch recipe proofs scaffold
     fitting memory plan disk oom lock data chat_template preflight
-    evaluate trends verdict signs stalled health record progress terminal reading curves samples report
+    evaluate trends verdict signs stalled health
+    record progress terminal reading curves samples report
     backends backends.tiny backends.grpo backends.trl backends.cold_start
     backends.differences backends.nf4 backends.unsloth backends.random_weights
     backends.chat backends.merge

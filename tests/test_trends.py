@@ -22,8 +22,8 @@ def series(values, groups=16, size=8):
 @pytest.mark.parametrize("level", [0.1, 0.5])
 def test_the_design_effect_is_found_from_neighbouring_steps(correlation, level):
     rng = np.random.default_rng(0)
-    found = [series(shares(rng, level, correlation=correlation)).design for _ in range(20)]
-    assert np.mean(found) == pytest.approx(1 + 7 * correlation, rel=0.15)
+    designs = [series(shares(rng, level, correlation=correlation)).design for _ in range(20)]
+    assert np.mean(designs) == pytest.approx(1 + 7 * correlation, rel=0.15)
 
 
 def test_a_trend_is_not_taken_for_noise():
