@@ -134,14 +134,15 @@ def test_sums_that_are_learned_are_learning_from_the_tenth_step_on():
     assert "accuracy 8.3% -> 63%" in verdicts[-1].text
 
 
-def test_a_collapse_is_named_before_the_cuts_that_it_causes():
-    """The tiny recipe with a learning rate of 0.05: 44 % right, none from step 5 on; 90 % of the
-    completions are cut until step 10, then they have three tokens."""
-    rows = recorded.rows("collapse")
+@pytest.mark.parametrize(("name", "since"), [("collapse", {3, 4}), ("collapse-cut", {4})])
+def test_a_collapse_is_named_before_the_cuts_that_it_causes(name, since):
+    """The tiny recipe with a learning rate of 0.05 and of 0.03: 44 % right, none from step 5 on; up
+    to all completions are cut, and go on to be at the lower rate."""
+    rows = recorded.rows(name)
     assert max(one["completions/clipped_ratio"] for one in rows) > 0.99
-    verdicts = replay("collapse", recorded.terms(SHIPPED, max_completion_length=40, max_steps=90))
+    verdicts = replay(name, recorded.terms(SHIPPED, max_completion_length=40, max_steps=90))
     assert {verdict.kind for verdict in verdicts[5:]} == {"collapsing"}
-    assert {verdict.since_step for verdict in verdicts[5:]} <= {3, 4}
+    assert {verdict.since_step for verdict in verdicts[5:]} <= since
     assert verdicts[-1].change == "lower `train.learning_rate`"
 
 
