@@ -158,6 +158,17 @@ def test_a_reward_that_is_hacked_is_named_in_the_step_in_which_it_begins():
     assert "accuracy 77% -> 0%, reward 1.94 -> 4.00" in verdicts[-1].text
 
 
+def test_shorter_without_better_answers_is_not_called_learning():
+    """The tiny recipe on products, which it cannot do, with a reward of 0.3 for short completions:
+    24 -> 2 tokens, reward 0.13 -> 0.30, accuracy 0."""
+    weights = {"correctness": 1.0, "my.py:brevity": 0.3}
+    verdicts = replay("shorter", recorded.terms(weights, max_completion_length=90, max_steps=90))
+    assert {verdict.kind for verdict in verdicts} <= UNDECIDED | {"side reward", "shorter"}
+    assert {verdict.kind for verdict in verdicts[31:]} == {"shorter"}
+    assert "length 27 -> 2 tokens" in verdicts[-1].text
+    assert verdicts[-1].change == "lower the weight of `my.py:brevity`"
+
+
 def test_a_run_that_cannot_learn_is_not_said_to():
     """The tiny recipe with a learning rate of 1e-9: 90 steps of noise alone."""
     verdicts = replay("flat", recorded.terms(SHIPPED, max_completion_length=40, max_steps=90))
