@@ -1,38 +1,47 @@
-"""Extracts a final answer from a completion and decides whether it equals the reference.
+"""Extracts a final answer from a completion and judges it against the references of a column.
 
-Numbers are compared exactly, then texts, and only what is left goes to math-verify, in a child
-process that is killed when it takes too long (nine to the ninth to the ninth ...). An answer of
-more than `MAX_ANSWER_CHARS` is refused unread. Two numbers are never "about" equal: 0.333 is not
-1/3. Units are not understood; a reward of one's own is the place for them (docs/rewards.md).
+`AnswerColumn` knows what kind of thing each reference is, and an answer is judged by what it is
+(`answer_judge`). Only expressions go to math-verify, in a child process that is killed when it
+takes too long (nine to the ninth to the ninth ...). Two numbers are never "about" equal: 0.333 is
+not 1/3. Units are compared by name and never converted; a reward of one's own is the place for that
+(docs/rewards.md).
 """
 
 import re
-import unicodedata
-from fractions import Fraction
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
 
+from r1recipes.answer_judge import MAX_ANSWER_CHARS, Undecided, Verdict, compare
+from r1recipes.answer_kinds import Detector, Kind, Reference, reference_text
+from r1recipes.answer_numbers import parse_number
 from r1recipes.child import Children
+from r1recipes.expressions import Pair, math_equal
 
-MAX_ANSWER_CHARS = 500
-"""Assumed: GSM8K's and MATH's references are far below; nothing longer is a final answer."""
-MAX_NUMBER_CHARS = 100
-"""Assumed; also keeps int() below Python's limit of 4300 digits."""
+__all__ = [
+    "MAX_ANSWER_CHARS",
+    "AnswerColumn",
+    "Kind",
+    "Verdict",
+    "Verifier",
+    "equal",
+    "extract_answer",
+    "extract_reference",
+    "final_answer",
+    "final_reference",
+    "parse_number",
+    "reference_text",
+]
+
 MEMORY_BYTES = 2**30
 """What math-verify may take beyond its start: 2^(2^40) would take 128 GiB in seconds."""
+MAX_TAIL_CHARS = 4000
+"""Assumed: a final answer without tags stands in the last lines of a completion."""
 
 _OPEN, _CLOSE = "<answer>", "</answer>"
-_CURRENCY = "[$\u20ac\u00a3\u00a5]"  # dollar, euro, pound, yen
-_NUMBER = re.compile(
-    rf"""{_CURRENCY}?\s*(?P<sign>[+-]?)\s*{_CURRENCY}?\s*
-    (?P<whole>\d{{1,3}}(?:,\d{{3}})+ | \d{{1,3}}(?:[ ]\d{{3}})+ | \d*)
-    (?P<part>\.\d*)?
-    (?P<exponent>e[+-]?\d{{1,3}})?
-    \s*(?:%|{_CURRENCY})?""",
-    re.VERBOSE | re.ASCII | re.IGNORECASE,
-)
-_LITERAL = re.compile(r"\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?", re.ASCII)
-_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{([^{}]*)\}")
-_COMMAND = re.compile(r"\\[A-Za-z]+|\b(?:sin|cos|tan|log|exp|sqrt|arcsin|arccos|arctan)\b")
-_WORD = re.compile(r"[^\W\d_]{3,}")
+_BRACE = re.compile(r"\\boxed\{|[{}]")
+_SAID = re.compile(r"\banswer\W{0,4}?\s*(?:is\b\s*:?|:|=)\W{0,4}?\s*", re.IGNORECASE)
 
 
 def extract_answer(completion: str) -> str | None:
@@ -48,6 +57,45 @@ def extract_answer(completion: str) -> str | None:
     return completion[start : completion.find(_CLOSE, start)].strip()
 
 
+def final_answer(completion: str) -> str | None:
+    """The answer of a completion wherever it stands; None when there is none.
+
+    The last <answer> pair, else the last \\boxed{}, else what follows the last "the answer is",
+    else the last line that is a number; the last two in the last `MAX_TAIL_CHARS` characters.
+    """
+    answer = extract_answer(completion)
+    if answer is not None:
+        return answer
+    boxed = _last_boxed(completion)
+    if boxed is not None:
+        return boxed
+    tail = completion[-MAX_TAIL_CHARS:]
+    said = list(_SAID.finditer(tail))
+    if said and (rest := _first_sentence(tail[said[-1].end() :].partition("\n")[0])):
+        return rest
+    for line in reversed(tail.splitlines()):
+        if line.strip() and parse_number(line) is not None:
+            return line.strip()
+    return None
+
+
+def _last_boxed(text: str) -> str | None:
+    """What the \\boxed{} that is closed last holds; its own braces may be nested."""
+    starts: list[int | None] = []
+    last: tuple[int, int] | None = None
+    for brace in _BRACE.finditer(text):
+        if brace[0] != "}":
+            starts.append(brace.end() if len(brace[0]) > 1 else None)
+        elif starts and (start := starts.pop()) is not None:
+            last = start, brace.start()
+    return text[slice(*last)].strip() if last else None
+
+
+def _first_sentence(text: str) -> str:
+    """Up to the full stop of a sentence; that of 3.5 is none."""
+    return re.split(r"(?<=[^\s.])\.(?=\s|$)|[!?](?=\s|$)", text, maxsplit=1)[0].strip(" *")
+
+
 def extract_reference(text: str, after: str | None) -> str:
     """What stands after the last `after` in a data set's answer, stripped.
 
@@ -56,90 +104,188 @@ def extract_reference(text: str, after: str | None) -> str:
     return text.rpartition(after)[2].strip() if after else text.strip()
 
 
-def parse_number(text: str) -> Fraction | None:
-    """The exact value of a text that is one number and nothing else; None for anything else.
+def final_reference(value: Any, after: str | None) -> tuple[str | list[str], str]:
+    """A value of a data set as its final answer, and what is wrong with it ("" where nothing is).
 
-    Read: 42, +7, -5, 1,000, 1 000, .5, 476., 3/4, 1e3, $476.00 (or another currency's sign),
-    U+2212 as a minus. "18%" is 18: `equal` knows about the sign. Not read, since it may mean two
-    things or nothing: 1,00,0 and 1.000,5 and 1 1/2. More than `MAX_NUMBER_CHARS` is no number.
+    Text, a number, true or false; of a list of accepted answers, the list. `after` is the marker
+    of `extract_reference`, which each of them must have.
     """
-    if len(text) > MAX_ANSWER_CHARS:
-        return None
-    text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").strip()
-    if len(text) > MAX_NUMBER_CHARS:
-        return None
-    over, slash, under = text.removesuffix(".").partition("/")
-    top, bottom = _parse_decimal(over), _parse_decimal(under) if slash else Fraction(1)
-    return top / bottom if top is not None and bottom else None
+    if isinstance(value, list):
+        finals = [final_reference(entry, after) for entry in value]
+        faults = [fault for _, fault in finals if fault] + ["is a list"] * any(
+            isinstance(final, list) for final, _ in finals
+        )
+        if faults or not finals:
+            return "", f"has an entry that {faults[0]}" if faults else "is an empty list"
+        return [str(final) for final, _ in finals], ""
+    if value is not None and not isinstance(value, str | bool | int | float | Decimal):
+        return "", f"is a {type(value).__name__}, not a text, a number, true or false, or a list"
+    text = reference_text(value)
+    if not text:
+        return "", "is null" if text is None else "is empty"
+    if after and after not in text:
+        return "", f"has no `{after}` (`data.answer_after`)"
+    final = extract_reference(text, after)
+    return (final, "") if final else ("", f"has nothing after `{after}` (`data.answer_after`)")
 
 
-def _parse_decimal(text: str) -> Fraction | None:
-    found = _NUMBER.fullmatch(text.strip())
-    if found is None:
-        return None
-    digits = re.sub("[, ]", "", found["whole"]) + (found["part"] or "").rstrip(".")
-    if not digits:
-        return None
-    return Fraction(found["sign"] + digits + (found["exponent"] or ""))
+class AnswerColumn:
+    """The references of a column, each read as its kind, and the judge of answers to them.
 
-
-def equal(given: str | None, reference: str) -> bool:
-    """Whether an answer equals the reference as an exact number, or else as a text.
-
-    18% equals 18 and 0.18. Texts are compared without case, extra spaces, a last full stop, and
-    LaTeX's $ and \\text{}. Microseconds; never raises; False for an empty or overlong answer.
+    `kinds` has one per row and `summary` says them for people. A reference that is not of the
+    column, such as one of another split, is read in the same light.
     """
-    if given is None or len(given) > MAX_ANSWER_CHARS or len(reference) > MAX_ANSWER_CHARS:
-        return False
-    left, right = parse_number(given), parse_number(reference)
-    if left is None or right is None:
-        text = _plain_text(given)
-        return text != "" and text == _plain_text(reference)
-    if left == right:
-        return True
-    if ("%" in given) != ("%" in reference):
-        return left == 100 * right if "%" in given else right == 100 * left
-    return False
+
+    def __init__(self, detector: Detector, references: Sequence[Any] = ()):
+        self._detector = detector
+        self._read: dict[Any, tuple[Reference, ...]] = {}
+        read = [self.read(reference) for reference in references]
+        self.kinds = tuple(accepted[0].kind for accepted in read)
+        self.summary = _summary(read)
+
+    @classmethod
+    def from_references(
+        cls, references: Iterable[Any], kind: Kind | str | None = None
+    ) -> "AnswerColumn":
+        """The column with these references: text, bool, number, Decimal or None, or lists of them.
+
+        Any entry of a list is accepted. `kind` is the user's word on all of them; what cannot be
+        read as that is read as what it is, and counted in `summary`. Raises: ValueError for an
+        unknown kind.
+        """
+        references = list(references)
+        texts = [text for value in references for text in _accepted(value) if text]
+        detector = Detector.of_column(texts, None if kind is None else Kind(kind))
+        return cls(detector, references)
+
+    def read(self, reference: Any) -> tuple[Reference, ...]:
+        """The answers that a reference accepts, read; at least one, which may have a fault."""
+        texts = _accepted(reference)
+        if texts not in self._read:
+            self._read[texts] = tuple(self._detector.read(text) for text in texts)
+        return self._read[texts]
+
+    def compare(self, answer: str | None, reference: Any) -> Verdict | list[Undecided]:
+        """The verdict, or what is left to mathematics: right if one of the list is."""
+        undecided: list[Undecided] = []
+        first: Verdict | None = None
+        for accepted in self.read(reference):
+            verdict = compare(answer, accepted)
+            if isinstance(verdict, Undecided):
+                undecided.append(verdict)
+            elif verdict.right:
+                return verdict
+            else:
+                first = first or verdict
+        return undecided or first or Verdict(False, "no reference")
+
+    def judge(
+        self, answer: str | None, reference: Any, verifier: "Verifier | None" = None
+    ) -> Verdict:
+        """Whether an answer is right, and why. Without a verifier no expression is computed."""
+        verdict = self.compare(answer, reference)
+        if isinstance(verdict, Verdict):
+            return verdict
+        if verifier is None:
+            return Verdict(False, "another expression, which was not computed")
+        return verifier.settle([verdict])[0]
 
 
-def _plain_text(text: str) -> str:
-    text = unicodedata.normalize("NFKC", text).casefold().replace("$", "")
-    text = " ".join(_WRAPPED.sub(r"\1", text).split())
-    return text.strip("*").removesuffix(".").strip()
+def _accepted(reference: Any) -> tuple[str | None, ...]:
+    """The texts of a reference that may be a list of accepted answers; never empty."""
+    if isinstance(reference, list | tuple):
+        texts = [reference_text(value) for value in reference]
+        return tuple(dict.fromkeys(text for text in texts if text)) or (None,)
+    return (reference_text(reference),)
+
+
+def _summary(rows: list[tuple[Reference, ...]]) -> str:
+    """ "7,473 references: whole numbers", or how many of each kind there are."""
+    labels = Counter(accepted[0].label for accepted in rows)
+    counted = [
+        (label if count > 1 else label.removesuffix("s"), count)
+        for label, count in labels.most_common()
+    ]
+    total = f"{len(rows):,} reference" + "s" * (len(rows) != 1)
+    if len(counted) == 1:
+        text = f"{total}: {counted[0][0]}"
+    else:
+        each = ", ".join(f"{count:,} {label}" for label, count in counted)
+        text = f"{total}: {each}; each is judged by its own kind"
+    several = sum(len(accepted) > 1 for accepted in rows)
+    faults = [accepted[0] for accepted in rows if accepted[0].fault]
+    if several:
+        text += f"; {several:,} accept{'s' * (several == 1)} any of several answers"
+    if faults:
+        begins = f" (the first begins `{faults[0].raw[:40]}`)" if faults[0].raw else ""
+        text += f"; no answer can match {len(faults):,} of them{begins}"
+    return text
+
+
+def equal(answer: str | None, reference: Any) -> bool:
+    """Whether an answer is right, as far as that takes no mathematics; see `AnswerColumn`.
+
+    Each reference is read by itself. Microseconds; never raises.
+    """
+    return AnswerColumn(Detector()).judge(answer, reference).right
 
 
 class Verifier:
-    """Decides which answers equal their references; holds math-verify's children until closed.
+    """Judges answers, expressions too; holds math-verify's children until closed.
 
-    `timeouts` counts the pairs that were given up, because they took more than `time_limit_s`
-    seconds or were not reached when a batch had taken `batch_limit_s`; they are not equal.
+    `column` knows the kinds of the references; without it each is read by itself. `timeouts` counts
+    the pairs of expressions that were given up, because they took more than `time_limit_s` seconds
+    or were not reached when a batch had taken `batch_limit_s`; they are not equal.
     """
 
     def __init__(
-        self, *, time_limit_s: float = 5.0, batch_limit_s: float = 60.0, num_workers: int = 2
+        self,
+        *,
+        time_limit_s: float = 5.0,
+        batch_limit_s: float = 60.0,
+        num_workers: int = 2,
+        column: AnswerColumn | None = None,
     ):
         self.time_limit_s = time_limit_s
         self.batch_limit_s = batch_limit_s
         self.timeouts = 0
+        self.column = column
         self._children = Children(num_workers, imports=("math_verify",), memory_bytes=MEMORY_BYTES)
 
-    def verify(self, pairs: list[tuple[str | None, str]]) -> list[bool]:
-        """For each (given, reference) whether they are equal. Each different pair counts once.
+    def judge(self, pairs: Sequence[tuple[str | None, Any]]) -> list[Verdict]:
+        """For each (answer, reference) whether it is right, and why.
 
-        Raises: RunError when no child process can start, never because of an answer.
+        Each different pair of expressions is computed once. Raises: RunError when no child process
+        can start, never because of an answer.
         """
-        known = {pair: equal(*pair) for pair in dict.fromkeys(pairs)}
-        unclear = [pair for pair, same in known.items() if not same and _is_unclear(*pair)]
-        if unclear:
-            outcomes = self._children.run(
-                _math_equal, unclear, limit_s=self.time_limit_s, total_s=self.batch_limit_s
+        column = self.column or AnswerColumn(Detector())
+        compared = [column.compare(answer, reference) for answer, reference in pairs]
+        settled = iter(self.settle([entry for entry in compared if isinstance(entry, list)]))
+        return [next(settled) if isinstance(entry, list) else entry for entry in compared]
+
+    def verify(self, pairs: Sequence[tuple[str | None, Any]]) -> list[bool]:
+        """`judge` without the reasons."""
+        return [verdict.right for verdict in self.judge(pairs)]
+
+    def settle(self, undecided: Sequence[list[Undecided]]) -> list[Verdict]:
+        """The verdicts on what `AnswerColumn.compare` left to mathematics."""
+        pairs = dict.fromkeys(pair for row in undecided for option in row for pair in option.pairs)
+        if not pairs:
+            return []
+        outcomes = dict(
+            zip(
+                pairs,
+                self._children.run(
+                    math_equal, list(pairs), limit_s=self.time_limit_s, total_s=self.batch_limit_s
+                ),
+                strict=True,
             )
-            self.timeouts += sum(isinstance(outcome, TimeoutError) for outcome in outcomes)
-            known |= {p: outcome is True for p, outcome in zip(unclear, outcomes, strict=True)}
-        return [known[pair] for pair in pairs]
+        )
+        self.timeouts += sum(isinstance(outcome, TimeoutError) for outcome in outcomes.values())
+        return [_settled(row, outcomes) for row in undecided]
 
     def close(self) -> None:
-        """Kill the children. A later `verify` starts new ones."""
+        """Kill the children. A later `judge` starts new ones."""
         self._children.close()
 
     def __enter__(self) -> "Verifier":
@@ -149,49 +295,12 @@ class Verifier:
         self.close()
 
 
-def _is_unclear(given: str | None, reference: str) -> bool:
-    """Whether mathematics could still show that two different texts are equal.
-
-    Words cannot: to a parser they are products of letters, so that "listen" equals "silent".
-    """
-    if not given or not reference or max(len(given), len(reference)) > MAX_ANSWER_CHARS:
-        return False
-    number = parse_number(reference) is not None
-    if number and parse_number(given) is not None:
-        return False
-    return number or not _WORD.search(_COMMAND.sub(" ", reference))
-
-
-def _math_equal(given: str, reference: str) -> bool:
-    """In the child: math-verify on the whole answer, else on the only number in it.
-
-    math-verify alone takes the last of several numbers, so that "5 or 6" would earn a 6. Its own
-    timeouts are signals that fail off the main thread and miss long C calls; the parent kills.
-    """
-    import logging
-
-    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
-
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its limits are off
-    # math-verify's own choice but for units=True, which drops them: 5 kg would equal 5 cm
-    normal = NormalizationConfig(
-        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all"
-    )
-    whole = [LatexExtractionConfig(normalization_config=normal)]
-    one_number = [ExprExtractionConfig()]
-
-    def same(prepare, config) -> bool:
-        gold, target = (
-            parse(prepare(text), config, parsing_timeout=None) for text in (reference, given)
-        )
-        return verify(gold, target, timeout_seconds=None)
-
-    if same(_as_latex, whole):
-        return True
-    is_number = parse_number(reference) is not None
-    return is_number and len(_LITERAL.findall(given)) == 1 and same(str, one_number)
-
-
-def _as_latex(text: str) -> str:
-    return "$" + re.sub(r"\$|\\[()\[\]]", "", text).replace("**", "^") + "$"
+def _settled(options: list[Undecided], outcomes: dict[Pair, Any]) -> Verdict:
+    if any(all(outcomes[pair] is True for pair in option.pairs) for option in options):
+        return Verdict(True, "equal expressions")
+    results = [outcomes[pair] for option in options for pair in option.pairs]
+    if any(isinstance(result, TimeoutError) for result in results):
+        return Verdict(False, "took too long to compute")
+    if any(isinstance(result, BaseException) for result in results):
+        return Verdict(False, "not an expression that can be read")
+    return Verdict(False, "another expression")

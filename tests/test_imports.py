@@ -8,6 +8,7 @@ ORDER = """
     errors settings machine meter installed catalog hub
     calibration vram_case vram_engine vram_training vram speed shapes
     scales charts drawing page
+    answer_text answer_units answer_numbers answer_forms expressions answer_kinds answer_judge
     child answers user_rewards reward_functions rewards generators
     consistency section targets json_schema track preset schema sources hints positions explain
     syntax overrides companions bundle remote fetch recipe proofs scaffold
