@@ -9,6 +9,7 @@ import ast
 import datetime
 import json
 import re
+import warnings
 from typing import Any, NamedTuple
 
 from r1recipes.answer_text import clean, doubts, remainders, tidy, unwrap, words
@@ -59,11 +60,14 @@ def read_choice(text: str) -> Choice | None:
         if match := _WITH_TEXT.fullmatch(candidate):
             letter = next(group for group in match.groups()[:4] if group)
             described = unwrap(match[5], brackets=True)
+            is_joined = len(described) == 1 and not match[0][: match.start(5)].endswith(" ")
+            if is_joined or not words(described) and "?" in described:
+                return None  # B:C and "B)?"
             if _names_another(described, letter):
                 return None
             return Choice(frozenset(letter.upper()), described)
         match = _TEXT_FIRST.fullmatch(candidate)
-        if match and not doubts(match[1]):
+        if match and not doubts(match[1]) and not re.search(r"\b[A-J]\b(?! \w)|[?;]", match[1]):
             return Choice(frozenset(match[2].upper()), match[1])
     return None
 
@@ -80,14 +84,27 @@ def _read_letters(text: str) -> Choice | None:
     return Choice(frozenset(letters)) if len(set(letters)) == len(letters) else None
 
 
+_DOUBTS = frozenset(
+    "maybe perhaps probably possibly wrong incorrect not sure or but think guess i".split()
+)
+_TAKEN_BACK = re.compile(
+    r"(?i:is|isn't|or|but|maybe|perhaps|probably|wrong|incorrect)\b|(?:and|not|/|,)\s*\(?[A-J]\b(?!['\w])"
+)
+_ANOTHER = re.compile(
+    r"\b(?:or|but|not|no|then|maybe|actually|wait|rather)\b[^.]{0,20}?\b[B-J]\b(?!['\w])"
+    r"|\b(?:no|not|or|but)\b[ ,:]*\(?A\b\W*$"
+)
+
+
 def _names_another(described: str, letter: str) -> bool:
-    """B) or C), B. not A, (B) or (C): the text takes the choice back or adds another."""
-    start = re.match(
-        r"(?i:is|isn't)\b|(?i:or|and|not|but not|/|,)\s*\(?[A-J]\b(?![\w'])", described
-    )
-    end = re.search(r"\b(?:no|not|or|actually|wait)\b[ ,:]*\(?[A-J]\)?\W*$", described)
+    """B) or C), B) maybe, B) wrong, (B) or (C): the text takes the choice back or adds another."""
+    spelled = words(described)
+    if _TAKEN_BACK.match(described) or _ANOTHER.search(described):
+        return True
+    if spelled and _DOUBTS.issuperset(spelled) and not re.search(r"\d", described):
+        return True
     more = re.findall(r"\(?\b([A-J])\s*\)", described)
-    return bool(start or end) or any(other != letter.upper() for other in more)
+    return any(other != letter.upper() for other in more)
 
 
 _YES = {"yes": True, "true": True, "correct": True, "no": False, "false": False, "y": True,
@@ -105,6 +122,8 @@ def read_boolean(text: str) -> bool | None:
         answer = _YES[spelled[0]]
         if len(spelled) == 1 and re.fullmatch(r"[\s\"'(]*\w+[\s\"').,!]*", candidate):
             return answer
+        if "?" in candidate:
+            return None
         rest = spelled[1:]
         others = {"or", "and", "but", "maybe", "perhaps", "however", "unless", "if", "yes", "true"}
         if re.match(r"\w+\s*[,.;:-]", candidate) and len(spelled[0]) > 1 and len(rest) < 30:
@@ -255,7 +274,8 @@ def read_json(text: str) -> Any:
     except (ValueError, RecursionError):
         pass
     try:
-        value = ast.literal_eval(text)
+        with warnings.catch_warnings(action="ignore"):  # on what is no Python, such as 1or 2
+            value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
     return value if isinstance(value, dict | list) else None

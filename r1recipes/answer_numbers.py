@@ -218,6 +218,11 @@ _BOUNDS = frozenset(
     """least most than over under above below exceeding maximum max minimum min within until before
     after fewer less more greater smaller bigger larger beyond up""".split()
 )
+_NO_LABELS = _BOUNDS | frozenset(
+    """step option choice case page question problem part line room exercise example figure chapter
+    section item row column level""".split()
+)
+_PLAIN_SUBJECT = re.compile(r"(?:[\w\s'\",.:()$%&\u2220\u25b3]|(?<=\w)-(?=\w))*")
 _FUNCTIONS = frozenset(
     """sqrt log ln sin cos tan exp abs sum product difference quotient plus minus times divided
     multiplied root squared cubed half twice double triple thrice factorial""".split()
@@ -296,7 +301,9 @@ def _is_subject(subject: str, *, is_verb: bool) -> bool:
     if re.search(r"\d", subject):
         is_sum = all(word in _ARITHMETIC for word in spelled)
         return is_verb and is_sum and not _has_unknown(subject)
-    return not _CHANGES.intersection(spelled) and not re.search(r"[-+*/=]", subject)
+    if not is_verb and (not spelled or not _NO_LABELS.isdisjoint(spelled)):
+        return False
+    return _CHANGES.isdisjoint(spelled) and _PLAIN_SUBJECT.fullmatch(subject) is not None
 
 
 def why_no_number(plain: str) -> str:

@@ -81,7 +81,7 @@ _TOKEN = re.compile(
     r"[A-Za-z\u03bc\u03a9\u00b0$\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba\u00a2]+\.?"
     r"(?:\^\s?(?:\{\s?-?[1-4]\s?\}|-?[1-4]))?|/"
 )
-_PHRASE = re.compile(rf"(?:(?:{_TOKEN.pattern})[ \u00b7*-]*){{1,8}}")
+_PHRASE = re.compile(rf"(?:{_TOKEN.pattern})(?:[ \u00b7*-]*(?:{_TOKEN.pattern})){{0,7}}")
 
 
 def read_unit(tail: str, value: Fraction, *, is_glued: bool, known: str = "") -> str | None:
@@ -100,7 +100,7 @@ def read_unit(tail: str, value: Fraction, *, is_glued: bool, known: str = "") ->
     if is_glued and len(tokens[0]) == 1 and tokens[0].isalpha() and tokens[0] not in _GLUED:
         return None
     unit = _measure(_without_closers(tokens))
-    if unit is None and not (is_glued and len(tokens[0]) < 4):
+    if unit is None and not is_glued:
         unit = _noun(tokens, value)
     if unit is None and known and " ".join(tokens) == known:
         return known
@@ -167,6 +167,8 @@ def _noun(tokens: list[str], value: Fraction) -> str | None:
     lowered = [token.casefold() for token in tokens]
     if any(len(word) < 2 and word != "a" or word in _NO_UNIT for word in lowered):
         return None
+    if any(word in _SMALL for word in lowered):
+        return None  # another number
     if any(not word.isalpha() and word != "/" for word in lowered):
         return None
     head: list[str] = []

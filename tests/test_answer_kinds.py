@@ -12,8 +12,10 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from r1recipes.answer_kinds import MAX_REFERENCE_CHARS
+from r1recipes.answer_kinds import MAX_REFERENCE_CHARS, Kind
 from r1recipes.answers import AnswerColumn, Verdict, Verifier, equal, final_reference
 
 DATA = Path(__file__).parent / "data"
@@ -311,3 +313,26 @@ def test_no_answer_takes_long_or_raises(reference):
     start = time.perf_counter()
     assert not column.judge("7" * 1_000_000, reference).right
     assert time.perf_counter() - start < 0.1
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        ["5", "6", " ", ",", ".", "-", "+", "*", "/", "^", "=", "(", ")", "[", "]", "{", "}",
+         "\\{", "\\}", "\\frac{1}{2}", "\\boxed{", "\\text{", "$", "%", "x", "A", "B", "is", "or",
+         "not", "half", "one", "million", "cm", "apples", "January", "2024", "\u00bd", "\u00b2",
+         "\u221a", "\u03c0", "'", '"', "`", "\n", "yes", "->", "<", ">", "\u2264", "\u00b1",
+         "\u2208", "1,000", "e", "\\", "**"]
+    ),
+    max_size=12,
+).map("".join)  # fmt: skip
+
+
+@settings(max_examples=500, deadline=None)
+@given(PIECES | st.text(max_size=30), PIECES | st.text(max_size=30))
+def test_no_text_makes_the_judge_raise_and_a_text_is_right_for_itself(answer, reference):
+    column = AnswerColumn.from_references([answer, reference])
+    verdict = column.judge(answer, reference)
+    assert isinstance(verdict.right, bool) and verdict.why
+    assert column.judge(answer, answer).right is bool(answer.strip())
+    for kind in Kind:
+        AnswerColumn.from_references([reference], kind=kind).judge(answer, reference)
