@@ -7,6 +7,7 @@ spellings of each kind, right and wrong ones for one reference a line.
 import json
 import math
 import random
+import re
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -201,6 +202,23 @@ def test_the_column_settles_what_one_reference_leaves_open(
 def test_the_user_may_say_the_kind(kind, answer, reference, is_right):
     column = AnswerColumn.from_references([reference], kind=kind)
     assert column.judge(answer, reference).right is is_right
+
+
+def test_the_table_of_the_documentation_is_true(verifier):
+    page = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text()
+    section = page.partition("## How an answer is judged")[2].partition("\n## ")[0]
+    verdicts = {}
+    for line in section.splitlines():
+        cells = [re.findall("`([^`]+)`", cell) for cell in line.split("|")[2:5]]
+        if len(cells) < 3 or len(cells[0]) == 0:
+            continue
+        for reference in cells[0]:
+            for answers, is_right in zip(cells[1:], (True, False), strict=True):
+                for answer in answers if len(cells[0]) == 1 or is_right else ():
+                    verdicts[answer, reference] = is_right
+    assert len(verdicts) > 70
+    judged = verifier.verify(list(verdicts))
+    assert dict(zip(verdicts, judged, strict=True)) == verdicts
 
 
 def test_an_unknown_kind_is_refused():
