@@ -24,8 +24,8 @@ from r1recipes.expressions import (
 )
 
 MAX_ANSWER_CHARS = 500
-"""Assumed: GSM8K's and MATH's references are far below; an answer may be longer only where its
-reference is, by as much again."""
+"""Assumed: GSM8K's and MATH's references are far below. Twice the length of the reference is added,
+for long texts and JSON."""
 
 
 class Verdict(NamedTuple):
@@ -187,7 +187,8 @@ def _list(text: str, reference: Reference) -> Verdict | Undecided:
         return Verdict(False, f"{reference.brackets or 'no brackets'} expected, {brackets} given")
     if brackets and len(set(brackets)) == 2 and not reference.brackets and brackets in ("(]", "[)"):
         return Verdict(False, "an interval, not a list")
-    if reference.brackets in ("(]", "[)") and not brackets:
+    is_interval = reference.brackets in ("(]", "[)") or "\u2208" in reference.text
+    if is_interval and not brackets:
         return Verdict(False, "the brackets of the interval are missing")
     return _all_items(texts, reference.items)
 

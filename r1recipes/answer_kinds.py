@@ -98,7 +98,7 @@ def _number_label(quantity: Quantity) -> str:
 def reference_text(value: Any) -> str | None:
     """A value of a data set as text: 72.0 as "72", Decimal("1E+3") as "1000", True as "true".
 
-    None for null and NaN, which are no reference. Of a list, see `read_references`.
+    None for null and NaN, which are no reference. `value` is not a list.
     """
     if value is None or isinstance(value, float) and math.isnan(value):
         return None
@@ -193,11 +193,11 @@ class Detector:
         if re.match(r"\u00b1\s?[\d.$]", text):
             sides = (text[1:].strip(), "-" + text[1:].strip())
             return [Reference(raw, text, Kind.SET, items=self._items(sides))]
-        text = forms.without_member(text)
-        joined = forms.read_items(text, spaces=False, joined="and|or|&")
+        inner = forms.without_member(text)
+        joined = forms.read_items(inner, spaces=False, joined="and|or|&")
         if joined and joined.opening == "{" and joined.closing == "}":
             return [Reference(raw, text, Kind.SET, items=self._items(joined.texts))]
-        items = forms.read_items(text, spaces=bool(_TOKENS.fullmatch(text)), joined="(?!)")
+        items = forms.read_items(inner, spaces=bool(_TOKENS.fullmatch(inner)), joined="(?!)")
         if joined and len(joined.texts) > 1 and all(map(_is_number, joined.texts)):
             if items is None or len(items.texts) < len(joined.texts):
                 kind = Kind.LIST if "," in text else Kind.SET  # x = 1 or x = 2

@@ -62,7 +62,7 @@ _NUMERAL = re.compile(
 )
 _SIGN = re.compile(r"(?:(-)|\+|(minus|negative|neg)\b)\s*", re.IGNORECASE)
 _PERCENT = re.compile(r"\s*(?:%|percent\b|per cent\b|pct\b)", re.IGNORECASE)
-_FAST = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
+_FAST = re.compile(r"-?(?:\d{1,15}|\d{1,3}(?:,\d{3}){1,4})(?:\.\d{1,15})?", re.ASCII)
 _BRACKETED = re.compile(r"\s*\(([^()]*)\)")
 
 
@@ -75,7 +75,9 @@ def read_quantity(text: str, *, unit: str = "") -> Quantity | NoNumber:
         return NoNumber(f"more than {MAX_READ_CHARS} characters, not a number")
     short = text.strip()
     if _FAST.fullmatch(short):
-        return Quantity(Fraction(short), form="decimal" if "." in short else "whole")
+        return Quantity(
+            Fraction(short.replace(",", "")), form="decimal" if "." in short else "whole"
+        )
     plain = clean(short)
     for candidate in _candidates(plain):
         quantity = _one_number(candidate, unit)
@@ -218,7 +220,7 @@ _BOUNDS = frozenset(
     """least most than over under above below exceeding maximum max minimum min within until before
     after fewer less more greater smaller bigger larger beyond up""".split()
 )
-_NO_LABELS = _BOUNDS | frozenset(
+_NOT_BEFORE_COLON = _BOUNDS | frozenset(
     """step option choice case page question problem part line room exercise example figure chapter
     section item row column level""".split()
 )
@@ -228,10 +230,10 @@ _FUNCTIONS = frozenset(
     multiplied root squared cubed half twice double triple thrice factorial""".split()
 )
 _VERB = re.compile(
-    r"\b(?:is equal to|is|are|was|were|will be|would be|must be|equals|has|have|"
-    r"had|costs?|gives|gets?|got|makes|made|needs?|"
-    r"comes to|adds up to|amounts to|it's|that's|totals|becomes|takes|took|sold|spent|earned|paid|"
-    r"contains|weighs|earns|saves|saved|travels|travell?ed)\b\s*:?\s*(?:a total of\s+)?",
+    r"\b(?:is equal to|is|are|was|were|will be|would be|must be|equals|has|have|had|costs?|gives|"
+    r"gets?|got|makes|made|needs?|comes to|adds up to|amounts to|it's|that's|totals|becomes|takes|"
+    r"took|sold|spent|earned|paid|contains|weighs|earns|saves|saved|travels|travell?ed)"
+    r"\b\s*:?\s*(?:a total of\s+)?",
     re.IGNORECASE,
 )
 _DISCOURSE = re.compile(
@@ -301,7 +303,7 @@ def _is_subject(subject: str, *, is_verb: bool) -> bool:
     if re.search(r"\d", subject):
         is_sum = all(word in _ARITHMETIC for word in spelled)
         return is_verb and is_sum and not _has_unknown(subject)
-    if not is_verb and (not spelled or not _NO_LABELS.isdisjoint(spelled)):
+    if not is_verb and (not spelled or not _NOT_BEFORE_COLON.isdisjoint(spelled)):
         return False
     return _CHANGES.isdisjoint(spelled) and _PLAIN_SUBJECT.fullmatch(subject) is not None
 
@@ -322,9 +324,7 @@ def why_no_number(plain: str) -> str:
         return "an estimate, not a number"
     if spelled & {"between"} or _is_range(plain):
         return "a range, not a number"
-    if spelled & _FUNCTIONS or re.search(
-        "[-+*/^!|\u00d7\u00b7\u00f7\u221a\\\\(]|\\d\\s*[a-z]\\b", plain
-    ):
+    if spelled & _FUNCTIONS or _OPERATION.search(plain):
         return "an expression, not worked out" if count else "an expression, not a number"
     if count > 1:
         return "several numbers"

@@ -64,6 +64,7 @@ _MARK = re.compile(r"(?:#{1,6}\s*|\*\s+)(?=\S)")
 _SIZE = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|rm|bf|it)(?![A-Za-z])\s?"
 )
+_NO_SPACE = re.compile(r"\\!\s*")
 _SPACE = re.compile(r"(?<!\\)\\(?:[,;: ]|quad(?![A-Za-z])|qquad(?![A-Za-z]))|\\\\(?=\s*$)")
 _GROUPING = re.compile(
     r"\\(?P<dress>text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt|bb|cal)|operatorname|mbox|"
@@ -181,7 +182,7 @@ def _unicode_sign(match: re.Match[str]) -> str:
 
 def _without_latex(text: str) -> str:
     text = text.replace("\\(", " ").replace("\\)", " ").replace("\\[", " ").replace("\\]", " ")
-    text = _SPACE.sub(" ", text.replace("\\!", "").replace("~", " "))
+    text = _SPACE.sub(" ", _NO_SPACE.sub("", text).replace("~", " "))
     text = _SIZE.sub("", text.replace("\\%", "%").replace("\\#", "#").replace("\\&", "&"))
     text = _COMMAND.sub(_plain_command, _undress(text.replace("\\_", "_")))
     return _DEGREES.sub("\u00b0", text)

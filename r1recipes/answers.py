@@ -141,7 +141,7 @@ class AnswerColumn:
         self._read: dict[Any, tuple[Reference, ...]] = {}
         read = [self.read(reference) for reference in references]
         self.kinds = tuple(accepted[0].kind for accepted in read)
-        self.summary = _summary(read)
+        self.summary = _summary(read, detector.kind)
 
     @classmethod
     def from_references(
@@ -199,7 +199,7 @@ def _accepted(reference: Any) -> tuple[str | None, ...]:
     return (reference_text(reference),)
 
 
-def _summary(rows: list[tuple[Reference, ...]]) -> str:
+def _summary(rows: list[tuple[Reference, ...]], kind: Kind | None) -> str:
     """ "7,473 references: whole numbers", or how many of each kind there are."""
     labels = Counter(accepted[0].label for accepted in rows)
     counted = [
@@ -214,6 +214,9 @@ def _summary(rows: list[tuple[Reference, ...]]) -> str:
         text = f"{total}: {each}; each is judged by its own kind"
     several = sum(len(accepted) > 1 for accepted in rows)
     faults = [accepted[0] for accepted in rows if accepted[0].fault]
+    others = sum(accepted[0].kind is not kind for accepted in rows) if kind else 0
+    if others:
+        text += f"; {others:,} not read as `{kind}` but as what it is"
     if several:
         text += f"; {several:,} accept{'s' * (several == 1)} any of several answers"
     if faults:

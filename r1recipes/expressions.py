@@ -214,16 +214,16 @@ def _roots(text: str) -> str:
 def _grouped(text: str, opening: str, command: str) -> str:
     """Every `opening`, which ends in a bracket, as `command` with braces: √(x+1) as \\sqrt{x+1}."""
     start = 0
-    while (found := text.find(opening, start)) >= 0:
-        inside = found + len(opening)
+    while (position := text.find(opening, start)) >= 0:
+        inside = position + len(opening)
         depth, end = 1, inside
         while end < len(text) and depth:
             depth += (text[end] == "(") - (text[end] == ")")
             end += 1
         if depth:
             break
-        text = f"{text[:found]}{command}{{{text[inside : end - 1]}}}{text[end:]}"
-        start = found + len(command) + 1
+        text = f"{text[:position]}{command}{{{text[inside : end - 1]}}}{text[end:]}"
+        start = position + len(command) + 1
     return text
 
 

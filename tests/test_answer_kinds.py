@@ -204,6 +204,12 @@ def test_the_user_may_say_the_kind(kind, answer, reference, is_right):
     assert column.judge(answer, reference).right is is_right
 
 
+def test_references_that_are_not_of_the_kind_asked_for_are_counted():
+    column = AnswerColumn.from_references(["1", "2", "Paris"], kind="number")
+    assert column.summary.endswith("; 1 not read as `number` but as what it is")
+    assert column.judge("paris", "Paris").right and column.judge("1.0", "1").right
+
+
 def test_the_table_of_the_documentation_is_true(verifier):
     page = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text()
     section = page.partition("## How an answer is judged")[2].partition("\n## ")[0]
@@ -296,9 +302,9 @@ def test_ten_thousand_plain_numbers_take_less_than_a_second(verifier):
     rng = random.Random(0)
     numbers = [rng.randint(-(10**6), 10**6) for _ in range(10_000)]
     pairs = [(f"{number:,}" if number % 2 else str(number), str(number)) for number in numbers]
-    start = time.perf_counter()
+    start = time.process_time()
     assert verifier.verify(pairs) == [True] * 10_000
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 HOSTILE = [
@@ -324,13 +330,13 @@ def test_no_answer_takes_long_or_raises(reference):
     for length in (499, 500 + 2 * len(reference)):
         for piece in HOSTILE:
             answer = (piece * (length // len(piece) + 1))[:length]
-            start = time.perf_counter()
+            start = time.process_time()
             verdict = column.judge(answer, reference)
-            assert time.perf_counter() - start < 0.5, piece
+            assert time.process_time() - start < 0.5, piece
             assert verdict.right is (answer.strip() == reference.strip()), piece
-    start = time.perf_counter()
+    start = time.process_time()
     assert not column.judge("7" * 1_000_000, reference).right
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
 
 
 PIECES = st.lists(
@@ -345,7 +351,7 @@ PIECES = st.lists(
 ).map("".join)  # fmt: skip
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(PIECES | st.text(max_size=30), PIECES | st.text(max_size=30))
 def test_no_text_makes_the_judge_raise_and_a_text_is_right_for_itself(answer, reference):
     column = AnswerColumn.from_references([answer, reference])
