@@ -1,8 +1,8 @@
 r"""Reads answers that are neither numbers nor expressions: choices, yes or no, dates, lists, JSON.
 
-Each reader takes a text and returns what it is, or None where it is something else. Nothing is
-compared here, and nothing is guessed: a date that may be May or January says so. Linear in the
-text; JSON deeper than `MAX_DEPTH` is none.
+Each reader returns the value of a text, or None if the text is something else. A date that can be
+read in two ways is marked as ambiguous. Time is linear in the length of the text. JSON that is
+nested deeper than `MAX_DEPTH` is not read.
 """
 
 import ast
@@ -221,7 +221,7 @@ def read_items(text: str, *, spaces: bool, joined: str = "and|&") -> Items | Non
     """The items of a clean text at its commas, semicolons or arrows, else (`spaces`) at its spaces.
 
     `joined` is the words that join items as a comma does, such as "and|or". Brackets around all of
-    it are taken off and told; None where there is only one item without brackets. (0, 1] is two
+    it are removed and returned; None for a single item without brackets. (0, 1] is two
     items between brackets that are not alike.
     """
     opening = closing = ""

@@ -1,8 +1,9 @@
 """Judges an answer by what it is: the same kind of thing as its reference, and equal to it.
 
 A number must be one number and a choice one choice; an expression that would come to the number is
-not the number. What only mathematics can settle is handed back as `Undecided`, for a process that
-can be killed. Every verdict says why in a few words. Nothing here raises or takes long.
+not the number. A pair of expressions that has to be computed is returned as `Undecided`, because
+that needs a process that can be killed. Every verdict has a reason. Nothing here raises or takes
+more than milliseconds.
 """
 
 import re
@@ -232,14 +233,14 @@ def _set(text: str, reference: Reference) -> Verdict | Undecided:
     items = forms.read_items(text, spaces=is_simple, joined="and|or")
     if items and items.opening + items.closing not in ("", "{}"):
         return Verdict(False, f"a set expected, {items.opening}{items.closing} given")
-    given = {_key(item): item for item in (items.texts if items else (text,))}
+    answered = {_key(item): item for item in (items.texts if items else (text,))}
     expected = {_key(item.text): item.text for item in reference.items}
-    if given.keys() == expected.keys():
+    if answered.keys() == expected.keys():
         return Verdict(True, "the same set")
     if reference.text.startswith(("{", "\\{")) and any(is_expression(t) for t in expected.values()):
         return _expression(text, reference.text)
-    missing = [item for key, item in expected.items() if key not in given]
-    extra = [item for key, item in given.items() if key not in expected]
+    missing = [item for key, item in expected.items() if key not in answered]
+    extra = [item for key, item in answered.items() if key not in expected]
     what = f"{missing[0]} is missing" if missing else f"{extra[0]} is not in it"
     return Verdict(False, f"another set: {what}")
 

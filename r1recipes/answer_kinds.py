@@ -1,8 +1,8 @@
-"""Finds what kind of thing each reference is: of a whole column at once, so that doubts are few.
+"""Finds the kind of each reference, such as number or choice, with the help of its whole column.
 
 "5/1/2024" is a day in May where another row has "25/1/2024", "AC" is two choices where the others
-are letters, "100 200" is a list where the others are lists. A doubt that the column leaves is
-settled by the more usual reading. How answers are compared is for `answer_judge` to say.
+are letters, "100 200" is a list where the others are lists. Where the column does not settle it,
+the most common reading is taken. Answers are compared in `answer_judge`.
 """
 
 import math
@@ -133,7 +133,7 @@ class Detector:
 
     @classmethod
     def of_column(cls, texts: Iterable[str], kind: Kind | None = None) -> "Detector":
-        """The detector for a column with these references, each of them given once or more."""
+        """The detector for a column with these references."""
         usual: Counter[Kind] = Counter()
         orders: set[bool] = set()
         selections: dict[bool, set[str]] = {True: set(), False: set()}
@@ -297,7 +297,7 @@ def _is_item(text: str) -> bool:
 
 
 def _is_rather_text(text: str, made: Mapping[Kind, Reference]) -> bool:
-    """0101 is a code, 101 Dalmatians a title, AC a word and E. coli a name; else say the column."""
+    """Whether it is a code (0101), a title (101 Dalmatians), a word (AC) or a name (E. coli)."""
     first = next(iter(made))
     if first is Kind.CHOICE:
         return any(p.fullmatch(text) for p in (_POINTED_LETTER, re.compile("[A-J]{2,5}")))

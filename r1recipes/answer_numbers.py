@@ -1,10 +1,10 @@
-r"""Reads an answer that is one number, and says of any other why it is none.
+r"""Reads an answer that is one number, and explains why any other answer is not one.
 
-Read: thousands separators, decimals, exponents, fractions, mixed fractions, percent, a currency or
-a unit, words for numbers, the last side of an equation, a short phrase around the number. Not read:
-arithmetic that is left to do (47 + 38, 84/2, 2^3 and every operation whose value is whole), ranges,
-bounds, estimates, negations and two candidates. Values are exact; nothing is converted between
-units. A decimal comma is not understood: 3,5 may be two numbers.
+It reads thousands separators, decimals, exponents, fractions, mixed fractions, percent, a currency
+or a unit, words for numbers, the last side of an equation, and a short phrase around the number. It
+refuses arithmetic that is left to do (47 + 38, 84/2, 2^3 and every operation whose value is whole),
+ranges, bounds, estimates, negations and two candidates. Values are exact; nothing is converted
+between units. A decimal comma is not understood: 3,5 may be two numbers.
 """
 
 import re
@@ -89,8 +89,8 @@ def read_quantity(text: str, *, unit: str = "") -> Quantity | NoNumber:
 def parse_number(text: str) -> Fraction | None:
     """The exact value of a text that is one number; None for anything else, such as 47 + 38.
 
-    "18%" is 18: who compares knows about the sign. A unit or a currency makes no difference.
-    More than `MAX_NUMBER_CHARS` is no number.
+    "18%" is 18; `read_quantity` keeps the sign and the unit. A number has at most
+    `MAX_NUMBER_CHARS` characters.
     """
     quantity = read_quantity(text)
     return quantity.value if isinstance(quantity, Quantity) and quantity.is_worked else None

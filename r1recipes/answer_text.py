@@ -1,9 +1,9 @@
-r"""Undresses an answer: the same characters and signs for what people write in many ways.
+r"""Normalises the text of an answer, so that spellings of the same thing become the same text.
 
-Invisible characters, digits of other scripts, HTML, Markdown, code fences, LaTeX's dress (\boxed,
-\text, $...$) and phrases such as "The answer is" come off; what is left is for the readers of
-numbers, choices, dates and so on. All of it is linear in the length of the text, which the callers
-bound. Nothing is computed here. Phrases are English, and the commonest ones of ten other languages.
+It removes invisible characters, HTML, Markdown, code fences, LaTeX wrappers (\boxed, \text, $...$)
+and phrases such as "The answer is", and maps digits and signs of other scripts to ASCII. Time is
+linear in the length of the text, which the callers limit. Phrases are recognised in English, and
+the most common ones in ten other languages.
 """
 
 import html
@@ -97,7 +97,7 @@ _BEFORE = "\ue000"  # of the private use area, which `_Characters` empties first
 
 
 class _Characters(dict[int, str]):
-    """For str.translate: each character as it is compared; looked up once."""
+    """A table for str.translate that fills itself: each character as it is compared."""
 
     def __missing__(self, code: int) -> str:
         self[code] = plain = _plain(chr(code))
@@ -150,10 +150,10 @@ def tidy(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """`tidy`, and without Markdown and LaTeX's dress, in single spaces. Case is kept.
+    """`tidy`, without Markdown and LaTeX wrappers, in single spaces. Case is unchanged.
 
-    Braces of \\{1, 2\\} stay escaped: they are a set's. \\frac and other commands that say
-    something stay. "$" is left where it is a currency.
+    The braces of a set, \\{1, 2\\}, stay escaped, commands with a meaning such as \\frac stay, and
+    "$" stays where it is a currency.
     """
     text = tidy(text)
     if "*" in text:
@@ -281,7 +281,7 @@ def without_lead(text: str) -> list[str]:
 
 
 def remainders(text: str) -> list[str]:
-    """What an answer may be about, most literal first: all of it, and without its phrase.
+    """The texts that may be the answer proper, the most literal first.
 
     "The answer is Paris." gives itself and "Paris"; a phrase that doubts or denies what it leads
     to ("the wrong answer is", "it might be") is no lead. `text` is clean.

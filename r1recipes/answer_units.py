@@ -1,8 +1,8 @@
-"""Units and number words: what may stand behind a number, and numbers that are spelled out.
+"""Reads the units and magnitudes behind a number, and numbers that are spelled out.
 
-A unit is a known one in any spelling (cm, centimetres) or a plain plural noun (apples, golf balls);
-what changes a value (times, thirds, below zero) is none. Units are named, never converted: 36 cm is
-not 0.36 m. English words; symbols keep their case, so that mm is not Mm.
+A unit is a known one in any spelling (cm, centimetres) or a plain plural noun (apples, golf balls).
+Words that change a value (times, thirds, below zero) are not units. Units are never converted:
+36 cm is not 0.36 m. Words are English; symbols are case-sensitive, since mm is not Mm.
 """
 
 import re
@@ -222,10 +222,10 @@ _PART_VALUES = {"half": Fraction(1, 2), "quarter": Fraction(1, 4), "third": Frac
 
 
 def read_magnitude(rest: str, *, after_digit: bool) -> tuple[int, Fraction, str]:
-    """What a number is to be multiplied by and added to by the words behind it, and the rest.
+    """The factor and the addend that the words behind a number stand for, and the rest.
 
-    5 million, 5k, two hundred thousand, 2 and a half. Letters are magnitudes only at a digit: 5M is
-    five million, and 5m nothing that is known for sure.
+    For 5 million, 5k, two hundred thousand, 2 and a half. A letter is a magnitude only directly
+    after a digit; 5M is five million, 5m may also be metres and is refused.
     """
     factor, addend = 1, Fraction(0)
     letter = _LETTER_MAGNITUDE.match(rest) if after_digit else None

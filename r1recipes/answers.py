@@ -41,7 +41,7 @@ MAX_TAIL_CHARS = 4000
 
 _OPEN, _CLOSE = "<answer>", "</answer>"
 _BRACE = re.compile(r"\\boxed\{|[{}]")
-_SAID = re.compile(r"\banswer\W{0,4}?\s*(?:is\b\s*:?|:|=)\W{0,4}?\s*", re.IGNORECASE)
+_PHRASE = re.compile(r"\banswer\W{0,4}?\s*(?:is\b\s*:?|:|=)\W{0,4}?\s*", re.IGNORECASE)
 
 
 def extract_answer(completion: str) -> str | None:
@@ -70,8 +70,8 @@ def final_answer(completion: str) -> str | None:
     if boxed is not None:
         return boxed
     tail = completion[-MAX_TAIL_CHARS:]
-    said = list(_SAID.finditer(tail))
-    if said and (rest := _first_sentence(tail[said[-1].end() :].partition("\n")[0])):
+    phrases = list(_PHRASE.finditer(tail))
+    if phrases and (rest := _first_sentence(tail[phrases[-1].end() :].partition("\n")[0])):
         return rest
     for line in reversed(tail.splitlines()):
         if line.strip() and parse_number(line) is not None:
@@ -130,9 +130,9 @@ def final_reference(value: Any, after: str | None) -> tuple[str | list[str], str
 
 
 class AnswerColumn:
-    """The references of a column, each read as its kind, and the judge of answers to them.
+    """The references of a column, each read as its kind, to judge answers by.
 
-    `kinds` has one per row and `summary` says them for people. A reference that is not of the
+    `kinds` has one kind per row; `summary` is a sentence about them. A reference that is not of the
     column, such as one of another split, is read in the same light.
     """
 
@@ -159,7 +159,7 @@ class AnswerColumn:
         return cls(detector, references)
 
     def read(self, reference: Any) -> tuple[Reference, ...]:
-        """The answers that a reference accepts, read; at least one, which may have a fault."""
+        """The answers that a reference accepts, at least one; see `Reference.fault`."""
         texts = _accepted(reference)
         if texts not in self._read:
             self._read[texts] = tuple(self._detector.read(text) for text in texts)

@@ -1,10 +1,10 @@
 r"""Compares mathematical expressions: as texts where that is enough, else with math-verify.
 
-LaTeX and plain writing of the same expression are alike (2\pi, 2*pi, 2π). math-verify runs in a
+LaTeX and plain text of the same expression are equal (2\pi, 2*pi, 2π). math-verify runs in a
 child process that can be killed, since an expression may take forever (nine to the ninth to the
-ninth ...). An expression that is much longer than the reference is not worked out, whatever it
-comes to; copying a question that is about as long as its answer (x^2 - 1 for (x - 1)(x + 1)) is
-not noticed. Words are never mathematics: to a parser "listen" and "silent" are equal.
+ninth ...). An expression with more operations than the reference counts as not worked out. An
+answer that repeats a question as short as its reference, such as x^2 - 1 for (x - 1)(x + 1), is
+not noticed. Words are never compared as mathematics: to a parser "listen" and "silent" are equal.
 """
 
 import re
