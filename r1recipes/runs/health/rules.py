@@ -4,7 +4,7 @@ The decisive reward speaks first, then the weighted sum, its parts, and the rest
 in order and the first that has an answer wins: a collapse comes before cut completions and lost
 spread, which it causes. The loss is not looked at: with centred advantages and one pass per batch
 its value is near 0 by construction, its gradient is not. Nor is the share of clipped ratios: a
-batch is used once, so that it is 0. Statistics: `trends`; error rates: benchmarks/learning/verdicts.py.
+batch is used once, so that it is 0. Statistics: `trends`; error rates: benchmarks/learning.
 """
 
 import math
