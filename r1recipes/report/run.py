@@ -17,6 +17,7 @@ from r1recipes.machine import files
 from r1recipes.report import charts, curves, page, samples
 from r1recipes.report.charts import Chart
 from r1recipes.runs import health, reading
+from r1recipes.runs.health import HeldOut, Terms
 from r1recipes.runs.reading import Reading
 from r1recipes.runs.record import Run
 
@@ -136,14 +137,11 @@ def difference_sentence(mean: float, interval: Sequence[float]) -> tuple[str, st
 
 def _sentence(run: Reading) -> str:
     """Whether it learned, as the live view says it."""
-    limit = run.resolved.get("preset", {}).get("max_completion_length")
-    weights = run.recipe.get("rewards", {})
-    if not (run.metrics and limit and weights):
+    if not (run.metrics and run.resolved):
         return ""
-    found = health.sentence(
-        run.metrics, max_completion_length=limit, max_reward=sum(weights.values())
-    )
-    return f"{found}."
+    before = run.evaluated("before")
+    held_out = [HeldOut.of_summary(0, before)] if before else []
+    return f"{health.sentence(run.metrics, Terms.of(run.resolved), held_out)}."
 
 
 def _facts(run: Reading) -> list[tuple[str, Any]]:

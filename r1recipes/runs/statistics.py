@@ -48,12 +48,15 @@ def _effective_trials(shares: list[float], num_samples: int) -> float:
     return min(max(mean * (1 - mean) / (spread / n), n), num_samples)
 
 
-def wilson(share: float, trials: float) -> tuple[float, float]:
-    """95 % Wilson score interval of a share out of `trials` (Wilson 1927)."""
-    z2 = Z_95**2
+def wilson(share: float, trials: float, z: float = Z_95) -> tuple[float, float]:
+    """Wilson score interval of a share out of `trials`, 95 % unless told otherwise (Wilson 1927).
+
+    `z` is the number of standard errors on each side.
+    """
+    z2 = z**2
     center = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     inside = share * (1 - share) / trials + z2 / (4 * trials**2)
-    half = Z_95 * math.sqrt(max(0.0, inside)) / (1 + z2 / trials)
+    half = z * math.sqrt(max(0.0, inside)) / (1 + z2 / trials)
     low, high = max(0.0, center - half), min(1.0, center + half)
     return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
 

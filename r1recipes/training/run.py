@@ -71,7 +71,10 @@ def prepare(
         view.note(line)
     view.phase("Checking rewards")
     verifier = stack.enter_context(answers.Verifier(time_limit_s=settings.answer_limit_s))
+    verifier.column = preflight.answer_column(splits)
     names = list(dict.fromkeys([*recipe.rewards, recipe.eval.reward]))
+    if "correctness" in names:
+        view.note(verifier.column.summary)
     loaded = rewards.load(
         names,
         base_dir=plan.base_dir,

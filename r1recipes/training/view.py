@@ -20,11 +20,10 @@ from rich.text import Text
 
 from r1recipes.planning.plan import Plan
 from r1recipes.runs import health
+from r1recipes.runs.health import GOOD, HeldOut, Terms, Verdict
 from r1recipes.runs.record import Run
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-GOOD = ("Learning", "Learned", "Nothing left", "Nearly all right")
-"""How `health.sentence` begins when nothing has to be done."""
 LINES = 20
 """Lines that a run prints where there is no terminal."""
 
@@ -43,6 +42,8 @@ class View:
         self.console = console
         self.plan: Plan | None = None
         self.rows: list[dict[str, Any]] = []
+        self.held_out: list[HeldOut] = []
+        self._judged: tuple[int, Verdict] | None = None
         self._phase, self._done, self._total = "", 0, 0
         self._phase_began = self._step_began = time.monotonic()
         self._step_times: list[float] = []
@@ -122,15 +123,20 @@ class View:
     def evaluated(self, when: str, found: dict[str, Any]) -> None:
         """An evaluation is done."""
         self.note(f"{when.capitalize():<7} {accuracy_line(found)}")
+        if when == "before":
+            self.held_out = [HeldOut.of_summary(0, found)]
+
+    def verdict(self) -> Verdict:
+        """Whether the run is learning; judged once a step, though the panel is drawn more often."""
+        assert self.plan is not None
+        if self._judged is None or self._judged[0] != len(self.rows):
+            terms = Terms.of(self.plan.model_dump())
+            self._judged = len(self.rows), health.verdict(self.rows, terms, self.held_out)
+        return self._judged[1]
 
     def sentence(self) -> str:
-        """Whether the run is learning."""
-        assert self.plan is not None
-        return health.sentence(
-            self.rows,
-            max_completion_length=self.plan.preset.max_completion_length,
-            max_reward=sum(self.plan.recipe.rewards.values()),
-        )
+        """The verdict in words."""
+        return self.verdict().sentence
 
     def seconds_left(self) -> float | None:
         """Time to the end of the stage, from the median of the last steps."""
@@ -163,8 +169,8 @@ class View:
         return table
 
     def _metrics(self) -> list[RenderableType]:
-        row, sentence = self.rows[-1], self.sentence()
-        style = "green" if sentence.startswith(GOOD) else "yellow"
+        row, verdict = self.rows[-1], self.verdict()
+        style = "green" if verdict.kind in GOOD else "yellow"
         head = Text.assemble(
             ("reward ", "dim"),
             (f"{number(row, 'reward'):.2f} ", "bold"),
@@ -174,7 +180,7 @@ class View:
         parts = Text("  ".join(reward_parts(row)), "dim")
         facts = "  ".join(fact_parts(row))
         small = Text("  ".join(small_parts(row)), "dim")
-        lines = [head, parts, Text(facts), Text(sentence, style), small]
+        lines = [head, parts, Text(facts), Text(verdict.sentence, style), small]
         for line in lines:
             line.no_wrap, line.overflow = line is head, "fold"
         return list(lines)

@@ -147,9 +147,12 @@ def test_an_editor_sees_the_keys_of_all_algorithms():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ROWS)
-def test_a_run_is_complete_and_goes_on_after_a_kill_to_the_bit(tmp_path, algorithm):
-    run = run_in_process(of(algorithm, tmp_path), tmp_path / "runs")
+@pytest.mark.parametrize(
+    ("name", "train"), [*((name, {}) for name in ALGORITHMS), ("grpo", {"beta": 0.05})]
+)
+def test_a_run_is_complete_and_goes_on_after_a_kill_to_the_bit(tmp_path, name, train):
+    algorithm = ALGORITHMS[name]
+    run = run_in_process(of(algorithm, tmp_path, **train), tmp_path / "runs")
     evaluation = run.read()["evaluation"]
     assert run.read()["status"] == "complete" and evaluation.keys() >= {"before", "after"}
     rows = comparable(run)
@@ -164,7 +167,9 @@ def test_a_run_is_complete_and_goes_on_after_a_kill_to_the_bit(tmp_path, algorit
     killed.update(status="running", evaluation=before, finished=None)
     view = View(Console(file=io.StringIO()), live=False)
     resumed = training.resume(killed, view, settings.Settings(runs_dir=tmp_path, offline=True))
-    assert resumed.read()["status"] == "complete" and comparable(resumed) == rows
+    assert resumed.read()["status"] == "complete"
+    for old, new in zip(rows, comparable(resumed), strict=True):
+        assert {k: (v, new[k]) for k, v in old.items() if new[k] != v} == {}
     assert resumed.read()["evaluation"] == evaluation
 
 

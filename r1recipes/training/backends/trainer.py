@@ -17,6 +17,10 @@ from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends.base import Hooks
 
+REFERENCE = "ref"
+"""TRL's name for a frozen copy of the adapter that it adds to score the reference. The copy of a
+fresh adapter changes nothing, so the base model is the reference. And from a checkpoint with two
+adapters transformers does not load the trained one again (5.17, `_load_from_checkpoint`)."""
 SAMPLES_PER_STEP = 4
 """Completions of a step that are kept: the best, the worst and the first."""
 
@@ -117,6 +121,8 @@ def make(
         callbacks=[watch],
         **paid,
     )
+    if REFERENCE in getattr(model, "peft_config", {}):
+        model.delete_adapter(REFERENCE)
     watch.clock.watch(trainer)
     return trainer
 
