@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-FOLDERS = ("memory", "speed", "studies", "reliability", "readme")
+FOLDERS = ("learning", "memory", "speed", "studies", "reliability", "readme")
 SCRIPTS = [
     path
     for folder in FOLDERS
