@@ -12,14 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from r1recipes.machine import packages
-from r1recipes.planning import auto
 from r1recipes import recipe
-from r1recipes.recipe import references
+from r1recipes.errors import Problem, RecipeError
+from r1recipes.machine import packages
 from r1recipes.machine.gpu import current_gpu
-from r1recipes.errors import Problem
-from r1recipes.errors import RecipeError
+from r1recipes.planning import auto
 from r1recipes.planning.plan import Plan
+from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 
 Short = Annotated[str, StringConstraints(max_length=300)]

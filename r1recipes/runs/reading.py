@@ -13,11 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from r1recipes.runs import statistics
-from r1recipes.errors import Problem
-from r1recipes.errors import RecipeError
-from r1recipes.runs.record import Run
+from r1recipes.errors import Problem, RecipeError
 from r1recipes.machine.files import read_lines
+from r1recipes.runs import statistics
+from r1recipes.runs.record import Run
 
 Row = dict[str, Any]
 IGNORED = ("format", "description", "track", "preset")
@@ -207,15 +206,15 @@ def paired(a: Reading, b: Reading) -> Paired | None:
     )
 
 
-def _by_problem(items: list[Row]) -> dict[tuple, Row]:
-    """Items by question and answer; the number tells the repetitions of a problem apart."""
-    seen: Counter = Counter()
-    found = {}
+def _by_problem(items: Sequence[Row]) -> dict[tuple[str, str, int], Row]:
+    """Items by question, answer and number; the number tells repetitions of a problem apart."""
+    repetitions: Counter[tuple[str, str]] = Counter()
+    by_problem = {}
     for item in items:
         key = (item["question"], str(item["answer"]))
-        found[(*key, seen[key])] = item
-        seen[key] += 1
-    return found
+        by_problem[(*key, repetitions[key])] = item
+        repetitions[key] += 1
+    return by_problem
 
 
 def best(readings: Sequence[Reading]) -> list[Reading]:

@@ -6,11 +6,8 @@ Pure arithmetic on the rows of an evaluation; nothing is sampled or read here.
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
-
-from r1recipes.errors import RunError
 
 Z_95 = NormalDist().inv_cdf(0.975)
 

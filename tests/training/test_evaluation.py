@@ -115,7 +115,7 @@ def pay(prompts, completions, answer):
 
 def probe(num_problems, num_samples, right):
     items = answered(num_problems, num_samples, right)
-    return evaluation.probe(items, rows(num_problems), {pay: 1.0})
+    return evaluation.probe(items, rows(num_problems), [(pay, 1.0)])
 
 
 def test_probe_sees_spread():
