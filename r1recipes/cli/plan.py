@@ -24,7 +24,7 @@ GIB = 2**30
 
 def add(commands: Commands) -> None:
     plan = commands.add_parser("plan", help="predict the memory that a recipe needs on a GPU")
-    plan.add_argument("recipe")
+    plan.add_argument("recipe", help="a file, or a name from `list`")
     card = plan.add_mutually_exclusive_group()
     card.add_argument("--vram", metavar="GIB", help="for a GPU with this much memory, such as 16")
     card.add_argument("--gpu", metavar="NAME", help="for this GPU, such as t4 or rtx 4090")
@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
     rehearse = commands.add_parser(
         "rehearse", help="measure memory and speed of a recipe, with random weights"
     )
-    rehearse.add_argument("recipe")
+    rehearse.add_argument("recipe", help="a file, or a name from `list`")
     rehearse.add_argument(
         "--vram", type=float, metavar="GIB", help="use only this much of the GPU's memory"
     )

@@ -45,7 +45,9 @@ def add(commands: Commands) -> None:
     share = commands.add_parser(
         "share", help="share a recipe, or a run with the proof of its result"
     )
-    share.add_argument("recipe_or_run", metavar="RECIPE|RUN")
+    share.add_argument(
+        "recipe_or_run", metavar="RECIPE|RUN", help="a recipe, or folder or name of a run"
+    )
     share.add_argument(
         "--to",
         metavar="TARGET",
@@ -103,7 +105,7 @@ def export_run(
     from r1recipes.training.backends import prepare_environment
     from r1recipes.training.view import View
 
-    wanted = export.Wanted(
+    order = export.Wanted(
         forms,
         folder or run.run.folder / "export",
         base=base,
@@ -111,12 +113,12 @@ def export_run(
         public=public,
         offline=settings.offline,
     )
-    problems = export.problems(run, wanted)
+    problems = export.problems(run, order)
     if problems:
         raise RecipeError(problems=problems)
     prepare_environment(run.plan.model_copy(update={"backend": "trl"}), settings.cache_dir)
     with View(screen()) as view, Capture():
-        places = export.execute(run, wanted, view.phase)
+        places = export.execute(run, order, view.phase)
     for place in places:
         print(f"wrote {place}" if not place.startswith("http") else f"pushed {place}")
 

@@ -18,12 +18,12 @@ def add(commands: Commands) -> None:
     check = commands.add_parser(
         "check", help="check recipes and studies for errors; valid files print nothing"
     )
-    check.add_argument("recipes", nargs="+", metavar="FILE")
+    check.add_argument("recipes", nargs="+", metavar="FILE", help="a recipe or a study")
     overridable(check)
     check.set_defaults(command=check_command)
 
     show = commands.add_parser("show", help="print a recipe with all defaults, and their origin")
-    show.add_argument("recipe")
+    show.add_argument("recipe", help="a file, or a name from `list`")
     show.add_argument("--json", action="store_true", help="print JSON, with the fingerprint")
     overridable(show)
     show.set_defaults(command=show_command)

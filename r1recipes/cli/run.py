@@ -81,7 +81,7 @@ def add(commands: Commands) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     if args.recipe is None and args.resume is None:
-        raise RecipeError("which recipe?", hint="`r1recipes list` shows what there is")
+        raise RecipeError("`run` needs a recipe", hint="`r1recipes list` shows the shipped ones")
     settings = offline_settings(args.offline)
     return _start(args, settings) if args.resume is None else _resume(args, settings)
 

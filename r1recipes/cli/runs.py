@@ -23,7 +23,7 @@ DONE = ("complete", "pruned")
 
 def add(commands: Commands) -> None:
     compare = commands.add_parser("compare", help="show how runs differ, and whether one is better")
-    compare.add_argument("runs", nargs="+", metavar="RUN")
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="folder or name of a run")
     compare.set_defaults(command=compare_command)
 
     clean = commands.add_parser("clean", help="delete the checkpoints of complete runs")
@@ -123,7 +123,7 @@ def _differing(readings: Sequence[Reading]) -> list[list[str]]:
     ):
         differences = reading.differing(tables)
         unknown = reading.unknown(readings, tables)
-        remark = f"not known of {unknown}" if unknown else "" if differences else "the same"
+        remark = f"unknown for {unknown}" if unknown else "" if differences else "the same"
         rows += [[], [f"{title}: {remark}"]]
         for key, values in differences.items():
             rows.append([f"  {key}", *("-" if v is None else _short(v) for v in values)])

@@ -44,7 +44,7 @@ def worker_command(args: argparse.Namespace) -> int:
         supervisor.log_name = f"worker-{os.getpid()}"
         board.say(f"a worker of study {args.study}; its log is in {folder}")
         driver.drive(cells, supervisor, board.look)
-        board.say("nothing is left to do")
+        board.say("all trials are done")
     return 0
 
 

@@ -86,7 +86,7 @@ def test_packages_for_a_gpu_count_only_on_one(loaded):
 )
 def test_a_lock_of_other_values_is_refused(loaded, chosen):
     today = lock.make(loaded, make(loaded, CARD)) | {"chosen": chosen}
-    with pytest.raises(RecipeError, match="is no lock: `chosen"):
+    with pytest.raises(RecipeError, match="is not a valid lock: `chosen"):
         lock.read(json.dumps(today).encode(), "x")
 
 

@@ -1,5 +1,6 @@
 """A rehearsal as far as it goes without a card: what it refuses, and what it says of an error."""
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -8,9 +9,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-import trl
 
 from r1recipes import planning, recipe
 from r1recipes.errors import PlanError, RecipeError
@@ -286,10 +287,11 @@ def test_what_fails_while_it_generates_is_said_of_that_phase(monkeypatch):
 
     monkeypatch.setattr("trl.GRPOTrainer._generate", full)
     memory = rehearsal_child._Memory(multiprocessing.Value("i", 0))
+    trainer: Any = importlib.import_module("trl").GRPOTrainer
     with pytest.raises(RuntimeError), rehearsal_child._phases(memory, steps=[]):
-        trl.GRPOTrainer._generate(None)
+        trainer._generate(None)
     assert memory.name == "generate"
     monkeypatch.setattr("trl.GRPOTrainer._generate", lambda trainer: "made")
     with rehearsal_child._phases(memory, steps=[]):
-        assert trl.GRPOTrainer._generate(None) == "made"
+        assert trainer._generate(None) == "made"
     assert memory.name == "first step"
