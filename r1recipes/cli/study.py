@@ -101,7 +101,7 @@ def sweep_command(args: argparse.Namespace) -> int:
     if args.workers is not None and args.workers < 0:
         raise RecipeError(
             f"--workers {args.workers} is not a number of workers",
-            hint="such as `--workers 1`; with 0 the study is only made",
+            hint="such as `--workers 1`; 0 only makes the study",
         )
     loaded = loading.load(args.study, args.overrides, args.name)
     if args.n_trials is not None:

@@ -42,7 +42,7 @@ def test_report_of_the_newest_run_of_one_and_of_several(two, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "exit_code", "message"),
     [
         (["report", "nope"], 2, "there is no run folder `nope`"),
         (["report", "--out", "."], 2, "is a folder"),
@@ -52,9 +52,9 @@ def test_report_of_the_newest_run_of_one_and_of_several(two, tmp_path):
         (["clean", "nope"], 2, "there is no run folder `nope`"),
     ],
 )
-def test_what_cannot_be_done_is_said_with_its_exit_code(two, arguments, code, said):
-    found, _, err = in_process(*arguments)
-    assert found == code and said in err
+def test_what_cannot_be_done_is_said_with_its_exit_code(two, arguments, exit_code, message):
+    code, _, err = in_process(*arguments)
+    assert code == exit_code and message in err
 
 
 def test_compare_says_what_differs_and_which_is_better(two):

@@ -23,9 +23,9 @@ def a_run(folder, after=(), **resolved) -> reading.Reading:
 
 def test_only_the_record_has_to_be_there(tmp_path):
     (tmp_path / "record.json").write_text('{"status": "running"}')
-    found = reading.read(Run(tmp_path))
-    assert (found.metrics, found.steps, found.max_steps, found.recipe_text) == ([], 0, None, "")
-    assert found.settings == {} and found.evaluated("after") == {}
+    begun = reading.read(Run(tmp_path))
+    assert (begun.metrics, begun.steps, begun.max_steps, begun.recipe_text) == ([], 0, None, "")
+    assert begun.settings == {} and begun.evaluated("after") == {}
 
 
 def test_a_damaged_file_is_named(tmp_path):
@@ -71,7 +71,7 @@ def test_runs_without_a_common_problem_are_not_compared(tmp_path):
 
 
 def test_a_shared_folder_without_a_plan_differs_in_nothing_that_is_known(tmp_path):
-    known, shared = a_run(tmp_path / "a", seed=1), a_run(tmp_path / "b")
+    whole, shared = a_run(tmp_path / "a", seed=1), a_run(tmp_path / "b")
     (tmp_path / "b" / "resolved.json").unlink(missing_ok=True)
-    assert known.settings and not shared.settings
-    assert reading.differing([known.settings, shared.settings]) == {}
+    assert whole.settings and not shared.settings
+    assert reading.differing([whole.settings, shared.settings]) == {}

@@ -139,10 +139,10 @@ def test_runs_are_found_right_below_the_folder_too_by_the_time_they_began(made, 
     runs = tmp_path / "runs"
     mine = record.create(loaded, resolved, runs / "a", runs)
     mine.update(started="2099-01-01T00:00:00Z")
-    assert [found.folder for found in record.all_runs(runs)] == [run.folder, mine.folder]
+    assert [each.folder for each in record.all_runs(runs)] == [run.folder, mine.folder]
     assert record.find_unfinished(runs).folder == mine.folder == find(runs, "a").folder
     mine.record.write_text("{")
-    assert [found.folder for found in record.all_runs(runs)] == [mine.folder, run.folder]
+    assert [each.folder for each in record.all_runs(runs)] == [mine.folder, run.folder]
 
 
 def test_unreadable_records_are_user_errors(made):

@@ -10,11 +10,11 @@ from tests.training.test_evaluation import answered
 
 def test_accuracy_counts_samples_and_greedy_apart():
     items = answered(4, 2, lambda problem, sample: sample == 1 or problem == 0)
-    found = statistics.summary(items)
-    assert found["accuracy"] == 5 / 8
-    assert found["greedy"] == 1 / 4
-    assert found["share_cut"] == 1 / 2
-    assert (found["num_problems"], found["num_samples"]) == (4, 2)
+    summary = statistics.summary(items)
+    assert summary["accuracy"] == 5 / 8
+    assert summary["greedy"] == 1 / 4
+    assert summary["share_cut"] == 1 / 2
+    assert (summary["num_problems"], summary["num_samples"]) == (4, 2)
 
 
 def test_wilson_matches_the_published_example():
@@ -52,9 +52,9 @@ def test_interval_covers_the_truth_in_95_of_100_cases():
 def test_paired_difference():
     before = answered(50, 2, lambda p, s: p < 10)
     after = answered(50, 2, lambda p, s: p < 30)
-    found = statistics.difference(before, after)
-    assert math.isclose(found["mean"], 0.4)
-    assert found["interval"][0] > 0.2
+    difference = statistics.difference(before, after)
+    assert math.isclose(difference["mean"], 0.4)
+    assert difference["interval"][0] > 0.2
     same = statistics.difference(before, before)
     assert same["mean"] == 0.0
     assert -0.2 < same["interval"][0] < -0.1 and same["interval"][1] == -same["interval"][0]
@@ -72,19 +72,19 @@ def test_newcombe_matches_the_published_example():
 def test_equal_gains_still_have_an_interval(n, is_right):
     before = answered(n, 3, lambda p, s: False)
     after = answered(n, 3, lambda p, s: is_right)
-    found = statistics.difference(before, after)
-    low, high = found["interval"]
+    difference = statistics.difference(before, after)
+    low, high = difference["interval"]
     assert -1 <= low < high <= 1
-    assert low < found["mean"] or high > found["mean"]
+    assert low < difference["mean"] or high > difference["mean"]
     if n == 1:
         assert high - low > 0.8
 
 
 def test_the_ends_of_a_difference_stay_possible():
-    found = statistics.difference(
+    difference = statistics.difference(
         answered(2, 4, lambda p, s: False), answered(2, 4, lambda p, s: p == 0 or s < 2)
     )
-    assert found["interval"][1] == 1.0
+    assert difference["interval"][1] == 1.0
 
 
 def problem_with(right: list[bool], texts: list[str] | None = None, greedy: bool = False) -> dict:
@@ -96,15 +96,15 @@ def problem_with(right: list[bool], texts: list[str] | None = None, greedy: bool
 @pytest.mark.parametrize("n", [1, 2, 3, 6, 8])
 def test_pass_at_k_is_the_mean_over_all_choices_of_k_samples(n):
     items = [problem_with([i < c for i in range(n)]) for c in range(n + 1)]
-    for k, found in statistics.pass_at_k(items).items():
+    for k, estimate in statistics.pass_at_k(items).items():
         choices = [
             any(sample["right"] for sample in choice)
             for item in items
             for choice in combinations(item["samples"], k)
         ]
-        assert found["mean"] == pytest.approx(sum(choices) / len(choices))
-        low, high = found["interval"]
-        assert low <= found["mean"] <= high
+        assert estimate["mean"] == pytest.approx(sum(choices) / len(choices))
+        low, high = estimate["interval"]
+        assert low <= estimate["mean"] <= high
     assert max(statistics.pass_at_k(items)) == n and min(statistics.pass_at_k(items)) == 1
 
 
@@ -128,9 +128,9 @@ def test_mcnemar_is_the_exact_binomial_test(gained, lost, p):
     pairs = [(False, True)] * gained + [(True, False)] * lost + [(True, True), (False, False)]
     before = [problem_with([True], greedy=b) for b, _ in pairs]
     after = [problem_with([True], greedy=a) for _, a in pairs]
-    found = statistics.mcnemar(before, after)
-    assert (found["gained"], found["lost"]) == (gained, lost)
-    assert found["p"] == pytest.approx(p)
+    result = statistics.mcnemar(before, after)
+    assert (result["gained"], result["lost"]) == (gained, lost)
+    assert result["p"] == pytest.approx(p)
 
 
 def test_mcnemar_with_thousands_of_changes():

@@ -20,10 +20,7 @@ def answered(n, num_samples, right):
             for i in range(len(prompts))
         ]
 
-    def score(prompts, completions, answer):
-        return [float(c[0]["content"] == a) for c, a in zip(completions, answer, strict=True)]
-
-    return evaluation.evaluate(rows(n), num_samples, generate, score)
+    return evaluation.evaluate(rows(n), num_samples, generate, pay)
 
 
 def pay(prompts, completions, answer):
@@ -42,7 +39,7 @@ def test_probe_sees_spread():
 
 
 @pytest.mark.parametrize(
-    ("num_problems", "num_samples", "right", "said"),
+    ("num_problems", "num_samples", "right", "message"),
     [
         (16, 2, lambda p, s: False, "no completion earns any reward"),
         (16, 2, lambda p, s: True, "all completions of each prompt earn the same"),
@@ -55,12 +52,12 @@ def test_probe_sees_spread():
         (20, 1, lambda p, s: p == 3, None),  # one sample: no group of its own has spread
     ],
 )
-def test_what_cannot_be_learned_is_refused(num_problems, num_samples, right, said):
-    found = probe(num_problems, num_samples, right)
-    if said is None:
-        return evaluation.refuse_hopeless(found, 100, 1.0)
-    with pytest.raises(RunError, match=said):
-        evaluation.refuse_hopeless(found, 100, 1.0)
+def test_what_cannot_be_learned_is_refused(num_problems, num_samples, right, message):
+    result = probe(num_problems, num_samples, right)
+    if message is None:
+        return evaluation.refuse_hopeless(result, 100, 1.0)
+    with pytest.raises(RunError, match=message):
+        evaluation.refuse_hopeless(result, 100, 1.0)
 
 
 def test_what_is_cut_is_refused_unless_it_is_a_handful():

@@ -43,10 +43,10 @@ def last_checkpoint(run: Run) -> tuple[Path, int]:
 
 
 def test_a_finished_run_has_everything(finished):
-    found = finished.read()
-    assert found["status"] == "complete" and found["error"] is None
-    assert set(found["evaluation"]) == {"before", "after", "difference"}
-    assert found["evaluation"]["before"]["num_problems"] == 6
+    recorded = finished.read()
+    assert recorded["status"] == "complete" and recorded["error"] is None
+    assert set(recorded["evaluation"]) == {"before", "after", "difference"}
+    assert recorded["evaluation"]["before"]["num_problems"] == 6
     rows = files.read_lines(finished.metrics)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     names = {
@@ -67,7 +67,7 @@ def test_a_finished_run_has_everything(finished):
     assert (finished.adapter / "adapter_model.safetensors").exists()
     assert finished.log.exists()
     lock = json.loads(finished.lock.read_text())
-    assert lock["inputs"]["the data"] and lock["fingerprint"] == found["fingerprint"]
+    assert lock["inputs"]["the data"] and lock["fingerprint"] == recorded["fingerprint"]
     assert last_checkpoint(finished)[1] == 6
     assert not list(finished.folder.glob(".draft*"))
 

@@ -125,7 +125,7 @@ class Server(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize(
-    ("key", "said"),
+    ("key", "message"),
     [
         (None, "wandb has no API key on this machine"),
         ("short", "40"),
@@ -133,7 +133,7 @@ class Server(BaseHTTPRequestHandler):
     ],
 )
 def test_a_key_that_is_missing_or_wrong_is_told_before_anything_is_loaded(
-    small, tmp_path, key, said
+    small, tmp_path, key, message
 ):
     pytest.importorskip("wandb")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
@@ -145,7 +145,7 @@ def test_a_key_that_is_missing_or_wrong_is_told_before_anything_is_loaded(
     done = command("run", small, "--wandb", cwd=tmp_path, HF_HUB_OFFLINE="0", **environment)
     server.shutdown()
     assert done.returncode == 2 and time.monotonic() - began < 20
-    assert said in done.stderr and "WANDB_MODE=offline" in done.stderr
+    assert message in done.stderr and "WANDB_MODE=offline" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
