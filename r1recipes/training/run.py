@@ -183,14 +183,14 @@ def resume(
     Raises: RecipeError when data, code or template are no longer what the run began with.
     """
     watching = Observers(observers)
-    for change in version_changes(run):
-        watching.note(f"since this run began: {change}; numbers may differ")
     locked = run.read_lock()
     plan = pinned(run.plan(), locked)
     if locked.get("source"):
         references.refuse_taken(plan.recipe.model_dump(), plan.base_dir)
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
+        for change in version_changes(run):
+            watching.note(f"since this run began: {change}; numbers may differ")
         meter = _meter(stack, plan, warm)
         prepared = prepare(plan, watching, settings, options, stack, warm)
         for name, sha256 in locked.get("inputs", {}).items():

@@ -98,6 +98,7 @@ class Stages:
         """The last metrics of this process."""
 
     def all(self) -> None:
+        """Run every stage whose result is missing."""
         self.clear_drafts()
         self.count_killed_stage()
         self.checkpoint = self.run.last_checkpoint()
@@ -128,6 +129,7 @@ class Stages:
         self.run.update(duration_s=durations, stage=None)
 
     def hooks(self) -> Hooks:
+        """What the backend calls while it works."""
         return Hooks(
             on_progress=self.observer.progress,
             on_step=self.on_step,
@@ -143,6 +145,7 @@ class Stages:
         )
 
     def cold_start(self) -> None:
+        """Train all weights on demonstrations."""
         if self.run.base.exists():
             return
         start = self.plan.recipe.cold_start
@@ -182,6 +185,7 @@ class Stages:
             self.prepared.warm.remember(name, key, path)
 
     def load(self) -> None:
+        """Load the base, with the saved adapter or a fresh one."""
         with self.stage("load", "Loading the model"), self.warned_when_slow():
             base = self.run.base if self.plan.recipe.cold_start else None
             revision = self.backend.load(base, self.saved_adapter())
@@ -220,6 +224,7 @@ class Stages:
         return None
 
     def evaluate(self, when: str, *, adapter: bool) -> None:
+        """Answer and score the held-out problems, with the base alone or with the adapter."""
         path = self.run.evaluation(when)
         if when in self.run.read()["evaluation"] and path.exists():
             return
@@ -260,6 +265,7 @@ class Stages:
         refuse_hopeless(result, self.plan.preset.max_completion_length, train.temperature)
 
     def train(self) -> None:
+        """Train the adapter, from the last checkpoint if there is one, and save it."""
         if self.run.adapter.exists():
             return
         self.run.rewind(self.checkpoint[1] if self.checkpoint else 0)
@@ -298,6 +304,7 @@ class Stages:
             )
 
     def finish(self) -> None:
+        """Record the difference of the two evaluations, and that the run is complete."""
         before, after = (
             files.read_lines(self.run.evaluation(when)) for when in ("before", "after")
         )
