@@ -19,7 +19,7 @@ from r1recipes.errors import Problem, RecipeError, unwritable
 from r1recipes.machine import files, gpu
 from r1recipes.publish import hub, llama_cpp
 from r1recipes.recipe.targets import Target
-from r1recipes.runs.trained import Finished
+from r1recipes.runs.trained import TrainedRun
 
 NUM_EXAMPLES = 8
 """Held-out answers that a form is compared on; assumed enough, and quick."""
@@ -45,7 +45,7 @@ class Wanted:
         return sorted(found, key=lambda target: order.index(target.kind))
 
 
-def problems(finished: Finished, wanted: Wanted) -> list[Problem]:
+def problems(finished: TrainedRun, wanted: Wanted) -> list[Problem]:
     """Everything that is known to be in the way, before a weight is loaded."""
     found: list[Problem] = []
     if any(target.kind == "hub" for target in wanted.targets):
@@ -63,14 +63,14 @@ def problems(finished: Finished, wanted: Wanted) -> list[Problem]:
     return list(dict.fromkeys(found))
 
 
-def _to_make(finished: Finished, wanted: Wanted) -> list[Target]:
+def _to_make(finished: TrainedRun, wanted: Wanted) -> list[Target]:
     """The forms without the one that is there already and has only to be pushed."""
     if wanted.replace or wanted.base or not any(target.repo for target in wanted.targets):
         return wanted.forms
     return [target for target in wanted.forms if not _is_made(finished, wanted, target)]
 
 
-def _is_made(finished: Finished, wanted: Wanted, target: Target) -> bool:
+def _is_made(finished: TrainedRun, wanted: Wanted, target: Target) -> bool:
     """Whether an earlier export made this form of this run."""
     try:
         made = json.loads((wanted.folder / target.kind / "export.json").read_text())
@@ -83,7 +83,7 @@ def _is_made(finished: Finished, wanted: Wanted, target: Target) -> bool:
     )
 
 
-def _links(finished: Finished) -> list[Problem]:
+def _links(finished: TrainedRun) -> list[Problem]:
     """A run makes none; one in a folder from elsewhere could name any file of this machine."""
     folders = [finished.run.adapter, *([finished.base] if finished.base else [])]
     paths = [path for folder in folders for path in (folder, *folder.rglob("*"))]
@@ -110,7 +110,7 @@ def _missing_4bit() -> list[Problem]:
     return []
 
 
-def execute(finished: Finished, wanted: Wanted, say: Callable[[str], None]) -> list[str]:
+def execute(finished: TrainedRun, wanted: Wanted, say: Callable[[str], None]) -> list[str]:
     """Make every form; `say` gets a line at each stage. Returns folders and addresses.
 
     Raises: RecipeError with all that is in the way; RunError when a form fails its check, which
@@ -132,7 +132,7 @@ def execute(finished: Finished, wanted: Wanted, say: Callable[[str], None]) -> l
                 shutil.rmtree(draft, ignore_errors=True)
 
 
-def _make(finished: Finished, wanted: Wanted, examples: list, say: Any) -> list[str]:
+def _make(finished: TrainedRun, wanted: Wanted, examples: list, say: Any) -> list[str]:
     from r1recipes.publish.forms import Forms
 
     done = []
@@ -149,7 +149,7 @@ def _make(finished: Finished, wanted: Wanted, examples: list, say: Any) -> list[
     return done
 
 
-def _examples(finished: Finished) -> list[tuple[list[dict[str, str]], str]]:
+def _examples(finished: TrainedRun) -> list[tuple[list[dict[str, str]], str]]:
     """Held-out prompts, each with the trained model's answer; first where the base says otherwise.
 
     Raises: RecipeError when the run has no evaluation yet.

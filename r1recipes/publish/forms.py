@@ -15,7 +15,7 @@ from r1recipes.planning import disk
 from r1recipes.publish import builtin_gguf, llama_cpp, ollama, run_card
 from r1recipes.publish.checks import NUM_TOKENS, Reference
 from r1recipes.recipe.targets import Target
-from r1recipes.runs.trained import Finished
+from r1recipes.runs.trained import TrainedRun
 from r1recipes.training.backends import builtin, merge
 
 BYTES = {"f16": 2.0, "q8_0": 1.07, "q6_k": 0.83, "q5_k_m": 0.73, "q4_k_m": 0.62}
@@ -28,7 +28,7 @@ REST_BYTES = 64 * 2**20
 class Forms:
     """The forms of one run; the merged model is made once for all that need it."""
 
-    def __init__(self, finished: Finished, wanted: Any, examples: list[merge.Example], say: Any):
+    def __init__(self, finished: TrainedRun, wanted: Any, examples: list[merge.Example], say: Any):
         self.finished, self.wanted, self.say = finished, wanted, say
         self.plan = finished.plan
         self.is_builtin = self.plan.recipe.model.name.startswith("builtin:")
@@ -208,7 +208,7 @@ def _adapter_dtype(adapter: Path) -> str:
         return str(tensors.get_tensor(next(iter(tensors.keys()))).dtype).removeprefix("torch.")
 
 
-def _with_revision(finished: Finished) -> Any:
+def _with_revision(finished: TrainedRun) -> Any:
     """Where the base was loaded in 4 bits, the recorded commit may be of another repository: then
     only a commit that the recipe itself names holds for the 16-bit weights."""
     plan = finished.plan

@@ -4,7 +4,7 @@ measured or recorded stands in it."""
 import shlex
 from typing import Any
 
-from r1recipes.runs.trained import Finished
+from r1recipes.runs.trained import TrainedRun
 
 USE = {
     "lora": """\
@@ -30,7 +30,7 @@ tokenizer = {tokenizer}.from_pretrained("THIS_FOLDER")
 }
 
 
-def text(finished: Finished, made: dict[str, Any]) -> str:
+def text(finished: TrainedRun, made: dict[str, Any]) -> str:
     """The card. `made` is what `export.json` says."""
     plan, record, lock = finished.plan, finished.run.read(), finished.run.read_lock()
     recipe = plan.recipe
@@ -107,7 +107,7 @@ def _made(made: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _use(finished: Finished, made: dict[str, Any]) -> str:
+def _use(finished: TrainedRun, made: dict[str, Any]) -> str:
     form = made["form"]
     how = USE.get(form, USE["merged"])
     name = finished.run.read()["recipe"]

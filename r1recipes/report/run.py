@@ -1,25 +1,27 @@
 """Run folders -> one self-contained HTML page: verdict, curves, samples, recipe, how to reproduce.
 
 Of several runs: overlaid curves, what differs in their recipes, and a paired comparison. `Live`
-writes the page of a run while it trains, and never stops or slows it.
+observes a run and writes its page while it trains.
 """
 
 import json
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from markupsafe import Markup
 
 from r1recipes.machine import files
+from r1recipes.planning.plan import Plan
 from r1recipes.report import charts, curves, page, samples
 from r1recipes.report.charts import Chart
 from r1recipes.runs import health, reading
 from r1recipes.runs.health import HeldOut, Terms
-from r1recipes.runs.reading import Reading
+from r1recipes.runs.reading import Reading, Row
 from r1recipes.runs.record import Run
+from r1recipes.training.observers import Observer
 
 EVERY_S = 180.0
 """Seconds between two pages of a run that trains."""
@@ -55,31 +57,31 @@ def write_csv(runs: Sequence[Run], folder: Path) -> list[Path]:
     return written
 
 
-class Live:
-    """Writes report.html beside a run that trains; what goes wrong is said once and forgotten."""
+class Live(Observer):
+    """Writes report.html of a run: after the first step, every few minutes, and at the end."""
 
-    def __init__(self, run: Run, say: Callable[[str], None]):
-        self._run = run
-        self._say = say
-        self._said = False
-        self._next = time.monotonic()  # the first step is worth a page
+    name: ClassVar[str] = "the report page"
 
-    def step(self) -> None:
-        """A step is done; write the page if it is time."""
-        if time.monotonic() >= self._next:
-            self.write()
+    def __init__(self) -> None:
+        self._run: Run | None = None
+        self._next = 0.0
 
-    def write(self) -> None:
-        """Write the page now."""
-        began = time.monotonic()
-        try:
-            files.write_text(self._run.report, html([self._run]))
-        except Exception as error:  # a page is worth less than the run that it is about
-            if not self._said:
-                self._said = True
-                self._say(f"warning: no report was written: {error}")
-        now = time.monotonic()
-        self._next = now + max(EVERY_S, (now - began) / MAX_SHARE)
+    def begin(self, run: Run, plan: Plan) -> None:
+        self._run, self._next = run, time.monotonic()
+
+    def step(self, row: Row) -> None:
+        if self._run and time.monotonic() >= self._next:
+            began = time.monotonic()
+            _write(self._run)
+            now = time.monotonic()
+            self._next = now + max(EVERY_S, (now - began) / MAX_SHARE)
+
+    def end(self, run: Run) -> None:
+        _write(run)
+
+
+def _write(run: Run) -> None:
+    files.write_text(run.report, html([run]))
 
 
 def _single(run: Reading) -> str:

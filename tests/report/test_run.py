@@ -168,24 +168,23 @@ def test_the_samples_that_tell_most_come_first():
     ]
 
 
-def test_a_page_that_cannot_be_written_is_told_of_once(tmp_path):
-    said = []
-    live = report_run.Live(Run(tmp_path), said.append)
-    live.step()
-    live.write()
-    assert len(said) == 1 and said[0].startswith("warning: no report was written")
-
-
 @pytest.mark.slow
 def test_pages_take_a_small_share_of_the_time(copy, monkeypatch):
-    live = report_run.Live(copy, pytest.fail)
-    live.step()
+    live = report_run.Live()
+    live.begin(copy, copy.plan())
+    live.step({"step": 1})
     first = copy.report.stat().st_mtime_ns
-    live.step()  # too early
+    live.step({"step": 2})  # too early
     assert copy.report.stat().st_mtime_ns == first
-    monkeypatch.setattr(report_run, "html", lambda runs: time.sleep(0.5) or "")
+
+    def slow_page(runs):
+        time.sleep(0.5)
+        return ""
+
+    monkeypatch.setattr(report_run, "html", slow_page)
     monkeypatch.setattr(report_run, "EVERY_S", 0.0)
-    live.write()
+    live.begin(copy, copy.plan())
+    live.step({"step": 3})
     assert live._next - time.monotonic() > 0.5 / report_run.MAX_SHARE - 1
 
 
