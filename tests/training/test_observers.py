@@ -16,9 +16,7 @@ from r1recipes.training.observers import Observers, Pruned
 from tests.helpers import run_in_process
 from tests.training.test_run import comparable
 
-EVENTS = (
-    "phase", "note", "begin", "progress", "resume_at", "step", "trained", "evaluated", "end",
-)  # fmt: skip
+EVENTS = "phase note begin progress resume_at step trained evaluated end".split()
 
 
 class Diary(Observer):
@@ -97,8 +95,10 @@ def test_an_observer_that_fails_alone_has_nobody_to_warn(capsys):
 
 
 def test_what_a_deciding_observer_raises_comes_through_after_the_others_have_seen_the_step():
-    judge, diary = Failing("step", Pruned("hopeless")), Diary()
-    judge.decides = True  # type: ignore[misc]  # of this one alone
+    class Strict(Failing):
+        decides = True
+
+    judge, diary = Strict("step", Pruned("hopeless")), Diary()
     with pytest.raises(Pruned, match="hopeless"):
         Observers([judge, diary]).step({"step": 1})
     assert "step" in diary.events
