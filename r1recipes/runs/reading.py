@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.runs import statistics
-from r1recipes.errors import Problem
+from r1recipes.errors import Problem, R1RecipesError
 from r1recipes.errors import RecipeError
 from r1recipes.runs.record import Run
 from r1recipes.machine.files import read_lines
@@ -122,7 +122,9 @@ def understood(*runs: Run) -> Iterator[None]:
     come from elsewhere, or from another version."""
     try:
         yield
-    except (LookupError, TypeError, AttributeError) as error:
+    except R1RecipesError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         names = ", ".join(str(run.folder) for run in runs)
         said = f"does not hold what a run writes ({type(error).__name__}: {error})"
         raise RecipeError(
