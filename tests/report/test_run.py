@@ -170,7 +170,9 @@ def test_what_a_run_folder_says_stays_text(finished, copy, text):
     for page in (alone, compared):
         harmless = {tag for tag, _ in Outline(report_run.html([finished])).elements}
         assert {tag for tag, _ in Outline(page).elements} <= harmless
-        assert all(not re.match("on", name) for _, names in Outline(page).elements for name in names)
+        assert all(
+            not re.match("on", name) for _, names in Outline(page).elements for name in names
+        )
     assert sum(text in one for one in Outline(alone).texts) > 20
 
 

@@ -135,7 +135,8 @@ def with_completions(finished, folder: Path, **values: object) -> Path:
 
 
 def test_what_a_completion_contains_does_not_run(browser, finished, tmp_path):
-    attack = "</pre></script><script>document.title='owned'</script><img src=//x.invalid onerror=alert(1)>"
+    attack = "</pre></script><script>document.title='owned'</script>"
+    attack += "<img src=//x.invalid onerror=alert(1)>"
     values = {"prompt": attack, "completion": attack, "answer": attack, "rewards": {attack: 1.0}}
     path = with_completions(finished, tmp_path / "run", **values)
     open_page(browser, path, 1280, "light")
