@@ -78,15 +78,13 @@ def export_run(found: Any, named: list, settings: Any, *, folder: Path | None, *
     from r1recipes.training.backends import prepare_environment
     from r1recipes.training.view import View
 
-    wanted = export.Wanted(
+    request = export.Request(
         named, folder or found.run.folder / "export", offline=settings.offline, **options
     )
-    problems = export.problems(found, wanted)
-    if problems:
-        raise RecipeError(problems=problems)
+    export.check(found, request)
     prepare_environment(found.plan.model_copy(update={"backend": "trl"}), settings.cache_dir)
     with View(Console(file=Screen())) as view, Capture():
-        done = export.execute(found, wanted, view.phase)
+        done = export.execute(found, request, view.phase)
     for place in done:
         print(f"wrote {place}" if not place.startswith("http") else f"pushed {place}")
 
@@ -113,7 +111,7 @@ def export_after_run(run: Any, settings: Any) -> None:
 
 
 def share_command(args: argparse.Namespace) -> int:
-    from r1recipes.publish import share
+    from r1recipes.publish import hub, share
 
     to = args.to
     if args.private and not (to or "").startswith("hub:"):
@@ -123,7 +121,7 @@ def share_command(args: argparse.Namespace) -> int:
     shared = _collect(args.what)
     to = to or f"{shared.name}-{shared.fingerprint[:8]}.r1.zip"
     if to.startswith("hub:"):
-        reference = share.push(shared.files, to, private=args.private)
+        reference = hub.push_recipe(shared.files, to, private=args.private)
     else:
         share.write(shared.files, Path(to), replace=args.force)
         reference = to

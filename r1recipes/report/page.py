@@ -16,8 +16,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from r1recipes.report import charts, drawing
-from r1recipes.report.charts import Chart, Plot
+from r1recipes.report import drawing
+from r1recipes.report.charts import Chart, Plot, csv, has_data
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -78,16 +78,16 @@ def _is_number(cell: Cell) -> bool:
 @cache
 def environment() -> Environment:
     """Jinja2 with the templates: everything is escaped, and a name that is missing is an error."""
-    made = Environment(
+    jinja = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"svg": drawing.svg, "csv": charts.csv, "attributes": attributes}
-    made.tests |= {"drawable": charts.has_data, "pill": lambda cell: isinstance(cell, Pill)}
-    return made
+    jinja.filters |= {"svg": drawing.svg, "csv": csv, "attributes": attributes}
+    jinja.tests |= {"drawable": has_data, "pill": lambda cell: isinstance(cell, Pill)}
+    return jinja
 
 
 def render(template: str, **data: object) -> str:

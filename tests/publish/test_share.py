@@ -29,8 +29,8 @@ def short(completion):
 
 
 def rows(count: int, first: int) -> str:
-    made = [{"question": f"{n} + {first} = ?", "answer": str(n + first)} for n in range(count)]
-    return "".join(json.dumps(row) + "\n" for row in made)
+    items = [{"question": f"{n} + {first} = ?", "answer": str(n + first)} for n in range(count)]
+    return "".join(json.dumps(item) + "\n" for item in items)
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "mine"
     (folder / "data").mkdir(parents=True)
     (folder / "data" / "train.jsonl").write_text(rows(40, 3))
-    shown = [{"question": f"{n} + 1", "completion": f"<answer>{n + 1}</answer>"} for n in range(9)]
-    (folder / "shown.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shown))
+    demos = [{"question": f"{n} + 1", "completion": f"<answer>{n + 1}</answer>"} for n in range(9)]
+    (folder / "shown.jsonl").write_text("".join(json.dumps(demo) + "\n" for demo in demos))
     (folder / "pay.py").write_text(REWARD)
     text = SMALL.replace('"builtin:arithmetic"', '"data/train.jsonl"').replace("size = 64\n", "")
     text = text.replace("[data.problems]\ndigits = 2\n", "").replace("integer", '"pay.py:short"')
@@ -186,7 +186,7 @@ def test_what_cannot_be_shared(finished, own, tmp_path):
         finished.update(status="complete")
     (tmp_path / "x.r1.zip").write_text("notes of mine")
     code, _, err = in_process("share", "tiny", "--to", tmp_path / "x.r1.zip")
-    assert code == 2 and "exists and is no bundle" in err
+    assert code == 2 and "exists and is not a bundle" in err
     assert (tmp_path / "x.r1.zip").read_text() == "notes of mine"
     for target, reason in ((tmp_path / "model", "exists"), ("x.zip", "it ends in .r1.zip")):
         code, _, err = in_process("share", "tiny", "--to", target)
@@ -234,8 +234,8 @@ def test_files_of_the_same_name_stay_apart(own, tmp_path):
     assert files["train.jsonl"] == rows(9, 5).encode()
     assert files["train-2.jsonl"] == rows(9, 7).encode()
     share.write(files, tmp_path / "x.r1.zip")
-    found = recipe.load(tmp_path / "x.r1.zip").recipe.data
-    assert (found.name, found.eval_split) == ("train.jsonl", "train-2.jsonl")
+    data = recipe.load(tmp_path / "x.r1.zip").recipe.data
+    assert (data.name, data.eval_split) == ("train.jsonl", "train-2.jsonl")
 
 
 def test_a_recipe_is_shared_and_copied(own, tmp_path, monkeypatch):
@@ -275,8 +275,8 @@ def test_a_recipe_from_elsewhere_has_only_the_trackers_of_the_flags(tmp_path, mo
         folder.mkdir()
         (folder / "recipe.toml").write_text(f"{SMALL}\n[track]\nwandb = {asked}\n")
         flags = ["--set", 'track.wandb.mode="offline"', "--set", "track.tensorboard=true"]
-        for given in ([], flags if name == "project" else flags[2:]):
-            code, _, err = in_process("show", folder, *given)
+        for overrides in ([], flags if name == "project" else flags[2:]):
+            code, _, err = in_process("show", folder, *overrides)
             assert code == 2 and "may not ask for [track]" in err and "track={}" in err
         assert in_process("show", folder, "--set", "track={}")[0] == 0
         code, out, _ = in_process("show", folder, "--set", "track={}", *flags[2:])
@@ -333,6 +333,7 @@ def test_a_kill_leaves_the_old_or_the_new(kind, tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE, env=os.environ
         )
+        assert process.stdout is not None
         process.stdout.readline()
         time.sleep(random.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
