@@ -1,6 +1,8 @@
-"""Which completions a run's page shows: held-out problems, before and after; first and last step.
+"""Chooses the completions that a run's page shows: the greedy answers to a few held-out problems
+before and after training, and the samples of the first and the last training step.
 
-Chooses and shortens only; `samples.html` shows them. The files in the run folder have the rest.
+Limits: long texts are shortened; the files in the run folder have everything. `samples.html` is
+their template.
 """
 
 from collections.abc import Sequence
