@@ -115,8 +115,8 @@ def learning(readings: Sequence[Reading]) -> list[Chart]:
 
 def optimiser(readings: Sequence[Reading]) -> list[Chart]:
     """Charts of the optimiser, for experts."""
-    shown = [curve for curve in OPTIMISER if not curve.if_any or _any(curve.metric, readings)]
-    return _drawable([_plot(curve, readings) for curve in shown])
+    present = [curve for curve in OPTIMISER if not curve.if_any or _any(curve.metric, readings)]
+    return _drawable([_plot(curve, readings) for curve in present])
 
 
 def cost(readings: Sequence[Reading]) -> list[Chart]:

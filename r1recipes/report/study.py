@@ -96,7 +96,7 @@ def _history(trials: Trials, complete: Sequence[FrozenTrial]) -> list[Chart]:
         numbers = [float(t.number) for t in complete]
         values = [t.values[index] for t in complete]
         better = max if cell.settings.directions[index] == "maximize" else min
-        best = [better(values[: place + 1]) for place in range(len(values))]
+        best = [better(values[: number + 1]) for number in range(len(values))]
         series = [
             Series("trial", numbers, values, points=True, labels=[f"trial {n:g}" for n in numbers]),
             Series("best so far", numbers, best),
@@ -216,9 +216,9 @@ def parallel(trials: Trials, complete: Sequence[FrozenTrial]) -> Parallel:
         Line(
             f"trial {trial.number}",
             [*(trial.params.get(key) for key in cell.search), trial.values[0]],
-            is_bold=place < max(1, len(ranked) // 10),
+            is_bold=rank < max(1, len(ranked) // 10),
         )
-        for place, trial in enumerate(ranked)
+        for rank, trial in enumerate(ranked)
     ]
     return Parallel("parallel", "Parallel coordinates", axes, lines)
 
@@ -252,8 +252,8 @@ def _trials(cells: list[Trials]) -> Table:
 def comparison(first: list[Trials], second: list[Trials]) -> str:
     """Two studies side by side, as text: trials, steps, best value and its parameters."""
     rows = [("", first[0].cell.study, second[0].cell.study)]
-    ours, theirs = _described(first), _described(second)
-    rows += [(name, ours.get(name, ""), theirs.get(name, "")) for name in ours | theirs]
+    left, right = _described(first), _described(second)
+    rows += [(name, left.get(name, ""), right.get(name, "")) for name in left | right]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
     return "".join(line.rstrip() + "\n" for line in lines)

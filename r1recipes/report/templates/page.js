@@ -23,12 +23,11 @@ function png(figure, done) {
   const svg = figure.querySelector("svg"), copy = svg.cloneNode(true);
   const [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
   const elements = [...svg.querySelectorAll("*")], copies = [...copy.querySelectorAll("*")];
-  const properties = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap",
+  const names = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap",
     "stroke-linejoin", "opacity", "font-size", "font-weight", "font-family"];
   elements.forEach((element, i) => {
     const style = getComputedStyle(element);
-    const values = properties.map(name => `${name}:${style.getPropertyValue(name)}`);
-    copies[i].setAttribute("style", values.join(";"));
+    copies[i].setAttribute("style", names.map(n => `${n}:${style.getPropertyValue(n)}`).join(";"));
   });
   copy.querySelector(".rule")?.remove();
   const scale = 3, head = 30;
