@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from r1recipes.machine import files
 from r1recipes.report import charts, curves, page, samples
@@ -288,7 +287,7 @@ def _pairs(runs: Sequence[Reading]) -> Table:
     return Table(["", "difference", "problems"], rows)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
