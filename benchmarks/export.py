@@ -138,7 +138,7 @@ def main() -> None:
         folder = Path(name)
         targets, _ = parse(["lora", "merged_16bit", "gguf:" + ",".join(TYPES)])
         began = time.monotonic()
-        export.execute(found, export.Wanted(targets, folder, offline=True), lambda line: None)
+        export.execute(found, export.Request(targets, folder, offline=True), lambda line: None)
         result = {
             "date": now(),
             "machine": gpu.describe(),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from r1recipes.machine.settings import Settings
     from r1recipes.planning import Plan
     from r1recipes.recipe import Loaded
-    from r1recipes.recipe.schema import Track
+    from r1recipes.recipe.targets import Track
     from r1recipes.runs import Run
     from r1recipes.runs.lock import Lock
     from r1recipes.training import Observer
