@@ -38,7 +38,7 @@ FORMS = ("lora", "merged_16bit", "gguf")
 RESULT = Path(__file__).parent / "results" / "export.json"
 
 
-def in_llama_cpp(finished: trained.Finished, folder: Path) -> dict[str, Any]:
+def in_llama_cpp(finished: trained.TrainedRun, folder: Path) -> dict[str, Any]:
     """Answers of each GGUF type beside those of the merged model and of the run itself."""
     rows = read_lines(finished.run.evaluation("after"))[:NUM_PROBLEMS]
     chats = [[{"role": "user", "content": row["question"]}] for row in rows]
@@ -152,7 +152,7 @@ def main() -> None:
         folder = Path(name)
         targets, _ = parse(["lora", "merged_16bit", "gguf:" + ",".join(TYPES)])
         began = time.monotonic()
-        export.execute(finished, export.Wanted(targets, folder, offline=True), lambda line: None)
+        export.execute(finished, export.Request(targets, folder, offline=True), lambda line: None)
         result = {
             "fingerprint": finished.run.read()["fingerprint"],
             "export_s": round(time.monotonic() - began, 1),

@@ -110,7 +110,8 @@ def _doc(kind: type[BaseModel]) -> str:
 class Sized(Protocol):
     """What is known of a model."""
 
-    parameters: int
+    @property
+    def parameters(self) -> int: ...
 
 
 KnownModel = Callable[[str], Sized | None]

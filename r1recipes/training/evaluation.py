@@ -1,8 +1,9 @@
-"""Accuracy on the held-out problems before and after, with intervals, and the probe.
+"""Answers to the held-out problems, and the probe: can the untrained model learn from its samples?
 
 Accuracy is sampled pass@1: the mean over problems of the share of right completions at the
-training temperature; `greedy` is the share of problems that the likeliest completion solves.
-Both models answer the same prompts with the same seed.
+training temperature. `greedy` is the share of problems that the most likely completion solves.
+Base and trained model answer the same prompts with the same seed. Limits: one question and one
+final answer a problem; the statistics of the answers are in `runs.statistics`.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,28 +11,31 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from r1recipes.errors import RunError
-from r1recipes.training.backends.base import Sample
+from r1recipes.runs.reading import Row
+from r1recipes.training.backends.base import Messages, Sample
 
 MIN_CUT = 8
-"""Completions before a run is refused for cuts: of 8, more than 0.9 means all, and if half of
-all completions were cut, chance would cut all 8 once in 256."""
+"""Completions before a run is refused for cuts; derived. More than 0.9 of 8 completions means all
+8, and if half of all completions were cut, chance would cut all 8 once in 256."""
 MIN_GROUPS = 16
-"""Groups before a run is refused for want of spread: if a fifth of the groups had some, chance
-would show none of 16 once in 35."""
+"""Groups before a run is refused because no group has spread; derived. If a fifth of the groups had
+spread, chance would show none in 16 groups once in 35."""
 MIN_SINGLES = 20
-"""The same where each problem has one completion, which are then judged as one group; if one
-completion in seven earned something else, chance would show none of 20 once in 22."""
+"""The same where each problem has one completion, so that all of them are judged as one group;
+derived. If one completion in seven earned something else, chance would show none in 20 once in 22.
+"""
 
-
-# (prompts, completions per prompt, greedy) -> for each prompt its samples
-Generate = Callable[[list[list[dict[str, str]]], int, bool], list[list[Sample]]]
+Generate = Callable[[list[Messages], int, bool], list[list[Sample]]]
+"""(prompts, completions for each prompt, greedy) -> the samples of each prompt."""
 Score = Callable[..., list[float | None]]
+"""A reward with TRL's signature."""
 
 
-def evaluate(rows: Sequence[dict[str, Any]], num_samples: int, generate: Generate, score: Score):
-    """Answer every row and score it.
+def evaluate(
+    rows: Sequence[Row], num_samples: int, generate: Generate, score: Score
+) -> list[dict[str, Any]]:
+    """Answer every row and score the answers; a completion is right when `score` pays 1 or more.
 
-    `score` is a reward with TRL's signature; a completion is right when it pays 1 or more.
     Returns one dict per problem: question, answer, samples (text, num_tokens, cut, right), greedy.
     """
     prompts = [row["prompt"] for row in rows]
@@ -39,7 +43,7 @@ def evaluate(rows: Sequence[dict[str, Any]], num_samples: int, generate: Generat
     greedy = [group[0] for group in generate(prompts, 1, True)]
     groups = [[*group, first] for group, first in zip(sampled, greedy, strict=True)]
     right = iter(_right(rows, groups, score))
-    items = []
+    items: list[dict[str, Any]] = []
     for row, group in zip(rows, groups, strict=True):
         answers = [asdict(sample) | {"right": next(right)} for sample in group]
         items.append(
@@ -53,40 +57,43 @@ def evaluate(rows: Sequence[dict[str, Any]], num_samples: int, generate: Generat
     return items
 
 
-def _right(rows: Sequence[dict], groups: list[list[Sample]], score: Score) -> list[bool]:
-    repeated = [row for row, group in zip(rows, groups, strict=True) for _ in group]
-    completions = [
-        [{"role": "assistant", "content": sample.text}] for group in groups for sample in group
-    ]
+def _right(rows: Sequence[Row], groups: list[list[Sample]], score: Score) -> list[bool]:
+    arguments = _reward_arguments(rows, [[sample.text for sample in group] for group in groups])
+    return [value is not None and value >= 1.0 for value in score(**arguments)]
+
+
+def _reward_arguments(rows: Sequence[Row], texts: list[list[str]]) -> dict[str, list[Any]]:
+    """What TRL calls a reward with: each row repeated for each of its completions."""
+    repeated = [row for row, group in zip(rows, texts, strict=True) for _ in group]
     columns = {key: [row[key] for row in repeated] for key in rows[0] if key != "prompt"}
-    paid = score(prompts=[row["prompt"] for row in repeated], completions=completions, **columns)
-    return [value is not None and value >= 1.0 for value in paid]
+    completions = [[{"role": "assistant", "content": text}] for group in texts for text in group]
+    prompts = [row["prompt"] for row in repeated]
+    return {"prompts": prompts, "completions": completions, **columns}
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the untrained model's samples say about whether anything can be learned."""
+    """What the samples of the untrained model say about whether anything can be learned."""
 
     share_cut: float
     share_rewarded: float
     share_spread: float
-    """Share of groups whose completions are not all paid the same. With one completion for each
-    problem all of them are one group."""
+    """Share of groups whose completions do not all earn the same. With one completion for each
+    problem, all completions are one group."""
     num_problems: int
     num_samples: int
     """Completions for each problem."""
 
 
-def probe(items: list[dict[str, Any]], rows: Sequence[dict], rewards: dict[Score, float]) -> Probe:
-    """Pay the samples of an evaluation as training would. `rewards` maps reward -> weight."""
+def probe(
+    items: list[dict[str, Any]], rows: Sequence[Row], rewards: Sequence[tuple[Score, float]]
+) -> Probe:
+    """Pay the samples of an evaluation as training would pay them. `rewards`: (reward, weight)."""
     texts = [[sample["text"] for sample in item["samples"]] for item in items]
-    repeated = [row for row, group in zip(rows, texts, strict=True) for _ in group]
-    completions = [[{"role": "assistant", "content": t}] for group in texts for t in group]
-    columns = {key: [row[key] for row in repeated] for key in rows[0] if key != "prompt"}
-    prompts = [row["prompt"] for row in repeated]
-    totals = [0.0] * len(repeated)
-    for reward, weight in rewards.items():
-        paid = reward(prompts=prompts, completions=completions, **columns)
+    arguments = _reward_arguments(rows, texts)
+    totals = [0.0] * len(arguments["prompts"])
+    for reward, weight in rewards:
+        paid = reward(**arguments)
         totals = [t + weight * (value or 0.0) for t, value in zip(totals, paid, strict=True)]
     size = len(texts[0])
     width = size if size > 1 else len(totals)
@@ -101,28 +108,30 @@ def probe(items: list[dict[str, Any]], rows: Sequence[dict], rewards: dict[Score
     )
 
 
-def refuse_hopeless(found: Probe, max_completion_length: int, temperature: float) -> None:
-    """Raises: RunError (reward) when training on what the probe saw cannot teach anything.
+def refuse_hopeless(result: Probe, max_completion_length: int, temperature: float) -> None:
+    """Refuse to train when the probe shows that nothing can be learned. Raises: RunError (reward).
 
     A handful of completions proves nothing and is let through.
     """
-    if found.share_cut > 0.9 and found.num_problems * found.num_samples >= MIN_CUT:
+    if result.share_cut > 0.9 and result.num_problems * result.num_samples >= MIN_CUT:
         raise RunError(
-            f"{found.share_cut:.0%} of the completions are cut at max_completion_length = "
+            f"{result.share_cut:.0%} of the completions are cut at max_completion_length = "
             f"{max_completion_length} before they end, so hardly any can be right",
             kind="reward",
-            hint="raise `max_completion_length`, or train all the same with `--force`",
+            hint="raise `max_completion_length`, or train anyway with `--force`",
         )
-    enough = MIN_GROUPS if found.num_samples > 1 else MIN_SINGLES
-    if found.share_spread == 0 and found.num_problems >= enough:
-        if found.share_rewarded == 0:
+    is_single = result.num_samples == 1
+    if result.share_spread == 0 and result.num_problems >= (
+        MIN_SINGLES if is_single else MIN_GROUPS
+    ):
+        if result.share_rewarded == 0:
             why, hint = "no completion earns any reward", "start from a model that knows the format"
         else:
-            whose = "all completions of each prompt" if found.num_samples > 1 else "all completions"
-            why = f"{whose} earn the same"
-            hint = f"raise `train.temperature` ({temperature}), or take harder problems"
+            group = "all completions" if is_single else "all completions of each prompt"
+            why = f"{group} earn the same"
+            hint = f"raise `train.temperature` ({temperature}), or use harder problems"
         raise RunError(
             f"nothing can be learned: {why}, and GRPO learns from differences within a group",
             kind="reward",
-            hint=f"{hint}, or train all the same with `--force`",
+            hint=f"{hint}, or train anyway with `--force`",
         )

@@ -166,7 +166,7 @@ def test_a_run_is_complete_and_goes_on_after_a_kill_to_the_bit(tmp_path, name, t
     before = {"before": evaluation["before"]}
     killed.update(status="running", evaluation=before, finished=None)
     view = View(Console(file=io.StringIO()), live=False)
-    resumed = training.resume(killed, view, settings.Settings(runs_dir=tmp_path, offline=True))
+    resumed = training.resume(killed, [view], settings.Settings(runs_dir=tmp_path, offline=True))
     assert resumed.read()["status"] == "complete"
     for old, new in zip(rows, comparable(resumed), strict=True):
         assert {k: (v, new[k]) for k, v in old.items() if new[k] != v} == {}

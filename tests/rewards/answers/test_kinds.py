@@ -1,6 +1,6 @@
 """An answer is judged by what it is, and a reference is read in the light of its column.
 
-fixtures/answers.jsonl holds answers that people and models give, fixtures/answers_more.jsonl many more
+fixtures/answers.jsonl holds answers that people and models give, answers_more.jsonl many more
 spellings of each kind, right and wrong ones for one reference a line.
 """
 
