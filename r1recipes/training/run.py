@@ -92,6 +92,7 @@ def prepare(
         rewards={name: by_name[name] for name in recipe.rewards},
         decisive=by_name[recipe.eval.reward],
         inputs=_inputs(plan, splits, tokenizer.chat_template, loaded),
+        judge=verifier.verify if recipe.eval.reward == "correctness" else None,
         warm=warm,
     )
 

@@ -29,8 +29,9 @@ from r1recipes.runs import health, record, statistics
 from r1recipes.runs.reading import Row
 from r1recipes.runs.record import Run
 from r1recipes.training.backends.base import Backend, Hooks, Messages, Sample
-from r1recipes.training.evaluation import evaluate, probe, refuse_hopeless
+from r1recipes.training.evaluation import evaluate
 from r1recipes.training.observers import Observer
+from r1recipes.training.probe import Judge, outlook, probe, refuse_hopeless
 from r1recipes.training.warm import Warm, base_key, evaluation_key
 
 NAN_STEPS = 3
@@ -68,6 +69,8 @@ class Prepared:
     """The reward that decides whether a completion is right."""
     inputs: dict[str, str]
     """Each thing that the run reads beside its recipe -> its sha256."""
+    judge: Judge | None = None
+    """Judges answers wherever they stand in a completion, if it is answers that decide."""
     warm: Warm | None = None
     """What earlier runs in this process have loaded and computed."""
 
@@ -253,16 +256,17 @@ class Stages:
         self.observer.evaluated(when, summary)
 
     def probe(self) -> None:
-        """Stop the run before training when nothing can be learned."""
-        if self.options.force or self.run.adapter.exists() or self.checkpoint:
+        """Say what can be learned, and stop the run before training when nothing can."""
+        if self.run.adapter.exists() or self.checkpoint:
             return
         items = files.read_lines(self.run.evaluation("before"))
         weights = self.plan.recipe.rewards
         weighted = [(reward, weights[name]) for name, reward in self.prepared.rewards.items()]
-        result = probe(items, list(self.prepared.splits.held_out), weighted)
-        train = self.plan.recipe.train
+        result = probe(items, list(self.prepared.splits.held_out), weighted, self.prepared.judge)
         self.run.update(probe=vars(result))
-        refuse_hopeless(result, self.plan.preset.max_completion_length, train.temperature)
+        self.observer.note(outlook(result, self.plan.recipe.eval.reward))
+        if not self.options.force:
+            refuse_hopeless(result, self.plan)
 
     def train(self) -> None:
         """Train the adapter, from the last checkpoint if there is one, and save it."""
