@@ -5,6 +5,9 @@ its traceback. Exit codes: 0 done, 1 the run failed, 2 the user's input, 130 sto
 """
 
 import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +69,25 @@ class Stopped(R1RecipesError):
     """The user stopped a run or a study; what was done is saved."""
 
     exit_code = 130
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk is full; that of safetensors is not an OSError."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    return os.strerror(errno.ENOSPC) in str(error)
+
+
+@contextmanager
+def full_disk(folder: Path, hint: str) -> Iterator[None]:
+    """Reports a full disk with the folder and another way out. Raises: RunError."""
+    try:
+        yield
+    except Exception as error:
+        if not is_full(error):
+            raise
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise unwritable(folder, full, hint) from error
 
 
 def unwritable(path: Path, error: OSError, hint: str = "name another place") -> R1RecipesError:

@@ -8,14 +8,13 @@ adapter as trained, and only then renamed. Limits: on the CPU, but for 4 bits.
 
 import importlib.util
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from r1recipes.data import splits
-from r1recipes.errors import Problem, RecipeError, unwritable
+from r1recipes.errors import Problem, RecipeError, full_disk, unwritable
 from r1recipes.machine import files, gpu
 from r1recipes.publish import hub, llama_cpp
 from r1recipes.recipe.targets import Target
@@ -122,14 +121,13 @@ def execute(finished: Finished, wanted: Wanted, say: Callable[[str], None]) -> l
     examples = _examples(finished)
     with finished.run.owned():
         try:
-            wanted.folder.mkdir(parents=True, exist_ok=True)
-            files.clear_drafts(wanted.folder)
-            return _make(finished, wanted, examples, say)
+            with full_disk(wanted.folder, _ELSEWHERE):
+                return _make(finished, wanted, examples, say)
         except OSError as error:
-            raise unwritable(wanted.folder, error, "name another folder with `--out`") from error
-        finally:
-            for draft in wanted.folder.glob(f"{files.DRAFT}*"):
-                shutil.rmtree(draft, ignore_errors=True)
+            raise unwritable(wanted.folder, error, _ELSEWHERE) from error
+
+
+_ELSEWHERE = "name another folder with `--out`"
 
 
 def _make(finished: Finished, wanted: Wanted, examples: list, say: Any) -> list[str]:
@@ -137,8 +135,10 @@ def _make(finished: Finished, wanted: Wanted, examples: list, say: Any) -> list[
 
     done = []
     if to_make := _to_make(finished, wanted):
-        forms = Forms(finished, wanted, examples, say)
-        done = [str(forms.make(target)) for target in to_make]
+        files.clear_drafts(wanted.folder, ".draft-[0-9]*")
+        with files.scratch(wanted.folder) as work:
+            forms = Forms(finished, wanted, examples, say, work)
+            done = [str(forms.make(target)) for target in to_make]
     for target in wanted.targets:
         if target.repo:
             form = wanted.forms[0].kind

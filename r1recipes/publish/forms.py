@@ -1,7 +1,6 @@
 """Make the forms of one run, each in a draft folder, checked, and then put in its place."""
 
 import json
-import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from safetensors import safe_open
 
 from r1recipes.machine import packages
-from r1recipes.machine.files import DRAFT, now, put
+from r1recipes.machine.files import now, put
 from r1recipes.planning import disk
 from r1recipes.publish import builtin_gguf, llama_cpp, ollama, run_card
 from r1recipes.publish.checks import NUM_TOKENS, Reference
@@ -28,11 +27,18 @@ REST_BYTES = 64 * 2**20
 class Forms:
     """The forms of one run; the merged model is made once for all that need it."""
 
-    def __init__(self, finished: Finished, wanted: Any, examples: list[merge.Example], say: Any):
-        self.finished, self.wanted, self.say = finished, wanted, say
+    def __init__(
+        self,
+        finished: Finished,
+        wanted: Any,
+        examples: list[merge.Example],
+        say: Any,
+        work: Path,
+    ):
+        """`work`: an empty folder for drafts, on the file system of `wanted.folder`."""
+        self.finished, self.wanted, self.say, self.work = finished, wanted, say, work
         self.plan = finished.plan
         self.is_builtin = self.plan.recipe.model.name.startswith("builtin:")
-        self.work = wanted.folder / f"{DRAFT}{os.getpid()}"
         self.merged: Path | None = None
         self.say("Loading base and adapter")
         self.trained = merge.Trained(
@@ -65,7 +71,6 @@ class Forms:
 
     def make(self, target: Target) -> Path:
         """Make one form and return its folder. The adapter comes before what merges it."""
-        self.work.mkdir(exist_ok=True)
         return {
             "lora": self.lora,
             "merged_16bit": self.merged_16bit,
@@ -198,7 +203,7 @@ class Forms:
         }
         (draft / "README.md").write_text(run_card.text(self.finished, made), encoding="utf-8")
         (draft / "export.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-        put(draft, self.wanted.folder / target.kind)
+        put(draft, self.wanted.folder / target.kind, taken="replace")
         return self.wanted.folder / target.kind
 
 

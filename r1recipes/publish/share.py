@@ -7,18 +7,19 @@ Limits: a file replaces an older bundle whole, if told to, a folder must be new,
 commit.
 """
 
+import glob
 import hashlib
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from r1recipes import recipe
 from r1recipes.config import render
 from r1recipes.errors import Problem, RecipeError, unwritable
-from r1recipes.machine.files import _clear_drafts, _sync, _write_synced
+from r1recipes.machine.files import clear_drafts, draft, numbered, write_bytes
 from r1recipes.machine.hub import hub_errors
 from r1recipes.publish import recipe_card, redact
 from r1recipes.recipe import bundle, loading, references
@@ -147,8 +148,7 @@ def _companions(wanted: Recipe, base_dir: Path) -> tuple[dict[str, str], Files]:
 def _free_name(name: str, files: Files, path: Path) -> str:
     """The name as it is if a bundle can have it, else its last part, made unique."""
     stem, suffix, content = path.stem.lstrip("."), path.suffix, path.read_bytes()
-    others = [f"{stem}-{number}{suffix}" for number in range(2, 9)]
-    for free in (name, f"{stem}{suffix}", *others):
+    for free in (name, *islice(numbered(stem, suffix), 9)):
         if free in (*bundle.PROOF, "recipe.toml") or files.get(free, content) != content:
             continue
         with suppress(RecipeError):
@@ -187,24 +187,18 @@ def write(files: Files, target: Path, *, replace: bool = False) -> None:
     """
     if target.suffix in (".zip", ".tar", ".gz", ".toml") and not _is_file(target):
         raise RecipeError.at(str(target), f"is no name of a bundle: it ends in {bundle.SUFFIX}")
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _clear_drafts(target)
+        clear_drafts(target.parent, f".{glob.escape(target.name)}.*.tmp")
         if _is_file(target):
             _refuse_taken(target, replace)
-            _write_synced(draft, bundle.pack(files))
-            os.replace(draft, target)
+            write_bytes(target, bundle.pack(files))
         else:
             if target.exists() or target.is_symlink():
                 raise RecipeError.at(str(target), "exists", "take another name")
-            for name, content in files.items():
-                (draft / name).parent.mkdir(parents=True, exist_ok=True)
-                _write_synced(draft / name, content)
-            for folder in {(draft / name).parent for name in files}:
-                _sync(folder)
-            os.rename(draft, target)
-        _sync(target.parent)
+            with draft(target) as folder:
+                for name, content in files.items():
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).write_bytes(content)
     except OSError as error:
         raise unwritable(target, error, "take another place with --to") from error
 

@@ -12,24 +12,21 @@ folder, by a lock that the system drops when the process dies. A folder is never
 """
 
 import fcntl
+import glob
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
 from r1recipes import recipe
-from r1recipes.runs import lock
-from r1recipes.errors import Problem
-from r1recipes.errors import RecipeError
-from r1recipes.errors import disk_error
+from r1recipes.errors import Problem, RecipeError, disk_error
+from r1recipes.machine import files
+from r1recipes.machine.files import now, read_lines, write_json, write_text
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe.loading import Loaded
-from r1recipes.machine.files import _files, now, read_lines, sync_folder, write_json, write_text
-
+from r1recipes.runs import lock
 
 STATUSES = ("running", "complete", "failed", "stopped", "pruned")
 CHECKPOINT_DONE = "r1recipes-complete"
@@ -162,32 +159,36 @@ def create(loaded: Loaded, plan: Plan, folder: Path | None, runs_dir: Path) -> R
     fingerprint = recipe.fingerprint(loaded.recipe)
     try:
         if folder is None:
-            folder = _free_name(runs_dir / loaded.name, fingerprint)
+            folder = files.free_name(runs_dir / loaded.name, f"{files.stamp()}-{fingerprint[:8]}")
         elif folder.exists():
             raise RecipeError(
                 f"{folder} exists, and a run folder is never reused",
                 hint=f"take another name, or `r1recipes run --resume {folder}` to go on with it",
             )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Run(folder.with_name(f".{folder.name}.{os.getpid()}.tmp"))
-        draft.folder.mkdir()
-        write_text(draft.recipe, loaded.text)
-        write_text(draft.resolved, plan.model_dump_json(indent=1) + "\n")
-        write_json(draft.lock, lock.make(loaded, plan))
-        write_json(draft.record, _first_record(loaded, plan, fingerprint))
-        os.rename(draft.folder, folder)
+        is_ours = runs_dir.absolute() in folder.absolute().parents
+        older_name = "*" if is_ours else glob.escape(folder.name)
+        files.clear_drafts(folder.parent, f".{older_name}.[0-9]*.tmp")
+        with files.draft(folder) as path:
+            path.mkdir()
+            draft = Run(path)
+            draft.recipe.write_text(loaded.text, encoding="utf-8")
+            draft.resolved.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            write_json(draft.lock, lock.make(loaded, plan))
+            write_json(draft.record, _first_record(loaded, plan, fingerprint))
     except OSError as error:
-        if folder is not None:
-            for left in folder.parent.glob(f".{folder.name}.*.tmp"):
-                shutil.rmtree(left, ignore_errors=True)
         raise disk_error(error, folder or runs_dir) from error
     return Run(folder)
 
 
 def mark_checkpoint(folder: Path) -> None:
     """Say that a checkpoint was written to its end: its files are on the disk, with these sizes."""
-    sync_folder(folder)
-    write_json(folder / CHECKPOINT_DONE, {p.name: p.stat().st_size for p in _files(folder)})
+    files.sync(folder)
+    sizes = {
+        path.name: path.stat().st_size
+        for path in folder.iterdir()
+        if path.is_file() and not path.name.startswith(".")
+    }
+    write_json(folder / CHECKPOINT_DONE, sizes)
 
 
 def is_whole(folder: Path) -> bool:
@@ -197,12 +198,6 @@ def is_whole(folder: Path) -> bool:
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, AttributeError):
         return False
-
-
-def _free_name(parent: Path, fingerprint: str) -> Path:
-    stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{fingerprint[:8]}"
-    names = [stem] + [f"{stem}-{number}" for number in range(2, 100)]
-    return next(parent / name for name in names if not (parent / name).exists())
 
 
 def _first_record(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from r1recipes import recipe, training
 from r1recipes.errors import PlanError, R1RecipesError, RecipeError, Stopped
-from r1recipes.machine import gpu
+from r1recipes.machine import files, gpu
 from r1recipes.machine.settings import Settings
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe.loading import Loaded
@@ -215,9 +215,7 @@ def run_folder(trials: Trials, trial: Trial, loaded: Loaded, settings: Settings)
         for part in (cell.name, f"{trial.number:04}", recipe.fingerprint(loaded.recipe)[:8])
         if part
     )
-    parent = settings.runs_dir.absolute() / cell.study
-    names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
-    return next(parent / name for name in names if not (parent / name).exists())
+    return files.free_name(settings.runs_dir.absolute() / cell.study, stem)
 
 
 def values(run: Run, metrics: list[str]) -> list[float]:

@@ -6,11 +6,8 @@ problem, and summary.json. The record of the run stays as it is.
 """
 
 import json
-import os
-import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -174,18 +171,12 @@ def _about(
 
 def _write(run: runs.Run, base: list, trained: list, summary: dict[str, Any]) -> Path:
     parent = run.folder / "evaluations"
-    parent.mkdir(exist_ok=True)
-    for left in parent.glob(".draft-*"):  # of an evaluation that was killed while it wrote
-        shutil.rmtree(left, ignore_errors=True)
-    stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
-    folder = next(parent / name for name in names if not (parent / name).exists())
-    draft = parent / f".draft-{os.getpid()}-{folder.name}"
-    draft.mkdir()
-    for who, items in {"base": base, "trained": trained}.items():
-        lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
-        files.write_text(draft / f"{who}.jsonl", "".join(lines))
-    files.write_json(draft / "summary.json", summary)
-    files.sync_folder(draft)
-    os.rename(draft, folder)
+    files.clear_drafts(parent, ".draft-*")
+    folder = files.free_name(parent, files.stamp())
+    with files.draft(folder) as draft:
+        draft.mkdir()
+        for who, items in {"base": base, "trained": trained}.items():
+            lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
+            files.write_text(draft / f"{who}.jsonl", "".join(lines))
+        files.write_json(draft / "summary.json", summary)
     return folder

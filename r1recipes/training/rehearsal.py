@@ -7,7 +7,6 @@ kernels and the size of its CUDA context.
 """
 
 import multiprocessing
-import shutil
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -169,8 +168,7 @@ def _work(context: Any, plan: Plan, weights_dir: Path, steps: int, batches: Any,
         raise
     finally:
         worker.join()
-        for draft in weights_dir.glob(f".*.{worker.pid}"):  # of weights that it was writing
-            shutil.rmtree(draft, ignore_errors=True)
+        files.clear_drafts(weights_dir)  # of weights that it was writing
     return results
 
 

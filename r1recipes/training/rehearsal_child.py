@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from r1recipes.errors import R1RecipesError
+from r1recipes.errors import R1RecipesError, full_disk
 from r1recipes.machine import settings
 from r1recipes.machine.processes import obey_parent
 from r1recipes.planning import models, out_of_memory
@@ -245,7 +245,9 @@ def _write_weights(plan: Plan, folder: Path) -> None:
     assert shape is not None
     # The published 4-bit checkpoints are bfloat16 beside NF4, whatever the card computes in.
     dtype = getattr(torch, "bfloat16" if four_bit else plan.dtype)
-    with files.whole(folder) as draft:
+    files.clear_drafts(folder.parent, ".*.[0-9]*")
+    hint = "set R1RECIPES_CACHE_DIR to another folder"
+    with full_disk(folder.parent, hint), files.draft(folder, taken="keep") as draft:
         random_weights.write(shape, draft, four_bit=four_bit, dtype=dtype)
     torch.cuda.empty_cache()
 

@@ -6,8 +6,6 @@ ran, and in training the steps since the last checkpoint.
 
 import faulthandler
 import json
-import os
-import shutil
 import threading
 import time
 import traceback
@@ -96,8 +94,8 @@ class Stages:
 
     def clear_drafts(self) -> None:
         """Remove what a killed attempt left half done."""
-        for draft in (*self.run.folder.glob(".draft-*"), *self.run.folder.glob("nf4/.*")):
-            shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+        files.clear_drafts(self.run.folder, ".draft-*", ".*.tmp")
+        files.clear_drafts(self.run.folder / "nf4", ".*.[0-9]*")
 
     def count_killed_stage(self) -> None:
         """Add the time of a stage that a kill ended, up to the last step that it wrote."""
@@ -143,7 +141,8 @@ class Stages:
                 start.steps * start.batch_size,
                 held_out=self.prepared.splits.held_out,
             )
-            with self.whole_folder(self.run.base) as draft:
+            with files.draft(self.run.base) as draft:
+                draft.mkdir()
                 revision = self.backend.cold_start(rows, draft, self.hooks())
             self.run.update_lock(model_revision=revision)
         self.keep("base", key, self.run.base)
@@ -153,11 +152,7 @@ class Stages:
 
     def given(self, what: str, key: str, path: Path) -> Path | None:
         """Put at `path` what an earlier run in this process had of the same; where it was."""
-        draft = path.with_name(f".draft-{path.name}")
-        kept = self.prepared.warm.give(what, key, draft) if self.prepared.warm else None
-        if kept:
-            os.rename(draft, path)
-        return kept
+        return self.prepared.warm.give(what, key, path) if self.prepared.warm else None
 
     def keep(self, what: str, key: str, path: Path) -> None:
         if self.prepared.warm:
@@ -261,7 +256,8 @@ class Stages:
                     self.view.trained()
         if self.interrupts.requested:
             raise KeyboardInterrupt
-        with self.whole_folder(self.run.adapter) as draft:
+        with files.draft(self.run.adapter) as draft:
+            draft.mkdir()
             self.backend.save_adapter(draft)
 
     def on_step(self, row: dict[str, Any], samples: list[dict[str, Any]]) -> None:
@@ -309,12 +305,3 @@ class Stages:
         finally:
             with suppress(OSError):  # on a full disk, the first error is the one that is told
                 self.spent(name, time.monotonic() - began)
-
-    @contextmanager
-    def whole_folder(self, folder: Path) -> Iterator[Path]:
-        """A draft folder that takes its name only when it is complete."""
-        draft = folder.with_name(f".draft-{folder.name}")
-        draft.mkdir()
-        yield draft
-        files.sync_folder(draft)
-        os.rename(draft, folder)

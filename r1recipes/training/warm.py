@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from r1recipes.machine import files
 from r1recipes.planning.plan import Plan
 from r1recipes.training.backends import create
 from r1recipes.training.backends.base import Backend
@@ -55,10 +56,11 @@ class Warm:
         known, kept = self._results.get(what, ("", path))
         if known != key or not kept.exists():
             return None
-        if kept.is_dir():
-            shutil.copytree(kept, path, copy_function=_link)
-        else:
-            shutil.copyfile(kept, path)
+        with files.draft(path) as draft:
+            if kept.is_dir():
+                shutil.copytree(kept, draft, copy_function=_link)
+            else:
+                shutil.copyfile(kept, draft)
         return kept
 
 

@@ -191,7 +191,7 @@ def save_4bit(merged: Path, folder: Path) -> None:
     from r1recipes.training.backends import nf4
 
     dtype = AutoModelForCausalLM.from_pretrained(merged, device_map="meta", dtype="auto").dtype
-    nf4.cached(merged, folder.parent / f".{folder.name}-nf4", dtype).rename(folder)
+    nf4.write_checkpoint(merged, folder, dtype)
 
 
 def save_builtin(plan: Plan, folder: Path) -> None:

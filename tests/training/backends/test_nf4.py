@@ -87,7 +87,7 @@ def test_what_was_cut_off_is_not_left(error, source, tmp_path, monkeypatch):
 
 
 def test_a_process_that_was_faster_is_as_good(tmp_path):
-    with files.whole(tmp_path / "model") as draft:
+    with files.draft(tmp_path / "model", taken="keep") as draft:
         for folder in (draft, tmp_path / "model"):
             folder.mkdir()
             (folder / "weights").touch()
