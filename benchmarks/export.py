@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from r1recipes.machine import gpu, packages
+from r1recipes.machine import host, packages
 from r1recipes.machine.files import DRAFT, now, read_lines
 from r1recipes.publish import export, llama_cpp
 from r1recipes.recipe.targets import parse
@@ -141,7 +141,7 @@ def main() -> None:
         export.execute(found, export.Wanted(targets, folder, offline=True), lambda line: None)
         result = {
             "date": now(),
-            "machine": gpu.describe(),
+            "machine": host.describe(),
             "versions": packages.versions() | versions(),
             "fingerprint": found.run.read()["fingerprint"],
             "export_s": round(time.monotonic() - began, 1),

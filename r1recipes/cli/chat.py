@@ -88,7 +88,7 @@ class _Talk:
         from r1recipes.training.backends import prepare_environment
 
         found = trained.find(settings.runs_dir, args.run)
-        plan = trained.for_answers(found.plan, gpu.current_gpu())
+        plan = trained.for_answers(found.plan, gpu.current())
         prepare_environment(plan, settings.cache_dir)
         if plan.device != found.plan.device:
             print("no GPU: the model answers on the CPU, slowly", file=sys.stderr)

@@ -86,8 +86,7 @@ def plan_command(args: argparse.Namespace) -> int:
 def _card(args: argparse.Namespace, found: Any) -> Any:
     """The card that is asked for, the one at hand, or the smallest that the preset is named for."""
     from r1recipes.algorithms.base import preset_bytes
-    from r1recipes.machine import cards
-    from r1recipes.machine.gpu import current_gpu
+    from r1recipes.machine import cards, gpu
 
     if list(found.preset) == ["cpu"]:
         raise RecipeError(
@@ -108,7 +107,7 @@ def _card(args: argparse.Namespace, found: Any) -> Any:
             )
         name = next(name for name, known in cards.GPUS.items() if known is card)
         return _imagined(name, card.usable_bytes, card.compute_capability)
-    at_hand = current_gpu()
+    at_hand = gpu.current()
     if at_hand or args.preset not in found.preset or args.preset == "cpu":
         if at_hand is None and args.preset is None:
             raise RecipeError(
@@ -232,7 +231,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
 
     from r1recipes import planning, recipe
     from r1recipes.algorithms.base import preset_bytes
-    from r1recipes.machine import gpu, settings
+    from r1recipes.machine import gpu, host, settings
     from r1recipes.planning import plan
     from r1recipes.training import rehearsal
 
@@ -240,7 +239,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         raise RecipeError(f"--vram {args.vram:g}: no card has that", hint="in GiB: --vram 14.74")
     if args.steps < 1:
         raise RecipeError(f"--steps {args.steps}: nothing to measure", hint="--steps 4")
-    loaded, card = recipe.load(args.recipe, args.overrides), gpu.take_gpu()
+    loaded, card = recipe.load(args.recipe, args.overrides), gpu.take()
     if card is None:
         cards = [name for name in loaded.recipe.preset if name != "cpu"]
         name = args.preset or min(cards, key=preset_bytes, default="cpu")
@@ -256,7 +255,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         loaded.recipe,
         base_dir=loaded.path.parent,
         gpu=replace(card, total_bytes=vram_bytes or card.total_bytes),
-        num_cores=gpu.cores(),
+        num_cores=host.cores(),
         preset_name=args.preset,
         elsewhere=plan.has_unsloth(),  # a prediction does not keep it from being measured
     )

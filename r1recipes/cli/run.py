@@ -52,7 +52,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     from r1recipes import planning, recipe
-    from r1recipes.machine import gpu
+    from r1recipes.machine import gpu, host
     from r1recipes.runs import lock
     from r1recipes.training import trackers
 
@@ -73,8 +73,8 @@ def run_command(args: argparse.Namespace) -> int:
     resolved = planning.make(
         loaded.recipe,
         base_dir=loaded.path.parent,
-        gpu=gpu.take_gpu(),
-        num_cores=(locked and locked.machine.num_threads) or gpu.cores(),
+        gpu=gpu.take(),
+        num_cores=(locked and locked.machine.num_threads) or host.cores(),
         preset_name=args.preset or (locked and locked.preset),
         chosen=locked and locked.chosen,
         offline=machine_settings.offline,
@@ -129,7 +129,7 @@ def _resume(args: argparse.Namespace, machine_settings: Any) -> int:
         show_code(plan.recipe, plan.base_dir, whole=bool(began.get("source")))
     wanted = found.plan().recipe.track
     _ask_again_to_send(found, wanted, args.wandb)
-    gpu.take_gpu()
+    gpu.take()
     trackers.check(wanted, offline=machine_settings.offline)
     return _train(args, machine_settings, run=found)
 

@@ -133,7 +133,7 @@ def _supervisor(args: Any, name: str, folder: Path, url: str, settings: Any, say
     from r1recipes.machine import gpu
     from r1recipes.study import driver as study_driver
 
-    cards = gpu.gpus()
+    cards = gpu.visible()
     if "CUDA_VISIBLE_DEVICES" not in os.environ:  # which has an order of its own
         cards = sorted(cards, key=lambda card: -card.free_bytes)
     wanted = getattr(args, "workers", 1)
@@ -187,7 +187,7 @@ def worker_command(args: argparse.Namespace) -> int:
 
 
 def _be_worker(args: argparse.Namespace, settings: Any, url: str) -> int:
-    from r1recipes.machine import gpu, hub
+    from r1recipes.machine import host, hub
     from r1recipes.machine.processes import die_with
     from r1recipes.study import driver as study_driver
 
@@ -196,7 +196,7 @@ def _be_worker(args: argparse.Namespace, settings: Any, url: str) -> int:
     if args.offline or hub.is_offline():
         os.environ["HF_HUB_OFFLINE"] = "1"  # before any library that reads it is imported
         settings = settings.model_copy(update={"offline": True})
-    share = gpu.cores() // int(args.child.split("/")[1])
+    share = host.cores() // int(args.child.split("/")[1])
     from r1recipes.study import database, trials, worker
     from r1recipes.training.stages import Options
 

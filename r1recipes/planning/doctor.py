@@ -6,15 +6,14 @@ measured; elsewhere the size of the card decides, as in `run`.
 
 import os
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from r1recipes.algorithms.base import preset_bytes
 from r1recipes.errors import PlanError
-from r1recipes.machine import gpu, hub, packages
-from r1recipes.machine.gpu import Gpu
+from r1recipes.machine import gpu, host, hub, packages
+from r1recipes.machine.gpu import Gpu, NoDriver, Process
 from r1recipes.machine.packages import Finding
 from r1recipes.machine.settings import Settings
 from r1recipes.planning import disk, models, plan, proofs
@@ -25,6 +24,8 @@ from r1recipes.recipe.loading import Loaded
 
 GIB = 2**30
 NVIDIA_PCI = "0x10de"
+DRIVER_RUNS = Path("/proc/driver/nvidia/version")
+PCI_DEVICES = Path("/sys/bus/pci/devices")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Report:
 
 def examine(recipes: list[Loaded], settings: Settings, *, offline: bool) -> Report:
     """Look at everything that these recipes need."""
-    card = gpu.current_gpu()
+    card = gpu.current()
     plans = {loaded.name: _plan(loaded, card) for loaded in recipes}
     on_gpu = any(isinstance(p, PlanError) or p.device == "cuda" for p in plans.values())
     findings = packages.examine(card if on_gpu else None)
@@ -72,7 +73,7 @@ def examine(recipes: list[Loaded], settings: Settings, *, offline: bool) -> Repo
 def _plan(loaded: Loaded, card: Gpu | None) -> Plan | PlanError:
     try:
         return plan.make(
-            loaded.recipe, base_dir=loaded.path.parent, gpu=card, num_cores=gpu.cores()
+            loaded.recipe, base_dir=loaded.path.parent, gpu=card, num_cores=host.cores()
         )
     except PlanError as error:
         return error
@@ -85,7 +86,7 @@ def card_findings(card: Gpu | None) -> list[Finding]:
     """The card that a run would use, what it can do, and who else holds memory of it."""
     if card is None:
         return [_no_card()]
-    found = [
+    findings = [
         Finding(
             "GPU",
             f"{card.name}, compute capability {card.compute_capability}, "
@@ -95,68 +96,55 @@ def card_findings(card: Gpu | None) -> list[Finding]:
     if card.compute_capability < plan.MIN_CAPABILITY:
         needed = f"vLLM needs {plan.MIN_CAPABILITY} or more"
         text = f"compute capability {card.compute_capability}; {needed}"
-        found.append(Finding("GPU", text, "gpu", "python -m r1recipes run tiny --preset cpu"))
+        findings.append(Finding("GPU", text, "gpu", "python -m r1recipes run tiny --preset cpu"))
     elif card.compute_capability < 8:
-        found.append(Finding("dtype", "float16: this card has no bfloat16"))
-    return found + [
-        Finding("GPU in use", f"{name} (process {pid}) holds {size / GIB:.1f} GiB", None, mend)
-        for pid, name, size in processes(card)
-        if (mend := f"kill {pid}")
-    ]
+        findings.append(Finding("dtype", "float16: this card has no bfloat16"))
+    return findings + [_in_use(process) for process in gpu.processes(card)]
 
 
-def processes(card: Gpu) -> list[tuple[int, str, int]]:
-    """Process id, name and bytes of each process on the card; in a container often none is seen."""
-    query = "--query-compute-apps=pid,process_name,used_memory"
-    command = ["nvidia-smi", f"--id={card.index}", query, "--format=csv,noheader,nounits"]
-    try:
-        output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    rows = (line.split(", ") for line in output.stdout.splitlines())
-    return [
-        (int(row[0]), Path(row[1]).name, int(row[2]) * 2**20)
-        for row in rows
-        if len(row) == 3 and row[0].isdigit() and row[2].isdigit()
-    ]
+def _in_use(process: Process) -> Finding:
+    size = process.used_bytes
+    held = "memory, how much is not known" if size is None else f"{size / GIB:.1f} GiB"
+    name = process.name or "a program"
+    text = f"{name} (process {process.pid}) holds {held}"
+    return Finding("GPU in use", text, None, f"kill {process.pid}")
 
 
 def _no_card() -> Finding:
-    """Why no GPU is seen: hidden, no tool, no driver, or no card."""
+    """Why no card is used: no driver, hidden, in slices, unknown to the driver, or not there."""
+    try:
+        devices = gpu.devices()
+    except NoDriver as error:
+        return _no_driver(error)
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if shutil.which("nvidia-smi"):
-        if hidden is not None and hidden.startswith("MIG-"):
-            text = "CUDA_VISIBLE_DEVICES names a MIG slice, and slices are not supported"
-            return Finding("GPU", text, "gpu", "sudo nvidia-smi -mig 0")
-        works, said = _listed()
-        if not works:
-            mend = "sudo reboot" if "version mismatch" in said else "sudo modprobe nvidia"
-            return Finding("GPU", f"nvidia-smi finds no card: {said}", "gpu", mend)
-        if hidden is not None:
-            text = f"CUDA_VISIBLE_DEVICES={hidden!r} hides every card"
-            return Finding("GPU", text, "gpu", "unset CUDA_VISIBLE_DEVICES")
-        text = "nvidia-smi does not tell the card's memory"
-        if "MIG" in said:
-            text += ": it is in MIG slices, and slices are not supported"
-            return Finding("GPU", text, "gpu", "sudo nvidia-smi -mig 0")
-        return Finding("GPU", f"{text}, and a run goes by it", "gpu", "nvidia-smi -q -d MEMORY")
-    if Path("/proc/driver/nvidia/version").exists():
-        text = "the driver runs, but there is no nvidia-smi on the PATH"
-        return Finding("GPU", text, "gpu", "sudo apt-get install nvidia-utils-580")
-    if any(_is_nvidia(device) for device in Path("/sys/bus/pci/devices").glob("*")):
+    if hidden is not None and hidden.startswith("MIG-"):
+        text = "CUDA_VISIBLE_DEVICES names a MIG slice, and slices are not supported"
+        return Finding("GPU", text, "gpu", "sudo nvidia-smi -mig 0")
+    if any(device.card for device in devices):
+        text = f"CUDA_VISIBLE_DEVICES={hidden!r} hides every card"
+        return Finding("GPU", text, "gpu", "unset CUDA_VISIBLE_DEVICES")
+    if any(device.is_sliced for device in devices):
+        text = "the card is in MIG slices, and slices are not supported"
+        return Finding("GPU", text, "gpu", "sudo nvidia-smi -mig 0")
+    if devices:
+        unknown = devices[0].unknown or ""
+        text = f"the driver does not tell the card's {unknown}, and a run goes by it"
+        mend = "nvidia-smi -q -d MEMORY" if unknown.startswith("memory") else "nvidia-smi -q"
+        return Finding("GPU", text, "gpu", mend)
+    return Finding("GPU", "the NVIDIA driver lists no card", "gpu", "sudo reboot")
+
+
+def _no_driver(error: NoDriver) -> Finding:
+    if error.kind != "no library":
+        mend = "sudo modprobe nvidia" if error.kind == "not loaded" else "sudo reboot"
+        return Finding("GPU", f"the NVIDIA driver cannot be asked: {error}", "gpu", mend)
+    if DRIVER_RUNS.exists():
+        text = f"the driver runs, but its library {gpu.LIBRARY} is not there"
+        return Finding("GPU", text, "gpu", "sudo apt-get install libnvidia-compute-580")
+    if any(_is_nvidia(device) for device in PCI_DEVICES.glob("*")):
         text = "there is an NVIDIA card, but no driver"
         return Finding("GPU", text, "gpu", "sudo apt-get install nvidia-driver-580")
     return Finding("GPU", "none from NVIDIA")
-
-
-def _listed() -> tuple[bool, str]:
-    """Whether nvidia-smi lists a card, and what it says."""
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return False, "it does not answer"
-    said = " ".join((done.stdout + done.stderr).split())
-    return done.returncode == 0 and "GPU" in said, said
 
 
 def _is_nvidia(device: Path) -> bool:
@@ -172,14 +160,14 @@ def _is_nvidia(device: Path) -> bool:
 
 def _memory() -> str:
     """Main memory, and how much of it is free; a container's limit counts."""
-    total, available = gpu.memory_bytes(), None
+    total, available = host.memory_bytes(), None
     for line in _lines(Path("/proc/meminfo")):
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) * 1024
     for line in _lines(Path("/sys/fs/cgroup/memory.max")):
         total = min(total, int(line)) if line.strip().isdigit() else total
     free = "" if available is None else f"{min(available, total) / GIB:.1f} of "
-    return f"{free}{total / GIB:.1f} GiB free, {gpu.cores()} cores"
+    return f"{free}{total / GIB:.1f} GiB free, {host.cores()} cores"
 
 
 def _lines(path: Path) -> list[str]:
@@ -285,8 +273,10 @@ def _free_memory(planned: Plan, card: Gpu, peak: int | None) -> list[Finding]:
 
 def _end_another(card: Gpu) -> str:
     """The command that ends the process that holds most of the card, or shows who may."""
-    holders = processes(card)
-    return f"kill {max(holders, key=lambda holder: holder[2])[0]}" if holders else "nvidia-smi"
+    holders = gpu.processes(card)
+    if not holders:
+        return "nvidia-smi"
+    return f"kill {max(holders, key=lambda holder: holder.used_bytes or 0).pid}"
 
 
 def _room(planned: Plan, settings: Settings, offline: bool) -> list[Finding]:

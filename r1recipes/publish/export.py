@@ -102,7 +102,7 @@ def missing(forms: list[Target], model: str) -> list[Problem]:
 
 def _missing_4bit() -> list[Problem]:
     hint = "`--to gguf:q4_k_m` has 4 bits and needs no GPU"
-    if gpu.current_gpu() is None:
+    if gpu.current() is None:
         return [Problem("merged_4bit needs an NVIDIA GPU, and there is none here", hint=hint)]
     if importlib.util.find_spec("bitsandbytes") is None:
         return [Problem("merged_4bit needs the package `bitsandbytes`", hint=hint)]

@@ -12,11 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from r1recipes.machine import packages
+from r1recipes.machine import gpu, packages
 from r1recipes.planning import auto
 from r1recipes import recipe
 from r1recipes.recipe import references
-from r1recipes.machine.gpu import current_gpu
 from r1recipes.errors import Problem
 from r1recipes.errors import RecipeError
 from r1recipes.planning.plan import Plan
@@ -59,7 +58,7 @@ class Lock(_Part):
 
 def make(loaded: Loaded, plan: Plan) -> dict[str, Any]:
     """The lock of a run that begins; what it loads is added once that is known."""
-    card = current_gpu() if plan.device == "cuda" else None
+    card = gpu.current() if plan.device == "cuda" else None
     given = loaded.recipe.preset[plan.preset_name]
     return of_recipe(loaded) | {
         "preset": plan.preset_name,

@@ -106,7 +106,7 @@ class Worker:
     def __init__(self, cells: list[Trials], place: Place):
         self.cells, self.place = cells, place
         self.warm = Warm()
-        self.gpu = gpu.current_gpu()
+        self.gpu = gpu.current()
         """As it was before the engine took its share: later that share would count as others'."""
         self.first_bytes: int | None = None
 
@@ -193,7 +193,7 @@ class Worker:
             traceback.print_exc()
         with suppress(Lost):
             trials.fail(trial, kind, str(error))
-        on_gpu = self.warm.backend is not None and gpu.current_gpu() is not None
+        on_gpu = self.warm.backend is not None and gpu.current() is not None
         if not on_gpu:
             self.warm = Warm()
         return on_gpu and kind in BAD_STATE

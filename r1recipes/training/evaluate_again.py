@@ -46,7 +46,7 @@ def execute(
 
     Raises: RecipeError, PlanError before a weight is loaded.
     """
-    plan = _plan(on_this_machine(finished.plan, gpu.current_gpu()), finished, wanted)
+    plan = _plan(on_this_machine(finished.plan, gpu.current()), finished, wanted)
     with ExitStack() as stack:
         stack.enter_context(Capture())
         prepared = prepare(plan, view, settings, options, stack)

@@ -43,7 +43,7 @@ def rehearse(
     """
     batches = batches or (plan.per_device_train_batch_size,)
     _refuse_what_cannot_be_rehearsed(plan, batches)
-    card = gpu.take_gpu()  # also for the processes that begin here
+    card = gpu.take()  # also for the processes that begin here
     context = multiprocessing.get_context("spawn")
     phase, stop = context.Value("i", 0), context.Event()
     here, there = context.Pipe()

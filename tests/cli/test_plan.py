@@ -142,7 +142,7 @@ def test_what_cannot_be_planned_is_said(arguments, said):
 
 
 def test_without_a_card_a_preset_names_one(monkeypatch):
-    monkeypatch.setattr("r1recipes.machine.gpu.current_gpu", lambda: None)
+    monkeypatch.setattr("r1recipes.machine.gpu.current", lambda: None)
     code, out, _ = in_process("plan", "phi4", "--preset", "24GB")
     smallest = min(c.usable_bytes for c in cards.GPUS.values() if c.sold_gb == 24)
     assert code == 0 and f"the card has {smallest / 2**30:.2f}" in out

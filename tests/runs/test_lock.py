@@ -24,7 +24,7 @@ OPENED = [f'preset.{key}="auto"' for key in auto.OPEN]
 @pytest.fixture
 def loaded(monkeypatch):
     monkeypatch.setattr(plan, "has_unsloth", lambda: True)
-    monkeypatch.setattr(machine_gpu, "current_gpu", lambda: CARD)
+    monkeypatch.setattr(machine_gpu, "current", lambda: CARD)
     return recipe.load("llama3.1-8b", OPENED)
 
 
@@ -95,7 +95,7 @@ def test_run_locked_takes_the_choices_of_the_run(loaded, tmp_path, monkeypatch):
     monkeypatch.setenv("R1RECIPES_CACHE_DIR", str(tmp_path / "cache"))
     run = record.create(loaded, make(loaded, CARD), tmp_path / "first", tmp_path)
     run.update_lock(versions=run.read_lock()["versions"] | {"torch": "1.0"})
-    monkeypatch.setattr(machine_gpu, "current_gpu", lambda: ROOMY)
+    monkeypatch.setattr(machine_gpu, "current", lambda: ROOMY)
     again = ["run", run.folder, "--locked", *(a for key in OPENED for a in ("--set", key))]
     code, _, err = in_process(*again)
     assert code == 2 and "torch: 1.0 in the lock" in err and "chosen" not in err, err

@@ -18,6 +18,7 @@ from r1recipes.machine.gpu import Gpu
 from r1recipes.planning import models, out_of_memory
 from r1recipes.training import rehearsal, rehearsal_child
 from tests.conftest import SMALL
+from tests.driver import FakeCard, FakeDriver
 from tests.helpers import command, in_process, is_running
 
 GIB = 2**30
@@ -53,7 +54,7 @@ def test_what_cannot_be_rehearsed_is_refused_at_once(tmp_path):
 
 @pytest.mark.parametrize("flags", [["--vram", "0"], ["--vram", "-3"], ["--steps", "0"], []])
 def test_the_command_refuses_what_means_nothing(flags, monkeypatch):
-    monkeypatch.setattr("r1recipes.machine.gpu.current_gpu", lambda: None)
+    monkeypatch.setattr("r1recipes.machine.gpu.current", lambda: None)
     code, _, err = in_process("rehearse", "phi4", *flags)
     said = flags[0] if flags else "needs an NVIDIA GPU"
     assert code == 2 and said in err
@@ -68,7 +69,7 @@ def test_a_card_that_torch_cannot_use_ends_it_and_is_not_waited_for(tmp_path):
 
 def test_a_proof_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    monkeypatch.setattr("r1recipes.machine.gpu.current_gpu", lambda: CARD)
+    monkeypatch.setattr("r1recipes.machine.gpu.current", lambda: CARD)
     monkeypatch.setattr("r1recipes.planning.plan.has_unsloth", lambda: True)
     for place in ("/proc/gone/proof.json", tmp_path):
         code, out, err = in_process("rehearse", "qwen2.5-1.5b", "--proof", place)
@@ -104,17 +105,12 @@ zeros = lambda *shape, device: None
 """
 
 
-def world(folder: Path, **modules: str) -> dict[str, str]:
+def world(folder: Path, driver: FakeDriver, **modules: str) -> dict[str, str]:
     """Environment with a card of 22 GiB, and with modules that stand for the stack."""
-    (folder / "nvidia-smi").write_text("#!/bin/sh\necho 0, L4, 22000, 690, 8.9, 580.1, GPU-1\n")
-    (folder / "nvidia-smi").chmod(0o755)
+    driver.says(FakeCard())
     for name, text in ({"unsloth": "", "vllm": ""} | modules).items():
         (folder / f"{name}.py").write_text(text)
-    return {
-        "PYTHONPATH": f"{folder}{os.pathsep}{Path(__file__).parents[2]}",
-        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
-        "R1RECIPES_CACHE_DIR": str(folder / "cache"),
-    }
+    return driver.environment(folder) | {"R1RECIPES_CACHE_DIR": str(folder / "cache")}
 
 
 IDLE = """
@@ -134,20 +130,20 @@ raise NotImplementedError("no such card")
 """
 
 
-def test_stdout_has_the_proof_alone(tmp_path):
+def test_stdout_has_the_proof_alone(driver, tmp_path):
     """What Unsloth and vLLM print goes to stderr: `rehearse RECIPE > proof.json`."""
-    environment = world(tmp_path, torch=IDLE, unsloth=LOUD)
+    environment = world(tmp_path, driver, torch=IDLE, unsloth=LOUD)
     done = command("rehearse", "qwen2.5-1.5b", "--preset", "8GB", cwd=tmp_path, **environment)
     proof = json.loads(done.stdout)
     assert done.returncode == 1 and "no such card" in proof["error"]
     assert "r1recipes doctor" in proof["hint"]
 
 
-def test_a_proof_is_shown_where_its_file_can_no_longer_be_written(tmp_path):
+def test_a_proof_is_shown_where_its_file_can_no_longer_be_written(driver, tmp_path):
     """As when the disk has become full: it took minutes of a card."""
     full = tmp_path / "full.json"
     full.symlink_to("/dev/full")
-    environment = world(tmp_path, torch=IDLE, unsloth=LOUD)
+    environment = world(tmp_path, driver, torch=IDLE, unsloth=LOUD)
     arguments = ("rehearse", "qwen2.5-1.5b", "--preset", "8GB", "--proof", full)
     done = command(*arguments, cwd=tmp_path, **environment)
     assert "no such card" in json.loads(done.stdout)["error"]
@@ -155,19 +151,21 @@ def test_a_proof_is_shown_where_its_file_can_no_longer_be_written(tmp_path):
     assert "will patch" in done.stderr and "from C" in done.stderr
 
 
-def test_a_worker_that_is_killed_is_a_result(tmp_path):
+def test_a_worker_that_is_killed_is_a_result(driver, tmp_path):
     """As by the system, when the main memory is full."""
     killed = "import os; os.kill(os.getpid(), 9)"
-    environment = world(tmp_path, torch=IDLE, unsloth=killed)
+    environment = world(tmp_path, driver, torch=IDLE, unsloth=killed)
     done = command("rehearse", "qwen2.5-1.5b", "--preset", "8GB", cwd=tmp_path, **environment)
     proof = json.loads(done.stdout)
     assert (done.returncode, proof["error"]) == (1, "the process died, exit code -9")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_what_holds_the_card_ends_with_the_rehearsal(number, tmp_path):
+def test_what_holds_the_card_ends_with_the_rehearsal(number, driver, tmp_path):
     """Also when that is killed; and Ctrl-C, which all of them get, is said once."""
-    environment = os.environ | world(tmp_path, torch=TORCH) | {"PIDS": str(tmp_path / "pids")}
+    environment = (
+        os.environ | world(tmp_path, driver, torch=TORCH) | {"PIDS": str(tmp_path / "pids")}
+    )
     started = [sys.executable, "-m", "r1recipes", "rehearse", "qwen2.5-1.5b", "--preset", "8GB"]
     with subprocess.Popen(
         started,
@@ -189,10 +187,12 @@ def test_what_holds_the_card_ends_with_the_rehearsal(number, tmp_path):
         assert not list((tmp_path / "cache" / "random-weights").iterdir())
 
 
-def test_ctrl_c_ends_a_list_of_cases_and_leaves_them_to_be_tried_again(tmp_path):
+def test_ctrl_c_ends_a_list_of_cases_and_leaves_them_to_be_tried_again(driver, tmp_path):
     cases = '[[case]]\nname = "{0}"\nrecipe = "qwen2.5-1.5b"\npreset = "8GB"\n'
     (tmp_path / "cases.toml").write_text(cases.format("one") + cases.format("two"))
-    environment = os.environ | world(tmp_path, torch=TORCH) | {"PIDS": str(tmp_path / "pids")}
+    environment = (
+        os.environ | world(tmp_path, driver, torch=TORCH) | {"PIDS": str(tmp_path / "pids")}
+    )
     script = Path(__file__).parents[2] / "benchmarks" / "rehearse_all.py"
     with subprocess.Popen(
         [sys.executable, script, "cases.toml", "points", "--gpus", "0"],
