@@ -71,6 +71,11 @@ class Stopped(R1RecipesError):
     exit_code = 130
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def is_full(error: BaseException) -> bool:
     """Whether an error says that a disk is full; that of safetensors is not an OSError."""
     if isinstance(error, OSError) and error.errno in FULL:

@@ -9,8 +9,7 @@ from typing import Any
 
 from r1recipes.cli.common import check_place, offline_settings, overridable, write_over
 from r1recipes.errors import PlanError, RecipeError, unwritable
-
-GIB = 2**30
+from r1recipes.machine.units import GIB
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -105,8 +104,7 @@ def _card(args: argparse.Namespace, found: Any) -> Any:
                 hint=f"{'perhaps' if alike else 'known:'} {', '.join(alike or cards.GPUS)}; "
                 "or give its memory with --vram",
             )
-        name = next(name for name, known in cards.GPUS.items() if known is card)
-        return _imagined(name, card.usable_bytes, card.compute_capability)
+        return _imagined(card.name, card.usable_bytes, card.compute_capability)
     at_hand = gpu.current()
     if at_hand or args.preset not in found.preset or args.preset == "cpu":
         if at_hand is None and args.preset is None:
@@ -250,7 +248,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         )
     if args.proof:  # minutes before it is written
         check_place(args.proof)
-    vram_bytes = round(args.vram * 2**30) if args.vram else None
+    vram_bytes = round(args.vram * GIB) if args.vram else None
     resolved = planning.make(
         loaded.recipe,
         base_dir=loaded.path.parent,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from r1recipes.errors import PlanError
+from r1recipes.machine import hub
 from r1recipes.planning import models
 from r1recipes.planning.models import ModelShape
 
@@ -191,25 +192,15 @@ def _read(path: Path) -> dict[str, Any]:
 def _fetch(name: str, revision: str | None, offline: bool) -> Path:
     """config.json from the Hub, or from its cache; the import costs more than the arithmetic."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(
             hf_hub_download(name, "config.json", revision=revision, local_files_only=offline)
         )
-    except HFValidationError:
+    except (OSError, ValueError) as error:
+        fault = hub.explain(error, offline=offline)
+        folder = "give a local folder with its config.json"
         raise PlanError(
-            f"`{name}` is neither a folder nor a name on the Hub", hint="check `model.name`"
-        ) from None
-    except LocalEntryNotFoundError:
-        why = "there is no network" if not offline else "this is offline"
-        raise PlanError(
-            f"the shape of `{name}` is not known: {why}, and its config.json is not in the cache",
-            hint="give a local folder with its config.json, or run once with network",
-        ) from None
-    except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PlanError(
-            f"config.json of `{name}` cannot be had: {reason}",
-            hint="check `model.name`; for a gated model set HF_TOKEN",
+            f"`{name}` is not a folder here, and {fault.predicate}",
+            hint=f"{fault.hint}; or {folder}" if fault.hint else folder,
         ) from error

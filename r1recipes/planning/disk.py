@@ -16,17 +16,15 @@ from pathlib import Path
 from r1recipes.errors import PlanError, RunError
 from r1recipes.machine import hub
 from r1recipes.machine.hub import _home, cache
+from r1recipes.machine.units import gigabytes
 from r1recipes.planning import architectures, disk, models
 from r1recipes.planning.models import ModelShape
 from r1recipes.planning.plan import Plan
-from r1recipes.recipe.schema import BUILTIN_MODELS
 
 NUM_CHECKPOINTS = 4
 """Two are kept, one is being written, and the adapter at the end is no larger than one."""
 CHECKPOINT_REST_BYTES = 8 * 2**20
 """Tokenizer and state of the trainer; assumed, 4 MB for a vocabulary of 150,000."""
-NF4_BYTES = 0.516
-"""A weight in NF4 with double quantisation (2305.14314, section 3): 4 bits and 0.127."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def needs(plan: Plan, shape: ModelShape | None, runs_dir: Path, *, offline: bool
     if shape and not offline and not is_here(plan):
         four_bit = _takes_published(plan)
         here = disk.downloaded_bytes(plan.recipe.model.name, four_bit=four_bit)
-        size = max(0, download_bytes(shape, four_bit=four_bit) - here)
+        size = max(0, models.weights_bytes(shape, four_bit) - here)
         found.append(Need(hub.cache(), size, "HF_HUB_CACHE"))
     return found
 
@@ -53,7 +51,7 @@ def needs(plan: Plan, shape: ModelShape | None, runs_dir: Path, *, offline: bool
 def is_here(plan: Plan) -> bool:
     """Whether the weights are built in, in a folder, or cached."""
     name = plan.recipe.model.name
-    if name in BUILTIN_MODELS or (plan.base_dir / name).is_dir():
+    if name in models.BUILTIN or (plan.base_dir / name).is_dir():
         return True
     return disk.has_model(name, four_bit=_takes_published(plan))
 
@@ -71,9 +69,9 @@ def too_small(needs: Iterable[Need]) -> Iterator[tuple[Need, str]]:
     for need in needs:
         folder = existing(need.folder)
         device, free = folder.stat().st_dev, shutil.disk_usage(folder).free
-        beside = f", {_size(taken[device])} of it for the run" if taken[device] else ""
+        beside = f", {gigabytes(taken[device])} of it for the run" if taken[device] else ""
         if free - taken[device] < need.size:
-            said = f"needs {_size(need.size)}, its disk has {_size(free)} free{beside}"
+            said = f"needs {gigabytes(need.size)}, its disk has {gigabytes(free)} free{beside}"
             yield need, f"`{need.folder}` {said}"
         taken[device] += need.size
 
@@ -92,34 +90,19 @@ def existing(folder: Path) -> Path:
     return next(path for path in paths if os.path.exists(path))
 
 
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
-
-
 def run_bytes(plan: Plan, shape: ModelShape | None) -> int:
     """Bytes of the base after a cold start and of the checkpoints; 0 for an unknown model."""
     if shape is None:
         return 0
-    in_float32 = plan.dtype != "bfloat16" or plan.recipe.model.name in BUILTIN_MODELS
+    in_float32 = plan.dtype != "bfloat16" or plan.recipe.model.name in models.BUILTIN
     base = 0
     if plan.recipe.cold_start:
         base = (4 if in_float32 else 2) * shape.parameters
-        base += download_bytes(shape, four_bit=True) if plan.preset.load_in_4bit else 0
-    checkpoint = 12 * adapter_parameters(shape, plan) + CHECKPOINT_REST_BYTES
+        base += models.weights_bytes(shape, four_bit=True) if plan.preset.load_in_4bit else 0
+    targets = tuple(plan.recipe.lora.target_modules)
+    trained = models.adapter_parameters(shape, plan.preset.lora_rank, targets)
+    checkpoint = 12 * trained + CHECKPOINT_REST_BYTES
     return base + NUM_CHECKPOINTS * checkpoint
-
-
-def adapter_parameters(shape: ModelShape, plan: Plan) -> int:
-    """Trainable parameters: two matrices of lora_rank for each target module of each layer."""
-    sides = shape.projections
-    targets = [sides[name] for name in plan.recipe.lora.target_modules if name in sides]
-    return plan.preset.lora_rank * shape.num_hidden_layers * sum(map(sum, targets))
-
-
-def download_bytes(shape: ModelShape, *, four_bit: bool) -> int:
-    """Weights as they are published: 16 bits, or the linear layers in NF4."""
-    linear = shape.linear_parameters
-    return round(2 * (shape.parameters - linear) + (NF4_BYTES if four_bit else 2) * linear)
 
 
 def shape_of(plan: Plan, *, offline: bool) -> ModelShape | None:

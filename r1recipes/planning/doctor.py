@@ -16,13 +16,13 @@ from r1recipes.machine import gpu, host, hub, packages
 from r1recipes.machine.gpu import Gpu, NoDriver, Process
 from r1recipes.machine.packages import Finding
 from r1recipes.machine.settings import Settings
+from r1recipes.machine.units import GIB, gib
 from r1recipes.planning import disk, models, plan, proofs
 from r1recipes.planning.plan import Plan
 from r1recipes.planning.verdict import OTHERS
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 
-GIB = 2**30
 NVIDIA_PCI = "0x10de"
 DRIVER_RUNS = Path("/proc/driver/nvidia/version")
 PCI_DEVICES = Path("/sys/bus/pci/devices")
@@ -90,7 +90,7 @@ def card_findings(card: Gpu | None) -> list[Finding]:
         Finding(
             "GPU",
             f"{card.name}, compute capability {card.compute_capability}, "
-            f"{card.free_bytes / GIB:.1f} of {card.total_bytes / GIB:.1f} GiB free",
+            f"{gib(card.free_bytes)} of {gib(card.total_bytes)} GiB free",
         )
     ]
     if card.compute_capability < plan.MIN_CAPABILITY:
@@ -104,7 +104,7 @@ def card_findings(card: Gpu | None) -> list[Finding]:
 
 def _in_use(process: Process) -> Finding:
     size = process.used_bytes
-    held = "memory, how much is not known" if size is None else f"{size / GIB:.1f} GiB"
+    held = "memory, how much is not known" if size is None else f"{gib(size)} GiB"
     name = process.name or "a program"
     text = f"{name} (process {process.pid}) holds {held}"
     return Finding("GPU in use", text, None, f"kill {process.pid}")
@@ -166,8 +166,8 @@ def _memory() -> str:
             available = int(line.split()[1]) * 1024
     for line in _lines(Path("/sys/fs/cgroup/memory.max")):
         total = min(total, int(line)) if line.strip().isdigit() else total
-    free = "" if available is None else f"{min(available, total) / GIB:.1f} of "
-    return f"{free}{total / GIB:.1f} GiB free, {host.cores()} cores"
+    free = "" if available is None else f"{gib(min(available, total))} of "
+    return f"{free}{gib(total)} GiB free, {host.cores()} cores"
 
 
 def _lines(path: Path) -> list[str]:
@@ -267,7 +267,7 @@ def _free_memory(planned: Plan, card: Gpu, peak: int | None) -> list[Finding]:
         needed, what = peak, "the measured peak"
     if needed <= card.free_bytes:
         return []
-    text = f"{what} is {needed / GIB:.1f} GiB, {card.free_bytes / GIB:.1f} GiB are free"
+    text = f"{what} is {gib(needed)} GiB, {gib(card.free_bytes)} GiB are free"
     return [Finding("GPU memory", text, "gpu", _end_another(card))]
 
 

@@ -7,7 +7,13 @@ card can use depends on its driver: a row says what one driver reported.
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+
+from r1recipes.recipe.schema import BUILTIN_MODELS
+
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""A weight in NF4 with double quantisation (2305.14314, section 3): half a byte, a scale of one
+byte for 64, a scale of those in 4 for 256 x 64."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,25 @@ class ModelShape:
         """All parameters. Derived; equals the published safetensors total of every row."""
         return self.linear_parameters + self.embedding_parameters + self.small_parameters
 
+    @cached_property
+    def kv_token_bytes(self) -> int:
+        """KV cache of one token in 16 bits: a key and a value for each head of each layer."""
+        return 4 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
+
+
+@lru_cache(maxsize=256)
+def weights_bytes(shape: ModelShape, four_bit: bool) -> int:
+    """Bytes of all weights in 16 bits, or with the linear layers of the blocks in NF4."""
+    rest = 2 * (shape.embedding_parameters + shape.small_parameters)
+    return round(shape.linear_parameters * (NF4_BYTES if four_bit else 2)) + rest
+
+
+@lru_cache(maxsize=1024)
+def adapter_parameters(shape: ModelShape, rank: int, targets: tuple[str, ...]) -> int:
+    """Parameters of a LoRA adapter: two matrices of its rank for each target of each layer."""
+    widths = sum(sum(shape.projections[name]) for name in targets)
+    return shape.num_hidden_layers * rank * widths
+
 
 def _qwen(
     size: str, hidden: int, inner: int, layers: int, heads: int, kv: int, vocab: int, tied: bool
@@ -149,12 +174,13 @@ def _builtin(layers: int, hidden: int, inner: int, heads: int) -> ModelShape:
     return ModelShape("builtin", (), *dims, tie_word_embeddings=True, attention_bias=True)
 
 
+_TINY, _SMALL = BUILTIN_MODELS
 BUILTIN: dict[str, ModelShape] = {
     # Chosen by trial, 2026-11: 907,200 parameters learn two-digit sums in 500 cold-start steps of
     # 32. Few layers, assumed cheaper for each generated token: 3 of 160 were not measurably slower.
-    "builtin:tiny": _builtin(2, 192, 512, 6),
+    _TINY: _builtin(2, 192, 512, 6),
     # 25M parameters, for a GPU; heads of 64, which every attention kernel of vLLM knows.
-    "builtin:small": _builtin(8, 512, 1376, 8),
+    _SMALL: _builtin(8, 512, 1376, 8),
 }
 """Models that are built on the spot; a character is a token."""
 

@@ -15,6 +15,7 @@ from r1recipes.algorithms.base import Preset, preset_bytes
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
+from r1recipes.machine.units import gib
 from r1recipes.planning import auto, verdict
 from r1recipes.planning.memory.case import MAX_NUM_SEQS
 from r1recipes.planning.verdict import Predicted
@@ -211,8 +212,7 @@ def choose_preset(recipe: Recipe, gpu: Gpu | None, asked: str | None) -> str:
     if not fitting:
         smaller = "" if names[0] == "6GB" else ", or `r1recipes run qwen2.5-1.5b`, which needs 6GB"
         raise PlanError(
-            f"the smallest preset is {names[0]}, and {gpu.name} has "
-            f"{gpu.total_bytes / 2**30:.1f} GiB",
+            f"the smallest preset is {names[0]}, and {gpu.name} has {gib(gpu.total_bytes)} GiB",
             hint=f"`r1recipes plan RECIPE --fit` looks for settings that fit this card{smaller}",
         )
     return fitting[-1]

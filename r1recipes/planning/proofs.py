@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from r1recipes.algorithms.base import Preset, preset_bytes
 from r1recipes.machine import cards
+from r1recipes.machine.units import GIB
 from r1recipes.recipe import loading
 from r1recipes.recipe.loading import Loaded
 
-GIB = 2**30
 CAP_TOLERANCE = 1.01
 """How much more than its class's memory a rehearsal may have had left: rounding, no more."""
 WORDS = ("NVIDIA ", "GeForce ", "Tesla ")

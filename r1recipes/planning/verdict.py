@@ -16,6 +16,7 @@ from r1recipes.algorithms.base import Preset
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
+from r1recipes.machine.units import gib
 from r1recipes.planning import architectures, auto, models
 from r1recipes.planning.auto import Choice, Room
 from r1recipes.planning.memory import constants, predict
@@ -23,7 +24,6 @@ from r1recipes.planning.memory.engine import sequence_tokens
 from r1recipes.planning.models import ModelShape
 from r1recipes.recipe.schema import Recipe
 
-GIB = 2**30
 SLACK = "allocator slack"
 """The part of a phase that is given back where there is no room: torch's cache, a copy at load."""
 FREE_SHARE = 0.98
@@ -91,10 +91,6 @@ class Predicted(BaseModel):
         )
 
 
-def gib(size: float) -> str:
-    return f"{size / GIB:.1f}"
-
-
 def shape_of(
     recipe: Recipe, preset: Preset, base_dir: Path, *, offline: bool, strict: bool
 ) -> ModelShape | None:
@@ -143,9 +139,9 @@ def check_cold_start(recipe: Recipe, shape: ModelShape, gpu: Gpu, dtype: str) ->
 def room_of(gpu: Gpu) -> Room:
     """The card as the search sees it: what is free where others use it."""
     card = cards.find_gpu(gpu.name)
-    name = next((name for name, known in cards.GPUS.items() if known is card), "")
+    peak = card and card.peak or cards.UNLISTED
     free = gpu.free_bytes if gpu.free_bytes < FREE_SHARE * gpu.total_bytes else gpu.total_bytes
-    return Room(gpu.total_bytes, free, cards.PEAKS.get(name, cards.UNLISTED))
+    return Room(gpu.total_bytes, free, peak)
 
 
 def fitted(

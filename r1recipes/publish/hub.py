@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from r1recipes.errors import Problem, RunError
+from r1recipes.machine.hub import explain
 
 
 def missing(offline: bool) -> list[Problem]:
@@ -31,9 +32,8 @@ def push(folder: Path, repo: str, message: str, *, public: bool) -> str:
         api.create_repo(repo, private=not public, exist_ok=True)
         commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
     except (httpx.HTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise RunError(
-            f"the push to `{repo}` failed: {reason}",
+            f"the push to `{repo}` failed: it {explain(error).predicate}",
             hint=f"what was exported is whole in {folder}; the token must be able to write to "
             f"`{repo}`",
         ) from error

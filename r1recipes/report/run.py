@@ -14,7 +14,8 @@ from typing import Any
 from markupsafe import Markup
 
 from r1recipes.machine import files
-from r1recipes.report import charts, curves, page, samples
+from r1recipes.machine.units import duration
+from r1recipes.report import charts, curves, page, samples, scales
 from r1recipes.report.charts import Chart
 from r1recipes.runs import health, reading
 from r1recipes.runs.reading import Reading
@@ -160,7 +161,7 @@ def _facts(run: Reading) -> list[tuple[str, Any]]:
         ("Machine", machine.get("gpu") or cpu),
         ("Steps", f"{run.steps} of {run.max_steps}" if run.max_steps else run.steps or None),
         ("Completions a step", f"{preset['prompts_per_step']} x {group}" if group else None),
-        ("Time", clock(run.duration_s)),
+        ("Time", duration(run.duration_s)),
         ("Peak memory", f"{vram / 2**30:.2f} GiB" if vram else None),
         ("Reward failures", sum((last.get("reward_failures") or {}).values()) or None),
         ("Started", str(run.record.get("started", "")).replace("T", " ").replace("Z", " UTC")),
@@ -248,7 +249,7 @@ def _overview(runs: list[Reading]) -> tuple[list[str], list[list[Any]]]:
     rows = []
     for run in runs:
         steps = f"{run.steps} of {run.max_steps}" if run.max_steps else run.steps
-        cells = [run.label, run.name, run.status, steps, clock(run.duration_s)]
+        cells = [run.label, run.name, run.status, steps, duration(run.duration_s)]
         rows.append([*cells, *(_accuracy(run.evaluated(when)) for when in ("before", "after"))])
     return ["", "run", "status", "steps", "time", "before", "after"], rows
 
@@ -289,15 +290,7 @@ def _shown(value: Any) -> str:
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.1f}\u00a0%"
-
-
-def clock(seconds: float) -> str:
-    """`2 min 56 s` or `3 h 05 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+    return scales.text(share, "%").replace(" ", "\u00a0")
 
 
 def _footer() -> Markup:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from r1recipes.planning.verdict import gib
+from r1recipes.machine.units import gib
 from r1recipes.report import page, scales
 from r1recipes.report.charts import Bar, Bars, Chart, Plot, Series
 from r1recipes.study import leaderboard, results

@@ -16,11 +16,11 @@ from r1recipes.algorithms.base import divisors
 from r1recipes.errors import PlanError, RecipeError, RunError
 from r1recipes.machine import files, gpu, packages
 from r1recipes.machine.processes import obey_parent
+from r1recipes.machine.units import GIB
 from r1recipes.planning import models, out_of_memory
 from r1recipes.planning.plan import Plan
 from r1recipes.training import rehearsal_child
 
-GIB = 2**30
 SAMPLE_S = 0.005
 PHASES = ("generate", "first step", "steps")
 

@@ -15,6 +15,7 @@ from typing import Any
 from r1recipes.errors import R1RecipesError, full_disk
 from r1recipes.machine import settings
 from r1recipes.machine.processes import obey_parent
+from r1recipes.machine.units import GIB
 from r1recipes.planning import models, out_of_memory
 from r1recipes.planning.plan import Plan
 
@@ -22,7 +23,6 @@ PHASES = ("weights", "import", "load", "generate", "first step", "steps")
 ONCE = 3
 """Phases that come once; the others come for each batch."""
 BATCH = "per_device_train_batch_size"
-GIB = 2**30
 TIMES = ("generation", "logprobs", "backward")
 
 

@@ -206,4 +206,6 @@ def test_the_hubs_config_is_fetched_once_and_then_read_from_the_cache(tmp_path):
     server.shutdown()
     server.server_close()
     assert parameters("someone/model", offline=True) == "8030261248"
-    assert parameters("not a name", offline=False).startswith("PlanError `not a name` is neither")
+    assert parameters("not a name", offline=False).startswith(
+        "PlanError `not a name` is not a folder here, and is not a name on the Hub"
+    )

@@ -8,15 +8,14 @@ from r1recipes import planning, recipe
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
+from r1recipes.machine.units import GIB
 from r1recipes.planning import auto, models, plan, speed, verdict
 from r1recipes.planning.auto import Room
 from r1recipes.planning.memory.case import Case
 
-GIB = 2**30
-
 
 def room(gib: float, name: str = "H100 80GB") -> Room:
-    return Room(int(gib * GIB), int(gib * GIB), cards.PEAKS[name])
+    return Room(int(gib * GIB), int(gib * GIB), cards.GPUS[name].peak or cards.UNLISTED)
 
 
 def card(gib: float, free: float | None = None) -> Gpu:
@@ -152,7 +151,7 @@ def test_every_shipped_preset_fits_the_cards_that_it_is_named_for(name, tmp_path
 
 
 def test_more_sequences_at_once_and_16_bits_are_faster():
-    shape, peak = models.MODELS["qwen2.5-1.5b"], cards.PEAKS["H100 80GB"]
+    shape, peak = models.MODELS["qwen2.5-1.5b"], cards.GPUS["H100 80GB"].peak
     few = Case(shape, True, 1024, 768, 32, tuple(shape.projections), 8, 8, 8 * GIB, False)
 
     def per_completion(case, count):

@@ -7,11 +7,10 @@ import tomli
 from r1recipes import planning, recipe
 from r1recipes.errors import PlanError
 from r1recipes.machine.gpu import Gpu
+from r1recipes.machine.units import GIB
 from r1recipes.planning import plan
 from r1recipes.recipe.schema import Model, Recipe
 from tests.conftest import SMALL
-
-GIB = 2**30
 
 
 def card(gib: float, capability: float = 8.0) -> Gpu:

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from r1recipes import planning, recipe
 from r1recipes.runs.record import Run
-from r1recipes.training.view import View, clock, fact_parts, sparkline
+from r1recipes.training.view import View, fact_parts, sparkline
 
 ROW = {
     "step": 1,
@@ -86,12 +86,11 @@ def test_reward_failures_are_shown():
     assert parts[-1] == "reward failures 2"
 
 
-def test_sparkline_and_clock():
+def test_sparkline():
     assert sparkline([0, 1, 2, 3]) == "▁▃▆█"
     assert sparkline([1.0, None, 1.0]) == "▁▁"
     assert sparkline([]) == ""
     assert len(sparkline(list(range(1000)))) == 40
-    assert (clock(247), clock(7985)) == ("4:07", "2:13:05")
 
 
 def test_time_left_is_counted_from_the_last_steps(resolved, tmp_path):

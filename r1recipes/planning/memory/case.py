@@ -1,7 +1,6 @@
 """What the memory of a run depends on."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from r1recipes.planning.models import ModelShape
 
@@ -30,9 +29,3 @@ class Case:
     optimizer_bytes: float = 2.03
     """For each trained parameter: two moments in 8 bits with a scale for each 256 (bitsandbytes);
     8 for moments in 32 bits."""
-
-
-@lru_cache(maxsize=1024)
-def lora_parameters(shape: ModelShape, rank: int, targets: tuple[str, ...]) -> int:
-    widths = sum(sum(shape.projections[name]) for name in targets)
-    return shape.num_hidden_layers * rank * widths

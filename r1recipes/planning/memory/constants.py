@@ -8,7 +8,7 @@ Limits: one stack (vllm 0.26.0, unsloth 2026.10.7, torch 2.11), cards of the Hop
 from dataclasses import dataclass
 from typing import Literal
 
-GIB = 2**30
+from r1recipes.machine.units import GIB
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,10 @@ Derived from vllm 0.26.0 and unsloth, unsloth_zoo 2026.10.7.
 
 from functools import lru_cache
 
-from r1recipes.planning.memory.case import Case, lora_parameters
-from r1recipes.planning.models import ModelShape
+from r1recipes.machine.units import GIB
+from r1recipes.planning.memory.case import Case
+from r1recipes.planning.models import NF4_BYTES, ModelShape, adapter_parameters, weights_bytes
 
-GIB = 2**30
-NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-"""A weight in NF4: half a byte, a scale of one byte for 64, a scale of those in 4 for 256 x 64."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM has slots for; Unsloth rounds up (vllm/config/lora.py)."""
 BLOCK_TOKENS = 16
@@ -34,11 +32,6 @@ def sequence_tokens(case: Case) -> int:
     return min(case.max_seq_length, window + 2 * 8192) if window else case.max_seq_length
 
 
-def kv_token_bytes(shape: ModelShape) -> int:
-    """KV cache of one token in 16 bits."""
-    return 4 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
-
-
 def engine_share(case: Case, known: dict[str, float]) -> tuple[int, int, int, int]:
     """What the engine's share holds beside the KV cache: weights, slots, pass, outside torch."""
     weights = round(weights_bytes(case.shape, case.four_bit) * (1 + known["weights_slack"]))
@@ -46,18 +39,11 @@ def engine_share(case: Case, known: dict[str, float]) -> tuple[int, int, int, in
     return weights, slots_bytes(case.shape, case.lora_rank), work, outside
 
 
-@lru_cache(maxsize=256)
-def weights_bytes(shape: ModelShape, four_bit: bool) -> int:
-    """The one copy of the base weights that engine and training share."""
-    rest = 2 * (shape.embedding_parameters + shape.small_parameters)
-    return round(shape.linear_parameters * (NF4_BYTES if four_bit else 2)) + rest
-
-
 @lru_cache(maxsize=1024)
 def slots_bytes(shape: ModelShape, lora_rank: int) -> int:
     """Bytes of the engine's slots for an adapter, which are there for every layer."""
     rank = next(n for n in LORA_RANKS if n >= lora_rank)
-    return 2 * lora_parameters(shape, rank, tuple(shape.projections))
+    return 2 * adapter_parameters(shape, rank, tuple(shape.projections))
 
 
 def sized_tokens(case: Case) -> int:
@@ -66,7 +52,7 @@ def sized_tokens(case: Case) -> int:
     It decides the length of a sequence and, by the ladder, the engine's pass.
     """
     left = _sized_bytes(case)
-    return int(0.95 * left / kv_token_bytes(case.shape)) // 256 * 256
+    return int(0.95 * left / case.shape.kv_token_bytes) // 256 * 256
 
 
 def _sized_bytes(case: Case) -> float:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from r1recipes.planning.memory.case import Case, lora_parameters
+from r1recipes.machine.units import GIB
+from r1recipes.planning.memory.case import Case
 from r1recipes.planning.memory.constants import CALIBRATED, values
 from r1recipes.planning.memory.engine import (
     BLOCK_TOKENS,
@@ -23,15 +24,13 @@ from r1recipes.planning.memory.engine import (
     engine_passes,
     engine_share,
     graphs_bytes,
-    kv_token_bytes,
     sequence_tokens,
     sized_overhead,
     sized_tokens,
-    weights_bytes,
 )
 from r1recipes.planning.memory.training import training_pass, unpacked
+from r1recipes.planning.models import adapter_parameters, weights_bytes
 
-GIB = 2**30
 PHASES = ("load", "generate", "train")
 TORCH_SHARE, OUTSIDE_TORCH = 0.97, GIB
 """The backend lets torch's allocator have this share of the card, less this: CUDA context and
@@ -70,8 +69,8 @@ def predict(case: Case, constants: dict[str, float] | None = None) -> Prediction
     known = constants or _calibrated()
     weights, slots, work, outside = share = engine_share(case, known)
     cache = case.engine_bytes - sum(share)
-    adapter = lora_parameters(case.shape, case.lora_rank, case.targets)
-    tokens = cache // kv_token_bytes(case.shape) // BLOCK_TOKENS * BLOCK_TOKENS
+    adapter = adapter_parameters(case.shape, case.lora_rank, case.targets)
+    tokens = cache // case.shape.kv_token_bytes // BLOCK_TOKENS * BLOCK_TOKENS
     resident = {
         "context": round(known["context"]),
         "weights": weights,
@@ -168,7 +167,7 @@ def least_share_bytes(case: Case, sequences: int = 1) -> int:
 
     It also satisfies Unsloth's own, coarser estimate for one.
     """
-    known, token, each = _calibrated(), kv_token_bytes(case.shape), sequence_tokens(case)
+    known, token, each = _calibrated(), case.shape.kv_token_bytes, sequence_tokens(case)
     overhead = sized_overhead(case.shape, case.four_bit, case.lora_rank)
     least = overhead + math.ceil(each / 256) * 256 * token / 0.95 + 1
     weights, slots, _, outside = engine_share(case, known)

@@ -3,7 +3,8 @@
 Derived from unsloth and unsloth_zoo 2026.10.7; tests/system/test_families.py counts some of it
 """
 
-from r1recipes.planning.memory.case import MAX_NUM_SEQS, Case, lora_parameters
+from r1recipes.planning.memory.case import MAX_NUM_SEQS, Case
+from r1recipes.planning.models import adapter_parameters
 
 CHUNK_ROWS = 256
 """Rows of logits that are made at a time; the backend sets it (backends._prepare_unsloth)."""
@@ -29,7 +30,7 @@ def training_pass(case: Case, known: dict[str, float]) -> dict[str, int]:
     # In the only pass of a step gradients come as activations go: at most those of a batch that is
     # smaller by one completion lie beside it. Later passes find them there. A step of MAX_NUM_SEQS
     # may have more completions than that, and so more passes.
-    gradient = 4 * lora_parameters(case.shape, case.lora_rank, case.targets)
+    gradient = 4 * adapter_parameters(case.shape, case.lora_rank, case.targets)
     if case.num_seqs <= case.batch < MAX_NUM_SEQS:
         gradient = max(0, gradient - completion)
     return {

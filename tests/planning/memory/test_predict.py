@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from r1recipes.machine.units import GIB
 from r1recipes.planning import models
 from r1recipes.planning.memory import constants, engine, predict
 from r1recipes.planning.memory.case import Case
-from r1recipes.planning.memory.predict import GIB
 
 LLAMA = models.MODELS["llama-3.1-8b"]
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from r1recipes import recipe
 from r1recipes.machine.gpu import Gpu
+from r1recipes.machine.units import GIB
 from r1recipes.planning import auto, models, verdict
 from r1recipes.planning.memory import constants, engine, predict
 from r1recipes.planning.memory.case import Case
-from r1recipes.planning.memory.predict import GIB
 from r1recipes.planning.models import ModelShape
 
 RECIPES = {name: recipe.load(name).recipe for name in ("phi4", "llama3.1-8b", "qwen2.5-1.5b")}
