@@ -37,7 +37,7 @@ def in_process(*arguments: object) -> tuple[int, str, str]:
 def run_in_process(path: Path, runs_dir: Path, *overrides: str, view: View | None = None):
     """Train a recipe here and return its run."""
     loaded = recipe.load(path, list(overrides))
-    resolved = planning.make(loaded.recipe, base_dir=path.parent, gpu=None, num_cores=1)
+    resolved = planning.make(loaded.recipe, planning.Target.here(None, 1), base_dir=path.parent)
     machine = settings.Settings(runs_dir=runs_dir, offline=True)
     view = view or View(Console(file=io.StringIO()), live=False)
     return training.start(loaded, resolved, view, machine)

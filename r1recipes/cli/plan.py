@@ -49,25 +49,24 @@ def plan_command(args: argparse.Namespace) -> int:
     from r1recipes.planning import plan
 
     loaded = recipe.load(args.recipe, args.overrides)
-    options = {
-        "base_dir": loaded.path.parent,
-        "gpu": _card(args, loaded.recipe),
-        "num_cores": 1,
-        "preset_name": args.preset,
-        "offline": offline_settings(args.offline).offline,
-        "elsewhere": True,
-    }
+    card, preset = _card(args, loaded.recipe), args.preset
     if args.fit:
-        name, found = plan.opened(loaded.recipe, options["gpu"], args.preset)
-        loaded, options["preset_name"] = replace(loaded, recipe=found), name
-    resolved = planning.make(loaded.recipe, **options)
+        preset, opened = plan.opened(loaded.recipe, card, args.preset)
+        loaded = replace(loaded, recipe=opened)
+    resolved = planning.make(
+        loaded.recipe,
+        planning.Target.elsewhere(card),
+        base_dir=loaded.path.parent,
+        preset=preset,
+        offline=offline_settings(args.offline).offline,
+    )
     if resolved.predicted is None:
         raise RecipeError(
             f"preset `{resolved.preset_name}` runs on a CPU: there is no memory to plan",
             hint="name a card with --gpu or --vram",
         )
     if args.json:
-        _print_json(loaded, resolved, options["gpu"])
+        _print_json(loaded, resolved, card)
     elif args.fit and resolved.predicted.verdict != "fits":
         ways = "; or ".join(resolved.predicted.ways)
         given = " with these lengths and this rank" if ways else ""
@@ -76,9 +75,9 @@ def plan_command(args: argparse.Namespace) -> int:
             hint=f"with --fit this does: {ways}" if ways else resolved.predicted.no_way,
         )
     elif args.fit:
-        _print_preset(loaded, resolved, options["gpu"])
+        _print_preset(loaded, resolved, card)
     else:
-        _print_table(loaded, resolved, options["gpu"])
+        _print_table(loaded, resolved, card)
     return 2 if resolved.predicted.verdict == "does not fit" else 0
 
 
@@ -230,7 +229,6 @@ def rehearse_command(args: argparse.Namespace) -> int:
     from r1recipes import planning, recipe
     from r1recipes.algorithms.base import preset_bytes
     from r1recipes.machine import gpu, host, settings
-    from r1recipes.planning import plan
     from r1recipes.training import rehearsal
 
     if args.vram is not None and not 0.5 <= args.vram <= 4096:
@@ -249,13 +247,13 @@ def rehearse_command(args: argparse.Namespace) -> int:
     if args.proof:  # minutes before it is written
         check_place(args.proof)
     vram_bytes = round(args.vram * GIB) if args.vram else None
+    smaller = replace(card, total_bytes=vram_bytes or card.total_bytes)
+    here = planning.Target.here(smaller, host.cores())
     resolved = planning.make(
         loaded.recipe,
+        replace(here, is_here=False),  # a prediction does not keep it from being measured
         base_dir=loaded.path.parent,
-        gpu=replace(card, total_bytes=vram_bytes or card.total_bytes),
-        num_cores=host.cores(),
-        preset_name=args.preset,
-        elsewhere=plan.has_unsloth(),  # a prediction does not keep it from being measured
+        preset=args.preset,
     )
     weights_dir = settings.load().cache_dir / "random-weights"
     try:

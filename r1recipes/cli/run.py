@@ -72,10 +72,9 @@ def run_command(args: argparse.Namespace) -> int:
     locked = lock.of_source(loaded) if args.locked else None
     resolved = planning.make(
         loaded.recipe,
+        planning.Target.here(gpu.take(), (locked and locked.machine.num_threads) or host.cores()),
         base_dir=loaded.path.parent,
-        gpu=gpu.take(),
-        num_cores=(locked and locked.machine.num_threads) or host.cores(),
-        preset_name=args.preset or (locked and locked.preset),
+        preset=args.preset or (locked and locked.preset),
         chosen=locked and locked.chosen,
         offline=machine_settings.offline,
     )

@@ -3,6 +3,6 @@
 It never imports torch and measures nothing.
 """
 
-from r1recipes.planning.plan import Plan, make
+from r1recipes.planning.plan import DoesNotFit, Plan, Target, make
 
-__all__ = ["Plan", "make"]
+__all__ = ["DoesNotFit", "Plan", "Target", "make"]

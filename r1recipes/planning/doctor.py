@@ -72,9 +72,8 @@ def examine(recipes: list[Loaded], settings: Settings, *, offline: bool) -> Repo
 
 def _plan(loaded: Loaded, card: Gpu | None) -> Plan | PlanError:
     try:
-        return plan.make(
-            loaded.recipe, base_dir=loaded.path.parent, gpu=card, num_cores=host.cores()
-        )
+        target = plan.Target.here(card, host.cores())
+        return plan.make(loaded.recipe, target, base_dir=loaded.path.parent)
     except PlanError as error:
         return error
 

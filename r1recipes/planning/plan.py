@@ -6,8 +6,9 @@ that training reads. Presets are picked by the size of the card; what is "auto" 
 """
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -29,6 +30,10 @@ MIN_CAPABILITY = 7.5
 with (read in vllm 0.26.0, _C_stable_libtorch.abi3.so: sm_75 and newer)."""
 
 
+Device = Literal["cpu", "cuda"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
 class Plan(BaseModel):
     """What a run does, with nothing left open."""
 
@@ -38,8 +43,8 @@ class Plan(BaseModel):
     base_dir: Path
     """Folder that relative file names of the recipe are meant from."""
     backend: Literal["unsloth", "trl"]
-    device: Literal["cpu", "cuda"]
-    dtype: Literal["float32", "bfloat16", "float16"]
+    device: Device
+    dtype: Dtype
     preset_name: str
     preset: Preset
     lora_alpha: int
@@ -75,70 +80,119 @@ class Plan(BaseModel):
         )
 
 
+@dataclass(frozen=True)
+class Target:
+    """The machine that a plan is for."""
+
+    card: Gpu | None
+    num_cores: int
+    has_packages: bool
+    """Unsloth and vLLM are there, which a card is best used with."""
+    is_here: bool
+    """The plan is to be run on this machine: it is refused where its memory does not fit."""
+
+    @classmethod
+    def here(cls, card: Gpu | None, num_cores: int) -> Self:
+        """This machine, with the card and the cores that a run may use."""
+        return cls(card, num_cores, has_unsloth(), is_here=True)
+
+    @classmethod
+    def elsewhere(cls, card: Gpu) -> Self:
+        """Another machine, with the packages that its card needs."""
+        return cls(card, 1, has_packages=True, is_here=False)
+
+
+class DoesNotFit(PlanError):
+    """The plan needs more memory than this machine has free."""
+
+    def __init__(self, plan: Plan, predicted: Predicted):
+        self.plan, self.predicted = plan, predicted
+        message, hint = verdict.refusal(predicted)
+        super().__init__(message, hint=hint)
+
+
 def make(
     recipe: Recipe,
+    target: Target,
     *,
     base_dir: Path,
-    gpu: Gpu | None,
-    num_cores: int,
-    preset_name: str | None = None,
+    preset: str | None = None,
     chosen: dict[str, Any] | None = None,
     offline: bool = True,
-    elsewhere: bool = False,
-    refuse: bool = True,
 ) -> Plan:
     """Resolve a recipe for a machine.
 
-    `chosen`: values for what is "auto", of a run that is to be repeated; without it the planner
-    chooses. `offline`: read the shape of an unknown model from the Hub's cache only. `elsewhere`:
-    the plan is for another machine, which has the packages that a GPU needs. Such a plan, or one
-    that is not to `refuse`, is returned also where its memory does not fit. Raises: PlanError with
-    what the recipe needs and what would run here.
+    `preset`: the name of one; without it the largest that the card can hold. `chosen`: values for
+    what is "auto", of a run that is to be repeated; without it the planner chooses. `offline`: read
+    the shape of an unknown model from the Hub's cache only. Raises: PlanError with what the recipe
+    needs and what would run here; DoesNotFit.
     """
-    name = choose_preset(recipe, gpu, preset_name)
-    preset = _settled(recipe.preset[name], chosen or {})
-    device = "cpu" if name == "cpu" or gpu is None else "cuda"
-    if device == "cpu" and "8bit" in recipe.train.optim:
-        raise PlanError(
-            f'`train.optim = "{recipe.train.optim}"` needs an NVIDIA GPU',
-            hint="`--set train.optim=adamw_torch`",
-        )
-    backend = "unsloth" if device == "cuda" and (elsewhere or has_unsloth()) else "trl"
+    name = choose_preset(recipe, target.card, preset)
+    settled = _settled(recipe.preset[name], chosen or {})
+    card = None if name == "cpu" else target.card
+    has_engine = card is not None and target.has_packages
+    _refuse_card(recipe, card, has_engine)
     predicted = None
-    if gpu and backend == "unsloth" and gpu.compute_capability < MIN_CAPABILITY:
-        raise PlanError(
-            f"{gpu.name} has compute capability {gpu.compute_capability}; vLLM needs "
-            f"{MIN_CAPABILITY} or more",
-            hint=_HINT,
+    if card and has_engine:
+        shape = verdict.shape_of(
+            recipe, settled, base_dir, offline=offline, strict=not target.is_here
         )
-    if gpu and backend == "unsloth":
-        shape = verdict.shape_of(recipe, preset, base_dir, offline=offline, strict=elsewhere)
         if shape:
-            verdict.check_cold_start(recipe, shape, gpu, choose_dtype(device, gpu))
-            refuse = refuse and not elsewhere
-            preset, predicted = verdict.fitted(recipe, preset, shape, gpu, refuse=refuse)
-    if opened := auto.open_keys(preset):
+            verdict.check_cold_start(recipe, shape, card, choose_dtype("cuda", card))
+            settled, predicted = verdict.fitted(recipe, settled, shape, card)
+    if opened := auto.open_keys(settled):
         raise PlanError(
             f'`{opened[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',
             hint=f"write a value for `preset.{name}.{opened[0]}`",
         )
+    plan = _plan(recipe, target, base_dir, name, settled, predicted)
+    if target.is_here and predicted and predicted.verdict == "does not fit":
+        raise DoesNotFit(plan, predicted)
+    return plan
+
+
+def _refuse_card(recipe: Recipe, card: Gpu | None, has_engine: bool) -> None:
+    """Raises: PlanError for what a CPU, or so old a card, cannot do at all."""
+    if card is None and "8bit" in recipe.train.optim:
+        raise PlanError(
+            f'`train.optim = "{recipe.train.optim}"` needs an NVIDIA GPU',
+            hint="`--set train.optim=adamw_torch`",
+        )
+    if card and has_engine and card.compute_capability < MIN_CAPABILITY:
+        raise PlanError(
+            f"{card.name} has compute capability {card.compute_capability}; vLLM needs "
+            f"{MIN_CAPABILITY} or more",
+            hint=_HINT,
+        )
+
+
+def _plan(
+    recipe: Recipe,
+    target: Target,
+    base_dir: Path,
+    name: str,
+    preset: Preset,
+    predicted: Predicted | None,
+) -> Plan:
+    card = None if name == "cpu" else target.card
+    device: Device = "cuda" if card else "cpu"
     batch = preset.per_device_train_batch_size or preset.num_generations
     completions = preset.prompts_per_step * preset.num_generations
     return Plan(
         recipe=recipe,
         base_dir=base_dir.absolute(),
-        backend=backend,
+        backend="unsloth" if card and target.has_packages else "trl",
         device=device,
-        dtype=choose_dtype(device, gpu),
+        dtype=choose_dtype(device, card),
         preset_name=name,
         preset=preset,
         lora_alpha=recipe.lora.lora_alpha or preset.lora_rank,
         warmup_steps=round(recipe.train.warmup_ratio * recipe.train.max_steps),
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=completions // batch,
-        usable_bytes=gpu.total_bytes if gpu and device == "cuda" else None,
+        usable_bytes=card.total_bytes if card else None,
         max_num_seqs=min(completions, MAX_NUM_SEQS),
-        num_threads=preset.num_threads or num_cores,
+        num_threads=preset.num_threads or target.num_cores,
         predicted=predicted,
     )
 
@@ -224,7 +278,7 @@ _HINT = (
 )
 
 
-def choose_dtype(device: str, gpu: Gpu | None) -> str:
+def choose_dtype(device: Device, gpu: Gpu | None) -> Dtype:
     """float32 on a CPU; bfloat16 from compute capability 8 on, float16 below.
 
     The capability decides, since torch.cuda.is_bf16_supported() also counts emulation.

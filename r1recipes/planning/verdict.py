@@ -144,20 +144,15 @@ def room_of(gpu: Gpu) -> Room:
     return Room(gpu.total_bytes, free, peak)
 
 
-def fitted(
-    recipe: Recipe, preset: Preset, shape: ModelShape, gpu: Gpu, *, refuse: bool
-) -> tuple[Preset, Predicted]:
-    """The preset with nothing open, and its memory; where it does not fit or is tight, what would.
-
-    Raises: PlanError when `refuse` and it does not fit.
-    """
+def fitted(recipe: Recipe, preset: Preset, shape: ModelShape, gpu: Gpu) -> tuple[Preset, Predicted]:
+    """The preset with nothing open, and its memory; where that does not surely fit, what would."""
     room = room_of(gpu)
     choice = auto.resolve(recipe, preset, shape, room)
     opened = auto.open_keys(preset)
     settled = preset.model_copy(update={key: getattr(choice.preset, key) for key in opened})
-    found = _predicted(choice, room)
+    predicted = _predicted(choice, room)
     if choice.verdict == "fits":
-        return settled, found
+        return settled, predicted
     ways = tuple(map(flags, auto.changes(recipe, settled, shape, room)))
     why = shortage(choice, room)
     if opened and choice.verdict == "does not fit":
@@ -166,13 +161,16 @@ def fitted(
     fits_alone = room != whole and (
         auto.resolve(recipe, preset, shape, whole).verdict != "does not fit"
     )
-    found = found.model_copy(update={"why": why, "ways": ways, "fits_alone": fits_alone})
-    if refuse and choice.verdict == "does not fit":
-        hint = "this fits: " + "; or ".join(ways) if ways else found.no_way
-        if fits_alone and ways:
-            hint = f"{OTHERS}; or {hint}"
-        raise PlanError(f"the recipe does not fit: {why}", hint=hint)
-    return settled, found
+    update = {"why": why, "ways": ways, "fits_alone": fits_alone}
+    return settled, predicted.model_copy(update=update)
+
+
+def refusal(predicted: Predicted) -> tuple[str, str]:
+    """Message and hint for a plan that does not fit."""
+    ways = "this fits: " + "; or ".join(predicted.ways) if predicted.ways else predicted.no_way
+    others_first = predicted.fits_alone and predicted.ways
+    hint = f"{OTHERS}; or {ways}" if others_first else ways
+    return f"the recipe does not fit: {predicted.why}", hint
 
 
 OTHERS = "end the other processes on the card, which `r1recipes doctor` names"

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from r1recipes.errors import PlanError, Problem, RecipeError, RunError
 from r1recipes.machine import files, gpu, host
+from r1recipes.planning import DoesNotFit
 from r1recipes.recipe import references
 from r1recipes.study import database, trials
 from r1recipes.study.cell import Cell, resolve
@@ -192,9 +193,10 @@ def check_machine(cells: list[Cell], *, offline: bool, refuse: bool = True) -> N
                 hint = f"the study's recipe is `{loaded.path}`: its files are needed here too"
                 problems.append(Problem(f"there is no `{value.name}`", hint=hint))
         try:
-            resolve(cell, loaded, host.cores(), card, offline=offline, refuse=refuse)
+            resolve(cell, loaded, host.cores(), card, offline=offline)
         except PlanError as error:
-            problems += error.problems
+            if refuse or not isinstance(error, DoesNotFit):
+                problems += error.problems
     if problems:
         raise PlanError(problems=problems)
 

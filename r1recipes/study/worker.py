@@ -26,7 +26,7 @@ from r1recipes import recipe, training
 from r1recipes.errors import PlanError, R1RecipesError, RecipeError, Stopped
 from r1recipes.machine import files, gpu
 from r1recipes.machine.settings import Settings
-from r1recipes.planning.plan import Plan
+from r1recipes.planning import DoesNotFit, Plan
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs.record import Run
 from r1recipes.study import search
@@ -161,11 +161,13 @@ class Worker:
         Raises: PlanError when it cannot run here.
         """
         cores, offline = self.place.num_cores, self.place.settings.offline
-        resolved = resolve(trials.cell, loaded, cores, self.gpu, offline=offline, refuse=False)
-        if predicted := resolved.predicted:
-            trials.note_memory(trial, predicted)
-            if predicted.excess_bytes > 0:
-                raise PlanError(f"the recipe does not fit: {predicted.why}")
+        try:
+            resolved = resolve(trials.cell, loaded, cores, self.gpu, offline=offline)
+        except DoesNotFit as error:
+            trials.note_memory(trial, error.predicted)
+            raise
+        if resolved.predicted:
+            trials.note_memory(trial, resolved.predicted)
         return resolved
 
     def execute(

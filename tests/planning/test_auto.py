@@ -96,7 +96,7 @@ def test_a_plan_that_does_not_fit_is_refused_with_what_is_short(tmp_path, monkey
     monkeypatch.setattr(plan, "has_unsloth", lambda: True)
     found = recipe.load("phi4", ["preset.load_in_4bit=false"]).recipe
     with pytest.raises(PlanError, match=r"takes \d+\.\d GiB") as raised:
-        planning.make(found, base_dir=tmp_path, gpu=card(14.74), num_cores=1, preset_name="24GB")
+        planning.make(found, planning.Target.here(card(14.74), 1), base_dir=tmp_path, preset="24GB")
     assert "--set preset." in raised.value.problems[0].hint
 
 
@@ -107,7 +107,7 @@ def test_what_is_in_excess_is_so_of_what_the_run_may_take(standby):
     shape = models.find(found.model.name)
     for hundredths in range(2000, 2400, 5):
         gpu = card(hundredths / 100)
-        _, predicted = verdict.fitted(found, preset, shape, gpu, refuse=False)
+        _, predicted = verdict.fitted(found, preset, shape, gpu)
         assert (predicted.excess_bytes > 0) == (predicted.verdict == "does not fit")
         assert predicted.headroom_bytes >= 0 or predicted.verdict != "fits"
         assert predicted.room_bytes < gpu.total_bytes or standby
@@ -117,14 +117,14 @@ def test_memory_that_others_hold_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "has_unsloth", lambda: True)
     found = recipe.load("qwen2.5-1.5b").recipe
     with pytest.raises(PlanError, match=r"and there are 2\.0"):
-        planning.make(found, base_dir=tmp_path, gpu=card(7.62, free=2), num_cores=1)
+        planning.make(found, planning.Target.here(card(7.62, free=2), 1), base_dir=tmp_path)
 
 
 def test_auto_is_resolved_in_the_plan(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "has_unsloth", lambda: True)
     keys = [f'preset.{key}="auto"' for key in auto.OPEN]
     found = recipe.load("llama3.1-8b", keys).recipe
-    resolved = planning.make(found, base_dir=tmp_path, gpu=card(22.16), num_cores=1)
+    resolved = planning.make(found, planning.Target.here(card(22.16), 1), base_dir=tmp_path)
     assert not auto.open_keys(resolved.preset)
     assert resolved.predicted.verdict == "fits" and resolved.predicted.sequences >= 8
     assert planning.Plan.model_validate_json(resolved.model_dump_json()) == resolved
@@ -134,7 +134,7 @@ def test_auto_without_the_engine_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "has_unsloth", lambda: False)
     found = recipe.load("llama3.1-8b", ['preset.standby="auto"']).recipe
     with pytest.raises(PlanError, match='`standby = "auto"` needs Unsloth'):
-        planning.make(found, base_dir=tmp_path, gpu=card(22.16), num_cores=1)
+        planning.make(found, planning.Target.here(card(22.16), 1), base_dir=tmp_path)
 
 
 @pytest.mark.parametrize("name", [path.stem for path in recipe.shipped()])
@@ -144,9 +144,8 @@ def test_every_shipped_preset_fits_the_cards_that_it_is_named_for(name, tmp_path
         sizes = [c.usable_bytes for c in cards.GPUS.values() if f"{c.sold_gb}GB" == preset]
         for size in sizes:
             gpu = Gpu(0, "card", size, size, 8.0, "")
-            resolved = planning.make(
-                found, base_dir=tmp_path, gpu=gpu, num_cores=1, preset_name=preset, elsewhere=True
-            )
+            target = planning.Target.elsewhere(gpu)
+            resolved = planning.make(found, target, base_dir=tmp_path, preset=preset)
             assert resolved.predicted.verdict == "fits", resolved.predicted.sentence()
 
 

@@ -26,8 +26,8 @@ def free(monkeypatch):
 
 def made(name: str = "phi4", **train) -> planning.Plan:
     loaded = recipe.load(name, [f"{key}={value}" for key, value in train.items()])
-    options = {"base_dir": loaded.path.parent, "gpu": CARD, "num_cores": 1, "elsewhere": True}
-    return planning.make(loaded.recipe, preset_name="16GB", **options)
+    target = planning.Target.elsewhere(CARD)
+    return planning.make(loaded.recipe, target, base_dir=loaded.path.parent, preset="16GB")
 
 
 def download(found: planning.Plan, tmp_path, **options) -> Need | None:

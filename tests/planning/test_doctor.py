@@ -180,9 +180,8 @@ def test_cuda_sees_the_card_that_is_planned_for_alone(driver, monkeypatch, tmp_p
     monkeypatch.setattr(os, "environ", dict(os.environ) | {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"})
     driver.says(*two_cards(90, 22000))
     assert gpu.current().index == 1
-    planned = planning.make(
-        recipe.load("phi4").recipe, base_dir=tmp_path, gpu=gpu.current(), num_cores=1
-    )
+    here = planning.Target.here(gpu.current(), 1)
+    planned = planning.make(recipe.load("phi4").recipe, here, base_dir=tmp_path)
     for visible, used in ((None, "1"), ("0,1", "0"), ("GPU-1,0", "1")):
         if visible:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

@@ -21,11 +21,9 @@ def made(*overrides: str, recipe_name="qwen2.5-1.5b", preset="8GB", card=CARD) -
     loaded = recipe.load(recipe_name, list(overrides))
     return planning.make(
         loaded.recipe,
+        planning.Target.elsewhere(card),
         base_dir=loaded.path.parent,
-        gpu=card,
-        num_cores=1,
-        preset_name=preset,
-        elsewhere=True,
+        preset=preset,
     )
 
 

@@ -21,7 +21,9 @@ def test_what_can_be_made_again_goes_and_what_a_run_needs_stays(cache, tmp_path)
     pages = {f"/{n}.toml": SMALL.replace("seed = 1", f"seed = {n}").encode() for n in (1, 2)}
     with FileServer(pages) as server:
         needed, other = (recipe.load(server.url + name) for name in pages)
-    resolved = planning.make(needed.recipe, base_dir=needed.path.parent, gpu=None, num_cores=1)
+    resolved = planning.make(
+        needed.recipe, planning.Target.here(None, 1), base_dir=needed.path.parent
+    )
     run = record.create(needed, resolved, None, tmp_path / "runs")
     (cache / "nf4" / "model").mkdir(parents=True)
     (cache / "nf4" / "model" / "weights").write_bytes(b"x" * 2_000_000)

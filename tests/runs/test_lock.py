@@ -29,9 +29,8 @@ def loaded(monkeypatch):
 
 
 def make(loaded, card, **options):
-    return planning.make(
-        loaded.recipe, base_dir=loaded.path.parent, gpu=card, num_cores=1, **options
-    )
+    here = planning.Target.here(card, 1)
+    return planning.make(loaded.recipe, here, base_dir=loaded.path.parent, **options)
 
 
 def test_the_lock_has_every_value_that_was_chosen(loaded):

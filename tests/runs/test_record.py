@@ -14,7 +14,7 @@ from r1recipes.runs.record import Run
 @pytest.fixture
 def made(small, tmp_path):
     loaded = recipe.load(small)
-    resolved = planning.make(loaded.recipe, base_dir=tmp_path, gpu=None, num_cores=2)
+    resolved = planning.make(loaded.recipe, planning.Target.here(None, 2), base_dir=tmp_path)
     return record.create(loaded, resolved, None, tmp_path / "runs"), loaded, resolved
 
 

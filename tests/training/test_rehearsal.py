@@ -29,11 +29,9 @@ def made(name: str = "qwen2.5-1.5b", preset: str = "8GB", **changes) -> planning
     loaded = recipe.load(name)
     found = planning.make(
         loaded.recipe,
+        planning.Target.elsewhere(CARD),
         base_dir=loaded.path.parent,
-        gpu=CARD,
-        num_cores=1,
-        preset_name=preset,
-        elsewhere=True,
+        preset=preset,
     )
     return found.model_copy(update=changes)
 
@@ -264,7 +262,7 @@ def test_the_worker_trains_each_batch_on_weights_of_the_models_shape(tmp_path, m
     monkeypatch.setattr(rehearsal_child, "_engine", lambda model: {"kv_tokens": 1})
     (tmp_path / "mine.toml").write_text(RECIPE)
     loaded = recipe.load(str(tmp_path / "mine.toml"))
-    small = planning.make(loaded.recipe, base_dir=tmp_path, gpu=None, num_cores=1)
+    small = planning.make(loaded.recipe, planning.Target.here(None, 1), base_dir=tmp_path)
     here, there = multiprocessing.Pipe()
     phase, weights = multiprocessing.Value("i", 0), tmp_path / "weights"
     rehearsal_child.work(small.model_dump_json(), weights, 2, (4, 8), phase, there)

@@ -27,7 +27,7 @@ LONG = "one two three four /a/path/that/is-long"
 @pytest.fixture
 def resolved(small, tmp_path):
     loaded = recipe.load(small)
-    return planning.make(loaded.recipe, base_dir=tmp_path, gpu=None, num_cores=2)
+    return planning.make(loaded.recipe, planning.Target.here(None, 2), base_dir=tmp_path)
 
 
 def shown(view: View, out: io.StringIO) -> str:

@@ -200,7 +200,7 @@ def planned(draw):
 
 def settle(found, preset, size: int):
     card, shape = Gpu(0, "card", size, size, 8.0, ""), models.find(found.model.name)
-    return verdict.fitted(found, preset, shape, card, refuse=False)
+    return verdict.fitted(found, preset, shape, card)
 
 
 @settings(max_examples=50, deadline=None)
