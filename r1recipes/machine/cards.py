@@ -89,27 +89,28 @@ _NOISE = re.compile(r"\b(nvidia|geforce|tesla|quadro|sxm\d?|pcie|hbm\w*)\b|[^a-z
 
 
 def find_gpu(name: str) -> Card | None:
-    """The card of a driver's name such as `NVIDIA A100-SXM4-40GB`, or of a short one such as `T4`.
+    """The card with a driver's name such as `NVIDIA A100-SXM4-40GB`, or a short one such as `T4`.
 
     None when it is unknown, or when the name fits cards of several sizes and does not say which.
     """
-    asked = _plain(name)
-    fitting = [card for key, card in GPUS.items() if asked in _names(key)]
+    plain = _plain(name)
+    fitting = [card for key, card in GPUS.items() if plain in _names(key)]
     return fitting[0] if len(fitting) == 1 else None
 
 
 def nearest_gpus(name: str) -> list[str]:
-    """Cards that somebody may have meant: of several sizes all, else the most alike."""
-    asked = _plain(name)
-    sizes = [key for key in GPUS if asked in _names(key)]
-    known = {short: key for key in GPUS for short in _names(key)}
-    alike = difflib.get_close_matches(asked, known, n=6, cutoff=0.5)
-    return sizes or list(dict.fromkeys(known[short] for short in alike))[:3]
+    """Cards that a user may have meant: all sizes of one model, else the most similar names."""
+    plain = _plain(name)
+    sizes = [key for key in GPUS if plain in _names(key)]
+    keys = {short: key for key in GPUS for short in _names(key)}
+    similar = difflib.get_close_matches(plain, keys, n=6, cutoff=0.5)
+    return sizes or list(dict.fromkeys(keys[short] for short in similar))[:3]
 
 
 def _plain(name: str) -> str:
-    asked = " ".join(_NOISE.sub(" ", re.sub("[-_]", " ", name.lower())).split())
-    return re.sub(r" (\d+) gb$", r" \1gb", re.sub(r"^(rtx|gtx)(?=\d)", r"\1 ", asked))
+    """A name in lower case without the maker, the series and the form of the card."""
+    words = " ".join(_NOISE.sub(" ", re.sub("[-_]", " ", name.lower())).split())
+    return re.sub(r" (\d+) gb$", r" \1gb", re.sub(r"^(rtx|gtx)(?=\d)", r"\1 ", words))
 
 
 def _names(key: str) -> tuple[str, ...]:
@@ -120,7 +121,7 @@ def _names(key: str) -> tuple[str, ...]:
 
 
 def size_class(usable_bytes: int, usable_share: float) -> str:
-    """The size that a card is sold as, such as `16GB`, of those that are sold."""
+    """The largest size that cards are sold in, such as `16GB`, whose usable memory this one has."""
     sold = sorted({card.sold_gb for card in GPUS.values()})
     held = [gb for gb in sold if gb * GIB * usable_share <= usable_bytes]
     return f"{held[-1] if held else max(1, usable_bytes // GIB)}GB"

@@ -37,12 +37,12 @@ class Device:
     """A card that the driver lists, also one that cannot be used."""
 
     uuid: str
-    """Empty where the driver does not tell it."""
+    """Empty where the driver does not report it."""
     card: Gpu | None
     is_sliced: bool = False
     """The card is in MIG slices."""
     unknown: str | None = None
-    """What the driver does not tell about the card, and in brackets why."""
+    """What the driver does not report about the card, with the reason in brackets."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Process:
     pid: int
     name: str | None
     used_bytes: int | None
-    """Memory of the card that it holds; None where the driver does not tell it."""
+    """Memory of the card that it holds; None where the driver does not report it."""
 
 
 class NoDriver(Exception):
@@ -193,7 +193,7 @@ def _process_name(nvml: Any, pid: int) -> str | None:
 
 @contextmanager
 def memory_reader(card: Gpu) -> Iterator[Callable[[], int]]:
-    """A function that gives the bytes of a card that are in use. Raises: NoDriver, it does too."""
+    """A function that reads how many bytes of a card are in use. Raises: NoDriver, as it does."""
     with _driver() as nvml:
         handle = nvml.nvmlDeviceGetHandleByIndex(card.index)
 

@@ -35,8 +35,8 @@ def cache() -> Path:
 def token() -> str | None:
     """The access token that the libraries would use."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if found := os.environ.get(name, "").strip():
-            return found
+        if value := os.environ.get(name, "").strip():
+            return value
     path = Path(os.environ.get("HF_TOKEN_PATH", f"{_home()}/token")).expanduser()
     try:
         return path.read_text(errors="replace").strip() or None

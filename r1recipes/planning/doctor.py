@@ -127,7 +127,7 @@ def _no_card() -> Finding:
         return Finding("GPU", text, "gpu", "sudo nvidia-smi -mig 0")
     if devices:
         unknown = devices[0].unknown or ""
-        text = f"the driver does not tell the card's {unknown}, and a run goes by it"
+        text = f"the driver does not report the card's {unknown}, which a run needs"
         mend = "nvidia-smi -q -d MEMORY" if unknown.startswith("memory") else "nvidia-smi -q"
         return Finding("GPU", text, "gpu", mend)
     return Finding("GPU", "the NVIDIA driver lists no card", "gpu", "sudo reboot")

@@ -247,12 +247,12 @@ def test_a_card_that_is_hidden(driver, monkeypatch):
         (FakeCard(mig_mode=1), "in MIG slices", "sudo nvidia-smi -mig 0"),
         (
             FakeCard("GB10", errors={"nvmlDeviceGetMemoryInfo": pynvml.NVML_ERROR_NOT_SUPPORTED}),
-            "does not tell the card's memory (Not Supported), and a run goes by it",
+            "does not report the card's memory (Not Supported), which a run needs",
             "nvidia-smi -q -d MEMORY",
         ),
         (
             FakeCard(errors={"nvmlDeviceGetHandleByIndex": pynvml.NVML_ERROR_GPU_IS_LOST}),
-            "does not tell the card's state (GPU is lost)",
+            "does not report the card's state (GPU is lost)",
             "nvidia-smi -q",
         ),
         (None, "lists no card", "sudo reboot"),
