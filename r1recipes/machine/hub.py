@@ -32,6 +32,11 @@ def cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE", older)).expanduser()
 
 
+def datasets_cache() -> Path:
+    """The folder of downloaded data sets."""
+    return Path(os.environ.get("HF_DATASETS_CACHE", f"{_home()}/datasets")).expanduser()
+
+
 def token() -> str | None:
     """The access token that the libraries would use."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):

@@ -1,6 +1,6 @@
-"""Recipe + machine -> Plan: shapes, predicted memory, what "auto" stands for, disk, doctor.
+"""Recipe + machine -> Plan: shapes, predicted memory, values for "auto", disk space, the doctor.
 
-It never imports torch and measures nothing.
+Nothing here imports torch or measures anything.
 """
 
 from r1recipes.planning.plan import DoesNotFit, Plan, Target, make

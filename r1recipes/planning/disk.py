@@ -1,8 +1,8 @@
-"""Disk that a download and a run folder take, by arithmetic, and whether it is there: before any
-weight is read.
+"""Disk space that a download and a run folder take, and whether it is there, before any weight is
+read.
 
-Limits: the models whose shape is known (`shapes`). Of any other nothing is said here; the
-checkpoints of all models are measured and checked again before training.
+Limits: models of known shape (`architectures`). For any other model nothing is predicted here; the
+checkpoints of every model are measured and checked again before training.
 """
 
 import json
@@ -15,21 +15,20 @@ from pathlib import Path
 
 from r1recipes.errors import PlanError, RunError
 from r1recipes.machine import hub
-from r1recipes.machine.hub import _home, cache
 from r1recipes.machine.units import gigabytes
-from r1recipes.planning import architectures, disk, models
+from r1recipes.planning import architectures, models
 from r1recipes.planning.models import ModelShape
 from r1recipes.planning.plan import Plan
 
 NUM_CHECKPOINTS = 4
 """Two are kept, one is being written, and the adapter at the end is no larger than one."""
 CHECKPOINT_REST_BYTES = 8 * 2**20
-"""Tokenizer and state of the trainer; assumed, 4 MB for a vocabulary of 150,000."""
+"""Tokenizer and trainer state of a checkpoint; assumed, 4 MB for a vocabulary of 150,000."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that will be written to a folder, which need not be there yet."""
+    """Bytes that will be written to a folder, which need not exist yet."""
 
     folder: Path
     size: int
@@ -38,54 +37,54 @@ class Need:
 
 
 def needs(plan: Plan, shape: ModelShape | None, runs_dir: Path, *, offline: bool) -> list[Need]:
-    """What a run writes, and what it still has to download of the weights."""
-    found = [Need(runs_dir, run_bytes(plan, shape), "R1RECIPES_RUNS_DIR")]
+    """What a run writes, and the part of the weights that it still has to download."""
+    in_all = [Need(runs_dir, run_bytes(plan, shape), "R1RECIPES_RUNS_DIR")]
     if shape and not offline and not is_here(plan):
         four_bit = _takes_published(plan)
-        here = disk.downloaded_bytes(plan.recipe.model.name, four_bit=four_bit)
-        size = max(0, models.weights_bytes(shape, four_bit) - here)
-        found.append(Need(hub.cache(), size, "HF_HUB_CACHE"))
-    return found
+        cached = downloaded_bytes(plan.recipe.model.name, four_bit=four_bit)
+        size = max(0, models.weights_bytes(shape, four_bit) - cached)
+        in_all.append(Need(hub.cache(), size, "HF_HUB_CACHE"))
+    return in_all
 
 
 def is_here(plan: Plan) -> bool:
-    """Whether the weights are built in, in a folder, or cached."""
+    """Whether the weights are built in, in a local folder, or cached."""
     name = plan.recipe.model.name
     if name in models.BUILTIN or (plan.base_dir / name).is_dir():
         return True
-    return disk.has_model(name, four_bit=_takes_published(plan))
+    return has_model(name, four_bit=_takes_published(plan))
 
 
 def _takes_published(plan: Plan) -> bool:
-    """Whether the weights are the published ones in 4 bits. A cold start trains 16 bits, and those
-    of a revision are quantised here."""
+    """Whether the published 4-bit weights are loaded. A cold start trains 16-bit weights, and those
+    of a given revision are quantised on this machine."""
     model = plan.recipe.model
     return plan.preset.load_in_4bit and not (model.revision or plan.recipe.cold_start)
 
 
 def too_small(needs: Iterable[Need]) -> Iterator[tuple[Need, str]]:
-    """Each need that its disk has no room for beside those before it, and what to say of it."""
+    """Each need that does not fit on its disk beside the needs before it, with a sentence on it."""
     taken: Counter[int] = Counter()
     for need in needs:
         folder = existing(need.folder)
         device, free = folder.stat().st_dev, shutil.disk_usage(folder).free
         beside = f", {gigabytes(taken[device])} of it for the run" if taken[device] else ""
         if free - taken[device] < need.size:
-            said = f"needs {gigabytes(need.size)}, its disk has {gigabytes(free)} free{beside}"
-            yield need, f"`{need.folder}` {said}"
+            shortage = f"needs {gigabytes(need.size)}, its disk has {gigabytes(free)} free{beside}"
+            yield need, f"`{need.folder}` {shortage}"
         taken[device] += need.size
 
 
 def check(*needs: Need) -> None:
     """Raises: RunError(kind="disk") when a disk has less room than is needed on it."""
-    for need, said in too_small(needs):
-        other = f", {need.variable} names it" if need.variable else ""
-        hint = f"free some space there, or choose another disk{other}"
-        raise RunError(said, kind="disk", hint=hint)
+    for need, sentence in too_small(needs):
+        variable = f" with {need.variable}" if need.variable else ""
+        hint = f"free some space there, or choose another disk{variable}"
+        raise RunError(sentence, kind="disk", hint=hint)
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the one that it would be made in."""
+    """The folder, or the nearest parent that exists."""
     paths = [folder.absolute(), *folder.absolute().parents]
     return next(path for path in paths if os.path.exists(path))
 
@@ -106,7 +105,7 @@ def run_bytes(plan: Plan, shape: ModelShape | None) -> int:
 
 
 def shape_of(plan: Plan, *, offline: bool) -> ModelShape | None:
-    """The model's shape; None when it is not known or cannot be had, which loading will explain."""
+    """The model's shape; None when it cannot be found out, which loading the model will explain."""
     model = plan.recipe.model
     try:
         return architectures.find(
@@ -117,14 +116,14 @@ def shape_of(plan: Plan, *, offline: bool) -> ModelShape | None:
 
 
 def has_model(name: str, *, four_bit: bool) -> bool:
-    """Whether the weights of a model are cached, in 16 bits or in the 4-bit form that is asked."""
+    """Whether the weights of a model are cached: in 16 bits, or with `four_bit` in NF4."""
     return any(
         any(map(_is_whole, folder.glob("snapshots/*"))) for folder in _cached(name, four_bit)
     )
 
 
 def downloaded_bytes(name: str, *, four_bit: bool) -> int:
-    """What is cached of a model, also of a download that was cut off and will go on."""
+    """Bytes of a model that are cached, including those of a download that was cut off."""
     return max(
         (
             sum(blob.stat().st_size for blob in folder.glob("blobs/*"))
@@ -135,9 +134,9 @@ def downloaded_bytes(name: str, *, four_bit: bool) -> int:
 
 
 def _cached(name: str, four_bit: bool) -> Iterator[Path]:
-    """Folders of the repositories that have a model in that form."""
+    """Cache folders of the repositories that hold a model in that form."""
     shape = models.find(name)
-    for folder in cache().glob("models--*"):
+    for folder in hub.cache().glob("models--*"):
         cached = folder.name.removeprefix("models--").replace("--", "/")
         if shape is None or name.lower().endswith("-bnb-4bit"):
             if cached == name:
@@ -147,14 +146,15 @@ def _cached(name: str, four_bit: bool) -> Iterator[Path]:
 
 
 def _is_form(name: str, four_bit: bool) -> bool:
-    """Whether a repository has the form that is loaded: in 4 bits not Unsloth's dynamic one."""
+    """Whether a repository has the form that is loaded; in 4 bits that is not Unsloth's dynamic
+    one."""
     if not four_bit:
         return not name.endswith("bnb-4bit")
     return name.endswith("-bnb-4bit") and not name.endswith("-unsloth-bnb-4bit")
 
 
 def _is_whole(snapshot: Path) -> bool:
-    """Whether all weights of a snapshot are there: a download that was cut off leaves some."""
+    """Whether a snapshot has all weights; one of a download that was cut off has only some."""
     try:
         index = json.loads((snapshot / "model.safetensors.index.json").read_text())
         return all((snapshot / name).exists() for name in set(index["weight_map"].values()))
@@ -166,5 +166,4 @@ def _is_whole(snapshot: Path) -> bool:
 
 def has_data(name: str) -> bool:
     """Whether a data set is cached."""
-    folder = Path(os.environ.get("HF_DATASETS_CACHE", f"{_home()}/datasets")).expanduser()
-    return (folder / name.replace("/", "___")).is_dir()
+    return (hub.datasets_cache() / name.replace("/", "___")).is_dir()

@@ -1,8 +1,7 @@
-"""Published facts: the shapes of models and the memory of cards, each row with its source.
+"""The shapes of published and built-in models, each with its source, and what follows from them.
 
 Limits: dense decoders of the Llama family only (grouped-query attention, gated MLP, RMSNorm). A
-model is known by its Hub id, not by its files: a fine-tune under another name is unknown. What a
-card can use depends on its driver: a row says what one driver reported.
+model is known by its Hub id, not by its files: a fine-tune under another name is unknown.
 """
 
 import re
@@ -34,16 +33,16 @@ class ModelShape:
     attention_bias: bool
     """q, k and v have a bias, o has none (Qwen2); False: none of them has one."""
     sliding_window: int | None = None
-    """Tokens that attention looks back at most; None: all."""
+    """Tokens that attention looks back at most; None where there is no limit."""
     extra_parameters: int = 0
-    """Of a block, beside two norms and those biases: further norms and biases."""
+    """Parameters of a block beside two norms and those biases: further norms and biases."""
     capped_attention: bool = False
-    """Attention scores are capped (Gemma 2), for which training makes them all."""
+    """Attention scores are capped (Gemma 2), so training computes and keeps all of them."""
     fused_mlp: bool = True
-    """Unsloth trains the MLP with a kernel of its own."""
+    """Unsloth has a fused kernel that trains the MLP."""
 
     def __hash__(self) -> int:
-        """Of the numbers that tell models apart: a search asks for it a hundred thousand times."""
+        """Hash of the numbers that tell models apart; a search needs it 100,000 times."""
         return hash((self.hidden_size, self.intermediate_size, self.num_hidden_layers))
 
     @cached_property
@@ -74,7 +73,7 @@ class ModelShape:
 
     @cached_property
     def small_parameters(self) -> int:
-        """Norms (two a block and the last one), biases, and what else a block has."""
+        """Norms (two a block and the last one), biases, and `extra_parameters`."""
         query, key = (self.projections[name][1] for name in ("q_proj", "k_proj"))
         bias = query + 2 * key if self.attention_bias else 0
         block = 2 * self.hidden_size + bias + self.extra_parameters
@@ -190,9 +189,9 @@ _QUANTISED = re.compile(r"(-unsloth)?-bnb-4bit$")
 def find(name: str) -> ModelShape | None:
     """The shape behind a Hub id such as `unsloth/phi-4-unsloth-bnb-4bit`, or None if unknown."""
     owner, slash, repository = name.lower().partition("/")
-    repository = _QUANTISED.sub("", repository)
+    plain = _QUANTISED.sub("", repository)
     for shape in MODELS.values():
         if slash and owner in (shape.owner.lower(), "unsloth"):
-            if repository in (known.lower() for known in shape.repositories):
+            if plain in (repository.lower() for repository in shape.repositories):
                 return shape
     return None

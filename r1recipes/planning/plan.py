@@ -1,8 +1,8 @@
 """Recipe + machine -> Plan: the preset chosen, every open value resolved, the batch arithmetic.
 
-After this no value is open. A plan is written into the run folder as `resolved.json` and is all
-that training reads. Presets are picked by the size of the card; what is "auto" in one is chosen by
-`fitting`, and one whose predicted memory does not fit is refused.
+A plan has no open value. It is written into the run folder as `resolved.json` and is all that
+training reads. A preset is chosen by the size of the card, its "auto" values are chosen by `auto`,
+and a plan for this machine is refused where its predicted memory does not fit.
 """
 
 import importlib.util
@@ -22,9 +22,9 @@ from r1recipes.planning.memory.case import MAX_NUM_SEQS
 from r1recipes.planning.verdict import Predicted
 from r1recipes.recipe.schema import Recipe
 
-# A card sold as 16 GB reports less: T4 14.74, L4 22.16, RTX 4090 23.64, A100 39.56, H100 79.2 GiB
-# (saved logs of the Unsloth notebooks at bdda2efc). 90 % of the name separates the classes.
 USABLE_SHARE = 0.90
+"""A card sold as 16 GB reports less: T4 14.74, L4 22.16, RTX 4090 23.64, A100 39.56, H100 79.2 GiB
+(saved logs of the Unsloth notebooks at bdda2efc). 90 % of the name separates the size classes."""
 MIN_CAPABILITY = 7.5
 """Oldest compute capability that vLLM's wheels have kernels for, and CUDA 13, which they are built
 with (read in vllm 0.26.0, _C_stable_libtorch.abi3.so: sm_75 and newer)."""
@@ -41,7 +41,7 @@ class Plan(BaseModel):
 
     recipe: Recipe
     base_dir: Path
-    """Folder that relative file names of the recipe are meant from."""
+    """Folder that relative file names of the recipe start from."""
     backend: Literal["unsloth", "trl"]
     device: Device
     dtype: Dtype
@@ -57,9 +57,9 @@ class Plan(BaseModel):
     max_num_seqs: int
     """Sequences that the engine works on at once."""
     num_threads: int
-    """CPU threads of torch; the sums, and so the last digits, depend on it."""
+    """CPU threads of torch; the order of sums, and so the last digits, depend on it."""
     predicted: Predicted | None = None
-    """Memory on the card; None on a CPU, without the engine, or for a model of unknown shape."""
+    """Predicted memory; None on a CPU, without the engine, or for a model of unknown shape."""
 
     @property
     def completions_per_step(self) -> int:
@@ -67,11 +67,11 @@ class Plan(BaseModel):
 
     @property
     def max_prompt_length(self) -> int:
-        """Tokens that a prompt may have."""
+        """Most tokens that a prompt may have."""
         return self.preset.max_seq_length - self.preset.max_completion_length
 
     def batch_sentence(self) -> str:
-        """The arithmetic of one optimiser step in words."""
+        """The batch arithmetic of one optimiser step in words."""
         preset, micro = self.preset, self.gradient_accumulation_steps
         passes = f"{micro} passes of {self.per_device_train_batch_size}" if micro > 1 else "1 pass"
         return (
@@ -87,7 +87,7 @@ class Target:
     card: Gpu | None
     num_cores: int
     has_packages: bool
-    """Unsloth and vLLM are there, which a card is best used with."""
+    """Unsloth and vLLM are installed; without them a card is used through plain TRL."""
     is_here: bool
     """The plan is to be run on this machine: it is refused where its memory does not fit."""
 
@@ -206,45 +206,48 @@ def _settled(preset: Preset, chosen: dict[str, Any]) -> Preset:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]["msg"]
         raise PlanError(
-            f'what the lock says was chosen for "auto" makes no preset: {first}',
+            f'the values that the lock has for "auto" are not a valid preset: {first}',
             hint="run without --locked: the planner then chooses anew",
         ) from error
 
 
 def opened(recipe: Recipe, gpu: Gpu, asked: str | None) -> tuple[str, Recipe]:
-    """A preset named after the card's class, with every value open that the planner can choose.
+    """A preset named after the card's size, with every value open that the planner can choose.
 
-    The rest comes from the preset that the card would get, or from the smallest there is.
+    The other values are those of the preset that the card would get, or of the smallest preset.
     """
     names = sorted((name for name in recipe.preset if name != "cpu"), key=preset_bytes)
-    held = [name for name in names if preset_bytes(name) * USABLE_SHARE <= gpu.total_bytes]
-    base = choose_preset(recipe, gpu, asked) if asked else (held or names)[-1 if held else 0]
+    fitting = [name for name in names if preset_bytes(name) * USABLE_SHARE <= gpu.total_bytes]
+    base = choose_preset(recipe, gpu, asked) if asked else (fitting or names)[-1 if fitting else 0]
     preset = recipe.preset[base].model_copy(update=dict.fromkeys(auto.OPEN, "auto"))
     name = asked or cards.size_class(gpu.total_bytes, USABLE_SHARE)
     return name, recipe.model_copy(update={"preset": recipe.preset | {name: preset}})
 
 
 def pinned(plan: Plan, began: dict[str, Any]) -> Plan:
-    """The plan with the commits that a run began with: a branch may have moved since."""
+    """The plan with the commits that a run began with, since a branch may have moved."""
     recipe = plan.recipe
-    model = began.get("model_revision") or recipe.model.revision
-    rows = began.get("data_revision") or recipe.data.revision
+    model_revision = began.get("model_revision") or recipe.model.revision
+    data_revision = began.get("data_revision") or recipe.data.revision
     revised = recipe.model_copy(
         update={
-            "model": recipe.model.model_copy(update={"revision": model}),
-            "data": recipe.data.model_copy(update={"revision": rows}),
+            "model": recipe.model.model_copy(update={"revision": model_revision}),
+            "data": recipe.data.model_copy(update={"revision": data_revision}),
         }
     )
     return plan.model_copy(update={"recipe": revised})
 
 
 def has_unsloth() -> bool:
-    """Whether Unsloth and vLLM are installed; looks, and imports neither."""
+    """Whether Unsloth and vLLM are installed; neither is imported."""
     return all(importlib.util.find_spec(name) for name in ("unsloth", "vllm"))
 
 
 def choose_preset(recipe: Recipe, gpu: Gpu | None, asked: str | None) -> str:
-    """The preset for a card: the one that was asked for, or the largest that it can hold."""
+    """Name of the preset for a card: the one that was asked for, or the largest that it holds.
+
+    Raises: PlanError when there is none.
+    """
     names = sorted(recipe.preset, key=preset_bytes)
     if asked is not None:
         if asked not in recipe.preset:
@@ -281,7 +284,7 @@ _HINT = (
 def choose_dtype(device: Device, gpu: Gpu | None) -> Dtype:
     """float32 on a CPU; bfloat16 from compute capability 8 on, float16 below.
 
-    The capability decides, since torch.cuda.is_bf16_supported() also counts emulation.
+    The capability decides, since torch.cuda.is_bf16_supported() is also true for emulation.
     """
     if device == "cpu" or gpu is None:
         return "float32"

@@ -58,7 +58,7 @@ def test_a_key_that_came_later_had_its_default_when_it_was_measured(tmp_path):
         ({"settings": GOOD["settings"] | {"gone": 1}}, "stale: gone 1 -> no such key"),
         ({"recipe_model": "some/other"}, "stale: measured with some/other"),
         ({"overrides": ["preset.lora_rank=32", "train.beta=0.1"]}, "with --set train.beta=0.1"),
-        ({"vram_gib": 15.0}, "15.00 GiB were left free, 7.62 are the class's"),
+        ({"vram_gib": 15.0}, "15.00 GiB were left free, more than the 7.62 of the class"),
         ({"error": "OutOfMemoryError: 2 GiB", "failed_in": "load"}, "failed in load: OutOfMemory"),
         ({"step_s": None}, "no step time"),
         ({"peak_gib": "much"}, "cannot be read: peak_gib"),

@@ -56,7 +56,7 @@ def test_a_card_with_less_room_repeats_what_was_chosen(loaded):
 def test_values_are_only_taken_for_what_is_open(loaded):
     closed = recipe.load("llama3.1-8b")
     assert make(closed, CARD, chosen={"standby": True}).preset == make(closed, CARD).preset
-    with pytest.raises(PlanError, match="makes no preset"):
+    with pytest.raises(PlanError, match="are not a valid preset"):
         make(loaded, CARD, chosen={"per_device_train_batch_size": 7, "prompts_per_step": 8})
 
 
