@@ -7,10 +7,14 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from r1recipes import cli, planning, recipe, training
+from r1recipes.errors import R1RecipesError
 from r1recipes.machine import settings
+from r1recipes.planning import models
+from r1recipes.planning.models import ModelShape
 from r1recipes.training.view import View
 
 
@@ -41,6 +45,20 @@ def run_in_process(path: Path, runs_dir: Path, *overrides: str, view: View | Non
     machine = settings.Settings(runs_dir=runs_dir, offline=True)
     view = view or View(Console(file=io.StringIO()), live=False)
     return training.start(loaded, resolved, view, machine)
+
+
+def hint(raised: pytest.ExceptionInfo[R1RecipesError]) -> str:
+    """The hint of an error's first problem, which must have one."""
+    text = raised.value.problems[0].hint
+    assert text is not None
+    return text
+
+
+def shape(name: str) -> ModelShape:
+    """The shape of a model of the catalogue."""
+    known = models.find(name)
+    assert known is not None, name
+    return known
 
 
 def is_running(pid: int) -> bool:

@@ -74,8 +74,8 @@ def run_command(args: argparse.Namespace) -> int:
         loaded.recipe,
         planning.Target.here(gpu.take(), (locked and locked.machine.num_threads) or host.cores()),
         base_dir=loaded.path.parent,
-        preset=args.preset or (locked and locked.preset),
-        chosen=locked and locked.chosen,
+        preset=args.preset or (locked.preset if locked else None),
+        chosen=locked.chosen if locked else None,
         offline=machine_settings.offline,
     )
     if locked:  # before torch is imported; `start` compares what it loads

@@ -281,7 +281,7 @@ _HINT = (
 )
 
 
-def choose_dtype(device: Device, gpu: Gpu | None) -> Dtype:
+def choose_dtype(device: str, gpu: Gpu | None) -> Dtype:
     """float32 on a CPU; bfloat16 from compute capability 8 on, float16 below.
 
     The capability decides, since torch.cuda.is_bf16_supported() is also true for emulation.
