@@ -74,7 +74,7 @@ def current() -> Gpu | None:
 def use(card: Gpu) -> None:
     """Let CUDA see this card alone; before torch is imported.
 
-    CUDA counts cards in an order of its own, and a trainer spreads its batches over all it sees.
+    CUDA counts cards in another order, and a trainer spreads its batches over all that it sees.
     """
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as NVML counts
     os.environ["CUDA_VISIBLE_DEVICES"] = str(card.index)
@@ -103,20 +103,20 @@ def _named(names: str, listed: list[Device]) -> list[Device]:
     """The devices that CUDA takes CUDA_VISIBLE_DEVICES to mean.
 
     The first name decides whether all are indexes or UUIDs; a UUID may be cut short and in any
-    case. From a name that fits no device on, none is seen; one that is named twice hides all
-    (measured, driver 580.159, 2026-11-26; torch 2.13 reads it so too, torch/cuda/__init__.py). A
-    MIG slice is no device here.
+    case. From a name that fits no device on, none is seen. A device that is named twice hides all
+    (measured, driver 580.159, 2026-11-26; torch 2.13 reads it so too, torch/cuda/__init__.py). MIG
+    slices are not devices here.
     """
     find = _by_uuid if names[:4].upper() == "GPU-" else _by_index
-    found: list[Device] = []
+    chosen: list[Device] = []
     for name in names.split(","):
         device = find(name, listed)
         if device is None:
             break
-        if device in found:
+        if device in chosen:
             return []
-        found.append(device)
-    return found
+        chosen.append(device)
+    return chosen
 
 
 def _by_index(name: str, listed: list[Device]) -> Device | None:

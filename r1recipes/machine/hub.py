@@ -53,7 +53,7 @@ GATED = "is gated: its owner decides who may read it"
 
 
 class Fault(NamedTuple):
-    """What is wrong with a repository of the Hub."""
+    """Why a repository of the Hub cannot be read or written."""
 
     predicate: str
     """The rest of a sentence that begins with the repository's name."""

@@ -211,16 +211,18 @@ def _settled(preset: Preset, chosen: dict[str, Any]) -> Preset:
         ) from error
 
 
-def opened(recipe: Recipe, gpu: Gpu, asked: str | None) -> tuple[str, Recipe]:
+def opened(recipe: Recipe, card: Gpu, requested: str | None) -> tuple[str, Recipe]:
     """A preset named after the card's size, with every value open that the planner can choose.
 
     The other values are those of the preset that the card would get, or of the smallest preset.
     """
     names = sorted((name for name in recipe.preset if name != "cpu"), key=preset_bytes)
-    fitting = [name for name in names if preset_bytes(name) * USABLE_SHARE <= gpu.total_bytes]
-    base = choose_preset(recipe, gpu, asked) if asked else (fitting or names)[-1 if fitting else 0]
+    fitting = [name for name in names if preset_bytes(name) * USABLE_SHARE <= card.total_bytes]
+    base = fitting[-1] if fitting else names[0]
+    if requested:
+        base = choose_preset(recipe, card, requested)
     preset = recipe.preset[base].model_copy(update=dict.fromkeys(auto.OPEN, "auto"))
-    name = asked or cards.size_class(gpu.total_bytes, USABLE_SHARE)
+    name = requested or cards.size_class(card.total_bytes, USABLE_SHARE)
     return name, recipe.model_copy(update={"preset": recipe.preset | {name: preset}})
 
 
@@ -243,21 +245,24 @@ def has_unsloth() -> bool:
     return all(importlib.util.find_spec(name) for name in ("unsloth", "vllm"))
 
 
-def choose_preset(recipe: Recipe, gpu: Gpu | None, asked: str | None) -> str:
+def choose_preset(recipe: Recipe, card: Gpu | None, requested: str | None) -> str:
     """Name of the preset for a card: the one that was asked for, or the largest that it holds.
 
     Raises: PlanError when there is none.
     """
     names = sorted(recipe.preset, key=preset_bytes)
-    if asked is not None:
-        if asked not in recipe.preset:
+    if requested is not None:
+        if requested not in recipe.preset:
             raise PlanError(
-                f"there is no preset `{asked}` in this recipe", hint="it has " + ", ".join(names)
+                f"there is no preset `{requested}` in this recipe",
+                hint="it has " + ", ".join(names),
             )
-        if asked != "cpu" and gpu is None:
-            raise PlanError(f"preset `{asked}` needs an NVIDIA GPU, and there is none", hint=_HINT)
-        return asked
-    if gpu is None:
+        if requested != "cpu" and card is None:
+            raise PlanError(
+                f"preset `{requested}` needs an NVIDIA GPU, and there is none", hint=_HINT
+            )
+        return requested
+    if card is None:
         if "cpu" in recipe.preset:
             return "cpu"
         raise PlanError(
@@ -265,11 +270,11 @@ def choose_preset(recipe: Recipe, gpu: Gpu | None, asked: str | None) -> str:
             f"{', '.join(names)}), and this machine has none",
             hint=_HINT,
         )
-    fitting = [name for name in names if preset_bytes(name) * USABLE_SHARE <= gpu.total_bytes]
+    fitting = [name for name in names if preset_bytes(name) * USABLE_SHARE <= card.total_bytes]
     if not fitting:
         smaller = "" if names[0] == "6GB" else ", or `r1recipes run qwen2.5-1.5b`, which needs 6GB"
         raise PlanError(
-            f"the smallest preset is {names[0]}, and {gpu.name} has {gib(gpu.total_bytes)} GiB",
+            f"the smallest preset is {names[0]}, and {card.name} has {gib(card.total_bytes)} GiB",
             hint=f"`r1recipes plan RECIPE --fit` looks for settings that fit this card{smaller}",
         )
     return fitting[-1]
@@ -281,11 +286,11 @@ _HINT = (
 )
 
 
-def choose_dtype(device: str, gpu: Gpu | None) -> Dtype:
+def choose_dtype(device: str, card: Gpu | None) -> Dtype:
     """float32 on a CPU; bfloat16 from compute capability 8 on, float16 below.
 
     The capability decides, since torch.cuda.is_bf16_supported() is also true for emulation.
     """
-    if device == "cpu" or gpu is None:
+    if device == "cpu" or card is None:
         return "float32"
-    return "bfloat16" if gpu.compute_capability >= 8.0 else "float16"
+    return "bfloat16" if card.compute_capability >= 8.0 else "float16"

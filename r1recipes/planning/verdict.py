@@ -124,7 +124,7 @@ def shape_of(
     return checkpoint.shape
 
 
-def check_cold_start(recipe: Recipe, shape: ModelShape, gpu: Gpu, dtype: str) -> None:
+def check_cold_start(recipe: Recipe, shape: ModelShape, card: Gpu, dtype: str) -> None:
     """Refuse a cold start, which trains all weights, on a card that is surely too small for it.
 
     Weights, gradient and AdamW's two moments have one precision, 32 bits where the card has no
@@ -134,25 +134,27 @@ def check_cold_start(recipe: Recipe, shape: ModelShape, gpu: Gpu, dtype: str) ->
         return
     in_float32 = dtype != "bfloat16" or recipe.model.name in models.BUILTIN
     needed = 4 * (4 if in_float32 else 2) * shape.parameters
-    if needed > gpu.total_bytes:
+    if needed > card.total_bytes:
         raise PlanError(
             f"[cold_start] trains all {shape.parameters / 1e9:.1f} billion weights, which takes "
-            f"more than {gib(needed)} GiB, and {gpu.name} has {gib(gpu.total_bytes)}",
+            f"more than {gib(needed)} GiB, and {card.name} has {gib(card.total_bytes)}",
             hint="remove [cold_start], or take a smaller model or a larger card",
         )
 
 
-def room_of(gpu: Gpu) -> Room:
+def room_of(card: Gpu) -> Room:
     """The memory of a card that a run may take: its free part where others use it."""
-    card = cards.find_gpu(gpu.name)
-    peak = (card and card.peak) or cards.UNLISTED
-    free = gpu.free_bytes if gpu.free_bytes < FREE_SHARE * gpu.total_bytes else gpu.total_bytes
-    return Room(gpu.total_bytes, free, peak)
+    listed = cards.find_gpu(card.name)
+    peak = (listed and listed.peak) or cards.UNLISTED
+    free = card.free_bytes if card.free_bytes < FREE_SHARE * card.total_bytes else card.total_bytes
+    return Room(card.total_bytes, free, peak)
 
 
-def fitted(recipe: Recipe, preset: Preset, shape: ModelShape, gpu: Gpu) -> tuple[Preset, Predicted]:
+def fitted(
+    recipe: Recipe, preset: Preset, shape: ModelShape, card: Gpu
+) -> tuple[Preset, Predicted]:
     """The preset with nothing open, and its memory; where that does not surely fit, what would."""
-    room = room_of(gpu)
+    room = room_of(card)
     choice = auto.resolve(recipe, preset, shape, room)
     opened = auto.open_keys(preset)
     settled = preset.model_copy(update={key: getattr(choice.preset, key) for key in opened})
@@ -163,7 +165,7 @@ def fitted(recipe: Recipe, preset: Preset, shape: ModelShape, gpu: Gpu) -> tuple
     why = shortage(choice, room)
     if opened and choice.verdict == "does not fit":
         why += ", with what takes least for each choice that is open"
-    whole = replace(room, available_bytes=gpu.total_bytes)
+    whole = replace(room, available_bytes=card.total_bytes)
     fits_alone = room != whole and (
         auto.resolve(recipe, preset, shape, whole).verdict != "does not fit"
     )

@@ -33,10 +33,10 @@ def sequence_tokens(case: Case) -> int:
     return min(case.max_seq_length, window + 2 * 8192) if window else case.max_seq_length
 
 
-def engine_share(case: Case, known: dict[str, float]) -> tuple[int, int, int, int]:
+def engine_share(case: Case, calibrated: dict[str, float]) -> tuple[int, int, int, int]:
     """Bytes of the engine's share beside the KV cache: weights, slots, pass, outside torch."""
-    weights = round(weights_bytes(case.shape, case.four_bit) * (1 + known["weights_slack"]))
-    work, outside = engine_work(case, known), round(known["engine_outside"])
+    weights = round(weights_bytes(case.shape, case.four_bit) * (1 + calibrated["weights_slack"]))
+    work, outside = engine_work(case, calibrated), round(calibrated["engine_outside"])
     return weights, slots_bytes(case.shape, case.lora_rank), work, outside
 
 
@@ -52,8 +52,8 @@ def sized_tokens(case: Case) -> int:
 
     It decides how long a sequence may be and, by the ladder, how large the engine's pass is.
     """
-    left = _sized_bytes(case)
-    return int(0.95 * left / case.shape.kv_token_bytes) // 256 * 256
+    cache = _sized_bytes(case)
+    return int(0.95 * cache / case.shape.kv_token_bytes) // 256 * 256
 
 
 def _sized_bytes(case: Case) -> float:
@@ -70,26 +70,27 @@ def sized_overhead(shape: ModelShape, four_bit: bool, lora_rank: int) -> float:
     return weights + slots_bytes(shape, lora_rank) + graphs
 
 
-def engine_work(case: Case, known: dict[str, float]) -> int:
+def engine_work(case: Case, calibrated: dict[str, float]) -> int:
     """Memory of the engine's largest pass, by which it sizes its KV cache.
 
     Near a step of the ladder Unsloth, which counts slightly differently, may be above it already.
     """
-    left, work = _sized_bytes(case), 0.0
-    for step, size in engine_passes(case, known):
-        work = max(work, size if left >= step else size - LADDER_SLOPE * (step - left))
+    cache, work = _sized_bytes(case), 0.0
+    for step, size in engine_passes(case, calibrated):
+        work = max(work, size if cache >= step else size - LADDER_SLOPE * (step - cache))
     return round(work)
 
 
-def engine_pass(case: Case, known: dict[str, float]) -> float:
+def engine_pass(case: Case, calibrated: dict[str, float]) -> float:
     """Bytes of the pass that the ladder gives if Unsloth's estimate equals the one here."""
-    left = _sized_bytes(case)
-    return max(size for step, size in engine_passes(case, known) if left > step or step == 0)
+    cache = _sized_bytes(case)
+    passes = engine_passes(case, calibrated)
+    return max(size for step, size in passes if cache > step or step == 0)
 
 
-def engine_passes(case: Case, known: dict[str, float]) -> tuple[tuple[int, float], ...]:
+def engine_passes(case: Case, calibrated: dict[str, float]) -> tuple[tuple[int, float], ...]:
     tokens = max(case.num_seqs * case.max_seq_length, PROFILED_TOKENS)
-    return _passes(case.shape, case.four_bit, tokens, known["engine_hidden"])
+    return _passes(case.shape, case.four_bit, tokens, calibrated["engine_hidden"])
 
 
 @lru_cache(maxsize=1024)
@@ -112,7 +113,7 @@ def capture_sizes(largest: int) -> int:
     return small + min(largest, 255) // 8 + max(0, (largest - 256) // 16 + 1)
 
 
-def graphs_bytes(case: Case, known: dict[str, float]) -> int:
+def graphs_bytes(case: Case, calibrated: dict[str, float]) -> int:
     """Bytes of CUDA graphs, on top of the engine's share (vllm/v1/worker/gpu, model_runner.py).
 
     Whole graphs are captured up to the number of sequences at once and piecewise ones up to twice
@@ -120,5 +121,5 @@ def graphs_bytes(case: Case, known: dict[str, float]) -> int:
     unpacked.
     """
     captured = 2 * (capture_sizes(case.num_seqs) + capture_sizes(min(2 * case.num_seqs, 512)))
-    each = known["graph"] + (known["graph_unpacking"] if case.four_bit else 0)
+    each = calibrated["graph"] + (calibrated["graph_unpacking"] if case.four_bit else 0)
     return round(each * captured * case.shape.num_hidden_layers)

@@ -66,50 +66,50 @@ class Prediction:
 
 def predict(case: Case, constants: dict[str, float] | None = None) -> Prediction:
     """Memory of a run. `constants` replace the calibrated ones while they are fitted."""
-    known = constants or _calibrated()
-    weights, slots, work, outside = share = engine_share(case, known)
+    calibrated = constants or _calibrated()
+    weights, slots, work, outside = share = engine_share(case, calibrated)
     cache = case.engine_bytes - sum(share)
     adapter = adapter_parameters(case.shape, case.lora_rank, case.targets)
     tokens = cache // case.shape.kv_token_bytes // BLOCK_TOKENS * BLOCK_TOKENS
     resident = {
-        "context": round(known["context"]),
+        "context": round(calibrated["context"]),
         "weights": weights,
         "LoRA in the engine": slots,
         "KV cache": max(0, cache),
         "engine": work + outside,
-        "CUDA graphs": graphs_bytes(case, known),
+        "CUDA graphs": graphs_bytes(case, calibrated),
         "adapter": 4 * adapter,
     }
     # The engine gets a copy of the adapter in 16 bits, which is kept.
     stays = {"adapter": 6 * adapter, "optimizer": round(case.optimizer_bytes * adapter)}
     stays = resident | stays | unpacked(case)
     # Sampling takes memory beside the blocks of the engine's pass.
-    sampled = round(known["sampler"] * case.num_seqs * case.shape.vocab_size)
+    sampled = round(calibrated["sampler"] * case.num_seqs * case.shape.vocab_size)
     generate = stays | {"engine": work + sampled + outside}
-    train = stays | training_pass(case, known)
+    train = stays | training_pass(case, calibrated)
     train |= {"KV cache": 0} if case.standby else {}
     phases = {"load": resident, "generate": generate, "train": train}
-    spare = _spare(case, known, phases, work)
+    spare = _spare(case, calibrated, phases, work)
     return Prediction(phases, tokens, sized_tokens(case), spare)
 
 
 def _spare(
-    case: Case, known: dict[str, float], phases: dict[str, dict[str, int]], work: int
+    case: Case, calibrated: dict[str, float], phases: dict[str, dict[str, int]], work: int
 ) -> dict[str, int]:
     """Bytes that each phase takes only while there is room; `work`: bytes of the engine's pass."""
     generate, train = phases["generate"], phases["train"]
     # The copy uses the blocks of the engine's pass first, and is freed before the adapter is made.
     base = weights_bytes(case.shape, case.four_bit) if case.four_bit else 0
-    copy = round(known["load_copy"] * base) - work - phases["load"]["adapter"]
+    copy = round(calibrated["load_copy"] * base) - work - phases["load"]["adapter"]
     # Idle blocks lie beside a training pass: those of the engine's pass, or more.
-    idle = round(known["fragmentation"] * train["training activations"]) - work
+    idle = round(calibrated["fragmentation"] * train["training activations"]) - work
     # torch keeps the blocks of a training pass while the engine works. In standby it frees them
     # before, except for blocks that are still in use.
-    kept = sum(train.values()) - sum(generate.values())
+    retained = sum(train.values()) - sum(generate.values())
     if case.standby:
         blocks = work + sum(train[name] for name in ("gradient", "training activations", "logits"))
-        kept = min(blocks, round(known["standby_kept"]))
-    return {"load": max(0, copy), "generate": max(0, kept), "train": max(0, idle)}
+        retained = min(blocks, round(calibrated["standby_kept"]))
+    return {"load": max(0, copy), "generate": max(0, retained), "train": max(0, idle)}
 
 
 def expected_bytes(prediction: Prediction, case: Case, usable_bytes: int) -> dict[str, int]:
@@ -168,13 +168,13 @@ def least_share_bytes(case: Case, sequences: int = 1) -> int:
 
     It also satisfies Unsloth's coarser estimate for one sequence.
     """
-    known, token, each = _calibrated(), case.shape.kv_token_bytes, sequence_tokens(case)
+    calibrated, token, each = _calibrated(), case.shape.kv_token_bytes, sequence_tokens(case)
     overhead = sized_overhead(case.shape, case.four_bit, case.lora_rank)
     least = overhead + math.ceil(each / 256) * 256 * token / 0.95 + 1
-    weights, slots, _, outside = engine_share(case, known)
+    weights, slots, _, outside = engine_share(case, calibrated)
     rest = weights + slots + outside
     rest += math.ceil(sequences * each / BLOCK_TOKENS) * BLOCK_TOKENS * token
-    for step, work in engine_passes(case, known):
+    for step, work in engine_passes(case, calibrated):
         size = rest + work + 1
         if step and size < overhead + step:  # below the step, where the pass is counted less
             size = (size - LADDER_SLOPE * (overhead + step)) / (1 - LADDER_SLOPE)

@@ -19,7 +19,7 @@ known)."""
 MLP = {"gate_proj", "up_proj", "down_proj"}
 
 
-def training_pass(case: Case, known: dict[str, float]) -> dict[str, int]:
+def training_pass(case: Case, calibrated: dict[str, float]) -> dict[str, int]:
     """Bytes by part of one forward and backward pass over all completions of a batch as one stream.
 
     Logits are computed again in the backward pass, so one number in 32 bits is kept for each row
@@ -27,7 +27,7 @@ def training_pass(case: Case, known: dict[str, float]) -> dict[str, int]:
     logits of one chunk are added to the layer's memory: measured peaks grow with both at every
     batch.
     """
-    completion = _activations(case, known)
+    completion = _activations(case, calibrated)
     rows = case.batch * case.max_completion_length
     # In the only pass of a step, gradients arrive as activations are freed: at most the activations
     # of a batch that is smaller by one completion lie beside the gradient. In later passes it is
@@ -39,11 +39,11 @@ def training_pass(case: Case, known: dict[str, float]) -> dict[str, int]:
         "gradient": gradient,
         "training activations": case.batch * completion,
         "logits": LOGIT_BYTES * min(rows, CHUNK_ROWS) * case.shape.vocab_size + 4 * rows,
-        "training kernels": round(known["training_outside"]),
+        "training kernels": round(calibrated["training_outside"]),
     }
 
 
-def _activations(case: Case, known: dict[str, float]) -> int:
+def _activations(case: Case, calibrated: dict[str, float]) -> int:
     """Bytes of one completion in a training pass: the kept input of each layer, and the backward
     pass of one layer."""
     shape, tokens = case.shape, case.max_seq_length
@@ -56,10 +56,10 @@ def _activations(case: Case, known: dict[str, float]) -> int:
     fused = not adapted or (shape.fused_mlp and adapted == MLP)
     mlp = (FUSED_MLP_BYTES if fused else PLAIN_MLP_BYTES) * shape.intermediate_size
     layer: float = tokens * (mlp + 2 * attention)  # query, key, value, output
-    layer += known["hidden_copies"] * hidden
+    layer += calibrated["hidden_copies"] * hidden
     if shape.capped_attention:  # no kernel caps scores, so all of them are kept
         scores = tokens * case.max_seq_length * shape.num_attention_heads
-        layer += known["capped_scores"] * scores
+        layer += calibrated["capped_scores"] * scores
     return round(checkpoints + layer)
 
 
