@@ -47,6 +47,6 @@ def _recipes(folder: Path, needed: set[str]) -> list[Path]:
     notes = [
         note
         for note in folder.glob("references/*")
-        if not any(name in note.read_text(errors="replace") for name in kept)
+        if note.is_file() and not any(name in note.read_text(errors="replace") for name in kept)
     ]
     return [path for path in recipes if path.name not in kept] + notes

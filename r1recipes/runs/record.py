@@ -247,7 +247,11 @@ def find(runs_dir: Path, name: str | None, recipe_name: str | None = None) -> Ru
 def all_runs(runs_dir: Path) -> list[Run]:
     """All run folders, `runs/NAME` and `runs/RECIPE/NAME`, the oldest first."""
     found = [path.parent for deep in ("*", "*/*") for path in runs_dir.glob(f"{deep}/record.json")]
-    whole = [Run(folder) for folder in found if not folder.name.startswith(".")]
+    whole = [
+        Run(folder)
+        for folder in found
+        if not any(part.startswith(".") for part in folder.relative_to(runs_dir).parts)
+    ]
     return sorted(whole, key=lambda run: (_started(run), run.folder.name))
 
 
