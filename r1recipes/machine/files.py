@@ -7,7 +7,6 @@ drafts are left; an existing folder is exchanged with renameat2, which ext4, xfs
 overlayfs know.
 """
 
-import ctypes
 import errno
 import fcntl
 import itertools
@@ -137,6 +136,8 @@ def _replace(path: Path, target: Path) -> None:
     if not target.exists() or not (path.is_dir() or target.is_dir()):
         os.replace(path, target)
         return
+    import ctypes  # rarely needed, and every command imports this module
+
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(path.absolute()), os.fsencode(target.absolute())
     if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):

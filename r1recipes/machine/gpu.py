@@ -5,7 +5,6 @@ An index is meant as NVML and `nvidia-smi` count, by PCI bus. Nothing here impor
 CUDA context. Limits: Linux; whole cards, so a card in MIG slices is not used.
 """
 
-import ctypes
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -207,6 +206,8 @@ def memory_reader(card: Gpu) -> Iterator[Callable[[], int]]:
 @contextmanager
 def _driver() -> Iterator[Any]:
     """The library, ready to be asked. Raises: NoDriver, also for what NVML raises within."""
+    import ctypes
+
     try:
         ctypes.CDLL(LIBRARY)  # where it is missing, importing pynvml would take 0.1 s to say so
     except OSError as error:
