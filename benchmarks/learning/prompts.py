@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import about
 from r1recipes import data, planning, recipe, rewards
-from r1recipes.machine import gpu, settings
+from r1recipes.machine import gpu, host, settings
 from r1recipes.rewards.answers import AnswerColumn, Verifier
 from r1recipes.runs import statistics
 from r1recipes.training.backends import create, prepare_environment
@@ -132,7 +132,9 @@ def _plan(args: argparse.Namespace, problems: Path) -> tuple[planning.Plan, data
         )
         loaded = recipe.load(file)
         plan = planning.make(
-            loaded.recipe, base_dir=Path(folder), gpu=gpu.take_gpu(), num_cores=gpu.cores()
+            loaded.recipe,
+            planning.Target.here(gpu.take(), host.cores()),
+            base_dir=Path(folder),
         )
         return plan, data.load(loaded.recipe, Path(folder))
 

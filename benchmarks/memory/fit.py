@@ -23,7 +23,6 @@ import numpy as np
 
 from benchmarks.memory import plot
 from benchmarks.memory.measured import (
-    GIB,
     Point,
     errors,
     expected,
@@ -31,8 +30,8 @@ from benchmarks.memory.measured import (
     predicted_parts,
     wrong_verdict,
 )
+from r1recipes.machine.units import GIB
 from r1recipes.planning.memory import constants, predict
-from r1recipes.planning.memory.engine import kv_token_bytes
 
 POINTS = Path(__file__).parent / "points"
 RANGES = {
@@ -72,7 +71,7 @@ def residuals(points: list[Point], values: dict[str, float]) -> list[float]:
             for phase, measured in point.phases.items():
                 rows.append(0.5 * (phases[phase] - measured) / point.peak_bytes)
         if point.kv_tokens is not None:
-            off = (prediction.kv_tokens - point.kv_tokens) * kv_token_bytes(point.case.shape)
+            off = (prediction.kv_tokens - point.kv_tokens) * point.case.shape.kv_token_bytes
             rows.append(off / point.peak_bytes)
         predicted = predicted_parts(point.case, values) if point.parts else {}
         rows += [(predicted[name] - size) / point.peak_bytes for name, size in point.parts.items()]

@@ -6,7 +6,7 @@ Limits: both axes are logarithmic, from 2 to 128 GiB at most; the dashed band is
 import math
 from typing import NamedTuple
 
-GIB = 2**30
+from r1recipes.machine.units import GIB
 
 
 class Mark(NamedTuple):

@@ -6,7 +6,7 @@
 Writes FOLDER/<case>.json, the proof or the list of proofs, and FOLDER/<case>.log. A case that has
 a log is done or taken, also by another process on this folder: remove its log to try it again.
 Ctrl-C ends the cases that are running and removes their logs. With --seconds no case is begun that
-would not end in time. Limits: one machine; NVIDIA GPUs that nvidia-smi lists.
+would not end in time. Limits: one machine; NVIDIA GPUs alone.
 """
 
 import argparse
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import tomli
+
+from r1recipes.machine.gpu import visible
 
 CASE_S = 150
 """Seconds of a usual case, for --seconds (measured, H200, the cases of cases.toml)."""
@@ -70,7 +72,8 @@ def main() -> None:
             case, limit_s = taken
             rehearse(case, gpu, args.folder, limit_s)
 
-    threads = [threading.Thread(target=work, args=(gpu,)) for gpu in args.gpus or gpus()]
+    gpus = args.gpus or [str(card.index) for card in visible()]
+    threads = [threading.Thread(target=work, args=(gpu,)) for gpu in gpus]
     for thread in threads:
         thread.start()
     try:
@@ -90,12 +93,6 @@ def take(case: Case, folder: Path) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def gpus() -> list[str]:
-    """Indices of the GPUs of this machine. Raises: CalledProcessError, or OSError without one."""
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
 
 
 def rehearse(case: Case, gpu: str, folder: Path, limit_s: float) -> None:

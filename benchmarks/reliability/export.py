@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import about
-from r1recipes.machine.files import read_lines
+from r1recipes.machine.files import DRAFT, read_lines
 from r1recipes.publish import export, llama_cpp
 from r1recipes.recipe.targets import parse
 from r1recipes.rewards import answers
@@ -127,9 +127,9 @@ def kills(run: Path, folder: Path, count: int) -> dict[str, Any]:
                 outcomes["old"] += 1
             else:
                 outcomes["new" if names_in(folder / form) == names[form] else "torn"] += 1
-        outcomes["draft left"] += bool(list(folder.glob(".draft-*")))
+        outcomes["draft left"] += bool(list(folder.glob(f"{DRAFT}*")))
     quietly(line)
-    drafts = len(list(folder.glob(".draft-*")))
+    drafts = len(list(folder.glob(f"{DRAFT}*")))
     return {"kills": count, "folders": dict(outcomes), "drafts_after_the_next_export": drafts}
 
 

@@ -49,7 +49,7 @@ def write_model(name: str, folder: Path) -> None:
     shape = models.find(name)
     assert shape is not None, f"{name} is not in the catalogue"
     if not folder.exists():
-        with files.whole(folder) as draft:
+        with files.draft(folder) as draft:
             random_weights.write(shape, draft, four_bit=False, dtype=torch.bfloat16)
 
 

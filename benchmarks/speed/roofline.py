@@ -3,7 +3,8 @@
 Closed forms: all completions of the step are decoded together, the prompt of a group is prefilled
 once, weights are read once a token, nothing waits. Limits: no kernel reaches it; completions that a
 small card has to decode in turns, since its cache does not hold them, count as decoded together.
-Sources: vendors' peaks, dense 16-bit (`cards.PEAKS`), shapes from config.json (`models`).
+Sources: vendors' peaks, dense 16-bit (machine/cards.py), and shapes from config.json
+(planning/models.py).
 """
 
 from dataclasses import dataclass
@@ -12,8 +13,7 @@ from typing import Any
 from r1recipes.machine import cards
 from r1recipes.machine.cards import Peak
 from r1recipes.planning import models
-from r1recipes.planning.disk import NF4_BYTES
-from r1recipes.planning.models import ModelShape
+from r1recipes.planning.models import NF4_BYTES, ModelShape
 
 BACKWARD_ATTENTION = 2.5
 """Operations of a backward pass of attention per operation of a forward pass: scores again, and the
@@ -38,11 +38,10 @@ def floor(proof: dict[str, Any]) -> Floor:
     Raises: ValueError if the model or the card of the proof is not in the tables.
     """
     shape, settings = models.find(proof["recipe_model"]), proof["settings"]
-    gpu = cards.find_gpu(proof["card"])
-    card = next((name for name, listed in cards.GPUS.items() if listed is gpu), None)
-    if shape is None or card not in cards.PEAKS:
+    card = cards.find_gpu(proof["card"])
+    if shape is None or card is None or card.peak is None:
         raise ValueError(f"no shape or no peak is known: {proof['recipe_model']}, {proof['card']}")
-    peak = cards.PEAKS[card]
+    peak = card.peak
     completions = proof["completions_per_step"]
     length = proof["mean_length"]
     prompt = settings["max_seq_length"] - settings["max_completion_length"]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from benchmarks.memory import fit, measured, plot
-from benchmarks.memory.measured import GIB, Point
+from benchmarks.memory.measured import Point
+from r1recipes.machine.units import GIB
 from r1recipes.planning import models
 from r1recipes.planning.memory import constants, predict
 from tests.planning.memory.test_predict import case
