@@ -46,7 +46,7 @@ def main() -> None:
             stopped = {"stopped": stop(driver, folder, server.url)}
             driver = start(folder, server.url, cluster.address)
         found = stopped | {"exit_code": driver.wait()} | count(folder, server.url)
-        (cell,) = trials.cells(database.open_storage(server.url), "study")
+        (cell,) = trials.load_cells(database.open_storage(server.url), "study")
         named = [t.user_attrs["worker"] for t in cell.all() if t.user_attrs.get("worker")]
         found["workers"] = len({worker["name"] for worker in named})
         found["left_processes"] = len(workers(folder))

@@ -47,7 +47,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "stub.toml").write_text(STUDY)
         (cell,) = loading.load(folder / "stub.toml").cells
-        made = trials.create(database.open_storage(f"sqlite:///{folder}/ours.db"), cell)
+        made = trials.create_cell(database.open_storage(f"sqlite:///{folder}/ours.db"), cell)
         ours = timed(lambda: one_of_ours(made))
         bare = bare_study(f"sqlite:///{folder}/bare.db")
         theirs = timed(lambda: one_of_optunas(bare, cell))
@@ -79,7 +79,7 @@ def timed(one) -> list[float]:
 
 
 def one_of_ours(made: trials.Trials) -> None:
-    made.bury(trials.is_dead_here)
+    made.requeue_dead(trials.has_dead_local_worker)
     trial = made.claim(trials.this_worker())
     pruner = search.pruner(made.cell, 100, 8)
     made.note_run(trial, Path("run"), 100)

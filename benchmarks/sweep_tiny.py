@@ -20,6 +20,7 @@ from pathlib import Path
 
 from r1recipes import recipe
 from r1recipes.machine import files, gpu, packages, settings
+from r1recipes.runs.statistics import mean_interval
 from r1recipes.study import database, leaderboard, results, trials
 from r1recipes.study.trials import Trials
 
@@ -78,13 +79,13 @@ def sweep(name: str, study: str) -> list[Trials]:
     command = [sys.executable, "-m", "r1recipes", "sweep", study, "--workers", "1"]
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     url = f"sqlite:///{RUNS.absolute()}/{name}/study.db"
-    return trials.cells(database.open_storage(url), name)
+    return trials.load_cells(database.open_storage(url), name)
 
 
 def searched(cell: Trials) -> dict:
     best = leaderboard.best(cell)
     pruned, left, total = leaderboard.saved_by_pruning([cell])
-    rows = results.rows([cell])
+    rows = results.trial_rows([cell])
     return {
         "pruner": cell.cell.settings.pruner_name,
         "seconds": round(sum(row["seconds"] or 0.0 for row in rows), 1),
@@ -107,7 +108,7 @@ def compared(steps: int, numbers: list[int]) -> dict:
         name = Path(cell.cell.axes["recipe"]).stem
         found[name].append(leaderboard.best(cell).values[0])
     gains = [best - own for own, best in zip(found["tiny"], found["best"], strict=True)]
-    row = leaderboard.Row({}, gains, 0)
+    mean, interval = statistics.fmean(gains), mean_interval(gains)
     spread = statistics.stdev(gains) / math.sqrt(len(gains))
     return {
         "steps": steps,
@@ -116,9 +117,9 @@ def compared(steps: int, numbers: list[int]) -> dict:
         "best": found["best"],
         "mean_shipped": statistics.fmean(found["tiny"]),
         "mean_best": statistics.fmean(found["best"]),
-        "mean_gain": row.mean,
-        "interval_of_the_gain": row.interval,
-        "t": row.mean / spread if spread else None,
+        "mean_gain": mean,
+        "interval_of_the_gain": interval,
+        "t": mean / spread if spread else None,
         "better_on": sum(gain > 0 for gain in gains),
     }
 

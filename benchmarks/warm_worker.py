@@ -69,7 +69,7 @@ def warm_runs(folder: Path, path: Path, rates: list[float], flags: list[str]):
     (folder / "warm.toml").write_text(text)
     command("sweep", folder / "warm.toml", "--workers", 1, "--force", *flags, runs_dir=folder)
     storage = database.open_storage(f"sqlite:///{folder}/warm/study.db")
-    found = [cell.all()[0] for cell in trials.cells(storage, "warm")]
+    found = [cell.all()[0] for cell in trials.load_cells(storage, "warm")]
     return [(Run(Path(t.user_attrs["run"])), t.duration.total_seconds()) for t in found]
 
 

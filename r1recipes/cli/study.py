@@ -75,7 +75,7 @@ def sweep_command(args: argparse.Namespace) -> int:
     with study_driver.owned(folder):
         if args.workers != 0:
             _check(args, loaded.cells, settings, here=args.launcher == "local")
-        cells = study_driver.make(loaded, folder, url)
+        cells = study_driver.create_cells(loaded, folder, url)
         if args.workers == 0:
             joins = f"python -m r1recipes worker {shlex.quote(loaded.name)}"
             print(f"study {loaded.name} is made; `{joins}` joins")
@@ -174,7 +174,7 @@ def worker_command(args: argparse.Namespace) -> int:
     from r1recipes.study.leaderboard import Board
 
     files.check_writable(folder)
-    cells = trials.cells(database.open_storage(url), args.study)
+    cells = trials.load_cells(database.open_storage(url), args.study)
     _check(args, [found.cell for found in cells], settings, here=True)
     folder.mkdir(parents=True, exist_ok=True)
     with Board(Console(), cells) as board:
@@ -200,7 +200,7 @@ def _be_worker(args: argparse.Namespace, settings: Any, url: str) -> int:
     from r1recipes.study import database, trials, worker
     from r1recipes.training.stages import Options
 
-    cells = trials.cells(database.open_storage(url), args.study)
+    cells = trials.load_cells(database.open_storage(url), args.study)
     # An engine that just ended may not have given all memory back, so that is not judged by.
     study_driver.check_machine([c.cell for c in cells], offline=settings.offline, refuse=False)
     options = Options(allow_code=args.allow_code, force=args.force)
@@ -213,7 +213,7 @@ def study_command(args: argparse.Namespace) -> int:
     _, folder, url = _place(args, args.study)
     if args.dashboard:
         return _dashboard(url)
-    cells = trials.cells(database.open_storage(url), args.study)
+    cells = trials.load_cells(database.open_storage(url), args.study)
     if args.export:
         write_over(args.export, results.export(cells, args.export.suffix))
         return 0
@@ -221,7 +221,7 @@ def study_command(args: argparse.Namespace) -> int:
         from r1recipes.report import study
 
         _, _, other_url = _place(args, args.compare)
-        others = trials.cells(database.open_storage(other_url), args.compare)
+        others = trials.load_cells(database.open_storage(other_url), args.compare)
         print(study.comparison(cells, others), end="")
         return 0
     return _say_result(cells, folder)
@@ -255,7 +255,7 @@ def _place(args: argparse.Namespace, name: str, is_new: bool = False) -> tuple[A
 def _dashboard(url: str) -> int:
     from r1recipes.study import database
 
-    found = database.parsed(url)
+    found = database.parse_url(url)
     driver = "" if found.get_backend_name() == "sqlite" else " 'psycopg[binary]'"
     shown = found.render_as_string().replace(":***@", "@")
     print(f"pip install optuna-dashboard{driver} && optuna-dashboard {shlex.quote(shown)}")

@@ -15,8 +15,11 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-Found = list[tuple[str, str, str]]
-"""What is wrong with the keys of a section: `(key, message, hint)` each."""
+from r1recipes.config.render import Loc
+
+Found = list[tuple[str | Loc, str, str]]
+"""What is wrong with the keys of a section: `(key, message, hint)` each. The key is dotted, or a
+path where a part of it has dots."""
 AUTO = "auto"
 """The one special value: the planner puts what is fastest on the card in its place."""
 

@@ -15,7 +15,7 @@ from r1recipes.errors import RecipeError
 from r1recipes.machine.terminal import Interrupts
 from r1recipes.report import study
 from r1recipes.study import database, loading, results, trials
-from r1recipes.study.driver import drive, make, owned
+from r1recipes.study.driver import create_cells, drive, owned
 from tests.helpers import command, in_process
 from tests.study.test_loading import write
 
@@ -53,7 +53,7 @@ def test_killed_workers_are_replaced_and_a_killed_driver_is_resumed(small, tmp_p
     def running():
         """Trials that a worker has begun to train."""
         try:
-            (cell,) = trials.cells(database.open_storage(url), "study")
+            (cell,) = trials.load_cells(database.open_storage(url), "study")
         except RecipeError:  # not made yet
             return []
         return [t for t in cell.all() if t.state.name == "RUNNING" and "run" in t.user_attrs]
@@ -64,11 +64,11 @@ def test_killed_workers_are_replaced_and_a_killed_driver_is_resumed(small, tmp_p
     replaced = wait_for(lambda: [t for t in running() if t.user_attrs["worker"] != worker])[0]
     driver.kill()
     driver.communicate()
-    wait_for(lambda: trials.is_dead_here(replaced), limit_s=5)  # it died with its driver
+    wait_for(lambda: trials.has_dead_local_worker(replaced), limit_s=5)  # it died with its driver
 
     done = command(*arguments[3:], "--force", cwd=tmp_path, **environment)
     assert done.returncode == 0, done.stderr
-    (cell,) = trials.cells(database.open_storage(url), "study")
+    (cell,) = trials.load_cells(database.open_storage(url), "study")
     assert sum(trials.is_finished(trial) for trial in cell.all()) == 2
     runs = [Path(t.user_attrs["run"]) for t in cell.all() if trials.is_finished(t)]
     assert len(set(runs)) == 2
@@ -115,10 +115,13 @@ def test_what_cannot_be_driven_is_said(small, tmp_path, monkeypatch):
 class Workers:
     """A launcher whose workers have all just ended."""
 
-    num_workers, deaths, children, gone = 1, 0, {1: None}, set()
+    num_workers, deaths = 1, 0
 
     def __init__(self, deed):
         self.deed = deed
+        self.children = {1: None}
+        self.ended_workers: set[str] = set()
+        self.say = print
 
     def start(self):
         pass
@@ -134,7 +137,7 @@ class Workers:
 def told(small, tmp_path, text, outcome):
     """The cells of a study after `outcome(cell, trial)` for each of its trials."""
     loaded = loading.load(write(tmp_path, text))
-    cells = make(loaded, tmp_path, f"sqlite:///{tmp_path}/study.db")
+    cells = create_cells(loaded, tmp_path, f"sqlite:///{tmp_path}/study.db")
 
     def tell():
         for cell in cells:
@@ -189,7 +192,7 @@ def test_a_matrix_ends_in_the_mean_and_interval_over_seeds(small, tmp_path):
 
 def test_a_cell_that_has_not_run_has_not_failed(small, tmp_path):
     loaded = loading.load(write(tmp_path, MATRIX))
-    cells = make(loaded, tmp_path, f"sqlite:///{tmp_path}/study.db")
+    cells = create_cells(loaded, tmp_path, f"sqlite:///{tmp_path}/study.db")
     cells[0].complete(cells[0].claim({}), [0.5])
     cells[1].fail(cells[1].claim({}), "oom", "out of memory")
     assert [row.remark for row in results.matrix_rows(cells)] == ["1 failed, 1 open", "3 open"]
@@ -198,19 +201,21 @@ def test_a_cell_that_has_not_run_has_not_failed(small, tmp_path):
 def test_a_cell_that_was_taken_out_of_the_matrix_is_said(small, tmp_path):
     """Workers would run it, and the table would have it."""
     url = f"sqlite:///{tmp_path}/study.db"
-    make(loading.load(write(tmp_path, MATRIX)), tmp_path, url)
+    create_cells(loading.load(write(tmp_path, MATRIX)), tmp_path, url)
     fewer = loading.load(write(tmp_path, MATRIX.replace("0.0, 0.1", "0.0")))
-    with pytest.raises(RecipeError, match="no more: beta=0.1,seed=1, beta=0.1,seed=2"):
-        make(fewer, tmp_path, url)
+    with pytest.raises(RecipeError, match="any more: beta=0.1,seed=1, beta=0.1,seed=2"):
+        create_cells(fewer, tmp_path, url)
     more = loading.load(write(tmp_path, MATRIX.replace("1, 2, 3", "0, 1, 2, 3")))
-    assert len(make(more, tmp_path, url)) == 8
-    (row, _) = results.matrix_rows(trials.cells(database.open_storage(url), "study"))
+    assert len(create_cells(more, tmp_path, url)) == 8
+    (row, _) = results.matrix_rows(trials.load_cells(database.open_storage(url), "study"))
     assert row.num_open == 4
 
 
 def test_a_value_with_brackets_is_shown_as_it_is(small, tmp_path):
     text = MATRIX.replace("[0.0, 0.1]", '["[/INST]"]').replace("train.beta", "prompt.system")
-    cells = make(loading.load(write(tmp_path, text)), tmp_path, f"sqlite:///{tmp_path}/s.db")
+    cells = create_cells(
+        loading.load(write(tmp_path, text)), tmp_path, f"sqlite:///{tmp_path}/s.db"
+    )
     console = Console(width=100, file=io.StringIO())
     console.print(results.matrix_table(cells))
     assert "[/INST]" in console.file.getvalue()
@@ -220,7 +225,7 @@ def test_a_study_without_a_result_says_why(small, tmp_path, monkeypatch):
     monkeypatch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path))
     folder = tmp_path / "study"
     loaded = loading.load(write(tmp_path, MATRIX))
-    cells = make(loaded, folder, f"sqlite:///{folder}/study.db")
+    cells = create_cells(loaded, folder, f"sqlite:///{folder}/study.db")
     cells[0].fail(cells[0].claim({}), "oom", "too big")
     code, out, err = in_process("study", "study")
     assert code == 1 and "1 of 6 trials" in out
@@ -266,8 +271,8 @@ def test_a_folder_that_no_database_can_be_in_is_refused(small, tmp_path, monkeyp
     "url, said",
     [
         ("postgresql://me:S3CRET@127.0.0.1:1/x", "cannot be opened"),
-        ("postgresql://me:S3CRET@127.0.0.1:port/x", "no URL of a database"),
-        ("postgresql:/me:S3CRET@127.0.0.1/x", "no URL of a database"),
+        ("postgresql://me:S3CRET@127.0.0.1:port/x", "not the URL of a database"),
+        ("postgresql:/me:S3CRET@127.0.0.1/x", "not the URL of a database"),
         ("mysql://me:S3CRET@127.0.0.1/x", "`mysql` database"),
         ("sqlite://", "names no database"),
     ],
@@ -300,7 +305,7 @@ def test_what_would_fail_in_every_trial_is_said_before_the_first(small, tmp_path
     (tmp_path / "mine.py").unlink()  # as on a machine that a worker joins from
     code, _, err = in_process("worker", "study", "--allow-code")
     assert code == 2 and "there is no `mine.py`" in err
-    (cell,) = trials.cells(
+    (cell,) = trials.load_cells(
         database.open_storage(f"sqlite:///{tmp_path}/runs/study/study.db"), "study"
     )
     assert cell.all()[0].state.name == "WAITING" and len(cell.all()) == 1

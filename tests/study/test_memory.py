@@ -10,7 +10,7 @@ from r1recipes.machine.gpu import Gpu
 from r1recipes.planning import plan
 from r1recipes.report import study
 from r1recipes.study import database, leaderboard, loading, results, worker
-from r1recipes.study.trials import create
+from r1recipes.study.trials import create_cell
 from r1recipes.training.stages import Options
 from tests.study.test_loading import write
 
@@ -37,7 +37,7 @@ def done(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "has_unsloth", lambda: True)
     monkeypatch.setattr(worker.gpu, "current_gpu", lambda: CARD)
     (cell,) = loading.load(write(tmp_path, STUDY)).cells
-    made = create(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
+    made = create_cell(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
     place = worker.Place(settings.Settings(runs_dir=tmp_path, offline=True), 1, Options())
     someone = worker.Worker([made], place)
     monkeypatch.setattr(
@@ -54,7 +54,7 @@ def done(tmp_path, monkeypatch):
         return [share, 100 * share + resolved.preset.num_generations]
 
     monkeypatch.setattr(someone, "execute", execute)
-    monkeypatch.setattr(worker, "values", values)
+    monkeypatch.setattr(worker, "objective_values", values)
     assert someone.work() == 0
     made.started = started
     return made

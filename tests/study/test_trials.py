@@ -29,7 +29,7 @@ def url(tmp_path):
 
 
 def make(url, cell):
-    return trials.create(database.open_storage(url), cell)
+    return trials.create_cell(database.open_storage(url), cell)
 
 
 def test_the_first_trial_has_the_recipes_own_values(url, cell):
@@ -63,7 +63,7 @@ def test_there_are_never_more_trials_than_were_asked_for(url, cell):
 
     def claim():
         mine = trials.Trials(database.open_storage(url), "study")
-        while mine.open_places():
+        while mine.num_startable():
             if trial := mine.claim(WORKER):
                 threading.Event().wait(0.05)
                 claimed.append(trial.number)
@@ -74,7 +74,7 @@ def test_there_are_never_more_trials_than_were_asked_for(url, cell):
     [thread.join() for thread in threads]
     made = trials.Trials(database.open_storage(url), "study")
     assert made.is_done() and len(claimed) == cell.num_trials == len(set(claimed))
-    assert sum(map(trials.counts, made.all())) == cell.num_trials
+    assert sum(map(trials.is_counted, made.all())) == cell.num_trials
     assert not any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in made.all())
 
 
@@ -82,10 +82,10 @@ def test_a_dead_workers_trial_is_queued_once_with_its_values_and_its_run(url, ce
     made = make(url, cell)
     first = made.claim(WORKER)
     made.note_run(first, tmp_path, max_steps=6)
-    assert made.bury(lambda trial: True) == [0]
+    assert made.requeue_dead(lambda trial: True) == [0]
     again = made.claim(WORKER)
     assert again.params == first.params and again.user_attrs["run"] == str(tmp_path)
-    assert made.bury(lambda trial: True) == [again.number]
+    assert made.requeue_dead(lambda trial: True) == [again.number]
     third = made.claim(WORKER)
     assert third.params != first.params
     with pytest.raises(trials.Lost):
@@ -97,7 +97,7 @@ def test_a_dead_workers_cell_goes_on_in_its_run_too(url, cell, tmp_path):
     """A cell of a matrix alone has no values, but a run folder with checkpoints."""
     made = make(url, cell.model_copy(update={"search": {}, "num_trials": 1}))
     made.note_run(made.claim(WORKER), tmp_path, max_steps=6)
-    made.bury(lambda trial: True)
+    made.requeue_dead(lambda trial: True)
     again = made.claim(WORKER)
     assert again.user_attrs["run"] == str(tmp_path) and again.user_attrs["retry_of"] == 0
 
@@ -105,7 +105,7 @@ def test_a_dead_workers_cell_goes_on_in_its_run_too(url, cell, tmp_path):
 def test_a_process_that_is_gone_is_dead_and_this_one_is_not(url, cell):
     made = make(url, cell)
     made.claim(trials.this_worker())
-    assert not trials.is_dead_here(made.all()[0])
+    assert not trials.has_dead_local_worker(made.all()[0])
     code = (
         "from r1recipes.study import trials; import json; print(json.dumps(trials.this_worker()))"
     )
@@ -113,16 +113,16 @@ def test_a_process_that_is_gone_is_dead_and_this_one_is_not(url, cell):
 
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     made.claim(json.loads(output.stdout))
-    assert trials.is_dead_here(made.all()[1])
+    assert trials.has_dead_local_worker(made.all()[1])
 
 
 def test_a_worker_that_beats_no_more_is_found_by_the_database(url, cell):
     storage = database.open_storage(url, grace_s=1)
-    made = trials.create(storage, cell)
+    made = trials.create_cell(storage, cell)
     made.claim(WORKER)
-    assert made.bury() == []
+    assert made.requeue_dead() == []
     threading.Event().wait(2.2)
-    assert made.bury() == [0]
+    assert made.requeue_dead() == [0]
 
 
 def test_a_clock_that_jumps_buries_no_process_of_this_machine(url, cell):
@@ -130,7 +130,7 @@ def test_a_clock_that_jumps_buries_no_process_of_this_machine(url, cell):
     made.claim(trials.this_worker())
     made.claim(WORKER)
     long_ago(made)
-    assert made.bury(trials.is_dead_here) == [1]
+    assert made.requeue_dead(trials.has_dead_local_worker) == [1]
 
 
 def test_a_trial_of_an_earlier_day_is_not_buried_while_it_is_claimed(url, cell):
@@ -139,7 +139,7 @@ def test_a_trial_of_an_earlier_day_is_not_buried_while_it_is_claimed(url, cell):
     made.hand_back(made.claim(WORKER))
     long_ago(made)
     made.study.ask()
-    assert made.bury(driver.Dead(set())) == []
+    assert made.requeue_dead(driver.DeathCheck(set())) == []
 
 
 def long_ago(made):
@@ -192,12 +192,12 @@ def test_a_trial_that_is_handed_back_is_taken_up_as_it_was(url, cell):
 def test_a_failure_counts_and_what_cannot_start_does_not(url, cell):
     made = make(url, cell)
     made.fail(made.claim(WORKER), "oom", "out of memory")
-    made.refuse(made.claim(WORKER), "does not fit")
+    made.mark_infeasible(made.claim(WORKER), "does not fit")
     failed, refused = made.all()
     assert trials.is_finished(failed) and failed.user_attrs["error"]["kind"] == "oom"
-    assert refused.state == TrialState.PRUNED and not trials.counts(refused)
+    assert refused.state == TrialState.PRUNED and not trials.is_counted(refused)
     assert leaderboard.state(refused) == "does not fit"
-    assert made.open_places() == cell.num_trials - 1
+    assert made.num_startable() == cell.num_trials - 1
 
 
 def test_another_search_under_the_same_name_is_refused(url, cell, small):
@@ -207,7 +207,7 @@ def test_another_search_under_the_same_name_is_refused(url, cell, small):
         make(url, changed)
     assert "--name" in caught.value.problems[0].hint
     raised = cell.model_copy(update={"num_trials": 9})
-    assert make(url, raised).open_places() == 9
+    assert make(url, raised).num_startable() == 9
 
 
 def test_a_database_that_is_none_is_refused(tmp_path):
@@ -241,10 +241,10 @@ def test_the_default_pruner_waits_until_chance_cannot_explain_it():
 
 def test_an_intermediate_value_is_the_mean_of_a_window_and_needs_all_of_it():
     rows = [{"step": step, "accuracy": step / 100} for step in range(1, 101)]
-    assert search.intermediate(rows[:5], 100) is None
-    assert search.intermediate(rows[:10], 100) == pytest.approx(0.055)
-    assert search.intermediate(rows[:11], 100) is None  # one in twenty is reported
-    assert search.intermediate(rows[:50], 100) == pytest.approx(0.455)
+    assert search.intermediate_value(rows[:5], 100) is None
+    assert search.intermediate_value(rows[:10], 100) == pytest.approx(0.055)
+    assert search.intermediate_value(rows[:11], 100) is None  # one in twenty is reported
+    assert search.intermediate_value(rows[:50], 100) == pytest.approx(0.455)
 
 
 @pytest.mark.slow
@@ -260,5 +260,5 @@ def test_a_server_that_restarts_is_waited_for(cell):
             threading.Event().wait(0.05)
         restart.join()
         made.complete(trial, [0.5])
-        (found,) = trials.cells(database.open_storage(server.url), "study")
+        (found,) = trials.load_cells(database.open_storage(server.url), "study")
         assert trials.is_finished(found.all()[0]) and len(found.all()[0].intermediate_values) == 39

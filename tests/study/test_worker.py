@@ -30,7 +30,7 @@ n_trials = 3
 @pytest.fixture
 def made(small, tmp_path):
     (cell,) = loading.load(write(tmp_path, STUDY), ["train.max_steps=3"]).cells
-    return trials.create(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
+    return trials.create_cell(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def run_of(trial) -> Run:
 def test_a_warm_worker_gives_the_numbers_of_a_fresh_process(small, finished, tmp_path):
     text = STUDY.replace("n_trials = 3", "n_trials = 2\nbaseline = false")
     (cell,) = loading.load(write(tmp_path, text)).cells
-    made = trials.create(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
+    made = trials.create_cell(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
     machine = settings.Settings(runs_dir=tmp_path / "runs", offline=True)
     someone = worker.Worker([made], worker.Place(machine, 1, Options(force=True)))
     someone.run_trial(made, made.claim({}))
@@ -87,7 +87,7 @@ def test_a_trial_that_fails_is_told_with_its_reason(someone, made, monkeypatch):
 
 def test_a_result_that_is_no_number_is_a_failure(someone, made, monkeypatch):
     monkeypatch.setattr(someone, "execute", lambda *arguments: None)
-    monkeypatch.setattr(worker, "values", lambda *arguments: [float("nan")])
+    monkeypatch.setattr(worker, "objective_values", lambda *arguments: [float("nan")])
     someone.run_trial(made, made.claim({}))
     (trial,) = made.all()
     assert trial.state == TrialState.FAIL and "nan" in trial.user_attrs["error"]["message"]
@@ -102,18 +102,18 @@ def test_a_full_disk_ends_the_worker_and_not_the_trial(someone, made, monkeypatc
 
 
 def test_a_candidate_that_cannot_fit_is_told_without_a_start(someone, made, monkeypatch):
-    monkeypatch.setattr(worker, "resolve", fail_with(PlanError("needs 30 GiB of 24")))
+    monkeypatch.setattr(worker, "plan_trial", fail_with(PlanError("needs 30 GiB of 24")))
     monkeypatch.setattr(someone, "execute", fail_with(AssertionError("it was started")))
     someone.run_trial(made, made.claim({}))
     (trial,) = made.all()
     assert trial.user_attrs["infeasible"] == "needs 30 GiB of 24"
-    assert trial.state == TrialState.PRUNED and made.open_places() == 3
+    assert trial.state == TrialState.PRUNED and made.num_startable() == 3
     assert trial.constraints == {"valid": 1.0}
 
 
 @pytest.mark.slow
 def test_a_hopeless_trial_ends_early_and_says_so(someone, made, monkeypatch):
-    monkeypatch.setattr(search, "intermediate", lambda rows, max_steps: 0.25)
+    monkeypatch.setattr(search, "intermediate_value", lambda rows, max_steps: 0.25)
     monkeypatch.setattr(search.NoisePruner, "prune", lambda *arguments: True)
     someone.run_trial(made, made.claim({}))
     (trial,) = made.all()
@@ -132,7 +132,7 @@ def test_a_trial_that_was_taken_away_stops_and_the_other_one_goes_on_in_its_fold
 
     def taken(view, row):
         if row["step"] == 3 and view.trial.number == 0:
-            made.bury(lambda trial: True)
+            made.requeue_dead(lambda trial: True)
             view.lost = True
         step(view, row)
 
@@ -161,7 +161,7 @@ def test_the_best_recipe_is_complete_and_names_the_same_files(made, small, tmp_p
     (small.parent / "mine.py").write_text("")
     text = small.read_text().replace("integer = 0.5", '"mine.py:own" = 0.5')
     small.write_text(text)
-    moved = results.move(recipe.load(small).recipe, small.parent, folder)
+    moved = results.moved_recipe(recipe.load(small).recipe, small.parent, folder)
     assert "../../mine.py:own" in moved.rewards
 
 
