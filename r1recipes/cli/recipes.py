@@ -163,7 +163,7 @@ def schema_command(args: argparse.Namespace) -> int:
     if args.study:
         found = json_schema.of(StudyFile, "study")
     else:
-        found = json_schema.of(Recipe)
+        found = json_schema.of(Recipe, "recipe")
     text = json.dumps(found, indent=1) + "\n"
     if args.file is None:
         print(text, end="")

@@ -63,7 +63,7 @@ def of_run(run: Run) -> Shared:
     given = recipe.load(run.recipe)
     is_changed = recipe.fingerprint(given.recipe) != locked.get("fingerprint")
     wanted = plan.recipe if is_changed else given.recipe
-    loaded = Loaded(wanted, plan.base_dir / "recipe.toml", given.text, given.given)
+    loaded = Loaded(wanted, plan.base_dir / "recipe.toml", given.text, given.data)
     # Also against a run folder from elsewhere, whose plan could name any file of this machine.
     then, now = locked.get("files", {}), lock.file_hashes(wanted.model_dump(), plan.base_dir)
     changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
@@ -92,7 +92,7 @@ def _shared(
     is_rewritten = is_changed or final != loaded.recipe
     text = HEADER + render.render(final) if is_rewritten else redact.strip_home(loaded.text)
     fingerprint = recipe.fingerprint(final)
-    read = loading.validate(loading.parse(text, "recipe.toml"), "recipe.toml", text)
+    read = loading.load_text(text, Path("recipe.toml")).recipe
     if recipe.fingerprint(read) != fingerprint:
         raise RecipeError.at(
             loaded.shown, "has the path of your home folder in a value", "write it anew"
@@ -128,7 +128,7 @@ def _companions(wanted: Recipe, base_dir: Path) -> tuple[dict[str, str], Files]:
     """Name in the recipe -> name in the bundle, and the files. Raises: RecipeError."""
     data, renamed, files, refused = wanted.model_dump(), {}, {}, []
     local = references.local_files(data, base_dir)
-    for item in references.named(data):
+    for item in references.references_in(data):
         path = local.get(item.name)
         if path is None:
             is_local = (base_dir / Path(item.name).expanduser()).exists()
@@ -162,7 +162,7 @@ def _with_names(wanted: Recipe, renamed: dict[str, str]) -> Recipe:
     if all(old == new for old, new in renamed.items()):
         return wanted
     data = wanted.model_dump(exclude_none=True)
-    for item in references.named(wanted.model_dump()):
+    for item in references.references_in(wanted.model_dump()):
         new = renamed.get(item.name)
         if new is None:
             continue

@@ -36,7 +36,12 @@ from r1recipes.config.section import (
     with_problems,
 )
 from r1recipes.recipe import rules
-from r1recipes.recipe.foreign_keys import FOREIGN_KEYS, SECTION_EXAMPLES
+from r1recipes.recipe.foreign_keys import (
+    FOREIGN_KEYS,
+    FOREIGN_VALUES,
+    NAMED_SECTIONS,
+    SECTION_EXAMPLES,
+)
 from r1recipes.recipe.targets import Export
 from r1recipes.rewards import reward
 
@@ -318,7 +323,9 @@ class Recipe(Section):
     """A recipe: everything that turns one open model into a reasoning model."""
 
     foreign_keys = FOREIGN_KEYS
+    foreign_values = FOREIGN_VALUES
     section_examples = SECTION_EXAMPLES
+    named_sections = NAMED_SECTIONS
 
     format: Annotated[Literal[1], BeforeValidator(a_whole_number), Field(examples=[1])]
     """Version of the recipe format."""
@@ -386,4 +393,4 @@ def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 7) of a recipe, for editors."""
     from r1recipes.config import json_schema
 
-    return json_schema.of(Recipe)
+    return json_schema.of(Recipe, "recipe")

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from r1recipes.errors import PlanError, Problem, RecipeError, RunError
 from r1recipes.machine import files
 from r1recipes.machine.gpu import cores, current_gpu
-from r1recipes.recipe import references
+from r1recipes.recipe.references import references_in
 from r1recipes.study.cell import Cell, plan_trial
 from r1recipes.study.database import open_storage, trial_id
 from r1recipes.study.loading import LoadedStudy
@@ -223,13 +223,14 @@ def check_machine(cells: list[Cell], *, offline: bool, refuse: bool = True) -> N
 
     With `refuse` also where its memory does not fit into what is free now.
     """
-    problems, gpu = [], current_gpu()
+    problems: list[Problem] = []
+    gpu = current_gpu()
     for cell in {cell.recipe_path: cell for cell in cells}.values():
         loaded = cell.load()
-        for value in references.named(loaded.recipe.model_dump()):
-            if not value.may_be_hub and not (loaded.path.parent / value.name).exists():
+        for reference in references_in(loaded.recipe.model_dump()):
+            if not reference.may_be_hub and not (loaded.path.parent / reference.name).exists():
                 hint = f"the study's recipe is `{loaded.path}`: its files are needed here too"
-                problems.append(Problem(f"there is no `{value.name}`", hint=hint))
+                problems.append(Problem(f"there is no `{reference.name}`", hint=hint))
         try:
             plan_trial(cell, loaded, cores(), gpu, offline=offline, refuse=refuse)
         except PlanError as error:
