@@ -77,9 +77,9 @@ def _worded(placed: Iterable[tuple[str | None, _Mistake]]) -> Iterator[Problem]:
         message, hint = mistake.words()
         yield Problem(message, where, hint)
     for kind, others in rest.items():
-        what = kind if kind.startswith("unknown") else "problems like this"
+        noun = kind if kind.startswith("unknown") else "problems like this"
         hint = "correct the others first; the next check shows more"
-        yield Problem(f"and {len(others):,} more {what}", next(iter(others.values())), hint)
+        yield Problem(f"and {len(others):,} more {noun}", next(iter(others.values())), hint)
 
 
 def _in_order(problems: Iterable[Problem]) -> list[Problem]:

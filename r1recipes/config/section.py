@@ -25,15 +25,15 @@ AUTO = "auto"
 """The value for "choose it for me", of keys that allow it; the reader of the file chooses."""
 
 
-def refuse(found: Found) -> None:
+def refuse(problems: Found) -> None:
     """Raise one error that carries all problems of a section, if there are any."""
-    if found:
-        raise PydanticCustomError("refused", "refused", {"problems": found})
+    if problems:
+        raise PydanticCustomError("refused", "refused", {"problems": problems})
 
 
-def with_problems(error: ValidationError, found: Found) -> ValidationError:
+def with_problems(error: ValidationError, problems: Found) -> ValidationError:
     """The same errors and one more; pydantic has no other way to add one."""
-    refused = PydanticCustomError("refused", "refused", {"problems": found})
+    refused = PydanticCustomError("refused", "refused", {"problems": problems})
     details = [InitErrorDetails(type=refused, loc=(), input=None)]
     for old in error.errors(include_url=False):
         kind = PydanticCustomError(old["type"], "not valid", old.get("ctx", {}))
@@ -48,10 +48,11 @@ def a_whole_number(value: Any) -> Any:
     return value
 
 
-def known_builtin(name: str, known: tuple[str, ...], what: str) -> str:
-    """Refuse a name that begins with `builtin:` and is not among `known`."""
-    if name.startswith("builtin:") and name not in known:
-        raise PydanticCustomError("unknown_name", "unknown", {"what": what, "known": list(known)})
+def known_builtin(name: str, names: tuple[str, ...], message: str) -> str:
+    """Refuse a name that begins with `builtin:` and is not among `names`."""
+    if name.startswith("builtin:") and name not in names:
+        context = {"what": message, "known": list(names)}
+        raise PydanticCustomError("unknown_name", "unknown", context)
     return name
 
 

@@ -149,8 +149,8 @@ def nearest_key(loc: Loc, model: type[Section]) -> str:
     everywhere = {name: path for path, name in _all_keys(model)}
     if meant := nearest(key, everywhere, 0.75):
         return f"did you mean `{meant}`? It belongs {_home(everywhere[meant], model)}"
-    listed = ", ".join(keys_here)
-    return f"remove it; known here: {listed}" if listed and len(listed) < 120 else "remove it"
+    names = ", ".join(keys_here)
+    return f"remove it; known here: {names}" if names and len(names) < 120 else "remove it"
 
 
 def is_section(name: str, model: type[BaseModel]) -> bool:
@@ -160,13 +160,13 @@ def is_section(name: str, model: type[BaseModel]) -> bool:
     return is_table or (field is not None and bool(models_in(field.annotation)))
 
 
-def nearest_name(name: str, known: list[str], model: type[BaseModel], is_key: bool) -> str:
-    """The nearest of the known names, as a key or as a value."""
+def nearest_name(name: str, names: list[str], model: type[BaseModel], is_key: bool) -> str:
+    """A hint with the nearest of the names that are allowed, as a key or as a value."""
     if is_key and is_section(name, model):
         return f"`{name}` is a section of its own: write `[{name}]`"
-    meant = nearest(name, known, 0.5)
+    meant = nearest(name, names, 0.5)
     if meant is None:
-        return "known: " + ", ".join(known)
+        return "known: " + ", ".join(names)
     return f"did you mean `{meant}`?" if is_key else f'did you mean "{meant}"?'
 
 

@@ -94,7 +94,7 @@ def _given_twice(text: str, path: Path | str) -> Problem | None:
 
 
 def _hint(message: str, line: str, rest: str) -> str | None:
-    """A change that works for tomli's message, with the line and what follows the mistake there."""
+    """A change that works, from tomli's message, the line, and its rest from the mistake on."""
     word = rest.split("#")[0].strip()
     if line.startswith(("//", "--", ";", "/*", "%")):
         return "a comment begins with `#`"

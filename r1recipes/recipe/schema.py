@@ -43,7 +43,7 @@ from r1recipes.recipe.foreign_keys import (
     SECTION_EXAMPLES,
 )
 from r1recipes.recipe.targets import Export
-from r1recipes.rewards import reward
+from r1recipes.rewards.user_code import is_user_code
 
 FORMAT = 1
 BUILTIN_DATA = ("builtin:arithmetic", "builtin:countdown")
@@ -78,7 +78,7 @@ RESERVED_COLUMNS = (
 
 def known_reward(name: str) -> str:
     """Refuse a reward that is neither in the table nor somebody's own function."""
-    if not reward.is_user_code(name) and name not in rewards.REWARDS:
+    if not is_user_code(name) and name not in rewards.REWARDS:
         known = {"what": "unknown reward", "known": sorted(rewards.REWARDS)}
         raise PydanticCustomError("unknown_name", "unknown", known)
     return name

@@ -25,7 +25,7 @@ from r1recipes.errors import RecipeError
 from r1recipes.planning.verdict import GIB
 from r1recipes.recipe import overrides
 from r1recipes.recipe.schema import Recipe
-from r1recipes.rewards.reward import is_user_code
+from r1recipes.rewards.user_code import is_user_code
 from r1recipes.runs.statistics import mean_interval
 from r1recipes.study import leaderboard
 from r1recipes.study.cell import Cell

@@ -261,7 +261,7 @@ def test_a_recipe_is_found_by_name_even_beside_a_folder(tmp_path, monkeypatch):
     assert recipe.find("phi4") == loading.shipped_folder() / "phi4.toml"
     with pytest.raises(RecipeError) as caught:
         recipe.find("phi5")
-    assert "did you mean `phi4`" in caught.value.problems[0].hint
+    assert "did you mean `phi4`" in str(caught.value.problems[0].hint)
 
 
 def test_loading_is_fast_and_light():

@@ -106,7 +106,7 @@ def test_an_end_that_was_committed_before_the_connection_broke_counts(
     made = create_cell(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
     trial = made.claim(this_worker())
     assert trial is not None
-    broken = []
+    broken: list[bool] = []
 
     @sqlalchemy.event.listens_for(made.storage.engine, "commit")
     def lose_the_answer(connection: sqlalchemy.Connection) -> None:

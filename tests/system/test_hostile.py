@@ -21,7 +21,7 @@ from tests.helpers import in_process
 from tests.hub_server import FileServer
 
 MODEL, DATA = 'name = "builtin:tiny"', 'name = "openai/gsm8k"'
-SMALL = (  # without what goes with built-in data alone
+WITH_FILES = (  # without what goes with built-in data alone
     SMALL.replace('name = "builtin:arithmetic"', DATA)
     .replace("[data.problems]\ndigits = 2\n", "")
     .replace("wrong = 0.3", 'data = "shown.jsonl"')
@@ -42,7 +42,7 @@ def archive(*members: tuple[str, bytes], mode: int = stat.S_IFREG, method: int =
     target = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(target, "w", method) as file:
         warnings.simplefilter("ignore")  # it warns of a name given twice
-        file.writestr("recipe.toml", SMALL)
+        file.writestr("recipe.toml", WITH_FILES)
         file.writestr("shown.jsonl", JSONL)
         for name, content in members:
             member = zipfile.ZipInfo(name)
@@ -103,8 +103,8 @@ ARCHIVES = {
     "a name cut by NUL": archive(("README.md\x00/../../x", b"x")),
     "a long name": archive(("x" * 5000, b"x")),
     "a deep name": archive(("/".join("abcdefghij"), b"x")),
-    "the recipe twice": archive(("recipe.toml", SMALL.encode())),
-    "the recipe in capitals": archive(("RECIPE.toml", SMALL.encode())),
+    "the recipe twice": archive(("recipe.toml", WITH_FILES.encode())),
+    "the recipe in capitals": archive(("RECIPE.toml", WITH_FILES.encode())),
     "a file and a folder": archive(("README.md", b"x"), ("README.md/x", b"x")),
     "a bomb": archive(("README.md", bytes(50_000_000)), method=zipfile.ZIP_DEFLATED),
     "a bomb of bzip2": archive(("README.md", bytes(5_000_000)), method=zipfile.ZIP_BZIP2),
@@ -262,8 +262,8 @@ def test_a_hostile_bundle_is_refused(place, what):
 @pytest.mark.parametrize("what", RECIPES)
 def test_a_hostile_recipe_is_refused(place, what):
     old, new = RECIPES[what]
-    assert old in SMALL
-    text = SMALL.replace(old, new).encode(errors="surrogateescape")
+    assert old in WITH_FILES
+    text = WITH_FILES.replace(old, new).encode(errors="surrogateescape")
     came = [name for name in ("shown.jsonl", "rows.jsonl") if name.encode() in text]
     files = {"recipe.toml": text} | dict.fromkeys(came, JSONL)
     path = place.parent / "evil.r1.zip"
@@ -278,7 +278,7 @@ def test_a_hostile_recipe_is_refused(place, what):
 @pytest.mark.parametrize("what", [*LOCKS, *LOCKED])
 def test_a_hostile_lock_is_refused(place, what):
     path = place.parent / "evil.r1.zip"
-    files = {"recipe.toml": SMALL.encode(), "shown.jsonl": JSONL}
+    files = {"recipe.toml": WITH_FILES.encode(), "shown.jsonl": JSONL}
     path.write_bytes(bundle.pack(files))
     fingerprint = json.loads(in_process("show", "--json", path)[1])["fingerprint"]
     valid = {"format": 1, "fingerprint": fingerprint, "seed": 1}
@@ -292,7 +292,7 @@ def test_a_hostile_lock_is_refused(place, what):
 def test_a_hostile_folder_is_refused(place, kind, name):
     folder = place.parent / "evil"
     folder.mkdir()
-    (folder / "recipe.toml").write_text(SMALL.replace(DATA, 'name = "rows.jsonl"'))
+    (folder / "recipe.toml").write_text(WITH_FILES.replace(DATA, 'name = "rows.jsonl"'))
     path = folder / name
     path.unlink(missing_ok=True)
     if kind == "pipe":
@@ -336,7 +336,7 @@ ANSWERS = {
     "/error": lambda handler: handler.answer(500),
     "/bundle": archive(("../outside", b"x")),
     "/extra": archive(("torch.py", b"open('ran-code', 'w')")),
-    "/names-a-file": SMALL.encode(),
+    "/names-a-file": WITH_FILES.encode(),
 }
 
 
