@@ -34,7 +34,7 @@ FORMS = ("lora", "merged_16bit", "gguf")
 RESULT = Path(__file__).parent / "results" / "export.json"
 
 
-def in_llama_cpp(found: trained_runs.Finished, folder: Path) -> dict:
+def in_llama_cpp(found: trained_runs.TrainedRun, folder: Path) -> dict:
     rows = read_lines(found.run.evaluation("after"))[:NUM_PROBLEMS]
     chats = [[{"role": "user", "content": row["question"]}] for row in rows]
     model, tokenizer = merge.reload(folder / "merged_16bit", own_tokenizer=True)
@@ -138,7 +138,7 @@ def main() -> None:
         folder = Path(name)
         targets, _ = parse(["lora", "merged_16bit", "gguf:" + ",".join(TYPES)])
         began = time.monotonic()
-        export.execute(found, export.Wanted(targets, folder, offline=True), lambda line: None)
+        export.execute(found, export.Request(targets, folder, offline=True), lambda line: None)
         result = {
             "date": now(),
             "machine": gpu.describe(),

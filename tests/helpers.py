@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from rich.console import Console
 
 from r1recipes import cli, planning, recipe, training
 from r1recipes.machine import settings
+from r1recipes.report.run import Live
+from r1recipes.runs import Run
+from r1recipes.training import Observer
+from r1recipes.training.trackers import Trackers
 from r1recipes.training.view import View
 
 
@@ -34,13 +39,22 @@ def in_process(*arguments: object) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-def run_in_process(path: Path, runs_dir: Path, *overrides: str, view: View | None = None):
-    """Train a recipe here and return its run."""
+def run_in_process(
+    path: Path, runs_dir: Path, *overrides: str, observers: Sequence[Observer] | None = None
+) -> Run:
+    """Train a recipe here, observed as by the command `run`, and return its run."""
     loaded = recipe.load(path, list(overrides))
-    resolved = planning.make(loaded.recipe, base_dir=path.parent, gpu=None, num_cores=1)
+    plan = planning.make(loaded.recipe, base_dir=path.parent, gpu=None, num_cores=1)
     machine = settings.Settings(runs_dir=runs_dir, offline=True)
-    view = view or View(Console(file=io.StringIO()), live=False)
-    return training.start(loaded, resolved, view, machine)
+    if observers is None:
+        view = quiet_view()
+        observers = [view, Trackers(view.note), Live()]
+    return training.start(loaded, plan, observers, machine)
+
+
+def quiet_view() -> View:
+    """A view that nobody sees."""
+    return View(Console(file=io.StringIO()), live=False)
 
 
 def is_running(pid: int) -> bool:

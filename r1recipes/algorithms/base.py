@@ -1,13 +1,78 @@
-"""A preset: what depends on the card's memory, and the size that its name stands for."""
+"""What algorithms share: the keys of [train] and of a preset, and what an algorithm is.
+
+An algorithm is one module and one row of `ALGORITHMS`: everything about it that is not drawn or
+measured. Nothing here imports TRL before a backend asks for a trainer.
+"""
 
 import math
 import re
-from typing import Annotated, Any, Self
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from r1recipes.algorithms import base
-from r1recipes.config.section import AutoBool, AutoCount, AutoShare, Found, Section, refuse
+from r1recipes.config.section import (
+    AutoBool,
+    AutoCount,
+    AutoShare,
+    Found,
+    Section,
+    Steps,
+    refuse,
+)
+
+
+class Train(Section):
+    """The optimiser and the sampling. transformers: TrainingArguments, spelled as there."""
+
+    max_steps: Steps = 300
+    """Optimiser steps."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-5
+    """Peak learning rate; about ten times that of full fine-tuning."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps over which the learning rate rises from 0."""
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
+    ] = "cosine"
+    """Course of the learning rate after the warmup. "constant" has no warmup."""
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"] = (
+        "adamw_torch"
+    )
+    """Optimiser; the 8-bit ones need an NVIDIA GPU."""
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the first moment."""
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the second moment."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Pull of the adapter's weights towards 0, that is, towards the base model."""
+    max_grad_norm: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """Gradients are scaled down to this norm."""
+    temperature: Annotated[float, Field(gt=0, lt=10)] = 1.0
+    """Sampling temperature of the rollouts and of the sampled evaluation."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus of the sampling; 1 turns it off."""
+    top_k: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    """Only the k likeliest tokens are sampled; 0 turns it off."""
+    min_p: Annotated[float | None, Field(ge=0, le=1, examples=[0.05])] = None
+    """Tokens below this share of the likeliest one's probability are not sampled."""
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
+    """Above 1, tokens that occurred become less likely."""
+    save_steps: Steps = 25
+    """Steps between two checkpoints; the last two are kept."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        refuse(self.problems())
+        return self
+
+    def problems(self) -> Found:
+        """Keys that contradict one another, as `(key, message, hint)`."""
+        if self.lr_scheduler_type == "constant" and self.warmup_ratio > 0:
+            message = f'"constant" ignores `warmup_ratio` {self.warmup_ratio}'
+            hint = 'set `lr_scheduler_type = "constant_with_warmup"` or `warmup_ratio = 0.0`'
+            return [("lr_scheduler_type", message, hint)]
+        return []
 
 
 class Preset(Section):
@@ -36,7 +101,7 @@ class Preset(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        refuse(base.of_preset(self))
+        refuse(of_preset(self))
         return self
 
 
@@ -85,3 +150,48 @@ def divisors(number: int) -> list[int]:
     """All whole numbers that divide `number`; by pairs, so that 10**8 takes 10**4 steps."""
     low = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
     return low + [number // n for n in low]
+
+
+@dataclass(frozen=True)
+class Step:
+    """The arithmetic of one optimiser step."""
+
+    completions: int
+    batch: int
+    """Completions in one forward and backward pass."""
+
+    @property
+    def passes(self) -> int:
+        return self.completions // self.batch
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One way to train, for those who read a recipe, plan it, run it and report it."""
+
+    name: str
+    title: str
+    """As in a sentence, such as "GRPO"."""
+    description: str
+    """What it does, in one line for users."""
+    source: str
+    """Where it was published."""
+    learns_from: Literal["rewards", "preferences", "demonstrations"]
+    train: type[Train]
+    """The keys of [train]."""
+    arguments: Callable[[Any, Preset, Step], dict[str, Any]]
+    """Of the trainer's config, beyond what every trainer gets; nothing is left to a default."""
+    trainer: Callable[[], tuple[type, type]]
+    """TRL's trainer and its config; called when a backend is loaded, since Unsloth goes first."""
+    step: Callable[[Preset], Step]
+    """The step of a preset in which nothing is "auto"."""
+    reference: Callable[[Any], bool]
+    """Whether the base model scores the completions as well, from the keys of [train]."""
+    timed: Mapping[str, str]
+    """Methods of the trainer that are timed -> what a second in them is spent on."""
+    backends: tuple[str, ...]
+    """Backends that serve it; what it has not been measured on is not among them."""
+    resumes: bool = True
+    """Whether the trainer can go on from a checkpoint."""
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """The trainer's name of a metric -> ours, where they differ."""

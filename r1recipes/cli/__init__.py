@@ -1,8 +1,8 @@
-"""The commands; the only place that prints, catches, or exits.
+"""The commands: the only code that prints, catches errors, or exits.
 
-Exit codes: 0 done, 2 the user's input, 1 the run failed, 130 stopped by the user. Data go to
-stdout, messages to stderr. Nothing heavy is imported before a command needs it. Each module here
-has a few commands and `add`, which puts them on the command line.
+Exit codes: 0 done, 1 the run failed, 2 the user's input is wrong, 130 stopped by the user. Data go
+to stdout, messages to stderr. Each module has a few commands, and `add`, which puts them on the
+command line. Limits: a module imports nothing heavy before its command needs it.
 """
 
 import argparse
@@ -11,11 +11,11 @@ import sys
 
 import r1recipes
 from r1recipes import __version__
-from r1recipes.cli import chat, doctor, evaluate, plan, publish, recipes, run, runs, study
+from r1recipes.cli import chat, doctor, evaluate, plan, publish, recipes, run, runs, study, worker
 from r1recipes.cli.common import printable
 from r1recipes.errors import Problem, R1RecipesError, shorten
 
-COMMANDS = (run, study, evaluate, chat, runs, plan, recipes, publish, doctor)
+COMMANDS = (run, study, worker, evaluate, chat, runs, plan, recipes, publish, doctor)
 """In the order in which `--help` lists them."""
 
 
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     _open_standard_streams()
     args = parser().parse_args(argv)
     try:
-        code = args.command(args)
+        code: int = args.command(args)
         sys.stdout.flush()
         return code
     except R1RecipesError as error:
@@ -44,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Give a closed stdin, stdout or stderr /dev/null, or the next file opened takes its place."""
+    """Open /dev/null for each of stdin, stdout and stderr that is closed: otherwise the next file
+    that is opened gets its number, and what is printed ends up in that file."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -55,7 +56,7 @@ def _open_standard_streams() -> None:
 
 
 def explain(error: R1RecipesError) -> None:
-    """Print every problem with its place and a change that works."""
+    """Print every problem with its place and its hint."""
     for problem in error.problems:
         label = "" if error.exit_code == 130 else "error: "
         print(f"{label}{printable(located(problem))}", file=sys.stderr)
@@ -66,14 +67,14 @@ def explain(error: R1RecipesError) -> None:
 
 
 def located(problem: Problem) -> str:
-    """The message behind its place; a long flag is cut."""
+    """The message, after its place if it has one; a long flag is cut."""
     where = problem.where or ""
     place = shorten(where) if where.startswith("--") else where
     return f"{place}: {problem.message}" if place else problem.message
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     root = argparse.ArgumentParser(prog="r1recipes", description=r1recipes.__doc__)
     root.add_argument("--version", action="version", version=f"r1recipes {__version__}")
     commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -1,27 +1,42 @@
 """`ask` and `chat`: the base and the trained model answer side by side."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from r1recipes.cli.common import offline_settings, whole_number
 from r1recipes.errors import R1RecipesError, RecipeError
 
-WHO = ("base", "trained")
-HELP = "/new begins anew, /quit or Ctrl-D ends"
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from r1recipes.cli.common import Commands
+
+MODELS = ("base", "trained")
+HELP = "/new starts a new conversation, /quit or Ctrl-D ends"
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    ask = commands.add_parser("ask", help="one question to the base and the trained model")
-    chat = commands.add_parser("chat", help="talk to the base and the trained model side by side")
+def add(commands: Commands) -> None:
+    ask = commands.add_parser("ask", help="ask the base and the trained model one question")
+    chat = commands.add_parser("chat", help="chat with the base and the trained model side by side")
     for command in (ask, chat):
-        command.add_argument("run", metavar="RUN", help="a run folder")
-        command.add_argument("--temperature", type=_temperature, default=0.8, help="default 0.8")
-        command.add_argument("--top-p", type=_share, default=0.95, help="default 0.95")
-        command.add_argument("--max-tokens", type=whole_number, default=1024, help="default 1024")
-        command.add_argument("--seed", type=int, default=3407, help="default 3407")
+        command.add_argument("run", metavar="RUN", help="folder or name of a run")
+        command.add_argument(
+            "--temperature", type=_temperature, default=0.8, help="default: %(default)s"
+        )
+        command.add_argument("--top-p", type=_share, default=0.95, help="default: %(default)s")
+        command.add_argument(
+            "--max-tokens",
+            type=whole_number,
+            default=1024,
+            help="most tokens of an answer (default: %(default)s)",
+        )
+        command.add_argument("--seed", type=int, default=3407, help="default: %(default)s")
         command.add_argument("--offline", action="store_true", help="make no request to the Hub")
     ask.add_argument("question")
     ask.set_defaults(command=ask_command)
@@ -42,7 +57,7 @@ def _between(text: str, low: float, high: float) -> float:
     except ValueError:
         value = float("nan")
     if not low <= value <= high:
-        raise argparse.ArgumentTypeError(f"`{text}` is no number from {low:g} to {high:g}")
+        raise argparse.ArgumentTypeError(f"`{text}` is not a number from {low:g} to {high:g}")
     return value
 
 
@@ -65,8 +80,8 @@ def chat_command(args: argparse.Namespace) -> int:
         elif line:
             try:
                 talk.ask(line)
-            except R1RecipesError as error:  # such as a conversation that is full: go on with /new
-                print(f"{error}; /new begins anew", file=sys.stderr)
+            except R1RecipesError as error:  # such as a conversation that is too long
+                print(f"{error}; /new starts a new conversation", file=sys.stderr)
     return 0
 
 
@@ -87,41 +102,47 @@ class _Talk:
         from r1recipes.runs import trained
         from r1recipes.training.backends import prepare_environment
 
-        found = trained.find(settings.runs_dir, args.run)
-        plan = trained.for_answers(found.plan, gpu.current_gpu())
+        run = trained.find(settings.runs_dir, args.run)
+        plan = trained.for_answers(run.plan, gpu.current_gpu())
         prepare_environment(plan, settings.cache_dir)
-        if plan.device != found.plan.device:
+        if plan.device != run.plan.device:
             print("no GPU: the model answers on the CPU, slowly", file=sys.stderr)
         self.system = plan.recipe.prompt.system
-        with _quiet():  # bitsandbytes speaks up when it is imported
+        with _quiet():  # bitsandbytes prints when it is imported
             from r1recipes.training.backends.chat import Chat, Sampling
 
             self.sampling = Sampling(args.temperature, args.top_p, args.max_tokens, args.seed)
             self.chat = Chat(
                 plan,
-                found.base,
-                found.run.adapter,
-                found.chat_template(),
+                run.base,
+                run.run.adapter,
+                run.chat_template(),
                 offline=settings.offline,
             )
         self.begin()
 
     def begin(self) -> None:
+        """Start both conversations anew."""
         first = [{"role": "system", "content": self.system}] if self.system else []
-        self.messages = {who: list(first) for who in WHO}
+        self.messages = {model: list(first) for model in MODELS}
 
     def ask(self, question: str) -> None:
-        """Both answer; a question that cannot be answered leaves the conversations as they were."""
-        if any("\ud800" <= letter <= "\udfff" for letter in question):  # bytes that are no UTF-8
-            raise RecipeError("the question is no text in UTF-8")
-        asked = {who: [*self.messages[who], _message("user", question)] for who in WHO}
+        """Let both models answer; if one cannot, the conversations stay as they were.
+
+        Raises: RecipeError when the question cannot be answered.
+        """
+        if any("\ud800" <= letter <= "\udfff" for letter in question):  # bytes that are not UTF-8
+            raise RecipeError("the question is not valid UTF-8")
+        messages = {model: [*self.messages[model], _message("user", question)] for model in MODELS}
         with _view() as view:
-            for who in WHO:
-                view.begin(who)
-                sample = self.chat.answer(asked[who], self.sampling, who == "trained", view.text)
+            for model in MODELS:
+                view.begin(model)
+                sample = self.chat.answer(
+                    messages[model], self.sampling, model == "trained", view.text
+                )
                 view.end(f"{sample.num_tokens} tokens" + (", cut" if sample.cut else ""))
-                asked[who].append(_message("assistant", sample.text))
-        self.messages = asked
+                messages[model].append(_message("assistant", sample.text))
+        self.messages = messages
 
 
 def _message(role: str, content: str) -> dict[str, str]:
@@ -130,7 +151,7 @@ def _message(role: str, content: str) -> dict[str, str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Libraries say nothing while they load; what fails is told by its exception."""
+    """Discard what libraries print while they load; a failure still raises its exception."""
     from r1recipes.machine.terminal import Capture
 
     with Capture():
@@ -138,8 +159,8 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _view() -> Iterator[Any]:
-    """Two columns in a terminal that is wide enough, else one answer after the other."""
+def _view() -> Iterator[_Lines | _Columns]:
+    """Two columns in a terminal that is wide enough, or else one answer after the other."""
     from rich.console import Console
     from rich.live import Live
 
@@ -154,8 +175,10 @@ def _view() -> Iterator[Any]:
 
 
 class _Lines:
-    def begin(self, who: str) -> None:
-        print(f"{who}:", flush=True)
+    """One answer after the other, as it comes."""
+
+    def begin(self, model: str) -> None:
+        print(f"{model}:", flush=True)
 
     def text(self, part: str) -> None:
         print(part, end="", flush=True)
@@ -165,27 +188,30 @@ class _Lines:
 
 
 class _Columns:
-    def __init__(self, console: Any):
-        self.console, self.who = console, WHO[0]
-        self.texts, self.notes = dict.fromkeys(WHO, ""), dict.fromkeys(WHO, "")
+    """A column for each model."""
 
-    def begin(self, who: str) -> None:
-        self.who = who
+    def __init__(self, console: Console):
+        self.console, self.model = console, MODELS[0]
+        self.texts, self.notes = dict.fromkeys(MODELS, ""), dict.fromkeys(MODELS, "")
+
+    def begin(self, model: str) -> None:
+        self.model = model
 
     def text(self, part: str) -> None:
-        self.texts[self.who] += part
+        self.texts[self.model] += part
 
     def end(self, note: str) -> None:
-        self.notes[self.who] = note
+        self.notes[self.model] = note
 
-    def whole(self) -> Any:
+    def whole(self) -> Table:
+        """Both answers in full."""
         return self._table(10**6)
 
-    def latest(self) -> Any:
+    def latest(self) -> Table:
         """The end of each answer, as much as the terminal holds."""
         return self._table(self.console.height - 4)
 
-    def _table(self, num_lines: int) -> Any:
+    def _table(self, num_lines: int) -> Table:
         from rich.panel import Panel
         from rich.table import Table
         from rich.text import Text
@@ -193,9 +219,9 @@ class _Columns:
         table = Table.grid(expand=True)
         width = self.console.width // 2 - 4  # of the text in a panel
         panels = []
-        for who in WHO:
+        for model in MODELS:
             table.add_column(ratio=1)
-            lines = Text(self.texts[who]).wrap(self.console, width)[-num_lines:]
-            panels.append(Panel(Text("\n").join(lines), title=who, subtitle=self.notes[who]))
+            lines = Text(self.texts[model]).wrap(self.console, width)[-num_lines:]
+            panels.append(Panel(Text("\n").join(lines), title=model, subtitle=self.notes[model]))
         table.add_row(*panels)
         return table

@@ -1,66 +1,88 @@
-"""What several commands share: options, others' texts, runs by name, files on request."""
+"""What several commands share: options, settings, foreign text, user code, output files, runs."""
+
+from __future__ import annotations
 
 import argparse
 import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, cast
 
 from r1recipes.errors import RecipeError, unwritable
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from r1recipes.machine.settings import Settings
+    from r1recipes.recipe import Recipe
+    from r1recipes.runs import Run
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    """What a module adds its commands to."""
+
+MAX_SHOWN_LINES = 400
+"""Lines of user code that are printed in full before it may run; assumed."""
+
 
 def overridable(command: argparse.ArgumentParser) -> None:
+    """Add `--set` to a command."""
     command.add_argument(
         "--set",
         dest="overrides",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override a key, such as train.max_steps=50; may be given several times",
+        help="override a key of the recipe, such as train.max_steps=50; can be repeated",
     )
 
 
 def whole_number(text: str) -> int:
-    """An option's value from 1 on. Raises: ArgumentTypeError."""
+    """The value of an option that is a positive integer. Raises: ArgumentTypeError."""
     if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"`{text}` is no whole number from 1 to 1000000")
+        raise argparse.ArgumentTypeError(f"`{text}` is not a whole number from 1 to 1000000")
     return int(text)
 
 
-def offline_settings(offline: bool) -> Any:
-    """Settings of this machine; with no request to the Hub if a flag or the environment says so.
+def offline_settings(offline: bool) -> Settings:
+    """The settings of this machine, which forbid requests to the Hub if a flag or variable does.
 
-    To be called before any library that reads HF_HUB_OFFLINE is imported.
+    Call it before importing any library that reads HF_HUB_OFFLINE.
     """
     from r1recipes.machine import hub, settings
 
-    found = settings.load()
-    if offline or found.offline or hub.is_offline():
+    loaded = settings.load()
+    if offline or loaded.offline or hub.is_offline():
         os.environ["HF_HUB_OFFLINE"] = "1"
-        return found.model_copy(update={"offline": True})
-    return found
+        return loaded.model_copy(update={"offline": True})
+    return loaded
 
 
-MAX_SHOWN_LINES = 400
+def screen() -> Console:
+    """A console on the real stdout, also while libraries' own output is sent to a log."""
+    from rich.console import Console
+
+    from r1recipes.machine.terminal import Screen
+
+    return Console(file=cast(IO[str], Screen()))  # a text stream with all that a console uses
 
 
 def printable(text: str) -> str:
-    """A text of somebody else that can do nothing to a terminal: no escapes, no hidden turns."""
+    """Foreign text, with everything escaped that could control a terminal or hide characters."""
     return "".join(
         char if char.isprintable() or char in "\n\t" else f"\\U{ord(char):08x}"  # as in TOML
         for char in text
     )
 
 
-def show_code(recipe: Any, base_dir: Path, *, whole: bool) -> None:
-    """Say which code --allow-code lets run, with its hash; `whole`, also the code itself.
+def show_code(recipe: Recipe, base_dir: Path, *, whole: bool) -> None:
+    """Print which code --allow-code lets run, with its hash, and with `whole` the code itself.
 
-    Raises: RecipeError when a file or a function is not there.
+    Raises: RecipeError when a file or a function does not exist.
     """
     from r1recipes.rewards import user_code
 
-    codes = [user_code.look_up(name, base_dir) for name in _code(recipe)]
+    codes = [user_code.look_up(name, base_dir) for name in _user_rewards(recipe)]
     for code in {code.path: code for code in codes}.values():
         lines = code.source.decode(errors="replace").splitlines()
         about = f"{len(lines)} lines, sha256 {code.sha256}"
@@ -69,38 +91,36 @@ def show_code(recipe: Any, base_dir: Path, *, whole: bool) -> None:
             for line in lines:
                 print(f"  | {printable(line)}", file=sys.stderr)
         elif whole:
-            print("  too long to show here: read it there", file=sys.stderr)
+            print("  too long to show here: open the file to read it", file=sys.stderr)
 
 
-def refuse_code(recipe: Any, base_dir: Path) -> None:
-    """Say at once, and not after the data are loaded, that code was not allowed.
-
-    Raises: RecipeError if the recipe has any.
-    """
+def refuse_code(recipe: Recipe, base_dir: Path) -> None:
+    """Refuse user code now, and not after the data are loaded. Raises: RecipeError."""
     from r1recipes import rewards
 
-    rewards.load(_code(recipe)[:1], base_dir=base_dir, allow_code=False)
+    rewards.load(_user_rewards(recipe)[:1], base_dir=base_dir, allow_code=False)
 
 
-def _code(recipe: Any) -> list[str]:
+def _user_rewards(recipe: Recipe) -> list[str]:
     from r1recipes.rewards import user_code
 
-    return [n for n in [*recipe.rewards, recipe.eval.reward] if user_code.is_user_code(n)]
+    names = [*recipe.rewards, recipe.eval.reward]
+    return [name for name in names if user_code.is_user_code(name)]
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a file that must not exist. Raises: RecipeError."""
+    """Write a file that must not exist yet. Raises: RecipeError."""
     try:
         with open(path, "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise RecipeError(f"`{path}` exists", hint="take another name") from error
+        raise RecipeError(f"`{path}` exists", hint="choose another name") from error
     except OSError as error:
         raise unwritable(path, error) from error
 
 
 def check_place(path: Path) -> None:
-    """Whether a file could be written there later. Raises: RecipeError."""
+    """Check that a file can be written there later. Raises: RecipeError."""
     try:
         with open(path, "a") if path.exists() else tempfile.TemporaryFile(dir=path.parent):
             pass
@@ -109,21 +129,23 @@ def check_place(path: Path) -> None:
 
 
 def write_over(path: Path, text: str) -> None:
-    """Write a file that is made, not edited, by the user. Raises: RecipeError."""
+    """Write a generated file, which may replace an older one. Raises: RecipeError."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise unwritable(path, error) from error
 
 
-def known_runs(names: list[str]) -> list[Any]:
-    """The runs that are named, each once, or all of them, the oldest first. Raises: RecipeError."""
+def find_runs(names: list[str]) -> list[Run]:
+    """The runs with these names, each once; without names all runs, the oldest first.
+
+    Raises: RecipeError when there is no such run.
+    """
     from r1recipes import runs
     from r1recipes.machine import settings
-    from r1recipes.runs import record
 
     runs_dir = settings.load().runs_dir
     if not names:
-        return record.all_runs(runs_dir)
-    found = [runs.find(runs_dir, name) for name in names]
-    return list({run.folder.resolve(): run for run in found}.values())
+        return runs.all_runs(runs_dir)
+    named = [runs.find(runs_dir, name) for name in names]
+    return list({run.folder.resolve(): run for run in named}.values())

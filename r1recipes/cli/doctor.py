@@ -1,10 +1,19 @@
-"""`doctor`: what this machine can run, and the command that mends what it cannot."""
+"""`doctor`: what this machine can run, and for everything that is wrong a command that fixes it."""
+
+from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli.common import overridable
+
+if TYPE_CHECKING:
+    from r1recipes.cli.common import Commands
+    from r1recipes.planning.doctor import Report, Verdict
+
+    Line = tuple[str, str, str, str | None]
+    """Level, name, finding, and the command that fixes it."""
 
 MARKS = {
     "ok": ("ok  ", "green"),
@@ -12,12 +21,15 @@ MARKS = {
     "problem": ("FAIL", "bold red"),
     "no": ("no  ", "red"),
 }
+"""Level of a line -> its mark and the style of the mark."""
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    doctor = commands.add_parser("doctor", help="what this machine can run, and what mends it")
-    doctor.add_argument("recipe", nargs="?", help="look only at what this recipe needs")
-    doctor.add_argument("--json", action="store_true", help="as JSON")
+def add(commands: Commands) -> None:
+    doctor = commands.add_parser(
+        "doctor", help="check what this machine can run, and how to fix what it cannot"
+    )
+    doctor.add_argument("recipe", nargs="?", help="check only what this recipe needs")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
     overridable(doctor)
     doctor.set_defaults(command=doctor_command)
 
@@ -41,41 +53,36 @@ def doctor_command(args: argparse.Namespace) -> int:
     return 0 if report.ok else 2
 
 
-def _as_json(report: Any) -> dict[str, Any]:
+def _as_json(report: Report) -> dict[str, Any]:
     findings = [asdict(finding) | {"level": finding.level} for finding in report.findings]
     verdicts = [asdict(v) | {"runs": v.why_not is None} for v in report.verdicts]
     return {"ok": report.ok, "findings": findings, "recipes": verdicts}
 
 
-def _print(report: Any) -> None:
-    rows = [(f.level, f.what, f.found, f.mend) for f in report.findings]
-    _table(rows)
+def _print(report: Report) -> None:
+    _print_lines([(f.level, f.what, f.found, f.mend) for f in report.findings])
     print()
-    _table([_recipe_row(verdict) for verdict in report.verdicts])
+    _print_lines([_recipe_line(verdict) for verdict in report.verdicts])
 
 
-def _recipe_row(verdict: Any) -> tuple[str, str, str, str | None]:
+def _recipe_line(verdict: Verdict) -> Line:
     if verdict.why_not:
         return "no", verdict.recipe, verdict.why_not, verdict.mend
     peak = verdict.peak_bytes
-    measured = f"measured peak {peak / 2**30:.2f} GiB" if peak else "memory not measured"
-    return (
-        "ok",
-        verdict.recipe,
-        verdict.preset if verdict.preset == "cpu" else f"{verdict.preset}, {measured}",
-        None,
-    )
+    memory = f"measured peak {peak / 2**30:.2f} GiB" if peak else "memory not measured"
+    preset = verdict.preset or ""
+    return "ok", verdict.recipe, preset if preset == "cpu" else f"{preset}, {memory}", None
 
 
-def _table(rows: list[tuple[str, str, str, str | None]]) -> None:
-    """A line for each, and below it the command, alone on its line so that it can be copied."""
+def _print_lines(lines: list[Line]) -> None:
+    """Print each line, and the command that fixes it on the next one, so that it can be copied."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False)
-    width = max(len(what) for _, what, _, _ in rows)
-    for level, what, found, mend in rows:
+    width = max(len(name) for _, name, _, _ in lines)
+    for level, name, finding, command in lines:
         mark, style = MARKS[level]
-        console.print(Text(mark, style), Text(f"{what:<{width}}  {found}"), soft_wrap=True)
-        if mend:
-            console.print(Text(f"{'':<{width + 7}}{mend}", "bold"), soft_wrap=True)
+        console.print(Text(mark, style), Text(f"{name:<{width}}  {finding}"), soft_wrap=True)
+        if command:
+            console.print(Text(f"{'':<{width + 7}}{command}", "bold"), soft_wrap=True)

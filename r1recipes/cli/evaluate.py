@@ -1,22 +1,35 @@
-"""`eval`: a trained run once more, base against adapter."""
+"""`eval`: evaluate a trained run once more, the base model against base + adapter."""
+
+from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from r1recipes.cli.common import offline_settings, refuse_code, show_code, whole_number
+from r1recipes.cli.common import (
+    offline_settings,
+    refuse_code,
+    screen,
+    show_code,
+    whole_number,
+)
+
+if TYPE_CHECKING:
+    from r1recipes.cli.common import Commands
+    from r1recipes.recipe import Loaded
+    from r1recipes.runs.trained import TrainedRun
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: Commands) -> None:
     evaluate = commands.add_parser(
-        "eval", help="evaluate a run again: base against adapter, more samples, other data"
+        "eval", help="evaluate a trained run again, with more samples or on other data"
     )
-    evaluate.add_argument("run", metavar="RUN", help="a run folder")
+    evaluate.add_argument("run", metavar="RUN", help="folder or name of a run")
     evaluate.add_argument(
         "--samples", type=whole_number, metavar="N", help="completions for each problem"
     )
     evaluate.add_argument("--size", type=whole_number, metavar="N", help="number of problems")
     evaluate.add_argument(
-        "--data", metavar="RECIPE", help="take the held-out problems of this recipe"
+        "--data", metavar="RECIPE", help="use the held-out problems of this recipe"
     )
     evaluate.add_argument("--offline", action="store_true", help="make no request to the Hub")
     evaluate.add_argument(
@@ -26,51 +39,48 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def eval_command(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from r1recipes import recipe
-    from r1recipes.machine.terminal import Screen
-    from r1recipes.runs.trained import find
+    from r1recipes.runs import trained
     from r1recipes.training.view import View
 
     settings = offline_settings(args.offline)
-    found = find(settings.runs_dir, args.run)
+    run = trained.find(settings.runs_dir, args.run)
     other = recipe.load(args.data) if args.data else None
-    _say_code(found, other, args.allow_code)
-    console = Console(file=Screen())
+    _check_code(run, other, args.allow_code)
+    console = screen()
     with View(console) as view:
         view.phase("Starting")
         from r1recipes.training import evaluate_again
         from r1recipes.training.stages import Options
 
-        wanted = evaluate_again.Wanted(samples=args.samples, size=args.size, other=other)
+        changes = evaluate_again.Changes(samples=args.samples, size=args.size, other=other)
         options = Options(allow_code=args.allow_code)
-        folder, summary = evaluate_again.execute(found, wanted, view, settings, options)
+        folder, summary = evaluate_again.execute(run, changes, [view], settings, options)
     for line in table(summary):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"wrote {folder}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
-def _say_code(found: Any, other: Any, allowed: bool) -> None:
-    """Show which code is allowed, or refuse it at once, as `run` does."""
-    judged, base_dir = found.plan.recipe, found.plan.base_dir
-    is_foreign = bool(found.run.read_lock().get("source"))
-    if other:  # of whose rewards only the one that decides is called
-        judged, base_dir = other.recipe.model_copy(update={"rewards": {}}), other.path.parent
+def _check_code(run: TrainedRun, other: Loaded | None, allowed: bool) -> None:
+    """Show which code is allowed, or refuse it at once, as `run` does. Raises: RecipeError."""
+    judging, base_dir = run.plan.recipe, run.plan.base_dir
+    is_foreign = bool(run.run.read_lock().get("source"))
+    if other:  # only the reward that decides is called
+        judging, base_dir = other.recipe.model_copy(update={"rewards": {}}), other.path.parent
         is_foreign = other.source is not None
     if allowed:
-        show_code(judged, base_dir, whole=is_foreign)
+        show_code(judging, base_dir, whole=is_foreign)
     else:
-        refuse_code(judged, base_dir)
+        refuse_code(judging, base_dir)
 
 
 def table(summary: dict[str, Any]) -> list[str]:
-    """The summary in lines: base beside trained, each share with its 95 % interval."""
+    """The lines of a table: base beside trained model, each share with its 95 % interval."""
     base, trained = summary["base"], summary["trained"]
     rows = [("", "base", "base + adapter")]
-    for k, found in base["pass_at"].items():
-        rows.append((f"pass@{k}", _share(found), _share(trained["pass_at"][k])))
+    for k, estimate in base["pass_at"].items():
+        rows.append((f"pass@{k}", _share(estimate), _share(trained["pass_at"][k])))
     if base["num_samples"] > 1:
         name = f"majority of {base['num_samples']}"
         rows.append((name, _share(base["majority"]), _share(trained["majority"])))
@@ -91,6 +101,6 @@ def table(summary: dict[str, Any]) -> list[str]:
     ]
 
 
-def _share(found: dict[str, Any]) -> str:
-    low, high = found["interval"]
-    return f"{found['mean']:.1%} ({low:.1%} to {high:.1%})"
+def _share(estimate: dict[str, Any]) -> str:
+    low, high = estimate["interval"]
+    return f"{estimate['mean']:.1%} ({low:.1%} to {high:.1%})"

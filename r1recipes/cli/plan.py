@@ -1,43 +1,61 @@
-"""`plan`, `rehearse`: what a recipe takes of a card's memory, predicted and measured."""
+"""`plan` and `rehearse`: the GPU memory that a recipe needs, predicted and measured."""
+
+from __future__ import annotations
 
 import argparse
 import re
 import shlex
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from r1recipes.cli.common import check_place, offline_settings, overridable, write_over
 from r1recipes.errors import PlanError, RecipeError, unwritable
 
+if TYPE_CHECKING:
+    from r1recipes.cli.common import Commands
+    from r1recipes.machine.gpu import Gpu
+    from r1recipes.planning import Plan
+    from r1recipes.planning.verdict import Predicted
+    from r1recipes.recipe import Loaded, Recipe
+
 GIB = 2**30
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    plan = commands.add_parser("plan", help="predict the memory of a recipe on a card")
-    plan.add_argument("recipe")
+def add(commands: Commands) -> None:
+    plan = commands.add_parser("plan", help="predict the memory that a recipe needs on a GPU")
+    plan.add_argument("recipe", help="a file, or a name from `list`")
     card = plan.add_mutually_exclusive_group()
-    card.add_argument("--vram", metavar="GIB", help="a card with this much memory, such as 16")
-    card.add_argument("--gpu", metavar="NAME", help="a card by its name, such as t4 or rtx 4090")
-    plan.add_argument("--preset", metavar="NAME", help="take this preset")
+    card.add_argument("--vram", metavar="GIB", help="for a GPU with this much memory, such as 16")
+    card.add_argument("--gpu", metavar="NAME", help="for this GPU, such as t4 or rtx 4090")
+    plan.add_argument("--preset", metavar="NAME", help="use this preset")
     plan.add_argument("--fit", action="store_true", help="print the fastest preset that fits")
-    plan.add_argument("--json", action="store_true", help="as JSON, sizes in bytes")
+    plan.add_argument("--json", action="store_true", help="print JSON, with sizes in bytes")
     plan.add_argument("--offline", action="store_true", help="make no request to the Hub")
     overridable(plan)
     plan.set_defaults(command=plan_command)
 
-    rehearse = commands.add_parser("rehearse", help="measure memory and speed on random weights")
-    rehearse.add_argument("recipe")
-    rehearse.add_argument("--vram", type=float, metavar="GIB", help="act as a card of this memory")
-    rehearse.add_argument("--preset", metavar="NAME", help="take this preset")
-    rehearse.add_argument("--steps", type=int, default=4, help="optimiser steps (default 4)")
-    rehearse.add_argument("--proof", type=Path, metavar="FILE", help="write what was measured")
+    rehearse = commands.add_parser(
+        "rehearse", help="measure memory and speed of a recipe, with random weights"
+    )
+    rehearse.add_argument("recipe", help="a file, or a name from `list`")
+    rehearse.add_argument(
+        "--vram", type=float, metavar="GIB", help="use only this much of the GPU's memory"
+    )
+    rehearse.add_argument("--preset", metavar="NAME", help="use this preset")
+    rehearse.add_argument(
+        "--steps", type=int, default=4, help="optimiser steps (default: %(default)s)"
+    )
+    rehearse.add_argument(
+        "--proof", type=Path, metavar="FILE", help="write the measurements to this file"
+    )
     rehearse.add_argument(
         "--batches",
         type=int,
         nargs="+",
         metavar="N",
-        help="try these per_device_train_batch_size with one engine, each with its own proof",
+        help="try these values of per_device_train_batch_size, each with its own measurements, "
+        "without loading the model again",
     )
     overridable(rehearse)
     rehearse.set_defaults(command=rehearse_command)
@@ -50,75 +68,98 @@ def plan_command(args: argparse.Namespace) -> int:
     from r1recipes.planning import plan
 
     loaded = recipe.load(args.recipe, args.overrides)
-    options = {
-        "base_dir": loaded.path.parent,
-        "gpu": _card(args, loaded.recipe),
-        "num_cores": 1,
-        "preset_name": args.preset,
-        "offline": offline_settings(args.offline).offline,
-        "elsewhere": True,
-    }
+    card, preset_name = _card(args, loaded.recipe), args.preset
+    offline = offline_settings(args.offline).offline
     if args.fit:
-        name, found = plan.opened(loaded.recipe, options["gpu"], args.preset)
-        loaded, options["preset_name"] = replace(loaded, recipe=found), name
-    resolved = planning.make(loaded.recipe, **options)
-    if resolved.predicted is None:
-        raise RecipeError(
-            f"preset `{resolved.preset_name}` runs on a CPU: there is no memory to plan",
-            hint="name a card with --gpu or --vram",
-        )
+        preset_name, opened = plan.opened(loaded.recipe, card, args.preset)
+        loaded = replace(loaded, recipe=opened)
+    resolved = planning.make(
+        loaded.recipe,
+        base_dir=loaded.path.parent,
+        gpu=card,
+        num_cores=1,
+        preset_name=preset_name,
+        offline=offline,
+        elsewhere=True,
+    )
+    predicted = resolved.predicted
+    if predicted is None:
+        raise _no_memory(resolved.preset_name)
     if args.json:
-        _print_json(loaded, resolved, options["gpu"])
-    elif args.fit and resolved.predicted.verdict != "fits":
-        ways = "; or ".join(resolved.predicted.ways)
-        given = " with these lengths and this rank" if ways else ""
-        raise PlanError(
-            f"nothing fits for sure{given}: {resolved.predicted.why}",
-            hint=f"with --fit this does: {ways}" if ways else resolved.predicted.no_way,
-        )
+        _print_json(loaded, resolved, predicted, card)
     elif args.fit:
-        _print_preset(loaded, resolved, options["gpu"])
+        if predicted.verdict != "fits":
+            raise _nothing_fits(predicted)
+        _print_preset(resolved, predicted, card)
     else:
-        _print_table(loaded, resolved, options["gpu"])
-    return 2 if resolved.predicted.verdict == "does not fit" else 0
+        _print_table(resolved, predicted, card)
+    return 2 if predicted.verdict == "does not fit" else 0
 
 
-def _card(args: argparse.Namespace, found: Any) -> Any:
-    """The card that is asked for, the one at hand, or the smallest that the preset is named for."""
+def _no_memory(preset_name: str) -> RecipeError:
+    return RecipeError(
+        f"preset `{preset_name}` runs on a CPU: there is no GPU memory to plan",
+        hint="name a GPU with --gpu or --vram",
+    )
+
+
+def _nothing_fits(predicted: Predicted) -> PlanError:
+    ways = "; or ".join(predicted.ways)
+    condition = " with these lengths and this rank" if ways else ""
+    return PlanError(
+        f"nothing fits for sure{condition}: {predicted.why}",
+        hint=f"with --fit this does: {ways}" if ways else predicted.no_way,
+    )
+
+
+def _card(args: argparse.Namespace, recipe: Recipe) -> Gpu:
+    """The GPU that the flags name, this machine's, or else the smallest of the preset's class.
+
+    Raises: RecipeError, PlanError when there is none.
+    """
     from r1recipes.algorithms.base import preset_bytes
     from r1recipes.machine import cards
     from r1recipes.machine.gpu import current_gpu
+    from r1recipes.planning import plan
 
-    if list(found.preset) == ["cpu"]:
+    if list(recipe.preset) == ["cpu"]:
         raise RecipeError(
-            "this recipe is for the CPU: it has no preset for a card",
+            "this recipe is for the CPU: it has no preset for a GPU",
             hint="plan one from `r1recipes list` that has, such as phi4",
         )
     if args.vram is not None:
         size = _gib(args.vram)
         return _imagined(f"a card of {size:g} GiB", round(size * GIB), 8.0)
     if args.gpu is not None:
-        card = cards.find_gpu(args.gpu)
-        if card is None:
-            alike = cards.nearest_gpus(args.gpu)
-            raise RecipeError(
-                f"the card `{args.gpu}` is not known, or comes in several sizes",
-                hint=f"{'perhaps' if alike else 'known:'} {', '.join(alike or cards.GPUS)}; "
-                "or give its memory with --vram",
-            )
-        name = next(name for name, known in cards.GPUS.items() if known is card)
-        return _imagined(name, card.usable_bytes, card.compute_capability)
-    at_hand = current_gpu()
-    if at_hand or args.preset not in found.preset or args.preset == "cpu":
-        if at_hand is None and args.preset is None:
-            raise RecipeError(
-                "this machine has no NVIDIA GPU to plan for",
-                hint="name a card, such as --gpu t4 or --vram 16, or a preset with --preset",
-            )
+        return _named(args.gpu)
+    if at_hand := current_gpu():
         return at_hand
+    if args.preset is None:
+        raise RecipeError(
+            "this machine has no NVIDIA GPU to plan for",
+            hint="name a GPU, such as --gpu t4 or --vram 16, or a preset with --preset",
+        )
+    if args.preset == "cpu" or args.preset not in recipe.preset:
+        raise _no_memory(plan.choose_preset(recipe, None, args.preset))
     size = preset_bytes(args.preset)
     sold = [card.usable_bytes for card in cards.GPUS.values() if card.sold_gb * GIB == size]
     return _imagined(f"the smallest card of {args.preset}", min(sold, default=size), 8.0)
+
+
+def _named(name: str) -> Gpu:
+    """A GPU of the catalogue. Raises: RecipeError with GPUs of a similar name."""
+    from r1recipes.machine import cards
+
+    card = cards.find_gpu(name)
+    if card is None:
+        similar = cards.nearest_gpus(name)
+        raise RecipeError(
+            f"the GPU `{name}` is not known, or comes in several sizes",
+            hint=f"{'perhaps' if similar else 'known:'} {', '.join(similar or cards.GPUS)}; "
+            "or give its memory with --vram",
+        )
+    full_name = next(full_name for full_name, other in cards.GPUS.items() if other is card)
+    return _imagined(full_name, card.usable_bytes, card.compute_capability)
 
 
 def _gib(text: str) -> float:
@@ -127,58 +168,57 @@ def _gib(text: str) -> float:
     size = float(number[1]) if number else 0.0
     if not 0.5 <= size <= 4096:
         raise RecipeError(
-            f"`--vram {text}` is not the memory of a card, from 0.5 to 4096 GiB",
+            f"`--vram {text}` is not the memory of a GPU, from 0.5 to 4096 GiB",
             hint="such as --vram 16",
         )
     return size
 
 
-def _imagined(name: str, size: int, capability: float) -> Any:
+def _imagined(name: str, size: int, capability: float) -> Gpu:
+    """A GPU that is not in this machine, with all its memory free."""
     from r1recipes.machine.gpu import Gpu
 
     return Gpu(0, name, size, size, capability, "")
 
 
-def _print_json(loaded: Any, resolved: Any, gpu: Any) -> None:
+def _print_json(loaded: Loaded, resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     import json
 
-    predicted = resolved.predicted
     settings = resolved.preset.model_dump()
-    text = {
+    about = {
         "recipe": loaded.name,
         "model": loaded.recipe.model.name,
-        "card": gpu.name,
+        "card": card.name,
         "preset": resolved.preset_name,
         "settings": settings
         | {"per_device_train_batch_size": resolved.per_device_train_batch_size},
         "max_num_seqs": resolved.max_num_seqs,
         "headroom_bytes": predicted.headroom_bytes,
     }
-    print(json.dumps(text | predicted.model_dump(), indent=1))
+    print(json.dumps(about | predicted.model_dump(), indent=1))
 
 
-def _print_table(loaded: Any, resolved: Any, gpu: Any) -> None:
+def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     from r1recipes.machine import cards
     from r1recipes.planning.verdict import SLACK
 
-    predicted, size = resolved.predicted, gpu.total_bytes
     phases = predicted.phases
-    parts = list(dict.fromkeys(part for parts in phases.values() for part in parts))
-    parts.sort(key=SLACK.__eq__)  # last
-    print(f"{loaded.recipe.model.name}, preset {resolved.preset_name}, on {gpu.name}")
+    names = list(dict.fromkeys(name for parts in phases.values() for name in parts))
+    names.sort(key=SLACK.__eq__)  # last
+    print(f"{resolved.recipe.model.name}, preset {resolved.preset_name}, on {card.name}")
     print(f"{'GiB':22}" + "".join(f"{phase:>10}" for phase in phases))
-    for part in parts:
-        sizes = [parts.get(part, 0) / GIB for parts in phases.values()]
+    for name in names:
+        sizes = [parts.get(name, 0) / GIB for parts in phases.values()]
         if max(sizes) >= 0.005:
-            print(
-                f"{part:22}" + "".join(f"{size:10.2f}" if size else " " * 9 + "-" for size in sizes)
-            )
+            cells = [f"{size:10.2f}" if size else f"{'-':>10}" for size in sizes]
+            print(f"{name:22}" + "".join(cells))
     totals = [sum(parts.values()) / GIB for parts in phases.values()]
     print(f"{'total':22}" + "".join(f"{size:10.2f}" for size in totals))
     print()
-    for line in _sentences(resolved):
+    for line in _sentences(resolved, predicted):
         print(line)
-    sold = [card.usable_bytes for card in cards.GPUS.values() if card.sold_gb * GIB == size]
+    size = card.total_bytes
+    sold = [other.usable_bytes for other in cards.GPUS.values() if other.sold_gb * GIB == size]
     if sold:
         ends = dict.fromkeys(f"{end / GIB:.1f}" for end in (min(sold), max(sold)))
         print(
@@ -187,14 +227,13 @@ def _print_table(loaded: Any, resolved: Any, gpu: Any) -> None:
         )
 
 
-def _sentences(resolved: Any) -> list[str]:
+def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     from r1recipes.planning.verdict import SLACK
 
-    predicted = resolved.predicted
     peak, needed = predicted.peak_bytes / GIB, predicted.needed_bytes / GIB
     headroom, room = predicted.headroom_bytes / GIB, predicted.room_bytes / GIB
-    held = room < predicted.available_bytes / GIB  # torch is, without standby
-    card = f"; the card has {predicted.available_bytes / GIB:.2f}" if held else ""
+    is_limited = room < predicted.available_bytes / GIB  # torch is, without standby
+    card = f"; the card has {predicted.available_bytes / GIB:.2f}" if is_limited else ""
     lines = [
         f"peak      {peak:.2f} GiB in {predicted.peak_phase}, within {predicted.error:.0%}",
         f"needed    {needed:.2f} GiB; {SLACK} is given back where there is no room",
@@ -212,13 +251,12 @@ def _sentences(resolved: Any) -> list[str]:
     return lines
 
 
-def _print_preset(loaded: Any, resolved: Any, gpu: Any) -> None:
-    """A section to paste into the recipe."""
+def _print_preset(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
+    """Print a section to paste into the recipe."""
     from r1recipes.algorithms.base import Preset
     from r1recipes.config.render import toml_value
 
-    predicted = resolved.predicted
-    print(f"# Predicted for {gpu.name}, not measured: {predicted.sentence()}.")
+    print(f"# Predicted for {card.name}, not measured: {predicted.sentence()}.")
     print(f"[preset.{resolved.preset_name}]")
     for key, field in Preset.model_fields.items():
         value = getattr(resolved.preset, key)
@@ -237,19 +275,22 @@ def rehearse_command(args: argparse.Namespace) -> int:
     from r1recipes.training import rehearsal
 
     if args.vram is not None and not 0.5 <= args.vram <= 4096:
-        raise RecipeError(f"--vram {args.vram:g}: no card has that", hint="in GiB: --vram 14.74")
+        raise RecipeError(
+            f"--vram {args.vram:g} is not the memory of a GPU, from 0.5 to 4096 GiB",
+            hint="such as --vram 14.74",
+        )
     if args.steps < 1:
-        raise RecipeError(f"--steps {args.steps}: nothing to measure", hint="--steps 4")
+        raise RecipeError(f"--steps {args.steps} measures nothing", hint="such as --steps 4")
     loaded, card = recipe.load(args.recipe, args.overrides), gpu.take_gpu()
     if card is None:
         cards = [name for name in loaded.recipe.preset if name != "cpu"]
         name = args.preset or min(cards, key=preset_bytes, default="cpu")
-        ask = shlex.join(["r1recipes", "plan", args.recipe, "--preset", name])
+        command = shlex.join(["r1recipes", "plan", args.recipe, "--preset", name])
         raise PlanError(
             "a rehearsal needs an NVIDIA GPU, and this machine has none",
-            hint=f"`{ask}` predicts; `r1recipes doctor` looks for a GPU",
+            hint=f"`{command}` predicts; `r1recipes doctor` looks for a GPU",
         )
-    if args.proof:  # minutes before it is written
+    if args.proof:  # now, and not after minutes of measuring
         check_place(args.proof)
     vram_bytes = round(args.vram * 2**30) if args.vram else None
     resolved = planning.make(
@@ -258,7 +299,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         gpu=replace(card, total_bytes=vram_bytes or card.total_bytes),
         num_cores=gpu.cores(),
         preset_name=args.preset,
-        elsewhere=plan.has_unsloth(),  # a prediction does not keep it from being measured
+        elsewhere=plan.has_unsloth(),  # measure also where a prediction says that it does not fit
     )
     weights_dir = settings.load().cache_dir / "random-weights"
     try:
@@ -266,13 +307,12 @@ def rehearse_command(args: argparse.Namespace) -> int:
     except OSError as error:
         raise unwritable(weights_dir, error, "set R1RECIPES_CACHE_DIR to another folder") from error
     batches = tuple(sorted(args.batches or ()))
-    found = rehearsal.rehearse(
+    measured = rehearsal.rehearse(
         resolved, weights_dir=weights_dir, vram_bytes=vram_bytes, steps=args.steps, batches=batches
     )
-    proofs = [{"recipe": loaded.name, "overrides": args.overrides} | proof for proof in found]
-    proof = proofs if batches else proofs[0]
-    text = json.dumps(proof, indent=1) + "\n"
-    print(text, end="", flush=True)  # first: a disk that is full by now takes nothing of it
+    proofs = [{"recipe": loaded.name, "overrides": args.overrides} | proof for proof in measured]
+    text = json.dumps(proofs if batches else proofs[0], indent=1) + "\n"
+    print(text, end="", flush=True)  # first, in case the disk is full by now
     if args.proof:
         write_over(args.proof, text)
     return 1 if "error" in proofs[-1] else 0

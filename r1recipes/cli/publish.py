@@ -1,49 +1,70 @@
-"""`export`, `share`, `copy`: a trained run in other forms; a recipe to and from somebody else."""
+"""`export`, `share`, `copy`: a trained run in other forms, and recipes to and from other people."""
+
+from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import offline_settings, printable, show_code
+from r1recipes.cli.common import offline_settings, printable, screen, show_code
 from r1recipes.errors import RecipeError
 
+if TYPE_CHECKING:
+    from r1recipes.cli.common import Commands
+    from r1recipes.machine.settings import Settings
+    from r1recipes.planning import Plan
+    from r1recipes.publish.share import Shared
+    from r1recipes.recipe.targets import Target
+    from r1recipes.runs import Run
+    from r1recipes.runs.trained import TrainedRun
 
-def add(commands: argparse._SubParsersAction) -> None:
-    export = commands.add_parser("export", help="LoRA, merged weights, GGUF, Ollama, Hub")
-    export.add_argument("run", metavar="RUN", help="a run folder")
+
+def add(commands: Commands) -> None:
+    export = commands.add_parser(
+        "export", help="export a trained run: adapter, merged weights, GGUF, Ollama, Hub"
+    )
+    export.add_argument("run", metavar="RUN", help="folder or name of a run")
     export.add_argument(
         "--to",
         action="append",
         required=True,
         metavar="FORM",
-        help="lora, merged_16bit, merged_4bit, gguf:q8_0,q4_k_m,q5_k_m, ollama, hub:user/name; "
-        "may be given several times",
+        help="lora, merged_16bit, merged_4bit, gguf:q8_0,q4_k_m,q5_k_m, ollama, or hub:user/name; "
+        "can be repeated",
     )
     export.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/export")
-    export.add_argument("--base", metavar="MODEL", help="16-bit weights of the base, id or folder")
-    export.add_argument("--force", action="store_true", help="replace an export that is there")
-    export.add_argument("--public", action="store_true", help="a new Hub repository is public")
+    export.add_argument(
+        "--base", metavar="MODEL", help="Hub id or folder with 16-bit weights of the base model"
+    )
+    export.add_argument("--force", action="store_true", help="replace an existing export")
+    export.add_argument("--public", action="store_true", help="make a new Hub repository public")
     export.add_argument("--offline", action="store_true", help="make no request to the Hub")
     export.set_defaults(command=export_command)
 
-    share = commands.add_parser("share", help="a recipe, or a run of it, with its proof")
-    share.add_argument("what", metavar="RECIPE|RUN")
+    share = commands.add_parser(
+        "share", help="share a recipe, or a run with the proof of its result"
+    )
+    share.add_argument(
+        "recipe_or_run", metavar="RECIPE|RUN", help="a recipe, or folder or name of a run"
+    )
     share.add_argument(
         "--to",
         metavar="TARGET",
-        help="FILE.r1.zip, a new folder, or hub:user/name[/folder]; default: a file named by the "
-        "recipe and its fingerprint",
+        help="FILE.r1.zip, a new folder, or hub:user/name[/folder] (default: a .r1.zip file named "
+        "after the recipe and its fingerprint)",
     )
-    share.add_argument("--force", action="store_true", help="replace a bundle that is there")
-    share.add_argument("--private", action="store_true", help="make a private repository")
+    share.add_argument("--force", action="store_true", help="replace an existing bundle")
+    share.add_argument("--private", action="store_true", help="make a new Hub repository private")
     share.set_defaults(command=share_command)
 
-    copy = commands.add_parser("copy", help="copy a recipe from anywhere to a file of yours")
-    copy.add_argument("recipe", help="as for `run`")
-    copy.add_argument("file", type=Path, help="the .toml file to write; it must not exist")
+    copy = commands.add_parser("copy", help="copy a recipe from anywhere to a file of your own")
+    copy.add_argument("recipe", help="a file, a name or an address, as for `run`")
+    copy.add_argument("file", type=Path, help="the .toml file to write; it must not exist yet")
     copy.add_argument(
-        "--allow-code", action="store_true", help="copy also rewards from elsewhere, after a look"
+        "--allow-code",
+        action="store_true",
+        help="also copy the rewards of a foreign recipe, after printing them",
     )
     copy.set_defaults(command=copy_command)
 
@@ -53,13 +74,12 @@ def export_command(args: argparse.Namespace) -> int:
     from r1recipes.runs import trained
 
     settings = offline_settings(args.offline)
-    named, problems = targets.parse(args.to, "--to")
+    forms, problems = targets.parse(args.to, "--to")
     if problems:
         raise RecipeError(problems=problems)
-    found = trained.find(settings.runs_dir, args.run)
     export_run(
-        found,
-        named,
+        trained.find(settings.runs_dir, args.run),
+        forms,
         settings,
         folder=args.out,
         base=args.base,
@@ -69,64 +89,76 @@ def export_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def export_run(found: Any, named: list, settings: Any, *, folder: Path | None, **options: Any):
-    """Export with a line for each stage; the libraries' own output goes to export.log."""
-    from rich.console import Console
-
-    from r1recipes.machine.terminal import Capture, Screen
+def export_run(
+    run: TrainedRun,
+    forms: list[Target],
+    settings: Settings,
+    *,
+    folder: Path | None = None,
+    base: str | None = None,
+    replace: bool = False,
+    public: bool = False,
+) -> None:
+    """Export with a line for each stage; the output of libraries is discarded."""
+    from r1recipes.machine.terminal import Capture
     from r1recipes.publish import export
     from r1recipes.training.backends import prepare_environment
     from r1recipes.training.view import View
 
-    wanted = export.Wanted(
-        named, folder or found.run.folder / "export", offline=settings.offline, **options
+    request = export.Request(
+        forms,
+        folder or run.run.folder / "export",
+        base=base,
+        replace=replace,
+        public=public,
+        offline=settings.offline,
     )
-    problems = export.problems(found, wanted)
-    if problems:
-        raise RecipeError(problems=problems)
-    prepare_environment(found.plan.model_copy(update={"backend": "trl"}), settings.cache_dir)
-    with View(Console(file=Screen())) as view, Capture():
-        done = export.execute(found, wanted, view.phase)
-    for place in done:
+    export.check(run, request)
+    prepare_environment(run.plan.model_copy(update={"backend": "trl"}), settings.cache_dir)
+    with View(screen()) as view, Capture():
+        places = export.execute(run, request, view.phase)
+    for place in places:
         print(f"wrote {place}" if not place.startswith("http") else f"pushed {place}")
 
 
-def check_before_run(plan: Any) -> None:
-    """Raises: RecipeError when what the recipe's [export] names cannot be made here."""
+def check_before_run(plan: Plan) -> None:
+    """Check that the forms of the recipe's [export] can be made here. Raises: RecipeError."""
     from r1recipes.publish import export
     from r1recipes.recipe import targets
 
-    named, _ = targets.parse(plan.recipe.export.to)
-    problems = export.missing(named, plan.recipe.model.name)
+    forms, _ = targets.parse(plan.recipe.export.to)
+    problems = export.missing(forms, plan.recipe.model.name)
     if problems:
         raise RecipeError(problems=problems)
 
 
-def export_after_run(run: Any, settings: Any) -> None:
-    """Make what the recipe's [export] names. The run itself is complete already."""
+def export_after_run(run: Run, settings: Settings) -> None:
+    """Make the forms of the recipe's [export] from a run that is complete."""
     from r1recipes.recipe import targets
     from r1recipes.runs import trained
 
-    named, _ = targets.parse(run.plan().recipe.export.to)
-    if named:
-        export_run(trained.find(settings.runs_dir, str(run.folder)), named, settings, folder=None)
+    forms, _ = targets.parse(run.plan().recipe.export.to)
+    if forms:
+        export_run(trained.find(settings.runs_dir, str(run.folder)), forms, settings)
 
 
 def share_command(args: argparse.Namespace) -> int:
-    from r1recipes.publish import share
+    from r1recipes.publish import hub, share
 
-    to = args.to
-    if args.private and not (to or "").startswith("hub:"):
-        raise RecipeError("--private is for the Hub", hint="--to hub:user/name")
-    if to and "://" in to:
-        raise RecipeError(f"`{to}` is nowhere to share to", hint="a file, or hub:user/name")
-    shared = _collect(args.what)
-    to = to or f"{shared.name}-{shared.fingerprint[:8]}.r1.zip"
-    if to.startswith("hub:"):
-        reference = share.push(shared.files, to, private=args.private)
+    target = args.to
+    if args.private and not (target or "").startswith("hub:"):
+        raise RecipeError("--private needs a repository on the Hub", hint="--to hub:user/name")
+    if target and "://" in target:
+        raise RecipeError(
+            f"`{target}` is neither a file nor on the Hub", hint="--to FILE.r1.zip or hub:user/name"
+        )
+    shared = _collect(args.recipe_or_run)
+    target = target or f"{shared.name}-{shared.fingerprint[:8]}.r1.zip"
+    if target.startswith("hub:"):
+        reference = hub.push_recipe(shared.files, target, private=args.private)
     else:
-        share.write(shared.files, Path(to), replace=args.force)
-        reference = to
+        share.write(shared.files, Path(target), replace=args.force)
+        reference = target
     size = sum(map(len, shared.files.values()))
     print(f"shared {len(shared.files)} files, {size / 1000:.0f} kB: {reference}")
     for name in sorted(shared.files):
@@ -136,20 +168,20 @@ def share_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _collect(what: str) -> Any:
-    """A run by its folder or its name below the runs, or else a recipe."""
+def _collect(name: str) -> Shared:
+    """The files of a run, by its folder or its name, or else of a recipe. Raises: RecipeError."""
     from r1recipes import recipe, runs
     from r1recipes.machine import settings
     from r1recipes.publish import share
     from r1recipes.recipe import fetch
 
     runs_dir = settings.load().runs_dir
-    if not fetch.is_remote(what):
-        for folder in (Path(what), runs_dir / what):
-            # A shared folder has a record too, but not the plan, which names local folders.
+    if not fetch.is_remote(name):
+        for folder in (Path(name), runs_dir / name):
+            # A shared folder has a record too, but no plan, which would name local folders.
             if (folder / "resolved.json").is_file():
                 return share.of_run(runs.Run(folder))
-    return share.of_recipe(recipe.load(what))
+    return share.of_recipe(recipe.load(name))
 
 
 def copy_command(args: argparse.Namespace) -> int:
@@ -157,7 +189,7 @@ def copy_command(args: argparse.Namespace) -> int:
     from r1recipes.publish import share
 
     if args.file.suffix != ".toml":
-        raise RecipeError(f"`{args.file}` is no .toml file", hint=f"`{args.file}.toml`")
+        raise RecipeError(f"`{args.file}` is not a .toml file", hint=f"`{args.file}.toml`")
     loaded = recipe.load(args.recipe)
     if loaded.source:
         print(f"from {printable(loaded.shown)}", file=sys.stderr)

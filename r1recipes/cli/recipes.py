@@ -1,56 +1,61 @@
-"""`check`, `show`, `list`, `new`, `schema`: everything about a recipe that trains nothing."""
+"""`check`, `show`, `list`, `new`, `schema`: commands on recipes that do not train."""
+
+from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli.common import overridable, printable, write_new, write_over
-from r1recipes.errors import RecipeError
+from r1recipes.errors import Problem, RecipeError
+
+if TYPE_CHECKING:
+    from r1recipes.cli.common import Commands
+    from r1recipes.planning.proofs import Proof
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: Commands) -> None:
     check = commands.add_parser(
-        "check", help="validate recipes and studies; say nothing of good ones"
+        "check", help="check recipes and studies for errors; valid files print nothing"
     )
-    check.add_argument("recipes", nargs="+", metavar="FILE")
+    check.add_argument("recipes", nargs="+", metavar="FILE", help="a recipe or a study")
     overridable(check)
     check.set_defaults(command=check_command)
 
-    show = commands.add_parser("show", help="print a recipe with every default, and its origin")
-    show.add_argument("recipe")
-    show.add_argument("--json", action="store_true", help="as JSON, with the fingerprint")
+    show = commands.add_parser("show", help="print a recipe with all defaults, and their origin")
+    show.add_argument("recipe", help="a file, or a name from `list`")
+    show.add_argument("--json", action="store_true", help="print JSON, with the fingerprint")
     overridable(show)
     show.set_defaults(command=show_command)
 
-    listing = commands.add_parser("list", help="recipes, with what was measured, or your runs")
-    listing.add_argument("what", nargs="?", choices=["recipes", "runs"], default="recipes")
-    listing.add_argument("--json", action="store_true", help="recipes as JSON")
+    listing = commands.add_parser("list", help="list the shipped recipes, or your runs")
+    listing.add_argument("kind", nargs="?", choices=["recipes", "runs"], default="recipes")
+    listing.add_argument("--json", action="store_true", help="print recipes as JSON")
     listing.set_defaults(command=list_command)
 
-    new = commands.add_parser("new", help="write a commented recipe")
-    new.add_argument("file", type=Path, help="the file to write; it must not exist")
+    new = commands.add_parser("new", help="write a commented recipe for a model")
+    new.add_argument("file", type=Path, help="the .toml file to write; it must not exist yet")
     new.add_argument("--model", required=True, help="Hub id or local folder of the model")
     new.set_defaults(command=new_command)
 
-    schema = commands.add_parser("schema", help="write the JSON Schema of a recipe or study")
-    schema.add_argument("file", type=Path, nargs="?", help="default: print it")
-    schema.add_argument("--study", action="store_true", help="of a study file")
+    schema = commands.add_parser("schema", help="write the JSON Schema of recipes or studies")
+    schema.add_argument("file", type=Path, nargs="?", help="the file to write (default: print it)")
+    schema.add_argument("--study", action="store_true", help="the schema of a study file")
     schema.set_defaults(command=schema_command)
 
 
 def check_command(args: argparse.Namespace) -> int:
     from r1recipes import recipe
-    from r1recipes.study.loading import load
 
-    problems = []
+    problems: list[Problem] = []
     for name in args.recipes:
         try:
             try:
                 recipe.load(name, args.overrides)
             except recipe.IsStudy:
-                from r1recipes.study.loading import load
+                from r1recipes import study
 
-                load(name, args.overrides)
+                study.load(name, args.overrides)
         except RecipeError as error:
             problems += error.problems
     if problems:
@@ -68,10 +73,10 @@ def show_command(args: argparse.Namespace) -> int:
     if args.json:
         import json
 
-        found = {"fingerprint": fingerprint, "recipe": loaded.recipe.model_dump(mode="json")}
+        shown = {"fingerprint": fingerprint, "recipe": loaded.recipe.model_dump(mode="json")}
         if loaded.source:
-            found["source"] = loaded.source.origin()
-        print(json.dumps(found, indent=1))
+            shown["source"] = loaded.source.origin()
+        print(json.dumps(shown, indent=1))
     else:
         print(f"# {printable(loaded.shown)}, fingerprint {fingerprint}")
         print(printable(render.render(loaded.recipe, origin_of(loaded))), end="")
@@ -83,7 +88,7 @@ def list_command(args: argparse.Namespace) -> int:
     from r1recipes.cli.runs import list_runs
     from r1recipes.planning import proofs
 
-    if args.what == "runs":
+    if args.kind == "runs":
         if args.json:
             raise RecipeError("--json is for recipes", hint="each run has its record.json")
         return list_runs()
@@ -92,30 +97,31 @@ def list_command(args: argparse.Namespace) -> int:
     rows = []
     for path in recipe.shipped():
         loaded = recipe.load(path)
-        names = sorted(loaded.recipe.preset, key=preset_bytes)
-        found = {name: proofs.find(loaded, name, proofs.folder()) for name in names}
-        rows.append((loaded.name, loaded.recipe.model.name, found))
+        presets = sorted(loaded.recipe.preset, key=preset_bytes)
+        by_preset = {preset: proofs.find(loaded, preset, proofs.folder()) for preset in presets}
+        rows.append((loaded.name, loaded.recipe.model.name, by_preset))
     if args.json:
         import json
 
         print(json.dumps([_as_json(*row) for row in rows], indent=1))
         return 0
     print(f"  PRESET  {'PEAK OF USABLE MEMORY':24}  S A STEP  COMPLETIONS/H  MEASURED ON")
-    for name, model, found in rows:
+    for name, model, by_preset in rows:
         print(f"{name}  {model}")
-        for preset, proof in found.items():
-            said = "needs no card" if preset == "cpu" else _in_words(proof)
-            print(f"  {preset:<6}  {said}")
+        for preset, proof in by_preset.items():
+            text = "needs no GPU" if preset == "cpu" else _in_words(proof)
+            print(f"  {preset:<6}  {text}")
     return 0
 
 
-def _in_words(proof: Any) -> str:
-    """What a preset's proof says, or the one reason why it says nothing."""
+def _in_words(proof: Proof | None) -> str:
+    """The measurements of a preset, or the reason why there are none that hold."""
     if proof is None:
         return "not measured"
-    if not proof.holds:
-        return proof.fault
-    measured, usable_gib = proof.measured, proof.class_bytes / 2**30
+    measured = proof.measured
+    if not proof.holds or measured is None:
+        return proof.fault or ""
+    usable_gib = proof.class_bytes / 2**30
     return (
         f"{measured.peak_gib:5.2f} of {usable_gib:5.2f} GiB ({proof.share:.0%})  "
         f"{measured.step_s:8.1f}  {measured.completions_per_hour:13,}  "
@@ -123,7 +129,7 @@ def _in_words(proof: Any) -> str:
     )
 
 
-def _as_json(name: str, model: str, found: dict[str, Any]) -> dict[str, Any]:
+def _as_json(name: str, model: str, by_preset: dict[str, Proof | None]) -> dict[str, Any]:
     presets = {
         preset: None
         if proof is None
@@ -133,7 +139,7 @@ def _as_json(name: str, model: str, found: dict[str, Any]) -> dict[str, Any]:
             "class_bytes": proof.class_bytes,
             "measured": proof.measured and proof.measured.model_dump(),
         }
-        for preset, proof in found.items()
+        for preset, proof in by_preset.items()
     }
     return {"recipe": name, "model": model, "presets": presets}
 
@@ -143,7 +149,7 @@ def new_command(args: argparse.Namespace) -> int:
     from r1recipes.recipe import scaffold
 
     if args.file.suffix != ".toml":
-        raise RecipeError(f"`{args.file}` is no .toml file", hint=f"`{args.file}.toml`")
+        raise RecipeError(f"`{args.file}` is not a .toml file", hint=f"`{args.file}.toml`")
     from r1recipes.planning import models
 
     base = recipe.load(scaffold.base_for(args.model, models.find))
@@ -157,14 +163,11 @@ def schema_command(args: argparse.Namespace) -> int:
     import json
 
     from r1recipes.config import json_schema
-    from r1recipes.recipe import Recipe
+    from r1recipes.recipe import schema
     from r1recipes.study.schema import StudyFile
 
-    if args.study:
-        found = json_schema.of(StudyFile, "study")
-    else:
-        found = json_schema.of(Recipe, "recipe")
-    text = json.dumps(found, indent=1) + "\n"
+    editor_schema = json_schema.of(StudyFile, "study") if args.study else schema.for_editors()
+    text = json.dumps(editor_schema, indent=1) + "\n"
     if args.file is None:
         print(text, end="")
     else:

@@ -1,22 +1,47 @@
-"""`run`: train a recipe, or go on with a run."""
+"""`run`: train a recipe, or resume a run."""
+
+from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli import publish
-from r1recipes.cli.common import offline_settings, overridable, printable, refuse_code, show_code
+from r1recipes.cli.common import (
+    offline_settings,
+    overridable,
+    printable,
+    refuse_code,
+    screen,
+    show_code,
+)
 from r1recipes.errors import RecipeError
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-def add(commands: argparse._SubParsersAction) -> None:
-    run = commands.add_parser("run", help="train, evaluate before and after, save")
+    from r1recipes.cli.common import Commands
+    from r1recipes.machine.settings import Settings
+    from r1recipes.planning import Plan
+    from r1recipes.recipe import Loaded
+    from r1recipes.recipe.targets import Track
+    from r1recipes.runs import Run
+    from r1recipes.runs.lock import Lock
+    from r1recipes.training import Observer
+    from r1recipes.training.stages import Options
+
+    Train = Callable[[list[Observer], Options], Run]
+
+
+def add(commands: Commands) -> None:
+    run = commands.add_parser("run", help="train a recipe, and evaluate it before and after")
     run.add_argument(
         "recipe",
         nargs="?",
-        help="a file, a name from `list`, or from elsewhere: FILE.r1.zip, a folder, https://..., "
+        help="a file, a name from `list`, a FILE.r1.zip, a folder, https://..., or "
         "hub:user/name[@revision][/path]",
     )
     run.add_argument(
@@ -24,12 +49,16 @@ def add(commands: argparse._SubParsersAction) -> None:
         nargs="?",
         const="",
         metavar="RUN",
-        help="go on with a run folder; without one, with the newest that is not complete",
+        help="resume this run; without a name, the newest run that is not complete",
     )
-    run.add_argument("--preset", metavar="NAME", help="take this preset, not the largest that fits")
-    run.add_argument("--run-dir", type=Path, metavar="FOLDER", help="the run folder to make")
     run.add_argument(
-        "--locked", action="store_true", help="refuse what differs from the recipe's lock.json"
+        "--preset", metavar="NAME", help="use this preset (default: the largest that fits)"
+    )
+    run.add_argument("--run-dir", type=Path, metavar="FOLDER", help="make the run folder here")
+    run.add_argument(
+        "--locked",
+        action="store_true",
+        help="refuse to run if anything differs from the lock.json that came with the recipe",
     )
     run.add_argument("--offline", action="store_true", help="make no request to the Hub")
     run.add_argument(
@@ -43,59 +72,85 @@ def add(commands: argparse._SubParsersAction) -> None:
         nargs="?",
         const="online",
         choices=["online", "offline"],
-        help="send the metrics to Weights & Biases, or offline only write its files; to be said "
-        "again with --resume",
+        help="send the metrics to Weights & Biases, or with `offline` only write its files; "
+        "needed again with --resume",
     )
     overridable(run)
     run.set_defaults(command=run_command)
 
 
 def run_command(args: argparse.Namespace) -> int:
-    from r1recipes import planning, recipe
-    from r1recipes.machine import gpu
+    if args.recipe is None and args.resume is None:
+        raise RecipeError("`run` needs a recipe", hint="`r1recipes list` shows the shipped ones")
+    settings = offline_settings(args.offline)
+    return _start(args, settings) if args.resume is None else _resume(args, settings)
+
+
+def _start(args: argparse.Namespace, settings: Settings) -> int:
+    from r1recipes import recipe
     from r1recipes.runs import lock
     from r1recipes.training import trackers
 
-    if args.recipe is None and args.resume is None:
-        raise RecipeError("which recipe?", hint="`r1recipes list` shows what there is")
-    machine_settings = offline_settings(args.offline)
-    if args.resume is not None:
-        return _resume(args, machine_settings)
     loaded = recipe.load(args.recipe, args.overrides)
     if args.wandb:
         loaded = _with_wandb(loaded, args.wandb)
     if args.run_dir is not None and args.run_dir.exists():
         raise RecipeError(
             f"{args.run_dir} exists, and a run folder is never reused",
-            hint=f"take another name, or `r1recipes run --resume {args.run_dir}` to go on with it",
+            hint=f"choose another name, or `r1recipes run --resume {args.run_dir}` to resume it",
         )
     locked = lock.of_source(loaded) if args.locked else None
-    resolved = planning.make(
-        loaded.recipe,
-        base_dir=loaded.path.parent,
-        gpu=gpu.take_gpu(),
-        num_cores=(locked and locked.machine.num_threads) or gpu.cores(),
-        preset_name=args.preset or (locked and locked.preset),
-        chosen=locked and locked.chosen,
-        offline=machine_settings.offline,
-    )
-    if locked:  # before torch is imported; `start` compares what it loads
-        lock.refuse_differences(lock.differences(locked, lock.make(loaded, resolved)))
+    plan = _plan(args, loaded, locked, settings)
+    if locked:  # before torch is imported; `start` compares the data once they are loaded
+        lock.refuse_differences(lock.differences(locked, lock.make(loaded, plan)))
     if loaded.source:
         print(f"from {printable(loaded.shown)}", file=sys.stderr)
     if args.allow_code:
         show_code(loaded.recipe, loaded.path.parent, whole=loaded.source is not None)
     else:
         refuse_code(loaded.recipe, loaded.path.parent)
-    trackers.check(resolved.recipe.track, offline=machine_settings.offline)
-    return _train(args, machine_settings, loaded=loaded, plan=resolved, locked=locked)
+    trackers.check(plan.recipe.track, offline=settings.offline)
+
+    def train(observers: list[Observer], options: Options) -> Run:
+        from r1recipes import training
+
+        return training.start(
+            loaded,
+            plan,
+            observers,
+            settings,
+            folder=args.run_dir,
+            options=options,
+            locked=locked,
+        )
+
+    return _train(args, settings, plan, train)
 
 
-def _with_wandb(loaded: Any, mode: str) -> Any:
-    """The recipe with `--wandb`, which counts more than its [track] section."""
+def _plan(
+    args: argparse.Namespace, loaded: Loaded, locked: Lock | None, settings: Settings
+) -> Plan:
+    """The recipe on this machine, with everything that the lock decides taken from it."""
+    from r1recipes import planning
+    from r1recipes.machine import gpu
+
+    num_threads = locked.machine.num_threads if locked else None
+    return planning.make(
+        loaded.recipe,
+        base_dir=loaded.path.parent,
+        gpu=gpu.take_gpu(),
+        num_cores=num_threads or gpu.cores(),
+        preset_name=args.preset or (locked.preset if locked else None),
+        chosen=locked.chosen if locked else None,
+        offline=settings.offline,
+    )
+
+
+def _with_wandb(loaded: Loaded, mode: str) -> Loaded:
+    """The recipe with `--wandb`, which overrides its [track] section."""
     from dataclasses import replace
 
-    from r1recipes.recipe.schema import Wandb
+    from r1recipes.recipe.targets import Wandb
 
     track = loaded.recipe.track
     wandb = (track.wandb or Wandb()).model_copy(update={"mode": mode})
@@ -103,8 +158,7 @@ def _with_wandb(loaded: Any, mode: str) -> Any:
     return replace(loaded, recipe=loaded.recipe.model_copy(update={"track": track}))
 
 
-def _resume(args: argparse.Namespace, machine_settings: Any) -> int:
-    from r1recipes import runs
+def _resume(args: argparse.Namespace, settings: Settings) -> int:
     from r1recipes.machine import gpu
     from r1recipes.training import trackers
 
@@ -113,94 +167,88 @@ def _resume(args: argparse.Namespace, machine_settings: Any) -> int:
             "--set, --preset, --run-dir and --locked do not go with --resume",
             hint="a run goes on as it began; start a new run to change it",
         )
-    name = args.resume or None
-    wanted = Path(args.recipe).stem if args.recipe else None
-    found = runs.find(machine_settings.runs_dir, name, wanted)
-    if wanted not in (None, found.read().get("recipe")):
-        raise RecipeError(
-            f"{found.folder} is a run of `{found.read().get('recipe')}`, not of `{wanted}`",
-            hint=f"`r1recipes run --resume {found.folder}`",
-        )
-    if found.read()["status"] == "complete":
-        print(f"{found.folder} is complete: nothing to resume", file=sys.stderr)
+    run = _run_to_resume(args, settings)
+    if run.read()["status"] == "complete":
+        print(f"{run.folder} is complete: nothing to resume", file=sys.stderr)
         return 0
+    plan = run.plan()
     if args.allow_code:
-        plan, began = found.plan(), found.read_lock()
-        show_code(plan.recipe, plan.base_dir, whole=bool(began.get("source")))
-    wanted = found.plan().recipe.track
-    _ask_again_to_send(found, wanted, args.wandb)
+        is_foreign = bool(run.read_lock().get("source"))
+        show_code(plan.recipe, plan.base_dir, whole=is_foreign)
+    _confirm_wandb(run, plan.recipe.track, args.wandb)
     gpu.take_gpu()
-    trackers.check(wanted, offline=machine_settings.offline)
-    return _train(args, machine_settings, run=found)
+    trackers.check(plan.recipe.track, offline=settings.offline)
+
+    def train(observers: list[Observer], options: Options) -> Run:
+        from r1recipes import training
+
+        return training.resume(run, observers, settings, options=options)
+
+    return _train(args, settings, plan, train)
 
 
-def _ask_again_to_send(run: Any, wanted: Any, said: str | None) -> None:
-    """A run folder may be somebody else's: it sends under this user's account only if they say so.
+def _run_to_resume(args: argparse.Namespace, settings: Settings) -> Run:
+    """The run that `--resume` names, or the newest one of the recipe that is not complete."""
+    from r1recipes import runs
+    from r1recipes.runs import record
 
-    Raises: RecipeError when `--wandb` is missing, or the run does not send.
+    recipe_name = Path(args.recipe).stem if args.recipe else None
+    if not args.resume:
+        return record.find_unfinished(settings.runs_dir, recipe_name)
+    run = runs.find(settings.runs_dir, args.resume)
+    if recipe_name not in (None, run.read().get("recipe")):
+        raise RecipeError(
+            f"{run.folder} is a run of `{run.read().get('recipe')}`, not of `{recipe_name}`",
+            hint=f"`r1recipes run --resume {run.folder}`",
+        )
+    return run
+
+
+def _confirm_wandb(run: Run, track: Track, mode: str | None) -> None:
+    """Send a resumed run to wandb only if `--wandb` is given again: the run folder may be somebody
+    else's, and its metrics would go to this user's account.
+
+    Raises: RecipeError when `--wandb` is missing, or when the run does not use wandb.
     """
     from r1recipes.training import trackers
 
-    if trackers.sends(wanted) and said is None:
-        project = "/".join(filter(None, (wanted.wandb.entity, wanted.wandb.project)))
+    if track.wandb and trackers.sends(track) and mode is None:
+        project = "/".join(filter(None, (track.wandb.entity, track.wandb.project)))
         raise RecipeError(
             f"this run sends its metrics to wandb, project `{project}`: under your account?",
             hint=f"`--resume {run.folder} --wandb` sends, `--wandb offline` keeps them here",
         )
-    if said and (wanted.wandb is None or (said == "online" and not trackers.sends(wanted))):
+    if mode and (track.wandb is None or (mode == "online" and not trackers.sends(track))):
         raise RecipeError(
             "this run sends nothing to wandb, and a run goes on as it began",
-            hint="leave `--wandb` away",
+            hint="leave out `--wandb`",
         )
-    if said == "offline":
+    if mode == "offline":
         os.environ["WANDB_MODE"] = "offline"
 
 
-def _train(
-    args: argparse.Namespace,
-    machine_settings: Any,
-    run: Any = None,
-    loaded: Any = None,
-    plan: Any = None,
-    locked: Any = None,
-) -> int:
-    from rich.console import Console
-
-    from r1recipes.machine.terminal import Screen
+def _train(args: argparse.Namespace, settings: Settings, plan: Plan, train: Train) -> int:
+    """Train with a live view, trackers and a report page, then print the result and export it."""
     from r1recipes.training.view import View
 
-    publish.check_before_run(plan or run.plan())
-    # The libraries' own output goes to train.log; the view keeps the real stdout.
-    console = Console(file=Screen())
+    publish.check_before_run(plan)
+    console = screen()
     with View(console) as view:
         view.phase("Starting")
-        from r1recipes import training
-        from r1recipes.training.run import version_changes
+        from r1recipes.report.run import Live
         from r1recipes.training.stages import Options
+        from r1recipes.training.trackers import Trackers
 
         options = Options(allow_code=args.allow_code, force=args.force)
-        if run is None:
-            finished = training.start(
-                loaded,
-                plan,
-                view,
-                machine_settings,
-                folder=args.run_dir,
-                options=options,
-                locked=locked,
-            )
-        else:
-            for change in version_changes(run):
-                view.note(f"since this run began: {change}; numbers may differ")
-            finished = training.resume(run, view, machine_settings, options=options)
-    _say_result(finished, console)
-    publish.export_after_run(finished, machine_settings)
+        run = train([view, Trackers(view.note), Live()], options)
+    _print_result(run, console)
+    publish.export_after_run(run, settings)
     return 0
 
 
-def _say_result(run: Any, console: Any) -> None:
+def _print_result(run: Run, console: Console) -> None:
     record = run.read()
-    evaluation, spent = record["evaluation"], sum(record["duration_s"].values())
+    evaluation, seconds = record["evaluation"], sum(record["duration_s"].values())
     before, after = evaluation["before"], evaluation["after"]
     low, high = evaluation["difference"]["interval"]
     console.print(
@@ -214,11 +262,12 @@ def _say_result(run: Any, console: Any) -> None:
     )
     if line := _memory_line(record["vram"]):
         console.print(line, markup=False, highlight=False)
-    console.print(f"Done in {spent:.0f} s: {run.folder}", markup=False, highlight=False)
+    console.print(f"Done in {seconds:.0f} s: {run.folder}", markup=False, highlight=False)
 
 
-def _memory_line(found: dict[str, int | None]) -> str | None:
-    predicted, measured = found["predicted_bytes"], found["measured_bytes"]
+def _memory_line(vram: dict[str, Any]) -> str | None:
+    """The measured peak against the predicted one, in GiB; None where nothing was measured."""
+    predicted, measured = vram["predicted_bytes"], vram["measured_bytes"]
     if measured is None:
         return None
     line = f"Memory: peak {measured / 2**30:.1f} GiB"

@@ -1,22 +1,29 @@
-"""`list runs`, `compare`, `report`, `clean`: which runs there are, what they show, what can go."""
+"""`list runs`, `compare`, `report`, `clean`: list, compare, show and tidy up runs."""
+
+from __future__ import annotations
 
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import known_runs, write_over
+from r1recipes.cli.common import find_runs, write_over
 from r1recipes.errors import RecipeError, unwritable
 
+if TYPE_CHECKING:
+    from r1recipes.cli.common import Commands
+    from r1recipes.runs.reading import Reading
+
 DONE = ("complete", "pruned")
-"""Statuses of runs that are never resumed, so that their checkpoints are of no use."""
+"""Statuses of runs that are never resumed, and so do not need their checkpoints."""
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    compare = commands.add_parser("compare", help="what differs between runs, and which is better")
-    compare.add_argument("runs", nargs="+", metavar="RUN")
+def add(commands: Commands) -> None:
+    compare = commands.add_parser("compare", help="show how runs differ, and whether one is better")
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="folder or name of a run")
     compare.set_defaults(command=compare_command)
 
     clean = commands.add_parser("clean", help="delete the checkpoints of complete runs")
@@ -24,18 +31,18 @@ def add(commands: argparse._SubParsersAction) -> None:
     clean.add_argument(
         "--cache",
         action="store_true",
-        help="delete in their place what is kept between runs and can be made or fetched again",
+        help="instead delete caches that will be built or downloaded again when needed",
     )
-    clean.add_argument("--yes", action="store_true", help="do not ask")
+    clean.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     clean.set_defaults(command=clean_command)
 
-    report = commands.add_parser("report", help="one HTML page about a run, or about several")
+    report = commands.add_parser("report", help="write an HTML page about one run or several")
     report.add_argument("runs", nargs="*", metavar="RUN", help="default: the newest run")
     report.add_argument(
         "--out",
         type=Path,
         metavar="FILE",
-        help="default: report.html in the run folder; of several runs, in this folder",
+        help="default: report.html in the run folder, or for several runs in the current folder",
     )
     report.add_argument(
         "--csv", type=Path, metavar="FOLDER", help="also write the data of each chart as CSV"
@@ -44,15 +51,15 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def list_runs() -> int:
-    """One line for each run, the oldest first."""
+    """Print one line for each run, the oldest first."""
     from r1recipes.runs import reading
 
     rows = [["RUN", "STATUS", "STEPS", "BEFORE", "AFTER", "TIME"]]
-    runs = known_runs([])
+    runs = find_runs([])
     for run in runs:
         try:
             with reading.understood(run):
-                rows.append([str(run.folder), *_state(reading.read(run))])
+                rows.append([str(run.folder), *_progress(reading.read(run))])
         except RecipeError as error:
             problem = error.problems[0]
             print(f"warning: {problem.where} {problem.message}", file=sys.stderr)
@@ -64,33 +71,35 @@ def list_runs() -> int:
     return 0
 
 
-def _state(found: Any) -> list[str]:
-    shares = [found.evaluated(when).get("accuracy") for when in ("before", "after")]
+def _progress(run: Reading) -> list[str]:
+    shares = [run.evaluated(when).get("accuracy") for when in ("before", "after")]
     return [
-        found.status,
-        f"{found.steps}/{found.max_steps or '?'}",
+        run.status,
+        f"{run.steps}/{run.max_steps or '?'}",
         *("-" if share is None else f"{share:.1%}" for share in shares),
-        f"{found.duration_s:.0f} s",
+        f"{run.duration_s:.0f} s",
     ]
 
 
 def compare_command(args: argparse.Namespace) -> int:
     from r1recipes.runs import reading
 
-    runs = known_runs(args.runs)
+    runs = find_runs(args.runs)
     if len(runs) < 2:
-        raise RecipeError("one run cannot be compared", hint="name two, see `r1recipes list runs`")
+        raise RecipeError(
+            "`compare` needs at least two runs", hint="`r1recipes list runs` shows their names"
+        )
     names = reading.letters(len(runs))
     with reading.understood(*runs):
         readings = [reading.read(run, name) for run, name in zip(runs, names, strict=True)]
         table = _columns([["", *names], *_results(readings), *_differing(readings)])
         pairs = [_pair(readings[0], other) for other in readings[1:]]
-    folders = [f"{one.label}  {one.run.folder}" for one in readings]
+    folders = [f"{r.label}  {r.run.folder}" for r in readings]
     print(*folders, "", table, "", *pairs, sep="\n")
     return 0
 
 
-def _results(readings: list[Any]) -> list[list[str]]:
+def _results(readings: Sequence[Reading]) -> list[list[str]]:
     rows = [
         ["status", *(r.status for r in readings)],
         ["steps", *(str(r.steps) for r in readings)],
@@ -98,13 +107,13 @@ def _results(readings: list[Any]) -> list[list[str]]:
     ]
     for when in ("before", "after"):
         for key in ("accuracy", "greedy"):
-            found = [r.evaluated(when).get(key) for r in readings]
-            shown = ["-" if value is None else f"{value:.1%}" for value in found]
-            rows.append([f"{key} {when}", *shown])
+            shares = [r.evaluated(when).get(key) for r in readings]
+            cells = ["-" if share is None else f"{share:.1%}" for share in shares]
+            rows.append([f"{key} {when}", *cells])
     return rows
 
 
-def _differing(readings: list[Any]) -> list[list[str]]:
+def _differing(readings: Sequence[Reading]) -> list[list[str]]:
     from r1recipes.runs import reading
 
     rows: list[list[str]] = []
@@ -112,16 +121,16 @@ def _differing(readings: list[Any]) -> list[list[str]]:
         ("recipe", [r.settings for r in readings]),
         ("versions, machine, inputs", [r.environment for r in readings]),
     ):
-        found = reading.differing(tables)
+        differences = reading.differing(tables)
         unknown = reading.unknown(readings, tables)
-        said = f"not known of {unknown}" if unknown else "" if found else "the same"
-        rows += [[], [f"{title}: {said}"]]
-        for key, values in found.items():
+        remark = f"unknown for {unknown}" if unknown else "" if differences else "the same"
+        rows += [[], [f"{title}: {remark}"]]
+        for key, values in differences.items():
             rows.append([f"  {key}", *("-" if v is None else _short(v) for v in values)])
     return rows
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = " ".join(str(value).split())
     return text if len(text) <= 32 else text[:29] + "..."
 
@@ -136,22 +145,23 @@ def _columns(rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def _pair(first: Any, other: Any) -> str:
+def _pair(first: Reading, other: Reading) -> str:
     from r1recipes.report.run import difference_sentence
     from r1recipes.runs import reading
 
-    found = reading.paired(first, other)
-    if found is None:
-        return f"{other.label} against {first.label}: they answered no common problems"
-    said, _ = difference_sentence(found.mean, found.interval)
-    return f"{other.label} against {first.label}, on the same {found.num_problems} problems: {said}"
+    pair = f"{other.label} against {first.label}"
+    comparison = reading.paired(first, other)
+    if comparison is None:
+        return f"{pair}: they answered no common problems"
+    sentence, _ = difference_sentence(comparison.mean, comparison.interval)
+    return f"{pair}, on the same {comparison.num_problems} problems: {sentence}"
 
 
 def clean_command(args: argparse.Namespace) -> int:
     if args.cache:
         return _clean_cache(args)
-    found, kept_bytes = [], 0
-    for run in known_runs(args.runs):
+    removable, needed_bytes = [], 0
+    for run in find_runs(args.runs):
         try:
             status = run.status()
         except RecipeError as error:
@@ -159,23 +169,23 @@ def clean_command(args: argparse.Namespace) -> int:
             continue
         size = _size(run.checkpoints)
         if size and status in DONE:
-            found.append((run, size))
+            removable.append((run, size))
         elif size:
-            kept_bytes += size
+            needed_bytes += size
             if args.runs:
-                said = f"kept: {run.folder} {run.standing()} and needs them"
-                print(f"{said}; {run.to_go_on()}", file=sys.stderr)
-    if kept_bytes and not args.runs:
-        size = _readable(kept_bytes)
-        print(f"unfinished runs keep {size} of checkpoints, to go on with", file=sys.stderr)
-    for run, size in found:
+                reason = f"kept: {run.folder} {run.standing()} and needs them"
+                print(f"{reason}; {run.to_go_on()}", file=sys.stderr)
+    if needed_bytes and not args.runs:
+        total = _readable(needed_bytes)
+        print(f"kept {total} of checkpoints that unfinished runs need", file=sys.stderr)
+    for run, size in removable:
         print(f"{_readable(size):>10}  {run.checkpoints}")
-    total = _readable(sum(size for _, size in found))
+    total = _readable(sum(size for _, size in removable))
     question = f"delete {total} of checkpoints? Adapters and records stay."
-    if not found or not (args.yes or _agreed(question)):
-        print("nothing was deleted" if found else "nothing to delete", file=sys.stderr)
+    if not removable or not (args.yes or _agreed(question)):
+        print("nothing was deleted" if removable else "nothing to delete", file=sys.stderr)
         return 0
-    for run, _ in found:
+    for run, _ in removable:
         with run.owned():
             shutil.rmtree(run.checkpoints)
     print(f"deleted {total}")
@@ -187,26 +197,29 @@ def _clean_cache(args: argparse.Namespace) -> int:
     from r1recipes.runs import cache
 
     if args.runs:
-        raise RecipeError("--cache is not of a run", hint="`r1recipes clean --cache`")
+        raise RecipeError("--cache does not go with a run", hint="`r1recipes clean --cache`")
     folder = settings.load().cache_dir
-    found = cache.removable(folder, known_runs([]))
-    sizes = {what: sum(map(_size, paths)) for what, paths in found.items()}
-    for what, size in sizes.items():
-        print(f"{_readable(size):>10}  {what}")
+    removable = cache.removable(folder, find_runs([]))
+    sizes = {name: sum(map(_size, paths)) for name, paths in removable.items()}
+    for name, size in sizes.items():
+        print(f"{_readable(size):>10}  {name}")
     total = _readable(sum(sizes.values()))
     question = f"delete {total} from {folder}? It is made or fetched again when needed."
-    if not found or not (args.yes or _agreed(question)):
-        print("nothing was deleted" if found else "nothing to delete", file=sys.stderr)
+    if not removable or not (args.yes or _agreed(question)):
+        print("nothing was deleted" if removable else "nothing to delete", file=sys.stderr)
         return 0
-    for path in chain(*found.values()):
+    for path in chain(*removable.values()):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     print(f"deleted {total}")
     return 0
 
 
 def _agreed(question: str) -> bool:
+    """Whether the user answers yes. Raises: RecipeError where nobody can answer."""
     if not sys.stdin.isatty():
-        raise RecipeError("there is nobody to ask", hint="`--yes` deletes without asking")
+        raise RecipeError(
+            "cannot ask for confirmation without a terminal", hint="`--yes` deletes without asking"
+        )
     try:
         answer = input(f"{question} [y/N] ")
     except EOFError:
@@ -215,6 +228,7 @@ def _agreed(question: str) -> bool:
 
 
 def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
     files = (path, *path.rglob("*"))
     return sum(file.lstat().st_size for file in files if file.is_symlink() or file.is_file())
 
@@ -226,7 +240,7 @@ def _readable(size: int) -> str:
 def report_command(args: argparse.Namespace) -> int:
     from r1recipes.report import run
 
-    runs = known_runs(args.runs)
+    runs = find_runs(args.runs)
     if not runs:
         raise RecipeError("there is no run yet", hint="`r1recipes run tiny` makes one in minutes")
     runs = runs if args.runs else runs[-1:]

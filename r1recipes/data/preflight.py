@@ -22,12 +22,19 @@ from r1recipes.data.chat_template import (
 )
 from r1recipes.data.splits import Splits
 from r1recipes.errors import Problem, RecipeError
+from r1recipes.rewards.answers import AnswerColumn
 
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["PromptReport", "check_prompts", "check_rewards", "set_chat_template"]
+__all__ = [
+    "PromptReport",
+    "answer_column",
+    "check_prompts",
+    "check_rewards",
+    "set_chat_template",
+]
 
 BATCH = 1000
 """Prompts that are tokenised at once; assumed, enough for the tokenizer's threads."""
@@ -121,6 +128,15 @@ def check_prompts(
     return replace(splits, train=rows["train"], held_out=rows["held_out"]), report
 
 
+def answer_column(splits: Splits, kind: str | None = None) -> AnswerColumn:
+    """The references of both splits by their kinds, for `Verifier.column`.
+
+    `kind` is the user's word on all of them. Raises: ValueError for none of `answers.Kind`.
+    """
+    references = [*splits.train["answer"], *splits.held_out["answer"]]
+    return AnswerColumn.from_references(references, kind)
+
+
 def check_rewards(loaded: Sequence[rewards.Reward], splits: Splits) -> list[str]:
     """Call every reward with made-up completions for real rows. Returns warnings, one a line.
 
@@ -141,7 +157,7 @@ def check_rewards(loaded: Sequence[rewards.Reward], splits: Splits) -> list[str]
 
 def _varied_rows(rows: datasets.Dataset) -> list[dict[str, Any]]:
     """The first two rows, and the ones with the shortest and the longest answer."""
-    lengths = [len(answer) for answer in rows["answer"]]
+    lengths = [len(str(answer)) for answer in rows["answer"]]
     chosen = [0, lengths.index(min(lengths)), lengths.index(max(lengths)), min(1, len(rows) - 1)]
     return [rows[index] for index in dict.fromkeys(chosen)]
 

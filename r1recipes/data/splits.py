@@ -7,8 +7,8 @@ choice of the held-out problems does not depend on the recipe's seed, so that ru
 from __future__ import annotations
 
 import logging
-import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,9 @@ HELD_OUT_SEED = 0
 
 @dataclass(frozen=True)
 class Splits:
-    """Rows with `prompt` (messages), `answer` (final answer, text), `question` and further columns.
+    """Rows with `prompt` (messages), `answer`, `question` and further columns.
+
+    `answer` is the final answer as text, or a list of texts in a column of lists: any is accepted.
 
     `revision` is the commit on the Hub. `num_leaked` training rows were left out because their
     question is also held out.
@@ -50,7 +52,7 @@ class _Rows:
 
     source: datasets.Dataset
     questions: list[str]
-    answers: list[str]
+    answers: Sequence[str | list[str]]
 
 
 def load(recipe: Recipe, base_dir: Path, *, offline: bool = False) -> Splits:
@@ -221,12 +223,12 @@ def rename_hint(column: str) -> str:
 def _valid_rows(source: datasets.Dataset, data: Data, where: str) -> _Rows:
     """The rows of a source. Raises: RecipeError with the number of rows that have each fault."""
     questions = [_question(value) for value in source[data.question]]
-    finals = [_answer(value, data.answer_after) for value in source[data.answer]]
+    finals = [answers.final_reference(value, data.answer_after) for value in source[data.answer]]
     problems = _count(data.question, [fault for _, fault in questions], where)
     problems += _count(data.answer, [fault for _, fault in finals], where)
     if problems:
         raise RecipeError(problems=problems)
-    return _Rows(source, [text for text, _ in questions], [text for text, _ in finals])
+    return _Rows(source, [text for text, _ in questions], [final for final, _ in finals])
 
 
 def _count(column: str, faults: list[str], where: str) -> list[Problem]:
@@ -255,25 +257,6 @@ def _question(value: Any) -> tuple[str, str]:
     if not isinstance(value, str):
         return "", f"is a {type(value).__name__}, not a text"
     return (value, "") if value.strip() else ("", "is empty")
-
-
-def _answer(value: Any, after: str | None) -> tuple[str, str]:
-    """The final answer as text and its fault, "" if it has none."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "", "is null"
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return "", f"is a {type(value).__name__}, not a text or a number"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        value = int(value)  # 72.0 in a column where another row has 0.5
-    text = str(value)
-    if not text.strip():
-        return "", "is empty"
-    if after is None:
-        return text.strip(), ""
-    if after not in text:
-        return "", f"has no `{after}` (`data.answer_after`)"
-    final = answers.extract_reference(text, after)
-    return (final, "") if final else ("", f"has nothing after `{after}` (`data.answer_after`)")
 
 
 def _choose_held_out(questions: list[str], data: Data) -> list[int]:

@@ -9,8 +9,9 @@ import importlib.util
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
 
+from r1recipes.algorithms import ALGORITHMS, Algorithm
 from r1recipes.algorithms.base import Preset, preset_bytes
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
@@ -33,7 +34,7 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    recipe: Recipe
+    recipe: SerializeAsAny[Recipe]
     base_dir: Path
     """Folder that relative file names of the recipe are meant from."""
     backend: Literal["unsloth", "trl"]
@@ -56,8 +57,12 @@ class Plan(BaseModel):
     """Memory on the card; None on a CPU, without the engine, or for a model of unknown shape."""
 
     @property
+    def algorithm(self) -> Algorithm:
+        return ALGORITHMS[self.recipe.algorithm]
+
+    @property
     def completions_per_step(self) -> int:
-        return self.preset.prompts_per_step * self.preset.num_generations
+        return self.algorithm.step(self.preset).completions
 
     @property
     def max_prompt_length(self) -> int:
@@ -102,7 +107,9 @@ def make(
             f'`train.optim = "{recipe.train.optim}"` needs an NVIDIA GPU',
             hint="`--set train.optim=adamw_torch`",
         )
-    backend = "unsloth" if device == "cuda" and (elsewhere or has_unsloth()) else "trl"
+    algorithm = ALGORITHMS[recipe.algorithm]
+    has_engine = "unsloth" in algorithm.backends and (elsewhere or has_unsloth())
+    backend = "unsloth" if device == "cuda" and has_engine else "trl"
     predicted = None
     if gpu and backend == "unsloth" and gpu.compute_capability < MIN_CAPABILITY:
         raise PlanError(
@@ -121,8 +128,7 @@ def make(
             f'`{opened[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',
             hint=f"write a value for `preset.{name}.{opened[0]}`",
         )
-    batch = preset.per_device_train_batch_size or preset.num_generations
-    completions = preset.prompts_per_step * preset.num_generations
+    step = algorithm.step(preset)
     return Plan(
         recipe=recipe,
         base_dir=base_dir.absolute(),
@@ -133,10 +139,10 @@ def make(
         preset=preset,
         lora_alpha=recipe.lora.lora_alpha or preset.lora_rank,
         warmup_steps=round(recipe.train.warmup_ratio * recipe.train.max_steps),
-        per_device_train_batch_size=batch,
-        gradient_accumulation_steps=completions // batch,
+        per_device_train_batch_size=step.batch,
+        gradient_accumulation_steps=step.passes,
         usable_bytes=gpu.total_bytes if gpu and device == "cuda" else None,
-        max_num_seqs=min(completions, MAX_NUM_SEQS),
+        max_num_seqs=min(step.completions, MAX_NUM_SEQS),
         num_threads=preset.num_threads or num_cores,
         predicted=predicted,
     )

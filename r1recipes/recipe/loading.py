@@ -22,7 +22,7 @@ from r1recipes.recipe import fetch, references
 from r1recipes.recipe.fetch import Source
 from r1recipes.recipe.foreign_keys import EXAMPLE
 from r1recipes.recipe.overrides import merge
-from r1recipes.recipe.schema import Recipe
+from r1recipes.recipe.schema import Recipe, of_algorithm
 
 MAX_BYTES = 1_000_000
 STUDY_SECTIONS = ("study", "search", "matrix")
@@ -210,7 +210,7 @@ def validate(
         return Recipe.model_validate(data)
     except ValidationError as error:
         where = _finder(path, text, overrides or {})
-        problems = explain.explain(error, Recipe, where)
+        problems = explain.explain(error, of_algorithm(data.get("algorithm")), where)
         problems = list(dict.fromkeys(_without_preset_name(problem) for problem in problems))
         raise RecipeError(problems=problems) from error
 

@@ -7,15 +7,21 @@ them on its sections and raises; nothing is changed here.
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic_core import PydanticCustomError
 
+from r1recipes import rewards
+from r1recipes.algorithms import ALGORITHMS
 from r1recipes.algorithms.base import AUTO_ON_GPU, CPU_ONLY, GPU_ONLY
+from r1recipes.algorithms.grpo import GrpoTrain
 from r1recipes.config.render import show
 from r1recipes.config.section import Found
+from r1recipes.rewards.user_code import is_user_code
 
 PRESET_NAME = re.compile(r"cpu|[1-9][0-9]{0,3}GB")
+LOSSES = get_args(GrpoTrain.model_fields["loss_type"].annotation)
+"""Variants of GRPO that users take for algorithms."""
 COMPARES_ANSWERS = ("correctness", "notebook_correctness")
 """Rewards that pay for the bare target of a countdown problem, which is no solution."""
 
@@ -47,48 +53,6 @@ def of_data(data: Any) -> Found:
     if data.question == data.answer:
         message = f'question and answer are the same column, "{data.answer}"'
         found.append(("answer", message, "name two columns"))
-    return found
-
-
-def of_train(train: Any) -> Found:
-    """The clip range, a scaling that Unsloth turns off, a warmup that the scheduler would ignore.
-
-    TRL 1.12 (_compute_loss) and unsloth 2026.10.7 (models/rl.py, check_dr_grpo).
-    """
-    found: Found = []
-    if train.epsilon_high < train.epsilon:
-        found.append(
-            (
-                "epsilon_high",
-                f"`epsilon_high` {train.epsilon_high} is below `epsilon` {train.epsilon}",
-                f"set `epsilon_high = {train.epsilon}` or higher",
-            )
-        )
-    if train.loss_type == "cispo" and train.epsilon_high < 1:
-        found.append(
-            (
-                "epsilon_high",
-                f'"cispo" caps the weight of a token at `epsilon_high`, and {train.epsilon_high} '
-                "is below 1, the weight of an unchanged token",
-                "set `epsilon_high = 5.0`",
-            )
-        )
-    if train.loss_type == "dr_grpo" and train.scale_rewards == "group":
-        found.append(
-            (
-                "scale_rewards",
-                '"dr_grpo" is GRPO without the scaling by a group, and Unsloth turns it off',
-                'set `scale_rewards = "none"`',
-            )
-        )
-    if train.lr_scheduler_type == "constant" and train.warmup_ratio > 0:
-        found.append(
-            (
-                "lr_scheduler_type",
-                f'"constant" ignores `warmup_ratio` {train.warmup_ratio}',
-                'set `lr_scheduler_type = "constant_with_warmup"` or `warmup_ratio = 0.0`',
-            )
-        )
     return found
 
 
@@ -204,3 +168,33 @@ def preset_name(name: str) -> str:
     message = f"{show(name)} is not a preset's name"
     hint = f"did you mean `[preset.{likely}]`?" if likely else hint
     raise PydanticCustomError("worded", "not a preset's name", {"message": message, "hint": hint})
+
+
+def known_reward(name: str) -> str:
+    """Refuse a reward that is neither in the table nor somebody's own function."""
+    if not is_user_code(name) and name not in rewards.REWARDS:
+        known = {"what": "unknown reward", "known": sorted(rewards.REWARDS)}
+        raise PydanticCustomError("unknown_name", "unknown", known)
+    return name
+
+
+def rewards_schema(schema: dict[str, Any]) -> None:
+    """Let an editor complete the names of the rewards, each with its first docstring line."""
+    number = {"type": "number", "minimum": 0, "maximum": 1000}
+    schema["properties"] = {
+        name: number | {"description": (function.__doc__ or "").strip().split("\n")[0]}
+        for name, function in rewards.REWARDS.items()
+    }
+    schema["patternProperties"] = {r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$": number}
+
+
+def known_algorithm(name: str) -> str:
+    """Refuse an algorithm that is not in the table; a loss of GRPO is pointed to its key."""
+    if name in LOSSES and name not in ALGORITHMS:
+        hint = f'write `algorithm = "grpo"`, and `loss_type = "{name}"` in [train]'
+        message = f'"{name}" is a loss of GRPO, not an algorithm'
+        raise PydanticCustomError("worded", "a loss", {"message": message, "hint": hint})
+    known = {"what": "unknown algorithm", "known": list(ALGORITHMS)}
+    if name not in ALGORITHMS:
+        raise PydanticCustomError("unknown_name", "unknown", known)
+    return name

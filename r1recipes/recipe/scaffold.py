@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from r1recipes.algorithms import ALGORITHMS
 from r1recipes.algorithms.base import CPU_ONLY, GPU_ONLY, Preset, preset_bytes
 from r1recipes.config import render
 from r1recipes.config.render import toml_key
@@ -34,12 +35,13 @@ def commented(base: Recipe, model: str, schema_line: str | None = SCHEMA_LINE) -
     """
     changes = {"name": model, "revision": None, "chat_template": None}
     section = base.model.model_copy(update=changes)
-    base = base.model_copy(update={"model": section, "description": f"GRPO for {model}"})
+    title = ALGORITHMS[base.algorithm].title
+    base = base.model_copy(update={"model": section, "description": f"{title} for {model}"})
     lines = [schema_line] if schema_line else []
-    for name, field in Recipe.model_fields.items():
+    for name, field in type(base).model_fields.items():
         if not models_in(field.annotation) and name != "rewards":
             lines += _key(name, field, getattr(base, name))
-    for name, field in Recipe.model_fields.items():
+    for name, field in type(base).model_fields.items():
         value = getattr(base, name)
         if name == "rewards":
             lines += ["", *_comment(_text(field)), "[rewards]"]

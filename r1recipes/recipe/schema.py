@@ -7,27 +7,32 @@ Keys carry the names that Unsloth, vLLM, PEFT and TRL users know; where a librar
 field's text, the key is passed on under that name.
 """
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    ModelWrapValidatorHandler,
+    SerializeAsAny,
     StringConstraints,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
+    create_model,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from r1recipes import rewards
-from r1recipes.algorithms.base import Preset
+from r1recipes.algorithms import ALGORITHMS, GRPO
+from r1recipes.algorithms.base import Preset, Train
+from r1recipes.algorithms.sft import ColdStart
+from r1recipes.config import json_schema
 from r1recipes.config.section import (
     Batch,
     Section,
-    Steps,
     Text,
     Word,
     a_whole_number,
@@ -42,8 +47,7 @@ from r1recipes.recipe.foreign_keys import (
     NAMED_SECTIONS,
     SECTION_EXAMPLES,
 )
-from r1recipes.recipe.targets import Export
-from r1recipes.rewards.user_code import is_user_code
+from r1recipes.recipe.targets import Export, Track
 
 FORMAT = 1
 BUILTIN_DATA = ("builtin:arithmetic", "builtin:countdown")
@@ -76,64 +80,14 @@ RESERVED_COLUMNS = (
 )
 
 
-def known_reward(name: str) -> str:
-    """Refuse a reward that is neither in the table nor somebody's own function."""
-    if not is_user_code(name) and name not in rewards.REWARDS:
-        known = {"what": "unknown reward", "known": sorted(rewards.REWARDS)}
-        raise PydanticCustomError("unknown_name", "unknown", known)
-    return name
-
-
-def rewards_schema(schema: dict[str, Any]) -> None:
-    """Let an editor complete the names of the rewards, each with its first docstring line."""
-    number = {"type": "number", "minimum": 0, "maximum": 1000}
-    schema["properties"] = {
-        name: number | {"description": (function.__doc__ or "").strip().split("\n")[0]}
-        for name, function in rewards.REWARDS.items()
-    }
-    schema["patternProperties"] = {r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$": number}
-
-
+AlgorithmName = Annotated[str, AfterValidator(rules.known_algorithm)]
 Weight = Annotated[float, Field(ge=0, le=1000)]
-RewardName = Annotated[str, AfterValidator(known_reward)]
+RewardName = Annotated[str, AfterValidator(rules.known_reward)]
 PresetName = Annotated[
     str,
     StringConstraints(pattern=f"^({rules.PRESET_NAME.pattern})$"),
     BeforeValidator(rules.preset_name),
 ]
-
-
-class Wandb(Section):
-    """Weights & Biases; needs the extra `wandb`, and online an API key."""
-
-    project: Word = "r1recipes"
-    """Project that runs are listed under."""
-    entity: Annotated[Word | None, Field(examples=["my-team"])] = None
-    """User or team; without it the default of the key."""
-    mode: Literal["online", "offline"] = "online"
-    """"offline" sends nothing and writes into the run folder; `wandb sync` sends it later."""
-
-
-class Trackio(Section):
-    """trackio, kept on this machine and shown by `trackio show`; needs the extra `trackio`."""
-
-    project: Word = "r1recipes"
-    """Project that runs are listed under."""
-
-
-class Track(Section):
-    """Trackers beside the metrics that every run keeps; without this section nothing is sent."""
-
-    wandb: Wandb | None = None
-    """Weights & Biases, such as `wandb = { project = "r1" }`."""
-    tensorboard: bool = False
-    """Write TensorBoard's event files into the run folder; needs the extra `tensorboard`."""
-    trackio: Trackio | None = None
-    """trackio, such as `trackio = { project = "r1" }`."""
-
-    def names(self) -> list[str]:
-        """The trackers that are asked for."""
-        return [name for name in type(self).model_fields if getattr(self, name)]
 
 
 class Model(Section):
@@ -237,77 +191,6 @@ class Prompt(Section):
     """System message; an empty text leaves it out."""
 
 
-class Train(Section):
-    """The algorithm and the optimiser. trl: GRPOConfig, spelled as there."""
-
-    max_steps: Steps = 300
-    """Optimiser steps."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-5
-    """Peak learning rate; about ten times that of full fine-tuning."""
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the steps over which the learning rate rises from 0."""
-    lr_scheduler_type: Literal[
-        "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
-    ] = "cosine"
-    """Course of the learning rate after the warmup. "constant" has no warmup."""
-    optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit"] = (
-        "adamw_torch"
-    )
-    """Optimiser; the 8-bit ones need an NVIDIA GPU."""
-    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Decay of the first moment."""
-    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Decay of the second moment."""
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Pull of the adapter's weights towards 0, that is, towards the base model."""
-    max_grad_norm: Annotated[float, Field(gt=0, le=1e6)] = 1.0
-    """Gradients are scaled down to this norm."""
-    loss_type: Literal["dapo", "dr_grpo", "grpo", "bnpo", "cispo"] = "dapo"
-    """How token losses are averaged (arXiv 2402.03300, 2503.14476, 2503.20783)."""
-    scale_rewards: Literal["group", "batch", "none"] = "group"
-    """Which standard deviation the advantages are divided by."""
-    beta: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Weight of the KL divergence from the base model; 0 saves the reference pass."""
-    epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Lower clip range of the probability ratio."""
-    epsilon_high: Annotated[float, Field(gt=0, le=10)] = 0.2
-    """Upper clip range; DAPO takes 0.28."""
-    mask_truncated_completions: bool = False
-    """Leave completions that were cut out of the loss."""
-    temperature: Annotated[float, Field(gt=0, lt=10)] = 1.0
-    """Sampling temperature of the rollouts and of the sampled evaluation."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus of the sampling; 1 turns it off."""
-    top_k: Annotated[int, Field(ge=0, le=10_000_000)] = 0
-    """Only the k likeliest tokens are sampled; 0 turns it off."""
-    min_p: Annotated[float | None, Field(ge=0, le=1, examples=[0.05])] = None
-    """Tokens below this share of the likeliest one's probability are not sampled."""
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
-    """Above 1, tokens that occurred become less likely."""
-    save_steps: Steps = 25
-    """Steps between two checkpoints; the last two are kept."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        refuse(rules.of_train(self))
-        return self
-
-
-class ColdStart(Section):
-    """A short supervised stage on all weights before GRPO: teaches the format (2501.12948)."""
-
-    steps: Annotated[Steps, Field(examples=[300])]
-    """Optimiser steps."""
-    batch_size: Batch = 64
-    """Demonstrations in a step."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
-    """Peak learning rate; it rises over a tenth of the steps and falls to 0 as a cosine."""
-    wrong: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Built-in data: share of demonstrations that make a mistake."""
-    data: Annotated[Word | None, Field(examples=["demonstrations.jsonl"])] = None
-    """Local .jsonl, .csv or .parquet file with columns question and completion."""
-
-
 class Eval(Section):
     """The evaluation before and after training."""
 
@@ -331,19 +214,20 @@ class Recipe(Section):
     """Version of the recipe format."""
     description: str = ""
     """One line for people."""
-    algorithm: Literal["grpo"] = "grpo"
-    """Group relative policy optimisation (arXiv 2402.03300)."""
+    algorithm: AlgorithmName = "grpo"
+    """How the model is trained; [train] has the keys of this algorithm."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 3407
     """Seed of the data, the adapter, the sampling and the trainer."""
     model: Model
     data: Data
     prompt: Prompt = Prompt()
     rewards: Annotated[
-        dict[RewardName, Weight], Field(min_length=1, json_schema_extra=rewards_schema)
+        dict[RewardName, Weight], Field(min_length=1, json_schema_extra=rules.rewards_schema)
     ]
     """Reward = weight. The name is one of the table or `file.py:function`."""
     lora: Lora = Lora()
-    train: Train = Train()
+    train: SerializeAsAny[Train] = GRPO.train()
+    """The keys of the algorithm, see `of_algorithm`."""
     cold_start: Annotated[ColdStart | None, Field(validate_default=True)] = None
     eval: Annotated[Eval, Field(validate_default=True)] = Eval()
     export: Export = Export()
@@ -351,6 +235,14 @@ class Recipe(Section):
     """Settings by memory of the card; the largest that the card can hold is used."""
     track: Track = Track()
     """Trackers beside the metrics that every run keeps; no part of the fingerprint."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _by_its_algorithm(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """`Recipe` itself stands for the recipes of all algorithms: take the one that is named."""
+        if cls is Recipe and isinstance(given, Mapping):
+            return cast(Self, of_algorithm(given.get("algorithm")).model_validate(given))
+        return validate(given)
 
     @field_validator("rewards")
     @classmethod
@@ -389,8 +281,60 @@ class Recipe(Section):
         return evaluation
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 7) of a recipe, for editors."""
-    from r1recipes.config import json_schema
+def of_algorithm(name: Any) -> type[Recipe]:
+    """The model of a recipe whose `algorithm` is `name`; without one that of the default.
 
-    return json_schema.of(Recipe, "recipe")
+    A name that is not known is refused by its key alone: [train] is taken for the default's.
+    """
+    if name is None or (isinstance(name, str) and name in ALGORITHMS):
+        return _of_algorithm("grpo" if name is None else name)
+    return create_model("Recipe", __base__=Recipe, train=(GRPO.train, GRPO.train()))
+
+
+@cache
+def _of_algorithm(name: str) -> type[Recipe]:
+    algorithm = ALGORITHMS[name]
+    about = f"{algorithm.description} ({algorithm.source})."
+    keys = " ".join((algorithm.train.__doc__ or "").split())
+    model = create_model(
+        "Recipe",
+        __base__=Recipe,
+        __doc__=Recipe.__doc__,
+        algorithm=(Literal[name], Field(name, description=about)),
+        train=(algorithm.train, Field(algorithm.train(), description=keys)),
+    )
+    model.foreign_keys = FOREIGN_KEYS | {
+        key: f'remove it: it is a key of `algorithm = "{other.name}"`'
+        for other in ALGORITHMS.values()
+        for key in other.train.model_fields.keys() - algorithm.train.model_fields.keys()
+    }
+    return model
+
+
+def for_editors() -> dict[str, Any]:
+    """JSON Schema (draft 7) of a recipe. [train] has the keys of all algorithms; `check` knows
+    which of them the one that is named takes."""
+    root = json_schema.of(of_algorithm("grpo"), "recipe")
+    root["properties"]["algorithm"] |= {"enum": list(ALGORITHMS)}
+    trains = {
+        name: json_schema.of(algorithm.train, name)["properties"]
+        for name, algorithm in ALGORITHMS.items()
+    }
+    keys = dict.fromkeys(key for properties in trains.values() for key in properties)
+    root["properties"]["train"]["properties"] = {
+        key: _of_all({name: keys[key] for name, keys in trains.items() if key in keys})
+        for key in keys
+    }
+    return root
+
+
+def _of_all(schemas: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """One schema for a key of [train] from those of the algorithms that have it."""
+    first = next(iter(schemas.values()))
+    if len(schemas) < len(ALGORITHMS):
+        return first | {"description": f"{', '.join(schemas)}: {first['description']}"}
+    if all(schema == first for schema in schemas.values()):
+        return first
+    defaults = ", ".join(f"{schema['default']} for {name}" for name, schema in schemas.items())
+    rest = {key: value for key, value in first.items() if key != "default"}
+    return rest | {"description": f"{first['description']} Default: {defaults}."}

@@ -1,12 +1,12 @@
-"""The forms of a result, as `export --to` and [export] name them: `lora`, `gguf:q8_0`, `hub:a/b`.
+"""Where the results of a run go: the forms of [export] and `--to`, and the trackers of [track].
 
-Only names are read; nothing is looked up or loaded here.
+Only names are read: nothing is looked up, loaded or sent here.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -83,3 +83,36 @@ class Export(Section):
             refused.append(("", "a recipe pushes nothing to the Hub", hint))
         refuse(refused)
         return texts
+
+
+class Wandb(Section):
+    """Weights & Biases; needs the extra `wandb`, and online an API key."""
+
+    project: Word = "r1recipes"
+    """Project that runs are listed under."""
+    entity: Annotated[Word | None, Field(examples=["my-team"])] = None
+    """User or team; without it the default of the key."""
+    mode: Literal["online", "offline"] = "online"
+    """"offline" sends nothing and writes into the run folder; `wandb sync` sends it later."""
+
+
+class Trackio(Section):
+    """trackio, kept on this machine and shown by `trackio show`; needs the extra `trackio`."""
+
+    project: Word = "r1recipes"
+    """Project that runs are listed under."""
+
+
+class Track(Section):
+    """Trackers beside the metrics that every run keeps; without this section nothing is sent."""
+
+    wandb: Wandb | None = None
+    """Weights & Biases, such as `wandb = { project = "r1" }`."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files into the run folder; needs the extra `tensorboard`."""
+    trackio: Trackio | None = None
+    """trackio, such as `trackio = { project = "r1" }`."""
+
+    def names(self) -> list[str]:
+        """The trackers that are asked for."""
+        return [name for name in type(self).model_fields if getattr(self, name)]

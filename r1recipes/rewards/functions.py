@@ -28,19 +28,19 @@ MAX_EXPRESSION_CHARS = 200
 def correctness(
     prompts: list, completions: list, answer: list, *, verifier: Verifier | None = None, **columns
 ) -> list[float]:
-    """1 when the answer in the last <answer> pair equals the column `answer`.
+    """1 when the answer in the last <answer> pair is right for the column `answer`.
 
-    "1,000" and "$1000.00" equal "1000" (`answers.equal`); with a verifier also what mathematics
-    shows, such as \\frac{1}{2} for 0.5. `r1recipes.rewards.load` gives it one.
+    It is judged by what it is: "1,000" and "$1000.00" are the number 1000, "500 * 2" is not. A list
+    in the column accepts any of its entries. A verifier knows the kinds of the whole column and
+    also settles expressions, such as 2*pi for 2\\pi; `r1recipes.rewards.load` gives it one.
     """
-    references = [str(reference) for reference in answer]
-    pairs = list(zip(_answers(completions), references, strict=True))
+    pairs = list(zip(_answers(completions), answer, strict=True))
     same = verifier.verify(pairs) if verifier else [equal(*pair) for pair in pairs]
     return [float(value) for value in same]
 
 
 def integer(prompts: list, completions: list, **columns) -> list[float]:
-    """1 when the answer is a whole number: "-5" and "1,000" and "$476." are."""
+    """1 when the answer is a whole number: "-5", "1,000" and "$476." are, "6 * 7" is not."""
     values = [parse_number(given) if given else None for given in _answers(completions)]
     return [float(value is not None and value.denominator == 1) for value in values]
 
@@ -131,7 +131,12 @@ def notebook_correctness(prompts: list, completions: list, answer: list, **colum
     """
     given = [_notebook_answer(completion_text(c)) for c in completions]
     pairs = zip(given, answer, strict=True)
-    return [2.0 if text == str(reference) else 0.0 for text, reference in pairs]
+    return [2.0 if text in _accepted(reference) else 0.0 for text, reference in pairs]
+
+
+def _accepted(reference: Any) -> list[str]:
+    references = reference if isinstance(reference, list) else [reference]
+    return [str(accepted) for accepted in references]
 
 
 def _answers(completions: list) -> list[str | None]:

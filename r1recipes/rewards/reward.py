@@ -241,7 +241,8 @@ def check(reward: Reward, rows: Sequence[dict[str, Any]]) -> list[RewardProblem]
 
 def made_up(row: dict[str, Any]) -> dict[str, str]:
     """Completions for a row, by kind: a right one, and four that a reward must survive."""
-    right = str(row.get("answer", 42))
+    answer = row.get("answer", 42)
+    right = str(answer[0] if isinstance(answer, list) and answer else answer)
     shape = "<reasoning>\n{}\n</reasoning>\n<answer>\n{}\n</answer>"
     return {
         "right answer": shape.format("Step by step.", right),

@@ -1,4 +1,4 @@
-"""The run folder: its record, its lock, statistics of its answers, and how it is read again."""
+"""Run folders: their record, their lock, statistics of their answers, and reading them again."""
 
 from r1recipes.runs.record import Run, all_runs, find
 

@@ -1,13 +1,11 @@
-"""What is kept on this machine between runs, and what of it can go: all is made or fetched again.
+"""The caches of this machine: which files can be deleted, because they are made or fetched again.
 
-Only what this package makes is named, since `cache_dir` may hold other things. A recipe from
-elsewhere stays while a run that took it is there, which could not go on without it.
+Limits: `cache_dir` may hold other things, so only files that this package makes are named. A recipe
+from elsewhere stays as long as there is a run of it, which could not be resumed without it.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from r1recipes.errors import RecipeError
 from r1recipes.runs.record import Run
@@ -17,36 +15,44 @@ PARTS = {
     "random weights of rehearsals": ("random-weights",),
     "compiled kernels": ("inductor", "triton", "vllm", "unsloth"),
 }
-"""What there is -> its folders in `cache_dir`."""
+"""Content in plain words -> its folders in `cache_dir`."""
 
 
 def removable(cache_dir: Path, runs: list[Run]) -> dict[str, list[Path]]:
-    """What can go -> its folders and files.
+    """Content in plain words -> its folders and files, of everything that can be deleted.
 
-    Raises: RecipeError while one of the runs works, since it may use any of them.
+    Raises: RecipeError while a run is running, because it may use any of them.
     """
+    needed: set[str] = set()
     for run in runs:
-        if _of(run, Run.status) == "running":
-            raise RecipeError(f"{run.folder} is running and may use the cache", hint="wait for it")
-    needed = {plan.base_dir.name for run in runs if (plan := _of(run, Run.plan))}
-    found = {what: [cache_dir / name for name in names] for what, names in PARTS.items()}
-    found["recipes from elsewhere"] = _recipes(cache_dir / "recipes", needed)
-    present = {what: [path for path in paths if path.exists()] for what, paths in found.items()}
-    return {what: paths for what, paths in present.items() if paths}
+        with suppress(RecipeError):  # a damaged run is not resumed
+            needed.add(run.plan().base_dir.name)
+        if _is_running(run):
+            raise RecipeError(
+                f"{run.folder} is running and may use the cache", hint="wait until it ends"
+            )
+    parts = {content: [cache_dir / name for name in names] for content, names in PARTS.items()}
+    parts["recipes from elsewhere"] = _unneeded_recipes(cache_dir / "recipes", needed)
+    present = {
+        content: [path for path in paths if path.exists()] for content, paths in parts.items()
+    }
+    return {content: paths for content, paths in present.items() if paths}
 
 
-def _of(run: Run, ask: Callable[[Run], Any]) -> Any:
-    with suppress(RecipeError):  # a damaged run does not go on
-        return ask(run)
+def _is_running(run: Run) -> bool:
+    try:
+        return run.status() == "running"
+    except RecipeError:  # a damaged run is not resumed
+        return False
 
 
-def _recipes(folder: Path, needed: set[str]) -> list[Path]:
-    """Recipes, named by their hash, that no run needs, and the notes of where they were."""
+def _unneeded_recipes(folder: Path, needed: set[str]) -> list[Path]:
+    """Recipes, named by their hash, that no run needs, and the notes of their addresses."""
     recipes = [path for path in folder.glob("*") if path.name != "references"]
-    kept = [path.name for path in recipes if path.name in needed]
+    hashes = [path.name for path in recipes if path.name in needed]
     notes = [
         note
         for note in folder.glob("references/*")
-        if not any(name in note.read_text(errors="replace") for name in kept)
+        if not any(name in note.read_text(errors="replace") for name in hashes)
     ]
-    return [path for path in recipes if path.name not in kept] + notes
+    return [path for path in recipes if path.name not in hashes] + notes

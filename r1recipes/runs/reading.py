@@ -1,37 +1,41 @@
-"""What run folders say, and how they differ: results, recipes, answers to the same problems.
+"""Reading run folders, and how runs differ: results, recipes, answers to the same problems.
 
-Each file is read when it is looked at, once, at whatever state the run is in; only record.json has
-to be there.
+Each file is read once, when it is first needed, in whatever state the run is. Limits: only
+record.json has to exist; everything else is empty where its file is missing.
 """
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from r1recipes.runs import statistics
-from r1recipes.errors import Problem
-from r1recipes.errors import RecipeError
-from r1recipes.runs.record import Run
+from r1recipes.errors import R1RecipesError, RecipeError
 from r1recipes.machine.files import read_lines
+from r1recipes.runs import statistics
+from r1recipes.runs.record import Run
 
 Row = dict[str, Any]
+"""A line of a .jsonl file, or another JSON object."""
 IGNORED = ("format", "description", "track", "preset")
-"""Parts of a recipe that change nothing that is computed, or (preset) are compared as chosen."""
+"""Parts of a recipe that do not change what is computed; of the presets only the one that was used
+is compared."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The files of one run, as they were when they were read. Raises: RecipeError if damaged."""
+    """The files of one run, as they were when they were read.
+
+    Attributes raise RecipeError where a file is damaged.
+    """
 
     run: Run
     label: str
     status: str
-    """As in the record, or `killed` where it says `running` and no process works in the folder."""
+    """As in the record, or `killed` where that is `running` and no process works on the run."""
     record: Row
 
     @cached_property
@@ -78,7 +82,7 @@ class Reading:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps that are done."""
+        """Number of optimiser steps that are done."""
         return self.metrics[-1]["step"] if self.metrics else 0
 
     @property
@@ -86,24 +90,24 @@ class Reading:
         return sum(self.record.get("duration_s", {}).values())
 
     def evaluated(self, when: str) -> Row:
-        """Summary of the evaluation before or after, empty when there is none yet."""
+        """Summary of the evaluation `before` or `after` training; empty when there is none yet."""
         return self.record.get("evaluation", {}).get(when, {})
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Every value that decides what is computed, such as {"train.beta": 0.0}; empty in a shared
+        """Every value that changes what is computed, such as {"train.beta": 0.0}; empty in a shared
         folder, which has no plan."""
         if not self.resolved:
             return {}
-        kept = {key: value for key, value in self.recipe.items() if key not in IGNORED}
-        kept["preset"] = self.resolved.get("preset", {})
+        values = {key: value for key, value in self.recipe.items() if key not in IGNORED}
+        values["preset"] = self.resolved.get("preset", {})
         for key in ("preset_name", "backend", "device", "dtype"):
-            kept[key] = self.resolved.get(key)
-        return _flat(kept)
+            values[key] = self.resolved.get(key)
+        return _flat(values)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """Versions, machine, and hashes of what was read; empty without a lock."""
+        """Versions, machine, and hashes of inputs; empty without a lock."""
         if not self.lock:
             return {}
         names = ("versions", "machine", "inputs", "model_revision", "data_revision")
@@ -111,41 +115,47 @@ class Reading:
 
 
 def read(run: Run, label: str = "") -> Reading:
-    """Raises: RecipeError when the record is damaged; so does looking at what another file says."""
+    """Begin to read a run. Raises: RecipeError when its record is damaged."""
     record = run.read()
     return Reading(run, label, run.status(), record)
 
 
 @contextmanager
 def understood(*runs: Run) -> Iterator[None]:
-    """Raises: RecipeError in place of what a file that holds something else leads to; a folder may
-    come from elsewhere, or from another version."""
+    """Turn errors from files with unexpected content into a RecipeError: a folder may come from
+    elsewhere, or from another version."""
     try:
         yield
-    except (LookupError, TypeError, AttributeError) as error:
-        names = ", ".join(str(run.folder) for run in runs)
-        said = f"does not hold what a run writes ({type(error).__name__}: {error})"
-        raise RecipeError(
-            problems=[Problem(said, names, "was it edited, or half copied?")]
+    except R1RecipesError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        folders = ", ".join(str(run.folder) for run in runs)
+        message = f"does not have the content of a run ({type(error).__name__}: {error})"
+        raise RecipeError.at(
+            folders, message, "check whether it was edited or half copied"
         ) from error
 
 
 def _table(path: Path) -> Row:
-    found = _guarded(path, lambda: json.loads(path.read_text())) if path.exists() else {}
-    return found if isinstance(found, dict) else {}
+    with _readable(path):
+        table = json.loads(path.read_text()) if path.exists() else {}
+    return table if isinstance(table, dict) else {}
 
 
 def _rows(path: Path) -> list[Row]:
-    return _guarded(path, lambda: read_lines(path))
+    with _readable(path):
+        return read_lines(path)
 
 
-def _guarded(path: Path, reading: Callable[[], Any]) -> Any:
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raises: RecipeError when a file cannot be read within the context."""
     try:
-        return reading()
+        yield
     except (OSError, ValueError) as error:
-        said = f"cannot be read: {str(error).splitlines()[0]}"
-        hint = "put back a copy of this file, or leave this run out"
-        raise RecipeError(problems=[Problem(said, str(path), hint)]) from error
+        message = f"cannot be read: {str(error).splitlines()[0]}"
+        hint = "put back a copy of this file, or leave out this run"
+        raise RecipeError.at(str(path), message, hint) from error
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -158,16 +168,16 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differing(tables: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Keys whose values are not all equal -> the value of each table, None where it is absent.
+    """Keys whose values are not all equal -> the value in each table, None where it is missing.
 
-    An empty table says nothing, so that it differs from none.
+    An empty table means that nothing is known, and differs from no other.
     """
-    known = [table for table in tables if table]
-    keys = dict.fromkeys(key for table in known for key in table)
+    filled = [table for table in tables if table]
+    keys = dict.fromkeys(key for table in filled for key in table)
     return {
         key: [table.get(key) for table in tables]
         for key in keys
-        if any(table.get(key) != known[0].get(key) for table in known)
+        if any(table.get(key) != filled[0].get(key) for table in filled)
     }
 
 
@@ -178,17 +188,17 @@ def unknown(readings: Sequence[Reading], tables: Sequence[dict[str, Any]]) -> st
 
 @dataclass(frozen=True)
 class Paired:
-    """Accuracy of b minus that of a, on the problems that both answered after training."""
+    """Accuracy of b minus accuracy of a, on the problems that both answered after training."""
 
     mean: float
     interval: tuple[float, float]
     num_problems: int
     is_all: bool
-    """Whether neither answered other problems as well."""
+    """Whether both answered these problems and no others."""
 
     @property
     def is_clear(self) -> bool:
-        """Whether the 95 % interval leaves out 0."""
+        """Whether 0 lies outside the 95 % interval."""
         return self.interval[0] > 0 or self.interval[1] < 0
 
 
@@ -198,30 +208,30 @@ def paired(a: Reading, b: Reading) -> Paired | None:
     common = [key for key in first if key in second]
     if len(common) < 2:
         return None
-    found = statistics.difference([first[k] for k in common], [second[k] for k in common])
+    difference = statistics.difference([first[k] for k in common], [second[k] for k in common])
     return Paired(
-        found["mean"],
-        tuple(found["interval"]),
+        difference["mean"],
+        tuple(difference["interval"]),
         len(common),
         len(common) == len(first) == len(second),
     )
 
 
-def _by_problem(items: list[Row]) -> dict[tuple, Row]:
-    """Items by question and answer; the number tells the repetitions of a problem apart."""
-    seen: Counter = Counter()
-    found = {}
+def _by_problem(items: Sequence[Row]) -> dict[tuple[str, str, int], Row]:
+    """Items by question, answer and number; the number tells repetitions of a problem apart."""
+    repetitions: Counter[tuple[str, str]] = Counter()
+    by_problem = {}
     for item in items:
         key = (item["question"], str(item["answer"]))
-        found[(*key, seen[key])] = item
-        seen[key] += 1
-    return found
+        by_problem[(*key, repetitions[key])] = item
+        repetitions[key] += 1
+    return by_problem
 
 
 def best(readings: Sequence[Reading]) -> list[Reading]:
     """The runs that were evaluated after training, the most accurate first."""
-    done = [r for r in readings if r.evaluated("after")]
-    return sorted(done, key=lambda r: r.evaluated("after")["accuracy"], reverse=True)
+    evaluated = [r for r in readings if r.evaluated("after")]
+    return sorted(evaluated, key=lambda r: r.evaluated("after")["accuracy"], reverse=True)
 
 
 def letters(count: int) -> list[str]:

@@ -1,6 +1,6 @@
-"""The run folder: which files it has, who writes them, how they are read.
+"""The run folder: which files it has, how they are written, and how they are read.
 
-    recipe.toml       as given                     resolved.json     the plan
+    recipe.toml       as the user wrote it         resolved.json     the plan
     lock.json         versions, revisions, seed    record.json       status, times, evaluation
     metrics.jsonl     one line per step            completions.jsonl samples with their rewards
     evaluation-before.jsonl, evaluation-after.jsonl                  one line per held-out problem
@@ -8,35 +8,34 @@
 
 JSON is written under a temporary name, synced and renamed, so a file is whole or absent. A torn
 last line of a .jsonl is dropped on reading and cut before appending. One process at a time owns a
-folder, by a lock that the system drops when the process dies. A folder is never reused.
+folder, by a lock that the system releases when the process dies. Limits: a folder is never reused
+for another run.
 """
 
 import fcntl
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
 from r1recipes import recipe
-from r1recipes.runs import lock
-from r1recipes.errors import Problem
-from r1recipes.errors import RecipeError
-from r1recipes.errors import disk_error
+from r1recipes.errors import Problem, RecipeError, disk_error
+from r1recipes.machine.files import _files, now, read_lines, sync_folder, write_json, write_text
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe.loading import Loaded
-from r1recipes.machine.files import _files, now, read_lines, sync_folder, write_json, write_text
-
+from r1recipes.runs import lock
 
 STATUSES = ("running", "complete", "failed", "stopped", "pruned")
 CHECKPOINT_DONE = "r1recipes-complete"
+"""The file in a checkpoint that says that it is whole, and how large its files are."""
 
 
 class Run:
-    """One run folder. Files are named here and nowhere else."""
+    """One run folder. Its files are named here and nowhere else."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -53,10 +52,11 @@ class Run:
         self.report = folder / "report.html"
 
     def evaluation(self, when: str) -> Path:
+        """The answers of the evaluation `before` or `after` training."""
         return self.folder / f"evaluation-{when}.jsonl"
 
     def plan(self) -> Plan:
-        """Raises: RecipeError when the file is not a plan of this version."""
+        """The plan. Raises: RecipeError when the file is not a plan of this version."""
         try:
             return Plan.model_validate_json(self.resolved.read_text())
         except (OSError, ValueError) as error:
@@ -64,29 +64,29 @@ class Run:
             raise RecipeError(f"{self.resolved} cannot be read: {reason}") from error
 
     def read(self) -> dict[str, Any]:
-        """The record. Raises: RecipeError when this is no run folder."""
+        """The record. Raises: RecipeError when this is not a run folder, or it is damaged."""
         record = _read_json(self.record)
         if record.get("status") not in STATUSES:
-            raise _damaged(self.record, "it names no status")
+            raise _damaged(self.record, "its status is missing or unknown")
         return record
 
     def status(self) -> str:
-        """The recorded status, but "killed" where nobody works on the run any more."""
+        """The recorded status, or "killed" if it says "running" and no process works on the run."""
         recorded = self.read()["status"]
         return "killed" if recorded == "running" and not self._is_owned() else recorded
 
     def standing(self) -> str:
-        """How a run ended or goes, and its last step: `was killed at step 4`."""
+        """The status and the last step in words: `was killed at step 4`."""
         step, status = 0, self.status()
-        with suppress(OSError, ValueError, LookupError):  # damaged, and not what is asked about
+        with suppress(OSError, ValueError, LookupError):  # damaged metrics do not hide the status
             step = read_lines(self.metrics)[-1]["step"]
         verb = {"running": "is ", "complete": "is ", "failed": ""}.get(status, "was ")
         return f"{verb}{status} at step {step}"
 
     def to_go_on(self) -> str:
-        """How a run that is not complete gets there."""
+        """What the user can do to complete the run."""
         if self.status() == "running":
-            return "wait until it ends; `r1recipes list runs` says how far it is"
+            return "wait until it ends; `r1recipes list runs` shows its progress"
         return f"`python -m r1recipes run --resume {self.folder}` goes on"
 
     def read_lock(self) -> dict[str, Any]:
@@ -94,17 +94,18 @@ class Run:
         return _read_json(self.lock)
 
     def update(self, **changes: Any) -> dict[str, Any]:
-        """Merge `changes` into the record, at once and whole."""
+        """Merge `changes` into the record, and return it."""
         record = self.read() | changes | {"updated": now()}
         write_json(self.record, record)
         return record
 
     def update_lock(self, **changes: Any) -> None:
+        """Merge `changes` into the lock."""
         write_json(self.lock, self.read_lock() | changes)
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Hold the folder. Raises: RecipeError when another process does."""
+        """Own the folder within the context. Raises: RecipeError when another process owns it."""
         try:
             file = open(self.folder / ".owner", "w")
         except OSError as error:
@@ -115,12 +116,12 @@ class Run:
             except BlockingIOError as error:
                 raise RecipeError(
                     f"{self.folder} is in use by another process",
-                    hint="wait until it ends, or stop it with Ctrl-C and resume then",
+                    hint="wait until it ends, or stop it with Ctrl-C and then resume",
                 ) from error
             yield
 
     def _is_owned(self) -> bool:
-        """Whether a process has the folder, or it cannot be known; looks without a write."""
+        """Whether a process owns the folder, or this cannot be determined; writes nothing."""
         try:
             with open(self.folder / ".owner") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -129,7 +130,7 @@ class Run:
         return False
 
     def last_checkpoint(self) -> tuple[Path, int] | None:
-        """Newest checkpoint that was written to its end, and its step."""
+        """The newest whole checkpoint, and its step."""
         steps = []
         for folder in self.checkpoints.glob("checkpoint-*"):
             number = folder.name.removeprefix("checkpoint-")
@@ -138,12 +139,12 @@ class Run:
         return (max(steps)[1], max(steps)[0]) if steps else None
 
     def rewind(self, step: int) -> None:
-        """Forget everything after `step`: metrics, samples, and checkpoints that are not whole.
+        """Delete metrics, samples and checkpoints after `step`, and checkpoints that are not whole.
 
-        Raises: RecipeError when the metrics up to there are not all there.
+        Raises: RecipeError when metrics of a step up to there are missing.
         """
         if [row.get("step") for row in read_lines(self.metrics)][:step] != [*range(1, step + 1)]:
-            raise _damaged(self.metrics, f"it does not have the steps 1 to {step}")
+            raise _damaged(self.metrics, f"it does not have steps 1 to {step}")
         for path in (self.metrics, self.completions):
             rows = [row for row in read_lines(path) if row.get("step", 0) <= step]
             write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
@@ -154,7 +155,7 @@ class Run:
 
 
 def create(loaded: Loaded, plan: Plan, folder: Path | None, runs_dir: Path) -> Run:
-    """Make the folder of a new run and write what is known before it starts.
+    """Make the folder of a new run, with its recipe, plan, lock and first record.
 
     The folder appears under its name only when it is complete enough to be resumed.
     Raises: RecipeError if `folder` exists; RunError if it cannot be written.
@@ -166,7 +167,7 @@ def create(loaded: Loaded, plan: Plan, folder: Path | None, runs_dir: Path) -> R
         elif folder.exists():
             raise RecipeError(
                 f"{folder} exists, and a run folder is never reused",
-                hint=f"take another name, or `r1recipes run --resume {folder}` to go on with it",
+                hint=f"choose another name, or `r1recipes run --resume {folder}` to resume it",
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Run(folder.with_name(f".{folder.name}.{os.getpid()}.tmp"))
@@ -178,20 +179,20 @@ def create(loaded: Loaded, plan: Plan, folder: Path | None, runs_dir: Path) -> R
         os.rename(draft.folder, folder)
     except OSError as error:
         if folder is not None:
-            for left in folder.parent.glob(f".{folder.name}.*.tmp"):
-                shutil.rmtree(left, ignore_errors=True)
+            for draft_folder in folder.parent.glob(f".{folder.name}.*.tmp"):
+                shutil.rmtree(draft_folder, ignore_errors=True)
         raise disk_error(error, folder or runs_dir) from error
     return Run(folder)
 
 
 def mark_checkpoint(folder: Path) -> None:
-    """Say that a checkpoint was written to its end: its files are on the disk, with these sizes."""
+    """Mark a checkpoint as whole: its files are on the disk, with the sizes in the mark."""
     sync_folder(folder)
     write_json(folder / CHECKPOINT_DONE, {p.name: p.stat().st_size for p in _files(folder)})
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a checkpoint has all the files that it was marked with."""
+    """Whether a checkpoint is marked as whole, and all its files have the sizes in the mark."""
     try:
         sizes = json.loads((folder / CHECKPOINT_DONE).read_text())
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
@@ -226,44 +227,58 @@ def _first_record(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any
     }
 
 
-def find(runs_dir: Path, name: str | None, recipe_name: str | None = None) -> Run:
-    """The run that `name` means, or else the newest one to go on with; not of a study, with which
-    `sweep` goes on. Raises: RecipeError when there is none.
+def find(runs_dir: Path, name: str) -> Run:
+    """The run with this folder, or this name in `runs_dir`.
+
+    Raises: RecipeError when there is none.
     """
-    if name:
-        for folder in (Path(name), runs_dir / name):
-            if (folder / "record.json").is_file():
-                return Run(folder)
-        raise RecipeError(f"there is no run folder `{name}`", hint=_known_runs(runs_dir))
-    open_runs, trials = [], []
+    for folder in (Path(name), runs_dir / name):
+        if (folder / "record.json").is_file():
+            return Run(folder)
+    raise RecipeError(f"there is no run folder `{name}`", hint=_last_runs(runs_dir))
+
+
+def find_unfinished(runs_dir: Path, recipe_name: str | None = None) -> Run:
+    """The newest run that can be resumed, of this recipe or of any.
+
+    Trials are left out, because it is `sweep` that resumes a study.
+    Raises: RecipeError when there is none.
+    """
+    unfinished: list[Run] = []
+    has_trials = False
     for run in all_runs(runs_dir):
-        with suppress(RecipeError):  # a damaged folder does not keep the others from going on
-            found = run.read()
-            is_open = run.status() not in ("complete", "running", "pruned")
-            if is_open and recipe_name in (None, found.get("recipe")):
-                (trials if "study" in found else open_runs).append(run)
-    if not open_runs:
-        what = f" of `{recipe_name}`" if recipe_name else ""
-        hint = "`sweep` goes on with the trials of a study" if trials else _known_runs(runs_dir)
-        raise RecipeError(f"there is no unfinished run{what} in `{runs_dir}`", hint=hint)
-    return open_runs[-1]
+        with suppress(RecipeError):  # a damaged folder does not hide the others
+            record = run.read()
+            if run.status() in ("complete", "running", "pruned"):
+                continue
+            if recipe_name not in (None, record.get("recipe")):
+                continue
+            if "study" in record:
+                has_trials = True
+            else:
+                unfinished.append(run)
+    if not unfinished:
+        of_recipe = f" of `{recipe_name}`" if recipe_name else ""
+        hint = "`sweep` resumes the trials of a study" if has_trials else _last_runs(runs_dir)
+        raise RecipeError(f"there is no unfinished run{of_recipe} in `{runs_dir}`", hint=hint)
+    return unfinished[-1]
 
 
 def all_runs(runs_dir: Path) -> list[Run]:
     """All run folders, `runs/NAME` and `runs/RECIPE/NAME`, the oldest first."""
-    found = [path.parent for deep in ("*", "*/*") for path in runs_dir.glob(f"{deep}/record.json")]
-    whole = [Run(folder) for folder in found if not folder.name.startswith(".")]
-    return sorted(whole, key=lambda run: (_started(run), run.folder.name))
+    records = [*runs_dir.glob("*/record.json"), *runs_dir.glob("*/*/record.json")]
+    runs = [Run(path.parent) for path in records if not path.parent.name.startswith(".")]
+    return sorted(runs, key=lambda run: (_started(run), run.folder.name))
 
 
 def _started(run: Run) -> str:
-    """When a run began, as far as that can be read."""
+    """When a run began; empty where the record is damaged."""
     with suppress(RecipeError):
         return str(run.read().get("started", ""))
     return ""
 
 
-def _known_runs(runs_dir: Path) -> str:
+def _last_runs(runs_dir: Path) -> str:
     names = [str(run.folder) for run in all_runs(runs_dir)[-3:]]
     return "the last runs: " + ", ".join(names) if names else "there are no runs yet"
 
@@ -274,7 +289,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise _damaged(path, f"it cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(data, dict):
-        raise _damaged(path, "it holds no table")
+        raise _damaged(path, "it is not a JSON object")
     return data
 
 

@@ -1,16 +1,13 @@
 """Statistics of evaluations: accuracy and its interval, differences, pass@k, McNemar, Student's t.
 
-Pure arithmetic on the rows of an evaluation; nothing is sampled or read here.
+Limits: arithmetic on the rows of an evaluation only; nothing is sampled, read or written here.
 """
 
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
-
-from r1recipes.errors import RunError
 
 Z_95 = NormalDist().inv_cdf(0.975)
 
@@ -51,12 +48,15 @@ def _effective_trials(shares: list[float], num_samples: int) -> float:
     return min(max(mean * (1 - mean) / (spread / n), n), num_samples)
 
 
-def wilson(share: float, trials: float) -> tuple[float, float]:
-    """95 % Wilson score interval of a share out of `trials` (Wilson 1927)."""
-    z2 = Z_95**2
+def wilson(share: float, trials: float, z: float = Z_95) -> tuple[float, float]:
+    """Wilson score interval of a share out of `trials`, 95 % unless told otherwise (Wilson 1927).
+
+    `z` is the number of standard errors on each side.
+    """
+    z2 = z**2
     center = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     inside = share * (1 - share) / trials + z2 / (4 * trials**2)
-    half = Z_95 * math.sqrt(max(0.0, inside)) / (1 + z2 / trials)
+    half = z * math.sqrt(max(0.0, inside)) / (1 + z2 / trials)
     low, high = max(0.0, center - half), min(1.0, center + half)
     return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
 
@@ -64,8 +64,8 @@ def wilson(share: float, trials: float) -> tuple[float, float]:
 def difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[str, Any]:
     """Paired difference of accuracy, after - before, with its 95 % interval over the problems.
 
-    Where every problem gained the same (or there is only one), the spread of the gains says
-    nothing; the interval is then Newcombe's for unpaired samples, which is conservative here.
+    Where every problem gained the same, or there is only one problem, the gains have no spread to
+    estimate an interval from; it is then Newcombe's for unpaired samples, which is conservative.
     """
     gains = [_share(b) - _share(a) for a, b in zip(before, after, strict=True)]
     n, mean = len(gains), sum(gains) / len(gains)
@@ -94,25 +94,26 @@ def newcombe(
 def pass_at_k(items: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """Share of problems that k samples solve at least once, for k = 1, 2, 4 ... n, with interval.
 
-    Unbiased from n samples of which c are right: 1 - C(n-c, k) / C(n, k) (arXiv 2107.03374). The
-    interval is Wilson's with the effective number of trials, as in `summary`.
+    The estimate from n samples of which c are right is unbiased: 1 - C(n-c, k) / C(n, k)
+    (arXiv 2107.03374). The interval is Wilson's with the effective number of trials, as in
+    `summary`.
     """
     n = len(items[0]["samples"])
     right = [sum(sample["right"] for sample in item["samples"]) for item in items]
-    found = {}
+    estimates = {}
     for k in sorted({2**power for power in range(n.bit_length())} | {n}):
         shares = [1 - math.comb(n - c, k) / math.comb(n, k) for c in right]
         mean = sum(shares) / len(shares)
         trials = _effective_trials(shares, n * len(items))
-        found[k] = {"mean": mean, "interval": wilson(mean, trials)}
-    return found
+        estimates[k] = {"mean": mean, "interval": wilson(mean, trials)}
+    return estimates
 
 
 def majority(items: list[dict[str, Any]], label: Callable[[str], str | None]) -> dict[str, Any]:
     """Share of problems whose most frequent answer is right (arXiv 2203.11171), with interval.
 
-    `label` names the answer in a completion, or None where there is none: no vote. Of answers
-    with the same number of votes each counts its share, as if one were drawn.
+    `label` returns the answer in a completion, or None where there is none, and so no vote. Where
+    answers tie, each counts its share, as if one of them were drawn.
     """
     shares = []
     for item in items:
@@ -139,12 +140,13 @@ def mcnemar(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[s
     gained, lost = pairs.count((False, True)), pairs.count((True, False))
     n = gained + lost
     tail = sum(math.comb(n, i) for i in range(min(gained, lost) + 1))
-    # Whole numbers divided by one another: 2.0**-n alone would be 0 from some thousand on.
+    # Division of integers: the float 2.0**-n would be 0 for n above a thousand.
     return {"gained": gained, "lost": lost, "p": min(1.0, 2 * tail / 2**n)}
 
 
 T_QUANTILES = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""97.5 % quantiles of Student's t with 1 to 10 degrees of freedom (NIST/SEMATECH 1.3.6.7.2)."""
+"""97.5 % quantiles of Student's t with 1 to 10 degrees of freedom; published (NIST/SEMATECH
+1.3.6.7.2)."""
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -152,9 +154,10 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
     freedom = len(values) - 1
     if freedom < 1:
         return None
-    known = freedom <= len(T_QUANTILES)
-    # beyond the table the expansion of Abramowitz and Stegun 26.7.5, to a thousandth
-    quantile = T_QUANTILES[freedom - 1] if known else 1.96 + 2.372 / freedom + 2.82 / freedom**2
+    is_in_table = freedom <= len(T_QUANTILES)
+    # Beyond the table: the expansion of Abramowitz and Stegun 26.7.5, exact to a thousandth.
+    expansion = 1.96 + 2.372 / freedom + 2.82 / freedom**2
+    quantile = T_QUANTILES[freedom - 1] if is_in_table else expansion
     half = quantile * statistics.stdev(values) / math.sqrt(len(values))
     mean = statistics.fmean(values)
     return mean - half, mean + half

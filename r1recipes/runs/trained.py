@@ -1,68 +1,68 @@
-"""Open a trained run: its plan with pinned commits, and its base and adapter, ready to answer.
+"""A trained run: its plan with pinned commits, its base model and its adapter, ready to answer.
 
 Everything comes from the run folder, apart from the weights of a model on the Hub. Limits: a run
-that has no adapter yet is refused.
+without an adapter is refused.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from r1recipes.errors import PlanError, RecipeError
+from r1recipes.machine.gpu import Gpu
+from r1recipes.planning.plan import Plan, choose_dtype, has_unsloth, pinned
 from r1recipes.recipe import references
 from r1recipes.runs import record
-from r1recipes.errors import PlanError
-from r1recipes.errors import RecipeError
-from r1recipes.machine.gpu import Gpu
-from r1recipes.planning.plan import Plan
-from r1recipes.planning.plan import choose_dtype
-from r1recipes.planning.plan import has_unsloth
-from r1recipes.planning.plan import pinned
 from r1recipes.runs.record import Run
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A run that has an adapter."""
+class TrainedRun:
+    """A run that has an adapter, with its plan."""
 
     run: Run
     plan: Plan
 
     @property
     def base(self) -> Path | None:
-        """The model after the cold start; None where the base is that of the recipe."""
+        """The model after the cold start; None where the base is the model of the recipe."""
         return self.run.base if self.plan.recipe.cold_start else None
 
     def chat_template(self) -> str:
-        """As the run had it, also when its recipe named a file."""
+        """The chat template that was trained with, also where the recipe names a file."""
         return (self.run.adapter / "chat_template.jinja").read_text(encoding="utf-8")
 
 
-def find(runs_dir: Path, name: str) -> Finished:
-    """Raises: RecipeError: no such run, no adapter yet, or a Hub id that is a folder here."""
+def find(runs_dir: Path, name: str) -> TrainedRun:
+    """The trained run with this folder or name.
+
+    Raises: RecipeError when there is no such run, when it has no adapter yet, or when the id of its
+    model on the Hub is also a folder here.
+    """
     run = record.find(runs_dir, name)
     if not run.adapter.is_dir():
         raise RecipeError(
             f"{run.folder} has no trained adapter: it {run.standing()}", hint=run.to_go_on()
         )
-    began = run.read_lock()
-    plan = pinned(run.plan(), began)
+    locked = run.read_lock()
+    plan = pinned(run.plan(), locked)
     needed = {"recipe.toml": "the recipe"}
     if plan.recipe.cold_start:
         needed["base"] = "the model after the cold start"
-    for name, what in needed.items():
-        if not (run.folder / name).exists():
+    for file, meaning in needed.items():
+        if not (run.folder / file).exists():
             raise RecipeError(
-                f"{run.folder} has lost `{name}`, {what}",
+                f"{run.folder} has lost `{file}`, {meaning}",
                 hint="put back a copy of this folder, or train again",
             )
-    if began.get("source"):
+    if locked.get("source"):
         references.refuse_taken(plan.recipe.model_dump(), plan.base_dir)
-    return Finished(run, plan)
+    return TrainedRun(run, plan)
 
 
 def on_this_machine(plan: Plan, gpu: Gpu | None) -> Plan:
-    """The plan as it was trained, with the engine that is installed here.
+    """The plan of a trained run, with the backend that is installed here.
 
-    Raises: PlanError when it needs a GPU that is not here.
+    Raises: PlanError when the plan needs a GPU and there is none.
     """
     if plan.device == "cpu":
         return plan
@@ -75,9 +75,10 @@ def on_this_machine(plan: Plan, gpu: Gpu | None) -> Plan:
 
 
 def for_answers(plan: Plan, gpu: Gpu | None) -> Plan:
-    """The plan with transformers, which streams and starts at once, on a GPU or a CPU.
+    """The plan of a trained run for single answers: plain transformers, on a GPU or a CPU.
 
-    Without a GPU 4-bit weights are not had: the base is loaded in 32 bits then.
+    transformers starts at once and can stream. Without a GPU there are no 4-bit weights, and the
+    base is loaded in 32 bits.
     """
     device = "cuda" if gpu is not None and plan.device == "cuda" else "cpu"
     four_bit = plan.preset.load_in_4bit and device == "cuda"

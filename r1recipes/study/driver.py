@@ -55,9 +55,12 @@ class Launcher(Protocol):
     num_workers: int
     deaths: int
     """Workers that died since a trial was last finished."""
-    say: Callable[[str], None]
     ended_workers: set[str]
     """Names of workers that ended, where the driver cannot look at their processes."""
+
+    @property
+    def say(self) -> Callable[[str], None]:
+        """Prints a line for the user."""
 
     @property
     def children(self) -> Mapping[Any, Any]:

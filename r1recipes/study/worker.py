@@ -13,12 +13,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 from optuna.trial import Trial
 from rich.console import Console
@@ -29,12 +29,13 @@ from r1recipes.machine import gpu
 from r1recipes.machine.settings import Settings
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe.loading import Loaded
+from r1recipes.runs.reading import Row
 from r1recipes.runs.record import Run
 from r1recipes.study import search
 from r1recipes.study.cell import plan_trial
 from r1recipes.study.database import HEARTBEAT_S
 from r1recipes.study.trials import RESTART, Lost, Trials, this_worker
-from r1recipes.training.run import Pruned
+from r1recipes.training.observers import Observer, Pruned
 from r1recipes.training.stages import Options
 from r1recipes.training.view import View
 from r1recipes.training.warm import OtherEngine, Warm
@@ -55,33 +56,40 @@ class Place:
     settings: Settings
     num_cores: int
     options: Options
+    observers: Callable[[Callable[[str], None]], list[Observer]] = lambda note: []
+    """Makes what else observes each trial; `note` prints a line to the worker's log."""
 
 
-class TrialView(View):
+class Pruning(Observer):
     """Reports a run's progress to its trial, and ends the run of a hopeless or lost trial."""
 
+    name: ClassVar[str] = "the study"
+    decides: ClassVar[bool] = True
+
     def __init__(self, trials: Trials, trial: Trial):
-        super().__init__(Console(file=sys.stdout, width=200), live=False)
         self.trials, self.trial = trials, trial
         self.lost = False
         self.run: Run | None = None
+        self.plan: Plan | None = None
+        self.rows: list[Row] = []
 
     def begin(self, run: Run, plan: Plan) -> None:
-        super().begin(run, plan)
+        self.plan = plan
         cell, self.run = self.trials.cell, run
         about = {"name": cell.study, "cell": cell.name, "trial": self.trial.number}
         run.update(study=about | {"params": self.trial.params})
         self.trials.note_run(self.trial, run.folder, plan.recipe.train.max_steps)
         self.pruner = search.pruner(cell, plan.recipe.train.max_steps, plan.preset.prompts_per_step)
 
-    def resume_at(self, rows: Sequence[dict[str, Any]]) -> None:
+    def resume_at(self, rows: Sequence[Row]) -> None:
         """Report the values of the steps before a resume: other trials are compared with them."""
-        super().resume_at(rows)
+        self.rows = list(rows)
         for number in range(1, len(rows) + 1):
             self.report(rows[:number])
 
-    def step(self, row: dict[str, Any]) -> None:
-        super().step(row)
+    def step(self, row: Row) -> None:
+        """Report a step. Raises: Lost, Pruned."""
+        self.rows.append(row)
         if self.lost:
             raise Lost()
         if self.report(self.rows):
@@ -92,7 +100,7 @@ class TrialView(View):
         if self.run:
             shutil.rmtree(self.run.checkpoints, ignore_errors=True)
 
-    def report(self, rows: Sequence[dict[str, Any]]) -> bool:
+    def report(self, rows: Sequence[Row]) -> bool:
         """Report the value that is due after these rows. Returns whether the trial is hopeless."""
         assert self.plan is not None
         max_steps = self.plan.recipe.train.max_steps
@@ -137,15 +145,15 @@ class Worker:
         except (RecipeError, PlanError) as error:
             trials.mark_infeasible(trial, str(error))
             return False
-        view = TrialView(trials, trial)
+        pruning = Pruning(trials, trial)
         try:
-            with heartbeats(trials, trial, view):
-                run = self.execute(trials, trial, loaded, plan, view)
+            with heartbeats(trials, trial, pruning):
+                run = self.execute(trials, trial, loaded, plan, pruning)
             trials.complete(trial, objective_values(run, trials.cell.settings.metrics))
-            view.clear()
+            pruning.clear()
         except Pruned:
             trials.prune(trial)
-            view.clear()
+            pruning.clear()
         except Lost:
             print(f"trial {trial.number} was given to another worker")
         except OtherEngine:
@@ -171,15 +179,20 @@ class Worker:
                 raise PlanError(f"the recipe does not fit: {predicted.why}")
         return plan
 
-    def execute(self, trials: Trials, trial: Trial, loaded: Loaded, plan: Plan, view: View) -> Run:
+    def execute(
+        self, trials: Trials, trial: Trial, loaded: Loaded, plan: Plan, pruning: Pruning
+    ) -> Run:
         """The run of a trial: the run of its dead worker goes on if it is here, or a new one."""
+        settings = self.place.settings
+        log = View(Console(file=sys.stdout, width=200), live=False)
+        observers = [log, *self.place.observers(log.note), pruning]
         shared: dict[str, Any] = {"options": self.place.options, "warm": self.warm}
         earlier = trial.user_attrs.get("run")
         if earlier and (run := Run(Path(earlier))).record.exists():
             with suppress(RecipeError):  # damaged, changed, or still in use: begin anew
-                return training.resume(run, view, self.place.settings, **shared)
-        folder = run_folder(trials, trial, loaded, self.place.settings)
-        return training.start(loaded, plan, view, self.place.settings, folder=folder, **shared)
+                return training.resume(run, observers, settings, **shared)
+        folder = run_folder(trials, trial, loaded, settings)
+        return training.start(loaded, plan, observers, settings, folder=folder, **shared)
 
     def handle_failure(self, trials: Trials, trial: Trial, error: Exception) -> bool:
         """Write down why the trial failed. Returns whether the next one needs a fresh process.
@@ -228,7 +241,7 @@ def objective_values(run: Run, metrics: list[str]) -> list[float]:
 
 
 @contextmanager
-def heartbeats(trials: Trials, trial: Trial, view: TrialView) -> Iterator[None]:
+def heartbeats(trials: Trials, trial: Trial, pruning: Pruning) -> Iterator[None]:
     """Send heartbeats from a thread while a trial runs, and notice when it was taken away."""
     done = threading.Event()
 
@@ -236,7 +249,7 @@ def heartbeats(trials: Trials, trial: Trial, view: TrialView) -> Iterator[None]:
         while not done.wait(HEARTBEAT_S):
             with suppress(R1RecipesError):  # a database that is away too long ends the trial itself
                 trials.beat(trial)
-                view.lost = trials.is_taken(trial)
+                pruning.lost = trials.is_taken(trial)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

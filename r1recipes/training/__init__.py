@@ -1,5 +1,6 @@
-"""A plan is run: stages, evaluation, rehearsal, live view, trackers, and the backends."""
+"""Running a plan: stages, evaluation, rehearsal, observers, trackers, the live view, backends."""
 
+from r1recipes.training.observers import Observer
 from r1recipes.training.run import resume, start
 
-__all__ = ["resume", "start"]
+__all__ = ["Observer", "resume", "start"]

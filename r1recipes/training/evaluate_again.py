@@ -1,20 +1,22 @@
 """Evaluate a trained run once more, base against base + adapter: more samples, or other data.
 
-Both answer the same prompts with the same seed. The result is a folder `evaluations/<UTC time>` in
-the run, which appears when it is complete: base.jsonl and trained.jsonl with every answer to every
-problem, and summary.json. The record of the run stays as it is.
+Both models answer the same prompts with the same seed. The result is a folder
+`evaluations/<UTC time>` in the run folder, which appears when it is complete: base.jsonl and
+trained.jsonl with every answer to every problem, and summary.json. Limits: the record of the run is
+not changed.
 """
 
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from r1recipes import data, runs
+from r1recipes import data
 from r1recipes.data.splits import question_key
 from r1recipes.errors import RecipeError
 from r1recipes.machine import files, gpu, packages
@@ -24,128 +26,140 @@ from r1recipes.planning.plan import Plan
 from r1recipes.recipe.loading import Loaded
 from r1recipes.rewards import answers
 from r1recipes.runs import statistics
-from r1recipes.runs.trained import Finished, on_this_machine
+from r1recipes.runs.record import Run
+from r1recipes.runs.trained import TrainedRun, on_this_machine
 from r1recipes.training import evaluation
-from r1recipes.training.backends.base import Hooks
+from r1recipes.training.backends.base import Hooks, Messages, Sample
+from r1recipes.training.observers import Observer, Observers
 from r1recipes.training.run import prepare
 from r1recipes.training.stages import Options, Prepared
-from r1recipes.training.view import View
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What differs from the evaluation that the run had; None leaves it as it was."""
+class Changes:
+    """What differs from the evaluation in the run itself; None leaves a value as it was."""
 
     samples: int | None = None
+    """Completions for each problem."""
     size: int | None = None
+    """Number of problems."""
     other: Loaded | None = None
-    """A recipe whose held-out problems are taken, with the reward that decides there."""
+    """A recipe that provides the held-out problems and the reward that decides."""
 
 
 def execute(
-    finished: Finished, wanted: Wanted, view: View, settings: Settings, options: Options
+    trained: TrainedRun,
+    changes: Changes,
+    observers: Iterable[Observer],
+    settings: Settings,
+    options: Options,
 ) -> tuple[Path, dict[str, Any]]:
     """Returns the folder that was written, and its summary.
 
     Raises: RecipeError, PlanError before a weight is loaded.
     """
-    plan = _plan(on_this_machine(finished.plan, gpu.current_gpu()), finished, wanted)
+    watching = Observers(observers)
+    plan = _plan(on_this_machine(trained.plan, gpu.current_gpu()), trained, changes)
     with ExitStack() as stack:
         stack.enter_context(Capture())
-        prepared = prepare(plan, view, settings, options, stack)
-        if wanted.other:
-            prepared = _without_training_rows(prepared, finished, settings, view)
-        view.phase("Loading the model")
-        revision = prepared.backend.load(finished.base, finished.run.adapter)
-        stack.callback(prepared.backend.close)
-        base = _answers(prepared, plan, view, "base", adapter=False)
-        trained = _answers(prepared, plan, view, "trained", adapter=True)
-    summary = _about(finished, plan, wanted, revision, prepared) | compare(base, trained)
-    return _write(finished.run, base, trained, summary), summary
+        prepared = prepare(plan, watching, settings, options, stack)
+        if changes.other:
+            prepared = _without_training_rows(prepared, trained, settings, watching)
+        watching.phase("Loading the model")
+        revision = prepared.backend.load(trained.base, trained.run.adapter)
+        items = {
+            model: _answers(prepared, watching, model, adapter=model == "trained")
+            for model in ("base", "trained")
+        }
+    summary = _about(trained, changes, revision, prepared) | compare(**items)
+    return _write(trained.run, items, summary), summary
 
 
-def _plan(plan: Plan, finished: Finished, wanted: Wanted) -> Plan:
-    """The run's plan with the data, the size and the number of samples that are wanted."""
+def _plan(plan: Plan, trained: TrainedRun, changes: Changes) -> Plan:
+    """The run's plan with the data, the size and the number of samples that were asked for."""
     recipe, base_dir = plan.recipe, plan.base_dir
     update: dict[str, Any] = {}
-    if wanted.other:
-        other, folder = wanted.other.recipe, plan.base_dir / recipe.model.name
-        base_dir = wanted.other.path.parent.absolute()
+    if changes.other:
+        other, folder = changes.other.recipe, plan.base_dir / recipe.model.name
+        base_dir = changes.other.path.parent.absolute()
         update = {"data": other.data, "rewards": {other.eval.reward: 1.0}}
         update["eval"] = recipe.eval.model_copy(update={"reward": other.eval.reward})
-        if folder.is_dir():  # or it would be meant from the other recipe's folder
+        if folder.is_dir():  # a relative name would be looked up in the other recipe's folder
             name = str(folder.absolute())
             update["model"] = recipe.model.model_copy(update={"name": name})
     model = update.get("model", recipe.model)
-    update["model"] = model.model_copy(update={"chat_template": finished.chat_template()})
-    if wanted.size:
+    update["model"] = model.model_copy(update={"chat_template": trained.chat_template()})
+    if changes.size:
         update["data"] = update.get("data", recipe.data).model_copy(
-            update={"eval_size": wanted.size}
+            update={"eval_size": changes.size}
         )
-    if wanted.samples:
+    if changes.samples:
         update["eval"] = update.get("eval", recipe.eval).model_copy(
-            update={"samples": wanted.samples}
+            update={"samples": changes.samples}
         )
-    # Few training rows are no fault of data that is only evaluated on.
+    # Data that are only evaluated on may have few training rows.
     preset = plan.preset.model_copy(update={"prompts_per_step": 1})
     changed = recipe.model_copy(update=update)
     return plan.model_copy(update={"recipe": changed, "base_dir": base_dir, "preset": preset})
 
 
 def _without_training_rows(
-    prepared: Prepared, finished: Finished, settings: Settings, view: View
+    prepared: Prepared, trained: TrainedRun, settings: Settings, observer: Observer
 ) -> Prepared:
-    """Leave out problems that the run was trained on. Raises: RecipeError when none is left."""
-    plan = finished.plan
+    """Leave out problems that the run was trained on. Raises: RecipeError when none remains."""
+    plan = trained.plan
     seen = data.load(plan.recipe, plan.base_dir, offline=settings.offline).train["question"]
     keys = {question_key(question) for question in seen}
     rows = prepared.splits.held_out
-    kept = [i for i, text in enumerate(rows["question"]) if question_key(text) not in keys]
-    if len(kept) == len(rows):
+    fresh = [i for i, text in enumerate(rows["question"]) if question_key(text) not in keys]
+    if len(fresh) == len(rows):
         return prepared
-    if not kept:
+    if not fresh:
         raise RecipeError("the run was trained on every one of these problems")
-    view.note(f"{len(rows) - len(kept)} problems left out: the run was trained on them")
-    splits = replace(prepared.splits, held_out=rows.select(kept, keep_in_memory=True))
+    observer.note(f"{len(rows) - len(fresh)} problems left out: the run was trained on them")
+    splits = replace(prepared.splits, held_out=rows.select(fresh, keep_in_memory=True))
     return replace(prepared, splits=splits)
 
 
 def _answers(
-    prepared: Prepared, plan: Plan, view: View, who: str, *, adapter: bool
+    prepared: Prepared, observer: Observer, model: str, *, adapter: bool
 ) -> list[dict[str, Any]]:
-    view.phase(f"Evaluation of {'base and adapter' if adapter else 'the base'}")
+    observer.phase(f"Evaluation of {'base and adapter' if adapter else 'the base'}")
     rows = list(prepared.splits.held_out)
 
-    def generate(prompts: list, n: int, greedy: bool) -> list:
+    def generate(prompts: list[Messages], n: int, greedy: bool) -> list[list[Sample]]:
         before = len(prompts) * greedy
         hooks = Hooks(
-            on_progress=lambda done, total: view.progress(before + done, 2 * total),
+            on_progress=lambda done, total: observer.progress(before + done, 2 * total),
             on_step=lambda row, samples: None,
             on_checkpoint=lambda path: None,
             should_stop=lambda: False,
         )
         return prepared.backend.generate(prompts, n, greedy, adapter, hooks)
 
-    items = evaluation.evaluate(rows, plan.recipe.eval.samples, generate, prepared.decisive)
-    view.evaluated(who, statistics.summary(items))
+    samples = prepared.plan.recipe.eval.samples
+    items = evaluation.evaluate(rows, samples, generate, prepared.decisive)
+    observer.evaluated(model, statistics.summary(items))
     return items
 
 
 def compare(base: list[dict[str, Any]], trained: list[dict[str, Any]]) -> dict[str, Any]:
-    """Everything that is said about two sets of answers to the same problems."""
-    found: dict[str, Any] = {}
-    for who, items in {"base": base, "trained": trained}.items():
-        found[who] = statistics.summary(items) | {
+    """Statistics of the answers of both models to the same problems, and of their difference."""
+    comparison: dict[str, Any] = {
+        model: statistics.summary(items)
+        | {
             "pass_at": statistics.pass_at_k(items),
             "majority": statistics.majority(items, _label),
         }
-    found["difference"] = statistics.difference(base, trained)
-    found["mcnemar"] = statistics.mcnemar(base, trained)
-    return found
+        for model, items in {"base": base, "trained": trained}.items()
+    }
+    comparison["difference"] = statistics.difference(base, trained)
+    comparison["mcnemar"] = statistics.mcnemar(base, trained)
+    return comparison
 
 
 def _label(completion: str) -> str | None:
-    """The final answer, written in one way: 1,000 and 1000 are one vote."""
+    """The final answer in one spelling, so that 1,000 and 1000 are the same vote."""
     answer = answers.extract_answer(completion)
     if not answer:
         return None
@@ -154,13 +168,13 @@ def _label(completion: str) -> str | None:
 
 
 def _about(
-    finished: Finished, plan: Plan, wanted: Wanted, revision: str | None, prepared: Prepared
+    trained: TrainedRun, changes: Changes, revision: str | None, prepared: Prepared
 ) -> dict[str, Any]:
-    recipe = plan.recipe
+    recipe = prepared.plan.recipe
     return {
         "format": 1,
-        "run": finished.run.folder.name,
-        "recipe": wanted.other.name if wanted.other else finished.run.read()["recipe"],
+        "run": trained.run.folder.name,
+        "recipe": changes.other.name if changes.other else trained.run.read()["recipe"],
         "data": recipe.data.name,
         "data_revision": prepared.splits.revision,
         "model_revision": revision,
@@ -172,19 +186,19 @@ def _about(
     }
 
 
-def _write(run: runs.Run, base: list, trained: list, summary: dict[str, Any]) -> Path:
+def _write(run: Run, items: dict[str, list[dict[str, Any]]], summary: dict[str, Any]) -> Path:
     parent = run.folder / "evaluations"
     parent.mkdir(exist_ok=True)
-    for left in parent.glob(".draft-*"):  # of an evaluation that was killed while it wrote
-        shutil.rmtree(left, ignore_errors=True)
+    for draft in parent.glob(".draft-*"):  # of an evaluation that was killed while it wrote
+        shutil.rmtree(draft, ignore_errors=True)
     stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
     folder = next(parent / name for name in names if not (parent / name).exists())
     draft = parent / f".draft-{os.getpid()}-{folder.name}"
     draft.mkdir()
-    for who, items in {"base": base, "trained": trained}.items():
-        lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
-        files.write_text(draft / f"{who}.jsonl", "".join(lines))
+    for model, rows in items.items():
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        files.write_text(draft / f"{model}.jsonl", "".join(lines))
     files.write_json(draft / "summary.json", summary)
     files.sync_folder(draft)
     os.rename(draft, folder)

@@ -1,15 +1,18 @@
-"""The recipe at full length on random weights of the same shape: real peak and step time.
+"""A rehearsal: trains a recipe at full length on random weights, and measures memory and speed.
 
-A process holds the part of the card that is not asked for, so that a big card stands for a small
-one, and reads every few milliseconds how much is left; another one (`rehearsal`) loads the model
-and trains. Out of memory is a result. What a held card does not show of a small one: its speed, its
-kernels and the size of its CUDA context.
+One process occupies the part of the card that the run may not use, so that a large card stands for
+a small one, and reads every few milliseconds how much memory is free; another one
+(`rehearsal_child`) loads the model and trains. Running out of memory is a result like any other.
+Limits: a large card that is partly occupied does not have the speed, the kernels or the size of the
+CUDA context of the small one.
 """
 
 import multiprocessing
 import shutil
 import time
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,9 @@ from r1recipes.training import rehearsal_child
 
 GIB = 2**30
 SAMPLE_S = 0.005
-PHASES = ("generate", "first step", "steps")
+"""Seconds between two readings of the free memory; assumed."""
+PHASES: tuple[out_of_memory.Phase, ...] = ("generate", "first step", "steps")
+"""Phases whose out-of-memory errors are explained as such; all others count as loading."""
 
 
 def rehearse(
@@ -34,38 +39,37 @@ def rehearse(
     steps: int,
     batches: tuple[int, ...] = (),
 ) -> list[dict[str, Any]]:
-    """Train `steps` steps as the plan says and return the proof, in a list.
+    """Train `steps` steps as the plan says, and return a list with the proof.
 
-    Every completion runs to max_completion_length and every prompt has all the tokens it may have.
-    `vram_bytes`: memory that is left on the card, None for all of it. `batches`: other values of
-    per_device_train_batch_size to try with the same engine, ascending, each with a proof of its
-    own. A case that runs out of memory returns with `error` and is the last. Raises: RecipeError if
-    the model's shape is not known.
+    Every prompt and every completion has the greatest length that the preset allows.
+    `vram_bytes`: memory of the card that may be used, None for all of it. `batches`: other values
+    of per_device_train_batch_size to try with the same engine, ascending, with one proof for each.
+    The proof of a batch that runs out of memory has an `error`, and is the last one.
+    Raises: RecipeError when the model's shape is not known, or a batch does not divide a step;
+    PlanError without Unsloth or a card that torch can use.
     """
     batches = batches or (plan.per_device_train_batch_size,)
     _refuse_what_cannot_be_rehearsed(plan, batches)
-    card = gpu.take_gpu()  # also for the processes that begin here
+    card = gpu.take_gpu()  # the processes that are started here get the same one
     context = multiprocessing.get_context("spawn")
     phase, stop = context.Value("i", 0), context.Event()
     here, there = context.Pipe()
     holder = context.Process(target=_hold, args=(vram_bytes, phase, stop, there))
     holder.start()
-    there.close()  # or a holder that dies would be waited for
+    there.close()  # or the death of the holder would not end the wait for it
     try:
-        card_memory = _received(here)
-        if isinstance(card_memory, str):
-            raise PlanError(
-                card_memory, hint="`python -m r1recipes doctor` says what is in the way"
-            )
+        memory = _receive(here)
+        if isinstance(memory, str):
+            raise PlanError(memory, hint="`python -m r1recipes doctor` shows what is wrong")
         began = time.monotonic()
         results = _work(context, plan, weights_dir, steps, batches, phase)
         stop.set()
-        lowest = _received(here)
+        lowest: dict[int, int] = _receive(here)
     finally:
         stop.set()
         holder.join()
-    free_bytes, total_bytes = card_memory
-    used = {number: free_bytes - low for number, low in lowest.items()}
+    free_bytes, total_bytes = memory
+    used = {index: free_bytes - low for index, low in lowest.items()}
     common = {
         "recipe_model": plan.recipe.model.name,
         "preset": plan.preset_name,
@@ -80,12 +84,12 @@ def rehearse(
         "date": files.now(),
     }
     return [
-        found
-        | _oom(plan, batch, found)
+        result
+        | _oom(plan, batch, result)
         | _peaks(used, number)
         | {"settings": _settings(plan, batch)}
         | common
-        for number, (batch, found) in enumerate(zip(batches, results, strict=False))
+        for number, (batch, result) in enumerate(zip(batches, results, strict=False))
     ]
 
 
@@ -102,41 +106,40 @@ def _refuse_what_cannot_be_rehearsed(plan: Plan, batches: tuple[int, ...]) -> No
             raise RecipeError(
                 f"{plan.completions_per_step} completions a step do not divide into batches of "
                 f"{batch}",
-                hint="they do into "
+                hint="possible sizes: "
                 + ", ".join(map(str, sorted(divisors(plan.completions_per_step)))),
             )
 
 
-def _received(pipe: Connection) -> Any:
+def _receive(pipe: Connection) -> Any:
     """What the holder sends. Raises: RunError when it died."""
     try:
         return pipe.recv()
     except EOFError:
-        message = "the process that holds the rest of the card died; what it said stands above"
+        message = "the process that occupies the rest of the card died; its output is above"
         raise RunError(message, hint="`python -m r1recipes doctor`") from None
 
 
-def _oom(plan: Plan, batch: int, found: dict[str, Any]) -> dict[str, str]:
-    """The kind of an out-of-memory error and a change that answers it; nothing without one."""
-    if not out_of_memory.is_out_of_memory(found.get("error", "")):
+def _oom(plan: Plan, batch: int, result: dict[str, Any]) -> dict[str, str]:
+    """The kind of an out-of-memory error and a change that answers it; empty without one."""
+    if not out_of_memory.is_out_of_memory(result.get("error", "")):
         return {}
     tried = plan.model_copy(update={rehearsal_child.BATCH: batch})
-    phase = found["failed_in"] if found["failed_in"] in PHASES else "load"
-    return vars(out_of_memory.explain(found["error"], phase, tried))
+    failed_in = result["failed_in"]
+    phase: out_of_memory.Phase = next((phase for phase in PHASES if phase == failed_in), "load")
+    return vars(out_of_memory.explain(result["error"], phase, tried))
 
 
 def _settings(plan: Plan, batch: int) -> dict[str, Any]:
-    """The preset as it was tried; a batch that is the preset's own stays as it is written."""
-    given = plan.preset.model_dump()
-    return (
-        given
-        if batch == plan.per_device_train_batch_size
-        else given | {rehearsal_child.BATCH: batch}
-    )
+    """The preset as it was tried; where the batch is the plan's, it stays as the preset has it."""
+    settings = plan.preset.model_dump()
+    if batch == plan.per_device_train_batch_size:
+        return settings
+    return settings | {rehearsal_child.BATCH: batch}
 
 
 def _peaks(used: dict[int, int], number: int) -> dict[str, Any]:
-    """Most memory of the card by phase, for one of the batches."""
+    """The most memory in use in each phase, for one of the batches."""
     by_phase = {
         name: used[index]
         for name in rehearsal_child.PHASES
@@ -150,8 +153,15 @@ def _peaks(used: dict[int, int], number: int) -> dict[str, Any]:
     }
 
 
-def _work(context: Any, plan: Plan, weights_dir: Path, steps: int, batches: Any, phase: Any) -> Any:
-    """What the worker measured, for each batch until one failed."""
+def _work(
+    context: SpawnContext,
+    plan: Plan,
+    weights_dir: Path,
+    steps: int,
+    batches: tuple[int, ...],
+    phase: rehearsal_child.SharedInt,
+) -> list[dict[str, Any]]:
+    """What the worker measured for each batch, up to the first that failed."""
     receive, send = context.Pipe(duplex=False)
     arguments = (plan.model_dump_json(), weights_dir, steps, batches, phase, send)
     worker = context.Process(target=rehearsal_child.work, args=arguments)
@@ -159,8 +169,8 @@ def _work(context: Any, plan: Plan, weights_dir: Path, steps: int, batches: Any,
     send.close()
     results = []
     try:
-        while (found := receive.recv()) is not None:
-            results.append(found)
+        while (result := receive.recv()) is not None:
+            results.append(result)
     except EOFError:
         worker.join()
         results.append({"error": f"the process died, exit code {worker.exitcode}"})
@@ -174,25 +184,28 @@ def _work(context: Any, plan: Plan, weights_dir: Path, steps: int, batches: Any,
     return results
 
 
-def _hold(vram_bytes: int | None, phase: Any, stop: Any, pipe: Connection) -> None:
-    """Take all but `vram_bytes` of the card, then note the least that was free in each phase."""
+def _hold(
+    vram_bytes: int | None, phase: rehearsal_child.SharedInt, stop: Event, pipe: Connection
+) -> None:
+    """Occupy all but `vram_bytes` of the card, and record the least free memory of each phase."""
     obey_parent()
     import torch
 
     try:
         torch.zeros(1, device="cuda")
-    except Exception as error:  # a build without CUDA, a driver too old, a card that is full
+    except Exception as error:  # a build without CUDA, an old driver, a full card
         pipe.send(f"torch cannot use the card: {out_of_memory.telling_line(str(error))}")
         return
-    held = []
+    occupied = []
     if vram_bytes is not None:
         free, _ = torch.cuda.mem_get_info()
         if free < vram_bytes:
             pipe.send(
-                f"{free / GIB:.1f} GiB of the card are free, {vram_bytes / GIB:.1f} asked for"
+                f"{free / GIB:.1f} GiB of the card are free, and {vram_bytes / GIB:.1f} were "
+                "asked for"
             )
             return
-        held.append(torch.empty(free - vram_bytes, dtype=torch.uint8, device="cuda"))
+        occupied.append(torch.empty(free - vram_bytes, dtype=torch.uint8, device="cuda"))
     pipe.send(torch.cuda.mem_get_info())
     lowest: dict[int, int] = {}
     while not stop.is_set():

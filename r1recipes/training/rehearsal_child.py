@@ -1,33 +1,59 @@
-"""The worker of a rehearsal: loads random weights, trains a few steps, says what they took.
+"""The worker of a rehearsal: loads random weights, trains a few steps, and sends measurements.
 
-Runs in a process of its own that `rehearse` starts; torch is imported there alone.
+It runs in its own process, which `rehearsal` starts, and only that process imports torch.
 """
 
+from __future__ import annotations
+
+import importlib
 import statistics
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from r1recipes.errors import R1RecipesError
 from r1recipes.machine import settings
 from r1recipes.machine.processes import obey_parent
 from r1recipes.planning import models, out_of_memory
 from r1recipes.planning.plan import Plan
+from r1recipes.runs.reading import Row
+from r1recipes.training.backends.base import Backend, Hooks
+
+if TYPE_CHECKING:
+    import datasets
+
+    from r1recipes.rewards import Reward
 
 PHASES = ("weights", "import", "load", "generate", "first step", "steps")
 ONCE = 3
-"""Phases that come once; the others come for each batch."""
+"""Number of phases that come once, at the start; the others come once for each batch."""
 BATCH = "per_device_train_batch_size"
 GIB = 2**30
 TIMES = ("generation", "logprobs", "backward")
+"""Parts of a step whose times are measured."""
+
+
+class SharedInt(Protocol):
+    """A multiprocessing.Value of an int."""
+
+    value: int
+
+
+class EngineBackend(Backend, Protocol):
+    """A backend with the two attributes that a rehearsal needs beyond the protocol."""
+
+    plan: Plan
+    model: Any
 
 
 def phase_index(name: str, number: int) -> int:
-    """Where the memory of a phase is noted; the last phases have a place for each batch."""
+    """The number under which the memory of a phase is recorded, for the batch `number`."""
     index = PHASES.index(name)
     return index if index < ONCE else index + number * (len(PHASES) - ONCE)
 
@@ -37,43 +63,44 @@ def work(
     weights_dir: Path,
     steps: int,
     batches: tuple[int, ...],
-    phase: Any,
+    phase: SharedInt,
     results: Connection,
 ) -> None:
-    """Load once, train with each batch, send what each took, or its error, and None at the end."""
+    """Load once and train with each batch. Sends what each measured or its error, then None."""
     obey_parent()
     plan = Plan.model_validate_json(plan_json)
     memory = _Memory(phase)
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     try:
-        backend, folder = _load(plan, weights_dir, steps, memory, found)
+        backend, folder = _load(plan, weights_dir, steps, memory, result)
         for number, batch in enumerate(batches):
             memory.number = number
-            loaded, found = found, dict(found)
-            _train(backend, plan, batch, folder, memory, found)
-            results.send(found | {"torch_gib_by_phase": memory.by_phase()})
-            found = loaded
-    except Exception as error:  # out of memory, or whatever else: it is the result
+            loaded, result = result, dict(result)
+            _train(backend, plan, batch, folder, memory, result)
+            results.send(result | {"torch_gib_by_phase": memory.by_phase()})
+            result = loaded
+    except Exception as error:  # out of memory or anything else: it is the result
         traceback.print_exc()
         text = out_of_memory.telling_line(str(error))
-        found |= {"error": f"{type(error).__name__}: {text}", "failed_in": memory.name}
+        result |= {"error": f"{type(error).__name__}: {text}", "failed_in": memory.name}
         if isinstance(error, R1RecipesError) and (hint := error.problems[0].hint):
-            found["hint"] = hint
-        results.send(found | {"torch_gib_by_phase": memory.by_phase()})
+            result["hint"] = hint
+        results.send(result | {"torch_gib_by_phase": memory.by_phase()})
     results.send(None)
 
 
 class _Memory:
-    """Tells the holder which phase it is, and reads torch's own peaks by phase."""
+    """Tells the holder the current phase, and reads torch's own peaks of each phase."""
 
-    def __init__(self, phase: Any):
+    def __init__(self, phase: SharedInt):
         self._phase = phase
         self.name = PHASES[0]
         self.number = 0
         self._peaks: dict[str, tuple[float, float]] = {}
 
     def enter(self, name: str) -> None:
-        torch = sys.modules.get("torch")  # which Unsloth is to import, not this
+        """Begin a phase."""
+        torch = sys.modules.get("torch")  # it must be Unsloth that imports it
         if torch and torch.cuda.is_initialized():
             self._note()
             torch.cuda.reset_peak_memory_stats()
@@ -90,13 +117,16 @@ class _Memory:
     def by_phase(self) -> dict[str, list[float]]:
         """Phase -> [allocated, reserved]."""
         self._note()
-        found = {name: [round(n, 3) for n in peak] for name, peak in self._peaks.items()}
+        peaks = {name: [round(n, 3) for n in peak] for name, peak in self._peaks.items()}
         for name in PHASES[ONCE:]:
             self._peaks.pop(name, None)
-        return found
+        return peaks
 
 
-def _load(plan: Plan, weights_dir: Path, steps: int, memory: _Memory, found: dict[str, Any]) -> Any:
+def _load(
+    plan: Plan, weights_dir: Path, steps: int, memory: _Memory, result: dict[str, Any]
+) -> tuple[EngineBackend, Path]:
+    """Load the model; adds times and sizes to `result`. Returns the backend and its weights."""
     from r1recipes.training.backends import create, prepare_environment
 
     folder = _weights_folder(plan, weights_dir)
@@ -112,26 +142,27 @@ def _load(plan: Plan, weights_dir: Path, steps: int, memory: _Memory, found: dic
     )
     local = plan.model_copy(update={"recipe": recipe})
     prepare_environment(local, settings.load().cache_dir)
-    backend = create(local, offline=True)
-    found["import_s"] = round(time.monotonic() - began, 1)
-    memory.enter("weights")  # only now: as in a run, nothing is imported before Unsloth
+    # Both backends have the two attributes.
+    backend = cast(EngineBackend, create(local, offline=True))
+    result["import_s"] = round(time.monotonic() - began, 1)
+    memory.enter("weights")  # not earlier: as in a run, nothing may be imported before Unsloth
     _write_weights(plan, folder)
     memory.enter("load")
     began = time.monotonic()
     backend.load(None, None)
-    found["load_s"] = round(time.monotonic() - began, 1)
-    found |= _engine(backend.model)
+    result["load_s"] = round(time.monotonic() - began, 1)
+    result |= _engine(backend.model)
     return backend, folder
 
 
 def _engine(model: Any) -> dict[str, Any]:
-    """How the model's engine sized itself (vllm 0.26.0, v1/worker/gpu_worker.py)."""
+    """The sizes that the engine chose for itself (vllm 0.26.0, v1/worker/gpu_worker.py)."""
     import torch
 
     engine = model.vllm_engine
     config = engine.llm_engine.vllm_config
     free, total = torch.cuda.mem_get_info()
-    found = {
+    sizes = {
         "kv_tokens": config.cache_config.num_gpu_blocks * config.cache_config.block_size,
         "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
         "free_after_load_gib": round(free / GIB, 3),
@@ -147,27 +178,31 @@ def _engine(model: Any) -> dict[str, Any]:
         ("requested_gib", worker, "requested_memory"),
     ):
         if isinstance(value := getattr(owner, attribute, None), int | float):
-            found[name] = round(value / GIB, 3)
-    return found
+            sizes[name] = round(value / GIB, 3)
+    return sizes
 
 
 def _train(
-    backend: Any, plan: Plan, batch: int, folder: Path, memory: _Memory, found: dict[str, Any]
+    backend: EngineBackend,
+    plan: Plan,
+    batch: int,
+    folder: Path,
+    memory: _Memory,
+    result: dict[str, Any],
 ) -> None:
-    from r1recipes.training.backends.base import Hooks
-
+    """Train with this batch; adds times and speeds to `result`."""
     accumulation = plan.completions_per_step // batch
     backend.plan = backend.plan.model_copy(
         update={BATCH: batch, "gradient_accumulation_steps": accumulation}
     )
-    steps: list[dict[str, Any]] = []
+    steps: list[Row] = []
 
-    def on_step(row: dict[str, Any], samples: list) -> None:
+    def on_step(row: Row, samples: list[dict[str, Any]]) -> None:
         steps.append(row)
 
     hooks = Hooks(lambda done, total: None, on_step, lambda folder: None, lambda: False)
     memory.enter("generate")
-    # At its end a trainer saves a checkpoint; others may train on these weights meanwhile.
+    # A trainer saves a checkpoint at its end; other processes may be using these weights.
     with _phases(memory, steps), TemporaryDirectory(dir=folder) as output_dir:
         rows = _rows(plan, backend.tokenizer())
         backend.train(rows, {"noise": _noise_reward()}, Path(output_dir), None, hooks)
@@ -175,7 +210,7 @@ def _train(
     step_s = statistics.median(row["time/step_s"] for row in rest)
     generation_s = statistics.median(row["time/generation_s"] for row in rest)
     tokens = plan.completions_per_step * plan.preset.max_completion_length
-    found |= {
+    result |= {
         "first_step_s": round(steps[0]["time/step_s"], 1),
         "step_s": round(step_s, 2),
         **{
@@ -188,48 +223,41 @@ def _train(
         "completions_per_hour": round(3600 * plan.completions_per_step / step_s),
         "tokens_per_s": round(tokens / generation_s),
     }
-    found["projected_run_s"] = _projected(plan, found)
+    result["projected_run_s"] = _projected(plan, result)
 
 
-def _projected(plan: Plan, found: dict[str, Any]) -> int:
-    """Seconds of the whole run if every completion runs to its limit, so at most."""
+def _projected(plan: Plan, result: dict[str, Any]) -> int:
+    """Seconds of the whole run at most: with every completion at its greatest length."""
     recipe = plan.recipe
     sampled = 2 * recipe.data.eval_size * (recipe.eval.samples + 1)
-    evaluation_s = sampled * plan.preset.max_completion_length / found["tokens_per_s"]
-    start_s = found["import_s"] + found["load_s"] + found["first_step_s"]
-    return round(start_s + (recipe.train.max_steps - 1) * found["step_s"] + evaluation_s)
+    evaluation_s = sampled * plan.preset.max_completion_length / result["tokens_per_s"]
+    start_s = result["import_s"] + result["load_s"] + result["first_step_s"]
+    return round(start_s + (recipe.train.max_steps - 1) * result["step_s"] + evaluation_s)
 
 
-class _phases:
-    """Within it, a GRPOTrainer tells `memory` when it generates and when it trains."""
+@contextmanager
+def _phases(memory: _Memory, steps: list[Row]) -> Iterator[None]:
+    """Within it a GRPOTrainer tells `memory` when it generates and when it trains."""
+    trainer: Any = importlib.import_module("trl").GRPOTrainer  # Unsloth puts its own there
+    generate = trainer._generate
 
-    def __init__(self, memory: _Memory, steps: list):
-        self._memory, self._steps = memory, steps
+    def generate_in_phase(*arguments: Any, **options: Any) -> Any:
+        memory.enter("generate")
+        completions = generate(*arguments, **options)  # an error in it belongs to this phase
+        memory.enter("steps" if steps else "first step")
+        return completions
 
-    def __enter__(self) -> None:
-        from trl import GRPOTrainer
-
-        self._generate = generate = GRPOTrainer._generate
-        memory, steps = self._memory, self._steps
-
-        def told(*arguments: Any, **options: Any) -> Any:
-            memory.enter("generate")
-            made = generate(*arguments, **options)  # an error is one of this phase
-            memory.enter("steps" if steps else "first step")
-            return made
-
-        GRPOTrainer._generate = told
-
-    def __exit__(self, *error: object) -> None:
-        from trl import GRPOTrainer
-
-        GRPOTrainer._generate = self._generate
+    trainer._generate = generate_in_phase
+    try:
+        yield
+    finally:
+        trainer._generate = generate
 
 
 def _weights_folder(plan: Plan, weights_dir: Path) -> Path:
-    """Where the random checkpoint is; made once and kept for the next case."""
+    """The folder of the random weights; it is made once and used again by later rehearsals."""
     shape = models.find(plan.recipe.model.name)
-    name = next(name for name, known in models.MODELS.items() if known is shape)
+    name = next(name for name, other in models.MODELS.items() if other is shape)
     return weights_dir / f"{name}-{'nf4' if plan.preset.load_in_4bit else plan.dtype}"
 
 
@@ -243,15 +271,15 @@ def _write_weights(plan: Plan, folder: Path) -> None:
         return
     shape, four_bit = models.find(plan.recipe.model.name), plan.preset.load_in_4bit
     assert shape is not None
-    # The published 4-bit checkpoints are bfloat16 beside NF4, whatever the card computes in.
+    # Published 4-bit checkpoints have their other weights in bfloat16, whatever the card uses.
     dtype = getattr(torch, "bfloat16" if four_bit else plan.dtype)
     with files.whole(folder) as draft:
         random_weights.write(shape, draft, four_bit=four_bit, dtype=dtype)
     torch.cuda.empty_cache()
 
 
-def _rows(plan: Plan, tokenizer: Any) -> Any:
-    """Prompts of exactly the length that the preset allows; a character is a token here."""
+def _rows(plan: Plan, tokenizer: Any) -> datasets.Dataset:
+    """Prompts of exactly the length that the preset allows; here a character is a token."""
     from datasets import Dataset
 
     empty = tokenizer.apply_chat_template(
@@ -267,11 +295,11 @@ def _rows(plan: Plan, tokenizer: Any) -> Any:
     )
 
 
-def _noise_reward() -> Any:
-    """Pays each completion something else, so that every group has a gradient."""
-    from r1recipes.rewards.reward import Reward
+def _noise_reward() -> Reward:
+    """A reward that differs between completions, so that every group has a gradient."""
+    from r1recipes.rewards import Reward
 
-    def noise(prompts: list, completions: list, **columns: Any) -> list[float]:
+    def noise(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
         return [(hash((n, str(c))) % 1000) / 1000 for n, c in enumerate(completions)]
 
     return Reward("noise", noise)

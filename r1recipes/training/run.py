@@ -1,16 +1,16 @@
-"""Execute a plan in this process, from data to the evaluation after; go on with a stopped one.
+"""Run a plan in this process, from its data to the evaluation after training, or resume a run.
 
-prepare   data, tokenizer, preflight, rewards: before a folder is made or a weight is loaded
-start     a new run folder, then its stages
-resume    an old run folder, from its last whole checkpoint
+prepare   loads data, tokenizer and rewards, before a folder is made or a weight is loaded
+start     makes a new run folder and runs the stages
+resume    goes on in an existing run folder, from its last whole checkpoint
 """
 
 import errno
 import hashlib
 import json
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from r1recipes import data, rewards
@@ -24,40 +24,38 @@ from r1recipes.planning import disk, out_of_memory
 from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
-from r1recipes.report.run import Live
 from r1recipes.rewards import answers
+from r1recipes.rewards.reward import Reward
 from r1recipes.runs import lock, record
 from r1recipes.runs.lock import Lock
 from r1recipes.runs.record import Run
 from r1recipes.training.backends import create, prepare_environment
+from r1recipes.training.observers import Observer, Observers, Pruned
 from r1recipes.training.stages import Options, Prepared, Stages
-from r1recipes.training.trackers import Trackers, sends
-from r1recipes.training.view import View
+from r1recipes.training.trackers import sends
 from r1recipes.training.warm import Warm
 
 NOTHING_ALLOWED = Options()
 DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-
-
-class Pruned(R1RecipesError):
-    """The study that a run is a trial of sees no hope in it."""
+"""Errors of the operating system that mean that a disk is full or cannot be written."""
 
 
 def prepare(
     plan: Plan,
-    view: View,
+    observer: Observer,
     settings: Settings,
     options: Options,
     stack: ExitStack,
     warm: Warm | None = None,
 ) -> Prepared:
-    """Load and check data, tokenizer and rewards. Closed with `stack`, but for what is warm.
+    """Load and check data, tokenizer and rewards.
 
+    `stack` closes them, apart from a backend that `warm` keeps for the next run.
     Raises: RecipeError or PlanError with everything that is wrong.
     """
     prepare_environment(plan, settings.cache_dir)
     recipe, offline = plan.recipe, settings.offline
-    view.phase("Loading data")
+    observer.phase("Loading data")
     splits = data.load(recipe, plan.base_dir, offline=offline)
     if warm:
         backend = warm.take(plan, offline=offline)
@@ -66,12 +64,15 @@ def prepare(
         stack.callback(backend.close)
     tokenizer = backend.tokenizer()
     preflight.set_chat_template(tokenizer, recipe, plan.base_dir)
-    splits, report = preflight.check_prompts(splits, tokenizer, plan.preset, recipe.data.overlong)
-    for line in report.lines():
-        view.note(line)
-    view.phase("Checking rewards")
+    splits, prompts = preflight.check_prompts(splits, tokenizer, plan.preset, recipe.data.overlong)
+    for line in prompts.lines():
+        observer.note(line)
+    observer.phase("Checking rewards")
     verifier = stack.enter_context(answers.Verifier(time_limit_s=settings.answer_limit_s))
+    verifier.column = preflight.answer_column(splits)
     names = list(dict.fromkeys([*recipe.rewards, recipe.eval.reward]))
+    if "correctness" in names:
+        observer.note(verifier.column.summary)
     loaded = rewards.load(
         names,
         base_dir=plan.base_dir,
@@ -83,27 +84,29 @@ def prepare(
     for reward in loaded:
         stack.callback(reward.close)
     for warning in preflight.check_rewards(loaded, splits):
-        view.note(f"warning: {warning}")
+        observer.note(f"warning: {warning}")
     return Prepared(
+        plan=plan,
         splits=splits,
         backend=backend,
         rewards={name: by_name[name] for name in recipe.rewards},
         decisive=by_name[recipe.eval.reward],
         inputs=_inputs(plan, splits, tokenizer.chat_template, loaded),
+        judge=verifier.verify if recipe.eval.reward == "correctness" else None,
         warm=warm,
     )
 
 
-def _inputs(plan: Plan, splits: data.Splits, template: str, loaded: list) -> dict[str, str]:
-    """sha256 of everything that a run reads beside its recipe, by what it is."""
-    found = {"the data": _rows_sha256(splits), "the chat template": _sha256(template.encode())}
+def _inputs(plan: Plan, splits: data.Splits, template: str, loaded: list[Reward]) -> dict[str, str]:
+    """sha256 of each thing that a run reads beside its recipe, under its name in plain words."""
+    hashes = {"the data": _rows_sha256(splits), "the chat template": _sha256(template.encode())}
     start = plan.recipe.cold_start
     if start and start.data:
-        found["the demonstrations"] = _sha256((plan.base_dir / start.data).read_bytes())
+        hashes["the demonstrations"] = _sha256((plan.base_dir / start.data).read_bytes())
     for reward in loaded:
         if reward.code_sha256:
-            found[f"the code of reward `{reward.name}`"] = reward.code_sha256
-    return found
+            hashes[f"the code of reward `{reward.name}`"] = reward.code_sha256
+    return hashes
 
 
 def _sha256(content: bytes) -> str:
@@ -121,7 +124,7 @@ def _rows_sha256(splits: data.Splits) -> str:
 def start(
     loaded: Loaded,
     plan: Plan,
-    view: View,
+    observers: Iterable[Observer],
     settings: Settings,
     *,
     folder: Path | None = None,
@@ -129,12 +132,13 @@ def start(
     locked: Lock | None = None,
     warm: Warm | None = None,
 ) -> Run:
-    """Make a run folder and execute the plan. Returns the finished run.
+    """Make a run folder and run the plan in it. Returns the complete run.
 
-    With `locked`, revisions are those of that lock, and data that differ from it are refused; the
-    caller has compared the rest, which needs nothing loaded.
-    Raises: RecipeError, PlanError before anything is written; RunError, Stopped after.
+    With `locked`, model and data have the revisions of that lock, and data that differ from it are
+    refused; the caller has already compared everything that can be compared without loading it.
+    Raises: RecipeError, PlanError before anything is written; RunError, Stopped, Pruned after.
     """
+    watching = Observers(observers)
     if locked:
         plan = pinned(plan, locked.model_dump())
     parent = folder.parent if folder else settings.runs_dir / loaded.name
@@ -142,20 +146,21 @@ def start(
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
         meter = _meter(stack, plan, warm)
-        prepared = prepare(plan, view, settings, options, stack, warm)
+        prepared = prepare(plan, watching, settings, options, stack, warm)
         if locked:
-            found = lock.input_differences(locked, prepared.inputs, prepared.splits.revision)
-            lock.refuse_differences(found)
+            revision = prepared.splits.revision
+            changed = lock.input_differences(locked, prepared.inputs, revision)
+            lock.refuse_differences(changed)
         _check_disk(parent, plan, settings)
         run = record.create(loaded, plan, folder, settings.runs_dir)
         capture.move_to(run.log)
         run.update_lock(inputs=prepared.inputs, data_revision=prepared.splits.revision)
-        _execute(run, plan, prepared, view, options, meter)
+        _execute(run, prepared, watching, options, meter)
     return run
 
 
 def _meter(stack: ExitStack, plan: Plan, warm: Warm | None) -> Meter:
-    """Measures this run's memory, and with it that of an engine that an earlier one has loaded."""
+    """Measures the GPU memory of this run, including an engine that an earlier run has loaded."""
     before = warm.others_bytes if warm else None
     meter = stack.enter_context(Meter(enabled=plan.device == "cuda", before=before))
     if warm:
@@ -164,68 +169,73 @@ def _meter(stack: ExitStack, plan: Plan, warm: Warm | None) -> Meter:
 
 
 def _check_disk(parent: Path, plan: Plan, settings: Settings) -> None:
-    """Raises: RunError when the run or its download would not fit; hours before a disk is full."""
+    """Refuse now, not hours later, a run or download that would fill a disk. Raises: RunError."""
     shape = disk.shape_of(plan, offline=settings.offline)
     disk.check(*disk.needs(plan, shape, parent, offline=settings.offline))
 
 
 def resume(
     run: Run,
-    view: View,
+    observers: Iterable[Observer],
     settings: Settings,
     *,
     options: Options = NOTHING_ALLOWED,
     warm: Warm | None = None,
 ) -> Run:
-    """Go on with a run that was stopped, killed or failed.
+    """Go on with a run that was stopped, was killed, or failed.
 
     Raises: RecipeError when data, code or template are no longer what the run began with.
     """
-    began = run.read_lock()
-    plan = pinned(run.plan(), began)
-    if began.get("source"):
+    watching = Observers(observers)
+    locked = run.read_lock()
+    plan = pinned(run.plan(), locked)
+    if locked.get("source"):
         references.refuse_taken(plan.recipe.model_dump(), plan.base_dir)
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
+        for change in version_changes(run):
+            watching.note(f"since this run began: {change}; numbers may differ")
         meter = _meter(stack, plan, warm)
-        prepared = prepare(plan, view, settings, options, stack, warm)
-        for what, sha256 in began.get("inputs", {}).items():
-            if prepared.inputs.get(what) != sha256:
+        prepared = prepare(plan, watching, settings, options, stack, warm)
+        for name, sha256 in locked.get("inputs", {}).items():
+            if prepared.inputs.get(name) != sha256:
                 raise RecipeError(
-                    f"{what} changed since this run began",
+                    f"{name} changed since this run began",
                     hint="start a new run, or put the old version back",
                 )
         capture.move_to(run.log)
-        _execute(run, plan, prepared, view, options, meter)
+        _execute(run, prepared, watching, options, meter)
     return run
 
 
 def version_changes(run: Run) -> list[str]:
-    """What has another version than when the run began, such as `trl 1.12.0 -> 1.12.1`."""
-    then, today = run.read_lock().get("versions", {}), packages.versions()
-    names = sorted(then.keys() | today.keys())
-    changed = [name for name in names if then.get(name) != today.get(name)]
-    return [f"{name} {then.get(name, 'absent')} -> {today.get(name, 'absent')}" for name in changed]
+    """Packages whose version changed since the run began, such as `trl 1.12.0 -> 1.12.1`."""
+    old, new = run.read_lock().get("versions", {}), packages.versions()
+    changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    return [f"{name} {old.get(name, 'absent')} -> {new.get(name, 'absent')}" for name in changed]
 
 
 def _execute(
-    run: Run, plan: Plan, prepared: Prepared, view: View, options: Options, meter: Meter
+    run: Run, prepared: Prepared, observers: Observers, options: Options, meter: Meter
 ) -> None:
+    """Run the stages, and record how they ended. Raises: RunError, Stopped, Pruned."""
+    plan = prepared.plan
     stages: Stages | None = None
-    with run.owned(), _watched(run, plan, view) as on_row:
+    with run.owned(), ExitStack() as stack:
+        stack.callback(observers.end, run)
         try:
-            with Interrupts(view.note) as interrupts:
+            with Interrupts(observers.note) as interrupts:
                 run.update(status="running", error=None, attempts=run.read()["attempts"] + 1)
-                view.begin(run, plan)
-                stages = Stages(run, plan, prepared, view, options, interrupts, on_row)
+                observers.begin(run, plan)
+                stages = Stages(run, prepared, observers, options, interrupts)
                 stages.all()
         except KeyboardInterrupt:
             run.update(status="stopped")
-            again = " --allow-code" if options.allow_code else ""
-            again += " --wandb" if sends(plan.recipe.track) else ""
+            flags = " --allow-code" if options.allow_code else ""
+            flags += " --wandb" if sends(plan.recipe.track) else ""
             raise Stopped(
                 f"stopped; {_saved(run)}",
-                hint=f"go on with `python -m r1recipes run --resume {run.folder}{again}`",
+                hint=f"go on with `python -m r1recipes run --resume {run.folder}{flags}`",
             ) from None
         except Pruned:
             run.update(status="pruned", finished=files.now())
@@ -240,31 +250,6 @@ def _execute(
             _record_memory(run, plan, meter)
 
 
-@contextmanager
-def _watched(run: Run, plan: Plan, view: View) -> Iterator[Callable[[dict], None]]:
-    """What looks on and can fail without harm: the report, now and then, and the trackers."""
-    page = Live(run, view.note)
-    config = {"preset": plan.preset_name} | plan.recipe.model_dump(mode="json", exclude={"track"})
-    checkpoint = run.last_checkpoint()
-    trackers = Trackers(
-        plan.recipe.track,
-        run.folder,
-        config,
-        view.note,
-        first_step=checkpoint[1] + 1 if checkpoint else 1,
-    )
-
-    def on_row(row: dict) -> None:
-        trackers.log(row)
-        page.step()
-
-    try:
-        yield on_row
-    finally:
-        page.write()
-        trackers.close(run.adapter.exists())
-
-
 def _saved(run: Run) -> str:
     checkpoint = run.last_checkpoint()
     if run.adapter.exists():
@@ -276,13 +261,13 @@ def _record_failure(run: Run, failure: R1RecipesError) -> None:
     kind = getattr(failure, "kind", "input")
     try:
         run.update(status="failed", error={"kind": kind, "message": str(failure)})
-    except (OSError, RecipeError):  # a full disk: the message on the screen is all there can be
+    except (OSError, RecipeError):  # on a full disk the message on the screen has to do
         pass
 
 
 def _record_memory(run: Run, plan: Plan, meter: Meter) -> None:
-    """The peak beside its prediction; of several attempts the highest. Both None on a CPU."""
-    with suppress(OSError, RecipeError):  # as above
+    """Record the predicted peak and the highest measured one of all attempts; None on a CPU."""
+    with suppress(OSError, RecipeError):  # the disk may be full
         earlier = (run.read().get("vram") or {}).get("measured_bytes")
         peaks = [peak for peak in (earlier, meter.peak_bytes) if peak is not None]
         predicted = plan.predicted.peak_bytes if plan.predicted else None
@@ -290,7 +275,7 @@ def _record_memory(run: Run, plan: Plan, meter: Meter) -> None:
 
 
 def classify(error: Exception, run: Run, phase: out_of_memory.Phase) -> R1RecipesError:
-    """What an exception means to the user; the traceback is in train.log."""
+    """The error that tells the user what an exception means; its traceback is in train.log."""
     if isinstance(error, R1RecipesError):
         return error
     if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
@@ -299,8 +284,8 @@ def classify(error: Exception, run: Run, phase: out_of_memory.Phase) -> R1Recipe
     if "No space left on device" in str(error):
         return disk_error(OSError(28, "No space left on device"), run.folder)
     if name == "OutOfMemoryError" or out_of_memory.is_out_of_memory(str(error)):
-        found = out_of_memory.explain(str(error), phase, run.plan())
+        cause = out_of_memory.explain(str(error), phase, run.plan())
         return RunError(
-            f"out of memory, {found.kind}: {text}", kind="oom", hint=f"try `{found.change}`"
+            f"out of memory, {cause.kind}: {text}", kind="oom", hint=f"try `{cause.change}`"
         )
-    return RunError(f"{name}: {text}", kind="crash", hint=f"the whole story is in {run.log}")
+    return RunError(f"{name}: {text}", kind="crash", hint=f"the traceback is in {run.log}")

@@ -1,8 +1,8 @@
-"""Trackers beside metrics.jsonl, for those who ask: wandb, TensorBoard, trackio.
+"""Trackers that a recipe may ask for in addition to metrics.jsonl: wandb, TensorBoard, trackio.
 
-Settings are the section [track] of a recipe, which is no part of its fingerprint. Whatever can be
-refused is refused before anything is loaded (`check`); after that a tracker works in a thread of
-its own, so that one that fails or hangs costs the run nothing. No prompt is ever shown.
+Their settings are the section [track] of a recipe, which is not part of its fingerprint. `check`
+refuses what cannot work before anything is loaded; after that each tracker runs in its own thread,
+so that one that fails or hangs costs the run nothing. No tracker may ask the user anything.
 """
 
 import importlib.util
@@ -12,54 +12,59 @@ import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from r1recipes.errors import Problem, RecipeError
-from r1recipes.recipe.schema import Track, Trackio, Wandb
+from r1recipes.planning.plan import Plan
+from r1recipes.recipe.targets import Track, Trackio, Wandb
+from r1recipes.runs.reading import Row
+from r1recipes.runs.record import Run
+from r1recipes.training.observers import Observer
 
 MAX_WAITING = 10_000
-"""Rows that wait for a tracker; beyond that they are dropped, as it must have hung."""
+"""Rows that wait for a tracker; assumed. One with more has hung, and further rows are dropped."""
 FINISH_S = 60.0
-"""Seconds that a run waits at its end for all trackers together."""
+"""Seconds that a run waits at its end for all trackers together; assumed."""
 WANDB_TIMEOUT_S = 30
+"""Seconds that wandb may take to answer; assumed."""
 
 
-def check(wanted: Track, *, offline: bool) -> None:
-    """Raises: RecipeError when a tracker that is asked for cannot work.
+def check(track: Track, *, offline: bool) -> None:
+    """Refuse trackers that cannot work here. Raises: RecipeError.
 
-    Asks wandb's server whether the key is valid where runs are to be sent to it.
+    If runs are to be sent to wandb, its server is asked whether the API key is valid.
     """
-    if sends(wanted) and offline:
-        raise RecipeError("wandb cannot be online in a run that is offline", hint=_STAY)
+    if sends(track) and offline:
+        raise RecipeError("wandb cannot be online in a run that is offline", hint=_KEEP_HERE)
     problems = [
         Problem(f"`track.{name}` needs {name}", None, f"`pip install 'r1recipes[{name}]'`")
-        for name in wanted.names()
+        for name in track.names()
         if importlib.util.find_spec(name) is None
     ]
-    if wanted.trackio:
+    if track.trackio:
         problems += [
-            Problem(f"trackio would send this run away: {name} is set", None, f"unset {name}")
+            Problem(f"trackio would upload this run: {name} is set", None, f"unset {name}")
             for name in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
             if os.environ.get(name)
         ]
     if problems:
         raise RecipeError(problems=problems)
-    if sends(wanted):
+    if sends(track):
         _check_wandb()
 
 
-def sends(wanted: Track) -> bool:
-    """Whether something leaves this machine."""
-    return wanted.wandb is not None and wandb_mode(wanted.wandb) == "online"
+def sends(track: Track) -> bool:
+    """Whether a tracker sends something from this machine."""
+    return track.wandb is not None and wandb_mode(track.wandb) == "online"
 
 
-def wandb_mode(wanted: Wandb) -> str:
-    """How wandb is to work: as asked, or less where WANDB_MODE says so."""
-    said = os.environ.get("WANDB_MODE", "")
-    return said if said in ("offline", "disabled") else wanted.mode
+def wandb_mode(wandb: Wandb) -> str:
+    """The mode of the recipe, or a more private one that WANDB_MODE names."""
+    mode = os.environ.get("WANDB_MODE", "")
+    return mode if mode in ("offline", "disabled") else wandb.mode
 
 
-_STAY = "`--wandb offline` or WANDB_MODE=offline sends nothing now; `wandb sync` does it later"
+_KEEP_HERE = "`--wandb offline` or WANDB_MODE=offline sends nothing now; `wandb sync` does it later"
 
 
 def _check_wandb() -> None:
@@ -67,25 +72,26 @@ def _check_wandb() -> None:
     import wandb
 
     try:
-        found = wandb.login(prompt=False, verify=True, timeout=WANDB_TIMEOUT_S)
+        has_key = wandb.login(prompt=False, verify=True, timeout=WANDB_TIMEOUT_S)
     except Exception as error:  # its errors have no common root; each means that it cannot send
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise RecipeError(f"wandb cannot send: {reason[0]}", hint=_STAY) from error
-    if not found:
+        raise RecipeError(f"wandb cannot send: {reason[0]}", hint=_KEEP_HERE) from error
+    if not has_key:
         raise RecipeError(
-            "wandb has no API key on this machine", hint=f"`wandb login`, or WANDB_API_KEY; {_STAY}"
+            "wandb has no API key on this machine",
+            hint=f"`wandb login`, or WANDB_API_KEY; {_KEEP_HERE}",
         )
 
 
 def _quiet_wandb() -> None:
-    """Before wandb is imported: no lines on the screen, and no reports of its own errors, for which
-    it looks its maker up even offline (0.31.0, seen with strace)."""
+    """Stop wandb from printing and from reporting its own errors to its maker, whose server it
+    contacts for that even offline (0.31.0, seen with strace). Must run before wandb is imported."""
     os.environ["WANDB_SILENT"] = "true"
     os.environ["WANDB_ERROR_REPORTING"] = "false"
 
 
 class Sink(Protocol):
-    """Where a tracker writes to. Any method may raise."""
+    """One tracker's library. Any method may raise."""
 
     def log(self, step: int, values: dict[str, float]) -> None: ...
 
@@ -93,16 +99,18 @@ class Sink(Protocol):
 
 
 class WandbSink:
-    def __init__(self, wanted: Wandb, folder: Path, config: dict[str, Any]):
+    """A run of Weights & Biases, which a resumed run goes on with."""
+
+    def __init__(self, section: Wandb, folder: Path, config: dict[str, Any]):
         _quiet_wandb()
         import wandb
 
-        mode = wandb_mode(wanted)
-        if mode == "online" and not wandb.login(prompt=False):  # else `init` might ask for a key
+        mode = wandb_mode(section)
+        if mode == "online" and not wandb.login(prompt=False):  # or `init` might ask for a key
             raise ValueError("there is no API key on this machine")
         self._run = wandb.init(
-            project=wanted.project,
-            entity=wanted.entity,
+            project=section.project,
+            entity=section.entity,
             mode=mode,
             dir=folder,
             id=folder.name,
@@ -127,10 +135,12 @@ class WandbSink:
 
 
 class TensorboardSink:
+    """Event files in the folder `tensorboard` of the run."""
+
     def __init__(self, folder: Path, first_step: int):
         from torch.utils.tensorboard import SummaryWriter
 
-        # Steps of an earlier attempt that are done again are hidden.
+        # TensorBoard then hides the steps of an earlier attempt that are done again.
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -142,11 +152,13 @@ class TensorboardSink:
 
 
 class TrackioSink:
-    def __init__(self, wanted: Trackio, folder: Path, config: dict[str, Any]):
+    """A run of trackio, in its database on this machine."""
+
+    def __init__(self, section: Trackio, folder: Path, config: dict[str, Any]):
         import trackio
 
         self._run = trackio.init(
-            project=wanted.project,
+            project=section.project,
             name=folder.name,
             resume="allow",
             config=config,
@@ -163,13 +175,13 @@ class TrackioSink:
 
 
 class Worker:
-    """One tracker in a thread of its own."""
+    """Runs one tracker in its own thread."""
 
-    def __init__(self, name: str, make: Callable[[], Sink], say: Callable[[str], None]):
+    def __init__(self, name: str, make: Callable[[], Sink], note: Callable[[str], None]):
         self.name = name
         self._make = make
-        self._say = say
-        self._rows: queue.Queue = queue.Queue(MAX_WAITING)
+        self._note = note
+        self._rows: queue.Queue[tuple[int, dict[str, float]] | bool] = queue.Queue(MAX_WAITING)
         self.thread = threading.Thread(target=self._work, name=f"track-{name}", daemon=True)
         self.thread.start()
 
@@ -179,41 +191,44 @@ class Worker:
             while not isinstance(item := self._rows.get(), bool):
                 sink.log(*item)
             sink.close(item)
-        except Exception as error:
+        except Exception as error:  # of three libraries; a tracker is worth less than the run
             reason = str(error).strip().splitlines() or [""]
-            self._say(f"warning: {self.name} stopped: {type(error).__name__}: {reason[0]}")
+            self._note(f"warning: {self.name} stopped: {type(error).__name__}: {reason[0]}")
 
     def put(self, item: tuple[int, dict[str, float]] | bool) -> None:
-        """A row, or at the end whether the run is complete."""
+        """Hand over a row, or at the end whether the run is complete."""
         try:
             self._rows.put_nowait(item)
         except queue.Full:
             pass
 
 
-class Trackers:
-    """The trackers of one run; without any, nothing happens."""
+class Trackers(Observer):
+    """All trackers that the recipe of a run asks for; without any, nothing happens."""
 
-    def __init__(
-        self,
-        wanted: Track,
-        folder: Path,
-        config: dict[str, Any],
-        say: Callable[[str], None],
-        *,
-        first_step: int,
-    ):
-        folder = folder.absolute()
+    name: ClassVar[str] = "the trackers"
+
+    def __init__(self, note: Callable[[str], None]):
+        """`note` shows a warning to the user, and is called from the threads of the trackers."""
+        self._note = note
+        self._workers: list[Worker] = []
+
+    def begin(self, run: Run, plan: Plan) -> None:
+        """Start the trackers."""
+        track, folder = plan.recipe.track, run.folder.absolute()
+        recipe = plan.recipe.model_dump(mode="json", exclude={"track"})
+        config = {"preset": plan.preset_name} | recipe
+        checkpoint = run.last_checkpoint()
+        first_step = checkpoint[1] + 1 if checkpoint else 1
         makers: dict[str, Callable[[], Sink]] = {
-            "wandb": lambda: WandbSink(wanted.wandb or Wandb(), folder, config),
+            "wandb": lambda: WandbSink(track.wandb or Wandb(), folder, config),
             "tensorboard": lambda: TensorboardSink(folder, first_step),
-            "trackio": lambda: TrackioSink(wanted.trackio or Trackio(), folder, config),
+            "trackio": lambda: TrackioSink(track.trackio or Trackio(), folder, config),
         }
-        self._say = say
-        self._workers = [Worker(name, makers[name], say) for name in wanted.names()]
+        self._workers = [Worker(name, makers[name], self._note) for name in track.names()]
 
-    def log(self, row: dict[str, Any]) -> None:
-        """A row of metrics.jsonl; what is no finite number is left out."""
+    def step(self, row: Row) -> None:
+        """Hand over a row of metrics.jsonl, without values that are not finite numbers."""
         values = {
             key: float(value)
             for key, value in row.items()
@@ -222,11 +237,12 @@ class Trackers:
         for worker in self._workers:
             worker.put((row["step"], values))
 
-    def close(self, complete: bool) -> None:
-        """Wait a little until all is written or sent."""
+    def end(self, run: Run) -> None:
+        """Wait a little until everything is written or sent."""
+        is_complete = run.adapter.exists()
         for worker in self._workers:
-            worker.put(complete)
+            worker.put(is_complete)
         for worker in self._workers:
             worker.thread.join(FINISH_S / len(self._workers))
             if worker.thread.is_alive():
-                self._say(f"warning: {worker.name} has not finished; the run goes on without it")
+                self._note(f"warning: {worker.name} has not finished; the run goes on without it")

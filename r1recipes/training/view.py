@@ -1,8 +1,8 @@
-"""The live view of a run: a panel in a terminal, plain lines elsewhere. It prints and computes
-nothing that is recorded.
+"""The live view of a run: a panel in a terminal, plain lines elsewhere.
 
-The headline is the reward, its spread, the accuracy and one sentence on whether it is learning;
-the loss is small, since its value says nothing in GRPO.
+The panel is headed by the reward, its spread, the accuracy and one sentence on whether the run is
+learning; the loss is in small print, because its value says nothing in GRPO. Limits: the view only
+prints; nothing that it computes is recorded.
 """
 
 import math
@@ -10,7 +10,7 @@ import statistics
 import textwrap
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import ClassVar, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -20,11 +20,12 @@ from rich.text import Text
 
 from r1recipes.planning.plan import Plan
 from r1recipes.runs import health
+from r1recipes.runs.health import GOOD, HeldOut, Terms, Verdict
+from r1recipes.runs.reading import Row
 from r1recipes.runs.record import Run
+from r1recipes.training.observers import Observer
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-GOOD = ("Learning", "Learned", "Nothing left", "Nearly all right")
-"""How `health.sentence` begins when nothing has to be done."""
 LINES = 20
 """Lines that a run prints where there is no terminal."""
 
@@ -36,13 +37,17 @@ def say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-class View:
-    """What a person sees of one run. Without a terminal each thing is printed once, as a line."""
+class View(Observer):
+    """What a person sees of one run. Without a terminal each event is printed once, as a line."""
+
+    name: ClassVar[str] = "the live view"
 
     def __init__(self, console: Console, live: bool | None = None):
         self.console = console
         self.plan: Plan | None = None
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[Row] = []
+        self.held_out: list[HeldOut] = []
+        self._judged: tuple[int, Verdict] | None = None
         self._phase, self._done, self._total = "", 0, 0
         self._phase_began = self._step_began = time.monotonic()
         self._step_times: list[float] = []
@@ -53,12 +58,12 @@ class View:
             else None
         )
 
-    def __enter__(self) -> "View":
+    def __enter__(self) -> Self:
         if self._live:
             self._live.start()
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._live:
             self._live.stop()
 
@@ -67,7 +72,7 @@ class View:
         say(self.console, text)
 
     def begin(self, run: Run, plan: Plan) -> None:
-        """The run folder is there; say what will be done in it."""
+        """The run folder exists: say what will be done in it."""
         self.plan = plan
         recipe = plan.recipe
         self.note(f"{recipe.model.name}  preset {plan.preset_name}  {plan.batch_sentence()}")
@@ -88,17 +93,17 @@ class View:
             self.note(f"{title} ...")
 
     def progress(self, done: int, total: int) -> None:
-        """Steps or problems of the stage that are done."""
+        """`done` of `total` steps or completions of the stage are done."""
         self._done, self._total = done, total
 
-    def resume_at(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Training goes on after the steps of an earlier attempt."""
+    def resume_at(self, rows: Sequence[Row]) -> None:
+        """Training goes on after the steps of an earlier attempt, if there are any."""
         self.rows = list(rows)
         self._step_began = time.monotonic()
         if rows:
             self.note(f"Going on after step {rows[-1]['step']}")
 
-    def step(self, row: dict[str, Any]) -> None:
+    def step(self, row: Row) -> None:
         """An optimiser step is done."""
         now = time.monotonic()
         self._step_times = [*self._step_times, now - self._step_began][-health.WINDOW :]
@@ -114,31 +119,36 @@ class View:
                 self.note(f"  {self.sentence()}")
 
     def trained(self) -> None:
-        """Training ended, or stopped: a line stays where the panel was."""
+        """Training ended or was stopped: leave a line where the panel was."""
         if self.rows and self._live:
             spent = clock(time.monotonic() - self._phase_began)
             self.note(f"Trained to step {self.rows[-1]['step']} in {spent}. {self.sentence()}")
 
-    def evaluated(self, when: str, found: dict[str, Any]) -> None:
-        """An evaluation is done."""
-        self.note(f"{when.capitalize():<7} {accuracy_line(found)}")
+    def evaluated(self, when: str, evaluation: Row) -> None:
+        """An evaluation is done: print its accuracy."""
+        self.note(f"{when.capitalize():<7} {accuracy_line(evaluation)}")
+        if when == "before":
+            self.held_out = [HeldOut.of_summary(0, evaluation)]
+
+    def verdict(self) -> Verdict:
+        """Whether the run is learning; judged once a step, though the panel is drawn more often."""
+        assert self.plan is not None
+        if self._judged is None or self._judged[0] != len(self.rows):
+            terms = Terms.of(self.plan.model_dump())
+            self._judged = len(self.rows), health.verdict(self.rows, terms, self.held_out)
+        return self._judged[1]
 
     def sentence(self) -> str:
-        """Whether the run is learning."""
-        assert self.plan is not None
-        return health.sentence(
-            self.rows,
-            max_completion_length=self.plan.preset.max_completion_length,
-            max_reward=sum(self.plan.recipe.rewards.values()),
-        )
+        """The verdict in words."""
+        return self.verdict().sentence
 
     def seconds_left(self) -> float | None:
-        """Time to the end of the stage, from the median of the last steps."""
-        left = self._total - self._done
+        """Time to the end of the stage, in training from the median of the last steps."""
+        remaining = self._total - self._done
         if self._phase == "Training":
-            return statistics.median(self._step_times) * left if self._step_times else None
+            return statistics.median(self._step_times) * remaining if self._step_times else None
         spent = time.monotonic() - self._phase_began
-        return spent / self._done * left if self._done else None
+        return spent / self._done * remaining if self._done else None
 
     def render(self) -> RenderableType:
         """The panel of the terminal."""
@@ -148,7 +158,7 @@ class View:
         return Group(*parts)
 
     def _bar(self) -> Table:
-        left = self.seconds_left()
+        seconds_left = self.seconds_left()
         table = Table.grid(padding=(0, 1))
         bar = ProgressBar(
             total=self._total or None,
@@ -158,13 +168,13 @@ class View:
         )
         count = f"{self._done}/{self._total}" if self._total else ""
         spent = clock(time.monotonic() - self._phase_began)
-        times = f"{spent}, {clock(left)} left" if left is not None else spent
+        times = spent if seconds_left is None else f"{spent}, {clock(seconds_left)} left"
         table.add_row(Text(self._phase, "bold"), bar, count, Text(times, "dim"))
         return table
 
     def _metrics(self) -> list[RenderableType]:
-        row, sentence = self.rows[-1], self.sentence()
-        style = "green" if sentence.startswith(GOOD) else "yellow"
+        row, verdict = self.rows[-1], self.verdict()
+        style = "green" if verdict.kind in GOOD else "yellow"
         head = Text.assemble(
             ("reward ", "dim"),
             (f"{number(row, 'reward'):.2f} ", "bold"),
@@ -174,7 +184,7 @@ class View:
         parts = Text("  ".join(reward_parts(row)), "dim")
         facts = "  ".join(fact_parts(row))
         small = Text("  ".join(small_parts(row)), "dim")
-        lines = [head, parts, Text(facts), Text(sentence, style), small]
+        lines = [head, parts, Text(facts), Text(verdict.sentence, style), small]
         for line in lines:
             line.no_wrap, line.overflow = line is head, "fold"
         return list(lines)
@@ -184,23 +194,25 @@ class View:
         return sum(self.plan.recipe.rewards.values())
 
 
-def number(row: dict[str, Any], key: str) -> float:
+def number(row: Row, key: str) -> float:
+    """A value of a row, NaN where it is missing."""
     value = row.get(key)
     return math.nan if value is None else float(value)
 
 
 def percent(value: float) -> str:
+    """`42%`, or `-` for NaN."""
     return "-" if math.isnan(value) else f"{value:.0%}"
 
 
-def reward_parts(row: dict[str, Any]) -> list[str]:
-    """Mean of each reward before its weight, such as `correctness 0.62`."""
+def reward_parts(row: Row) -> list[str]:
+    """The mean of each reward, without its weight: `correctness 0.62`."""
     means = [key for key in row if key.startswith("rewards/") and key.endswith("/mean")]
     return [f"{key[8:-5]} {number(row, key):.2f}" for key in means]
 
 
-def fact_parts(row: dict[str, Any]) -> list[str]:
-    """Accuracy, spread, length and cut of a step."""
+def fact_parts(row: Row) -> list[str]:
+    """Accuracy, spread, length and share of cut completions of a step."""
     parts = [f"spread {number(row, 'reward_std'):.2f}"]
     if row.get("accuracy") is not None:
         parts.insert(0, f"accuracy {percent(number(row, 'accuracy'))}")
@@ -211,42 +223,42 @@ def fact_parts(row: dict[str, Any]) -> list[str]:
     return parts + ([f"reward failures {failures}"] if failures else [])
 
 
-def small_parts(row: dict[str, Any]) -> list[str]:
-    """What experts look at."""
+def small_parts(row: Row) -> list[str]:
+    """Values for experts."""
     parts = [f"grad norm {number(row, 'grad_norm'):.2f}", f"lr {number(row, 'learning_rate'):.1e}"]
     if row.get("kl") is not None:
         parts.append(f"KL {row['kl']:.4f}")
     return [*parts, f"loss {number(row, 'loss'):.4f} (near 0 is normal for GRPO)"]
 
 
-def plain_line(row: dict[str, Any], total: int, left: float | None) -> str:
+def plain_line(row: Row, total: int, seconds_left: float | None) -> str:
     """One step as a line of a log file."""
-    ahead = f"  {clock(left)} left" if left else ""
+    time_left = f"  {clock(seconds_left)} left" if seconds_left else ""
     return (
         f"step {row['step']}/{total}  reward {number(row, 'reward'):.2f}  "
         + "  ".join(fact_parts(row))
-        + ahead
+        + time_left
     )
 
 
-def accuracy_line(found: dict[str, Any]) -> str:
-    """`accuracy 42.1 % (38.0 to 46.3), greedy 61.0 %, length 31, cut 0 %`."""
-    low, high = found["interval"]
+def accuracy_line(evaluation: Row) -> str:
+    """`accuracy 42.1% (38.0% to 46.3%), greedy 61.0%, ... length 31, cut 0%`."""
+    low, high = evaluation["interval"]
     return (
-        f"accuracy {found['accuracy']:.1%} ({low:.1%} to {high:.1%}), "
-        f"greedy {found['greedy']:.1%}, "
-        f"{found['num_problems']} problems x {found['num_samples']} samples, "
-        f"length {found['mean_length']:.0f}, cut {found['share_cut']:.0%}"
+        f"accuracy {evaluation['accuracy']:.1%} ({low:.1%} to {high:.1%}), "
+        f"greedy {evaluation['greedy']:.1%}, "
+        f"{evaluation['num_problems']} problems x {evaluation['num_samples']} samples, "
+        f"length {evaluation['mean_length']:.0f}, cut {evaluation['share_cut']:.0%}"
     )
 
 
 def sparkline(values: Sequence[float | None], width: int = 40) -> str:
-    """Means of `width` slices of the values as block characters."""
-    known = [float(v) for v in values if v is not None and math.isfinite(v)]
-    if not known:
+    """The values as at most `width` block characters, each the mean of some; NaN is left out."""
+    finite = [float(v) for v in values if v is not None and math.isfinite(v)]
+    if not finite:
         return ""
-    size = max(1, math.ceil(len(known) / width))
-    means = [statistics.fmean(known[i : i + size]) for i in range(0, len(known), size)]
+    size = max(1, math.ceil(len(finite) / width))
+    means = [statistics.fmean(finite[i : i + size]) for i in range(0, len(finite), size)]
     low, high = min(means), max(means)
     scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
     return "".join(BLOCKS[round((value - low) * scale)] for value in means)

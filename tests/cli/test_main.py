@@ -98,7 +98,7 @@ def test_list_names_every_recipe_and_preset():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run"], "which recipe?"),
+        (["run"], "`run` needs a recipe"),
         (["run", "ph4"], "did you mean `phi4`?"),
         (["run", "no/such/tiny.toml"], "did you mean `tiny`?"),
         (["run", "{small}", "--preset", "24GB"], "no preset `24GB`"),

@@ -5,7 +5,9 @@ import json
 import pytest
 import tomli
 
+from r1recipes import recipe
 from r1recipes.machine import cards
+from tests.conftest import SMALL
 from tests.helpers import command, in_process
 
 
@@ -20,30 +22,30 @@ def test_the_table_adds_up_and_says_whether_it_fits():
 
 def test_json_has_every_part_in_bytes():
     code, out, _ = in_process("plan", "llama3.1-8b", "--vram", "16", "--json")
-    found = json.loads(out)
-    assert code == 0 and found["available_bytes"] == 16 * 2**30
-    totals = {phase: sum(parts.values()) for phase, parts in found["phases"].items()}
-    assert max(totals.values()) == found["peak_bytes"] == totals[found["peak_phase"]]
-    assert found["headroom_bytes"] == found["room_bytes"] - found["needed_bytes"]
-    assert found["needed_bytes"] <= found["peak_bytes"]
-    assert found["verdict"] in ("fits", "tight") and found["sequences"] >= 1
+    prediction = json.loads(out)
+    assert code == 0 and prediction["available_bytes"] == 16 * 2**30
+    totals = {phase: sum(parts.values()) for phase, parts in prediction["phases"].items()}
+    assert max(totals.values()) == prediction["peak_bytes"] == totals[prediction["peak_phase"]]
+    assert prediction["headroom_bytes"] == prediction["room_bytes"] - prediction["needed_bytes"]
+    assert prediction["needed_bytes"] <= prediction["peak_bytes"]
+    assert prediction["verdict"] in ("fits", "tight") and prediction["sequences"] >= 1
 
 
 def test_what_does_not_fit_ends_with_2_and_ways_that_work():
     command_line = ["plan", "phi4", "--gpu", "t4", "--preset", "16GB"]
-    wanted = ["--set", "preset.max_seq_length=8192", "--set", "preset.max_completion_length=7936"]
-    code, out, _ = in_process(*command_line, *wanted, "--set", "preset.standby=false")
+    long = ["--set", "preset.max_seq_length=8192", "--set", "preset.max_completion_length=7936"]
+    code, out, _ = in_process(*command_line, *long, "--set", "preset.standby=false")
     assert code == 2 and "verdict   does not fit" in out
     way = next(line for line in out.splitlines() if "this fits" in line).split("fits ", 1)[1]
-    code, out, _ = in_process(*command_line, *wanted, *way.split())
+    code, out, _ = in_process(*command_line, *long, *way.split())
     assert code == 0 and "verdict   fits" in out
 
 
 def test_a_cache_that_unsloth_counts_too_small_is_said_to_hold_no_sequence():
     code, out, _ = in_process("plan", "phi4", "--gpu", "t4", "--preset", "24GB")
-    said = " ".join(out.split())
-    assert code == 2 and "at once 0 sequences" in said
-    assert "a KV cache of 768 tokens as Unsloth counts, and a sequence has 1,536" in said
+    text = " ".join(out.split())
+    assert code == 2 and "at once 0 sequences" in text
+    assert "a KV cache of 768 tokens as Unsloth counts, and a sequence has 1,536" in text
 
 
 def test_fit_prints_a_preset_that_fits_when_it_is_pasted(tmp_path):
@@ -105,8 +107,8 @@ def test_where_only_shorter_sequences_fit_that_is_said(length):
 
 def test_what_is_tight_is_not_called_the_least():
     sizes = (f"{tenths / 10}" for tenths in range(105, 130))
-    said = [in_process("plan", "phi4", "--vram", size, "--fit")[2] for size in sizes]
-    tight = [text for text in said if "nearer than the prediction is exact" in text]
+    messages = [in_process("plan", "phi4", "--vram", size, "--fit")[2] for size in sizes]
+    tight = [text for text in messages if "nearer than the prediction is exact" in text]
     assert tight and not any("least" in text for text in tight)
 
 
@@ -117,7 +119,7 @@ def test_where_nothing_fits_both_shortages_are_said():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["plan", "phi4", "--gpu", "voodoo"], "known: RTX 3050"),
         (["plan", "phi4", "--gpu", "t5"], "perhaps T4 16GB"),
@@ -136,9 +138,9 @@ def test_where_nothing_fits_both_shortages_are_said():
         (["plan", "phi4", "--gpu", "t4", "--set", "model.name=./gone"], "./gone"),
     ],
 )
-def test_what_cannot_be_planned_is_said(arguments, said):
+def test_what_cannot_be_planned_is_said(arguments, message):
     code, out, err = in_process(*arguments)
-    assert code == 2 and not out and said in err and "hint" in err
+    assert code == 2 and not out and message in err and "hint" in err
 
 
 def test_without_a_card_a_preset_names_one(monkeypatch):
@@ -150,8 +152,18 @@ def test_without_a_card_a_preset_names_one(monkeypatch):
     assert code == 2 and "--gpu t4" in err
 
 
+@pytest.mark.parametrize("fit", [[], ["--fit"]])
+def test_a_cpu_preset_needs_no_gpu_memory(fit, tmp_path, monkeypatch):
+    monkeypatch.setattr("r1recipes.machine.gpu.current_gpu", lambda: None)
+    path = tmp_path / "both.toml"
+    cpu = SMALL[SMALL.index("[preset.cpu]") :]
+    path.write_text((recipe.loading.shipped_folder() / "small.toml").read_text() + "\n" + cpu)
+    code, out, err = in_process("plan", path, "--preset", "cpu", *fit)
+    assert code == 2 and not out and "preset `cpu` runs on a CPU" in err and "hint" in err
+
+
 def test_plan_never_imports_torch(tmp_path):
-    found = command("plan", "phi4", "--gpu", "t4", "--fit", cwd=tmp_path, PYTHONVERBOSE="1")
-    assert found.returncode == 0
-    imported = [line for line in found.stderr.splitlines() if line.startswith("import ")]
+    done = command("plan", "phi4", "--gpu", "t4", "--fit", cwd=tmp_path, PYTHONVERBOSE="1")
+    assert done.returncode == 0
+    imported = [line for line in done.stderr.splitlines() if line.startswith("import ")]
     assert imported and not any("'torch'" in line for line in imported)

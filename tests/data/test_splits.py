@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import datasets
@@ -231,10 +232,32 @@ def test_faults_in_rows_are_counted(tmp_path):
 
 
 def test_questions_and_answers_that_are_not_texts(tmp_path):
-    write(tmp_path / "rows.jsonl", [{"question": ["a"], "answer": True}] * 5)
+    write(tmp_path / "rows.jsonl", [{"question": ["a"], "answer": {"b": 1}}] * 5)
     text = refused(make(), tmp_path)
     assert "`question` is a list, not a text in 5 of 5 rows" in text
-    assert "`answer` is a bool, not a text or a number in 5 of 5 rows" in text
+    assert "`answer` is a dict, not a text, a number, true or false" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "answers"),
+    [
+        ([True, False], {"true", "false"}),
+        ([Decimal("18.90"), Decimal("7.00")], {"18.90", "7.00"}),
+        ([["Paris", "Lutetia"], ["Rome"]], {("Paris", "Lutetia"), ("Rome",)}),
+    ],
+    ids=["true and false", "decimals", "lists"],
+)
+def test_answers_of_other_types(values, answers, tmp_path):
+    rows = [{"question": f"q{i}", "answer": values[i % 2]} for i in range(9)]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
+    train = data.load(make(name="rows.parquet"), tmp_path).train
+    assert {tuple(a) if isinstance(a, list) else a for a in train["answer"]} == answers
+
+
+def test_a_list_of_answers_with_a_hole_is_counted(tmp_path):
+    rows = [{"question": f"q{i}", "answer": ["1", None]} for i in range(9)]
+    write(tmp_path / "rows.jsonl", rows)
+    assert "`answer` has an entry that is null in 9 of 9 rows" in refused(make(), tmp_path)
 
 
 def test_answers_without_the_marker_are_counted(tmp_path):

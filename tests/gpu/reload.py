@@ -80,7 +80,7 @@ def arguments(plan: Plan, folder: Path) -> list[str]:
     from r1recipes.training.backends import trainer
     from r1recipes.training.backends.unsloth.differences import argument_differences
 
-    asked = trainer.grpo_arguments(plan, folder)
+    asked = trainer.arguments(plan, folder)
     del asked["steps_per_generation"]  # given, TRL refuses; without it Unsloth raises the batch
     asked |= {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 1}
     asked["learnign_rate"] = 1.0

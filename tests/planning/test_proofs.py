@@ -94,7 +94,7 @@ def test_list_shows_what_was_measured(monkeypatch, tmp_path):
     assert line.split()[:5] == ["8GB", "6.60", "of", "7.62", "GiB"]
     assert line.split()[6:8] == ["8.9", "12,919"] and line.endswith("RTX 4060, 2026-11-21")
     assert code == 0 and out.count("not measured") == len(SHIPPED) - 2
-    assert out.endswith("tiny  builtin:tiny\n  cpu     needs no card\n")
+    assert out.endswith("tiny  builtin:tiny\n  cpu     needs no GPU\n")
     found(tmp_path, settings=GOOD["settings"] | {"lora_rank": 16})
     assert "  8GB     stale: lora_rank 16 -> 32\n" in in_process("list")[1]
     shown = json.loads(in_process("list", "--json")[1])

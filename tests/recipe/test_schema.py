@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from r1recipes import recipe, rewards
 from r1recipes.algorithms import base
 from r1recipes.algorithms.base import preset_bytes
+from r1recipes.algorithms.sft import ColdStart
 from r1recipes.recipe import loading, rules, schema
 from tests.conftest import SMALL
 
@@ -132,7 +133,7 @@ def test_a_default_that_does_not_fit_says_what_to_add():
 
 
 def test_a_cold_start_trains_whole_weights():
-    data, start = schema.Data(name="builtin:arithmetic"), schema.ColdStart(steps=1)
+    data, start = schema.Data(name="builtin:arithmetic"), ColdStart(steps=1)
     model = schema.Model(name="unsloth/Qwen2.5-1.5B-Instruct-bnb-4bit")
     ((key, message, _),) = rules.of_cold_start(start, model, data)
     assert key == "/model.name" and "trains all weights" in message
@@ -172,21 +173,21 @@ def test_preset_bytes():
 def test_the_committed_json_schema_is_up_to_date():
     """`r1recipes schema recipes/recipe.schema.json` writes it."""
     path = loading.shipped_folder() / "recipe.schema.json"
-    assert path.read_text() == json.dumps(schema.json_schema(), indent=1) + "\n"
+    assert path.read_text() == json.dumps(schema.for_editors(), indent=1) + "\n"
 
 
 def test_the_json_schema_is_what_editors_understand():
     """Checked by hand with tombi 1.9.6 and taplo 0.9.0: no references, no null, no open tables."""
-    text = json.dumps(schema.json_schema())
+    text = json.dumps(schema.for_editors())
     for word in ("$ref", "$defs", "null", "anyOf", "propertyNames", "prefixItems"):
         assert f'"{word}"' not in text, word
-    for path, node in tables(schema.json_schema()):
+    for path, node in tables(schema.for_editors()):
         assert node["additionalProperties"] is False, path
         assert node["description"] or path == ("preset",), path
 
 
 def test_every_key_is_described_and_choices_are_listed():
-    root = schema.json_schema()
+    root = schema.for_editors()
     for path, node in tables(root):
         for key, value in node.get("properties", {}).items():
             assert value.get("description"), (*path, key)

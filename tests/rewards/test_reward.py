@@ -124,7 +124,16 @@ def test_formats(completion, strict, soft, tags):
 
 @pytest.mark.parametrize(
     ("answer", "paid"),
-    [("7", 1), ("-7", 1), ("7.0", 1), ("$1,000", 1), ("7.5", 0), ("seven", 0), ("", 0)],
+    [
+        ("7", 1),
+        ("-7", 1),
+        ("7.0", 1),
+        ("$1,000", 1),
+        ("7.5", 0),
+        ("seven", 1),
+        ("6 + 1", 0),
+        ("", 0),
+    ],
 )
 def test_integer(answer, paid):
     assert pay("integer", asked(answer=answer)) == paid

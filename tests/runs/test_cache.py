@@ -19,7 +19,7 @@ def cache(tmp_path, monkeypatch):
 
 def test_what_can_be_made_again_goes_and_what_a_run_needs_stays(cache, tmp_path):
     pages = {f"/{n}.toml": SMALL.replace("seed = 1", f"seed = {n}").encode() for n in (1, 2)}
-    with FileServer(pages) as server:
+    with FileServer({**pages}) as server:
         needed, other = (recipe.load(server.url + name) for name in pages)
     resolved = planning.make(needed.recipe, base_dir=needed.path.parent, gpu=None, num_cores=1)
     run = record.create(needed, resolved, None, tmp_path / "runs")
@@ -41,4 +41,4 @@ def test_what_can_be_made_again_goes_and_what_a_run_needs_stays(cache, tmp_path)
 
 def test_the_cache_is_not_that_of_a_run(cache):
     code, _, err = in_process("clean", "--cache", "runs/x")
-    assert code == 2 and "--cache is not of a run" in err
+    assert code == 2 and "--cache does not go with a run" in err

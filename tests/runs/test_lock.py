@@ -75,10 +75,10 @@ def test_a_lock_that_lacks_or_differs_in_a_choice_is_no_repetition(loaded):
 def test_packages_for_a_gpu_count_only_on_one(loaded):
     today = lock.make(loaded, make(loaded, CARD))
     versions = {"torch": "2.13.0"}
-    for gpu, told in (("NVIDIA L4", ["bitsandbytes: absent in the lock, 0.50 here"]), (None, [])):
+    for gpu, lines in (("NVIDIA L4", ["bitsandbytes: absent in the lock, 0.50 here"]), (None, [])):
         then = today | {"machine": {"gpu": gpu}, "versions": versions}
         now = then | {"versions": versions | {"bitsandbytes": "0.50"}}
-        assert lock.differences(lock.Lock.model_validate(then), now) == told
+        assert lock.differences(lock.Lock.model_validate(then), now) == lines
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_packages_for_a_gpu_count_only_on_one(loaded):
 )
 def test_a_lock_of_other_values_is_refused(loaded, chosen):
     today = lock.make(loaded, make(loaded, CARD)) | {"chosen": chosen}
-    with pytest.raises(RecipeError, match="is no lock: `chosen"):
+    with pytest.raises(RecipeError, match="is not a valid lock: `chosen"):
         lock.read(json.dumps(today).encode(), "x")
 
 

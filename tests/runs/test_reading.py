@@ -23,9 +23,9 @@ def a_run(folder, after=(), **resolved) -> reading.Reading:
 
 def test_only_the_record_has_to_be_there(tmp_path):
     (tmp_path / "record.json").write_text('{"status": "running"}')
-    found = reading.read(Run(tmp_path))
-    assert (found.metrics, found.steps, found.max_steps, found.recipe_text) == ([], 0, None, "")
-    assert found.settings == {} and found.evaluated("after") == {}
+    begun = reading.read(Run(tmp_path))
+    assert (begun.metrics, begun.steps, begun.max_steps, begun.recipe_text) == ([], 0, None, "")
+    assert begun.settings == {} and begun.evaluated("after") == {}
 
 
 def test_a_damaged_file_is_named(tmp_path):
@@ -52,15 +52,17 @@ def test_what_differs_is_found_at_any_depth_and_nothing_else(tmp_path):
 def test_runs_are_compared_on_the_problems_that_both_answered(tmp_path):
     first = [item("1", True, False), item("2", False, False), item("only here", True, True)]
     second = [item("2", True, False), item("1", True, True)]
-    found = reading.paired(a_run(tmp_path / "a", first), a_run(tmp_path / "b", second))
-    assert found.mean == 0.5 and found.num_problems == 2 and not found.is_all
+    comparison = reading.paired(a_run(tmp_path / "a", first), a_run(tmp_path / "b", second))
+    assert comparison and not comparison.is_all
+    assert (comparison.mean, comparison.num_problems) == (0.5, 2)
 
 
 def test_a_problem_that_occurs_twice_is_paired_twice(tmp_path):
     twice = [item("1", True), item("1", False), item("2", False)]
     a, b = a_run(tmp_path / "a", twice), a_run(tmp_path / "b", twice)
-    found = reading.paired(a, b)
-    assert (found.mean, found.num_problems, found.is_all, found.is_clear) == (0, 3, True, False)
+    comparison = reading.paired(a, b)
+    assert comparison and comparison.is_all and not comparison.is_clear
+    assert (comparison.mean, comparison.num_problems) == (0, 3)
 
 
 def test_runs_without_a_common_problem_are_not_compared(tmp_path):
@@ -69,7 +71,7 @@ def test_runs_without_a_common_problem_are_not_compared(tmp_path):
 
 
 def test_a_shared_folder_without_a_plan_differs_in_nothing_that_is_known(tmp_path):
-    known, shared = a_run(tmp_path / "a", seed=1), a_run(tmp_path / "b")
+    whole, shared = a_run(tmp_path / "a", seed=1), a_run(tmp_path / "b")
     (tmp_path / "b" / "resolved.json").unlink(missing_ok=True)
-    assert known.settings and not shared.settings
-    assert reading.differing([known.settings, shared.settings]) == {}
+    assert whole.settings and not shared.settings
+    assert reading.differing([whole.settings, shared.settings]) == {}

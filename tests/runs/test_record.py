@@ -75,7 +75,7 @@ def test_only_whole_checkpoints_count(made):
     assert not (run.checkpoints / "checkpoint-6").exists()
     (run.checkpoints / "checkpoint-4" / "adapter.bin").write_text("torn")
     assert run.last_checkpoint() == (run.checkpoints / "checkpoint-2", 2)
-    with pytest.raises(RecipeError, match="does not have the steps 1 to 5"):
+    with pytest.raises(RecipeError, match="does not have steps 1 to 5"):
         run.rewind(5)
     run.rewind(0)
     assert run.last_checkpoint() is None and files.read_lines(run.metrics) == []
@@ -93,7 +93,7 @@ def test_one_process_at_a_time_owns_a_folder(made):
     ready, leave = context.Event(), context.Event()
     other = context.Process(target=_own, args=(run.folder, ready, leave))
     other.start()
-    assert ready.wait(20)
+    assert ready.wait(20) and other.pid
     with pytest.raises(RecipeError, match="in use by another process"):
         with run.owned():
             pass
@@ -107,14 +107,14 @@ def test_find_takes_a_folder_or_the_newest_unfinished(made, tmp_path):
     run, loaded, resolved = made
     newer = record.create(loaded, resolved, None, tmp_path / "runs")
     runs = tmp_path / "runs"
-    assert find(runs, None).folder == newer.folder
+    assert record.find_unfinished(runs).folder == newer.folder
     newer.update(status="complete")
-    assert find(runs, None).folder == run.folder
-    assert find(runs, None, "small").folder == run.folder
+    assert record.find_unfinished(runs).folder == run.folder
+    assert record.find_unfinished(runs, "small").folder == run.folder
     assert find(runs, str(newer.folder)).folder == newer.folder
     assert find(runs, f"small/{run.folder.name}").folder == runs / "small" / run.folder.name
     with pytest.raises(RecipeError, match="no unfinished run of `phi4`"):
-        find(runs, None, "phi4")
+        record.find_unfinished(runs, "phi4")
     with pytest.raises(RecipeError, match="no run folder `nothing`"):
         find(runs, "nothing")
 
@@ -127,7 +127,7 @@ def test_a_run_that_nobody_works_on_is_killed_and_not_running(made):
     with run.owned():
         assert run.standing() == "is running at step 2" and "wait" in run.to_go_on()
         with pytest.raises(RecipeError, match="no unfinished run"):
-            find(run.folder.parent.parent, None)
+            record.find_unfinished(run.folder.parent.parent)
     run.metrics.write_text("{\n")
     assert run.standing() == "was killed at step 0"
     run.update(status="failed")
@@ -139,10 +139,10 @@ def test_runs_are_found_right_below_the_folder_too_by_the_time_they_began(made, 
     runs = tmp_path / "runs"
     mine = record.create(loaded, resolved, runs / "a", runs)
     mine.update(started="2099-01-01T00:00:00Z")
-    assert [found.folder for found in record.all_runs(runs)] == [run.folder, mine.folder]
-    assert find(runs, None).folder == mine.folder == find(runs, "a").folder
+    assert [each.folder for each in record.all_runs(runs)] == [run.folder, mine.folder]
+    assert record.find_unfinished(runs).folder == mine.folder == find(runs, "a").folder
     mine.record.write_text("{")
-    assert [found.folder for found in record.all_runs(runs)] == [mine.folder, run.folder]
+    assert [each.folder for each in record.all_runs(runs)] == [mine.folder, run.folder]
 
 
 def test_unreadable_records_are_user_errors(made):
@@ -152,7 +152,7 @@ def test_unreadable_records_are_user_errors(made):
         with pytest.raises(RecipeError, match="is damaged"):
             run.read()
     with pytest.raises(RecipeError, match="no unfinished run"):
-        find(run.folder.parent.parent, None)
+        record.find_unfinished(run.folder.parent.parent)
     run.resolved.write_text("{}")
     with pytest.raises(RecipeError, match="resolved.json cannot be read"):
         run.plan()

@@ -74,6 +74,7 @@ def test_killed_workers_are_replaced_and_a_killed_driver_is_resumed(small, tmp_p
     assert sum(trials.is_finished(trial) for trial in cell.all()) == 2
     runs = [Path(t.user_attrs["run"]) for t in cell.all() if trials.is_finished(t)]
     assert len(set(runs)) == 2
+    assert all((run / "report.html").exists() for run in runs)
     best = tmp_path / "runs/study/best.toml"
     assert command("check", best, cwd=tmp_path).returncode == 0
     again = command(*arguments[3:], "--force", cwd=tmp_path, **environment)

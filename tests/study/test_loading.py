@@ -134,7 +134,7 @@ def test_a_matrix_is_every_combination_in_order(small):
     assert len(cells) == 12 and len({cell.name for cell in cells}) == 12
     assert all(cell.num_trials == 1 and not cell.search for cell in cells)
     assert cells[0].name == "small,beta=0.0,seed=1"
-    assert cells[-1].load().recipe.seed == 3 and cells[-1].load().recipe.train.beta == 0.1
+    assert cells[-1].load().recipe.seed == 3 and cells[-1].load().data["train"]["beta"] == 0.1
     assert cells[-1].load().recipe.train.max_steps == recipe.load("tiny").recipe.train.max_steps
 
 

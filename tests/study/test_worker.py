@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from r1recipes import recipe, runs
+from r1recipes import recipe
 from r1recipes.errors import PlanError, RecipeError, RunError
 from r1recipes.machine import files, settings
+from r1recipes.runs import record
 from r1recipes.runs.record import Run
 from r1recipes.study import database, loading, search, trials, worker
 from r1recipes.training.stages import Options
@@ -65,8 +66,8 @@ def test_a_warm_worker_gives_the_numbers_of_a_fresh_process(small, finished, tmp
     assert last.read()["study"] == about
     last.update(status="stopped")
     with pytest.raises(RecipeError, match="no unfinished run") as caught:
-        runs.find(tmp_path / "runs", None)
-    assert caught.value.problems[0].hint == "`sweep` goes on with the trials of a study"
+        record.find_unfinished(tmp_path / "runs")
+    assert caught.value.problems[0].hint == "`sweep` resumes the trials of a study"
 
 
 def fail_with(error):
@@ -129,15 +130,15 @@ def test_a_trial_that_was_taken_away_stops_and_the_other_one_goes_on_in_its_fold
     someone, made, monkeypatch
 ):
     """A worker that hung, was taken for dead, and woke up."""
-    step = worker.TrialView.step
+    step = worker.Pruning.step
 
-    def taken(view, row):
-        if row["step"] == 3 and view.trial.number == 0:
+    def taken(pruning, row):
+        if row["step"] == 3 and pruning.trial.number == 0:
             made.requeue_dead(lambda trial: True)
-            view.lost = True
-        step(view, row)
+            pruning.lost = True
+        step(pruning, row)
 
-    monkeypatch.setattr(worker.TrialView, "step", taken)
+    monkeypatch.setattr(worker.Pruning, "step", taken)
     someone.run_trial(made, claim(made))
     someone.run_trial(made, claim(made))
     first, again = made.all()

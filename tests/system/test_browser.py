@@ -95,8 +95,8 @@ def test_the_value_under_the_pointer_is_shown(browser, page):
     svg, tip = (figure.find_element("css selector", name) for name in ("svg", ".tip"))
     pointer.move_to_element_with_offset(svg, -svg.size["width"] // 2 + 5, 0).perform()
     step, reward = next(csv.reader(figure_csv(browser, "reward")[1:]))
-    head, shown = tip.text.splitlines()
-    assert head == f"step {step}" and float(shown) == pytest.approx(float(reward), rel=1e-3)
+    head, value = tip.text.splitlines()
+    assert head == f"step {step}" and float(value) == pytest.approx(float(reward), rel=1e-3)
     title = figure.find_element("tag name", "h3")
     webdriver.ActionChains(browser).move_to_element(title).perform()
     assert not tip.is_displayed()
@@ -123,17 +123,38 @@ def test_a_chart_can_be_saved_as_csv_and_png(browser, page):
     assert browser.get_log("browser") == []
 
 
-def test_what_a_completion_contains_does_not_run(browser, finished, tmp_path):
-    folder = tmp_path / "run"
+def with_completions(finished, folder: Path, **values: object) -> Path:
+    """The page of a copy of a run whose completions have these values."""
     shutil.copytree(finished.folder, folder)
-    attack = "</pre><script>document.title='owned'</script><img src=//x.invalid onerror=alert(1)>"
     rows = [json.loads(line) for line in (folder / "completions.jsonl").read_text().splitlines()]
-    for row in rows:
-        row |= {"prompt": attack, "completion": attack, "answer": attack}
-        row["rewards"] = {attack: 1.0}
-    (folder / "completions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    path = tmp_path / "report.html"
+    text = "".join(json.dumps(row | values) + "\n" for row in rows)
+    (folder / "completions.jsonl").write_text(text)
+    path = folder / "page.html"
     path.write_text(run.html([type(finished)(folder)]))
+    return path
+
+
+def test_what_a_completion_contains_does_not_run(browser, finished, tmp_path):
+    attack = "</pre></script><script>document.title='owned'</script>"
+    attack += "<img src=//x.invalid onerror=alert(1)>"
+    values = {"prompt": attack, "completion": attack, "answer": attack, "rewards": {attack: 1.0}}
+    path = with_completions(finished, tmp_path / "run", **values)
     open_page(browser, path, 1280, "light")
     assert attack in browser.find_element("tag name", "main").text
     assert browser.title != "owned" and requests(browser) == [path.as_uri()]
+
+
+def test_a_question_that_reverses_its_text_leaves_the_answer_as_it_is(browser, finished, tmp_path):
+    path = with_completions(finished, tmp_path / "run", prompt="a\u202ebc", answer="12 + 34")
+    open_page(browser, path, 1280, "light")
+    lefts = browser.execute_script(
+        """const spans = [...document.querySelectorAll(".question .note")];
+        const text = spans.find(span => span.textContent === "answer 12 + 34").firstChild;
+        return [...text.data].map((_, i) => {
+            const range = document.createRange();
+            range.setStart(text, i);
+            range.setEnd(text, i + 1);
+            return range.getBoundingClientRect().left;
+        })"""
+    )
+    assert len(lefts) == len("answer 12 + 34") and lefts == sorted(lefts)

@@ -33,8 +33,8 @@ def test_without_a_change_the_answers_are_those_of_the_run(run, capfd):
     assert summary["base"]["accuracy"] == run.read()["evaluation"]["before"]["accuracy"]
     assert set(summary["trained"]["pass_at"]) == {"1", "2"}
     assert run.record.read_bytes() == record
-    said = capfd.readouterr().out
-    assert "6 problems x 2 samples of builtin:arithmetic" in said and str(folder) in said
+    out = capfd.readouterr().out
+    assert "6 problems x 2 samples of builtin:arithmetic" in out and str(folder) in out
 
 
 def test_more_samples_of_the_problems_of_another_recipe(run, small):
@@ -73,12 +73,14 @@ def test_problems_that_the_run_was_trained_on_are_left_out(run, small, capfd):
     "arguments", [["nowhere"], ["--samples", "0"], ["--data", "nowhere.toml"], ["--size", "x"]]
 )
 def test_bad_input_is_refused(run, arguments):
-    given = arguments if arguments == ["nowhere"] else [run.folder, *arguments]
+    if arguments != ["nowhere"]:
+        arguments = [run.folder, *arguments]
     try:
-        code, _, err = in_process("eval", *given)
-    except SystemExit as stop:  # argparse
-        code, err = stop.code, "usage"
-    assert code == 2 and err
+        code, _, err = in_process("eval", *arguments)
+    except SystemExit as stop:  # argparse has printed the usage
+        assert stop.code == 2
+    else:
+        assert code == 2 and err
     assert not (run.folder / "evaluations").exists()
 
 
@@ -106,6 +108,6 @@ def test_a_run_without_an_adapter_is_refused_with_the_way_on(run):
 
 def test_the_table_has_a_row_for_each_measure(run):
     before, after = (read_lines(run.evaluation(when)) for when in ("before", "after"))
-    found = table(compare(before, after) | {"data": "d"})
-    first = [line.split("  ")[0] for line in found]
+    lines = table(compare(before, after) | {"data": "d"})
+    first = [line.split("  ")[0] for line in lines]
     assert first[2:-2] == ["pass@1", "pass@2", "majority of 2", "greedy", "tokens", "cut"]

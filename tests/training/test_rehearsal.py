@@ -1,5 +1,6 @@
 """A rehearsal as far as it goes without a card: what it refuses, and what it says of an error."""
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -8,9 +9,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-import trl
 
 from r1recipes import planning, recipe
 from r1recipes.errors import PlanError, RecipeError
@@ -26,7 +27,7 @@ CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")
 
 def made(name: str = "qwen2.5-1.5b", preset: str = "8GB", **changes) -> planning.Plan:
     loaded = recipe.load(name)
-    found = planning.make(
+    plan = planning.make(
         loaded.recipe,
         base_dir=loaded.path.parent,
         gpu=CARD,
@@ -34,12 +35,12 @@ def made(name: str = "qwen2.5-1.5b", preset: str = "8GB", **changes) -> planning
         preset_name=preset,
         elsewhere=True,
     )
-    return found.model_copy(update=changes)
+    return plan.model_copy(update=changes)
 
 
-def run(found: planning.Plan, tmp_path, **options):
+def run(plan: planning.Plan, tmp_path, **options):
     options = {"vram_bytes": None, "steps": 2} | options
-    return rehearsal.rehearse(found, weights_dir=tmp_path, **options)
+    return rehearsal.rehearse(plan, weights_dir=tmp_path, **options)
 
 
 def test_what_cannot_be_rehearsed_is_refused_at_once(tmp_path):
@@ -55,8 +56,8 @@ def test_what_cannot_be_rehearsed_is_refused_at_once(tmp_path):
 def test_the_command_refuses_what_means_nothing(flags, monkeypatch):
     monkeypatch.setattr("r1recipes.machine.gpu.current_gpu", lambda: None)
     code, _, err = in_process("rehearse", "phi4", *flags)
-    said = flags[0] if flags else "needs an NVIDIA GPU"
-    assert code == 2 and said in err
+    message = flags[0] if flags else "needs an NVIDIA GPU"
+    assert code == 2 and message in err
     assert flags or "`r1recipes plan phi4 --preset 16GB` predicts" in err
 
 
@@ -80,8 +81,8 @@ def test_a_proof_that_cannot_be_written_is_said_before_anything_is_measured(tmp_
 
 def test_out_of_memory_in_a_rehearsal_is_named_by_its_phase():
     error = {"error": "OutOfMemoryError: CUDA out of memory.", "failed_in": "first step"}
-    found = rehearsal._oom(made(), 4, error)
-    assert found == vars(out_of_memory.explain(error["error"], "first step", made())) | {
+    explanation = rehearsal._oom(made(), 4, error)
+    assert explanation == vars(out_of_memory.explain(error["error"], "first step", made())) | {
         "change": "--set preset.per_device_train_batch_size=2"
     }
     assert rehearsal._oom(made(), 4, {"error": "ValueError: no", "failed_in": "load"}) == {}
@@ -180,10 +181,10 @@ def test_what_holds_the_card_ends_with_the_rehearsal(number, tmp_path):
         children = wait_for(lambda: len(pids := read(tmp_path / "pids")) == 2 and pids)
         wait_for(lambda: list(tmp_path.glob("cache/random-weights/.*")))
         parent.send_signal(number) if number != signal.SIGINT else os.killpg(parent.pid, number)
-        _, said = parent.communicate(timeout=20)
+        _, err = parent.communicate(timeout=20)
     wait_for(lambda: not any(is_running(pid) for pid in children))
     if number == signal.SIGINT:
-        assert (parent.returncode, said) == (130, "stopped\n")
+        assert (parent.returncode, err) == (130, "stopped\n")
         assert not list((tmp_path / "cache" / "random-weights").iterdir())
 
 
@@ -210,10 +211,10 @@ def read(path) -> list[int]:
     return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def wait_for(found):
-    """What `found` returns as soon as that is true."""
+def wait_for(condition):
+    """What `condition` returns as soon as that is true."""
     end = time.monotonic() + 20
-    while not (result := found()):
+    while not (result := condition()):
         assert time.monotonic() < end
         time.sleep(0.05)
     return result
@@ -266,9 +267,9 @@ def test_the_worker_trains_each_batch_on_weights_of_the_models_shape(tmp_path, m
     here, there = multiprocessing.Pipe()
     phase, weights = multiprocessing.Value("i", 0), tmp_path / "weights"
     rehearsal_child.work(small.model_dump_json(), weights, 2, (4, 8), phase, there)
-    found = list(iter(here.recv, None))
-    assert [proof.get("error") for proof in found] == [None, None]
-    for proof in found:
+    proofs = list(iter(here.recv, None))
+    assert [proof.get("error") for proof in proofs] == [None, None]
+    for proof in proofs:
         assert proof["steps"] == 2 and proof["kv_tokens"] == 1
         assert proof["completions_per_step"] == 16 and proof["mean_length"] > 1
         assert proof["step_s"] > proof["generation_s"] > 0 < proof["projected_run_s"]
@@ -286,10 +287,11 @@ def test_what_fails_while_it_generates_is_said_of_that_phase(monkeypatch):
 
     monkeypatch.setattr("trl.GRPOTrainer._generate", full)
     memory = rehearsal_child._Memory(multiprocessing.Value("i", 0))
+    trainer: Any = importlib.import_module("trl").GRPOTrainer
     with pytest.raises(RuntimeError), rehearsal_child._phases(memory, steps=[]):
-        trl.GRPOTrainer._generate(None)
+        trainer._generate(None)
     assert memory.name == "generate"
     monkeypatch.setattr("trl.GRPOTrainer._generate", lambda trainer: "made")
     with rehearsal_child._phases(memory, steps=[]):
-        assert trl.GRPOTrainer._generate(None) == "made"
+        assert trainer._generate(None) == "made"
     assert memory.name == "first step"

@@ -8,21 +8,22 @@ import subprocess
 import sys
 import threading
 import time
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
-from r1recipes import training
+from r1recipes import data, training
 from r1recipes.errors import RecipeError, RunError
 from r1recipes.machine import files, settings
+from r1recipes.machine.terminal import Interrupts
 from r1recipes.planning import disk
+from r1recipes.rewards import Reward
 from r1recipes.runs import record
 from r1recipes.runs.record import Run
-from r1recipes.training import stages
+from r1recipes.training import Observer, stages
 from r1recipes.training.backends.trl import TrlBackend
-from r1recipes.training.run import View
-from r1recipes.training.stages import Options
-from tests.helpers import command, in_process, run_in_process
+from r1recipes.training.stages import Options, Prepared, Stages
+from tests.helpers import command, in_process, quiet_view, run_in_process
 
 TIMES = ("step_time", "num_tokens", "time/")
 
@@ -35,11 +36,17 @@ def comparable(run: Run) -> list[dict]:
     ]
 
 
+def last_checkpoint(run: Run) -> tuple[Path, int]:
+    checkpoint = run.last_checkpoint()
+    assert checkpoint is not None
+    return checkpoint
+
+
 def test_a_finished_run_has_everything(finished):
-    found = finished.read()
-    assert found["status"] == "complete" and found["error"] is None
-    assert set(found["evaluation"]) == {"before", "after", "difference"}
-    assert found["evaluation"]["before"]["num_problems"] == 6
+    recorded = finished.read()
+    assert recorded["status"] == "complete" and recorded["error"] is None
+    assert set(recorded["evaluation"]) == {"before", "after", "difference"}
+    assert recorded["evaluation"]["before"]["num_problems"] == 6
     rows = files.read_lines(finished.metrics)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     names = {
@@ -60,8 +67,8 @@ def test_a_finished_run_has_everything(finished):
     assert (finished.adapter / "adapter_model.safetensors").exists()
     assert finished.log.exists()
     lock = json.loads(finished.lock.read_text())
-    assert lock["inputs"]["the data"] and lock["fingerprint"] == found["fingerprint"]
-    assert finished.last_checkpoint()[1] == 6
+    assert lock["inputs"]["the data"] and lock["fingerprint"] == recorded["fingerprint"]
+    assert last_checkpoint(finished)[1] == 6
     assert not list(finished.folder.glob(".draft*"))
 
 
@@ -112,21 +119,13 @@ def test_a_run_that_died_in_any_stage_ends_as_if_it_had_not(
     halves = [dead.folder / name for name in (".draft-adapter", "nf4/.base-1.4242")]
     for half in halves:
         half.mkdir(parents=True, exist_ok=True)
-    view = View(runner_console(), live=False)
-    training.resume(dead, view, settings.Settings(runs_dir=tmp_path / "runs", offline=True))
+    machine = settings.Settings(runs_dir=tmp_path / "runs", offline=True)
+    training.resume(dead, [quiet_view()], machine)
     assert dead.read()["status"] == "complete" and dead.read()["attempts"] == 2
     assert not any(half.exists() for half in halves)
     assert comparable(dead) == comparable(finished)
     for when in ("before", "after"):
         assert dead.evaluation(when).read_text() == finished.evaluation(when).read_text()
-
-
-def runner_console():
-    import io
-
-    from rich.console import Console
-
-    return Console(file=io.StringIO())
 
 
 def _die_after(step):
@@ -180,11 +179,11 @@ def test_ctrl_c_saves_a_checkpoint_and_kill_9_loses_nothing(finished, small, tmp
     assert process.returncode == 130, out + err
     assert f"hint: go on with `python -m r1recipes run --resume {run.folder}`" in err
     assert run.read()["status"] == "stopped"
-    saved = run.last_checkpoint()[1]
+    _, saved = last_checkpoint(run)
     assert saved >= 1 and f"step {saved} is saved" in err
 
     process = start(small, run.folder)  # the folder exists: refused, and nothing is lost
-    assert process.wait(60) == 2 and run.last_checkpoint()[1] == saved
+    assert process.wait(60) == 2 and last_checkpoint(run)[1] == saved
 
     process = subprocess.Popen(
         [sys.executable, "-m", "r1recipes", "run", "--resume", str(run.folder)], cwd=tmp_path
@@ -228,22 +227,21 @@ def test_changed_data_or_code_is_not_resumed(small, tmp_path, monkeypatch):
             in_process("run", small, "--offline", "--allow-code")
     dead = record.all_runs(tmp_path / "runs")[0]
     machine = settings.Settings(runs_dir=tmp_path / "runs", offline=True)
-    view = View(runner_console(), live=False)
     original = code.read_text()
     code.write_text(original + "# changed\n")
     allowed = Options(allow_code=True)
     with pytest.raises(RecipeError, match="only with --allow-code"):  # a folder can be anybody's
-        training.resume(dead, view, machine)
+        training.resume(dead, [], machine)
     with pytest.raises(RecipeError, match="code of reward `mine.py:short` changed"):
-        training.resume(dead, view, machine, options=allowed)
+        training.resume(dead, [], machine, options=allowed)
     code.write_text(original)
     data.write_text(data.read_text().replace('"29"', '"2"', 1).replace("28+1", "28+2"))
     with pytest.raises(RecipeError, match="the data changed since"):
-        training.resume(dead, view, machine, options=allowed)
+        training.resume(dead, [], machine, options=allowed)
     (tmp_path / "demos.jsonl").write_text("")
     data.write_text(rows_text)
     with pytest.raises(RecipeError, match="the demonstrations changed since"):
-        training.resume(dead, view, machine, options=allowed)
+        training.resume(dead, [], machine, options=allowed)
 
 
 def test_a_failure_is_recorded_with_its_kind(small, tmp_path, monkeypatch):
@@ -277,7 +275,7 @@ def test_out_of_memory_says_where(method, kind, small, tmp_path, monkeypatch):
     monkeypatch.setattr("r1recipes.training.stages.Stages.probe", lambda self: None)
     with pytest.raises(RunError, match=f"out of memory, {kind}") as raised:
         run_in_process(small, tmp_path / "runs")
-    assert "try `--set " in raised.value.problems[0].hint
+    assert "try `--set " in (raised.value.problems[0].hint or "")
 
 
 @pytest.mark.parametrize("dtype, steps", [("float32", 3), ("float16", 5)])
@@ -346,13 +344,22 @@ def test_disk_is_reckoned_from_the_configuration(finished):
     )
 
 
+def stages_of(run: Run, observer: Observer | None = None) -> Stages:
+    """The stages of a run of which nothing is loaded."""
+    plan = run.plan()
+    backend = TrlBackend(plan, offline=True)
+    splits = data.load(plan.recipe, plan.base_dir, offline=True)
+    reward = Reward("none", lambda completions, **columns: [0.0] * len(completions))
+    prepared = Prepared(plan, splits, backend, {}, reward, {})
+    return Stages(run, prepared, observer or Observer(), Options(), Interrupts(print))
+
+
 def test_the_time_of_a_killed_stage_is_counted_to_its_last_step(finished, tmp_path):
     dead = Run(shutil.copytree(finished.folder, tmp_path / "dead"))
     before = dead.read()["duration_s"]
     began = dead.metrics.stat().st_mtime - 7.5
     dead.update(stage={"name": "train", "began_s": began})
-    plan, prepared = dead.plan(), SimpleNamespace(backend=None)
-    stages.Stages(dead, plan, prepared, None, None, None, None).count_killed_stage()
+    stages_of(dead).count_killed_stage()
     assert dead.read()["duration_s"] == before | {"train": pytest.approx(before["train"] + 7.5)}
     assert dead.read()["stage"] is None
 
@@ -368,17 +375,22 @@ def test_a_full_disk_is_one_line_and_exit_1(small, tmp_path, monkeypatch):
     assert "No space left on device" in err and "Traceback" not in err
 
 
-def test_a_load_that_hangs_says_where(tmp_path, monkeypatch):
+def test_a_load_that_hangs_says_where(finished, tmp_path, monkeypatch):
     monkeypatch.setattr("r1recipes.training.stages.SLOW_LOAD_S", 0.05)
-    told = threading.Event()
-    said = []
-    view = SimpleNamespace(note=lambda line: (said.append(line), told.set()))
-    loading = SimpleNamespace(view=view, run=SimpleNamespace(log=tmp_path / "train.log"))
-    with stages.Stages.told_when_slow(loading):
-        assert told.wait(10)
-    assert "it hangs" in said[0] and str(loading.run.log) in said[0]
+    warned = threading.Event()
+    notes = []
+
+    class Notes(Observer):
+        def note(self, text):
+            notes.append(text)
+            warned.set()
+
+    loading = stages_of(Run(shutil.copytree(finished.folder, tmp_path / "loading")), Notes())
+    with loading.warned_when_slow():
+        assert warned.wait(10)
+    assert "it hangs" in notes[0] and str(loading.run.log) in notes[0]
     assert "in test_a_load_that_hangs_says_where" in loading.run.log.read_text()
-    with stages.Stages.told_when_slow(loading):
+    with loading.warned_when_slow():
         pass
     time.sleep(0.2)
-    assert len(said) == 1
+    assert len(notes) == 1

@@ -2,17 +2,17 @@ import json
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from r1recipes import recipe
+from r1recipes import planning, recipe
 from r1recipes.errors import RecipeError
 from r1recipes.machine.files import read_lines
-from r1recipes.recipe import schema
-from r1recipes.recipe.schema import Track, Wandb
+from r1recipes.recipe.targets import Track, Trackio, Wandb
 from r1recipes.runs.record import Run
-from r1recipes.training import trackers as training_trackers
+from r1recipes.training import trackers
 from r1recipes.training.trackers import Trackers
 from tests.helpers import command, in_process, run_in_process
 
@@ -30,13 +30,28 @@ def nobody_is_logged_in(monkeypatch, tmp_path):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 
 
-def test_without_the_section_no_tracker_is_imported_or_started(tmp_path):
+@pytest.fixture
+def begun(small, tmp_path):
+    """Trackers of a run that begins: (section, where their warnings go) -> trackers, run."""
+
+    def begin(track: Track, note: Callable[[str], None] = pytest.fail) -> tuple[Trackers, Run]:
+        loaded = recipe.load(small).recipe.model_copy(update={"track": track})
+        plan = planning.make(loaded, base_dir=tmp_path, gpu=None, num_cores=1)
+        observer, run = Trackers(note), Run(tmp_path / "run")
+        run.folder.mkdir()
+        observer.begin(run, plan)
+        return observer, run
+
+    return begin
+
+
+def test_without_the_section_no_tracker_is_imported_or_started(begun):
     before = threading.active_count()
-    training_trackers.check(Track(), offline=True)
-    trackers = Trackers(Track(), tmp_path, {}, pytest.fail, first_step=1)
-    trackers.log(ROWS[0])
-    trackers.close(True)
-    assert threading.active_count() == before and list(tmp_path.iterdir()) == []
+    trackers.check(Track(), offline=True)
+    observer, run = begun(Track())
+    observer.step(ROWS[0])
+    observer.end(run)
+    assert threading.active_count() == before and list(run.folder.iterdir()) == []
 
 
 def test_the_fingerprint_is_that_of_the_recipe_without_trackers(small):
@@ -56,9 +71,9 @@ def test_a_mistake_in_the_section_has_its_place_and_a_way_out(small):
 
 def test_wandb_mode_of_the_machine_can_only_send_less(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")
-    assert training_trackers.wandb_mode(Wandb(mode="offline")) == "offline"
+    assert trackers.wandb_mode(Wandb(mode="offline")) == "offline"
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert training_trackers.wandb_mode(Wandb(mode="online")) == "offline"
+    assert trackers.wandb_mode(Wandb(mode="online")) == "offline"
 
 
 def test_online_in_an_offline_run_is_refused(small):
@@ -91,7 +106,7 @@ def test_trackio_stays_on_this_machine(monkeypatch):
     pytest.importorskip("trackio")
     monkeypatch.setenv("TRACKIO_SPACE_ID", "somebody/space")
     with pytest.raises(RecipeError, match="TRACKIO_SPACE_ID is set"):
-        training_trackers.check(Track(trackio=schema.Trackio()), offline=False)
+        trackers.check(Track(trackio=Trackio()), offline=False)
 
 
 class Server(BaseHTTPRequestHandler):
@@ -109,7 +124,7 @@ class Server(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize(
-    ("key", "said"),
+    ("key", "message"),
     [
         (None, "wandb has no API key on this machine"),
         ("short", "40"),
@@ -117,7 +132,7 @@ class Server(BaseHTTPRequestHandler):
     ],
 )
 def test_a_key_that_is_missing_or_wrong_is_told_before_anything_is_loaded(
-    small, tmp_path, key, said
+    small, tmp_path, key, message
 ):
     pytest.importorskip("wandb")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
@@ -129,28 +144,28 @@ def test_a_key_that_is_missing_or_wrong_is_told_before_anything_is_loaded(
     done = command("run", small, "--wandb", cwd=tmp_path, HF_HUB_OFFLINE="0", **environment)
     server.shutdown()
     assert done.returncode == 2 and time.monotonic() - began < 20
-    assert said in done.stderr and "WANDB_MODE=offline" in done.stderr
+    assert message in done.stderr and "WANDB_MODE=offline" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_key_that_vanished_is_never_asked_for(tmp_path, monkeypatch):
+def test_a_key_that_vanished_is_never_asked_for(begun, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
-    said = []
-    trackers = Trackers(Track(wandb=Wandb()), tmp_path, {}, said.append, first_step=1)
-    trackers.close(True)
-    assert said == ["warning: wandb stopped: ValueError: there is no API key on this machine"]
+    notes: list[str] = []
+    observer, run = begun(Track(wandb=Wandb()), notes.append)
+    observer.end(run)
+    assert notes == ["warning: wandb stopped: ValueError: there is no API key on this machine"]
 
 
-def test_tensorboard_gets_every_finite_number(tmp_path):
+def test_tensorboard_gets_every_finite_number(begun):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    trackers = Trackers(Track(tensorboard=True), tmp_path, {}, pytest.fail, first_step=1)
+    observer, run = begun(Track(tensorboard=True))
     for row in ROWS:
-        trackers.log(row)
-    trackers.close(True)
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+        observer.step(row)
+    observer.end(run)
+    events = EventAccumulator(str(run.folder / "tensorboard"))
     events.Reload()
     assert sorted(events.Tags()["scalars"]) == ["reward", "rewards/a/mean"]
     assert [(e.step, e.value) for e in events.Scalars("reward")] == [(1, 0.5)]
@@ -195,23 +210,23 @@ class Broken:
 
 @pytest.mark.parametrize("fails", ["open", "log", "close"])
 def test_a_tracker_that_fails_is_told_of_once_and_stops_nothing(fails):
-    said = []
-    worker = training_trackers.Worker("x", lambda: Broken(fails), said.append)
+    notes: list[str] = []
+    worker = trackers.Worker("x", lambda: Broken(fails), notes.append)
     for step in range(5):
         worker.put((step, {}))
     worker.put(True)
     worker.thread.join(5)
-    assert said == ["warning: x stopped: OSError: no route to host"]
+    assert notes == ["warning: x stopped: OSError: no route to host"]
 
 
 def test_a_tracker_that_hangs_holds_nobody_up(monkeypatch, tmp_path):
-    monkeypatch.setattr(training_trackers, "FINISH_S", 0.2)
-    said = []
-    trackers = Trackers(Track(), tmp_path, {}, said.append, first_step=1)
-    trackers._workers = [training_trackers.Worker("x", lambda: Broken("open", 3), said.append)]
+    monkeypatch.setattr(trackers, "FINISH_S", 0.2)
+    notes: list[str] = []
+    observer = Trackers(notes.append)
+    observer._workers = [trackers.Worker("x", lambda: Broken("open", 3), notes.append)]
     began = time.monotonic()
-    for step in range(training_trackers.MAX_WAITING + 10):  # more than the queue holds
-        trackers.log({"step": step, "reward": 1.0})
-    trackers.close(True)
+    for step in range(trackers.MAX_WAITING + 10):  # more than the queue holds
+        observer.step({"step": step, "reward": 1.0})
+    observer.end(Run(tmp_path))
     assert time.monotonic() - began < 2
-    assert said == ["warning: x has not finished; the run goes on without it"]
+    assert notes == ["warning: x has not finished; the run goes on without it"]

@@ -64,17 +64,18 @@ def test_the_panel_shows_what_matters(resolved, tmp_path, width):
     view = View(Console(file=out, width=width, force_terminal=True, color_system=None), live=True)
     view.begin(Run(tmp_path), resolved)
     view.phase("Training")
-    for step in range(1, 13):
-        view.step(ROW | {"step": step, "reward": 1 + step / 10})
+    for step in range(1, 25):
+        learned = {"reward": 1 + step / 20, "accuracy": 0.14 + step / 50}
+        view.step(ROW | learned | {"step": step})
     text = shown(view, out).split("Training", 1)[1]
     for part in (
-        "12/6",
+        "24/6",
         "reward 2.20 of 4",
         "▁",
         "correctness 0.62",
         "accuracy 62%",
         "cut 1%",
-        "Learning: reward",
+        "Learning: accuracy",
         "near 0 is normal for GRPO",
     ):
         assert part in text.replace("\n", " ").replace("  ", " ") or part in text, part

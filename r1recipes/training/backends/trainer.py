@@ -4,6 +4,7 @@ Imported after `unsloth` where that is used, since this imports trl.
 """
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,15 @@ import torch
 from transformers import TrainerCallback
 from trl import SFTConfig
 
+from r1recipes.algorithms import Algorithm, sft
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends.base import Hooks
 
+REFERENCE = "ref"
+"""TRL's name for a frozen copy of the adapter that it adds to score the reference. The copy of a
+fresh adapter changes nothing, so the base model is the reference. And from a checkpoint with two
+adapters transformers does not load the trained one again (5.17, `_load_from_checkpoint`)."""
 SAMPLES_PER_STEP = 4
 """Completions of a step that are kept: the best, the worst and the first."""
 
@@ -31,7 +37,7 @@ def sampling(plan: Plan) -> dict[str, Any]:
 
 
 def common(plan: Plan) -> dict[str, Any]:
-    """Arguments that the cold start and GRPO share. Nothing is left to a library's default."""
+    """Arguments that every trainer gets."""
     return {
         "seed": plan.recipe.seed,
         "data_seed": plan.recipe.seed,
@@ -53,84 +59,72 @@ def common(plan: Plan) -> dict[str, Any]:
 
 
 def sft_config(plan: Plan, output_dir: Path) -> SFTConfig:
-    """Arguments of the cold start: all weights, loss on the completion only."""
+    """Arguments of the cold start."""
     start = plan.recipe.cold_start
     assert start is not None, "a plan without a cold start has no configuration for it"
-    return SFTConfig(
-        output_dir=str(output_dir),
-        max_steps=start.steps,
-        per_device_train_batch_size=start.batch_size,
-        gradient_accumulation_steps=1,
-        learning_rate=start.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=start.steps // 10,
-        optim="adamw_torch",
-        adam_beta1=0.9,
-        adam_beta2=0.999,
-        weight_decay=0.01,
-        max_grad_norm=1.0,
-        loss_type="nll",
-        max_length=plan.preset.max_seq_length,
-        packing=False,
-        completion_only_loss=True,
-        save_strategy="no",
-        **common(plan),
-    )
+    own = sft.arguments(start, plan.preset.max_seq_length)
+    return SFTConfig(output_dir=str(output_dir), **own, **common(plan))
 
 
-def grpo_arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
-    """Arguments of a GRPOConfig. Every field of the algorithm is explicit, since TRL, Unsloth and
-    their versions have different defaults (loss_type, beta, epsilon_high, learning_rate, ...)."""
-    train, preset = plan.recipe.train, plan.preset
-    return dict(
-        output_dir=str(output_dir),
-        max_steps=train.max_steps,
-        per_device_train_batch_size=plan.per_device_train_batch_size,
-        gradient_accumulation_steps=plan.gradient_accumulation_steps,
-        steps_per_generation=plan.gradient_accumulation_steps,
-        num_generations=preset.num_generations,
-        num_iterations=1,
-        max_completion_length=preset.max_completion_length,
-        learning_rate=train.learning_rate,
-        lr_scheduler_type=train.lr_scheduler_type,
-        warmup_steps=plan.warmup_steps,
-        optim=train.optim,
-        adam_beta1=train.adam_beta1,
-        adam_beta2=train.adam_beta2,
-        adam_epsilon=1e-8,
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_grad_norm,
-        loss_type=train.loss_type,
-        importance_sampling_level="token",
-        scale_rewards=train.scale_rewards,
-        multi_objective_aggregation="sum_then_normalize",
-        beta=train.beta,
-        epsilon=train.epsilon,
-        epsilon_high=train.epsilon_high,
-        delta=None,
-        mask_truncated_completions=train.mask_truncated_completions,
-        top_entropy_quantile=1.0,
-        entropy_coef=0.0,
-        use_adaptive_entropy=False,
-        off_policy_mask_threshold=None,
-        use_bias_correction_kl=True,
-        sync_ref_model=False,
-        disable_dropout=False,
-        cast_lm_head_to_fp32=False,
-        reward_weights=list(plan.recipe.rewards.values()),
-        repetition_penalty=train.repetition_penalty,
-        use_vllm=False,
-        use_transformers_continuous_batching=False,
-        shuffle_dataset=True,
-        remove_unused_columns=False,
-        log_completions=False,
-        save_strategy="steps",
-        save_steps=train.save_steps,
-        save_total_limit=2,  # a kill while the newest is written leaves the one before
-        save_only_model=False,
+def arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
+    """Arguments of the trainer's config. Nothing is left to a library's default."""
+    train, algorithm = plan.recipe.train, plan.algorithm
+    own = algorithm.arguments(train, plan.preset, algorithm.step(plan.preset))
+    if algorithm.learns_from == "rewards":
+        own["reward_weights"] = list(plan.recipe.rewards.values())
+    return {
+        "output_dir": str(output_dir),
+        "max_steps": train.max_steps,
+        "per_device_train_batch_size": plan.per_device_train_batch_size,
+        "gradient_accumulation_steps": plan.gradient_accumulation_steps,
+        "learning_rate": train.learning_rate,
+        "lr_scheduler_type": train.lr_scheduler_type,
+        "warmup_steps": plan.warmup_steps,
+        "optim": train.optim,
+        "adam_beta1": train.adam_beta1,
+        "adam_beta2": train.adam_beta2,
+        "adam_epsilon": 1e-8,
+        "weight_decay": train.weight_decay,
+        "max_grad_norm": train.max_grad_norm,
+        "repetition_penalty": train.repetition_penalty,
+        "remove_unused_columns": False,
+        "save_strategy": "steps" if algorithm.resumes else "no",
+        "save_steps": train.save_steps,
+        "save_total_limit": 2,  # a kill while the newest is written leaves the one before
+        "save_only_model": False,
         **sampling(plan),
+        **own,
         **common(plan),
+    }
+
+
+def make(
+    plan: Plan,
+    *,
+    model: Any,
+    tokenizer: Any,
+    rows: Any,
+    rewards: dict[str, Reward],
+    arguments: dict[str, Any],
+    hooks: Hooks,
+) -> Any:
+    """The TRL trainer of a plan's algorithm, watched by `hooks`."""
+    trainer_class, config_class = plan.algorithm.trainer()
+    collector = Collector(rewards, plan.recipe.eval.reward)
+    watch = Watch(hooks, collector, plan.algorithm)
+    paid = {"reward_funcs": collector.functions()} if rewards else {}
+    trainer = trainer_class(
+        model=model,
+        args=config_class(**arguments),
+        train_dataset=rows,
+        processing_class=tokenizer,
+        callbacks=[watch],
+        **paid,
     )
+    if REFERENCE in getattr(model, "peft_config", {}):
+        model.delete_adapter(REFERENCE)
+    watch.clock.watch(trainer)
+    return trainer
 
 
 class Collector:
@@ -193,23 +187,22 @@ class Collector:
 class Clock:
     """Seconds of an optimiser step by what they were spent on.
 
-    A trainer's methods contain one another: training_step prepares a batch, which generates and
-    pays the rewards. What is left of preparing is log-probs before the update and bookkeeping; what
-    is left of training_step is the forward and backward pass.
+    The timed methods contain one another: a step prepares a batch, which generates and pays the
+    rewards. What is left of preparing is log-probs before the update and bookkeeping; what is left
+    of the step is the forward and backward pass.
     """
 
-    METHODS = ("training_step", "_prepare_inputs", "_generate", "_calculate_rewards")
-
-    def __init__(self) -> None:
-        self._spent = dict.fromkeys(self.METHODS, 0.0)
+    def __init__(self, timed: Mapping[str, str]) -> None:
+        self._methods = timed
+        self._spent = dict.fromkeys(timed.values(), 0.0)
         self._began = self._step_s = 0.0
 
     def watch(self, trainer: Any) -> None:
-        """Time the methods of a TRL GRPOTrainer."""
-        for name in self.METHODS:
-            setattr(trainer, name, self._timed(name, getattr(trainer, name)))
+        """Time the methods of a TRL trainer."""
+        for name, purpose in self._methods.items():
+            setattr(trainer, name, self._timed(purpose, getattr(trainer, name)))
 
-    def _timed(self, name: str, method: Any) -> Any:
+    def _timed(self, purpose: str, method: Any) -> Any:
         def timed(*arguments: Any, **options: Any) -> Any:
             began = time.perf_counter()
             try:
@@ -217,12 +210,12 @@ class Clock:
             finally:
                 if torch.cuda.is_initialized():
                     torch.cuda.synchronize()  # or the time is that of handing out the work
-                self._spent[name] += time.perf_counter() - began
+                self._spent[purpose] += time.perf_counter() - began
 
         return timed
 
     def begin(self) -> None:
-        self._spent = dict.fromkeys(self.METHODS, 0.0)
+        self._spent = dict.fromkeys(self._spent, 0.0)
         self._began = time.perf_counter()
 
     def end(self) -> None:
@@ -230,13 +223,13 @@ class Clock:
 
     def row(self) -> dict[str, float]:
         """The last step, under the names that metrics.jsonl has."""
-        whole, prepared, generated, paid = self._spent.values()
+        spent = {"step": 0.0, "preparing": 0.0, "generation": 0.0, "rewards": 0.0} | self._spent
         return {
             "time/step_s": self._step_s,
-            "time/generation_s": generated,
-            "time/rewards_s": paid,
-            "time/logprobs_s": prepared - generated - paid,
-            "time/backward_s": whole - prepared,
+            "time/generation_s": spent["generation"],
+            "time/rewards_s": spent["rewards"],
+            "time/logprobs_s": spent["preparing"] - spent["generation"] - spent["rewards"],
+            "time/backward_s": spent["step"] - spent["preparing"],
         }
 
 
@@ -253,10 +246,11 @@ class Progress(TrainerCallback):
 class Watch(TrainerCallback):
     """Hands on metrics and checkpoints, and lets Ctrl-C save one and stop."""
 
-    def __init__(self, hooks: Hooks, collector: Collector):
+    def __init__(self, hooks: Hooks, collector: Collector, algorithm: Algorithm):
         self.hooks = hooks
         self.collector = collector
-        self.clock = Clock()
+        self.algorithm = algorithm
+        self.clock = Clock(algorithm.timed)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.clock.begin()
@@ -268,8 +262,9 @@ class Watch(TrainerCallback):
             control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if not logs or "reward" not in logs:
+        if not logs or "train_runtime" in logs:
             return  # the summary at the end
+        logs = {self.algorithm.metrics.get(name, name): value for name, value in logs.items()}
         row = {"step": state.global_step, **logs, **self.clock.row()}
         row["accuracy"] = self.collector.accuracy()
         failures = self.collector.failures()

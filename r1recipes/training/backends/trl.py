@@ -1,4 +1,4 @@
-"""Plan -> transformers model, PEFT adapter, TRL GRPOTrainer: on a CPU, or a GPU without Unsloth.
+"""Plan -> transformers model, PEFT adapter, TRL trainer: on a CPU, or a GPU without Unsloth.
 
 On a CPU a run with the same seed and number of threads gives the same numbers to the bit, also
 when it is resumed: checkpoints carry the random state, and each optimiser step generates anew. On
@@ -20,21 +20,13 @@ from transformers import (
     GenerationConfig,
     set_seed,
 )
-from trl import GRPOConfig, GRPOTrainer, SFTTrainer
+from trl import SFTTrainer
 
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe.schema import BUILTIN_MODELS
 from r1recipes.rewards.reward import Reward
-from r1recipes.training.backends import builtin
+from r1recipes.training.backends import builtin, trainer
 from r1recipes.training.backends.base import Hooks, Messages, Sample
-from r1recipes.training.backends.trainer import (
-    Collector,
-    Progress,
-    Watch,
-    grpo_arguments,
-    sampling,
-    sft_config,
-)
 from r1recipes.training.backends.weights import _nf4, checkpoint_bytes, load_tokenizer, resolve_name
 
 
@@ -58,14 +50,14 @@ class TrlBackend:
     def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> str | None:
         set_seed(self.recipe.seed)
         model = self.load_weights(None, trainable=True)
-        trainer = SFTTrainer(
+        cold = SFTTrainer(
             model=model,
-            args=sft_config(self.plan, folder),
+            args=trainer.sft_config(self.plan, folder),
             train_dataset=Dataset.from_list(rows),
             processing_class=self.tokenizer(),
-            callbacks=[Progress(hooks)],
+            callbacks=[trainer.Progress(hooks)],
         )
-        trainer.train()
+        cold.train()
         model.save_pretrained(folder)
         self.tokenizer().save_pretrained(folder)
         return getattr(model.config, "_commit_hash", None)
@@ -126,7 +118,7 @@ class TrlBackend:
             eos_token_id=tokenizer.eos_token_id,
             bos_token_id=tokenizer.bos_token_id,
             repetition_penalty=train.repetition_penalty,
-            **({} if greedy else sampling(self.plan)),
+            **({} if greedy else trainer.sampling(self.plan)),
         )
         size = max(1, self.recipe.eval.batch_size // config.num_return_sequences)
         groups: list[list[Sample]] = []
@@ -173,21 +165,19 @@ class TrlBackend:
         resume_from: Path | None,
         hooks: Hooks,
     ) -> None:
-        collector = Collector(rewards, self.recipe.eval.reward)
-        watch = Watch(hooks, collector)
-        trainer = GRPOTrainer(
+        made = trainer.make(
+            self.plan,
             model=self.model,
-            reward_funcs=collector.functions(),
-            args=GRPOConfig(**grpo_arguments(self.plan, output_dir)),
-            train_dataset=rows,
-            processing_class=self.tokenizer(),
-            callbacks=[watch],
+            tokenizer=self.tokenizer(),
+            rows=rows,
+            rewards=rewards,
+            arguments=trainer.arguments(self.plan, output_dir),
+            hooks=hooks,
         )
         for parameter in self.model.parameters():
             if parameter.requires_grad:  # of a 4-bit model TRL makes them bfloat16, without a word
                 parameter.data = parameter.data.float()
-        watch.clock.watch(trainer)
-        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        made.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
     def save_adapter(self, folder: Path) -> None:
         self.model.save_pretrained(folder)

@@ -109,7 +109,7 @@ def test_layers_that_a_model_does_not_have_get_no_adapter_and_that_is_said():
 
 def test_every_argument_is_compared(tmp_path):
     on_cpu = {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False}
-    asked = trainer.grpo_arguments(made(), tmp_path) | on_cpu
+    asked = trainer.arguments(made(), tmp_path) | on_cpu
     got = GRPOConfig(**asked)
     assert differences.argument_differences(asked, got) == []
     got.learning_rate, got.epsilon_high = 1.0, None

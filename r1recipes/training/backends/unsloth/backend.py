@@ -1,4 +1,4 @@
-"""Plan -> Unsloth model that shares its weights with a vLLM engine in this process -> GRPOTrainer.
+"""Plan -> Unsloth model that shares its weights with a vLLM engine in this process -> TRL trainer.
 
 `unsloth` is imported before trl, transformers and peft, which it patches; nothing else may import
 them first. What was asked for and what the stack made of it are compared after loading, and a
@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from peft import set_peft_model_state_dict
 from transformers import set_seed
-from trl import GRPOConfig, GRPOTrainer
 from unsloth import FastLanguageModel
 from vllm import SamplingParams
 
@@ -219,21 +218,19 @@ class UnslothBackend:
         resume_from: Path | None,
         hooks: Hooks,
     ) -> None:
-        collector = trainer.Collector(rewards, self.recipe.eval.reward)
-        watch = trainer.Watch(hooks, collector)
-        asked = trainer.grpo_arguments(self.plan, output_dir) | ENGINE_ARGUMENTS
-        self.trainer = GRPOTrainer(
+        asked = trainer.arguments(self.plan, output_dir) | ENGINE_ARGUMENTS
+        self.trainer = trainer.make(
+            self.plan,
             model=self.model,
-            reward_funcs=collector.functions(),
-            args=GRPOConfig(**asked),
-            train_dataset=rows,
-            processing_class=self.tokenizer(),
-            callbacks=[watch],
+            tokenizer=self.tokenizer(),
+            rows=rows,
+            rewards=rewards,
+            arguments=asked,
+            hooks=hooks,
         )
         refuse_differences(argument_differences(asked, self.trainer.args))
-        if self.recipe.train.beta:
+        if self.plan.algorithm.reference(self.recipe.train):
             patches.bound_reference_pass(self.trainer)
-        watch.clock.watch(self.trainer)
         self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
     def save_adapter(self, folder: Path) -> None:

@@ -22,12 +22,12 @@ function save(name, blob) {
 function png(figure, done) {
   const svg = figure.querySelector("svg"), copy = svg.cloneNode(true);
   const [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
-  const ours = [...svg.querySelectorAll("*")], theirs = [...copy.querySelectorAll("*")];
-  const kept = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap",
+  const elements = [...svg.querySelectorAll("*")], copies = [...copy.querySelectorAll("*")];
+  const names = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap",
     "stroke-linejoin", "opacity", "font-size", "font-weight", "font-family"];
-  ours.forEach((element, i) => {
+  elements.forEach((element, i) => {
     const style = getComputedStyle(element);
-    theirs[i].setAttribute("style", kept.map(k => `${k}:${style.getPropertyValue(k)}`).join(";"));
+    copies[i].setAttribute("style", names.map(n => `${n}:${style.getPropertyValue(n)}`).join(";"));
   });
   copy.querySelector(".rule")?.remove();
   const scale = 3, head = 30;

@@ -17,13 +17,17 @@ from r1recipes.rewards.answers import (
     equal,
     extract_answer,
     extract_reference,
+    final_answer,
     parse_number,
 )
 from tests.helpers import is_running
 
 MEGABYTE = 1_000_000
 LIMIT_S = 0.5
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+MATHEMATICAL = ("2 + x + 1", "x + 1 + 2")
+"""A pair that only mathematics shows to be equal."""
+BOMB = ("1000000!", "n!")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,7 @@ def verifier():
 @pytest.fixture(scope="module")
 def hasty():
     with Verifier(time_limit_s=LIMIT_S) as verifier:
-        verifier.verify([("\\frac12", "0.5")])  # the children are up
+        verifier.verify([MATHEMATICAL])  # the children are up
         yield verifier
 
 
@@ -60,6 +64,25 @@ def test_the_last_pair_of_tags_holds_the_answer(completion, answer):
 
 
 @pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        ("\\boxed{1} <answer>2</answer> \\boxed{3}", "2"),
+        ("so \\boxed{1}, no: \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
+        ("\\boxed{1} and \\boxed{2", "1"),
+        ("\\boxed{\\text{so } \\boxed{7}}", "\\text{so } \\boxed{7}"),
+        ("The answer is 5. Wait, the answer is 6.", "6"),
+        ("Final answer: 3.5 kg\nBye", "3.5 kg"),
+        ("**Answer:** B", "B"),
+        ("First 12.\nThen:\n\n**42**\n\nDone.", "**42**"),
+        ("47 + 38", None),
+        ("", None),
+    ],
+)
+def test_a_final_answer_is_found_wherever_it_stands(completion, answer):
+    assert final_answer(completion) == answer
+
+
+@pytest.mark.parametrize(
     "hostile",
     [
         "<answer>" * (MEGABYTE // 8),
@@ -67,13 +90,17 @@ def test_the_last_pair_of_tags_holds_the_answer(completion, answer):
         "<answer>" * (MEGABYTE // 16) + "</answer>" * (MEGABYTE // 16),
         "<answer>" + "7" * MEGABYTE + "</answer>",
         "<" * MEGABYTE,
+        "\\boxed{" * (MEGABYTE // 7),
+        "the answer is " * (MEGABYTE // 14),
+        "1\n" * (MEGABYTE // 2),
     ],
-    ids=["opens", "closes", "opens then closes", "digits", "brackets"],
+    ids=["opens", "closes", "opens then closes", "digits", "brackets", "boxes", "said", "lines"],
 )
 def test_extraction_is_linear_in_hostile_text(hostile):
     start = time.perf_counter()
     extract_answer(hostile)
-    assert time.perf_counter() - start < 0.2
+    final_answer(hostile)
+    assert time.perf_counter() - start < 0.5
 
 
 @pytest.mark.parametrize(
@@ -110,6 +137,17 @@ def test_the_reference_stands_after_the_last_marker(text, after, reference):
         ("1e3", 1000),
         ("1E-3", Fraction(1, 1000)),
         ("007", 7),
+        ("1 1/2", Fraction(3, 2)),
+        ("1\u00bd", Fraction(3, 2)),
+        ("1_000", 1000),
+        ("\u0664\u0662", 42),
+        ("five", 5),
+        ("\\frac{1}{2}", Fraction(1, 2)),
+        ("1.5 \u00d7 10^{-3}", Fraction(3, 2000)),
+        ("x = 5", 5),
+        ("The answer is $1,000.", 1000),
+        ("12 apples", 12),
+        ("84/2 = 42", 42),
     ],
 )
 def test_numbers_are_read_exactly(text, value):
@@ -118,8 +156,9 @@ def test_numbers_are_read_exactly(text, value):
 
 @pytest.mark.parametrize(
     "text",
-    ["", ".", "-", "1,00,0", "1.000,5", "1 1/2", "3/0", "1/2/3", "1_000", "0x10", "inf", "nan",
-     "5 or 6", "five", "1e9999", "\u0664", "9" * 101, "9" * 5000, "9" * MEGABYTE],
+    ["", ".", "-", "1,00,0", "1.000,5", "3/0", "1 3/2", "1/2/3", "0x10", "inf", "nan", "5 or 6",
+     "47 + 38", "6 * 7", "84/2", "2^3", "sqrt(4)", "about 5", "3-5", ">= 5", "1e9999", "9" * 101,
+     "9" * 5000, "9" * MEGABYTE],
     ids=lambda text: text[:8] or "empty",
 )  # fmt: skip
 def test_what_is_not_one_number_is_refused(text):
@@ -146,7 +185,8 @@ def test_what_is_not_one_number_is_refused(text):
         ("**Paris**", "Paris", True),
         ("", "", False),
         (None, "5", False),
-        ("x" * 501, "x" * 501, False),
+        ("x" * 501, "x" * 501, True),
+        ("x" * 501, "5", False),
     ],
 )
 def test_equal_is_exact(answer, reference, same):
@@ -154,14 +194,15 @@ def test_equal_is_exact(answer, reference, same):
 
 
 @given(st.text(max_size=50), st.text(max_size=50))
-def test_equal_never_raises_and_is_symmetric(left, right):
-    assert equal(left, right) == equal(right, left)
+def test_equal_never_raises_and_a_text_equals_itself(left, right):
+    assert isinstance(equal(left, right), bool)
+    assert equal(left, left) == (left.strip() != "")
     parse_number(left)
 
 
 @given(st.integers(-(10**12), 10**12))
 def test_an_integer_equals_itself_in_any_spelling(value):
-    for text in (f"{value:,}", f"{value}.00", f" {value} ", f"${value}", f"{2 * value}/2"):
+    for text in (f"{value:,}", f"{value}.00", f" {value} ", f"${value}", f"{value}/1"):
         assert equal(text, str(value))
 
 
@@ -182,7 +223,8 @@ MATHEMATICS = [
     ("6 7 8 9", "9", False),
     ("3 hours 20 minutes", "20", False),
     ("-5 degrees", "5", False),
-    ("five", "5", False),
+    ("five", "5", True),
+    ("75 + 36", "111", False),
     ("silent", "listen", False),
     ("5 kg", "5 cm", False),
 ]
@@ -200,7 +242,8 @@ def test_plain_pairs_start_no_process():
     before = multiprocessing.active_children()
     with Verifier() as verifier:
         pairs = [("1,000", "1000"), ("7", "8"), (None, "5"), ("", "5"), ("no", "Paris")]
-        assert verifier.verify(pairs) == [True, False, False, False, False]
+        pairs += [("x^2", "x\u00b2"), ("9^9^9^9", "42"), ("B", "(B)")]
+        assert verifier.verify(pairs) == [True, *[False] * 4, True, False, True]
         assert verifier.verify([]) == []
         assert set(multiprocessing.active_children()) == set(before)
 
@@ -211,36 +254,31 @@ def test_plain_pairs_start_no_process():
      "9" * 400 + "x", "(" * 499],
     ids=lambda bomb: bomb[:10],
 )  # fmt: skip
-def test_a_bomb_costs_its_time_limit(bomb, hasty):
+def test_a_bomb_costs_its_time_limit_where_an_expression_is_expected(bomb, hasty):
     start = time.perf_counter()
     assert hasty.verify([(bomb, "42")]) == [False]
+    assert time.perf_counter() - start < 0.1, "a number is expected: nothing is computed"
+    assert hasty.verify([(bomb, "x^y + z! - 2w + 3\\frac{1}{2}")]) == [False]
     assert time.perf_counter() - start < LIMIT_S + 1.5
 
 
-@pytest.mark.parametrize("character", ["7", "(", "<answer>", "\\frac"])
-def test_a_megabyte_is_refused_unread(character, verifier):
-    start = time.perf_counter()
-    assert verifier.verify([(character * MEGABYTE, "7")] * 8) == [False] * 8
-    assert time.perf_counter() - start < 0.2
-
-
 def test_bombs_do_not_cost_their_neighbours():
-    pairs = [("\\frac12", "0.5"), ("1000000!", "42"), ("\\frac34", "0.75")]
+    pairs = [MATHEMATICAL, BOMB, ("y + 3 + 4", "3 + y + 4")]
     with Verifier(time_limit_s=1.5) as verifier:
         assert verifier.verify(pairs * 20) == [True, False, True] * 20
         assert verifier.timeouts == 1, "the same pair is computed once"
 
 
 def test_a_batch_has_a_time_budget():
-    bombs = [(f"{number}!", "42") for number in range(1_000_000, 1_000_040)]
+    bombs = [(f"{number}!", "n!") for number in range(1_000_000, 1_000_040)]
     before = multiprocessing.active_children()
     with Verifier(time_limit_s=1.0, batch_limit_s=1.0) as verifier:
-        verifier.verify([("\\frac12", "0.5")])
+        verifier.verify([MATHEMATICAL])
         start = time.perf_counter()
         assert verifier.verify(bombs) == [False] * 40
         assert time.perf_counter() - start < 3
         assert verifier.timeouts == 40
-        assert verifier.verify([("\\frac12", "0.5")]) == [True], "it goes on after that"
+        assert verifier.verify([MATHEMATICAL]) == [True], "it goes on after that"
     assert set(multiprocessing.active_children()) <= set(before)
 
 
@@ -248,7 +286,7 @@ def test_it_works_from_any_thread(verifier):
     verdicts = {}
 
     def work(number):
-        verdicts[number] = verifier.verify([(f"\\frac{{{number}}}{{2}}", f"{number / 2}")])
+        verdicts[number] = verifier.verify([(f"{number} + x", f"x + {number}")])
 
     threads = [threading.Thread(target=work, args=(number,)) for number in (1, 3, 5)]
     for thread in threads:
@@ -264,12 +302,12 @@ from r1recipes.rewards.answers import Verifier
 
 if __name__ == "__main__":
     verifier = Verifier(time_limit_s=30)
-    verifier.verify([("\\\\frac12", "0.5")])
+    verifier.verify([("1 + x", "x + 1")])
     print(*[child.pid for child in multiprocessing.active_children()], flush=True)
     {rest}
 """
 AT_WORK = """
-    bomb = [("1000000!", "42")]
+    bomb = [("1000000!", "n!")]
     threading.Thread(target=verifier.verify, args=(bomb,), daemon=True).start()
     time.sleep(0.5)
 """

@@ -1,0 +1,50 @@
+"""RLOO: each completion against the mean of the others of its group (arXiv 2402.14740).
+
+Served by plain TRL: under Unsloth its trainer would materialise all logits, and the memory of that
+has not been measured.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from r1recipes.algorithms import group
+from r1recipes.algorithms.base import Algorithm, Preset, Step
+
+
+class RlooTrain(group.GroupTrain):
+    """The algorithm and the optimiser. trl: RLOOConfig, spelled as there."""
+
+    beta: Annotated[float, Field(ge=0, le=10)] = 0.05
+    """Weight of the KL divergence from the base model, taken off the reward; 0 saves its pass."""
+    normalize_advantages: bool = False
+    """Divide advantages by their standard deviation over the batch."""
+
+
+def arguments(train: RlooTrain, preset: Preset, step: Step) -> dict[str, Any]:
+    return group.arguments(train, preset, step) | {
+        "normalize_advantages": train.normalize_advantages,
+        "reward_clip_range": None,
+    }
+
+
+def trainer() -> tuple[type, type]:
+    from trl import RLOOConfig, RLOOTrainer
+
+    return RLOOTrainer, RLOOConfig
+
+
+RLOO = Algorithm(
+    name="rloo",
+    title="RLOO",
+    description="REINFORCE with the other completions of the prompt as the baseline",
+    source="arXiv 2402.14740",
+    learns_from="rewards",
+    train=RlooTrain,
+    arguments=arguments,
+    trainer=trainer,
+    step=group.step,
+    reference=group.reference,
+    timed=group.TIMED,
+    backends=("trl",),
+)

@@ -1,0 +1,323 @@
+"""Reads the units and magnitudes behind a number, and numbers that are spelled out.
+
+A unit is a known one in any spelling (cm, centimetres) or a plain plural noun (apples, golf balls).
+Words that change a value (times, thirds, below zero) are not units. Units are never converted:
+36 cm is not 0.36 m. Words are English; symbols are case-sensitive, since mm is not Mm.
+"""
+
+import re
+from fractions import Fraction
+
+_PREFIXES = ("", "n", "\u03bc", "u", "m", "c", "d", "k", "M", "G", "T")
+_BASES = ("m", "g", "s", "L", "l", "N", "J", "W", "V", "A", "Hz", "Pa", "mol", "eV", "Wh", "\u03a9",
+          "cal", "B", "bit")  # fmt: skip
+_SYMBOLS = {prefix + base for prefix in _PREFIXES for base in _BASES} - {"m", "u", "d"}
+_SYMBOLS |= set(
+    """m K \u00b0C \u00b0F \u00b0 lb oz ft in yd mi min h d wk mo yr t ha bar atm rad dB
+    ppm ppb rpm hp gal qt tsp tbsp px pt hPa kbps Mbps Gbps $ kr""".split()
+)
+_SYMBOLS |= set("\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba\u00a2")
+_ONE_LETTER = frozenset("mgshLlNJWV\u03a9")
+"""Symbols of one letter that may follow a number without being taken for a variable."""
+_GLUED = frozenset("gshL")
+"""Those that may stand at it: 5m may be five million, 5x is a product."""
+
+_ALIASES = {
+    "$": "dollar dollars usd us$ buck bucks", "\u20ac": "euro euros eur",
+    "\u00a3": "gbp quid", "\u00a5": "yen jpy \u5186", "\u5143": "yuan rmb cny \u5143",
+    "\u20b9": "rupee rupees rs inr", "\u20a9": "won krw", "\u20bd": "ruble rubles rub",
+    "\u00a2": "cent cents", "pound": "pound pounds", "lb": "lbs", "m": "meter meters metre metres",
+    "cm": "centimeter centimeters centimetre centimetres", "dm": "decimeter decimeters decimetre",
+    "mm": "millimeter millimeters millimetre millimetres",
+    "km": "kilometer kilometers kilometre kilometres kms", "in": "inch inches",
+    "ft": "foot feet", "yd": "yard yards yds", "mi": "mile miles", "g": "gram grams gm",
+    "kg": "kilogram kilograms kilo kilos kgs", "mg": "milligram milligrams",
+    "t": "tonne tonnes ton tons", "oz": "ounce ounces", "s": "second seconds sec secs",
+    "min": "minute minutes mins", "h": "hour hours hr hrs", "d": "day days",
+    "wk": "week weeks", "mo": "month months", "yr": "year years yrs",
+    "L": "liter liters litre litres l", "mL": "milliliter milliliters millilitre millilitres ml",
+    "\u00b0": "degree degrees deg degs", "\u00b0C": "celsius", "\u00b0F": "fahrenheit",
+    "gal": "gallon gallons", "N": "newton newtons", "J": "joule joules", "W": "watt watts",
+    "V": "volt volts", "A": "ampere amperes amp amps", "Hz": "hertz", "Pa": "pascal pascals",
+    "rad": "radian radians", "mi/h": "mph", "km/h": "kmh kph", "cm^3": "cc", "mol": "moles mole",
+    "": "unit units",
+}  # fmt: skip
+_CANONICAL = {word: name for name, spelled in _ALIASES.items() for word in spelled.split()}
+_EAST_ASIAN = {
+    "\u5143": "\u5143", "\u5186": "\u00a5", "\u4e2a": "", "\u500b": "", "\u53ea": "", "\u672c": "",
+    "\u4eba": "\u4eba", "\u5c81": "yr", "\u6b73": "yr", "\u5929": "d", "\u5c0f\u65f6": "h",
+    "\u5206\u949f": "min", "\u79d2": "s", "\u7c73": "m", "\u5398\u7c73": "cm", "\u516c\u91cc": "km",
+    "\u5343\u514b": "kg", "\u514b": "g", "\u5ea6": "\u00b0", "\u5e74": "yr", "\u516c\u65a4": "kg",
+}  # fmt: skip
+CURRENCY = re.compile(
+    r"(?:(?:US|AU|CA|HK|NZ|A|C|S|R)?\$|[\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba]"
+    r"|(?:USD|EUR|GBP|JPY|INR|CNY|RMB|KRW|RUB|Rs)(?![A-Za-z])\.?)\s*"
+)
+
+_IRREGULAR = frozenset(
+    "people children men women sheep fish mice geese teeth deer data dice".split()
+)
+_CLOSERS = frozenset(
+    """total left altogether overall remaining each exactly precisely old long tall wide high deep
+    away apart more extra additional ago only""".split()
+)
+_LINKS = frozenset("of per a an each every in for the on".split())
+_NO_UNIT = frozenset(
+    """times halves thirds quarters fourths fifths sixths sevenths eighths ninths tenths
+    hundredths thousandths tens hundreds thousands millions billions trillions dozens
+    scores plus minus less is was has does this thus its as us his hers ours yours theirs
+    yes unless across towards always sometimes besides perhaps versus modulus millones
+    billones docenas douzaines centaines milliers squared cubed square cube root roots log
+    power factorial short off fewer debt loss deficit negative positive opposite inverse
+    reciprocal and or not no never but than below above under over before after past to
+    from between until up down at most least about around approximately approx roughly
+    nearly almost maybe probably possibly likely wrong false incorrect right correct true
+    if when because since so else otherwise with without by then remainder modulo mod base
+    max min maximum minimum million billion trillion thousand hundred dozen half third
+    quarter fifth tenth percent point guess think believe st nd rd th ish tops fails
+    equals seems exceeds lacks differs misses means""".split()
+)
+_TOKEN = re.compile(
+    r"[A-Za-z\u03bc\u03a9\u00b0$\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba\u00a2]+\.?"
+    r"(?:\^\s?(?:\{\s?-?[1-4]\s?\}|-?[1-4]))?|/"
+)
+_PHRASE = re.compile(rf"(?:{_TOKEN.pattern})(?:[ \u00b7*-]*(?:{_TOKEN.pattern})){{0,7}}")
+
+
+def read_unit(tail: str, value: Fraction, *, is_glued: bool, known: str = "") -> str | None:
+    """The canonical unit that a text behind a number is; "" for none, None for something else.
+
+    `value` matters for nouns: "1 apple", but "5 apples". A unit of the reference (`known`) is one.
+    """
+    tail = tail.strip()
+    if not tail:
+        return ""
+    if tail in _EAST_ASIAN:
+        return _EAST_ASIAN[tail]
+    if not _PHRASE.fullmatch(tail):
+        return None
+    tokens = [token.rstrip(".") for token in _TOKEN.findall(tail)]
+    if is_glued and len(tokens[0]) == 1 and tokens[0].isalpha() and tokens[0] not in _GLUED:
+        return None
+    unit = _measure(_without_closers(tokens))
+    if unit is None and not is_glued:
+        unit = _noun(tokens, value)
+    if unit is None and known and " ".join(tokens) == known:
+        return known
+    return unit
+
+
+def same_unit(left: str, right: str) -> bool:
+    """Whether two canonical units do not contradict: one is missing, or they are the same."""
+    if not left or not right or left == right:
+        return True
+    if "pound" in (left, right) and {left, right} <= {"pound", "lb", "\u00a3"}:
+        return True
+    short, long = sorted((left, right), key=len)  # $36 an hour, where the reference says $36
+    return not short.isalpha() and long.startswith(f"{short}/")
+
+
+def _without_closers(tokens: list[str]) -> list[str]:
+    """36 cm in total, 5 years old."""
+    while tokens and tokens[-1] in _CLOSERS:
+        tokens = tokens[:-1]
+    return tokens[:-1] if tokens[1:] and tokens[-1] == "in" and tokens[:1] != ["in"] else tokens
+
+
+def _measure(tokens: list[str]) -> str | None:
+    """A known unit, its powers and quotients: cm^2, square feet, miles per hour, m/s."""
+    made, power, over = "", "", False
+    for token in tokens:
+        word = token.casefold()
+        if word in ("square", "sq", "cubic", "cu"):
+            power = "^2" if word.startswith("sq") else "^3"
+        elif word in ("per", "/", "a", "an", "every") and made:
+            over = True
+        elif word in ("squared", "cubed") and made:
+            made += "^2" if word == "squared" else "^3"
+        elif token in ("C", "F") and made == "\u00b0":
+            made += token
+        else:
+            name = _named(token)
+            if name is None:
+                return None
+            made += ("/" if over else " " if made else "") + (name and name + power)
+            power, over = "", False
+    made = {"\u00b0 \u00b0C": "\u00b0C", "\u00b0 \u00b0F": "\u00b0F"}.get(made, made.strip())
+    return None if over or power else made
+
+
+def _named(token: str) -> str | None:
+    """The canonical name of one known unit with its power; None for another word."""
+    stem, raised, power = token.replace(" ", "").replace("{", "").replace("}", "").partition("^")
+    if len(stem) == 1 and stem.isalpha() and stem not in _ONE_LETTER:
+        return None
+    name = _CANONICAL.get(stem)
+    if name is None and stem in _SYMBOLS:
+        name = stem
+    if name is None:
+        name = _CANONICAL.get(stem.casefold())
+    if name is None and stem.isupper() and stem.lower() in _SYMBOLS:
+        name = stem.lower()
+    return name and name + raised + power
+
+
+def _noun(tokens: list[str], value: Fraction) -> str | None:
+    """A plain noun phrase in the plural ("golf balls"), without what would change the value."""
+    lowered = [token.casefold() for token in tokens]
+    if any(len(word) < 2 and word != "a" or word in _NO_UNIT for word in lowered):
+        return None
+    if any(word in _SMALL for word in lowered):
+        return None  # another number
+    if any(not word.isalpha() and word != "/" for word in lowered):
+        return None
+    head: list[str] = []
+    for word in lowered:
+        if word in _LINKS or word == "/":
+            break
+        if word not in _CLOSERS:
+            head.append(word)
+    if not head:
+        is_closed = lowered[-1] in _CLOSERS and all(
+            word in _CLOSERS or word == "in" for word in lowered
+        )
+        return "" if is_closed else None
+    plurals = [word for word in head if _is_plural(word)]
+    if not plurals and not 0 < abs(value) <= 1:
+        return None
+    noun = (plurals or head)[-1]
+    return _CANONICAL.get(noun, _singular(noun))
+
+
+def _is_plural(word: str) -> bool:
+    return (
+        word in _IRREGULAR
+        or word in _CANONICAL
+        or (len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")))
+    )
+
+
+def _singular(word: str) -> str:
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    if word.endswith(("ses", "xes", "zes", "ches", "shes")):
+        return word[:-2]
+    return word[:-1] if _is_plural(word) and word.endswith("s") else word
+
+
+_MAGNITUDE = re.compile(
+    r"\s*(hundred|thousand|million|billion|trillion|mn|bn|lakh|crore|dozen)\b"
+    r"|\s*([\u767e\u5343\u4e07\u842c\u4ebf\u5104])",
+    re.IGNORECASE,
+)
+_LETTER_MAGNITUDE = re.compile(r"([kKMB])(?![\w^])")
+_MAGNITUDES = {
+    "hundred": 100, "thousand": 10**3, "k": 10**3, "million": 10**6, "mn": 10**6, "m": 10**6,
+    "billion": 10**9, "bn": 10**9, "b": 10**9, "trillion": 10**12, "lakh": 10**5,
+    "crore": 10**7, "dozen": 12, "\u767e": 100, "\u5343": 1000, "\u4e07": 10**4,
+    "\u842c": 10**4, "\u4ebf": 10**8, "\u5104": 10**8,
+}  # fmt: skip
+_AND_PART = re.compile(r"\s+and\s+(?:a|one)\s+(half|quarter|third)\b", re.IGNORECASE)
+_PART_VALUES = {"half": Fraction(1, 2), "quarter": Fraction(1, 4), "third": Fraction(1, 3)}
+
+
+def read_magnitude(rest: str, *, after_digit: bool) -> tuple[int, Fraction, str]:
+    """The factor and the addend that the words behind a number stand for, and the rest.
+
+    For 5 million, 5k, two hundred thousand, 2 and a half. A letter is a magnitude only directly
+    after a digit; 5M is five million, 5m may also be metres and is refused.
+    """
+    factor, addend = 1, Fraction(0)
+    letter = _LETTER_MAGNITUDE.match(rest) if after_digit else None
+    if letter:
+        factor, rest = _MAGNITUDES[letter[1].casefold()], rest[1:]
+    for _ in range(2):
+        if magnitude := _MAGNITUDE.match(rest):
+            factor *= _MAGNITUDES[(magnitude[1] or magnitude[2]).casefold()]
+            rest = rest[magnitude.end() :]
+    if part := _AND_PART.match(rest):
+        addend, rest = _PART_VALUES[part[1].casefold()], rest[part.end() :]
+    return factor, addend, rest
+
+
+_ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
+    fifteen sixteen seventeen eighteen nineteen""".split()
+_TENS = dict(
+    zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10),
+        strict=True)
+)  # fmt: skip
+_SMALL = {word: number for number, word in enumerate(_ONES)} | _TENS
+_LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+_PARTS = {
+    "half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4,
+    "fourths": 4, "fifth": 5, "fifths": 5, "sixth": 6, "sixths": 6, "seventh": 7, "sevenths": 7,
+    "eighth": 8, "eighths": 8, "ninth": 9, "ninths": 9, "tenth": 10, "tenths": 10,
+}  # fmt: skip
+_SPELLED = re.compile(r"[A-Za-z]+")
+
+
+def read_words(text: str) -> tuple[Fraction, str] | None:
+    """The number that a text begins with in words, and the rest: "forty-two apples" is 42."""
+    total, part, last, end, previous = 0, 0, "", 0, 0
+    for match in _SPELLED.finditer(text[:200]):
+        word, gap = match[0].casefold(), text[previous : match.start()]
+        previous = match.end()
+        if gap.strip(" -") or not last and match.start() > 0:
+            break
+        if word == "and" and last in ("hundred", *_LARGE) or word in ("a", "an") and not last:
+            last = word if not last else last  # a number must follow: "one hundred and five"
+            continue
+        if word in _SMALL and _may_follow(_SMALL[word], part, last):
+            part += _SMALL[word]
+        elif word in _PARTS and _may_count(part, total, word, last):
+            return Fraction(part or 1, _PARTS[word]), text[match.end() :]
+        elif word == "hundred" and (part or last == "a") and part < 10:
+            part = (part or 1) * 100
+        elif word == "dozen" and (part or last == "a") and not total:
+            part = (part or 1) * 12
+        elif word in _LARGE and (part or last == "a") and total % (_LARGE[word] * 1000) == 0:
+            total, part = total + (part or 1) * _LARGE[word], 0
+        else:
+            break
+        last, end = word, match.end()
+    return (Fraction(total + part), text[end:]) if end else None
+
+
+def _may_count(part: int, total: int, word: str, last: str) -> bool:
+    """half, a third, two thirds; not "third" or "twenty third", which are ordinals."""
+    if total or last not in ("", "a", *_SMALL):
+        return False
+    is_plural = word.endswith("s") or word == "halves"
+    return part > 1 if is_plural else part == 1 or last == "a" or word == "half" and not last
+
+
+def _may_follow(number: int, part: int, last: str) -> bool:
+    """forty-two and one hundred five, but not two forty or five six."""
+    if last in ("", "hundred", *_LARGE):
+        return True
+    return last in _TENS and 0 < number < 10 and part % 10 == 0
+
+
+_LAST_WORDS = re.compile(r"(?<=[\w)}])((?:\s+[A-Za-z]{2,12}){1,3})((?:\^\{?[23]\}?)?)$")
+
+
+def without_unit(text: str) -> tuple[str, str]:
+    """An expression without the measure that stands behind it, and that measure: 2\u221a5 cm."""
+    match = _LAST_WORDS.search(text[-60:])
+    if match is None:
+        return text, ""
+    words = match[1].split()
+    for first in range(len(words)):
+        tokens = [*words[first:-1], words[-1] + match[2]]
+        unit = _measure(tokens)
+        if unit is not None:
+            tail = len(match[2]) + sum(len(word) + 1 for word in words[first:])
+            return text[: len(text) - tail].rstrip(), unit
+    return text, ""
+
+
+def is_known_unit(unit: str) -> bool:
+    """Whether a canonical unit is a measure or a currency, and not a noun that is counted."""
+    return all(
+        part in _SYMBOLS or part in _ALIASES for part in re.split(r"[\s/]|\^\d", unit) if part
+    )

@@ -1,0 +1,294 @@
+"""Extracts a final answer from a completion and judges it against the references of a column.
+
+`AnswerColumn` knows what kind of thing each reference is, and an answer is judged by what it is
+(`answer_judge`). Only expressions go to math-verify, in a child process that is killed when it
+takes too long (nine to the ninth to the ninth ...). Two numbers are never "about" equal: 0.333 is
+not 1/3. Units are compared by name and never converted; a reward of one's own is the place for that
+(docs/rewards.md).
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+from r1recipes.machine.processes import Children
+from r1recipes.rewards.answers.expressions import Pair, math_equal
+from r1recipes.rewards.answers.judge import Undecided, Verdict, compare
+from r1recipes.rewards.answers.kinds import Detector, Kind, Reference, reference_text
+from r1recipes.rewards.answers.numbers import parse_number
+
+MEMORY_BYTES = 2**30
+"""What math-verify may take beyond its start: 2^(2^40) would take 128 GiB in seconds."""
+MAX_TAIL_CHARS = 4000
+"""Assumed: a final answer without tags stands in the last lines of a completion."""
+
+_OPEN, _CLOSE = "<answer>", "</answer>"
+_BRACE = re.compile(r"\\boxed\{|[{}]")
+_PHRASE = re.compile(r"\banswer\W{0,4}?\s*(?:is\b\s*:?|:|=)\W{0,4}?\s*", re.IGNORECASE)
+
+
+def extract_answer(completion: str) -> str | None:
+    """What the last <answer>...</answer> pair holds, stripped; None when there is no pair.
+
+    Linear in the length of the text.
+    """
+    last_close = completion.rfind(_CLOSE)
+    start = completion.rfind(_OPEN, 0, max(last_close, 0))
+    if start < 0:
+        return None
+    start += len(_OPEN)
+    return completion[start : completion.find(_CLOSE, start)].strip()
+
+
+def final_answer(completion: str) -> str | None:
+    """The answer of a completion wherever it stands; None when there is none.
+
+    The last <answer> pair, else the last \\boxed{}, else what follows the last "the answer is",
+    else the last line that is a number; the last two in the last `MAX_TAIL_CHARS` characters.
+    """
+    answer = extract_answer(completion)
+    if answer is not None:
+        return answer
+    boxed = _last_boxed(completion)
+    if boxed is not None:
+        return boxed
+    tail = completion[-MAX_TAIL_CHARS:]
+    phrases = list(_PHRASE.finditer(tail))
+    if phrases and (rest := _first_sentence(tail[phrases[-1].end() :].partition("\n")[0])):
+        return rest
+    for line in reversed(tail.splitlines()):
+        if line.strip() and parse_number(line) is not None:
+            return line.strip()
+    return None
+
+
+def _last_boxed(text: str) -> str | None:
+    """What the \\boxed{} that is closed last holds; its own braces may be nested."""
+    starts: list[int | None] = []
+    last: tuple[int, int] | None = None
+    for brace in _BRACE.finditer(text):
+        if brace[0] != "}":
+            starts.append(brace.end() if len(brace[0]) > 1 else None)
+        elif starts and (start := starts.pop()) is not None:
+            last = start, brace.start()
+    return text[slice(*last)].strip() if last else None
+
+
+def _first_sentence(text: str) -> str:
+    """Up to the full stop of a sentence; that of 3.5 is none."""
+    return re.split(r"(?<=[^\s.])\.(?=\s|$)|[!?](?=\s|$)", text, maxsplit=1)[0].strip(" *")
+
+
+def extract_reference(text: str, after: str | None) -> str:
+    """What stands after the last `after` in a data set's answer, stripped.
+
+    All of the text when `after` is None or does not occur. GSM8K ends in "#### 1,234".
+    """
+    return text.rpartition(after)[2].strip() if after else text.strip()
+
+
+def final_reference(value: Any, after: str | None) -> tuple[str | list[str], str]:
+    """A value of a data set as its final answer, and what is wrong with it ("" where nothing is).
+
+    Text, a number, true or false; of a list of accepted answers, the list. `after` is the marker
+    of `extract_reference`, which each of them must have.
+    """
+    if isinstance(value, list):
+        finals = [final_reference(entry, after) for entry in value]
+        faults = [fault for _, fault in finals if fault] + ["is a list"] * any(
+            isinstance(final, list) for final, _ in finals
+        )
+        if faults or not finals:
+            return "", f"has an entry that {faults[0]}" if faults else "is an empty list"
+        return [str(final) for final, _ in finals], ""
+    if value is not None and not isinstance(value, str | bool | int | float | Decimal):
+        return "", f"is a {type(value).__name__}, not a text, a number, true or false, or a list"
+    text = reference_text(value)
+    if not text:
+        return "", "is null" if text is None else "is empty"
+    if after and after not in text:
+        return "", f"has no `{after}` (`data.answer_after`)"
+    final = extract_reference(text, after)
+    return (final, "") if final else ("", f"has nothing after `{after}` (`data.answer_after`)")
+
+
+class AnswerColumn:
+    """The references of a column, each read as its kind, to judge answers by.
+
+    `kinds` has one kind per row; `summary` is a sentence about them. A reference that is not of the
+    column, such as one of another split, is read in the same light.
+    """
+
+    def __init__(self, detector: Detector, references: Sequence[Any] = ()):
+        self._detector = detector
+        self._read: dict[Any, tuple[Reference, ...]] = {}
+        read = [self.read(reference) for reference in references]
+        self.kinds = tuple(accepted[0].kind for accepted in read)
+        self.summary = _summary(read, detector.kind)
+
+    @classmethod
+    def from_references(
+        cls, references: Iterable[Any], kind: Kind | str | None = None
+    ) -> "AnswerColumn":
+        """The column with these references: text, bool, number, Decimal or None, or lists of them.
+
+        Any entry of a list is accepted. `kind` is the user's word on all of them; what cannot be
+        read as that is read as what it is, and counted in `summary`. Raises: ValueError for an
+        unknown kind.
+        """
+        references = list(references)
+        texts = [text for value in references for text in _accepted(value) if text]
+        detector = Detector.of_column(texts, None if kind is None else Kind(kind))
+        return cls(detector, references)
+
+    def read(self, reference: Any) -> tuple[Reference, ...]:
+        """The answers that a reference accepts, at least one; see `Reference.fault`."""
+        texts = _accepted(reference)
+        if texts not in self._read:
+            self._read[texts] = tuple(self._detector.read(text) for text in texts)
+        return self._read[texts]
+
+    def compare(self, answer: str | None, reference: Any) -> Verdict | list[Undecided]:
+        """The verdict, or what is left to mathematics: right if one of the list is."""
+        undecided: list[Undecided] = []
+        first: Verdict | None = None
+        for accepted in self.read(reference):
+            verdict = compare(answer, accepted)
+            if isinstance(verdict, Undecided):
+                undecided.append(verdict)
+            elif verdict.right:
+                return verdict
+            else:
+                first = first or verdict
+        return undecided or first or Verdict(False, "no reference")
+
+    def judge(
+        self, answer: str | None, reference: Any, verifier: "Verifier | None" = None
+    ) -> Verdict:
+        """Whether an answer is right, and why. Without a verifier no expression is computed."""
+        verdict = self.compare(answer, reference)
+        if isinstance(verdict, Verdict):
+            return verdict
+        if verifier is None:
+            return Verdict(False, "another expression, which was not computed")
+        return verifier.settle([verdict])[0]
+
+
+def _accepted(reference: Any) -> tuple[str | None, ...]:
+    """The texts of a reference that may be a list of accepted answers; never empty."""
+    if isinstance(reference, list | tuple):
+        texts = [reference_text(value) for value in reference]
+        return tuple(dict.fromkeys(text for text in texts if text)) or (None,)
+    return (reference_text(reference),)
+
+
+def _summary(rows: list[tuple[Reference, ...]], kind: Kind | None) -> str:
+    """ "7,473 references: whole numbers", or how many of each kind there are."""
+    labels = Counter(accepted[0].label for accepted in rows)
+    counted = [
+        (label if count > 1 else label.removesuffix("s"), count)
+        for label, count in labels.most_common()
+    ]
+    total = f"{len(rows):,} reference" + "s" * (len(rows) != 1)
+    if len(counted) == 1:
+        text = f"{total}: {counted[0][0]}"
+    else:
+        each = ", ".join(f"{count:,} {label}" for label, count in counted)
+        text = f"{total}: {each}; each is judged by its own kind"
+    several = sum(len(accepted) > 1 for accepted in rows)
+    faults = [accepted[0] for accepted in rows if accepted[0].fault]
+    others = sum(accepted[0].kind is not kind for accepted in rows) if kind else 0
+    if others:
+        text += f"; {others:,} not read as `{kind}` but as what it is"
+    if several:
+        text += f"; {several:,} accept{'s' * (several == 1)} any of several answers"
+    if faults:
+        begins = f" (the first begins `{faults[0].raw[:40]}`)" if faults[0].raw else ""
+        text += f"; no answer can match {len(faults):,} of them{begins}"
+    return text
+
+
+def equal(answer: str | None, reference: Any) -> bool:
+    """Whether an answer is right, as far as that takes no mathematics; see `AnswerColumn`.
+
+    Each reference is read by itself. Microseconds; never raises.
+    """
+    return AnswerColumn(Detector()).judge(answer, reference).right
+
+
+class Verifier:
+    """Judges answers, expressions too; holds math-verify's children until closed.
+
+    `column` knows the kinds of the references; without it each is read by itself. `timeouts` counts
+    the pairs of expressions that were given up, because they took more than `time_limit_s` seconds
+    or were not reached when a batch had taken `batch_limit_s`; they are not equal.
+    """
+
+    def __init__(
+        self,
+        *,
+        time_limit_s: float = 5.0,
+        batch_limit_s: float = 60.0,
+        num_workers: int = 2,
+        column: AnswerColumn | None = None,
+    ):
+        self.time_limit_s = time_limit_s
+        self.batch_limit_s = batch_limit_s
+        self.timeouts = 0
+        self.column = column
+        self._children = Children(num_workers, imports=("math_verify",), memory_bytes=MEMORY_BYTES)
+
+    def judge(self, pairs: Sequence[tuple[str | None, Any]]) -> list[Verdict]:
+        """For each (answer, reference) whether it is right, and why.
+
+        Each different pair of expressions is computed once. Raises: RunError when no child process
+        can start, never because of an answer.
+        """
+        column = self.column or AnswerColumn(Detector())
+        compared = [column.compare(answer, reference) for answer, reference in pairs]
+        settled = iter(self.settle([entry for entry in compared if isinstance(entry, list)]))
+        return [next(settled) if isinstance(entry, list) else entry for entry in compared]
+
+    def verify(self, pairs: Sequence[tuple[str | None, Any]]) -> list[bool]:
+        """`judge` without the reasons."""
+        return [verdict.right for verdict in self.judge(pairs)]
+
+    def settle(self, undecided: Sequence[list[Undecided]]) -> list[Verdict]:
+        """The verdicts on what `AnswerColumn.compare` left to mathematics."""
+        pairs = dict.fromkeys(pair for row in undecided for option in row for pair in option.pairs)
+        if not pairs:
+            return []
+        outcomes = dict(
+            zip(
+                pairs,
+                self._children.run(
+                    math_equal, list(pairs), limit_s=self.time_limit_s, total_s=self.batch_limit_s
+                ),
+                strict=True,
+            )
+        )
+        self.timeouts += sum(isinstance(outcome, TimeoutError) for outcome in outcomes.values())
+        return [_settled(row, outcomes) for row in undecided]
+
+    def close(self) -> None:
+        """Kill the children. A later `judge` starts new ones."""
+        self._children.close()
+
+    def __enter__(self) -> "Verifier":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _settled(options: list[Undecided], outcomes: dict[Pair, Any]) -> Verdict:
+    if any(all(outcomes[pair] is True for pair in option.pairs) for option in options):
+        return Verdict(True, "equal expressions")
+    results = [outcomes[pair] for option in options for pair in option.pairs]
+    if any(isinstance(result, TimeoutError) for result in results):
+        return Verdict(False, "took too long to compute")
+    if any(isinstance(result, BaseException) for result in results):
+        return Verdict(False, "not an expression that can be read")
+    return Verdict(False, "another expression")

@@ -1,0 +1,137 @@
+"""A verdict on a run, and what it needs to know beside the rows of metrics.jsonl.
+
+`health` gives verdicts; nothing is judged here.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from r1recipes.runs.statistics import wilson
+
+Row = Mapping[str, Any]
+"""One line of metrics.jsonl."""
+
+HELD_OUT_DESIGN = 2.0
+"""Samples of a held-out problem that count as one where only their number is known; assumed, for
+4 samples to a problem with the correlation of `trends.CORRELATION`."""
+
+
+Kind = Literal[
+    "waiting",
+    "too early",
+    "not finite",
+    "collapsing",
+    "hacked",
+    "not transferring",
+    "learning",
+    "learned",
+    "nothing left",
+    "nearly all paid",
+    "cut",
+    "format first",
+    "format only",
+    "side reward",
+    "shorter",
+    "longer",
+    "all wrong",
+    "all same",
+    "drifting",
+    "no entropy",
+    "spikes",
+    "not moving",
+    "noisy",
+]
+GOOD: frozenset[Kind] = frozenset({"learning", "learned", "nothing left", "nearly all paid"})
+"""Kinds in which nothing has to be mended."""
+UNDECIDED: frozenset[Kind] = frozenset({"waiting", "too early", "noisy", "format first"})
+"""Kinds that say neither that the run learns nor that it does not."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the rows say. `text` and `change` are parts of one sentence without a full stop."""
+
+    kind: Kind
+    text: str
+    change: str = ""
+    """The one change that fits; empty where there is none to make."""
+    since_step: int | None = None
+    """The step at which it began, where that is known."""
+
+    @property
+    def is_alarm(self) -> bool:
+        """Whether it says that something is wrong."""
+        return self.kind not in GOOD | UNDECIDED
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.text}; {self.change}" if self.change else self.text
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What of a plan the rows cannot say."""
+
+    weights: Mapping[str, float]
+    """Weight of each reward."""
+    decisive: str
+    """The reward that decides whether a completion is right."""
+    max_completion_length: int
+    completions_per_step: int
+    num_generations: int
+    """Completions to one prompt."""
+    max_steps: int
+
+    @classmethod
+    def of(cls, resolved: Mapping[str, Any]) -> "Terms":
+        """From a plan as a table, such as resolved.json. Raises: KeyError where it is none."""
+        recipe, preset = resolved["recipe"], resolved["preset"]
+        return cls(
+            weights=recipe["rewards"],
+            decisive=recipe["eval"]["reward"],
+            max_completion_length=preset["max_completion_length"],
+            completions_per_step=preset["prompts_per_step"] * preset["num_generations"],
+            num_generations=preset["num_generations"],
+            max_steps=recipe["train"]["max_steps"],
+        )
+
+    @property
+    def num_prompts(self) -> int:
+        """Prompts of a step."""
+        return self.completions_per_step // self.num_generations
+
+    @property
+    def max_reward(self) -> float:
+        return sum(self.weights.values())
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Accuracy on the held-out problems after `step` optimiser steps; 0 is before training."""
+
+    step: int
+    accuracy: float
+    trials: float
+    """Independent completions that would give as narrow an interval."""
+
+    @classmethod
+    def of_summary(cls, step: int, summary: Mapping[str, Any]) -> "HeldOut":
+        """From `evaluate.summary`."""
+        samples = summary["num_problems"] * summary["num_samples"]
+        return cls(step, summary["accuracy"], samples / HELD_OUT_DESIGN)
+
+
+def held_out_change(old: HeldOut, new: HeldOut, z: float) -> tuple[float, float]:
+    """Interval of the change of held-out accuracy, z standard errors wide (Newcombe)."""
+    first, second = wilson(old.accuracy, old.trials, z), wilson(new.accuracy, new.trials, z)
+    low = math.hypot(new.accuracy - second[0], first[1] - old.accuracy)
+    high = math.hypot(second[1] - new.accuracy, old.accuracy - first[0])
+    size = new.accuracy - old.accuracy
+    return size - low, size + high
+
+
+def percent(share: float) -> str:
+    """`63%`, and `3.1%` where that makes a difference."""
+    return f"{share:.1%}" if 0 < share < 0.095 else f"{share:.0%}"

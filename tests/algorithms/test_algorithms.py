@@ -1,0 +1,185 @@
+"""Every row of the table: its keys are checked, its trainer takes its arguments, and it learns."""
+
+import io
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from r1recipes import planning, recipe, study, training
+from r1recipes.algorithms import ALGORITHMS, Algorithm
+from r1recipes.errors import RecipeError
+from r1recipes.machine import settings
+from r1recipes.recipe import schema
+from r1recipes.runs import Run
+from r1recipes.training.backends import trainer
+from r1recipes.training.view import View
+from tests.conftest import SMALL
+from tests.helpers import in_process, run_in_process
+from tests.training.test_run import comparable
+
+ROWS = [pytest.param(row, id=name) for name, row in ALGORITHMS.items()]
+LEFT_OPEN = {
+    "model_init_kwargs",  # the model is loaded here
+    "trust_remote_code",
+    "router_aux_loss_coef",  # of mixtures of experts
+    "num_generations_eval",  # TRL's own evaluation is off
+    "pad_to_multiple_of",
+    "ds3_gather_for_generation",
+    "generation_batch_size",  # follows from steps_per_generation
+    "generation_kwargs",
+    "chat_template_kwargs",
+    "cache_implementation",
+    "ref_model_mixup_alpha",  # of a reference that moves
+    "ref_model_sync_steps",
+    "log_multimodal",
+    "num_completions_to_print",
+    "log_unique_prompts",
+    "log_completions_hub_repo",
+    "transformers_continuous_batching_config",
+    "use_transformers_paged",
+    "max_tool_calling_iterations",
+}
+"""Fields of TRL's configs that decide nothing in a run of text on one device."""
+
+
+def of(algorithm: Algorithm, folder: Path, **train: object) -> Path:
+    """The small recipe with this algorithm and these keys of [train]."""
+    lines = [f"{key} = {value}" for key, value in train.items()]
+    text = SMALL.replace("seed = 1\n", f'seed = 1\nalgorithm = "{algorithm.name}"\n')
+    path = folder / "small.toml"
+    path.write_text(text.replace("[train]\n", "[train]\n" + "".join(f"{x}\n" for x in lines)))
+    return path
+
+
+def planned(path: Path) -> planning.Plan:
+    loaded = recipe.load(path)
+    return planning.make(loaded.recipe, base_dir=path.parent, gpu=None, num_cores=1)
+
+
+@pytest.mark.parametrize("algorithm", ROWS)
+def test_no_field_of_the_algorithm_is_left_to_a_default(tmp_path, algorithm):
+    trainer_class, config_class = algorithm.trainer()
+    arguments = trainer.arguments(planned(of(algorithm, tmp_path)), tmp_path / "out")
+    config_class(**arguments)
+    own = {field.name for field in fields(config_class)}
+    own -= {field.name for field in fields(config_class.__bases__[0])}
+    open_fields = {name for name in own - arguments.keys() if not name.startswith("vllm_")}
+    spare = {"sapo_", "vespo_", "entropy_coef_", "entropy_target"}
+    open_fields = {name for name in open_fields if not name.startswith(tuple(spare))}
+    assert open_fields <= LEFT_OPEN
+    for method in algorithm.timed:
+        assert callable(getattr(trainer_class, method))
+
+
+@pytest.mark.parametrize("algorithm", ROWS)
+def test_every_key_of_train_reaches_the_trainer(tmp_path, algorithm):
+    """A key that nobody reads is a defect: each other value changes what the trainer is told."""
+    other = {"beta": 0.3, "epsilon": 0.1, "epsilon_high": 0.5, "warmup_ratio": 0.5}
+    plain = trainer.arguments(planned(of(algorithm, tmp_path)), tmp_path)
+    for key in algorithm.train.model_fields:
+        changed = recipe.load(of(algorithm, tmp_path)).recipe
+        value = other.get(key, _another(getattr(changed.train, key), key))
+        train = changed.train.model_copy(update={key: value})
+        new = planned(of(algorithm, tmp_path)).model_copy(
+            update={"recipe": changed.model_copy(update={"train": train})}
+        )
+        if key == "warmup_ratio":
+            continue  # a plan has its steps, which `planning.make` counts
+        assert trainer.arguments(new, tmp_path) != plain, key
+
+
+def _another(value: object, key: str) -> object:
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case None:
+            return 0.5
+    return f"another {key}"
+
+
+@pytest.mark.parametrize("algorithm", ROWS)
+def test_keys_of_another_algorithm_are_refused_by_its_name(tmp_path, algorithm):
+    others = [row for row in ALGORITHMS.values() if row is not algorithm]
+    for other in others:
+        for key in other.train.model_fields.keys() - algorithm.train.model_fields.keys():
+            with pytest.raises(RecipeError) as refused:
+                recipe.load(of(algorithm, tmp_path, **{key: 1}))
+            (problem,) = refused.value.problems
+            assert problem.message == f"unknown key `train.{key}`"
+            assert f'`algorithm = "{other.name}"`' in (problem.hint or "")
+
+
+@pytest.mark.parametrize("algorithm", ROWS)
+def test_a_plan_is_read_again_with_the_keys_of_its_algorithm(tmp_path, algorithm):
+    plan = planned(of(algorithm, tmp_path))
+    again = planning.Plan.model_validate_json(plan.model_dump_json())
+    assert again == plan and type(again.recipe.train) is algorithm.train
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
+        ("dr_grpo", "is a loss of GRPO", 'loss_type = "dr_grpo"'),
+        ("rlo", 'unknown algorithm "rlo"', 'did you mean "rloo"?'),
+        ("a2c", 'unknown algorithm "a2c"', "known: "),
+    ],
+)
+def test_an_unknown_algorithm_is_one_problem(tmp_path, name, message, hint):
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL.replace("seed = 1\n", f'seed = 1\nalgorithm = "{name}"\n'))
+    code, _, err = in_process("check", path)
+    assert code == 2 and message in err and hint in err and err.count("error:") == 1
+
+
+def test_an_editor_sees_the_keys_of_all_algorithms():
+    properties = schema.for_editors()["properties"]
+    assert properties["algorithm"]["enum"] == list(ALGORITHMS)
+    for algorithm in ALGORITHMS.values():
+        assert algorithm.train.model_fields.keys() <= properties["train"]["properties"].keys()
+    assert properties["train"]["properties"]["loss_type"]["description"].startswith("grpo: ")
+    beta = properties["train"]["properties"]["beta"]
+    assert "default" not in beta and "0.0 for grpo, 0.05 for rloo" in beta["description"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "train"), [*((name, {}) for name in ALGORITHMS), ("grpo", {"beta": 0.05})]
+)
+def test_a_run_is_complete_and_goes_on_after_a_kill_to_the_bit(tmp_path, name, train):
+    algorithm = ALGORITHMS[name]
+    run = run_in_process(of(algorithm, tmp_path, **train), tmp_path / "runs")
+    evaluation = run.read()["evaluation"]
+    assert run.read()["status"] == "complete" and evaluation.keys() >= {"before", "after"}
+    rows = comparable(run)
+    assert len(rows) == 6 and rows[0].keys() >= {"reward", "accuracy"}
+    assert ("kl" in rows[0]) == algorithm.reference(run.plan().recipe.train)
+
+    killed = Run(shutil.copytree(run.folder, tmp_path / "killed"))
+    shutil.rmtree(killed.adapter)
+    shutil.rmtree(killed.checkpoints / "checkpoint-6")
+    killed.evaluation("after").unlink()
+    before = {"before": evaluation["before"]}
+    killed.update(status="running", evaluation=before, finished=None)
+    view = View(Console(file=io.StringIO()), live=False)
+    resumed = training.resume(killed, [view], settings.Settings(runs_dir=tmp_path, offline=True))
+    assert resumed.read()["status"] == "complete"
+    for old, new in zip(rows, comparable(resumed), strict=True):
+        assert {k: (v, new[k]) for k, v in old.items() if new[k] != v} == {}
+    assert resumed.read()["evaluation"] == evaluation
+
+
+def test_a_matrix_runs_one_problem_with_each_algorithm(tmp_path):
+    of(ALGORITHMS["grpo"], tmp_path)
+    text = (tmp_path / "small.toml").read_text().replace('algorithm = "grpo"\n', "")
+    (tmp_path / "small.toml").write_text(text)
+    names = ", ".join(f'"{name}"' for name in ALGORITHMS)
+    path = tmp_path / "study.toml"
+    path.write_text(f'format = 1\nrecipe = "small.toml"\n\n[matrix]\nalgorithm = [{names}]\n')
+    cells = study.load(str(path)).cells
+    trains = [cell.load({}).recipe.train for cell in cells]
+    assert [type(train) for train in trains] == [row.train for row in ALGORITHMS.values()]
