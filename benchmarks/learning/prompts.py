@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes import data, planning, recipe, rewards
-from r1recipes.machine import files, gpu, packages, settings
+from r1recipes.machine import files, gpu, host, packages, settings
 from r1recipes.rewards.answers import AnswerColumn, Verifier
 from r1recipes.runs import statistics
 from r1recipes.training.backends import create, prepare_environment
@@ -114,7 +114,7 @@ def main() -> None:
                 rows.append(row | {"seconds": round(time.monotonic() - began, 1)})
                 print(row, flush=True)
                 about = {"model": Path(args.model).name, "date": files.now()}
-                about |= {"machine": gpu.describe(), "versions": packages.versions()}
+                about |= {"machine": host.describe(), "versions": packages.versions()}
                 files.write_json(args.out, about | {"systems": PROMPTS, "rows": rows})
 
 
@@ -131,7 +131,9 @@ def _plan(args: argparse.Namespace, problems: Path) -> tuple[planning.Plan, data
         )
         loaded = recipe.load(file)
         plan = planning.make(
-            loaded.recipe, base_dir=Path(folder), gpu=gpu.take_gpu(), num_cores=gpu.cores()
+            loaded.recipe,
+            planning.Target.here(gpu.take(), host.cores()),
+            base_dir=Path(folder),
         )
         return plan, data.load(loaded.recipe, Path(folder))
 

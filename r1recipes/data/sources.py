@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from r1recipes.config.suggest import nearest
 from r1recipes.errors import Problem, RecipeError, listed
+from r1recipes.machine import hub
 from r1recipes.recipe.references import FILE_SUFFIXES
 from r1recipes.recipe.schema import Data
 
@@ -312,7 +313,7 @@ def _not_found(text: str, data: Data) -> Problem:
     name = data.name
     if "gated" in text:
         return Problem(
-            f"`{name}` is gated: its owner decides who may read it",
+            f"`{name}` {hub.GATED}",
             hint=f"ask for access at https://huggingface.co/datasets/{name}, then set HF_TOKEN",
         )
     if "Revision" in text:

@@ -11,9 +11,7 @@ used again without a network. A branch is resolved to its commit. No code is run
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from typing import Any
 from r1recipes.config.toml import parse
 from r1recipes.errors import RecipeError
 from r1recipes.machine import hub
+from r1recipes.machine.files import clear_drafts, draft, write_text
 from r1recipes.recipe import bundle, download, references
 from r1recipes.recipe.bundle import Files, Reader
 from r1recipes.recipe.foreign_keys import EXAMPLE
@@ -100,7 +99,8 @@ def get(reference: str) -> Source:
     else:
         files = collect(opened.read, reference, opened.recipe_name)
     source = _source(reference, download.stem(reference), cache, files, opened.commit)
-    _write(entry, json.dumps({"reference": reference, **source.origin()}).encode())
+    clear_drafts(entry.parent, ".*.tmp")
+    write_text(entry, json.dumps({"reference": reference, **source.origin()}))
     return source
 
 
@@ -204,21 +204,17 @@ def _read_folder(folder: Path) -> Files:
 
 def _cache(folder: Path, files: Files) -> None:
     """Write a folder of the cache as a whole. Raises: RecipeError when it cannot be written."""
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        for name, content in files.items():
-            (draft / name).parent.mkdir(parents=True, exist_ok=True)
-            (draft / name).write_bytes(content)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(draft, folder)
+        clear_drafts(folder.parent, ".*.tmp")
+        with draft(folder, taken="replace") as path:
+            for name, content in files.items():
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                (path / name).write_bytes(content)
     except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        if _cached_files(folder) is None:  # or else another process was faster
-            hint = "set R1RECIPES_CACHE_DIR to a folder that can be written"
-            raise RecipeError.at(
-                str(folder.parent), f"cannot be written: {error.strerror}", hint
-            ) from None
+        hint = "set R1RECIPES_CACHE_DIR to a folder that can be written"
+        raise RecipeError.at(
+            str(folder.parent), f"cannot be written: {error.strerror}", hint
+        ) from None
 
 
 def _read_entry(entry: Path) -> dict[str, Any] | None:
@@ -228,10 +224,3 @@ def _read_entry(entry: Path) -> dict[str, Any] | None:
         return origin if re.fullmatch(r"[0-9a-f]{64}", origin["sha256"]) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    draft.write_bytes(content)
-    os.replace(draft, path)

@@ -20,8 +20,8 @@ from typing import IO, Any, Protocol
 from optuna.trial import FrozenTrial, TrialState
 
 from r1recipes.errors import PlanError, Problem, RecipeError, RunError
-from r1recipes.machine import files
-from r1recipes.machine.gpu import cores, current_gpu
+from r1recipes.machine import files, gpu, host
+from r1recipes.planning import DoesNotFit
 from r1recipes.recipe.references import references_in
 from r1recipes.study.cell import Cell, plan_trial
 from r1recipes.study.database import open_storage, trial_id
@@ -221,13 +221,13 @@ def create_cells(loaded: LoadedStudy, folder: Path, url: str) -> list[Trials]:
     return cells
 
 
-def check_machine(cells: list[Cell], *, offline: bool, refuse: bool = True) -> None:
+def check_machine(cells: list[Cell], *, offline: bool, must_fit: bool = True) -> None:
     """Raises: PlanError when a recipe itself cannot run here, before any trial is touched.
 
-    With `refuse` also where its memory does not fit into what is free now.
+    With `must_fit` also when it needs more memory than is free now.
     """
     problems: list[Problem] = []
-    gpu = current_gpu()
+    card = gpu.current()
     for cell in {cell.recipe_path: cell for cell in cells}.values():
         loaded = cell.load()
         for reference in references_in(loaded.recipe.model_dump()):
@@ -235,9 +235,10 @@ def check_machine(cells: list[Cell], *, offline: bool, refuse: bool = True) -> N
                 hint = f"the study's recipe is `{loaded.path}`: its files are needed here too"
                 problems.append(Problem(f"there is no `{reference.name}`", hint=hint))
         try:
-            plan_trial(cell, loaded, cores(), gpu, offline=offline, refuse=refuse)
+            plan_trial(cell, loaded, host.cores(), card, offline=offline)
         except PlanError as error:
-            problems += error.problems
+            if must_fit or not isinstance(error, DoesNotFit):
+                problems += error.problems
     if problems:
         raise PlanError(problems=problems)
 

@@ -154,7 +154,8 @@ def refuse_hopeless(result: Probe, plan: Plan) -> None:
         else:
             group = "all completions" if is_single else "all completions of each prompt"
             why = f"{group} earn the same"
-            hint = f"raise `train.temperature` ({plan.recipe.train.temperature}), or use harder problems"
+            temperature = plan.recipe.train.temperature
+            hint = f"raise `train.temperature` ({temperature}), or use harder problems"
         raise RunError(
             f"nothing can be learned: {why}, and GRPO learns from differences within a group",
             kind="reward",

@@ -7,8 +7,6 @@ after it is on the disk.
 
 import faulthandler
 import json
-import os
-import shutil
 import threading
 import time
 import traceback
@@ -116,8 +114,8 @@ class Stages:
 
     def clear_drafts(self) -> None:
         """Remove the half-written files and folders of a killed attempt."""
-        for draft in (*self.run.folder.glob(".draft-*"), *self.run.folder.glob("nf4/.*")):
-            shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+        files.clear_drafts(self.run.folder, ".draft-*", ".*.tmp")
+        files.clear_drafts(self.run.folder / "nf4", ".*.[0-9]*")
 
     def count_killed_stage(self) -> None:
         """Add the time of a stage that was killed, up to the last step that it wrote."""
@@ -165,7 +163,8 @@ class Stages:
                 start.steps * start.batch_size,
                 held_out=self.prepared.splits.held_out,
             )
-            with self.whole_folder(self.run.base) as draft:
+            with files.draft(self.run.base) as draft:
+                draft.mkdir()
                 revision = self.backend.cold_start(rows, draft, self.hooks())
             self.run.update_lock(model_revision=revision)
         self.remember("base", key, self.run.base)
@@ -176,11 +175,7 @@ class Stages:
 
     def reuse(self, name: str, key: str, path: Path) -> Path | None:
         """Copy the result of an earlier run in this process to `path`, and return its source."""
-        draft = path.with_name(f".draft-{path.name}")
-        source = self.prepared.warm.copy(name, key, draft) if self.prepared.warm else None
-        if source:
-            os.rename(draft, path)
-        return source
+        return self.prepared.warm.copy(name, key, path) if self.prepared.warm else None
 
     def remember(self, name: str, key: str, path: Path) -> None:
         """Let later runs in this process reuse a result."""
@@ -290,7 +285,8 @@ class Stages:
                     self.observer.trained()
         if self.interrupts.requested:
             raise KeyboardInterrupt
-        with self.whole_folder(self.run.adapter) as draft:
+        with files.draft(self.run.adapter) as draft:
+            draft.mkdir()
             self.backend.save_adapter(draft)
 
     def on_step(self, row: Row, samples: list[dict[str, Any]]) -> None:
@@ -339,12 +335,3 @@ class Stages:
         finally:
             with suppress(OSError):  # on a full disk the first error is the one to report
                 self.spent(name, time.monotonic() - began)
-
-    @contextmanager
-    def whole_folder(self, folder: Path) -> Iterator[Path]:
-        """A draft folder that gets the name of `folder` only when it is complete."""
-        draft = folder.with_name(f".draft-{folder.name}")
-        draft.mkdir()
-        yield draft
-        files.sync_folder(draft)
-        os.rename(draft, folder)

@@ -12,7 +12,9 @@ from tests.conftest import SMALL
 from tests.training.test_evaluation import answered, pay, rows
 
 PLAN = planning.make(
-    loading.load_text(SMALL, Path("small.toml")).recipe, base_dir=Path(), gpu=None, num_cores=1
+    loading.load_text(SMALL, Path("small.toml")).recipe,
+    planning.Target.here(None, 1),
+    base_dir=Path(),
 )
 
 
