@@ -296,13 +296,11 @@ def _of_algorithm(name: str) -> type[Recipe]:
     algorithm = ALGORITHMS[name]
     about = f"{algorithm.description} ({algorithm.source})."
     keys = " ".join((algorithm.train.__doc__ or "").split())
-    model = create_model(
-        "Recipe",
-        __base__=Recipe,
-        __doc__=Recipe.__doc__,
-        algorithm=(Literal[name], Field(name, description=about)),
-        train=(algorithm.train, Field(algorithm.train(), description=keys)),
-    )
+    fields: dict[str, Any] = {
+        "algorithm": (Literal[name], Field(name, description=about)),
+        "train": (algorithm.train, Field(algorithm.train(), description=keys)),
+    }
+    model = create_model("Recipe", __base__=Recipe, __doc__=Recipe.__doc__, **fields)
     model.foreign_keys = FOREIGN_KEYS | {
         key: f'remove it: it is a key of `algorithm = "{other.name}"`'
         for other in ALGORITHMS.values()
