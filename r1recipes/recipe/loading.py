@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from r1recipes.config import explain
 from r1recipes.config.render import Loc
+from r1recipes.config.section import without_later_defaults
 from r1recipes.config.toml import parse
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.recipe import fetch, references
@@ -255,9 +256,12 @@ def _finder(path: Path | str, text: str, overrides: dict[Loc, str]) -> Callable[
 def fingerprint(recipe: Recipe) -> str:
     """sha256 (hex) of the canonical JSON of the resolved recipe, all defaults included.
 
-    Description, trackers and exports are left out: they change nothing that is computed.
+    Description, trackers and exports are left out: they change nothing that is computed. So is a
+    key that was added to the format later (`section.ADDED_LATER`) while it has its default: such a
+    recipe does what it did before the key existed, and keeps its fingerprint.
     """
-    canonical = recipe.model_dump(mode="json", exclude={"description", "track", "export"})
+    dumped = recipe.model_dump(mode="json", exclude={"description", "track", "export"})
+    canonical = without_later_defaults(recipe, dumped)
     return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
 
 

@@ -35,7 +35,7 @@ def of_data(data: Any) -> Found:
             ("problems", "difficulty can be set for built-in data only", "remove this section")
         )
     if builtin:
-        for key in ("config", "revision", "answer_after", "eval_split"):
+        for key in ("config", "revision", "answer_after", "answer_kind", "eval_split"):
             if getattr(data, key) is not None:
                 found.append((key, f"`{key}` does not apply to `{data.name}`", "remove this line"))
         for key in ("question", "answer"):

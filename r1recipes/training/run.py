@@ -69,7 +69,7 @@ def prepare(
         observer.note(line)
     observer.phase("Checking rewards")
     verifier = stack.enter_context(answers.Verifier(time_limit_s=settings.answer_limit_s))
-    verifier.column = preflight.answer_column(splits)
+    verifier.column = preflight.answer_column(splits, recipe.data.answer_kind)
     names = list(dict.fromkeys([*recipe.rewards, recipe.eval.reward]))
     if "correctness" in names:
         observer.note(verifier.column.summary)
