@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from r1recipes import data, recipe
-from r1recipes.data.splits import demonstrations
+from r1recipes.data import demonstrations
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,7 +26,7 @@ def write_recipe(folder: Path, text: str, num_demonstrations: int) -> Path:
         for split in (splits.train, splits.held_out)
         for row in split
     ]
-    shown = demonstrations(found, folder, num_demonstrations, held_out=splits.held_out)
+    shown = demonstrations.make(found, folder, num_demonstrations, held_out=splits.held_out)
     lines_shown = [
         {
             "question": row["prompt"][-1]["content"],

@@ -120,7 +120,7 @@ def check_prompts(
         limit=limit,
         bos=bos,
         example=render(tokenizer, kept["train"][0]["prompt"], "the first prompt"),
-        warnings=tuple(warnings),
+        warnings=(*splits.notes, *warnings),
     )
     return replace(splits, train=kept["train"], held_out=kept["held_out"]), report
 

@@ -50,6 +50,9 @@ def of_data(data: Any) -> Found:
                 "remove this line: `eval_size` rows are then held out of it",
             )
         )
+    if data.answer_after and data.answer_after.rstrip("{ ").endswith("\\boxed"):
+        message = "`answer_after` would leave the brace that closes \\boxed{}"
+        found.append(("answer_after", message, "remove this line: what it holds is found without"))
     if data.question == data.answer:
         message = f'question and answer are the same column, "{data.answer}"'
         found.append(("answer", message, "name two columns"))

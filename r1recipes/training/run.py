@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from r1recipes import data, rewards
-from r1recipes.data import preflight
+from r1recipes.data import demonstrations, preflight
 from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error
 from r1recipes.machine import files, packages
 from r1recipes.machine.meter import Meter
@@ -67,6 +67,8 @@ def prepare(
     splits, prompts = preflight.check_prompts(splits, tokenizer, plan.preset, recipe.data.overlong)
     for line in prompts.lines():
         observer.note(line)
+    if left_out := demonstrations.num_held_out(recipe, plan.base_dir, splits.held_out):
+        observer.note(f"{left_out} demonstrations left out: their question is held out")
     observer.phase("Checking rewards")
     verifier = stack.enter_context(answers.Verifier(time_limit_s=settings.answer_limit_s))
     verifier.column = preflight.answer_column(splits, recipe.data.answer_kind)
