@@ -34,7 +34,7 @@ def set_chat_template(tokenizer: PreTrainedTokenizerBase, recipe: Recipe, base_d
     Raises: RecipeError.
     """
     if recipe.model.chat_template is not None:
-        tokenizer.chat_template = _template_text(recipe.model.chat_template, base_dir)
+        tokenizer.chat_template = template_text(recipe.model.chat_template, base_dir)
     elif not tokenizer.chat_template:
         raise RecipeError(
             f"the tokenizer of `{recipe.model.name}` has no chat template: it is a base model",
@@ -88,7 +88,7 @@ def refuse_template_columns(rows: datasets.Dataset, tokenizer: PreTrainedTokeniz
         raise RecipeError(problems=problems)
 
 
-def _template_text(template: str, base_dir: Path) -> str:
+def template_text(template: str, base_dir: Path) -> str:
     """The template itself, or the text of the file that it names."""
     if "{{" in template or "{%" in template:
         return template

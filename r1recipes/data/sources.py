@@ -39,7 +39,7 @@ def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Datas
     from r1recipes.data import csv_file, json_column
 
     readers = {".jsonl": _read_jsonl, ".csv": csv_file.read, ".parquet": _read_parquet}
-    _check_file(path, key)
+    check_file(path, key)
     try:
         table = readers[path.suffix.lower()](path, texts)
     except OSError as error:
@@ -105,7 +105,8 @@ def _refuse_files_elsewhere(files: Mapping[str, Sequence[str]], data: Data) -> N
             )
 
 
-def _check_file(path: Path, key: str) -> None:
+def check_file(path: Path, key: str) -> None:
+    """Raises: RecipeError unless it is a data file with something in it. `key` named it."""
     if not path.is_file():
         if path.parent.is_dir():
             message = "is a folder, not a file" if path.is_dir() else "does not exist"
@@ -143,7 +144,7 @@ def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
     with path.open("rb") as handle:
         for number, line in enumerate(handle, 1):
             if line.strip():
-                row = _json_object(line, f"{path}:{number}", first=number == 1)
+                row = json_object(line, f"{path}:{number}", first=number == 1)
                 (problems if isinstance(row, Problem) else rows).append(row)
     if problems:
         more = len(problems) - MAX_PROBLEMS
@@ -155,7 +156,8 @@ def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
     return pyarrow.table(columns)
 
 
-def _json_object(line: bytes, where: str, first: bool) -> dict[str, Any] | Problem:
+def json_object(line: bytes, where: str, first: bool) -> dict[str, Any] | Problem:
+    """The object on a line of a .jsonl file, or what is wrong with it."""
     hint = "a .jsonl file has one JSON object on each line"
     try:
         row = json.loads(line.decode("utf-8-sig" if first else "utf-8"))

@@ -136,7 +136,7 @@ def _read(
         )
         where = f"split `{split}` of `{data.name}`"
     else:
-        path = _local_file(data, base_dir, path, key)
+        path = local_file(data, base_dir, path, key)
         source = sources.read_file(
             path, key if key == "data.eval_split" else "data.name", (data.question, data.answer)
         )
@@ -145,8 +145,11 @@ def _read(
     return _valid_rows(source, data, where, compared), revision
 
 
-def _local_file(data: Data, base_dir: Path, path: Path, key: str) -> Path:
-    """The file of a split: `data.name` is the training split, `data.eval_split` another file."""
+def local_file(data: Data, base_dir: Path, path: Path, key: str) -> Path:
+    """The file of a split: `data.name` is the training split, `data.eval_split` another file.
+
+    Raises: RecipeError for keys that do not go with a file.
+    """
     if key == "data.eval_split":
         other = references.local_path(data.eval_split or "", base_dir)
         if other is None:
@@ -170,6 +173,7 @@ def _local_file(data: Data, base_dir: Path, path: Path, key: str) -> Path:
 
 
 def check_columns(columns: list[str], data: Data, where: str) -> None:
+    """Raises: RecipeError for columns that are missing, or whose names are taken."""
     problems, used = [], (data.question, data.answer)
     for key in ("question", "answer"):
         name = getattr(data, key)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1recipes.algorithms.base import preset_bytes
+from r1recipes.data.local import missing_model
 from r1recipes.errors import PlanError
 from r1recipes.machine import gpu, hub, packages
 from r1recipes.machine.gpu import Gpu
@@ -302,7 +303,9 @@ def _room(planned: Plan, settings: Settings, offline: bool) -> list[Finding]:
 def _local(planned: Plan, offline: bool) -> list[Finding]:
     """Files that the recipe names, and without network the model, must be there."""
     recipe, found = planned.recipe, []
-    if offline and not disk.is_here(planned):
+    if missing := missing_model(recipe.model.name, planned.base_dir):
+        found.append(Finding("model", f"{missing.message}; {missing.hint}", "everything"))
+    elif offline and not disk.is_here(planned):
         # A local folder: which 4-bit repository stands for a name, Unsloth alone knows.
         name, local = recipe.model.name, f"models/{Path(recipe.model.name).name}"
         text = f"offline, and `{name}` is not cached; as a folder: --set model.name='\"{local}\"'"

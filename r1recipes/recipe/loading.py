@@ -55,6 +55,11 @@ class Loaded:
         """The file for people, or where it came from."""
         return self.source.shown if self.source else str(self.path)
 
+    def where(self, loc: Loc) -> str:
+        """The flag that set a key, or `file:line:column` of its value."""
+        shown = self.source.reference if self.source else self.path
+        return _finder(shown, self.text, self.overrides)(loc, False)
+
 
 def shipped_folder() -> Path:
     """Folder of the recipes that come with r1recipes."""
