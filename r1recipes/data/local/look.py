@@ -113,7 +113,8 @@ def _look_at_demonstrations(name: str, base_dir: Path, findings: Findings) -> No
         columns, rows = sample(path, key, ("question", "completion"))
         for column in ("question", "completion"):
             if column not in columns:
-                message = f"`{path}` has no column `{column}`; it has {', '.join(columns)}"
+                names = ", ".join(columns) or "none"
+                message = f"`{path}` has no column `{column}`; it has {names}"
                 hint = f"`{key}` needs the columns question and completion"
                 findings.problems.append(Problem(message, hint=hint))
         findings.things.append(f"{key} {name}: {rows.about}, columns {', '.join(columns)}")
