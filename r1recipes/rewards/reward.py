@@ -71,18 +71,26 @@ class Reward:
         self.last_failure: str | None = None
         is_code = isinstance(function, UserCode)
         self.code_sha256: str | None = function.code.sha256 if is_code else None
+        self.is_user_code = is_code
         self._function = function
         self._time_limit_s = time_limit_s
 
     def __call__(self, /, prompts: list, completions: list, **columns: Any) -> list[float | None]:
         """Pay a batch. Raises nothing but R1RecipesError, when no child process can start."""
-        try:
-            paid = self.call_strictly(prompts, completions, columns)
-        except Failed as failed:
-            paid = [failed]
-            if len(completions) > 1:
-                paid = self._row_by_row(prompts, completions, columns)
+        paid = self.pay(prompts, completions, columns)
         return [self._count(value) if isinstance(value, Failed) else value for value in paid]
+
+    def pay(self, /, prompts: list, completions: list, columns: dict[str, Any]) -> Paid:
+        """Pay a batch and count nothing: rows that brought no number are Failed.
+
+        Raises nothing but R1RecipesError, when no child process can start.
+        """
+        try:
+            return self.call_strictly(prompts, completions, columns)
+        except Failed as failed:
+            if len(completions) <= 1:
+                return [failed]
+            return self._row_by_row(prompts, completions, columns)
 
     def call_strictly(
         self,

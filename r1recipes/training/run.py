@@ -15,6 +15,7 @@ from pathlib import Path
 
 from r1recipes import data, rewards
 from r1recipes.data import demonstrations, preflight
+from r1recipes.data.chat_template import opened_tag
 from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error
 from r1recipes.machine import files, packages
 from r1recipes.machine.meter import Meter
@@ -85,7 +86,10 @@ def prepare(
     by_name = dict(zip(names, loaded, strict=True))
     for reward in loaded:
         stack.callback(reward.close)
-    for warning in preflight.check_rewards(loaded, splits):
+    opened = opened_tag(prompts.example)
+    for warning in preflight.check_rewards(
+        loaded, splits, decisive=recipe.eval.reward, opened=opened
+    ):
         observer.note(f"warning: {warning}")
     return Prepared(
         plan=plan,
