@@ -100,7 +100,7 @@ def show_code(recipe: Recipe, base_dir: Path, *, whole: bool) -> None:
 
 def distinct_recipes(cells: Iterable[Cell]) -> list[Loaded]:
     """The recipes of a study, once for each choice of what is on this machine."""
-    distinct = {}
+    distinct: dict[tuple[str, ...], Cell] = {}
     for cell in cells:
         flags = [flag for flag in cell.overrides if flag.partition(".")[0] in LOCAL_SECTIONS]
         distinct.setdefault((cell.recipe_path, *flags), cell)

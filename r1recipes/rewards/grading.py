@@ -7,7 +7,7 @@ written; rewards are loaded and closed by the caller.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -158,7 +158,7 @@ def summaries(
     return made
 
 
-def _share(holds: Any) -> float:
+def _share(holds: Iterable[bool]) -> float:
     flags = list(holds)
     return sum(flags) / len(flags) if flags else 0.0
 

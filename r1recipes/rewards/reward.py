@@ -80,7 +80,7 @@ class Reward:
         paid = self.pay(prompts, completions, columns)
         return [self._count(value) if isinstance(value, Failed) else value for value in paid]
 
-    def pay(self, /, prompts: list, completions: list, columns: dict[str, Any]) -> Paid:
+    def pay(self, /, prompts: list[Any], completions: list[Any], columns: dict[str, Any]) -> Paid:
         """Pay a batch and count nothing: rows that brought no number are Failed.
 
         Raises nothing but R1RecipesError, when no child process can start.

@@ -49,7 +49,9 @@ def read(path: Path, recipe: Recipe, rows: Splits) -> list[Completion]:
 
     Raises: RecipeError with the number of each line that is not one.
     """
-    joiner, completions, problems = _Joiner(recipe, rows), [], []
+    joiner = _Joiner(recipe, rows)
+    completions: list[Completion] = []
+    problems: list[Problem] = []
     try:
         content = path.read_bytes()
     except OSError as error:
