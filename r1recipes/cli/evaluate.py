@@ -206,13 +206,14 @@ def _sample(args: argparse.Namespace, loaded: Loaded, settings: Settings) -> lis
 def _table_of_rows(graded: Grades, num_rows: int, place: str) -> list[str]:
     """A line for each of the first completions; `place` is what they are numbered by."""
     names = [summary.name for summary in graded.summaries]
-    table = [(place, "right", *map(_function, names), "answer", "reference", "why")]
+    table = [(place, "right", "why", *map(_function, names), "answer", "reference")]
     pairs = list(zip(graded.completions, graded.grades, strict=True))
     for completion, grade in pairs[:num_rows]:
         paid = ["failed" if n in grade.failures else _number(grade.paid[n]) for n in names]
-        texts = (_short(grade.answer or ""), _short(str(completion.columns["answer"])), grade.why)
-        table.append((completion.where, "yes" if grade.right else "no", *paid, *texts))
-    lines = _aligned(table, range(2, 2 + len(names)))
+        right, why = "yes" if grade.right else "no", _short(grade.why, 40)
+        texts = _short(grade.answer or ""), _short(str(completion.columns["answer"]))
+        table.append((completion.where, right, why, *paid, *texts))
+    lines = _aligned(table, range(3, 3 + len(names)))
     if len(pairs) > num_rows:
         lines.append(f"... and {len(pairs) - num_rows:,} more; `--rows N` prints more of them")
     return lines
@@ -230,13 +231,15 @@ def _results(graded: Grades) -> list[str]:
     from r1recipes.rewards import grading
 
     num, share = len(graded.grades), graded.num_right / len(graded.grades)
+    reasons = grading.reasons(graded.grades)
     lines = [
-        f"{graded.num_right:,} of {num:,} completions are right ({share:.0%}), as `eval.reward` "
-        f"{graded.decisive} decides",
         graded.references,
+        f"{graded.num_right:,} of {num:,} completions are right ({share:.0%}), as `eval.reward` "
+        f"{graded.decisive} decides{'; the others:' if reasons else ''}",
+        *(f"{count:7,}  {why}" for why, count in reasons[:MAX_REASONS]),
     ]
-    reasons = grading.reasons(graded.grades)[:MAX_REASONS]
-    return lines + [f"{count:7,} not right: {why}" for why, count in reasons]
+    rest = sum(count for _, count in reasons[MAX_REASONS:])
+    return [*lines, f"{rest:7,}  other reasons"] if rest else lines
 
 
 def _function(name: str) -> str:
@@ -262,9 +265,9 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _short(text: str) -> str:
+def _short(text: str, width: int = 24) -> str:
     """A text of any length for a column of the table."""
-    return _cut(" ".join(text.split()), 24)
+    return _cut(" ".join(text.split()), width)
 
 
 def _cut(line: str, width: int) -> str:

@@ -71,13 +71,13 @@ def of_reward(
     best = max(paid.values())
     if decides and SAME < best < 1 - SAME and reward.name not in MOST:
         doubts.append(
-            f"`eval.reward` {reward.name} pays at most {best:g} for made-up completions, right "
+            f"`eval.reward` {reward.name} pays at most {best:.3g} for made-up completions, right "
             "ones among them, and a completion is right from 1 on"
         )
     if paid.get("opened", right) < right - SAME:
         doubts.append(
-            f"reward `{reward.name}` pays {paid['opened']:g} for a completion in the right format "
-            f"where {right:g} is due: the chat template has written <{opened}> before it begins; "
+            f"reward `{reward.name}` pays {paid['opened']:.3g} for a completion in the right "
+            f"format where {right:.3g} is due: the chat template has written <{opened}> before it begins; "
             "end `model.chat_template` without it"
         )
     return doubts
@@ -88,9 +88,9 @@ def _gained(name: str, paid: dict[str, float], right: float) -> list[str]:
     for an answer in the format; a reward of the format alone pays whatever stands in it."""
     doubts = []
     if SAME < paid["nothing"] <= right:  # more than for a right one is said by `rewards.check`
-        doubts.append(f"reward `{name}` pays {paid['nothing']:g} for an empty completion")
+        doubts.append(f"reward `{name}` pays {paid['nothing']:.3g} for an empty completion")
     if paid.get("question", 0.0) > SAME:
-        doubts.append(f"reward `{name}` pays {paid['question']:g} for the question itself")
+        doubts.append(f"reward `{name}` pays {paid['question']:.3g} for the question itself")
     judges = right - paid["wrong"] > LITTLE * abs(right)
     if judges and paid["empty answer"] >= right - SAME:
         doubts.append(f"reward `{name}` pays an empty <answer> like a right one")
@@ -98,8 +98,8 @@ def _gained(name: str, paid: dict[str, float], right: float) -> list[str]:
         doubts.append(f"reward `{name}` pays the question in <answer> like a right answer")
     if paid["filler"] > right + SAME:
         doubts.append(
-            f"reward `{name}` pays more for the longer text: {paid['filler']:g} in place of "
-            f"{right:g} for the same answer after {len(FILLER)} characters of filler"
+            f"reward `{name}` pays more for the longer text: {paid['filler']:.3g} in place of "
+            f"{right:.3g} for the same answer after {len(FILLER)} characters of filler"
         )
     return doubts
 

@@ -17,7 +17,7 @@ from r1recipes.rewards.answers import Verdict, Verifier, extract_answer, final_a
 from r1recipes.rewards.reward import Reward
 from r1recipes.rewards.user_code import Failed
 
-NO_ANSWER = "no <answer>...</answer>"
+NO_ANSWER, NOT_INSIDE = "no <answer>...</answer>", "not in <answer>...</answer>"
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,7 @@ def _verdicts(completions: Sequence[Completion], verifier: Verifier) -> list[Ver
     verdicts = verifier.judge(pairs)
     untagged = [i for i, (answer, _) in enumerate(pairs) if answer is None]
     for index, found in zip(untagged, verifier.judge([outside[i] for i in untagged]), strict=True):
-        answer = outside[index][0]
-        why = f"{NO_ANSWER}; `{answer}` would be right" if found.right else NO_ANSWER
+        why = f"right, but {NOT_INSIDE}" if found.right else NO_ANSWER
         verdicts[index] = Verdict(False, why)
     return verdicts
 
@@ -189,9 +188,5 @@ def warnings(
 
 def reasons(grades: Sequence[Grade]) -> list[tuple[str, int]]:
     """Why completions are not right, the most frequent first, with N for every number."""
-    counted = Counter(
-        re.sub(r"\S*\d\S*", "N", re.sub(r"`.*?`", "`N`", grade.why))
-        for grade in grades
-        if not grade.right
-    )
+    counted = Counter(re.sub(r"\S*\d\S*", "N", g.why) for g in grades if not g.right)
     return counted.most_common()

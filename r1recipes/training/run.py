@@ -70,6 +70,34 @@ def prepare(
         observer.note(line)
     if left_out := demonstrations.num_held_out(recipe, plan.base_dir, splits.held_out):
         observer.note(f"{left_out} demonstrations left out: their question is held out")
+    loaded = _load_rewards(
+        plan, splits, observer, settings, options, stack, opened_tag(prompts.example)
+    )
+    return Prepared(
+        plan=plan,
+        splits=splits,
+        backend=backend,
+        rewards={name: loaded[name] for name in recipe.rewards},
+        decisive=loaded[recipe.eval.reward],
+        inputs=_inputs(plan, splits, tokenizer.chat_template, loaded.values()),
+        warm=warm,
+    )
+
+
+def _load_rewards(
+    plan: Plan,
+    splits: data.Splits,
+    observer: Observer,
+    settings: Settings,
+    options: Options,
+    stack: ExitStack,
+    opened: str | None,
+) -> dict[str, Reward]:
+    """The rewards of a plan and the one that decides, by name, called once on made-up completions.
+
+    `stack` closes them; `opened` is the tag that the chat template opens. Raises: RecipeError.
+    """
+    recipe = plan.recipe
     observer.phase("Checking rewards")
     verifier = stack.enter_context(answers.Verifier(time_limit_s=settings.answer_limit_s))
     verifier.column = preflight.answer_column(splits, recipe.data.answer_kind)
@@ -83,26 +111,17 @@ def prepare(
         verifier=verifier,
         time_limit_s=settings.reward_limit_s,
     )
-    by_name = dict(zip(names, loaded, strict=True))
     for reward in loaded:
         stack.callback(reward.close)
-    opened = opened_tag(prompts.example)
-    for warning in preflight.check_rewards(
-        loaded, splits, decisive=recipe.eval.reward, opened=opened
-    ):
+    decisive = recipe.eval.reward
+    for warning in preflight.check_rewards(loaded, splits, decisive=decisive, opened=opened):
         observer.note(f"warning: {warning}")
-    return Prepared(
-        plan=plan,
-        splits=splits,
-        backend=backend,
-        rewards={name: by_name[name] for name in recipe.rewards},
-        decisive=by_name[recipe.eval.reward],
-        inputs=_inputs(plan, splits, tokenizer.chat_template, loaded),
-        warm=warm,
-    )
+    return dict(zip(names, loaded, strict=True))
 
 
-def _inputs(plan: Plan, splits: data.Splits, template: str, loaded: list[Reward]) -> dict[str, str]:
+def _inputs(
+    plan: Plan, splits: data.Splits, template: str, loaded: Iterable[Reward]
+) -> dict[str, str]:
     """sha256 of each thing that a run reads beside its recipe, under its name in plain words."""
     hashes = {"the data": _rows_sha256(splits), "the chat template": _sha256(template.encode())}
     start = plan.recipe.cold_start

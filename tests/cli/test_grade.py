@@ -31,14 +31,14 @@ def test_a_table_of_rows_one_of_rewards_and_what_is_right(small, given, monkeypa
     code, out, err = in_process("grade", small, given)
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].split()[:4] == ["line", "right", "correctness", "integer"]
-    assert lines[1].split()[:5] == ["1", "yes", "1.00", "1.00", "1.00"]
-    assert "85 expected, 75 given" in lines[2] or lines[2].endswith("...")
+    assert lines[0].split()[:5] == ["line", "right", "why", "correctness", "integer"]
+    assert lines[1].split()[:7] == ["1", "yes", "the", "same", "text", "1.00", "1.00"]
+    assert lines[2].split()[:8] == ["2", "no", "85", "expected,", "75", "given", "0.00", "1.00"]
     assert all(len(text) <= 100 for text in lines[:5]) and "\x1b" not in out
     assert "reward         weight  mean  paid 1  paid 0  with length" in out
-    assert "1 of 4 completions are right (25%), as `eval.reward` correctness decides" in out
-    assert "1 not right: N expected, N given" in out
-    assert "1 not right: no <answer>...</answer>; `N` would be right" in out
+    assert "1 of 4 completions are right (25%), as `eval.reward` correctness decides; the" in out
+    assert "\n      1  N expected, N given\n" in out
+    assert "\n      1  right, but not in <answer>...</answer>\n" in out
 
 
 def test_json_has_everything(small, given):

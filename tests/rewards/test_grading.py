@@ -39,7 +39,7 @@ def load(*names: str, verifier: Verifier) -> dict[str, Reward]:
         (TAGS.format("6 * 7"), False, "an expression, not worked out"),
         (TAGS.format(""), False, "no answer"),
         ("", False, "no <answer>...</answer>"),
-        ("The answer is 42.", False, "no <answer>...</answer>; `42` would be right"),
+        ("The answer is 42.", False, "right, but not in <answer>...</answer>"),
         ("The answer is 41.", False, "no <answer>...</answer>"),
     ],
 )
