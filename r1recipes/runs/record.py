@@ -5,6 +5,7 @@
     metrics.jsonl     one line per step            completions.jsonl samples with their rewards
     evaluation-before.jsonl, evaluation-after.jsonl                  one line per held-out problem
     base/             model after the cold start   checkpoints/  adapter/  train.log  report.html
+    cold-start/       checkpoint of a cold start that was stopped, until it is resumed
 
 JSON is written under a temporary name, synced and renamed, so a file is whole or absent. A torn
 last line of a .jsonl is dropped on reading and cut before appending. One process at a time owns a
@@ -47,6 +48,7 @@ class Run:
         self.completions = folder / "completions.jsonl"
         self.log = folder / "train.log"
         self.base = folder / "base"
+        self.cold_start = folder / "cold-start"
         self.checkpoints = folder / "checkpoints"
         self.adapter = folder / "adapter"
         self.report = folder / "report.html"
@@ -130,13 +132,8 @@ class Run:
         return False
 
     def last_checkpoint(self) -> tuple[Path, int] | None:
-        """The newest whole checkpoint, and its step."""
-        steps = []
-        for folder in self.checkpoints.glob("checkpoint-*"):
-            number = folder.name.removeprefix("checkpoint-")
-            if number.isdigit() and is_whole(folder):
-                steps.append((int(number), folder))
-        return (max(steps)[1], max(steps)[0]) if steps else None
+        """The newest whole checkpoint of the training, and its step."""
+        return newest_whole(self.checkpoints)
 
     def rewind(self, step: int) -> None:
         """Delete metrics, samples and checkpoints after `step`, and checkpoints that are not whole.
@@ -198,6 +195,16 @@ def is_whole(folder: Path) -> bool:
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def newest_whole(checkpoints: Path) -> tuple[Path, int] | None:
+    """The whole checkpoint of the highest step in a folder, and that step."""
+    steps = []
+    for folder in checkpoints.glob("checkpoint-*"):
+        number = folder.name.removeprefix("checkpoint-")
+        if number.isdigit() and is_whole(folder):
+            steps.append((int(number), folder))
+    return (max(steps)[1], max(steps)[0]) if steps else None
 
 
 def _free_name(parent: Path, fingerprint: str) -> Path:

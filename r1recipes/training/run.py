@@ -250,10 +250,13 @@ def _execute(
 
 
 def _saved(run: Run) -> str:
-    checkpoint = run.last_checkpoint()
     if run.adapter.exists():
         return "training is done and saved"
-    return f"step {checkpoint[1]} is saved" if checkpoint else "no step is saved yet"
+    if checkpoint := run.last_checkpoint():
+        return f"step {checkpoint[1]} is saved"
+    if started := record.newest_whole(run.cold_start):
+        return f"step {started[1]} of the cold start is saved"
+    return "the cold start is done and saved" if run.base.exists() else "no step is saved yet"
 
 
 def _record_failure(run: Run, failure: R1RecipesError) -> None:

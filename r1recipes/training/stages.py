@@ -5,11 +5,9 @@ and in training the steps since the last checkpoint. Observers hear of a step or
 after it is on the disk.
 """
 
-import faulthandler
 import json
 import os
 import shutil
-import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ from typing import Any
 from r1recipes.data.splits import Splits, demonstrations
 from r1recipes.errors import RunError
 from r1recipes.machine import files
-from r1recipes.machine.terminal import Interrupts
+from r1recipes.machine.terminal import Interrupts, warned_when_slow
 from r1recipes.planning import disk, out_of_memory
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward
@@ -147,6 +145,7 @@ class Stages:
     def cold_start(self) -> None:
         """Train all weights on demonstrations."""
         if self.run.base.exists():
+            shutil.rmtree(self.run.cold_start, ignore_errors=True)
             return
         start = self.plan.recipe.cold_start
         assert start is not None
@@ -155,17 +154,29 @@ class Stages:
             lock = Run(source.parent).read_lock()
             self.run.update_lock(model_revision=lock.get("model_revision"))
             return
-        with self.stage("cold_start", "Cold start"):
+        with self.stage("cold_start", "Cold start"), self.interrupts.after_this_step():
             rows = demonstrations(
                 self.plan.recipe,
                 self.plan.base_dir,
                 start.steps * start.batch_size,
                 held_out=self.prepared.splits.held_out,
             )
+            checkpoint = record.newest_whole(self.run.cold_start)
             with self.whole_folder(self.run.base) as draft:
-                revision = self.backend.cold_start(rows, draft, self.hooks())
-            self.run.update_lock(model_revision=revision)
+                revision, is_complete = self.backend.cold_start(
+                    rows,
+                    draft,
+                    self.run.cold_start,
+                    checkpoint[0] if checkpoint else None,
+                    self.hooks(),
+                )
+                self.run.update_lock(model_revision=revision)
+                if not is_complete:
+                    raise KeyboardInterrupt
+        shutil.rmtree(self.run.cold_start, ignore_errors=True)
         self.remember("base", key, self.run.base)
+        if self.interrupts.requested:
+            raise KeyboardInterrupt
 
     def shared_key(self, key: str) -> str:
         """The key of a result that also depends on what the run reads beside its recipe."""
@@ -186,32 +197,12 @@ class Stages:
 
     def load(self) -> None:
         """Load the base, with the saved adapter or a fresh one."""
-        with self.stage("load", "Loading the model"), self.warned_when_slow():
+        slow = warned_when_slow(SLOW_LOAD_S, self.run.log, self.observer.note, "loading")
+        with self.stage("load", "Loading the model"), slow:
             base = self.run.base if self.plan.recipe.cold_start else None
             revision = self.backend.load(base, self.saved_adapter())
             if base is None:
                 self.run.update_lock(model_revision=revision)
-
-    @contextmanager
-    def warned_when_slow(self) -> Iterator[None]:
-        """Warn the user when loading takes long, and write to the log where it is: an engine that
-        hangs prints nothing."""
-
-        def warn() -> None:
-            with open(self.run.log, "a") as log:
-                faulthandler.dump_traceback(log)
-            self.observer.note(
-                f"loading has taken {SLOW_LOAD_S / 60:.0f} minutes: it is downloading, or it "
-                f"hangs; the end of {self.run.log} shows where it is"
-            )
-
-        timer = threading.Timer(SLOW_LOAD_S, warn)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
 
     def saved_adapter(self) -> Path | None:
         """The trained adapter, or that of the last step's checkpoint, which is the same."""
