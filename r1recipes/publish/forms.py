@@ -40,6 +40,7 @@ class Maker:
         examples: list[merge.Example],
         say: Callable[[str], None],
         *,
+        by_base: bool,
         targets: list[Target],
         folder: Path,
         base: str | None,
@@ -51,24 +52,24 @@ class Maker:
         self.is_builtin = self.plan.recipe.model.name.startswith("builtin:")
         self.work = folder / f"{DRAFT}{os.getpid()}"
         self.merged: Path | None = None
-        self.say("Loading base and adapter")
+        self.say(f"Loading base and adapter{f', {finished.note}' if finished.note else ''}")
         self.trained = merge.Trained(
             _with_revision(finished),
             base or finished.base,
-            finished.run.adapter,
+            finished.adapter,
             finished.chat_template(),
             offline=offline,
         )
         disk.check(disk.Need(folder, self.needed_bytes()))
         self.own_tokenizer = builtin.is_own(self.trained.tokenizer)
         self.dtype = str(self.trained.dtype()).removeprefix("torch.")
-        self.reference = Reference.of(self.trained, examples)
+        self.reference = Reference.of(self.trained, examples, by_base=by_base)
 
     def needed_bytes(self) -> int:
         """Bytes of all forms, and of the files that some are made from."""
         count, targets = self.trained.num_parameters(), self.targets
         kinds, types = {t.kind for t in targets}, [n for t in targets for n in t.types]
-        files = [*self.finished.run.adapter.iterdir()]
+        files = self.finished.adapter_files()
         if "lora" in kinds and self.finished.base:
             files += self.finished.base.iterdir()
         needed = sum(path.stat().st_size for path in files) + REST_BYTES
@@ -95,9 +96,8 @@ class Maker:
         """The adapter; beside it the base, where the Hub does not have it."""
         self.say("Writing the adapter")
         draft = self._draft("lora")
-        for path in self.finished.run.adapter.iterdir():
-            if path.name != "README.md":
-                shutil.copy(path, draft)
+        for path in self.finished.adapter_files():
+            shutil.copy(path, draft)
         name = self.base or self.plan.recipe.model.name
         if self.finished.base:
             shutil.copytree(self.finished.base, draft / "base")
@@ -188,7 +188,7 @@ class Maker:
 
     def _dtype(self, target: Target) -> str:
         if target.kind == "lora":
-            return _adapter_dtype(self.finished.run.adapter)
+            return _adapter_dtype(self.finished.adapter)
         return "NF4" if target.kind == "merged_4bit" else self.dtype
 
     def _draft(self, name: str) -> Path:
@@ -205,6 +205,8 @@ class Maker:
             "form": target.kind,
             "run": self.finished.run.folder.name,
             "fingerprint": self.finished.run.read()["fingerprint"],
+            "step": self.finished.step,
+            "max_steps": plan.recipe.train.max_steps,
             "base": Path(base).name if is_local else base,
             "base_on_hub": not is_local and self.finished.base is None,
             "base_revision": self.trained.revision,

@@ -142,12 +142,12 @@ def _verdict(run: Reading) -> Verdict:
         greedy = f"Greedy {percent(before['greedy'])} → {percent(after['greedy'])}."
         return Verdict(
             percent(after["accuracy"]),
-            [f"{sentence} on {problems}. {greedy}"],
+            [f"{sentence} on {problems}. {greedy}", run.ending],
             tone,
             before=percent(before["accuracy"]),
         )
     progress = f"step {run.steps} of {run.max_steps}" if run.max_steps else f"step {run.steps}"
-    sentences = [_learning_sentence(run)]
+    sentences = [_learning_sentence(run), run.ending]
     if before:
         sentences.append(f"Accuracy before training: {percent(before['accuracy'])}.")
     if status != "failed":

@@ -66,7 +66,7 @@ def execute(
         if changes.other:
             prepared = _without_training_rows(prepared, trained, settings, watching)
         watching.phase("Loading the model")
-        revision = prepared.backend.load(trained.base, trained.run.adapter)
+        revision = prepared.backend.load(trained.base, trained.adapter)
         items = {
             model: _answers(prepared, watching, model, adapter=model == "trained")
             for model in ("base", "trained")
@@ -174,6 +174,8 @@ def _about(
     return {
         "format": 1,
         "run": trained.run.folder.name,
+        "step": trained.step,
+        "max_steps": trained.plan.recipe.train.max_steps,
         "recipe": changes.other.name if changes.other else trained.run.read()["recipe"],
         "data": recipe.data.name,
         "data_revision": prepared.splits.revision,

@@ -183,9 +183,16 @@ def resume(
 ) -> Run:
     """Go on with a run that was stopped, was killed, or failed.
 
-    Raises: RecipeError when data, code or template are no longer what the run began with.
+    With `options.finish` it is not trained further: its last whole checkpoint is evaluated, and the
+    run is complete. Raises: RecipeError when data, code or template are no longer what the run
+    began with, or when there is no checkpoint to finish.
     """
     watching = Observers(observers)
+    if options.finish and not run.adapter.is_dir() and run.last_checkpoint() is None:
+        raise RecipeError(
+            f"{run.folder} has no whole checkpoint to finish with: it {run.standing()}",
+            hint=f"{run.to_go_on()}; Ctrl-C then saves a checkpoint after a step",
+        )
     locked = run.read_lock()
     plan = pinned(run.plan(), locked)
     if locked.get("source"):
@@ -232,10 +239,10 @@ def _execute(
             run.update(status="stopped")
             flags = " --allow-code" if options.allow_code else ""
             flags += " --wandb" if sends(plan.recipe.track) else ""
-            raise Stopped(
-                f"stopped; {_saved(run)}",
-                hint=f"go on with `python -m r1recipes run --resume {run.folder}{flags}`",
-            ) from None
+            hint = f"go on with `python -m r1recipes run --resume {run.folder}{flags}`"
+            if run.last_checkpoint() and not run.adapter.exists():
+                hint += f", or evaluate and close it with `run --finish {run.folder}{flags}`"
+            raise Stopped(f"stopped; {_saved(run)}", hint=hint) from None
         except Pruned:
             run.update(status="pruned", finished=files.now())
             raise

@@ -45,12 +45,14 @@ rehearsals, which download nothing, took 107 s."""
 
 @dataclass(frozen=True)
 class Options:
-    """What the user allowed on the command line."""
+    """What the user allowed or asked for on the command line."""
 
     allow_code: bool = False
     """Run rewards from the recipe's own Python files."""
     force: bool = False
     """Train even if the probe sees nothing to learn from."""
+    finish: bool = False
+    """Train no further than the last whole checkpoint: evaluate it, and close the run."""
 
 
 @dataclass(frozen=True)
@@ -209,10 +211,10 @@ class Stages:
         return self.run.adapter if self.run.adapter.exists() else self.last_step()
 
     def last_step(self) -> Path | None:
-        """The checkpoint of the last step, if it is there: a trainer would go one step further."""
-        if self.checkpoint and self.checkpoint[1] >= self.plan.recipe.train.max_steps:
-            return self.checkpoint[0]
-        return None
+        """The checkpoint that ends the training: that of the last step, since a trainer would go
+        one step further, or with `finish` the last one there is."""
+        is_last = self.checkpoint and self.checkpoint[1] >= self.plan.recipe.train.max_steps
+        return self.checkpoint[0] if self.checkpoint and (is_last or self.options.finish) else None
 
     def evaluate(self, when: str, *, adapter: bool) -> None:
         """Answer and score the held-out problems, with the base alone or with the adapter."""
@@ -277,8 +279,17 @@ class Stages:
                     self.observer.trained()
         if self.interrupts.requested:
             raise KeyboardInterrupt
+        self.note_step()
         with self.whole_folder(self.run.adapter) as draft:
             self.backend.save_adapter(draft)
+
+    def note_step(self) -> None:
+        """Record where a run that is finished early ended, before its adapter says that it ended;
+        an earlier attempt to finish it may have noted a step."""
+        step = self.checkpoint[1] if self.options.finish and self.checkpoint else None
+        is_early = step is not None and step < self.plan.recipe.train.max_steps
+        if is_early or "stopped_at_step" in self.run.read():
+            self.run.update(stopped_at_step=step if is_early else None)
 
     def on_step(self, row: Row, samples: list[dict[str, Any]]) -> None:
         """Write a step to the disk, then show it. Raises: RunError (nan), Pruned."""

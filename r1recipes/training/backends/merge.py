@@ -63,6 +63,11 @@ class Trained:
         with self.model.disable_adapter():
             return log_probabilities(self.model, self.tokenizer, examples)
 
+    def answer(self, messages: list[dict[str, str]], limit: int) -> str:
+        """The likeliest answer of base + adapter, of at most `limit` tokens."""
+        ids = greedy(self.model, self.tokenizer, messages, limit)
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
     def save_merged(self, folder: Path) -> None:
         """Merge, round to 16 bits, write model and tokenizer. The model is merged from then on."""
         dtype = self.dtype()
@@ -128,7 +133,7 @@ def share_likeliest(
     for rows, (_, answer) in zip(likelihoods, examples, strict=True):
         ids = tokenizer(answer, add_special_tokens=False)["input_ids"][:MAX_COMPLETION]
         same += (rows[: len(ids)].argmax(-1) == torch.tensor(ids)).tolist()
-    return sum(same) / len(same)
+    return sum(same) / len(same) if same else 1.0  # every answer is empty
 
 
 def log_softmax(logits: Any) -> torch.Tensor:
