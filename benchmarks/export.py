@@ -19,8 +19,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from r1recipes.machine import gpu, packages
-from r1recipes.machine.files import now, read_lines
+from r1recipes.machine import host, packages
+from r1recipes.machine.files import DRAFT, now, read_lines
 from r1recipes.publish import export, llama_cpp
 from r1recipes.recipe.targets import parse
 from r1recipes.rewards import answers
@@ -121,9 +121,9 @@ def kills(run: Path, folder: Path) -> dict:
                 outcomes["old"] += 1
             else:
                 outcomes["new" if files(folder / form) == names[form] else "torn"] += 1
-        outcomes["draft left"] += bool(list(folder.glob(".draft-*")))
+        outcomes["draft left"] += bool(list(folder.glob(f"{DRAFT}*")))
     subprocess.run(line, check=True, **quiet)
-    left = len(list(folder.glob(".draft-*")))
+    left = len(list(folder.glob(f"{DRAFT}*")))
     return {"kills": NUM_KILLS, "folders": dict(outcomes), "drafts_after_the_next_export": left}
 
 
@@ -141,7 +141,7 @@ def main() -> None:
         export.execute(found, export.Request(targets, folder, offline=True), lambda line: None)
         result = {
             "date": now(),
-            "machine": gpu.describe(),
+            "machine": host.describe(),
             "versions": packages.versions() | versions(),
             "fingerprint": found.run.read()["fingerprint"],
             "export_s": round(time.monotonic() - began, 1),

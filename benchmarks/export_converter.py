@@ -22,7 +22,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from r1recipes.machine import files, gpu
+from r1recipes.machine import files, host
 from r1recipes.runs.record import Run
 
 FORMS = ("lora", "merged_16bit", "gguf:f16,q8_0,q6_k,q5_k_m,q4_k_m", "ollama")
@@ -149,7 +149,7 @@ def main() -> None:
         versions = next(iter(made.values()))["versions"]
         result = {
             "date": files.now(),
-            "machine": gpu.describe(),
+            "machine": host.describe(),
             "versions": versions,
             "forms": {
                 form: {key: found[key] for key in ("dtype", "files", "checks")}

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import vram_plot
-from vram_measured import GIB, Point, errors, expected, load, parts, wrong_verdict
+from vram_measured import Point, errors, expected, load, parts, wrong_verdict
 
+from r1recipes.machine.units import GIB
 from r1recipes.planning.memory import constants, predict
-from r1recipes.planning.memory.engine import kv_token_bytes
 
 HERE = Path(__file__).parent
 RANGES = {
@@ -62,7 +62,7 @@ def residuals(points: list[Point], known: dict[str, float]) -> list[float]:
             for phase, measured in point.phases.items():
                 found.append(0.5 * (phases[phase] - measured) / point.peak_bytes)
         if point.kv_tokens is not None:
-            off = (prediction.kv_tokens - point.kv_tokens) * kv_token_bytes(point.case.shape)
+            off = (prediction.kv_tokens - point.kv_tokens) * point.case.shape.kv_token_bytes
             found.append(off / point.peak_bytes)
         said = parts(point.case, known) if point.told else {}
         found += [(said[name] - size) / point.peak_bytes for name, size in point.told.items()]

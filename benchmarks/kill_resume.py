@@ -17,7 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from r1recipes.machine import files, gpu, packages
+from r1recipes.machine import files, host, packages
 from r1recipes.runs.record import Run
 
 CLOCK = ("step_time", "num_tokens", "time/")
@@ -91,7 +91,7 @@ def main() -> None:
         rows = [job.result() for job in jobs]
     result = {
         "date": files.now(),
-        "machine": gpu.describe(),
+        "machine": host.describe(),
         "versions": packages.versions(),
         "recipe": args.recipe,
         "overrides": args.overrides,

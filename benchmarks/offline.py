@@ -25,7 +25,7 @@ import tomli
 import tomli_w
 
 from r1recipes import recipe
-from r1recipes.machine import files, gpu, packages
+from r1recipes.machine import files, host, packages
 from r1recipes.planning import models
 from r1recipes.runs.record import Run
 
@@ -45,7 +45,7 @@ def write_model(name: str, folder: Path) -> None:
     shape = models.find(name)
     assert shape is not None, f"{name} is not in the catalogue"
     if not folder.exists():
-        with files.whole(folder) as draft:
+        with files.draft(folder) as draft:
             random_weights.write(shape, draft, four_bit=False, dtype=torch.bfloat16)
 
 
@@ -150,7 +150,7 @@ def main() -> int:
     found = run.read() if run.record.exists() else {}
     result = {
         "date": files.now(),
-        "machine": gpu.describe(),
+        "machine": host.describe(),
         "versions": packages.versions(),
         "recipe": args.recipe,
         "preset": args.preset,

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import tomli
 
+from r1recipes.machine.gpu import visible
+
 CASE_S = 150
 """Seconds of a usual case, for --seconds."""
 RUNNING: dict[int, Path] = {}
@@ -47,7 +49,8 @@ def main() -> None:
                     return
             rehearse(case, gpu, args.folder, left - 5)
 
-    threads = [threading.Thread(target=work, args=(gpu,)) for gpu in args.gpus or gpus()]
+    every_gpu = [str(card.index) for card in visible()]
+    threads = [threading.Thread(target=work, args=(gpu,)) for gpu in args.gpus or every_gpu]
     for thread in threads:
         thread.start()
     try:
@@ -71,11 +74,6 @@ def take(case: dict, folder: Path) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def gpus() -> list[str]:
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
 
 
 def rehearse(case: dict, gpu: str, folder: Path, limit_s: float) -> None:

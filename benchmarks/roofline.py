@@ -3,7 +3,7 @@
 Closed forms: all completions of the step are decoded together, the prompt of a group is prefilled
 once, weights are read once a token, nothing waits. Limits: no kernel reaches it; what a small card
 has to decode in turns, since its cache does not hold it, counts as if it were together. Sources:
-vendors' peaks, dense 16-bit (`speed.PEAKS`), shapes from config.json (`catalog`).
+vendors' peaks, dense 16-bit (`machine.cards`), shapes from config.json (`catalog`).
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Any
 
 from r1recipes.machine import cards
 from r1recipes.planning import models
-from r1recipes.planning.disk import NF4_BYTES
+from r1recipes.planning.models import NF4_BYTES
 
 BACKWARD_ATTENTION = 2.5
 """Of a forward pass: scores again, and the gradients of queries, keys, values (2205.14135)."""
@@ -32,8 +32,9 @@ class Floor:
 def floor(proof: dict[str, Any]) -> Floor:
     """The roofline of what a proof of `rehearse` has measured."""
     shape, settings = models.find(proof["recipe_model"]), proof["settings"]
-    card = next(n for n, gpu in cards.GPUS.items() if gpu is cards.find_gpu(proof["card"]))
-    peak = cards.PEAKS[card]
+    card = cards.find_gpu(proof["card"])
+    assert card is not None and card.peak is not None, f"{proof['card']}: no peak is known"
+    peak = card.peak
     completions = proof["completions_per_step"]
     length = proof["mean_length"]
     prompt = settings["max_seq_length"] - settings["max_completion_length"]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from kill_resume import metrics
 
-from r1recipes.machine import files, gpu, packages
+from r1recipes.machine import files, host, packages
 from r1recipes.recipe import bundle, fetch
 from r1recipes.runs.record import Run
 
@@ -83,7 +83,7 @@ def main() -> None:
     code = r1recipes(*command, cwd=clone, R1RECIPES_CACHE_DIR=str(args.folder / "cache")).wait()
     result = {
         "date": files.now(),
-        "machine": gpu.describe(),
+        "machine": host.describe(),
         "versions": packages.versions(),
         "recipe": args.recipe,
         "exit_code": code,

@@ -18,7 +18,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from r1recipes.machine import files, gpu, packages
+from r1recipes.machine import files, host, packages
 from r1recipes.study import database, trials
 from tests.conftest import SMALL
 from tests.postgres import Server
@@ -64,7 +64,7 @@ def main() -> None:
         print((folder / "log").read_text())
     result = {
         "date": files.now(),
-        "machine": gpu.describe(),
+        "machine": host.describe(),
         "versions": packages.versions(),
         "storage": kind,
         "seed": seed,

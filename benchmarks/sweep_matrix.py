@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from benchmarks.sweep_kill import start, workers
-from r1recipes.machine import files, gpu, packages
+from r1recipes.machine import files, host, packages
 from r1recipes.study import database, results, trials
 from tests.conftest import SMALL
 
@@ -58,7 +58,7 @@ def main() -> None:
         print((folder / "log").read_text())
     result = {
         "date": files.now(),
-        "machine": gpu.describe(),
+        "machine": host.describe(),
         "versions": packages.versions(),
         "seed": seed,
         "events": events,

@@ -20,7 +20,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from benchmarks.sweep_kill import STUDY, count, workers
-from r1recipes.machine import files, gpu, packages
+from r1recipes.machine import files, host, packages
 from r1recipes.study import database, trials
 from tests.conftest import SMALL
 from tests.postgres import Server
@@ -53,7 +53,7 @@ def main() -> None:
         cluster.shutdown()
     result = {
         "date": files.now(),
-        "machine": gpu.describe(),
+        "machine": host.describe(),
         "versions": packages.versions() | {"ray": ray.__version__},
         "nodes": 3,
         f"{what}_after_s": AFTER_S,

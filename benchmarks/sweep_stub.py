@@ -16,7 +16,7 @@ from pathlib import Path
 
 import optuna
 
-from r1recipes.machine import files, gpu, packages
+from r1recipes.machine import files, host, packages
 from r1recipes.report import study
 from r1recipes.study import database, loading, search, trials
 from r1recipes.study.cell import Cell
@@ -62,7 +62,7 @@ def main() -> None:
             "report_bytes": len(page.encode()),
             "finished": sum(map(trials.is_finished, made.all())),
         }
-    about = {"date": files.now(), "machine": gpu.describe(), "versions": packages.versions()}
+    about = {"date": files.now(), "machine": host.describe(), "versions": packages.versions()}
     print(json.dumps(found, indent=1))
     files.write_json(Path("benchmarks/results/sweep_stub.json"), about | found)
 

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from r1recipes import recipe
-from r1recipes.machine import files, gpu, packages, settings
+from r1recipes.machine import files, host, packages, settings
 from r1recipes.study import database, leaderboard, results, trials
 from r1recipes.study.trials import Trials
 
@@ -63,7 +63,7 @@ def main() -> None:
     else:
         steps, *numbers = map(int, given)
         name, found = f"seeds-{steps}", compared(steps, numbers)
-    about = {"date": files.now(), "machine": gpu.describe(), "versions": packages.versions()}
+    about = {"date": files.now(), "machine": host.describe(), "versions": packages.versions()}
     files.write_json(Path(f"benchmarks/results/sweep_tiny-{name}.json"), about | found)
     print(json.dumps({k: v for k, v in found.items() if k != "trials"}, indent=1))
 

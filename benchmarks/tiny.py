@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from r1recipes.machine import files, gpu, packages
+from r1recipes.machine import files, host, packages
 from r1recipes.runs.record import Run
 
 
@@ -46,7 +46,7 @@ def main() -> None:
             )
     result = {
         "date": files.now(),
-        "machine": gpu.describe(),
+        "machine": host.describe(),
         "versions": packages.versions(),
         "runs": rows,
     }

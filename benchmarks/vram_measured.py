@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from r1recipes.machine.units import GIB
 from r1recipes.planning import models, out_of_memory
 from r1recipes.planning.memory import predict
 from r1recipes.planning.memory.case import MAX_NUM_SEQS, Case
 from r1recipes.planning.memory.engine import engine_pass
 
-GIB = 2**30
 PHASES = {"load": ("load",), "generate": ("generate",), "train": ("first step", "steps")}
 """A phase of the prediction and those of a proof. Rehearsals before the phase "generate" count it
 to the steps."""

@@ -2,7 +2,7 @@
 
 import math
 
-GIB = 2**30
+from r1recipes.machine.units import GIB
 
 
 def svg(shown: list[tuple[str, float, float, bool]]) -> str:

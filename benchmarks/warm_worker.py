@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from r1recipes import recipe
-from r1recipes.machine import files, gpu, packages
+from r1recipes.machine import files, host, packages
 from r1recipes.runs.record import Run
 from r1recipes.study import database, trials
 
@@ -53,7 +53,7 @@ def main() -> None:
         }
     result = {
         "date": files.now(),
-        "machine": gpu.describe(),
+        "machine": host.describe(),
         "versions": packages.versions(),
         "recipe": name,
         "overrides": flags,

@@ -5,6 +5,9 @@ its traceback. Exit codes: 0 done, 1 the run failed, 2 the user's input, 130 sto
 """
 
 import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +39,7 @@ class R1RecipesError(Exception):
 
 
 class RecipeError(R1RecipesError, ValueError):
-    """A recipe, a flag or the data is not valid; carries every problem that was found."""
+    """A recipe, a flag or the data is not valid; the error carries every problem."""
 
     exit_code = 2
 
@@ -68,8 +71,32 @@ class Stopped(R1RecipesError):
     exit_code = 130
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk is full; safetensors raises one that is not an OSError."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    return os.strerror(errno.ENOSPC) in str(error)
+
+
+@contextmanager
+def full_disk(folder: Path, hint: str) -> Iterator[None]:
+    """Reports a full disk with the folder and another way out. Raises: RunError."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, R1RecipesError) or not is_full(error):
+            raise
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise unwritable(folder, full, hint) from error
+
+
 def unwritable(path: Path, error: OSError, hint: str = "name another place") -> R1RecipesError:
-    """What an OSError of a write means: the user's choice of a place, unless the disk is full."""
+    """The error for an OSError of a write: either the place is a bad one, or the disk is full."""
     message = f"`{path}` cannot be written: {error.strerror or error}"
     if error.errno in FULL:
         return RunError(message, kind="disk", hint=f"free some space, or {hint}")
@@ -77,7 +104,7 @@ def unwritable(path: Path, error: OSError, hint: str = "name another place") -> 
 
 
 def disk_error(error: OSError, folder: Path) -> RunError:
-    """What an OSError of a write into a run folder means."""
+    """The error for an OSError of a write into a run folder."""
     hint = "pick a folder that can be written, with `--run-dir` or R1RECIPES_RUNS_DIR"
     if error.errno in FULL:
         hint = "free some space, then go on with `run --resume`"

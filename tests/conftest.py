@@ -80,12 +80,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
     return run_in_process(path, folder / "runs")
 
 
+@pytest.fixture
+def driver(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+    """An NVIDIA driver that says what a test wants, here and in child processes; first, no card."""
+    from tests.driver import FakeDriver
+
+    driver = FakeDriver(tmp_path_factory.mktemp("driver"))
+    driver.install(monkeypatch)
+    return driver.says()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without a GPU the `gpu` tests are not selected; asked for all the same, they fail or skip."""
     if "gpu" not in config.getoption("-m").replace("not gpu", ""):
         return
     from r1recipes.machine import gpu
 
-    if gpu.current_gpu() is None and os.environ.get("R1RECIPES_REQUIRE_GPU") != "1":
+    if gpu.current() is None and os.environ.get("R1RECIPES_REQUIRE_GPU") != "1":
         for item in items:
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU"))

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.learning import simulated
 from benchmarks.learning.simulated import Simulated
-from r1recipes.machine import files, gpu
+from r1recipes.machine import files, host
 from r1recipes.runs import health
 
 SEED, PER_SORT = 31337, 50
@@ -30,7 +30,7 @@ def main() -> None:
     runs = list(simulated.runs(per_sort, seed))
     result = {
         "date": files.now(),
-        "machine": gpu.describe(),
+        "machine": host.describe(),
         "seed": seed,
         "runs_of_each_sort": per_sort,
         "at_the_end": at_the_end(runs),

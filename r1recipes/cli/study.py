@@ -181,8 +181,8 @@ def make_supervisor(
     from r1recipes.machine import gpu
     from r1recipes.study import driver
 
-    cards = gpu.gpus()
-    if "CUDA_VISIBLE_DEVICES" not in os.environ:  # or its order counts
+    cards = gpu.visible()
+    if "CUDA_VISIBLE_DEVICES" not in os.environ:  # which has an order of its own
         cards = sorted(cards, key=lambda card: -card.free_bytes)
     num_workers = getattr(args, "workers", 1)
     num_workers = max(1, len(cards)) if num_workers is None else num_workers

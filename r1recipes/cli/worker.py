@@ -50,7 +50,7 @@ def worker_command(args: argparse.Namespace) -> int:
 
 def _be_worker(args: argparse.Namespace, settings: Settings, url: str) -> int:
     """Run trials in this process, which a supervisor started. Returns the exit code."""
-    from r1recipes.machine import gpu, hub
+    from r1recipes.machine import host, hub
     from r1recipes.machine.processes import die_with
     from r1recipes.study import driver
 
@@ -59,7 +59,7 @@ def _be_worker(args: argparse.Namespace, settings: Settings, url: str) -> int:
     if args.offline or hub.is_offline():
         os.environ["HF_HUB_OFFLINE"] = "1"  # before any library that reads it is imported
         settings = settings.model_copy(update={"offline": True})
-    share = gpu.cores() // int(args.child.split("/")[1])
+    share = host.cores() // int(args.child.split("/")[1])
     from r1recipes.study import database, trials, worker
     from r1recipes.training.stages import Options
 

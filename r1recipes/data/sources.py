@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.errors import Problem, RecipeError
+from r1recipes.machine import hub
 from r1recipes.recipe.schema import Data
 
 if TYPE_CHECKING:
@@ -304,7 +305,7 @@ def _not_found(text: str, data: Data) -> Problem:
     name = data.name
     if "gated" in text:
         return Problem(
-            f"`{name}` is gated: its owner decides who may read it",
+            f"`{name}` {hub.GATED}",
             hint=f"ask for access at https://huggingface.co/datasets/{name}, then set HF_TOKEN",
         )
     if "Revision" in text:

@@ -9,14 +9,13 @@ the CPU, except for 4 bits.
 
 import importlib.util
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.data import splits
-from r1recipes.errors import Problem, RecipeError, unwritable
+from r1recipes.errors import Problem, RecipeError, full_disk, unwritable
 from r1recipes.machine import files, gpu
 from r1recipes.publish import hub, llama_cpp
 from r1recipes.recipe.targets import Target
@@ -113,7 +112,7 @@ def missing(forms: list[Target], model: str) -> list[Problem]:
 
 def _missing_4bit() -> list[Problem]:
     hint = "`--to gguf:q4_k_m` has 4 bits and needs no GPU"
-    if gpu.current_gpu() is None:
+    if gpu.current() is None:
         return [Problem("merged_4bit needs an NVIDIA GPU, and there is none here", hint=hint)]
     if importlib.util.find_spec("bitsandbytes") is None:
         return [Problem("merged_4bit needs the package `bitsandbytes`", hint=hint)]
@@ -130,14 +129,13 @@ def execute(finished: TrainedRun, request: Request, say: Callable[[str], None]) 
     examples, by_base = _examples(finished)
     with finished.run.owned():
         try:
-            request.folder.mkdir(parents=True, exist_ok=True)
-            files.clear_drafts(request.folder)
-            return _make(finished, request, examples, by_base, say)
+            with full_disk(request.folder, _ELSEWHERE):
+                return _make(finished, request, examples, by_base, say)
         except OSError as error:
-            raise unwritable(request.folder, error, "name another folder with `--out`") from error
-        finally:
-            for draft in request.folder.glob(f"{files.DRAFT}*"):
-                shutil.rmtree(draft, ignore_errors=True)
+            raise unwritable(request.folder, error, _ELSEWHERE) from error
+
+
+_ELSEWHERE = "name another folder with `--out`"
 
 
 def _make(
@@ -151,17 +149,20 @@ def _make(
 
     results = []
     if new_forms := _to_make(finished, request):
-        maker = Maker(
-            finished,
-            examples,
-            say,
-            by_base=by_base,
-            targets=request.targets,
-            folder=request.folder,
-            base=request.base,
-            offline=request.offline,
-        )
-        results = [str(maker.make(target)) for target in new_forms]
+        files.clear_drafts(request.folder, ".draft-[0-9]*")
+        with files.scratch(request.folder) as work:
+            maker = Maker(
+                finished,
+                examples,
+                say,
+                by_base=by_base,
+                targets=request.targets,
+                folder=request.folder,
+                base=request.base,
+                offline=request.offline,
+                work=work,
+            )
+            results = [str(maker.make(target)) for target in new_forms]
     for target in request.targets:
         if target.repo:
             form = request.forms[0].kind

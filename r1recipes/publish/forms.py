@@ -4,7 +4,6 @@ Limits: everything runs on the CPU, except for loading 4 bits again.
 """
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any
 from safetensors import safe_open
 
 from r1recipes.machine import packages
-from r1recipes.machine.files import DRAFT, now, put
+from r1recipes.machine.files import now, put
 from r1recipes.planning import disk
 from r1recipes.planning.plan import Plan
 from r1recipes.publish import builtin_gguf, cards, llama_cpp, ollama
@@ -45,12 +44,13 @@ class Maker:
         folder: Path,
         base: str | None,
         offline: bool,
+        work: Path,
     ):
-        self.finished, self.say = finished, say
+        """`work`: an empty folder for drafts, on the file system of `folder`."""
+        self.finished, self.say, self.work = finished, say, work
         self.targets, self.folder, self.base = targets, folder, base
         self.plan = finished.plan
         self.is_builtin = self.plan.recipe.model.name.startswith("builtin:")
-        self.work = folder / f"{DRAFT}{os.getpid()}"
         self.merged: Path | None = None
         self.say(f"Loading base and adapter{f', {finished.note}' if finished.note else ''}")
         self.trained = merge.Trained(
@@ -83,7 +83,6 @@ class Maker:
 
     def make(self, target: Target) -> Path:
         """Make one form and return its folder. The adapter comes before what merges it."""
-        self.work.mkdir(exist_ok=True)
         return {
             "lora": self.lora,
             "merged_16bit": self.merged_16bit,
@@ -222,7 +221,7 @@ class Maker:
         card = cards.of_export(self.finished, manifest)
         (draft / "README.md").write_text(card, encoding="utf-8")
         (draft / "export.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        put(draft, self.folder / target.kind)
+        put(draft, self.folder / target.kind, taken="replace")
         return self.folder / target.kind
 
 

@@ -6,18 +6,19 @@ and [export]. `hub` sends the files. Limits: a file replaces an older bundle onl
 asked for; a folder must be new.
 """
 
+import glob
 import hashlib
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from r1recipes import recipe
 from r1recipes.config import render
 from r1recipes.errors import Problem, RecipeError, unwritable
-from r1recipes.machine.files import _clear_drafts, _sync, _write_synced
+from r1recipes.machine.files import clear_drafts, draft, numbered, write_bytes
 from r1recipes.publish import cards, redact
 from r1recipes.recipe import bundle, loading, references
 from r1recipes.recipe.bundle import Files
@@ -175,8 +176,7 @@ def _companions(source: Recipe, base_dir: Path) -> tuple[dict[str, str], Files]:
 def _free_name(name: str, files: Files, path: Path) -> str:
     """The name itself where a bundle can have it, else its last part, made unique."""
     stem, suffix, content = path.stem.lstrip("."), path.suffix, path.read_bytes()
-    numbered = [f"{stem}-{number}{suffix}" for number in range(2, 9)]
-    for candidate in (name, f"{stem}{suffix}", *numbered):
+    for candidate in (name, *islice(numbered(stem, suffix), 9)):
         taken = candidate in (*bundle.PROOF, "recipe.toml")
         if taken or files.get(candidate, content) != content:
             continue
@@ -218,24 +218,18 @@ def write(files: Files, target: Path, *, replace: bool = False) -> None:
     if target.suffix in (".zip", ".tar", ".gz", ".toml") and not _is_file(target):
         message = f"is not the name of a bundle: it ends in {bundle.SUFFIX}"
         raise RecipeError.at(str(target), message, f"`--to {target.stem}{bundle.SUFFIX}`")
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _clear_drafts(target)
+        clear_drafts(target.parent, f".{glob.escape(target.name)}.*.tmp")
         if _is_file(target):
             _refuse_taken(target, replace)
-            _write_synced(draft, bundle.pack(files))
-            os.replace(draft, target)
+            write_bytes(target, bundle.pack(files))
         else:
             if target.exists() or target.is_symlink():
                 raise RecipeError.at(str(target), "exists", "take another name")
-            for name, content in files.items():
-                (draft / name).parent.mkdir(parents=True, exist_ok=True)
-                _write_synced(draft / name, content)
-            for folder in {(draft / name).parent for name in files}:
-                _sync(folder)
-            os.rename(draft, target)
-        _sync(target.parent)
+            with draft(target) as folder:
+                for name, content in files.items():
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).write_bytes(content)
     except OSError as error:
         raise unwritable(target, error, "take another place with --to") from error
 

@@ -11,9 +11,7 @@ used again without a network. A branch is resolved to its commit. Nothing that i
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from typing import Any
 from r1recipes.config.toml import parse
 from r1recipes.errors import RecipeError
 from r1recipes.machine import hub
+from r1recipes.machine.files import clear_drafts, draft, write_text
 from r1recipes.recipe import bundle, download, references
 from r1recipes.recipe.bundle import Files, Reader
 
@@ -104,7 +103,8 @@ def get(reference: str) -> Source:
             files = collect(opened.read, reference, opened.recipe_name)
     source = _source(reference, stem, cache, files, commit)
     if is_remote(reference):
-        _write(at, json.dumps({"reference": reference, **source.origin()}).encode())
+        clear_drafts(at.parent, ".*.tmp")
+        write_text(at, json.dumps({"reference": reference, **source.origin()}))
     return source
 
 
@@ -196,21 +196,17 @@ def _files(folder: Path) -> Files:
 
 
 def _keep(folder: Path, files: Files) -> None:
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        for name, content in files.items():
-            (draft / name).parent.mkdir(parents=True, exist_ok=True)
-            (draft / name).write_bytes(content)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(draft, folder)
+        clear_drafts(folder.parent, ".*.tmp")
+        with draft(folder, taken="replace") as path:
+            for name, content in files.items():
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                (path / name).write_bytes(content)
     except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        if _kept(folder) is None:  # or else another process was faster
-            hint = "set R1RECIPES_CACHE_DIR to a folder that can be written"
-            raise RecipeError.at(
-                str(folder.parent), f"cannot be written: {error.strerror}", hint
-            ) from None
+        hint = "set R1RECIPES_CACHE_DIR to a folder that can be written"
+        raise RecipeError.at(
+            str(folder.parent), f"cannot be written: {error.strerror}", hint
+        ) from None
 
 
 def _known(at: Path) -> dict[str, Any] | None:
@@ -219,10 +215,3 @@ def _known(at: Path) -> dict[str, Any] | None:
         return known if re.fullmatch(r"[0-9a-f]{64}", known["sha256"]) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    draft.write_bytes(content)
-    os.replace(draft, path)

@@ -61,21 +61,17 @@ class Cell(BaseModel):
         return {key: value for key, value in found.items() if _within(value, self.search[key])}
 
 
-def resolve(
-    cell: Cell, loaded: Loaded, cores: int, gpu: Gpu | None, *, offline: bool, refuse: bool = True
-) -> Plan:
-    """The plan of a trial on this machine; `gpu` as it is before a trial loads anything.
+def resolve(cell: Cell, loaded: Loaded, cores: int, card: Gpu | None, *, offline: bool) -> Plan:
+    """The plan of a trial on this machine; `card` as it is before a trial loads anything.
 
-    Raises: PlanError; where it is memory that is short, only with `refuse`.
+    Raises: PlanError; planning.DoesNotFit.
     """
     return planning.make(
         loaded.recipe,
+        planning.Target.here(card, cores),
         base_dir=loaded.path.parent,
-        gpu=gpu,
-        num_cores=cores,
-        preset_name=cell.preset,
+        preset=cell.preset,
         offline=offline,
-        refuse=refuse,
     )
 
 

@@ -19,8 +19,8 @@ from typing import IO, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from r1recipes.errors import PlanError, Problem, RecipeError, RunError
-from r1recipes.machine import files
-from r1recipes.machine.gpu import cores, current_gpu
+from r1recipes.machine import files, gpu, host
+from r1recipes.planning import DoesNotFit
 from r1recipes.recipe import references
 from r1recipes.study import database, trials
 from r1recipes.study.cell import Cell, resolve
@@ -185,7 +185,7 @@ def check_machine(cells: list[Cell], *, offline: bool, refuse: bool = True) -> N
 
     With `refuse` also where its memory does not fit into what is free now.
     """
-    problems, gpu = [], current_gpu()
+    problems, card = [], gpu.current()
     for cell in {cell.recipe_path: cell for cell in cells}.values():
         loaded = cell.load()
         for value in references.named(loaded.recipe.model_dump()):
@@ -193,9 +193,10 @@ def check_machine(cells: list[Cell], *, offline: bool, refuse: bool = True) -> N
                 hint = f"the study's recipe is `{loaded.path}`: its files are needed here too"
                 problems.append(Problem(f"there is no `{value.name}`", hint=hint))
         try:
-            resolve(cell, loaded, cores(), gpu, offline=offline, refuse=refuse)
+            resolve(cell, loaded, host.cores(), card, offline=offline)
         except PlanError as error:
-            problems += error.problems
+            if refuse or not isinstance(error, DoesNotFit):
+                problems += error.problems
     if problems:
         raise PlanError(problems=problems)
 

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from r1recipes.planning.verdict import gib
+from r1recipes.machine.units import gib
 from r1recipes.study.cell import Cell
 from r1recipes.study.trials import Trials, counts, is_finished
 from r1recipes.training.view import say

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from r1recipes.config import render
 from r1recipes.errors import RecipeError
-from r1recipes.planning.verdict import GIB
+from r1recipes.machine.units import GIB
 from r1recipes.recipe import overrides
 from r1recipes.recipe.schema import Recipe
 from r1recipes.rewards.reward import is_user_code

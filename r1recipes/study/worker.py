@@ -24,9 +24,9 @@ from rich.console import Console
 
 from r1recipes import recipe, training
 from r1recipes.errors import PlanError, R1RecipesError, RecipeError, Stopped
-from r1recipes.machine import gpu
+from r1recipes.machine import files, gpu
 from r1recipes.machine.settings import Settings
-from r1recipes.planning.plan import Plan
+from r1recipes.planning import DoesNotFit, Plan
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs.reading import Row
 from r1recipes.runs.record import Run
@@ -114,7 +114,7 @@ class Worker:
     def __init__(self, cells: list[Trials], place: Place):
         self.cells, self.place = cells, place
         self.warm = Warm()
-        self.gpu = gpu.current_gpu()
+        self.gpu = gpu.current()
         """As it was before the engine took its share: later that share would count as others'."""
         self.first_bytes: int | None = None
 
@@ -169,11 +169,13 @@ class Worker:
         Raises: PlanError when it cannot run here.
         """
         cores, offline = self.place.num_cores, self.place.settings.offline
-        resolved = resolve(trials.cell, loaded, cores, self.gpu, offline=offline, refuse=False)
-        if predicted := resolved.predicted:
-            trials.note_memory(trial, predicted)
-            if predicted.excess_bytes > 0:
-                raise PlanError(f"the recipe does not fit: {predicted.why}")
+        try:
+            resolved = resolve(trials.cell, loaded, cores, self.gpu, offline=offline)
+        except DoesNotFit as error:
+            trials.note_memory(trial, error.predicted)
+            raise
+        if resolved.predicted:
+            trials.note_memory(trial, resolved.predicted)
         return resolved
 
     def execute(
@@ -204,7 +206,7 @@ class Worker:
             traceback.print_exc()
         with suppress(Lost):
             trials.fail(trial, kind, str(error))
-        on_gpu = self.warm.backend is not None and gpu.current_gpu() is not None
+        on_gpu = self.warm.backend is not None and gpu.current() is not None
         if not on_gpu:
             self.warm = Warm()
         return on_gpu and kind in BAD_STATE
@@ -226,9 +228,7 @@ def run_folder(trials: Trials, trial: Trial, loaded: Loaded, settings: Settings)
         for part in (cell.name, f"{trial.number:04}", recipe.fingerprint(loaded.recipe)[:8])
         if part
     )
-    parent = settings.runs_dir.absolute() / cell.study
-    names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
-    return next(parent / name for name in names if not (parent / name).exists())
+    return files.free_name(settings.runs_dir.absolute() / cell.study, stem)
 
 
 def values(run: Run, metrics: list[str]) -> list[float]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from r1recipes.machine.units import GIB
 from r1recipes.planning import models
 from r1recipes.planning.memory import constants, predict
-from tests.planning.memory.test_predict import GIB, case
+from tests.planning.memory.test_predict import case
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))

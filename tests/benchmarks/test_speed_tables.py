@@ -51,7 +51,7 @@ def test_the_roofline_by_hand(script):
     found = script("roofline").floor(PROOF)
     layer = 1536 * (2 * 1536 + 2 * 256) + 3 * 1536 * 8960
     linear, head = 28 * layer, 2 * 1536 * 151936
-    token_bytes = linear * 0.516 + head + 64 * (256 + 384) * 28 * 2 * 256 * 2
+    token_bytes = linear * (0.5 + 1 / 64 + 1 / 4096) + head + 64 * (256 + 384) * 28 * 2 * 256 * 2
     generation = 768 * token_bytes / 4.8e12 + 8 * 256 * 2 * linear / 989e12
     assert math.isclose(found.generation_s, generation, rel_tol=1e-6)
     attention = 4.5 * 4 * 28 * 1536 * 512

@@ -1,4 +1,4 @@
-"""The way of a card without bfloat16, on a newer one: `nvidia-smi` says 7.5 (tests/old_card).
+"""The way of a card without bfloat16, on a newer one: pynvml says 7.5 (tests/old_card).
 
 What is seen: float16 in the engine and in training, float32 adapters, a scaled loss. What is not:
 the kernels of such a card. An engine is started once; some minutes.
@@ -35,7 +35,8 @@ def trained(tmp_path_factory):
     flags = [word for key, value in CHANGES.items() for word in ("--set", f"{key}={value}")]
     run = runs.Run(folder / "mine")
     environment = without_network(folder / "network.log")
-    environment["PATH"] = f"{ROOT / 'tests' / 'old_card'}{os.pathsep}{os.environ['PATH']}"
+    old_card = str(ROOT / "tests" / "old_card")
+    environment["PYTHONPATH"] = os.pathsep.join([old_card, environment["PYTHONPATH"]])
     done = command(
         "run", path, "--run-dir", run.folder, "--force", *flags, cwd=folder, **environment
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from r1recipes import recipe
+from r1recipes.machine.files import DRAFT
 from r1recipes.publish import share
 from r1recipes.recipe import bundle
 from r1recipes.runs import lock, record
@@ -302,4 +303,4 @@ def test_a_kill_leaves_the_old_or_the_new(kind, tmp_path):
             for path in names:
                 path.rename(tmp_path / f".seen{time.monotonic_ns()}")
     share.write({"recipe.toml": b"x"}, target, replace=True)
-    assert not list(tmp_path.glob(".x.r1.zip.*.tmp"))
+    assert not list(tmp_path.glob(f"{DRAFT}*"))

@@ -35,14 +35,12 @@ CARD = Gpu(0, "Tesla T4", int(14.74 * 2**30), int(14.74 * 2**30), 7.5, "")
 def done(tmp_path, monkeypatch):
     """A study on a card that holds a part of what is searched; nothing is trained."""
     monkeypatch.setattr(plan, "has_unsloth", lambda: True)
-    monkeypatch.setattr(worker.gpu, "current_gpu", lambda: CARD)
+    monkeypatch.setattr(worker.gpu, "current", lambda: CARD)
     (cell,) = loading.load(write(tmp_path, STUDY)).cells
     made = create(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
     place = worker.Place(settings.Settings(runs_dir=tmp_path, offline=True), 1, Options())
     someone = worker.Worker([made], place)
-    monkeypatch.setattr(
-        worker.gpu, "current_gpu", lambda: pytest.fail("asked with an engine loaded")
-    )
+    monkeypatch.setattr(worker.gpu, "current", lambda: pytest.fail("asked with an engine loaded"))
     started = []
 
     def execute(trials, trial, loaded, resolved, view):

@@ -1,19 +1,19 @@
-"""The constants of the memory prediction that no source derives, each with its physics.
+"""The constants of the memory prediction that cannot be derived from sources, with their physics.
 
-`benchmarks/fit_vram.py` fits those that it has a range for to measured runs and rewrites the values
-here; nothing else may. Status: measured (where and when in `source`), published, or assumed.
-Limits: one stack (vllm 0.26.0, unsloth 2026.10.7, torch 2.11), cards of the Hopper generation.
+`benchmarks/fit_vram.py` fits the constants that it has a range for to measured runs and rewrites
+their values here; nothing else may. Status: measured (`source` says where and when), published, or
+assumed. Limits: one stack (vllm 0.26.0, unsloth 2026.10.7, torch 2.11), Hopper cards.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-GIB = 2**30
+from r1recipes.machine.units import GIB
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A number with what it stands for."""
+    """A number, where it is from, and what it stands for."""
 
     value: float
     unit: str
