@@ -12,6 +12,7 @@ from r1recipes.errors import Problem, RecipeError
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
     from r1recipes.planning.proofs import Proof
+    from r1recipes.recipe import Loaded
 
 
 def add(commands: Commands) -> None:
@@ -51,7 +52,7 @@ def check_command(args: argparse.Namespace) -> int:
     for name in args.recipes:
         try:
             try:
-                recipe.load(name, args.overrides)
+                _check_origin(recipe.load(name, args.overrides))
             except recipe.IsStudy:
                 from r1recipes import study
 
@@ -61,6 +62,23 @@ def check_command(args: argparse.Namespace) -> int:
     if problems:
         raise RecipeError(problems=problems)
     return 0
+
+
+def _check_origin(loaded: Loaded) -> None:
+    """Check a run or an adapter that a recipe names as its model. Raises: RecipeError."""
+    from r1recipes.machine import hub, settings
+    from r1recipes.recipe.schema import BUILTIN_MODELS
+
+    name = loaded.recipe.model.name
+    if name in BUILTIN_MODELS:
+        return
+    runs_dir = settings.load().runs_dir
+    folders = (loaded.path.parent, Path(), runs_dir)
+    on_disk = any((folder / Path(name).expanduser()).exists() for folder in folders)
+    if on_disk or hub.has_adapter(name):  # else the import would take longer than the check
+        from r1recipes.runs import origin
+
+        origin.of_recipe(loaded, runs_dir)
 
 
 def show_command(args: argparse.Namespace) -> int:

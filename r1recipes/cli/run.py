@@ -139,6 +139,7 @@ def _plan(
     """The recipe on this machine, with everything that the lock decides taken from it."""
     from r1recipes import planning
     from r1recipes.machine import gpu, host
+    from r1recipes.runs import origin
 
     num_threads = locked.machine.num_threads if locked else None
     return planning.make(
@@ -148,6 +149,7 @@ def _plan(
         preset=args.preset or (locked.preset if locked else None),
         chosen=locked.chosen if locked else None,
         offline=settings.offline,
+        origin=origin.of_recipe(loaded, settings.runs_dir),
     )
 
 
@@ -288,8 +290,8 @@ def _print_result(run: Run, console: Console) -> None:
     if step := record.get("stopped_at_step"):
         line = f"Finished at step {step} of {run.plan().recipe.train.max_steps}"
         console.print(line, markup=False, highlight=False)
-    if line := _memory_line(record["vram"]):
-        console.print(line, markup=False, highlight=False)
+    if memory := _memory_line(record["vram"]):
+        console.print(memory, markup=False, highlight=False)
     console.print(f"Done in {seconds:.0f} s: {run.folder}", markup=False, highlight=False)
 
 

@@ -5,6 +5,7 @@ mixtures of experts, models that see or hear, and anything unknown are refused b
 """
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -91,6 +92,23 @@ def find(name: str, base_dir: Path, *, revision: str | None = None, offline: boo
     if shape:
         return Checkpoint(shape, name.lower().endswith("-bnb-4bit"))
     return of_config(_read(_fetch(name, revision, offline)), name)
+
+
+def refuse_adapter(name: str, revision: str | None, *, offline: bool) -> None:
+    """Refuse an adapter on the Hub: transformers would load its base instead, without a word.
+
+    A repository that cannot be asked is left to the loader, which explains it. Raises: PlanError.
+    """
+    import httpx
+    from huggingface_hub import file_exists
+
+    is_adapter = hub.has_adapter(name)
+    if not is_adapter and not offline:
+        with suppress(httpx.HTTPError, OSError, ValueError):
+            is_adapter = file_exists(name, hub.ADAPTER, revision=revision)
+    if is_adapter:
+        message, hint = hub.adapter_fault(name)
+        raise PlanError(message, hint=hint)
 
 
 def of_config(config: dict[str, Any], name: str) -> Checkpoint:
@@ -199,6 +217,7 @@ def _fetch(name: str, revision: str | None, offline: bool) -> Path:
             hf_hub_download(name, "config.json", revision=revision, local_files_only=offline)
         )
     except (OSError, ValueError) as error:
+        refuse_adapter(name, revision, offline=offline)
         fault = hub.explain(error, offline=offline)
         folder = "give a local folder with its config.json"
         raise PlanError(

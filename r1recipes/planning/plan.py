@@ -21,7 +21,7 @@ from r1recipes.machine.units import gib
 from r1recipes.planning import auto, verdict
 from r1recipes.planning.memory.case import MAX_NUM_SEQS
 from r1recipes.planning.verdict import Predicted
-from r1recipes.recipe.schema import Recipe
+from r1recipes.recipe.schema import Model, Recipe
 
 USABLE_SHARE = 0.90
 """A card sold as 16 GB reports less: T4 14.74, L4 22.16, RTX 4090 23.64, A100 39.56, H100 79.2 GiB
@@ -33,6 +33,42 @@ with (read in vllm 0.26.0, _C_stable_libtorch.abi3.so: sm_75 and newer)."""
 
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class Origin(BaseModel):
+    """An adapter that a run starts from: it is merged into its base, and the run trains a new
+    adapter on the merged model, which is also the reference of the KL divergence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    adapter: Path
+    """Folder with the adapter."""
+    sha256: str
+    """Hash of its configuration and weights."""
+    tokenizer: str
+    """Folder or Hub id that the tokenizer is loaded from."""
+    model: str
+    """Name of the base for people: a Hub id, a folder's name, or a built-in model."""
+    base: Path | None
+    """Folder with the base's weights; without one they are on the Hub."""
+    revision: str | None
+    """Commit, tag or branch of a base on the Hub."""
+    run: str | None = None
+    """The run that trained the adapter, such as `tiny/20261121T045820Z-83ddb244`."""
+    step: int | None = None
+    max_steps: int | None = None
+
+    @property
+    def base_model(self) -> Model:
+        """The base as a recipe would name it."""
+        return Model(name=str(self.base or self.model), revision=self.revision)
+
+    def sentence(self) -> str:
+        """`starts from run tiny/... at step 35 of 100, merged into builtin:tiny (adapter 1a2b)`."""
+        source = f"adapter {self.adapter.name}"
+        if self.run:
+            source = f"run {self.run} at step {self.step} of {self.max_steps}"
+        return f"starts from {source}, merged into {self.model} (adapter {self.sha256[:8]})"
 
 
 class Plan(BaseModel):
@@ -61,6 +97,19 @@ class Plan(BaseModel):
     """CPU threads of torch; the order of sums, and so the last digits, depend on it."""
     predicted: Predicted | None = None
     """Predicted memory; None on a CPU, without the engine, or for a model of unknown shape."""
+
+    origin: Origin | None = None
+    """Where `model.name` of the recipe is a run or an adapter."""
+
+    @property
+    def base_model(self) -> Model:
+        """The model whose weights are read first: the recipe's, or the base of its adapter."""
+        return self.origin.base_model if self.origin else self.recipe.model
+
+    @property
+    def has_own_base(self) -> bool:
+        """Whether the run folder has the weights that the adapter is trained on."""
+        return self.recipe.cold_start is not None or self.origin is not None
 
     @property
     def algorithm(self) -> Algorithm:
@@ -124,13 +173,15 @@ def make(
     preset: str | None = None,
     chosen: dict[str, Any] | None = None,
     offline: bool = True,
+    origin: Origin | None = None,
 ) -> Plan:
     """Resolve a recipe for a machine.
 
     `preset`: the name of one; without it the largest that the card can hold. `chosen`: values for
     what is "auto", of a run that is to be repeated; without it the planner chooses. `offline`: read
-    the shape of an unknown model from the Hub's cache only. Raises: PlanError with what the recipe
-    needs and what would run here; DoesNotFit.
+    the shape of an unknown model from the Hub's cache only. `origin`: the adapter that the recipe
+    names as its model. Raises: PlanError with what the recipe needs and what would run here;
+    DoesNotFit.
     """
     name = choose_preset(recipe, target.card, preset)
     settled = _settled(recipe.preset[name], chosen or {})
@@ -140,18 +191,20 @@ def make(
     _refuse_card(recipe, card, has_engine)
     predicted = None
     if card and has_engine:
+        based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
         shape = verdict.shape_of(
-            recipe, settled, base_dir, offline=offline, strict=not target.is_here
+            based, settled, base_dir, offline=offline, strict=not target.is_here
         )
         if shape:
-            verdict.check_cold_start(recipe, shape, card, choose_dtype("cuda", card))
-            settled, predicted = verdict.fitted(recipe, settled, shape, card)
+            verdict.check_cold_start(based, shape, card, choose_dtype("cuda", card))
+            settled, predicted = verdict.fitted(based, settled, shape, card)
     if opened := auto.open_keys(settled):
         raise PlanError(
             f'`{opened[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',
             hint=f"write a value for `preset.{name}.{opened[0]}`",
         )
     plan = _plan(recipe, target, base_dir, name, settled, predicted, has_engine)
+    plan = plan.model_copy(update={"origin": origin})
     if target.is_here and predicted and predicted.verdict == "does not fit":
         raise DoesNotFit(plan, predicted)
     return plan
@@ -187,7 +240,7 @@ def _plan(
     return Plan(
         recipe=recipe,
         base_dir=base_dir.absolute(),
-        backend="unsloth" if card and target.has_packages else "trl",
+        backend="unsloth" if has_engine else "trl",
         device=device,
         dtype=choose_dtype(device, card),
         preset_name=name,

@@ -47,7 +47,7 @@ def of_export(finished: TrainedRun, manifest: dict[str, Any]) -> str:
     paragraphs = [
         _front_matter_of_export(manifest),
         f"# {record['recipe']}, {manifest['form']}\n",
-        f"{recipe.description or 'A reasoning model'}: GRPO on `{recipe.model.name}`"
+        f"{recipe.description or 'A reasoning model'}: GRPO on `{finished.model_name}`"
         f"{f', {finished.progress}' if finished.is_cut_short else ''}.\n",
         "## Accuracy\n",
         _accuracy(finished.evaluation(), recipe),
@@ -108,6 +108,7 @@ def _contents(manifest: dict[str, Any]) -> str:
     revision = manifest["base_revision"]
     base = f"`{manifest['base']}`" + (f" at `{revision}`" if revision else "")
     start = ", after a cold start on all weights" if manifest["cold_start"] else ""
+    start = (f"; {manifest['starts_from']}" if manifest.get("starts_from") else "") + start
     weights = "made from weights" if manifest["files"] else "weights"
     lines = [
         f"- form `{manifest['form']}`, {weights} in {manifest['dtype']}",
@@ -128,7 +129,7 @@ def _contents(manifest: dict[str, Any]) -> str:
 
 
 def _use(name: str, manifest: dict[str, Any]) -> str:
-    has_base = manifest["cold_start"] or manifest["own_tokenizer"]
+    has_base = manifest["cold_start"] or manifest["own_tokenizer"] or manifest.get("starts_from")
     return USE.get(manifest["form"], USE["merged"]).format(
         base="THIS_FOLDER/base" if has_base else manifest["base"],
         name=name,

@@ -59,7 +59,7 @@ def check(finished: TrainedRun, request: Request) -> None:
             hint = "push each form to a repository of its own"
             problems.append(Problem("a Hub repository holds one form", hint=hint))
     new_forms = _to_make(finished, request)
-    problems += missing(new_forms, finished.plan.recipe.model.name)
+    problems += missing(new_forms, finished.model_name)
     problems += _links(finished)
     for target in new_forms:
         path = request.folder / target.kind

@@ -50,7 +50,7 @@ class Maker:
         self.finished, self.say, self.work = finished, say, work
         self.targets, self.folder, self.base = targets, folder, base
         self.plan = finished.plan
-        self.is_builtin = self.plan.recipe.model.name.startswith("builtin:")
+        self.is_builtin = finished.model_name.startswith("builtin:")
         self.merged: Path | None = None
         self.say(f"Loading base and adapter{f', {finished.note}' if finished.note else ''}")
         self.trained = merge.Trained(
@@ -97,7 +97,7 @@ class Maker:
         draft = self._draft("lora")
         for path in self.finished.adapter_files():
             shutil.copy(path, draft)
-        name = self.base or self.plan.recipe.model.name
+        name = self.base or self.finished.model_name
         if self.finished.base:
             shutil.copytree(self.finished.base, draft / "base")
         elif self.is_builtin:
@@ -197,8 +197,8 @@ class Maker:
 
     def _finish(self, draft: Path, target: Target, checks: list[str]) -> Path:
         """Write card and export.json into the draft, and rename it to its final folder."""
-        model, plan = self.plan.recipe.model, self.plan
-        base = self.base or model.name
+        plan = self.plan
+        base = self.base or self.finished.model_name
         is_local = self.is_builtin or Path(resolve_name(base, plan.base_dir)).is_dir()
         manifest = {
             "form": target.kind,
@@ -209,7 +209,8 @@ class Maker:
             "base": Path(base).name if is_local else base,
             "base_on_hub": not is_local and self.finished.base is None,
             "base_revision": self.trained.revision,
-            "cold_start": self.finished.base is not None,
+            "cold_start": plan.recipe.cold_start is not None,
+            "starts_from": plan.origin.sentence() if plan.origin else None,
             "own_tokenizer": self.own_tokenizer,
             "dtype": self._dtype(target),
             "trained_in_4bit": plan.preset.load_in_4bit,

@@ -65,6 +65,12 @@ def of_run(run: Run) -> Shared:
     run read has changed since.
     """
     record, locked, plan = run.read(), run.read_lock(), run.plan()
+    if plan.origin:
+        raise RecipeError.at(
+            str(run.folder),
+            f"{plan.origin.sentence()}, which nobody else has",
+            f"`r1recipes export {run.folder} --to hub:user/name` shares its weights",
+        )
     if record["status"] != "complete":
         record = _cut_short(run)
     saved = recipe.load(run.recipe)

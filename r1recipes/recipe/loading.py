@@ -252,6 +252,12 @@ def _finder(path: Path | str, text: str, overrides: dict[Loc, str]) -> Callable[
     return where
 
 
+def place(loaded: Loaded, loc: Loc) -> str:
+    """`file:line:column` of a value, or the flag that set it."""
+    where = _finder(loaded.shown, loaded.text, loaded.overrides)
+    return where(loc, False)
+
+
 def fingerprint(recipe: Recipe) -> str:
     """sha256 (hex) of the canonical JSON of the resolved recipe, all defaults included.
 

@@ -4,7 +4,8 @@
     lock.json         versions, revisions, seed    record.json       status, times, evaluation
     metrics.jsonl     one line per step            completions.jsonl samples with their rewards
     evaluation-before.jsonl, evaluation-after.jsonl                  one line per held-out problem
-    base/             model after the cold start   checkpoints/  adapter/  train.log  report.html
+    base/             model after the cold start, or with the adapter that it starts from merged
+    checkpoints/      adapter/                     train.log         report.html
     cold-start/       checkpoint of a cold start that was stopped, until it is resumed
 
 JSON is written under a temporary name, synced and renamed, so a file is whole or absent. A torn
@@ -26,7 +27,7 @@ from r1recipes import recipe
 from r1recipes.errors import Problem, RecipeError, disk_error
 from r1recipes.machine import files
 from r1recipes.machine.files import now, read_lines, write_json, write_text
-from r1recipes.planning.plan import Plan
+from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock
 
@@ -64,6 +65,15 @@ class Run:
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise RecipeError(f"{self.resolved} cannot be read: {reason}") from error
+
+    def pinned_plan(self) -> Plan:
+        """The plan with the commits that the run began with, and where it has merged an adapter,
+        with the tokenizer of its own base. Raises: RecipeError."""
+        plan = pinned(self.plan(), self.read_lock())
+        if plan.origin and self.base.is_dir():
+            origin = plan.origin.model_copy(update={"tokenizer": str(self.base.absolute())})
+            plan = plan.model_copy(update={"origin": origin})
+        return plan
 
     def read(self) -> dict[str, Any]:
         """The record. Raises: RecipeError when this is not a run folder, or it is damaged."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from r1recipes.errors import PlanError, RecipeError
 from r1recipes.machine.gpu import Gpu
-from r1recipes.planning.plan import Plan, choose_dtype, has_unsloth, pinned
+from r1recipes.planning.plan import Plan, choose_dtype, has_unsloth
 from r1recipes.recipe import references
 from r1recipes.runs import record
 from r1recipes.runs.record import Run
@@ -34,8 +34,13 @@ class TrainedRun:
 
     @property
     def base(self) -> Path | None:
-        """The model after the cold start; None where the base is the model of the recipe."""
-        return self.run.base if self.plan.recipe.cold_start else None
+        """The run's own base; None where the base is the model of the recipe."""
+        return self.run.base if self.plan.has_own_base else None
+
+    @property
+    def model_name(self) -> str:
+        """The model that was trained, for people; no path of this machine."""
+        return self.plan.origin.model if self.plan.origin else self.plan.recipe.model.name
 
     def chat_template(self) -> str:
         """The chat template that was trained with, also where the recipe names a file."""
@@ -85,19 +90,18 @@ def find(runs_dir: Path, name: str) -> TrainedRun:
 
 def of_run(run: Run) -> TrainedRun:
     """As `find`."""
-    locked = run.read_lock()
-    plan = pinned(run.plan(), locked)
+    plan = run.pinned_plan()
     adapter, step = _adapter(run, plan)
     needed = {"recipe.toml": "the recipe"}
-    if plan.recipe.cold_start:
-        needed["base"] = "the model after the cold start"
+    if plan.has_own_base:
+        needed["base"] = "the model that the adapter was trained on"
     for file, meaning in needed.items():
         if not (run.folder / file).exists():
             raise RecipeError(
                 f"{run.folder} has lost `{file}`, {meaning}",
                 hint="put back a copy of this folder, or train again",
             )
-    if locked.get("source"):
+    if run.read_lock().get("source"):
         references.refuse_taken(plan.recipe.model_dump(), plan.base_dir)
     return TrainedRun(run, plan, adapter, step)
 

@@ -194,7 +194,7 @@ def check_machine(cells: list[Cell], *, offline: bool, refuse: bool = True) -> N
                 problems.append(Problem(f"there is no `{value.name}`", hint=hint))
         try:
             resolve(cell, loaded, host.cores(), card, offline=offline)
-        except PlanError as error:
+        except (PlanError, RecipeError) as error:
             if refuse or not isinstance(error, DoesNotFit):
                 problems += error.problems
     if problems:

@@ -93,8 +93,9 @@ def prepare(
         rewards={name: by_name[name] for name in recipe.rewards},
         decisive=by_name[recipe.eval.reward],
         inputs=_inputs(plan, splits, tokenizer.chat_template, loaded),
+        settings=settings,
         judge=verifier.verify if recipe.eval.reward == "correctness" else None,
-        warm=warm,
+        warm=warm or Warm(),
     )
 
 
@@ -104,6 +105,8 @@ def _inputs(plan: Plan, splits: data.Splits, template: str, loaded: list[Reward]
     start = plan.recipe.cold_start
     if start and start.data:
         hashes["the demonstrations"] = _sha256((plan.base_dir / start.data).read_bytes())
+    if plan.origin:
+        hashes["the adapter that it starts from"] = plan.origin.sha256
     for reward in loaded:
         if reward.code_sha256:
             hashes[f"the code of reward `{reward.name}`"] = reward.code_sha256
@@ -196,7 +199,7 @@ def resume(
             hint=f"{run.to_go_on()}; Ctrl-C then saves a checkpoint after a step",
         )
     locked = run.read_lock()
-    plan = pinned(run.plan(), locked)
+    plan = run.pinned_plan()
     if locked.get("source"):
         references.refuse_taken(plan.recipe.model_dump(), plan.base_dir)
     with ExitStack() as stack:
@@ -251,11 +254,23 @@ def _execute(
         except Exception as error:
             with suppress(OSError):  # the log may be on the full disk
                 traceback.print_exc()
-            failure = classify(error, run, stages.phase(error) if stages else "load")
+            failure = classify(error, run, _phase(stages, error) if stages else "load")
             _record_failure(run, failure)
             raise failure from error
         finally:
             _record_memory(run, plan, meter)
+
+
+def _phase(stages: Stages, error: Exception) -> out_of_memory.Phase:
+    """What the GPU was doing when an error was raised."""
+    if stages.name == "cold_start":
+        return "cold start"
+    if stages.name != "train":
+        return "generate" if stages.name and stages.name.startswith("evaluate") else "load"
+    frames = traceback.walk_tb(error.__traceback__)
+    if any(frame.f_code.co_name == "_generate" for frame, _ in frames):
+        return "generate"
+    return "steps" if stages.rows else "first step"
 
 
 def _saved(run: Run) -> str:

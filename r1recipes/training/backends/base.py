@@ -54,12 +54,14 @@ class Backend(Protocol):
         self,
         rows: list[dict[str, Any]],
         folder: Path,
+        start: Path | None,
         checkpoints: Path,
         resume_from: Path | None,
         hooks: Hooks,
     ) -> ColdStarted:
         """Train all weights on demonstrations and save model and tokenizer to `folder`.
 
+        `start` has the weights that it begins with where they are not those of the recipe's model.
         It goes on from a checkpoint if one is given, and writes one into `checkpoints` only when
         `hooks.should_stop` ends it early.
         """

@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from r1recipes.errors import PlanError, RunError, first_line
 from r1recipes.machine import hub
-from r1recipes.planning.plan import Plan
+from r1recipes.planning.plan import Origin, Plan
+from r1recipes.recipe.schema import Model
 from r1recipes.training.backends.trl import TrlBackend
-from r1recipes.training.backends.weights import load_tokenizer, resolve_name
+from r1recipes.training.backends.weights import load_tokenizer, resolve_name, tokenizer_of
 
 MAX_COMPLETION = 256
 """Tokens of a recorded completion that the proof looks at; assumed enough to tell models apart."""
@@ -33,7 +34,7 @@ class Trained:
     def __init__(
         self, plan: Plan, base: str | Path | None, adapter: Path, template: str, *, offline: bool
     ):
-        self.tokenizer = load_tokenizer(plan.recipe.model, plan.base_dir, offline)
+        self.tokenizer = tokenizer_of(plan, offline)
         self.tokenizer.chat_template = template
         weights = _base_weights(plan, base, offline)
         self.revision: str | None = getattr(weights.config, "_commit_hash", None)
@@ -79,6 +80,27 @@ class Trained:
             setattr(self.model.generation_config, name, None)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+def write_origin(origin: Origin, base: Path, folder: Path) -> None:
+    """Write the model that a run starts from, in the precision that the base is stored in, with
+    the tokenizer that the adapter was trained with.
+
+    `base` is the folder of the base's weights. Raises: PlanError when the adapter does not fit.
+    """
+    tokenizer = load_tokenizer(Model(name=origin.tokenizer), base, offline=True)
+    weights = AutoModelForCausalLM.from_pretrained(
+        base, local_files_only=True, trust_remote_code=False, dtype="auto"
+    )
+    try:
+        adapted = PeftModel.from_pretrained(weights, origin.adapter)
+    except RuntimeError as error:  # the shapes differ
+        raise PlanError(
+            f"the adapter `{origin.adapter}` does not fit its base `{origin.model}`",
+            hint="correct `base_model_name_or_path` in its adapter_config.json",
+        ) from error
+    adapted.merge_and_unload(safe_merge=True).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _base_weights(plan: Plan, base: str | Path | None, offline: bool) -> Any:

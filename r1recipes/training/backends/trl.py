@@ -27,7 +27,7 @@ from r1recipes.recipe.schema import BUILTIN_MODELS
 from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends import builtin, trainer
 from r1recipes.training.backends.base import ColdStarted, Hooks, Messages, Sample
-from r1recipes.training.backends.weights import _nf4, checkpoint_bytes, load_tokenizer, resolve_name
+from r1recipes.training.backends.weights import _nf4, checkpoint_bytes, resolve_name, tokenizer_of
 
 
 class TrlBackend:
@@ -44,19 +44,20 @@ class TrlBackend:
 
     def tokenizer(self) -> Any:
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self.recipe.model, self.plan.base_dir, self.offline)
+            self._tokenizer = tokenizer_of(self.plan, self.offline)
         return self._tokenizer
 
     def cold_start(
         self,
         rows: list[dict[str, Any]],
         folder: Path,
+        start: Path | None,
         checkpoints: Path,
         resume_from: Path | None,
         hooks: Hooks,
     ) -> ColdStarted:
         set_seed(self.recipe.seed)
-        model = self.load_weights(None, trainable=True)
+        model = self.load_weights(start, trainable=True)
         cold = SFTTrainer(
             model=model,
             args=trainer.sft_config(self.plan, checkpoints),

@@ -29,7 +29,7 @@ def test_a_base_model_of_the_hub_learns_in_the_chat_template_of_the_recipe(tmp_p
             monkeypatch.setenv(name, value)
         base = tmp_path / "base"
         end = child.in_child(
-            made, TEMPLATE, rows, base, tmp_path / "cold-start", None, hooks, offline=False
+            made, TEMPLATE, rows, base, None, tmp_path / "cold-start", None, hooks, offline=False
         )
     assert end == ColdStarted(commit, True) and steps == [(1, 2), (2, 2)]
     assert (base / "chat_template.jinja").read_text() == TEMPLATE
@@ -56,7 +56,7 @@ def test_a_stop_in_the_child_goes_on_to_the_bit(tmp_path):
         )
         folder, checkpoints = tmp_path / name, tmp_path / f"{name}-checkpoints"
         return child.in_child(
-            made, template, rows, folder, checkpoints, resume_from, hooks, offline=True
+            made, template, rows, folder, None, checkpoints, resume_from, hooks, offline=True
         )
 
     assert run("whole", None, 99).is_complete

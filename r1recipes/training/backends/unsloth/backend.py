@@ -39,8 +39,8 @@ from r1recipes.training.backends.unsloth.differences import (
 from r1recipes.training.backends.weights import (
     at_commit,
     checkpoint_bytes,
-    load_tokenizer,
     resolve_name,
+    tokenizer_of,
 )
 
 assert unsloth  # imported for what it does
@@ -60,13 +60,14 @@ class UnslothBackend:
 
     def tokenizer(self) -> Any:
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self.recipe.model, self.plan.base_dir, self.offline)
+            self._tokenizer = tokenizer_of(self.plan, self.offline)
         return self._tokenizer
 
     def cold_start(
         self,
         rows: list[dict[str, Any]],
         folder: Path,
+        start: Path | None,
         checkpoints: Path,
         resume_from: Path | None,
         hooks: Hooks,
@@ -77,6 +78,7 @@ class UnslothBackend:
             self.tokenizer().chat_template,
             rows,
             folder,
+            start,
             checkpoints,
             resume_from,
             hooks,
