@@ -1,4 +1,5 @@
-"""The shape of any model that can be planned: from the catalogue, a local folder, or the Hub.
+"""The shape of any model that can be planned: from the catalogue, a local folder, or the Hub; and
+what a run knows of an adapter that it starts from.
 
 Only config.json is read, some kB. Limits: dense decoders whose blocks are Llama's (see FAMILIES);
 mixtures of experts, models that see or hear, and anything unknown are refused by name.
@@ -10,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict
+
 from r1recipes.errors import PlanError
 from r1recipes.machine import hub
 from r1recipes.planning import models
 from r1recipes.planning.models import ModelShape
+from r1recipes.recipe.schema import Model
 
 MAX_COUNT = 10**8
 """A config.json with a larger number is damaged."""
@@ -65,6 +69,42 @@ FAMILIES = {
 engine (unsloth_zoo/empty_model.py, get_model_layer_config)."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
 _SENSES = ("vision_config", "audio_config", "vision_tower", "image_token_id")
+
+
+class Origin(BaseModel):
+    """An adapter that a run starts from: it is merged into its base, and the run trains a new
+    adapter on the merged model, which is also the reference of the KL divergence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    adapter: Path
+    """Folder with the adapter."""
+    sha256: str
+    """Hash of its configuration and weights."""
+    tokenizer: str
+    """Folder or Hub id that the tokenizer is loaded from."""
+    model: str
+    """Name of the base for people: a Hub id, a folder's name, or a built-in model."""
+    base: Path | None
+    """Folder with the base's weights; without one they are on the Hub."""
+    revision: str | None
+    """Commit, tag or branch of a base on the Hub."""
+    run: str | None = None
+    """The run that trained the adapter, such as `tiny/20261121T045820Z-83ddb244`."""
+    step: int | None = None
+    max_steps: int | None = None
+
+    @property
+    def base_model(self) -> Model:
+        """The base as a recipe would name it."""
+        return Model(name=str(self.base or self.model), revision=self.revision)
+
+    def sentence(self) -> str:
+        """`starts from run tiny/... at step 35 of 100, merged into builtin:tiny (adapter 1a2b)`."""
+        source = f"adapter {self.adapter.name}"
+        if self.run:
+            source = f"run {self.run} at step {self.step} of {self.max_steps}"
+        return f"starts from {source}, merged into {self.model} (adapter {self.sha256[:8]})"
 
 
 @dataclass(frozen=True)

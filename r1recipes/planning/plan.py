@@ -19,6 +19,7 @@ from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
 from r1recipes.planning import auto, verdict
+from r1recipes.planning.architectures import Origin
 from r1recipes.planning.memory.case import MAX_NUM_SEQS
 from r1recipes.planning.verdict import Predicted
 from r1recipes.recipe.schema import Model, Recipe
@@ -33,42 +34,6 @@ with (read in vllm 0.26.0, _C_stable_libtorch.abi3.so: sm_75 and newer)."""
 
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-
-
-class Origin(BaseModel):
-    """An adapter that a run starts from: it is merged into its base, and the run trains a new
-    adapter on the merged model, which is also the reference of the KL divergence."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    adapter: Path
-    """Folder with the adapter."""
-    sha256: str
-    """Hash of its configuration and weights."""
-    tokenizer: str
-    """Folder or Hub id that the tokenizer is loaded from."""
-    model: str
-    """Name of the base for people: a Hub id, a folder's name, or a built-in model."""
-    base: Path | None
-    """Folder with the base's weights; without one they are on the Hub."""
-    revision: str | None
-    """Commit, tag or branch of a base on the Hub."""
-    run: str | None = None
-    """The run that trained the adapter, such as `tiny/20261121T045820Z-83ddb244`."""
-    step: int | None = None
-    max_steps: int | None = None
-
-    @property
-    def base_model(self) -> Model:
-        """The base as a recipe would name it."""
-        return Model(name=str(self.base or self.model), revision=self.revision)
-
-    def sentence(self) -> str:
-        """`starts from run tiny/... at step 35 of 100, merged into builtin:tiny (adapter 1a2b)`."""
-        source = f"adapter {self.adapter.name}"
-        if self.run:
-            source = f"run {self.run} at step {self.step} of {self.max_steps}"
-        return f"starts from {source}, merged into {self.model} (adapter {self.sha256[:8]})"
 
 
 class Plan(BaseModel):

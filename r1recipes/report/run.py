@@ -14,7 +14,8 @@ from typing import ClassVar
 
 from r1recipes.machine import files
 from r1recipes.machine.units import duration
-from r1recipes.planning.plan import Origin, Plan
+from r1recipes.planning.architectures import Origin
+from r1recipes.planning.plan import Plan
 from r1recipes.report import charts, curves, page, samples, scales
 from r1recipes.report.page import Cell, Figures, Pill, Table, Verdict
 from r1recipes.runs import health, reading

@@ -13,7 +13,7 @@ from typing import Any
 
 from r1recipes.errors import PlanError, RecipeError
 from r1recipes.machine import hub
-from r1recipes.planning.plan import Origin
+from r1recipes.planning.architectures import Origin
 from r1recipes.recipe import loading, references
 from r1recipes.recipe.loading import Loaded
 from r1recipes.recipe.schema import BUILTIN_MODELS, Model

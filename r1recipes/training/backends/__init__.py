@@ -11,7 +11,8 @@ from pathlib import Path
 from r1recipes.errors import PlanError, full_disk
 from r1recipes.machine import files, gpu
 from r1recipes.planning import disk
-from r1recipes.planning.plan import Origin, Plan
+from r1recipes.planning.architectures import Origin
+from r1recipes.planning.plan import Plan
 from r1recipes.training.backends.base import Backend
 from r1recipes.training.backends.unsloth.environment import prepare
 

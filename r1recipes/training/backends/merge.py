@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from r1recipes.errors import PlanError, RunError, first_line
 from r1recipes.machine import hub
-from r1recipes.planning.plan import Origin, Plan
+from r1recipes.planning.architectures import Origin
+from r1recipes.planning.plan import Plan
 from r1recipes.recipe.schema import Model
 from r1recipes.training.backends.trl import TrlBackend
 from r1recipes.training.backends.weights import load_tokenizer, resolve_name, tokenizer_of

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.machine.processes import obey_parent
-from r1recipes.planning.plan import Origin, Plan
+from r1recipes.planning.architectures import Origin
+from r1recipes.planning.plan import Plan
 from r1recipes.training.backends.base import ColdStarted, Hooks
 from r1recipes.training.backends.merge import write_origin
 from r1recipes.training.backends.trl import TrlBackend
