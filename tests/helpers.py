@@ -1,4 +1,7 @@
-"""Start r1recipes as a user does, or in this process where that saves seconds."""
+"""Start r1recipes as a user does, or in this process where that saves seconds.
+
+Limits: in this process torch and its libraries keep their state from one test to the next.
+"""
 
 import io
 import os
@@ -76,9 +79,9 @@ def shape(name: str) -> ModelShape:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process has not ended."""
+    """Whether a process exists and has not ended."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return state != "Z"  # dead, but its new parent has not waited for it
+    return state != "Z"  # it has ended, but its new parent has not waited for it

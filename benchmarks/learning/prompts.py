@@ -1,10 +1,11 @@
 """What a model does with each system prompt before it is trained: tags, right answers, length.
 
-    python -m benchmarks.learning.prompts MODEL OUT.json PROBLEMS.jsonl ...
+    python -m benchmarks.learning.prompts MODEL OUT.json PROBLEMS.jsonl...
 
-MODEL is a local folder; each PROBLEMS file has lines of question and answer. Needs the extra `gpu`.
-The model is loaded once, and every prompt of `PROMPTS` is tried on every file. What is counted is
-what the probe of a run counts, so a line here says what training would start from.
+MODEL is a local folder; each PROBLEMS file has lines of question and answer. The model is loaded
+once, and every prompt of `PROMPTS` is tried on every file. It counts what the probe of a run
+counts, so a row shows what training would start from. Limits: one GPU with the extra `gpu`; answers
+that `correctness` can judge.
 """
 
 import argparse
@@ -14,12 +15,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from benchmarks import about
 from r1recipes import data, planning, recipe, rewards
-from r1recipes.machine import files, gpu, host, packages, settings
+from r1recipes.machine import gpu, host, settings
 from r1recipes.rewards.answers import AnswerColumn, Verifier
 from r1recipes.runs import statistics
 from r1recipes.training.backends import create, prepare_environment
-from r1recipes.training.backends.base import Hooks
+from r1recipes.training.backends.base import Backend, Hooks
 from r1recipes.training.evaluation import evaluate
 from r1recipes.training.probe import probe
 
@@ -88,7 +90,7 @@ gpu_memory_utilization = {share}
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, add_help=True)
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("model")
     options.add_argument("out", type=Path)
     options.add_argument("problems", nargs="+", type=Path)
@@ -113,9 +115,8 @@ def main() -> None:
                 row |= {"problems": path.stem, "prompt": name}
                 rows.append(row | {"seconds": round(time.monotonic() - began, 1)})
                 print(row, flush=True)
-                about = {"model": Path(args.model).name, "date": files.now()}
-                about |= {"machine": host.describe(), "versions": packages.versions()}
-                files.write_json(args.out, about | {"systems": PROMPTS, "rows": rows})
+                result = {"model": Path(args.model).name, "systems": PROMPTS, "rows": rows}
+                about.write(args.out, result)
 
 
 def _plan(args: argparse.Namespace, problems: Path) -> tuple[planning.Plan, data.Splits]:
@@ -138,7 +139,7 @@ def _plan(args: argparse.Namespace, problems: Path) -> tuple[planning.Plan, data
         return plan, data.load(loaded.recipe, Path(folder))
 
 
-def _try(backend: Any, splits: data.Splits, system: str, samples: int) -> dict[str, Any]:
+def _try(backend: Backend, splits: data.Splits, system: str, samples: int) -> dict[str, Any]:
     """The held-out problems under one system prompt, as a run's probe sees them."""
     start = [{"role": "system", "content": system}] if system else []
     rows = [row | {"prompt": start + row["prompt"]} for row in splits.held_out]

@@ -16,9 +16,9 @@ DECODE_STEP_S = 0.003
 them traffic (measured, H100, 2026-11-21)."""
 UTILIZATION = 0.4
 """Share of the card's operations that a training pass reaches; Llama 3.1 8B and Phi-4 (measured,
-benchmarks/results)."""
+benchmarks/memory)."""
 LAYER_PASS_S = 0.006
-"""Seconds of a small training pass for each layer; Qwen2.5 1.5B (measured, benchmarks/results)."""
+"""Seconds of a small training pass for each layer; Qwen2.5 1.5B (measured, benchmarks/memory)."""
 STANDBY_S = 3.9
 """Seconds that the engine takes to sleep and wake in a step (published: a log of Unsloth on an A100
 40GB)."""

@@ -115,6 +115,6 @@ def test_list_fits_a_terminal():
 
 
 def test_the_readme_says_what_the_proofs_say():
-    check = [sys.executable, "-m", "benchmarks.readme_table", "--check"]
+    check = [sys.executable, "-m", "benchmarks.readme.table", "--check"]
     done = subprocess.run(check, cwd=ROOT)
-    assert done.returncode == 0, "run `python benchmarks/readme_table.py`"
+    assert done.returncode == 0, "run `python -m benchmarks.readme.table`"

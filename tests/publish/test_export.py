@@ -234,7 +234,7 @@ def test_a_converter_that_is_not_there_is_named(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_a_kill_leaves_the_old_state_or_the_new_one(finished, exported, tmp_path):
-    """benchmarks/export.py does this many times."""
+    """benchmarks/reliability/export.py does this many times."""
     shutil.copytree(exported / "lora", tmp_path / "out" / "lora")
     before = (tmp_path / "out" / "lora" / "export.json").read_text()
     words = [sys.executable, "-m", "r1recipes", "export", str(finished.folder)]

@@ -192,9 +192,8 @@ def test_ctrl_c_ends_a_list_of_cases_and_leaves_them_to_be_tried_again(driver, t
     environment = (
         os.environ | world(tmp_path, driver, torch=TORCH) | {"PIDS": str(tmp_path / "pids")}
     )
-    script = Path(__file__).parents[2] / "benchmarks" / "rehearse_all.py"
     with subprocess.Popen(
-        [sys.executable, script, "cases.toml", "points", "--gpus", "0"],
+        [sys.executable, "-m", "benchmarks.memory.rehearse", "cases.toml", "points", "--gpus", "0"],
         env=environment,
         cwd=tmp_path,
         stderr=subprocess.PIPE,

@@ -40,7 +40,7 @@ def test_a_stop_in_the_child_goes_on_to_the_bit(tmp_path):
     """Also where the demonstrations are seen more than once."""
     (tmp_path / "recipe.toml").write_text(SMALL)
     found = recipe.load(tmp_path / "recipe.toml").recipe
-    made = planning.make(found, base_dir=tmp_path, gpu=None, num_cores=1)
+    made = planning.make(found, planning.Target.here(None, 1), base_dir=tmp_path)
     splits = data.load(found, tmp_path)
     rows = demonstrations(found, tmp_path, 3 * 16, held_out=splits.held_out)
     template = builtin.CHAT_TEMPLATE
