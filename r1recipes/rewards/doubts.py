@@ -77,8 +77,8 @@ def of_reward(
     if paid.get("opened", right) < right - SAME:
         doubts.append(
             f"reward `{reward.name}` pays {paid['opened']:.3g} for a completion in the right "
-            f"format where {right:.3g} is due: the chat template has written <{opened}> before it begins; "
-            "end `model.chat_template` without it"
+            f"format where {right:.3g} is due: the chat template has written <{opened}> before it "
+            "begins; end `model.chat_template` without it"
         )
     return doubts
 
