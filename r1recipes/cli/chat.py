@@ -103,10 +103,12 @@ class _Talk:
         from r1recipes.training.backends import prepare_environment
 
         run = trained.find(settings.runs_dir, args.run)
-        plan = trained.for_answers(run.plan, gpu.current_gpu())
+        plan = trained.for_answers(run.plan, gpu.current())
         prepare_environment(plan, settings.cache_dir)
         if plan.device != run.plan.device:
             print("no GPU: the model answers on the CPU, slowly", file=sys.stderr)
+        if run.note:
+            print(run.note, file=sys.stderr)
         self.system = plan.recipe.prompt.system
         with _quiet():  # bitsandbytes prints when it is imported
             from r1recipes.training.backends.chat import Chat, Sampling
@@ -115,7 +117,7 @@ class _Talk:
             self.chat = Chat(
                 plan,
                 run.base,
-                run.run.adapter,
+                run.adapter,
                 run.chat_template(),
                 offline=settings.offline,
             )

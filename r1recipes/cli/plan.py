@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from r1recipes.cli.common import check_place, offline_settings, overridable, write_over
 from r1recipes.errors import PlanError, RecipeError, unwritable
+from r1recipes.machine.units import GIB
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from r1recipes.planning import Plan
     from r1recipes.planning.verdict import Predicted
     from r1recipes.recipe import Loaded, Recipe
-
-GIB = 2**30
 
 
 def add(commands: Commands) -> None:
@@ -66,21 +65,21 @@ def plan_command(args: argparse.Namespace) -> int:
 
     from r1recipes import planning, recipe
     from r1recipes.planning import plan
+    from r1recipes.runs import origin
 
     loaded = recipe.load(args.recipe, args.overrides)
     card, preset_name = _card(args, loaded.recipe), args.preset
-    offline = offline_settings(args.offline).offline
+    settings = offline_settings(args.offline)
     if args.fit:
         preset_name, opened = plan.opened(loaded.recipe, card, args.preset)
         loaded = replace(loaded, recipe=opened)
     resolved = planning.make(
         loaded.recipe,
+        planning.Target.elsewhere(card),
         base_dir=loaded.path.parent,
-        gpu=card,
-        num_cores=1,
-        preset_name=preset_name,
-        offline=offline,
-        elsewhere=True,
+        preset=preset_name,
+        offline=settings.offline,
+        origin=origin.of_recipe(loaded, settings.runs_dir),
     )
     predicted = resolved.predicted
     if predicted is None:
@@ -118,8 +117,7 @@ def _card(args: argparse.Namespace, recipe: Recipe) -> Gpu:
     Raises: RecipeError, PlanError when there is none.
     """
     from r1recipes.algorithms.base import preset_bytes
-    from r1recipes.machine import cards
-    from r1recipes.machine.gpu import current_gpu
+    from r1recipes.machine import cards, gpu
     from r1recipes.planning import plan
 
     if list(recipe.preset) == ["cpu"]:
@@ -132,7 +130,7 @@ def _card(args: argparse.Namespace, recipe: Recipe) -> Gpu:
         return _imagined(f"a card of {size:g} GiB", round(size * GIB), 8.0)
     if args.gpu is not None:
         return _named(args.gpu)
-    if at_hand := current_gpu():
+    if at_hand := gpu.current():
         return at_hand
     if args.preset is None:
         raise RecipeError(
@@ -194,6 +192,7 @@ def _print_json(loaded: Loaded, resolved: Plan, predicted: Predicted, card: Gpu)
         | {"per_device_train_batch_size": resolved.per_device_train_batch_size},
         "max_num_seqs": resolved.max_num_seqs,
         "headroom_bytes": predicted.headroom_bytes,
+        "origin": resolved.origin.model_dump(mode="json") if resolved.origin else None,
     }
     print(json.dumps(about | predicted.model_dump(), indent=1))
 
@@ -206,6 +205,8 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     names = list(dict.fromkeys(name for parts in phases.values() for name in parts))
     names.sort(key=SLACK.__eq__)  # last
     print(f"{resolved.recipe.model.name}, preset {resolved.preset_name}, on {card.name}")
+    if resolved.origin:
+        print(resolved.origin.sentence())
     print(f"{'GiB':22}" + "".join(f"{phase:>10}" for phase in phases))
     for name in names:
         sizes = [parts.get(name, 0) / GIB for parts in phases.values()]
@@ -270,8 +271,8 @@ def rehearse_command(args: argparse.Namespace) -> int:
 
     from r1recipes import planning, recipe
     from r1recipes.algorithms.base import preset_bytes
-    from r1recipes.machine import gpu, settings
-    from r1recipes.planning import plan
+    from r1recipes.machine import gpu, host, settings
+    from r1recipes.runs import origin
     from r1recipes.training import rehearsal
 
     if args.vram is not None and not 0.5 <= args.vram <= 4096:
@@ -281,7 +282,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         )
     if args.steps < 1:
         raise RecipeError(f"--steps {args.steps} measures nothing", hint="such as --steps 4")
-    loaded, card = recipe.load(args.recipe, args.overrides), gpu.take_gpu()
+    loaded, card = recipe.load(args.recipe, args.overrides), gpu.take()
     if card is None:
         cards = [name for name in loaded.recipe.preset if name != "cpu"]
         name = args.preset or min(cards, key=preset_bytes, default="cpu")
@@ -292,14 +293,15 @@ def rehearse_command(args: argparse.Namespace) -> int:
         )
     if args.proof:  # now, and not after minutes of measuring
         check_place(args.proof)
-    vram_bytes = round(args.vram * 2**30) if args.vram else None
+    vram_bytes = round(args.vram * GIB) if args.vram else None
+    smaller = replace(card, total_bytes=vram_bytes or card.total_bytes)
+    here = planning.Target.here(smaller, host.cores())
     resolved = planning.make(
         loaded.recipe,
+        replace(here, is_here=False),  # a prediction does not keep it from being measured
         base_dir=loaded.path.parent,
-        gpu=replace(card, total_bytes=vram_bytes or card.total_bytes),
-        num_cores=gpu.cores(),
-        preset_name=args.preset,
-        elsewhere=plan.has_unsloth(),  # measure also where a prediction says that it does not fit
+        preset=args.preset,
+        origin=origin.of_recipe(loaded, settings.load().runs_dir),
     )
     weights_dir = settings.load().cache_dir / "random-weights"
     try:

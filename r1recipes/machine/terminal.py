@@ -1,23 +1,39 @@
-"""What a run does to its terminal: libraries' output goes to a file, Ctrl-C waits for a save."""
+"""The terminal of a run: libraries' output goes to a file, Ctrl-C waits for a checkpoint, and a
+stage that takes too long says where it is."""
 
+import faulthandler
 import io
 import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+ANSWER_LIMIT_S = 2.0
+"""Seconds that a run waits at its end for an answer that is being printed; assumed."""
+AFTER_STEP = "Stopping after this step; Ctrl-C again stops at once"
+AT_ONCE = "Stopping"
+
 
 class Interrupts:
-    """Ctrl-C, SIGTERM, SIGHUP: training saves a checkpoint first, any other stage stops at once."""
+    """Ctrl-C, SIGTERM, SIGHUP: a stage that can save its state does so after its step and stops,
+    any other stage stops at once.
+
+    A thread answers on the screen. Python runs a signal handler only between two bytecodes, so a
+    step that spends a minute in C would delay the answer by a minute; and a handler must not print,
+    because it may have interrupted a print.
+    """
 
     def __init__(self, say: Callable[[str], None]):
         self.say = say
-        self.requested = self._said = False
+        self.requested = False
         self._graceful = False
+        self._answered = False
+        self._answering = threading.Lock()
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -25,26 +41,48 @@ class Interrupts:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue  # as `nohup` asks for
             self._previous[number] = signal.signal(number, self._handle)
+        self._signals, self._wakeup = os.pipe()
+        os.set_blocking(self._wakeup, False)
+        self._previous_wakeup = signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._answer_signals, daemon=True)
+        self._thread.start()
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
+        signal.set_wakeup_fd(self._previous_wakeup)
         for number, previous in self._previous.items():
             signal.signal(number, previous)
+        os.close(self._wakeup)
+        self._thread.join(ANSWER_LIMIT_S)
+        if not self._thread.is_alive():
+            os.close(self._signals)
 
-    def _handle(self, number: int, frame: Any) -> None:
+    def _handle(self, number: int, frame: object) -> None:
         if not self._graceful or self.requested:
             raise KeyboardInterrupt
-        self.requested = True  # nothing is printed here: a print may just be under way
+        self.requested = True
+
+    def _answer_signals(self) -> None:
+        """Read the number of each signal as C's handler writes it, and answer those of a stop."""
+        while numbers := os.read(self._signals, 64):
+            for number in numbers:
+                if number in self._previous:
+                    self._answer()
+
+    def _answer(self) -> None:
+        with self._answering:
+            is_first, self._answered = not self._answered, True
+            self.say(AFTER_STEP if is_first and self._graceful else AT_ONCE)
 
     def asked(self) -> bool:
-        """Whether to stop after this step; says so once."""
-        if self.requested and not self._said:
-            self._said = True
-            self.say("Stopping after this step; Ctrl-C again stops at once")
+        """Whether to stop after this step."""
+        if self.requested and not self._answered:  # a library has taken the wakeup descriptor
+            self._answer()
         return self.requested
 
     @contextmanager
     def after_this_step(self) -> Iterator[None]:
+        """A stage that asks `asked` after each step, and saves its state when it stops."""
         self._graceful = True
         try:
             yield
@@ -52,8 +90,34 @@ class Interrupts:
             self._graceful = False
 
 
+@contextmanager
+def warned_when_slow(
+    limit_s: float, log: Path, say: Callable[[str], None], what: str
+) -> Iterator[None]:
+    """Say that `what` has taken longer than `limit_s` seconds, and write to the log where every
+    thread is: code that hangs prints nothing."""
+
+    def warn() -> None:
+        with open(log, "a") as file:
+            faulthandler.dump_traceback(file)
+        say(
+            f"{what} has taken {limit_s / 60:.0f} minutes: it is downloading, or it hangs; "
+            f"the end of {log} shows where it is"
+        )
+
+    timer = threading.Timer(limit_s, warn)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class Capture:
     """Sends what libraries write to stdout and stderr, also from C, into a file."""
+
+    _file: io.RawIOBase | io.BufferedIOBase
 
     def __enter__(self) -> "Capture":
         sys.stdout.flush()
@@ -61,9 +125,9 @@ class Capture:
         self._descriptors = [os.dup(1), os.dup(2)]
         self._streams = sys.stdout, sys.stderr
         self._file = tempfile.TemporaryFile("w+b")
-        # Python's own streams too: a notebook or a test has put its own in their place.
-        own = os.dup(self._file.fileno())
-        sys.stdout = sys.stderr = os.fdopen(own, "w", buffering=1, errors="replace")
+        # Also Python's streams, which a notebook or a test may have replaced.
+        copy = os.dup(self._file.fileno())
+        sys.stdout = sys.stderr = os.fdopen(copy, "w", buffering=1, errors="replace")
         self._redirect()
         return self
 
@@ -72,29 +136,29 @@ class Capture:
             os.dup2(self._file.fileno(), number)
 
     def move_to(self, path: Path) -> None:
-        """From here on write to `path`, after what was captured so far."""
+        """Move what was captured so far to the end of `path`, and write there from now on."""
         sys.stdout.flush()
-        early = self._file
-        early.seek(0)
+        captured = self._file
+        captured.seek(0)
         self._file = open(path, "ab", buffering=0)
-        self._file.write(early.read())
+        self._file.write(captured.read())
         self._redirect()
-        early.close()
+        captured.close()
 
     def __exit__(self, *exception: Any) -> None:
-        own, (sys.stdout, sys.stderr) = sys.stdout, self._streams
+        stream, (sys.stdout, sys.stderr) = sys.stdout, self._streams
         for number, saved in zip((1, 2), self._descriptors, strict=True):
             os.dup2(saved, number)
             os.close(saved)
-        for file in (own, self._file):
-            with suppress(OSError):  # what is left to write does not fit on a full disk
+        for file in (stream, self._file):
+            with suppress(OSError):  # the rest that it writes does not fit on a full disk
                 file.close()
 
 
 class Screen(io.TextIOBase):
     """The real stdout, for the view of a run.
 
-    Goes silent when it cannot be written any more: a closed terminal or `| head` must not end
+    It goes silent when it can no longer be written: a closed terminal or `| head` must not end
     hours of training.
     """
 

@@ -6,7 +6,7 @@ An existing repository keeps its visibility, so that nothing becomes public by a
 from pathlib import Path
 
 from r1recipes.errors import Problem, RecipeError, RunError
-from r1recipes.machine.hub import hub_errors
+from r1recipes.machine.hub import explain, hub_errors
 from r1recipes.publish import cards
 from r1recipes.recipe import bundle
 from r1recipes.recipe.bundle import Files
@@ -38,9 +38,8 @@ def push_folder(folder: Path, repo: str, message: str, *, public: bool) -> str:
         api.create_repo(repo, private=not public, exist_ok=True)
         commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
     except (httpx.HTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise RunError(
-            f"the push to `{repo}` failed: {reason}",
+            f"the push to `{repo}` failed: it {explain(error).predicate}",
             hint=f"the whole export is in {folder}; the token must be able to write to `{repo}`",
         ) from error
     return commit.commit_url

@@ -6,25 +6,26 @@ and [export]. `hub` sends the files. Limits: a file replaces an older bundle onl
 asked for; a folder must be new.
 """
 
+import glob
 import hashlib
 import json
-import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from r1recipes import recipe
 from r1recipes.config import render
 from r1recipes.errors import Problem, RecipeError, unwritable
-from r1recipes.machine.files import _clear_drafts, _sync, _write_synced
+from r1recipes.machine.files import clear_drafts, draft, numbered, write_bytes
 from r1recipes.publish import cards, redact
 from r1recipes.recipe import bundle, loading, references
 from r1recipes.recipe.bundle import Files
 from r1recipes.recipe.loading import Loaded
 from r1recipes.recipe.schema import Recipe
 from r1recipes.recipe.targets import Export, Track
-from r1recipes.runs import lock
+from r1recipes.runs import lock, trained
 from r1recipes.runs.record import Run
 
 _FOLDER = (
@@ -41,6 +42,8 @@ class Shared:
     name: str
     fingerprint: str
     files: Files
+    note: str | None = None
+    """`step 35 of 100`, of a run that was cut short."""
 
 
 def of_recipe(loaded: Loaded) -> Shared:
@@ -56,21 +59,26 @@ def of_recipe(loaded: Loaded) -> Shared:
 
 
 def of_run(run: Run) -> Shared:
-    """Share a complete run.
+    """Share a run: complete, or with a whole checkpoint.
 
     Raises: RecipeError with everything that may not or cannot be shared, and when a file that the
     run read has changed since.
     """
     record, locked, plan = run.read(), run.read_lock(), run.plan()
+    if plan.origin:
+        raise RecipeError.at(
+            str(run.folder),
+            f"{plan.origin.sentence()}, which nobody else has",
+            f"`r1recipes export {run.folder} --to hub:user/name` shares its weights",
+        )
     if record["status"] != "complete":
-        hint = f"{run.to_go_on()}, or share its recipe.toml alone"
-        raise RecipeError.at(str(run.folder), f"{run.standing()}, so it proves nothing", hint)
+        record = _cut_short(run)
     saved = recipe.load(run.recipe)
     is_changed = recipe.fingerprint(saved.recipe) != locked.get("fingerprint")
-    trained = plan.recipe if is_changed else saved.recipe
-    loaded = Loaded(trained, plan.base_dir / "recipe.toml", saved.text, saved.given)
+    final = plan.recipe if is_changed else saved.recipe
+    loaded = Loaded(final, plan.base_dir / "recipe.toml", saved.text, saved.data)
     # This also stops a run folder from elsewhere, whose plan could name any file of this machine.
-    old, new = locked.get("files", {}), lock.file_hashes(trained.model_dump(), plan.base_dir)
+    old, new = locked.get("files", {}), lock.file_hashes(final.model_dump(), plan.base_dir)
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if changed:
         message = f"`{changed[0]}` is not what this run read"
@@ -79,7 +87,26 @@ def of_run(run: Run) -> Shared:
     for path in (run.metrics, run.folder / "report.html"):
         if path.is_file():
             proof[path.name] = redact.strip_folders(path.read_text(), folders).encode()
-    return _shared(loaded, is_changed, locked | {"overrides": []}, record, proof)
+    shared = _shared(loaded, is_changed, locked | {"overrides": []}, record, proof)
+    step, max_steps = record.get("stopped_at_step"), final.train.max_steps
+    return replace(shared, note=f"step {step} of {max_steps}" if step else None)
+
+
+def _cut_short(run: Run) -> dict[str, Any]:
+    """The record of a run that did not end, with the step of its last whole checkpoint.
+
+    Raises: RecipeError when it has none, or is still running.
+    """
+    hint = f"{run.to_go_on()}, or share its recipe.toml alone"
+    if run.status() == "running":
+        raise RecipeError.at(str(run.folder), f"{run.standing()}, so it is not done", hint)
+    try:
+        saved = trained.of_run(run)
+    except RecipeError as error:
+        message = f"{run.standing()} without a whole checkpoint, so it proves nothing"
+        raise RecipeError.at(str(run.folder), message, hint) from error
+    status = {"running": "stopped"}.get(run.read()["status"], run.read()["status"])  # by a kill
+    return run.read() | {"status": status, "stopped_at_step": saved.step}
 
 
 def _shared(
@@ -97,7 +124,7 @@ def _shared(
     is_rewritten = is_changed or final != loaded.recipe
     text = HEADER + render.render(final) if is_rewritten else redact.strip_home(loaded.text)
     fingerprint = recipe.fingerprint(final)
-    read = loading.validate(loading.parse(text, "recipe.toml"), "recipe.toml", text)
+    read = loading.load_text(text, Path("recipe.toml")).recipe
     if recipe.fingerprint(read) != fingerprint:
         raise RecipeError.at(
             loaded.shown, "has the path of your home folder in a value", "write it anew"
@@ -136,7 +163,7 @@ def _companions(source: Recipe, base_dir: Path) -> tuple[dict[str, str], Files]:
     files: Files = {}
     problems = []
     local = references.local_files(data, base_dir)
-    for item in references.named(data):
+    for item in references.references_in(data):
         path = local.get(item.name)
         if path is None:
             is_local = (base_dir / Path(item.name).expanduser()).exists()
@@ -155,8 +182,7 @@ def _companions(source: Recipe, base_dir: Path) -> tuple[dict[str, str], Files]:
 def _free_name(name: str, files: Files, path: Path) -> str:
     """The name itself where a bundle can have it, else its last part, made unique."""
     stem, suffix, content = path.stem.lstrip("."), path.suffix, path.read_bytes()
-    numbered = [f"{stem}-{number}{suffix}" for number in range(2, 9)]
-    for candidate in (name, f"{stem}{suffix}", *numbered):
+    for candidate in (name, *islice(numbered(stem, suffix), 9)):
         taken = candidate in (*bundle.PROOF, "recipe.toml")
         if taken or files.get(candidate, content) != content:
             continue
@@ -172,7 +198,7 @@ def _with_names(source: Recipe, renamed: dict[str, str]) -> Recipe:
     if all(old == new for old, new in renamed.items()):
         return source
     data = source.model_dump(exclude_none=True)
-    for item in references.named(source.model_dump()):
+    for item in references.references_in(source.model_dump()):
         new = renamed.get(item.name)
         if new is None:
             continue
@@ -198,24 +224,18 @@ def write(files: Files, target: Path, *, replace: bool = False) -> None:
     if target.suffix in (".zip", ".tar", ".gz", ".toml") and not _is_file(target):
         message = f"is not the name of a bundle: it ends in {bundle.SUFFIX}"
         raise RecipeError.at(str(target), message, f"`--to {target.stem}{bundle.SUFFIX}`")
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _clear_drafts(target)
+        clear_drafts(target.parent, f".{glob.escape(target.name)}.*.tmp")
         if _is_file(target):
             _refuse_taken(target, replace)
-            _write_synced(draft, bundle.pack(files))
-            os.replace(draft, target)
+            write_bytes(target, bundle.pack(files))
         else:
             if target.exists() or target.is_symlink():
                 raise RecipeError.at(str(target), "exists", "take another name")
-            for name, content in files.items():
-                (draft / name).parent.mkdir(parents=True, exist_ok=True)
-                _write_synced(draft / name, content)
-            for folder in {(draft / name).parent for name in files}:
-                _sync(folder)
-            os.rename(draft, target)
-        _sync(target.parent)
+            with draft(target) as folder:
+                for name, content in files.items():
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).write_bytes(content)
     except OSError as error:
         raise unwritable(target, error, "take another place with --to") from error
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from r1recipes.machine import files
+from r1recipes.machine.units import duration
+from r1recipes.planning.architectures import Origin
 from r1recipes.planning.plan import Plan
-from r1recipes.report import charts, curves, page, samples
+from r1recipes.report import charts, curves, page, samples, scales
 from r1recipes.report.page import Cell, Figures, Pill, Table, Verdict
 from r1recipes.runs import health, reading
 from r1recipes.runs.health import HeldOut, Terms
@@ -142,12 +144,12 @@ def _verdict(run: Reading) -> Verdict:
         greedy = f"Greedy {percent(before['greedy'])} → {percent(after['greedy'])}."
         return Verdict(
             percent(after["accuracy"]),
-            [f"{sentence} on {problems}. {greedy}"],
+            [f"{sentence} on {problems}. {greedy}", run.ending],
             tone,
             before=percent(before["accuracy"]),
         )
     progress = f"step {run.steps} of {run.max_steps}" if run.max_steps else f"step {run.steps}"
-    sentences = [_learning_sentence(run)]
+    sentences = [_learning_sentence(run), run.ending]
     if before:
         sentences.append(f"Accuracy before training: {percent(before['accuracy'])}.")
     if status != "failed":
@@ -184,18 +186,25 @@ def _facts(run: Reading) -> list[tuple[str, Cell]]:
     last = run.metrics[-1] if run.metrics else {}
     vram = (run.record.get("vram") or {}).get("measured_bytes")
     return [
-        ("Model", run.recipe.get("model", {}).get("name")),
+        ("Model", _model(run)),
         ("Data", run.recipe.get("data", {}).get("name")),
         ("Preset", run.record.get("preset")),
         ("Machine", machine.get("gpu") or cpu),
         ("Steps", f"{run.steps} of {run.max_steps}" if run.max_steps else run.steps or None),
         ("Completions a step", f"{preset['prompts_per_step']} x {group}" if group else None),
-        ("Time", clock(run.duration_s)),
+        ("Time", duration(run.duration_s)),
         ("Peak memory", f"{vram / 2**30:.2f} GiB" if vram else None),
         ("Reward failures", sum((last.get("reward_failures") or {}).values()) or None),
         ("Started", _utc(str(run.record.get("started", "")))),
         ("Fingerprint", str(run.record.get("fingerprint", ""))[:8]),
     ]
+
+
+def _model(run: Reading) -> str | None:
+    """The model, and the adapter that the run starts from."""
+    name = run.recipe.get("model", {}).get("name")
+    origin = run.resolved.get("origin")
+    return f"{name}: {Origin.model_validate(origin).sentence()}" if origin else name
 
 
 def _command(run: Reading) -> str:
@@ -248,8 +257,8 @@ def _overview(runs: Sequence[Reading]) -> Table:
     rows: list[list[Cell]] = []
     for run in runs:
         steps = f"{run.steps} of {run.max_steps}" if run.max_steps else run.steps
-        before, after = (_accuracy(run.evaluated(when)) for when in ("before", "after"))
-        rows.append([run.label, run.name, run.status, steps, clock(run.duration_s), before, after])
+        cells = [run.label, run.name, run.status, steps, duration(run.duration_s)]
+        rows.append([*cells, *(_accuracy(run.evaluated(when)) for when in ("before", "after"))])
     return Table(["", "run", "status", "steps", "time", "before", "after"], rows)
 
 
@@ -294,15 +303,7 @@ def _text(value: object) -> str:
 
 def percent(share: float) -> str:
     """`41.6 %`, with a space that does not break."""
-    return f"{100 * share:.1f}\u00a0%"
-
-
-def clock(seconds: float) -> str:
-    """`2 min 56 s` or `3 h 05 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+    return scales.text(share, "%").replace(" ", "\u00a0")
 
 
 def _utc(timestamp: str) -> str:

@@ -13,7 +13,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from r1recipes.planning.verdict import gib
+from r1recipes.machine.units import gib
 from r1recipes.report import page
 from r1recipes.report.charts import Axis, Bar, Bars, Chart, Line, Parallel, Plot, Series
 from r1recipes.report.page import Cell, Pill, Table, Verdict

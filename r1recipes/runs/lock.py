@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from r1recipes import recipe
 from r1recipes.errors import Problem, RecipeError
-from r1recipes.machine import packages
-from r1recipes.machine.gpu import current_gpu
+from r1recipes.machine import gpu, packages
 from r1recipes.planning import auto
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
@@ -59,18 +58,22 @@ class Lock(_Part):
 
 def make(loaded: Loaded, plan: Plan) -> dict[str, Any]:
     """The lock of a run that begins; hashes of what it loads are added later."""
-    card = current_gpu() if plan.device == "cuda" else None
+    card = gpu.current() if plan.device == "cuda" else None
     preset = loaded.recipe.preset[plan.preset_name]
-    return of_recipe(loaded) | {
-        "preset": plan.preset_name,
-        "chosen": {key: getattr(plan.preset, key) for key in auto.open_keys(preset)},
-        "versions": packages.versions(),
-        "machine": {
-            "gpu": card.name if card else None,
-            "driver": card.driver if card else None,
-            "num_threads": plan.num_threads,
-        },
-    }
+    return (
+        of_recipe(loaded)
+        | {
+            "preset": plan.preset_name,
+            "chosen": {key: getattr(plan.preset, key) for key in auto.open_keys(preset)},
+            "versions": packages.versions(),
+            "machine": {
+                "gpu": card.name if card else None,
+                "driver": card.driver if card else None,
+                "num_threads": plan.num_threads,
+            },
+        }
+        | ({"origin": plan.origin.model_dump(mode="json")} if plan.origin else {})
+    )
 
 
 def of_recipe(loaded: Loaded) -> dict[str, Any]:

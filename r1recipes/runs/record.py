@@ -4,7 +4,9 @@
     lock.json         versions, revisions, seed    record.json       status, times, evaluation
     metrics.jsonl     one line per step            completions.jsonl samples with their rewards
     evaluation-before.jsonl, evaluation-after.jsonl                  one line per held-out problem
-    base/             model after the cold start   checkpoints/  adapter/  train.log  report.html
+    base/             model after the cold start, or with the adapter that it starts from merged
+    checkpoints/      adapter/                     train.log         report.html
+    cold-start/       checkpoint of a cold start that was stopped, until it is resumed
 
 JSON is written under a temporary name, synced and renamed, so a file is whole or absent. A torn
 last line of a .jsonl is dropped on reading and cut before appending. One process at a time owns a
@@ -13,19 +15,19 @@ for another run.
 """
 
 import fcntl
+import glob
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from r1recipes import recipe
 from r1recipes.errors import Problem, RecipeError, disk_error
-from r1recipes.machine.files import _files, now, read_lines, sync_folder, write_json, write_text
-from r1recipes.planning.plan import Plan
+from r1recipes.machine import files
+from r1recipes.machine.files import now, read_lines, write_json, write_text
+from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock
 
@@ -47,6 +49,7 @@ class Run:
         self.completions = folder / "completions.jsonl"
         self.log = folder / "train.log"
         self.base = folder / "base"
+        self.cold_start = folder / "cold-start"
         self.checkpoints = folder / "checkpoints"
         self.adapter = folder / "adapter"
         self.report = folder / "report.html"
@@ -62,6 +65,15 @@ class Run:
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise RecipeError(f"{self.resolved} cannot be read: {reason}") from error
+
+    def pinned_plan(self) -> Plan:
+        """The plan with the commits that the run began with, and where it has merged an adapter,
+        with the tokenizer of its own base. Raises: RecipeError."""
+        plan = pinned(self.plan(), self.read_lock())
+        if plan.origin and self.base.is_dir():
+            origin = plan.origin.model_copy(update={"tokenizer": str(self.base.absolute())})
+            plan = plan.model_copy(update={"origin": origin})
+        return plan
 
     def read(self) -> dict[str, Any]:
         """The record. Raises: RecipeError when this is not a run folder, or it is damaged."""
@@ -130,13 +142,8 @@ class Run:
         return False
 
     def last_checkpoint(self) -> tuple[Path, int] | None:
-        """The newest whole checkpoint, and its step."""
-        steps = []
-        for folder in self.checkpoints.glob("checkpoint-*"):
-            number = folder.name.removeprefix("checkpoint-")
-            if number.isdigit() and is_whole(folder):
-                steps.append((int(number), folder))
-        return (max(steps)[1], max(steps)[0]) if steps else None
+        """The newest whole checkpoint of the training, and its step."""
+        return newest_whole(self.checkpoints)
 
     def rewind(self, step: int) -> None:
         """Delete metrics, samples and checkpoints after `step`, and checkpoints that are not whole.
@@ -163,32 +170,36 @@ def create(loaded: Loaded, plan: Plan, folder: Path | None, runs_dir: Path) -> R
     fingerprint = recipe.fingerprint(loaded.recipe)
     try:
         if folder is None:
-            folder = _free_name(runs_dir / loaded.name, fingerprint)
+            folder = files.free_name(runs_dir / loaded.name, f"{files.stamp()}-{fingerprint[:8]}")
         elif folder.exists():
             raise RecipeError(
                 f"{folder} exists, and a run folder is never reused",
                 hint=f"choose another name, or `r1recipes run --resume {folder}` to resume it",
             )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Run(folder.with_name(f".{folder.name}.{os.getpid()}.tmp"))
-        draft.folder.mkdir()
-        write_text(draft.recipe, loaded.text)
-        write_text(draft.resolved, plan.model_dump_json(indent=1) + "\n")
-        write_json(draft.lock, lock.make(loaded, plan))
-        write_json(draft.record, _first_record(loaded, plan, fingerprint))
-        os.rename(draft.folder, folder)
+        is_ours = runs_dir.absolute() in folder.absolute().parents
+        older_name = "*" if is_ours else glob.escape(folder.name)
+        files.clear_drafts(folder.parent, f".{older_name}.[0-9]*.tmp")
+        with files.draft(folder) as path:
+            path.mkdir()
+            draft = Run(path)
+            draft.recipe.write_text(loaded.text, encoding="utf-8")
+            draft.resolved.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            write_json(draft.lock, lock.make(loaded, plan))
+            write_json(draft.record, _first_record(loaded, plan, fingerprint))
     except OSError as error:
-        if folder is not None:
-            for draft_folder in folder.parent.glob(f".{folder.name}.*.tmp"):
-                shutil.rmtree(draft_folder, ignore_errors=True)
         raise disk_error(error, folder or runs_dir) from error
     return Run(folder)
 
 
 def mark_checkpoint(folder: Path) -> None:
     """Mark a checkpoint as whole: its files are on the disk, with the sizes in the mark."""
-    sync_folder(folder)
-    write_json(folder / CHECKPOINT_DONE, {p.name: p.stat().st_size for p in _files(folder)})
+    files.sync(folder)
+    sizes = {
+        path.name: path.stat().st_size
+        for path in folder.iterdir()
+        if path.is_file() and not path.name.startswith(".")
+    }
+    write_json(folder / CHECKPOINT_DONE, sizes)
 
 
 def is_whole(folder: Path) -> bool:
@@ -200,10 +211,14 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
-def _free_name(parent: Path, fingerprint: str) -> Path:
-    stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{fingerprint[:8]}"
-    names = [stem] + [f"{stem}-{number}" for number in range(2, 100)]
-    return next(parent / name for name in names if not (parent / name).exists())
+def newest_whole(checkpoints: Path) -> tuple[Path, int] | None:
+    """The whole checkpoint of the highest step in a folder, and that step."""
+    steps = []
+    for folder in checkpoints.glob("checkpoint-*"):
+        number = folder.name.removeprefix("checkpoint-")
+        if number.isdigit() and is_whole(folder):
+            steps.append((int(number), folder))
+    return (max(steps)[1], max(steps)[0]) if steps else None
 
 
 def _first_record(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any]:
@@ -267,7 +282,12 @@ def find_unfinished(runs_dir: Path, recipe_name: str | None = None) -> Run:
 def all_runs(runs_dir: Path) -> list[Run]:
     """All run folders, `runs/NAME` and `runs/RECIPE/NAME`, the oldest first."""
     records = [*runs_dir.glob("*/record.json"), *runs_dir.glob("*/*/record.json")]
-    runs = [Run(path.parent) for path in records if not path.parent.name.startswith(".")]
+    folders = [path.parent for path in records]
+    runs = [
+        Run(folder)
+        for folder in folders
+        if not any(part.startswith(".") for part in folder.relative_to(runs_dir).parts)
+    ]
     return sorted(runs, key=lambda run: (_started(run), run.folder.name))
 
 

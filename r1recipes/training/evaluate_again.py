@@ -7,13 +7,10 @@ recipe answer problems before there is a run. Limits: the record of the run is n
 """
 
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +59,14 @@ def execute(
     Raises: RecipeError, PlanError before a weight is loaded.
     """
     watching = Observers(observers)
-    plan = _plan(on_this_machine(trained.plan, gpu.current_gpu()), trained, changes)
+    plan = _plan(on_this_machine(trained.plan, gpu.current()), trained, changes)
     with ExitStack() as stack:
         stack.enter_context(Capture())
         prepared = prepare(plan, watching, settings, options, stack)
         if changes.other:
             prepared = _without_training_rows(prepared, trained, settings, watching)
         watching.phase("Loading the model")
-        revision = prepared.backend.load(trained.base, trained.run.adapter)
+        revision = prepared.backend.load(trained.base, trained.adapter)
         items = {
             model: _answers(prepared, watching, model, adapter=model == "trained")
             for model in ("base", "trained")
@@ -98,11 +95,12 @@ def sample(
         base = None
         if start := plan.recipe.cold_start:
             watching.phase("Cold start")
-            base = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "base"
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            base = work / "base"
             count = start.steps * start.batch_size
             held_out = prepared.splits.held_out
             shown = demonstrations.make(plan.recipe, plan.base_dir, count, held_out=held_out)
-            prepared.backend.cold_start(shown, base, hooks)
+            prepared.backend.cold_start(shown, base, None, work / "checkpoints", None, hooks)
         watching.phase("Loading the model")
         prepared.backend.load(base, None)
         watching.phase("Answering")
@@ -223,6 +221,8 @@ def _about(
     return {
         "format": 1,
         "run": trained.run.folder.name,
+        "step": trained.step,
+        "max_steps": trained.plan.recipe.train.max_steps,
         "recipe": changes.other.name if changes.other else trained.run.read()["recipe"],
         "data": recipe.data.name,
         "data_revision": prepared.splits.revision,
@@ -237,18 +237,12 @@ def _about(
 
 def _write(run: Run, items: dict[str, list[dict[str, Any]]], summary: dict[str, Any]) -> Path:
     parent = run.folder / "evaluations"
-    parent.mkdir(exist_ok=True)
-    for draft in parent.glob(".draft-*"):  # of an evaluation that was killed while it wrote
-        shutil.rmtree(draft, ignore_errors=True)
-    stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
-    folder = next(parent / name for name in names if not (parent / name).exists())
-    draft = parent / f".draft-{os.getpid()}-{folder.name}"
-    draft.mkdir()
-    for model, rows in items.items():
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-        files.write_text(draft / f"{model}.jsonl", "".join(lines))
-    files.write_json(draft / "summary.json", summary)
-    files.sync_folder(draft)
-    os.rename(draft, folder)
+    files.clear_drafts(parent, ".draft-*")
+    folder = files.free_name(parent, files.stamp())
+    with files.draft(folder) as draft:
+        draft.mkdir()
+        for model, rows in items.items():
+            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+            files.write_text(draft / f"{model}.jsonl", "".join(lines))
+        files.write_json(draft / "summary.json", summary)
     return folder

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from r1recipes.machine import files
 from r1recipes.planning.plan import Plan
 from r1recipes.training.backends import create
 from r1recipes.training.backends.base import Backend
@@ -55,15 +56,16 @@ class Warm:
         result_key, source = self._results.get(name, ("", path))
         if result_key != key or not source.exists():
             return None
-        if source.is_dir():
-            shutil.copytree(source, path, copy_function=_link)
-        else:
-            shutil.copyfile(source, path)
+        with files.draft(path) as draft:
+            if source.is_dir():
+                shutil.copytree(source, draft, copy_function=link)
+            else:
+                shutil.copyfile(source, draft)
         return source
 
 
-def _link(source: str, target: str) -> None:
-    """Weights are never changed in place, so two runs may share the file."""
+def link(source: str, target: str) -> None:
+    """Copy a file by a hard link: weights are never changed in place, so two runs may share it."""
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links
@@ -83,6 +85,8 @@ def engine_key(plan: Plan) -> str:
         parts["engine"] = [preset.standby, plan.max_num_seqs, preset.lora_rank, lora]
     if recipe.model.name.startswith("builtin:") or recipe.cold_start:
         parts["base"] = base_key(plan)
+    if plan.origin:
+        parts["origin"] = plan.origin.sha256
     return json.dumps(parts, sort_keys=True)
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from r1recipes.errors import RecipeError, RunError
-from r1recipes.machine.files import put
+from r1recipes.machine import files
 from r1recipes.publish import export, llama_cpp
 from r1recipes.recipe.targets import parse
 from r1recipes.runs import trained as trained_runs
@@ -163,7 +163,7 @@ def test_weights_that_are_not_the_trained_ones_are_refused(finished, exported):
 
     run = finished_of(finished)
     trained = merge.Trained(run.plan, run.base, finished.adapter, run.chat_template(), offline=True)
-    reference = Reference.of(trained, export._examples(run))
+    reference = Reference.of(trained, export._examples(run)[0])
     model, tokenizer = merge.reload(exported / "merged_16bit", own_tokenizer=True)
     assert "loaded again" in reference.check_weights(model, tokenizer)
     base, _ = merge.reload(finished.base, own_tokenizer=True)
@@ -232,18 +232,9 @@ def test_a_converter_that_is_not_there_is_named(monkeypatch, tmp_path):
         llama_cpp.convert(tmp_path, tmp_path / "x.gguf", "f16")
 
 
-def test_a_folder_is_replaced_in_one_step_and_leaves_no_draft(tmp_path):
-    for name, text in {"form": "old", ".draft-1": "new"}.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(text)
-    put(tmp_path / ".draft-1", tmp_path / "form")
-    assert (tmp_path / "form" / "file").read_text() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["form"]
-
-
 @pytest.mark.slow
 def test_a_kill_leaves_the_old_state_or_the_new_one(finished, exported, tmp_path):
-    """benchmarks/export.py does this many times."""
+    """benchmarks/reliability/export.py does this many times."""
     shutil.copytree(exported / "lora", tmp_path / "out" / "lora")
     before = (tmp_path / "out" / "lora" / "export.json").read_text()
     words = [sys.executable, "-m", "r1recipes", "export", str(finished.folder)]
@@ -256,9 +247,9 @@ def test_a_kill_leaves_the_old_state_or_the_new_one(finished, exported, tmp_path
             child.send_signal(signal.SIGKILL)
     child.wait()
     assert (tmp_path / "out" / "lora" / "export.json").read_text() == before
-    assert (
-        list((tmp_path / "out").glob(".draft-*")) and not (tmp_path / "out/merged_16bit").exists()
-    )
+    assert list((tmp_path / "out").glob(f"{files.DRAFT}*"))
+    assert not (tmp_path / "out" / "merged_16bit").exists()
+    (tmp_path / "out" / f".draft-{2**22 + 1}").mkdir()  # the name that an older version gave
     execute(finished, tmp_path / "out", "lora", replace=True)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["lora"]
 

@@ -1,4 +1,7 @@
-"""The report in a real browser. Needs Chromium and its driver (apt-get install chromium-driver)."""
+"""The report in a real browser: no request, no error, charts that can be read and saved.
+
+Limits: Chromium alone, with its driver (`apt-get install chromium-driver`); skipped without.
+"""
 
 import csv
 import json
@@ -53,7 +56,7 @@ def comparison(finished, tmp_path) -> Path:
 
 
 def open_page(browser, path: Path, width: int, theme: str) -> None:
-    browser.get_log("browser"), browser.get_log("performance")  # what came before is not ours
+    browser.get_log("browser"), browser.get_log("performance")  # drops entries of earlier pages
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     features = [{"name": "prefers-color-scheme", "value": theme}]
@@ -69,9 +72,9 @@ def requests(browser) -> list[str]:
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("which", ["page", "comparison"])
-def test_a_page_opens_with_no_request_and_no_error(browser, request, which, width, theme):
-    path = request.getfixturevalue(which)
+@pytest.mark.parametrize("fixture", ["page", "comparison"])
+def test_a_page_opens_with_no_request_and_no_error(browser, request, fixture, width, theme):
+    path = request.getfixturevalue(fixture)
     open_page(browser, path, width, theme)
     assert requests(browser) == [path.as_uri()]
     assert browser.get_log("browser") == []
@@ -113,8 +116,8 @@ def test_a_chart_can_be_saved_as_csv_and_png(browser, page):
         button = f'figure[data-key="rewards"] .as-{kind}'
         browser.execute_script("document.querySelector(arguments[0]).click()", button)
     saved = [browser.downloads / f"rewards.{kind}" for kind in ("csv", "png")]
-    until = time.monotonic() + 10
-    while not all(path.exists() for path in saved) and time.monotonic() < until:
+    end = time.monotonic() + 10
+    while not all(path.exists() for path in saved) and time.monotonic() < end:
         time.sleep(0.1)
     assert saved[0].read_text().splitlines() == figure_csv(browser, "rewards")
     content = saved[1].read_bytes()

@@ -10,7 +10,10 @@ from transformers import (
 )
 
 from r1recipes.errors import PlanError
+from r1recipes.machine import hub
+from r1recipes.planning import architectures
 from r1recipes.planning.disk import CHECKPOINT_REST_BYTES
+from r1recipes.planning.plan import Plan
 from r1recipes.recipe.schema import BUILTIN_MODELS, Model
 from r1recipes.training.backends import builtin
 
@@ -43,13 +46,20 @@ def at_commit(name: str, revision: str | None, offline: bool) -> Path:
             name, revision=revision, local_files_only=offline, allow_patterns=list(WEIGHTS)
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         what = f"`{name}` at revision `{revision}`" if revision else f"`{name}`"
-        raise PlanError(
-            f"{what} cannot be had: {reason}",
-            hint="check [model]; without network the commit must be in the Hub's cache",
-        ) from error
+        fault = hub.explain(error, offline=offline)
+        hint = fault.hint or "check [model]; without network the commit must be in the Hub's cache"
+        raise PlanError(f"{what} {fault.predicate}", hint=hint) from error
     return Path(folder)
+
+
+def tokenizer_of(plan: Plan, offline: bool) -> Any:
+    """The tokenizer of the model that a plan trains. Raises: PlanError."""
+    model = plan.recipe.model
+    if plan.origin:
+        source = {"name": plan.origin.tokenizer, "revision": plan.origin.revision}
+        model = model.model_copy(update=source)
+    return load_tokenizer(model, plan.base_dir, offline)
 
 
 def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> Any:
@@ -59,11 +69,13 @@ def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> Any:
     splitting into words, which drops spaces and newlines here (transformers 5.17,
     tokenization_auto.py, MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS).
 
-    Raises: PlanError when it cannot be had.
+    Raises: PlanError when it cannot be loaded.
     """
     if model.name in BUILTIN_MODELS:
         return builtin.build_tokenizer()
     name = resolve_name(model.name, base_dir)
+    if not Path(name).is_dir():
+        architectures.refuse_adapter(name, model.revision, offline=offline)
     options = {
         "revision": model.revision,
         "local_files_only": offline,
@@ -75,11 +87,11 @@ def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> Any:
         if builtin.is_own(tokenizer):
             tokenizer = PreTrainedTokenizerFast.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        fault = hub.explain(error, offline=offline)
+        hint = fault.hint or "check `model.name`"
         raise PlanError(
-            f"the tokenizer of `{model.name}` cannot be loaded: {reason}",
-            hint="check `model.name`; for a gated model set HF_TOKEN; without network give a "
-            "local folder",
+            f"the tokenizer of `{model.name}` {fault.predicate}",
+            hint=f"{hint}; or give a local folder",
         ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
