@@ -102,7 +102,7 @@ def distinct_recipes(cells: Iterable[Cell]) -> list[Loaded]:
     """The recipes of a study, once for each choice of what is on this machine."""
     distinct: dict[tuple[str, ...], Cell] = {}
     for cell in cells:
-        flags = [flag for flag in cell.overrides if flag.partition(".")[0] in LOCAL_SECTIONS]
+        flags = [flag for flag in cell.overrides if flag.strip().startswith(LOCAL_SECTIONS)]
         distinct.setdefault((cell.recipe_path, *flags), cell)
     return [cell.load() for cell in distinct.values()]
 

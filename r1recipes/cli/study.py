@@ -142,9 +142,9 @@ def check(args: argparse.Namespace, cells: list[Cell], settings: Settings, *, he
             refuse_code(loaded.recipe, loaded.path.parent)
         trackers.check(loaded.recipe.track, offline=offline)
     if here:
+        driver.check_machine(cells, offline=offline)
         for loaded in distinct_recipes(cells):
             look_here(loaded)
-        driver.check_machine(cells, offline=offline)
 
 
 def _drive(

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 BUILTIN_SIZE = 2000
 """Training rows that are made of built-in data if the recipe names no size; assumed."""
 HELD_OUT_SEED = 0
+TEMPLATE_NAMES = ("messages", "tools", "documents")
+"""Variables of nearly every chat template. Question and answer may be in columns of these names,
+but no such column may go to the trainer (`chat_template.refuse_template_columns`)."""
 
 
 @dataclass(frozen=True)
@@ -272,8 +275,9 @@ def _build(rows: _Rows, indices: list[int], recipe: Recipe) -> datasets.Dataset:
 
     source = rows.source
     # Question and answer stay under the user's names as well, as they are in the source.
-    made_here = {"prompt", "answer", "question", *RESERVED_COLUMNS}
-    others = [name for name in source.column_names if name not in made_here]
+    taken = {"prompt", "answer", "question", *RESERVED_COLUMNS, *TEMPLATE_NAMES}
+    drop = {recipe.data.question, recipe.data.answer} & taken
+    others = [name for name in source.column_names if name not in drop]
     questions = [rows.questions[index] for index in indices]
     made = datasets.Dataset.from_dict(
         {

@@ -136,6 +136,9 @@ def _plan(plan: Plan, trained: TrainedRun, changes: Changes) -> Plan:
         if folder.is_dir():  # a relative name would be looked up in the other recipe's folder
             name = str(folder.absolute())
             update["model"] = recipe.model.model_copy(update={"name": name})
+        if recipe.cold_start and recipe.cold_start.data:  # its hash is an input of the run
+            shown = str((plan.base_dir / recipe.cold_start.data).absolute())
+            update["cold_start"] = recipe.cold_start.model_copy(update={"data": shown})
     model = update.get("model", recipe.model)
     update["model"] = model.model_copy(update={"chat_template": trained.chat_template()})
     if changes.size:

@@ -69,8 +69,6 @@ def prepare(
     splits, prompts = preflight.check_prompts(splits, tokenizer, plan.preset, recipe.data.overlong)
     for line in prompts.lines():
         observer.note(line)
-    if left_out := demonstrations.num_held_out(recipe, plan.base_dir, splits.held_out):
-        observer.note(f"{left_out} demonstrations left out: their question is held out")
     loaded, verifier = _load_rewards(
         plan, splits, observer, settings, options, stack, opened_tag(prompts.example)
     )
@@ -177,6 +175,9 @@ def start(
         capture = stack.enter_context(Capture())
         meter = _meter(stack, plan, warm)
         prepared = prepare(plan, watching, settings, options, stack, warm)
+        held_out = prepared.splits.held_out
+        if left_out := demonstrations.num_held_out(plan.recipe, plan.base_dir, held_out):
+            watching.note(f"{left_out} demonstrations left out: their question is held out")
         if locked:
             revision = prepared.splits.revision
             changed = lock.input_differences(locked, prepared.inputs, revision)

@@ -218,6 +218,12 @@ def test_a_column_named_prompt_may_be_the_question(tmp_path):
     assert data.load(make(question="prompt"), tmp_path).train["prompt"][0][-1]["role"] == "user"
 
 
+def test_a_column_named_like_a_variable_of_templates_may_be_the_question(tmp_path):
+    write(tmp_path / "rows.jsonl", [{"messages": f"q{i}", "final": "1"} for i in range(9)])
+    train = data.load(make(question="messages", answer="final"), tmp_path).train
+    assert train.column_names == ["prompt", "answer", "question", "final"]
+
+
 def test_faults_in_rows_are_counted(tmp_path):
     rows = numbered(9)
     rows[2]["question"] = None
