@@ -16,7 +16,7 @@ from r1recipes.publish import builtin_gguf, llama_cpp, ollama, run_card
 from r1recipes.publish.checks import NUM_TOKENS, Reference
 from r1recipes.recipe.targets import Target
 from r1recipes.runs.trained import TrainedRun
-from r1recipes.training.backends import builtin, merge
+from r1recipes.training.backends import builtin, merge, weights
 
 BYTES = {"f16": 2.0, "q8_0": 1.07, "q6_k": 0.83, "q5_k_m": 0.73, "q4_k_m": 0.62}
 """Bytes of a weight: derived from the blocks of ggml-common.h, the k types rounded up for the
@@ -92,7 +92,7 @@ class Forms:
         check = self.reference.check_weights(
             *merge.reload(
                 draft,
-                str(draft / "base") if has_base else merge.resolve_name(name, self.plan.base_dir),
+                str(draft / "base") if has_base else weights.resolve_name(name, self.plan.base_dir),
                 own_tokenizer=self.own_tokenizer,
             )
         )
@@ -179,7 +179,7 @@ class Forms:
         """Card and proof into the draft, then the draft into its place."""
         model, plan = self.plan.recipe.model, self.plan
         base = self.wanted.base or model.name
-        local = self.is_builtin or Path(merge.resolve_name(base, plan.base_dir)).is_dir()
+        local = self.is_builtin or Path(weights.resolve_name(base, plan.base_dir)).is_dir()
         made = {
             "form": target.kind,
             "run": self.finished.run.folder.name,

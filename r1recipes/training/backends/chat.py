@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import GenerationConfig, TextStreamer
 
 from r1recipes.errors import RecipeError
 from r1recipes.planning.plan import Plan
+from r1recipes.training.backends import weights
 from r1recipes.training.backends.base import Messages, Sample
-from r1recipes.training.backends.trl import TrlBackend
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,16 @@ class Sampling:
 
 
 class Chat:
-    """Loads on construction. Raises: PlanError when weights or tokenizer cannot be had."""
+    """Loads on construction. Raises: PlanError when the tokenizer cannot be loaded."""
 
     def __init__(
         self, plan: Plan, base: Path | None, adapter: Path, template: str, *, offline: bool
     ):
-        self.backend = TrlBackend(plan, offline=offline)
-        self.tokenizer = self.backend.tokenizer()
+        torch.set_num_threads(plan.num_threads)  # as in training: the sums depend on it
+        self.tokenizer = weights.load_tokenizer(plan.recipe.model, plan.base_dir, offline)
         self.tokenizer.chat_template = template
-        self.backend.load(base, adapter)
-        self.backend.model.eval()
+        base_model = weights.load_base(plan, base, offline=offline)
+        self.model: Any = PeftModel.from_pretrained(base_model, adapter).eval()
 
     def answer(
         self,
@@ -56,22 +57,20 @@ class Chat:
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-        ).to(self.backend.model.device)
+        ).to(self.model.device)
         num_prompt = inputs["input_ids"].shape[1]
         config = self._generation(sampling, self._room(num_prompt, sampling.max_tokens))
         streamer = _Parts(self.tokenizer, on_text)
-        with torch.no_grad(), self.backend.switched(adapter):
+        with torch.no_grad(), weights.switched(self.model, adapter):
             torch.manual_seed(sampling.seed)
-            output = self.backend.model.generate(
-                **inputs, generation_config=config, streamer=streamer
-            )
+            output = self.model.generate(**inputs, generation_config=config, streamer=streamer)
         ids = output[0, num_prompt:].tolist()
         ended = bool(ids) and ids[-1] == self.tokenizer.eos_token_id
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return Sample(text, len(ids), not ended)
 
     def _room(self, num_prompt: int, max_tokens: int) -> int:
-        positions = getattr(self.backend.model.config, "max_position_embeddings", None)
+        positions = getattr(self.model.config, "max_position_embeddings", None)
         room = max_tokens if positions is None else min(max_tokens, positions - num_prompt)
         if room < 1:
             raise RecipeError(

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from r1recipes.errors import PlanError, RunError
 from r1recipes.planning.plan import Plan
-from r1recipes.training.backends.trl import TrlBackend
-from r1recipes.training.backends.weights import load_tokenizer, resolve_name
+from r1recipes.recipe.schema import BUILTIN_MODELS
+from r1recipes.training.backends import builtin, weights
 
 MAX_COMPLETION = 256
 """Tokens of a recorded completion that the proof looks at; assumed enough to tell models apart."""
@@ -32,12 +32,12 @@ class Trained:
     def __init__(
         self, plan: Plan, base: str | Path | None, adapter: Path, template: str, *, offline: bool
     ):
-        self.tokenizer = load_tokenizer(plan.recipe.model, plan.base_dir, offline)
+        self.tokenizer = weights.load_tokenizer(plan.recipe.model, plan.base_dir, offline)
         self.tokenizer.chat_template = template
-        weights = _base_weights(plan, base, offline)
-        self.revision: str | None = getattr(weights.config, "_commit_hash", None)
+        base_model = _load_base(plan, base, offline)
+        self.revision = weights.commit(base_model)
         try:
-            self.model = PeftModel.from_pretrained(weights, adapter).eval()
+            self.model: Any = PeftModel.from_pretrained(base_model, adapter).eval()
         except RuntimeError as error:  # the shapes differ
             raise PlanError(
                 f"the adapter does not fit the base `{base or plan.recipe.model.name}`",
@@ -58,9 +58,7 @@ class Trained:
 
     def likelihoods(self, examples: list[Example], *, adapter: bool) -> list[torch.Tensor]:
         """Log-probabilities at each position of each answer, (tokens, vocabulary)."""
-        if adapter:
-            return log_probabilities(self.model, self.tokenizer, examples)
-        with self.model.disable_adapter():
+        with weights.switched(self.model, adapter):
             return log_probabilities(self.model, self.tokenizer, examples)
 
     def save_merged(self, folder: Path) -> None:
@@ -75,36 +73,15 @@ class Trained:
         self.tokenizer.save_pretrained(folder)
 
 
-def _base_weights(plan: Plan, base: str | Path | None, offline: bool) -> Any:
-    model, wanted = plan.recipe.model, str(base) if base else None
-    if wanted is None and model.name.startswith("builtin:"):
-        backend = TrlBackend(plan, offline=offline)
-        return backend.load_weights(None)
-    name = wanted or resolve_name(model.name, plan.base_dir)
-    revision = None if wanted else model.revision
-    try:
-        weights = AutoModelForCausalLM.from_pretrained(
-            name,
-            revision=revision,
-            local_files_only=offline,
-            trust_remote_code=False,  # left open, transformers would ask at the terminal
-            dtype="auto",
-        )
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise PlanError(
-            f"the base `{name}` cannot be loaded in 16 bits: {reason}",
-            hint="give its 16-bit weights with `--base ID_OR_FOLDER`",
-        ) from error
-    if getattr(weights.config, "quantization_config", None):
-        plain = name.removesuffix("-bnb-4bit").removesuffix("-unsloth")
-        raise PlanError(
-            f"the base `{name}` is quantised; merging into it would round the adapter away",
-            hint=f"give its 16-bit weights, such as `--base {plain}`"
-            if plain != name
-            else "give its 16-bit weights with `--base ID_OR_FOLDER`",
-        )
-    return weights
+def _load_base(plan: Plan, base: str | Path | None, offline: bool) -> Any:
+    """The base in its own precision: the user's `base`, else the model of the recipe."""
+    model = plan.recipe.model
+    if base:
+        return weights.load_stored(str(base), None, offline=offline)
+    if model.name in BUILTIN_MODELS:
+        return builtin.build_model(plan.recipe.seed, model.name)
+    name = weights.resolve_name(model.name, plan.base_dir)
+    return weights.load_stored(name, model.revision, offline=offline)
 
 
 def log_probabilities(model: Any, tokenizer: Any, examples: list[Example]) -> list[torch.Tensor]:
@@ -196,6 +173,6 @@ def save_4bit(merged: Path, folder: Path) -> None:
 
 def save_builtin(plan: Plan, folder: Path) -> None:
     """Write a built-in base, which is on no Hub, with its tokenizer."""
-    backend = TrlBackend(plan, offline=True)
-    backend.load_weights(None).save_pretrained(folder)
-    backend.tokenizer().save_pretrained(folder)
+    model = builtin.build_model(plan.recipe.seed, plan.recipe.model.name)
+    model.save_pretrained(folder)
+    builtin.build_tokenizer().save_pretrained(folder)

@@ -4,7 +4,7 @@ Imported after `unsloth` where that is used, since this imports trl.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from trl import SFTConfig
 
 from r1recipes.algorithms import Algorithm, sft
+from r1recipes.algorithms.base import Step
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends.base import Hooks
@@ -69,7 +70,9 @@ def sft_config(plan: Plan, output_dir: Path) -> SFTConfig:
 def arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
     """Arguments of the trainer's config. Nothing is left to a library's default."""
     train, algorithm = plan.recipe.train, plan.algorithm
-    own = algorithm.arguments(train, plan.preset, algorithm.step(plan.preset))
+    # The plan's batch, which a rehearsal changes, and not the preset's.
+    step = Step(plan.completions_per_step, plan.per_device_train_batch_size)
+    own = algorithm.arguments(train, plan.preset, step)
     if algorithm.learns_from == "rewards":
         own["reward_weights"] = list(plan.recipe.rewards.values())
     return {
@@ -123,8 +126,29 @@ def make(
     )
     if REFERENCE in getattr(model, "peft_config", {}):
         model.delete_adapter(REFERENCE)
+    _announce_phases(trainer, plan.algorithm, hooks)
     watch.clock.watch(trainer)
     return trainer
+
+
+def _announce_phases(trainer: Any, algorithm: Algorithm, hooks: Hooks) -> None:
+    """Call `hooks.on_phase` when a trainer begins to generate, and when it has its completions.
+
+    What generation raises belongs to that phase, so an error does not begin the next one.
+    """
+    for name, purpose in algorithm.timed.items():
+        if purpose == "generation":
+            setattr(trainer, name, _announced(getattr(trainer, name), hooks))
+
+
+def _announced(generate: Callable[..., Any], hooks: Hooks) -> Callable[..., Any]:
+    def announced(*arguments: Any, **options: Any) -> Any:
+        hooks.on_phase("generate")
+        completions = generate(*arguments, **options)
+        hooks.on_phase("train")
+        return completions
+
+    return announced
 
 
 class Collector:

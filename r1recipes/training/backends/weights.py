@@ -1,16 +1,23 @@
-"""Weights and tokenizers by name: which repository, which commit, and how they are loaded."""
+"""Weights and tokenizers by name: which repository, which commit, and how they are loaded.
 
+Limits: transformers and the Hub's cache only; Unsloth loads its weights by itself.
+"""
+
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedTokenizerFast,
 )
 
 from r1recipes.errors import PlanError
 from r1recipes.planning.disk import CHECKPOINT_REST_BYTES
+from r1recipes.planning.plan import Plan
 from r1recipes.recipe.schema import BUILTIN_MODELS, Model
 from r1recipes.training.backends import builtin
 
@@ -22,7 +29,7 @@ def checkpoint_bytes(model: Any) -> int:
 
 
 def resolve_name(name: str, base_dir: Path) -> str:
-    """A local folder, meant from the recipe's folder, as an absolute path; else the Hub id."""
+    """The absolute path of a local folder, relative to the recipe's folder; else the Hub id."""
     folder = base_dir / name
     return str(folder.absolute()) if folder.is_dir() else name
 
@@ -34,7 +41,7 @@ WEIGHTS = ("*.json", "*.txt", "*.jinja", "*.model", "model*.safetensors")
 def at_commit(name: str, revision: str | None, offline: bool) -> Path:
     """The Hub's cached folder of a model at a revision, named after its commit; downloads it.
 
-    For a loader that takes the default branch whatever it is asked for. Raises: PlanError.
+    For a loader that takes the default branch whatever revision it is given. Raises: PlanError.
     """
     from huggingface_hub import snapshot_download
 
@@ -44,27 +51,91 @@ def at_commit(name: str, revision: str | None, offline: bool) -> Path:
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        what = f"`{name}` at revision `{revision}`" if revision else f"`{name}`"
+        model = f"`{name}` at revision `{revision}`" if revision else f"`{name}`"
         raise PlanError(
-            f"{what} cannot be had: {reason}",
+            f"{model} cannot be loaded: {reason}",
             hint="check [model]; without network the commit must be in the Hub's cache",
         ) from error
     return Path(folder)
 
 
+def commit(model: Any) -> str | None:
+    """The commit that a model was loaded from; None for a model that is not from the Hub."""
+    return getattr(model.config, "_commit_hash", None)
+
+
+def load_base(plan: Plan, folder: Path | None, *, offline: bool, is_trainable: bool = False) -> Any:
+    """The base model of a plan in the plan's precision, from `folder` after a cold start.
+
+    `is_trainable`: for training all weights, so neither quantised nor in float16, whose gradients
+    cannot be unscaled. Raises: OSError, ValueError from transformers.
+    """
+    model = plan.recipe.model
+    if folder is None and model.name in BUILTIN_MODELS:
+        return builtin.build_model(plan.recipe.seed, model.name)
+    options: dict[str, Any] = {"dtype": getattr(torch, plan.dtype)}
+    if is_trainable and plan.dtype == "float16":
+        options["dtype"] = torch.float32
+    if plan.preset.load_in_4bit and not is_trainable:
+        options["quantization_config"] = _nf4(plan.dtype)
+    return AutoModelForCausalLM.from_pretrained(
+        str(folder) if folder else resolve_name(model.name, plan.base_dir),
+        revision=None if folder else model.revision,
+        local_files_only=offline,
+        trust_remote_code=False,  # left open, transformers would ask at the terminal
+        device_map={"": plan.device},
+        **options,
+    )
+
+
+def load_stored(name: str, revision: str | None, *, offline: bool) -> Any:
+    """A model in the precision that it is stored in, on the CPU, to merge an adapter into it.
+
+    Raises: PlanError when it cannot be loaded or is quantised.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            revision=revision,
+            local_files_only=offline,
+            trust_remote_code=False,  # left open, transformers would ask at the terminal
+            dtype="auto",
+        )
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise PlanError(
+            f"the base `{name}` cannot be loaded in 16 bits: {reason}",
+            hint="give its 16-bit weights with `--base ID_OR_FOLDER`",
+        ) from error
+    if getattr(model.config, "quantization_config", None):
+        plain = name.removesuffix("-bnb-4bit").removesuffix("-unsloth")
+        raise PlanError(
+            f"the base `{name}` is quantised; merging into it would round the adapter away",
+            hint=f"give its 16-bit weights, such as `--base {plain}`"
+            if plain != name
+            else "give its 16-bit weights with `--base ID_OR_FOLDER`",
+        )
+    return model
+
+
+def switched(model: Any, adapter: bool) -> contextlib.AbstractContextManager[None]:
+    """Within it a PEFT model has its adapter, or is the base alone."""
+    return contextlib.nullcontext() if adapter else model.disable_adapter()
+
+
 def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> Any:
     """The tokenizer of a model; pads on the left, as generation needs.
 
-    A built-in model's folder is not left to AutoTokenizer: it gives every Qwen2 model that model's
-    splitting into words, which drops spaces and newlines here (transformers 5.17,
+    The folder of a built-in model is not left to AutoTokenizer: it gives every Qwen2 model the
+    splitting of the original Qwen2, which drops spaces and newlines here (transformers,
     tokenization_auto.py, MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS).
 
-    Raises: PlanError when it cannot be had.
+    Raises: PlanError when it cannot be loaded.
     """
     if model.name in BUILTIN_MODELS:
         return builtin.build_tokenizer()
     name = resolve_name(model.name, base_dir)
-    options = {
+    options: dict[str, Any] = {
         "revision": model.revision,
         "local_files_only": offline,
         "trust_remote_code": False,
@@ -86,9 +157,7 @@ def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> Any:
     return tokenizer
 
 
-def _nf4(dtype: str) -> Any:
-    from transformers import BitsAndBytesConfig
-
+def _nf4(dtype: str) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

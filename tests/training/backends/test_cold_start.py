@@ -1,10 +1,10 @@
-"""The cold start in a process of its own: what it is told, and what it says."""
+"""The cold start in a process of its own: its arguments, its progress, and how it fails."""
 
 from r1recipes import data, planning, recipe
 from r1recipes.data.splits import demonstrations
 from r1recipes.training.backends import builtin
 from r1recipes.training.backends.base import Hooks
-from r1recipes.training.backends.unsloth import child
+from r1recipes.training.backends.unsloth import cold_start
 from tests.conftest import SMALL
 from tests.hub_server import HubServer
 
@@ -14,19 +14,19 @@ TEMPLATE = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
 def test_a_base_model_of_the_hub_learns_in_the_chat_template_of_the_recipe(tmp_path, monkeypatch):
     text = SMALL.replace('"builtin:tiny"', '"me/base"').replace("steps = 12", "steps = 2")
     (tmp_path / "recipe.toml").write_text(text)
-    found = recipe.load(tmp_path / "recipe.toml").recipe
-    made = planning.make(found, base_dir=tmp_path, gpu=None, num_cores=1)
-    splits = data.load(found, tmp_path)
-    rows = demonstrations(found, tmp_path, 2 * 16, held_out=splits.held_out)
-    told = []
-    hooks = Hooks(lambda *done: told.append(done), lambda *row: None, print, lambda: False)
+    loaded = recipe.load(tmp_path / "recipe.toml").recipe
+    plan = planning.make(loaded, base_dir=tmp_path, gpu=None, num_cores=1)
+    splits = data.load(loaded, tmp_path)
+    rows = demonstrations(loaded, tmp_path, 2 * 16, held_out=splits.held_out)
+    progress: list[tuple[int, int]] = []
+    hooks = Hooks(on_progress=lambda done, total: progress.append((done, total)))
     with HubServer() as hub:
         commit = hub.commit("models/me/base", base_model(tmp_path / "source"))
         for name, value in hub.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
         base = tmp_path / "base"
-        began_with = child.in_child(made, TEMPLATE, rows, base, hooks, offline=False)
-    assert began_with == commit and told == [(1, 2), (2, 2)]
+        began_with = cold_start.in_child(plan, TEMPLATE, rows, base, hooks, offline=False)
+    assert began_with == commit and progress == [(1, 2), (2, 2)]
     assert (base / "chat_template.jinja").read_text() == TEMPLATE
     assert (base / "model.safetensors").exists()
 

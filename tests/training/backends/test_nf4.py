@@ -15,9 +15,10 @@ from r1recipes.training.backends import builtin, nf4
 from r1recipes.training.backends.base import Hooks
 from r1recipes.training.backends.trl import TrlBackend
 from r1recipes.training.backends.unsloth.differences import quantisation
+from r1recipes.training.backends.weights import load_base
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
-HOOKS = Hooks(lambda done, total: None, lambda row, samples: None, print, lambda: False)
+HOOKS = Hooks()
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,6 @@ def test_float16_trains_whole_weights_in_float32(source, small, tmp_path):
     text = small.read_text().replace('"builtin:tiny"', f'"{source}"')
     small.write_text(text)
     made = planning.make(recipe.load(small).recipe, base_dir=tmp_path, gpu=None, num_cores=1)
-    backend = TrlBackend(made.model_copy(update={"dtype": "float16"}), offline=True)
-    assert backend.load_weights(None, trainable=True).dtype == torch.float32
-    assert backend.load_weights(None).dtype == torch.float16
+    plan = made.model_copy(update={"dtype": "float16"})
+    assert load_base(plan, None, offline=True, is_trainable=True).dtype == torch.float32
+    assert load_base(plan, None, offline=True).dtype == torch.float16

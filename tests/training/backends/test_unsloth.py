@@ -11,6 +11,7 @@ from trl import GRPOConfig, GRPOTrainer
 from r1recipes import planning, recipe
 from r1recipes.errors import PlanError
 from r1recipes.machine.gpu import Gpu
+from r1recipes.training.backends.unsloth import engine
 
 assert GRPOConfig and GRPOTrainer  # imported while no module has the place of vLLM
 CARD = Gpu(0, "NVIDIA L4", 22 * 2**30, 22 * 2**30, 8.9, "580.1")
@@ -62,9 +63,9 @@ def test_torch_is_stopped_before_the_card_is_full(unsloth, monkeypatch):
     backend = made(unsloth)
     for size in (22 * 2**30, 2**30):
         monkeypatch.setattr("torch.cuda.mem_get_info", lambda size=size: (size, size))
-        unsloth.limit_allocator(backend.plan)
+        engine.limit_allocator(backend.plan)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (8 * 2**30, 22 * 2**30))
-    unsloth.limit_allocator(backend.plan)
+    engine.limit_allocator(backend.plan)
     assert given == [0.97 - 1 / 22, 0.0, 8 / 22]
 
 
@@ -72,10 +73,10 @@ def test_the_engines_share_is_one_of_what_is_free(unsloth, monkeypatch):
     backend = made(unsloth)
     wanted = backend.plan.preset.gpu_memory_utilization * CARD.total_bytes
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (2 * wanted, CARD.total_bytes))
-    assert unsloth.share_of_free(backend.plan) == 0.5
+    assert engine.share_of_free(backend.plan) == 0.5
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (0.9 * wanted, CARD.total_bytes))
     with pytest.raises(PlanError, match="GiB of the card are free"):
-        unsloth.share_of_free(backend.plan)
+        engine.share_of_free(backend.plan)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_what_is_loaded_and_whose_commit_is_noted(
 ):
     (tmp_path / "c0ffee").mkdir()
     (tmp_path / "c0ffee" / "config.json").write_text("{}")
-    monkeypatch.setattr(unsloth, "at_commit", lambda *asked: tmp_path / "c0ffee")
+    monkeypatch.setattr(unsloth.weights, "at_commit", lambda *asked: tmp_path / "c0ffee")
     monkeypatch.setattr(unsloth.nf4, "cached", lambda folder, *rest: f"nf4 of {folder.name}")
     backend = made(unsloth, f"preset.load_in_4bit={str(four_bit).lower()}")
     model = backend.recipe.model.model_copy(update={"name": name, "revision": revision})
