@@ -20,7 +20,7 @@ class GrpoTrain(group.GroupTrain):
     """Which standard deviation the advantages are divided by."""
 
     def problems(self) -> Found:
-        """Also a scaling that Unsloth turns off (2026.10.7, models/rl.py, check_dr_grpo)."""
+        """Also a scaling that Unsloth turns off (unsloth, models/rl.py, check_dr_grpo)."""
         problems = super().problems()
         if self.loss_type == "cispo" and self.epsilon_high < 1:
             message = (

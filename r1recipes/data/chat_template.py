@@ -61,7 +61,7 @@ def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
 def refuse_template_columns(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse text columns that would change the prompts.
 
-    Unsloth (2026.10.7, rl_replacements.py) hands each text column whose name occurs in the
+    Unsloth (models/rl_replacements.py) hands each text column whose name occurs in the
     template to `apply_chat_template` as an argument; TRL does not. A recipe must mean the same on
     both. A name that occurs only as part of the text, such as a role, does no harm.
     """

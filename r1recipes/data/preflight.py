@@ -1,6 +1,6 @@
 """Check template, prompts, rewards and disk on the real data before any weight is loaded.
 
-Limits: text prompts only. Prompts are tokenised as TRL's GRPOTrainer does (trl 1.12
+Limits: text prompts only. Prompts are tokenised as TRL's GRPOTrainer does (trl,
 `_tokenize_prompts`: the chat template with a generation prompt, no special tokens added); that
 generation also gets these token ids, and not a text, is for the backends to see to.
 """

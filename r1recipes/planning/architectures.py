@@ -21,7 +21,7 @@ MOST = 10**8
 class Family:
     """What a `model_type` has beside Llama's block, and what it means by a key that is not there.
 
-    From the modelling code of transformers 5.17; tests count the parameters that it makes.
+    From the modelling code of transformers; tests count the parameters that it makes.
     """
 
     norms: int = 2
@@ -38,8 +38,8 @@ class Family:
     capped: bool = False
     """Attention scores are capped, for which training makes them all."""
     fused: bool = False
-    """Unsloth has kernels of its own for it (unsloth 2026.10.7, models/loader.py); the others run
-    as transformers has them."""
+    """Unsloth has kernels of its own for it (unsloth, models/loader.py); the others run as
+    transformers has them."""
 
 
 FAMILIES = {

@@ -20,14 +20,14 @@ NO_ROOM = (
     "alloc_failed",
     "on startup is less than desired GPU memory utilization",
 )
-"""torch, cuBLAS and cuDNN, and vllm 0.26.0 where others hold the card (v1/worker/utils.py)."""
+"""torch, cuBLAS and cuDNN, and vLLM where others hold the card (vllm, v1/worker/utils.py)."""
 NO_CACHE = ("No available memory for the cache blocks", "is larger than the available KV cache")
-"""What vllm 0.26.0 says when the share leaves too little beside the weights
-(v1/core/kv_cache_utils.py)."""
+"""What vLLM says when the share leaves too little beside the weights (vllm,
+v1/core/kv_cache_utils.py)."""
 
 NOT_FULL = "NOT an out of memory error"
-"""What unsloth_zoo 2026.10.7 says when others gave memory back while the engine measured it
-(vllm_utils.py, _memory_profiling_race_message)."""
+"""What Unsloth says when others gave memory back while the engine measured it (unsloth_zoo,
+vllm_utils.py, _memory_profiling_race_message)."""
 
 
 @dataclass(frozen=True)

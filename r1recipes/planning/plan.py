@@ -26,7 +26,7 @@ from r1recipes.recipe.schema import Recipe
 USABLE_SHARE = 0.90
 MIN_CAPABILITY = 7.5
 """Oldest compute capability that vLLM's wheels have kernels for, and CUDA 13, which they are built
-with (read in vllm 0.26.0, _C_stable_libtorch.abi3.so: sm_75 and newer)."""
+with (read in vllm, _C_stable_libtorch.abi3.so: sm_75 and newer)."""
 
 
 class Plan(BaseModel):

@@ -18,13 +18,13 @@ from typing import Any
 from r1recipes.algorithms.base import divisors
 from r1recipes.errors import PlanError, RecipeError, RunError
 from r1recipes.machine import files, gpu, packages
+from r1recipes.machine.cards import GIB
 from r1recipes.machine.processes import obey_parent
 from r1recipes.planning import models, out_of_memory
 from r1recipes.planning.plan import Plan
 from r1recipes.training import rehearsal_child
 from r1recipes.training.backends.child import Child, ChildFailed
 
-GIB = 2**30
 SAMPLE_S = 0.005
 """Seconds between two readings of the free memory; assumed."""
 PHASES: tuple[out_of_memory.Phase, ...] = ("generate", "first step", "steps")

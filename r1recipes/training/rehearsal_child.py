@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from r1recipes.errors import R1RecipesError
 from r1recipes.machine import settings
+from r1recipes.machine.cards import GIB
 from r1recipes.planning import models, out_of_memory
 from r1recipes.planning.plan import Plan
 from r1recipes.runs.reading import Row
@@ -30,7 +31,6 @@ PHASES = ("weights", "import", "load", "generate", "first step", "steps")
 ONCE = 3
 """Number of phases that come once, at the start; the others come once for each batch."""
 BATCH = "per_device_train_batch_size"
-GIB = 2**30
 TIMES = ("generation", "logprobs", "backward")
 """Parts of a step whose times are measured."""
 

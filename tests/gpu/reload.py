@@ -1,4 +1,4 @@
-"""In a fresh process: load the base and the saved adapter of a run, answer, and ask wrongly.
+"""In a fresh process: answers with base and saved adapter of a run, and compares wrong plans.
 
 python -m tests.gpu.reload RUN RESULT.json
 """
@@ -12,61 +12,68 @@ from r1recipes import recipe, runs
 from r1recipes.machine import files, settings
 from r1recipes.planning.plan import Plan
 from r1recipes.training.backends import create, prepare_environment
-from r1recipes.training.backends.base import Hooks
+from r1recipes.training.backends.base import Backend, Hooks
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "max_seq_length": {"max_seq_length": 64, "max_completion_length": 32},
     "lora_rank": {"lora_rank": 512},
     "4-bit": {"load_in_4bit": True},
     "KV cache tokens": {"max_seq_length": 10**9},
 }
-"""What is found -> a preset that the engine does not have."""
-PLANS = {"dtype": {"dtype": "float16"}, "sequences at once": {"max_num_seqs": 7}}
+"""Name of a difference -> changes of the preset that cause it."""
+PLANS: dict[str, dict[str, Any]] = {
+    "dtype": {"dtype": "float16"},
+    "sequences at once": {"max_num_seqs": 7},
+}
+"""Name of a difference -> changes of the plan that cause it."""
 
 
 def main(run: runs.Run, result: Path) -> None:
     plan = run.plan()
     prepare_environment(plan, settings.load().cache_dir)
     backend = create(plan, offline=True)
+    from r1recipes.training.backends.unsloth.backend import UnslothBackend
+
+    assert isinstance(backend, UnslothBackend)
     backend.load(run.base, run.adapter)
-    found = {
+    results = {
         "base": greedy(backend, run, adapter=False),
         "adapter": greedy(backend, run, adapter=True),
+        "facts": backend.facts(),
         "engine": engine(backend.model, plan),
         "arguments": arguments(plan, result.parent),
         "published": published(),
     }
-    result.write_text(json.dumps(found))
+    result.write_text(json.dumps(results))
     backend.close()
 
 
-def greedy(backend: Any, run: runs.Run, *, adapter: bool) -> list[str]:
+def greedy(backend: Backend, run: runs.Run, *, adapter: bool) -> list[str]:
     """The likeliest answer to each held-out problem."""
-    hooks = Hooks(lambda done, total: None, lambda row, samples: None, print, lambda: False)
     items = files.read_lines(run.evaluation("before"))
     prompts = [[{"role": "user", "content": item["question"]}] for item in items]
-    return [group[0].text for group in backend.generate(prompts, 1, True, adapter, hooks)]
+    return [group[0].text for group in backend.generate(prompts, 1, True, adapter, Hooks())]
 
 
 def engine(model: Any, plan: Plan) -> dict[str, list[str]]:
-    """What is said of the engine, asked as it is and asked for what it is not."""
+    """Names of the differences of the engine from its plan ("right") and from wrong plans."""
     from r1recipes.training.backends.unsloth.differences import engine_differences
 
     wrong = {name: plan.model_copy(update=changes) for name, changes in PLANS.items()}
     for name, changes in PRESETS.items():
         preset = plan.preset.model_copy(update=changes)
         wrong[name] = plan.model_copy(update={"preset": preset})
-    found = {name: engine_differences(model, asked) for name, asked in wrong.items()}
-    found["right"], found["engine"] = engine_differences(model, plan), engine_differences(0, plan)
-    return {name: [what for what, *_ in differences] for name, differences in found.items()}
+    rows = {name: engine_differences(model, asked) for name, asked in wrong.items()}
+    rows["right"], rows["engine"] = engine_differences(model, plan), engine_differences(0, plan)
+    return {case: [name for name, *_ in differences] for case, differences in rows.items()}
 
 
 def published() -> dict[str, str | None]:
-    """The repositories that 4-bit presets of the shipped recipes, and two without one, load."""
+    """The 4-bit repositories of the shipped recipes' models, and of two models without one."""
     from r1recipes.training.backends.unsloth.backend import published_in_4bit
 
-    found = [recipe.load(path).recipe for path in recipe.shipped()]
-    names = [one.model.name for one in found if any(p.load_in_4bit for p in one.preset.values())]
+    recipes = [recipe.load(path).recipe for path in recipe.shipped()]
+    names = [r.model.name for r in recipes if any(p.load_in_4bit for p in r.preset.values())]
     return {
         name: published_in_4bit(name)
         for name in [*names, "nobody/nothing", "allenai/Llama-3.1-Tulu-3-8B"]
@@ -74,7 +81,7 @@ def published() -> dict[str, str | None]:
 
 
 def arguments(plan: Plan, folder: Path) -> list[str]:
-    """Names of what Unsloth's GRPOConfig changed or dropped of arguments that are wrong."""
+    """Names of the wrong arguments that Unsloth's GRPOConfig changed or dropped."""
     from trl import GRPOConfig
 
     from r1recipes.training.backends import trainer

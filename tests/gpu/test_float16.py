@@ -1,7 +1,7 @@
-"""The way of a card without bfloat16, on a newer one: `nvidia-smi` says 7.5 (tests/old_card).
+"""The path of a card without bfloat16, on a newer card: `nvidia-smi` says 7.5 (tests/old_card).
 
-What is seen: float16 in the engine and in training, float32 adapters, a scaled loss. What is not:
-the kernels of such a card. An engine is started once; some minutes.
+Tested are float16 in the engine and in training, float32 adapters and a scaled loss, but not the
+kernels of such a card. An engine is started once; this takes some minutes.
 """
 
 import math
@@ -71,5 +71,5 @@ def test_the_adapter_is_float32_and_has_moved(trained):
 
 def test_engine_and_trainer_agree_on_the_answers(trained):
     """Both see a model that the cold start has taught the format: its answers are paid."""
-    found = trained.read()["evaluation"]
-    assert found["before"]["accuracy"] > 0 and found["after"]["accuracy"] > 0
+    evaluation = trained.read()["evaluation"]
+    assert evaluation["before"]["accuracy"] > 0 and evaluation["after"]["accuracy"] > 0

@@ -1,8 +1,8 @@
 """The GPU path from the command line, on one NVIDIA card: stopped, resumed, loaded again, offline.
 
-One recipe goes through it: `small` with its model, data and demonstrations as local files, with a
-few steps, in a world without a network. Then what its cold start made is trained in 4 bits and
-exported. An engine is started five times; minutes.
+The recipe is `small` with its model, data and demonstrations as local files and a few steps, and
+there is no network. Then the model of its cold start is trained in 4 bits and exported, and a
+recipe is rehearsed. An engine is started six times; this takes minutes.
 """
 
 import json
@@ -20,6 +20,7 @@ import pytest
 
 from r1recipes import recipe, runs
 from r1recipes.machine import files
+from r1recipes.training import rehearsal_child
 from tests.helpers import command
 from tests.local import ROOT, without_network, write_recipe
 
@@ -62,8 +63,8 @@ def stopped(tmp_path_factory):
             process.kill()
             process.wait()
             output.seek(0)
-            said = output.read()
-    return SimpleNamespace(run=run, log=log, folder=folder, code=code, said=said)
+            printed = output.read()
+    return SimpleNamespace(run=run, log=log, folder=folder, code=code, printed=printed)
 
 
 def wait_for_step(run: runs.Run, process: subprocess.Popen, step: int) -> None:
@@ -78,7 +79,7 @@ def wait_for_step(run: runs.Run, process: subprocess.Popen, step: int) -> None:
 
 @pytest.fixture(scope="module")
 def resumed(stopped):
-    """The same run, gone on with to its end; `first` is the record as the stop left it."""
+    """The same run, resumed to its end; `first` is the record as the stop left it."""
     stopped.first, stopped.saved = stopped.run.read(), stopped.run.last_checkpoint()
     environment = without_network(stopped.log)
     done = command("run", "--resume", stopped.run.folder, cwd=stopped.folder, **environment)
@@ -88,7 +89,7 @@ def resumed(stopped):
 
 @pytest.fixture(scope="module")
 def reloaded(resumed):
-    """What base and saved adapter answer in a process of their own."""
+    """The results of tests/gpu/reload.py on the resumed run."""
     result = resumed.folder / "reloaded.json"
     done = subprocess.run(
         [sys.executable, "-m", "tests.gpu.reload", resumed.run.folder, result],
@@ -116,14 +117,14 @@ def test_the_doctor_finds_nothing_that_stops_the_recipe():
 
 
 def test_ctrl_c_saves_a_checkpoint(stopped):
-    assert stopped.code == 130, stopped.said + stopped.run.log.read_text()[-4000:]
-    assert "is saved" in stopped.said and "run --resume" in stopped.said
+    assert stopped.code == 130, stopped.printed + stopped.run.log.read_text()[-4000:]
+    assert "is saved" in stopped.printed and "run --resume" in stopped.printed
 
 
 def test_the_run_goes_on_to_its_end(resumed):
     assert resumed.first["status"] == "stopped" and resumed.saved[1] >= 2
-    found = resumed.run.read()
-    assert found["status"] == "complete" and found["attempts"] == 2
+    record = resumed.run.read()
+    assert record["status"] == "complete" and record["attempts"] == 2
     assert [row["step"] for row in files.read_lines(resumed.run.metrics)] == [*range(1, STEPS + 1)]
 
 
@@ -170,8 +171,14 @@ def test_the_engine_is_as_the_plan_says(reloaded):
     assert reloaded["engine"]["right"] == []
 
 
+def test_the_engine_tells_its_sizes(reloaded, resumed):
+    facts = reloaded["facts"]
+    assert facts["kv_tokens"] >= resumed.run.plan().preset.max_seq_length
+    assert facts["max_num_batched_tokens"] > 0 and facts["free_after_load_gib"] > 0
+
+
 @pytest.mark.parametrize(
-    "what",
+    "name",
     [
         "engine",
         "max_seq_length",
@@ -182,8 +189,8 @@ def test_the_engine_is_as_the_plan_says(reloaded):
         "sequences at once",
     ],
 )
-def test_an_engine_that_is_not_as_asked_is_found(what, reloaded):
-    assert what in reloaded["engine"][what]
+def test_an_engine_that_is_not_as_asked_is_found(name, reloaded):
+    assert name in reloaded["engine"][name]
 
 
 def test_four_bits_are_the_published_ones_with_every_layer_in_nf4(reloaded):
@@ -228,7 +235,7 @@ def four_bit(resumed):
 
 
 def after(four_bit, *arguments):
-    """A command on the run in 4 bits, which must succeed; what it printed."""
+    """What a command on the run in 4 bits prints; the command must succeed."""
     name, *rest = arguments
     environment = without_network(four_bit.log)
     done = command(name, four_bit.run.folder, *rest, cwd=four_bit.folder, **environment)
@@ -244,18 +251,18 @@ def test_a_local_folder_in_16_bits_is_trained_in_4(four_bit):
     assert sum(item["greedy"]["right"] for item in before) > 0, "the base has lost what it knew"
 
 
-def test_an_evaluation_through_vllm_says_the_same_as_that_of_the_run(four_bit):
+def test_an_evaluation_through_vllm_has_the_answers_of_the_run(four_bit):
     assert "difference of pass@1" in after(four_bit, "eval", "--samples", "2", "--offline")
     (folder,) = (four_bit.run.folder / "evaluations").iterdir()
-    for who, when in (("base", "before"), ("trained", "after")):
-        found = [item["greedy"]["text"] for item in files.read_lines(folder / f"{who}.jsonl")]
-        assert share_equal(found, answers(four_bit.run, when)) >= 0.9, who
+    for model, when in (("base", "before"), ("trained", "after")):
+        texts = [item["greedy"]["text"] for item in files.read_lines(folder / f"{model}.jsonl")]
+        assert share_equal(texts, answers(four_bit.run, when)) >= 0.9, model
 
 
 def test_a_run_in_4_bits_answers_a_question(four_bit):
     question = files.read_lines(four_bit.run.evaluation("after"))[0]["question"]
-    said = after(four_bit, "ask", question, "--temperature", "0", "--offline")
-    assert "base:" in said and "<answer>" in said.partition("trained:")[2], said
+    printed = after(four_bit, "ask", question, "--temperature", "0", "--offline")
+    assert "base:" in printed and "<answer>" in printed.partition("trained:")[2], printed
 
 
 def test_a_run_in_4_bits_is_exported(four_bit):
@@ -271,3 +278,19 @@ def test_a_run_in_4_bits_is_exported(four_bit):
     model, _ = merge.reload(folder, own_tokenizer=True, device="cuda")
     assert model.is_loaded_in_4bit
     assert not four_bit.log.exists(), four_bit.log.read_text()
+
+
+def test_a_rehearsal_measures_each_phase_and_each_batch(tmp_path):
+    """Two batches with one engine, on random weights in the shape of the recipe's model."""
+    arguments = ("--preset", "8GB", "--vram", "7.62", "--steps", "2", "--batches", "4", "8")
+    environment = without_network(tmp_path / "network.log")
+    done = command("rehearse", "qwen2.5-1.5b", *arguments, cwd=tmp_path, **environment)
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+    proofs = json.loads(done.stdout)
+    assert len(proofs) == 2
+    for measured in proofs:
+        assert "error" not in measured, measured
+        assert list(measured["peak_gib_by_phase"]) == list(rehearsal_child.PHASES)
+        assert measured["steps"] == 2 and measured["step_s"] > measured["generation_s"] > 0
+        assert measured["kv_tokens"] > 0 and measured["weights_gib"] > 0
+        assert measured["mean_length"] > 0.9 * measured["settings"]["max_completion_length"]

@@ -1,12 +1,13 @@
 """Memory of one forward and backward pass of the training.
 
-Derived from unsloth and unsloth_zoo 2026.10.7; tests/system/test_families.py counts some of it
+Derived from unsloth and unsloth_zoo (`packages.READ_IN`); tests/system/test_families.py counts
+some of it.
 """
 
 from r1recipes.planning.memory.case import MAX_NUM_SEQS, Case, lora_parameters
 
 CHUNK_ROWS = 256
-"""Rows of logits that are made at a time; the backend sets it (backends._prepare_unsloth)."""
+"""Rows of logits that are made at a time; the backend sets it (`unsloth.environment`)."""
 LOGIT_BYTES = 4
 """A logit of that chunk and its gradient in 16 bits; what lies between is fused by compilation."""
 FUSED_MLP_BYTES, PLAIN_MLP_BYTES = 6, 12

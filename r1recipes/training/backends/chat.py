@@ -1,6 +1,7 @@
 """Base and adapter of a trained run, ready to answer one conversation at a time, token by token.
 
-With transformers, which starts in seconds; vLLM's engine would take a minute for one question.
+Transformers generates: it starts in seconds, and vLLM's engine would take a minute for a question.
+Limits: one conversation at a time.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from r1recipes.training.backends.base import Messages, Sample
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer is drawn; at temperature 0 each token is the likeliest one."""
+    """How an answer is sampled; at temperature 0 each token is the likeliest one."""
 
     temperature: float = 0.8
     top_p: float = 0.95
@@ -80,7 +81,7 @@ class Chat:
         return room
 
     def _generation(self, sampling: Sampling, max_new_tokens: int) -> GenerationConfig:
-        drawn = {
+        sampled = {
             "do_sample": True,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -91,12 +92,12 @@ class Chat:
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=self.tokenizer.eos_token_id,  # as in training
             bos_token_id=self.tokenizer.bos_token_id,
-            **(drawn if sampling.temperature > 0 else {"do_sample": False}),
+            **(sampled if sampling.temperature > 0 else {"do_sample": False}),
         )
 
 
 class _Parts(TextStreamer):
-    """Hands on each part of the text that cannot change any more."""
+    """Calls back with each part of the text that is final."""
 
     def __init__(self, tokenizer: Any, on_text: Callable[[str], None]):
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)

@@ -1,8 +1,8 @@
-"""Base + adapter -> one model in 16 or 4 bits, and the proof that what was written is that model.
+"""Base + adapter -> one model in 16 or 4 bits, and the measures that prove what was written.
 
 The base is read in the precision that it is stored in, never in 4 bits; W + scale * B A is summed
-in 32 bits and rounded once. On the CPU, so that no card is needed. Limits: the merged model must
-fit into main memory; 4 bits need an NVIDIA GPU and bitsandbytes.
+in 32 bits and rounded once. Merging is done on the CPU, so that no GPU is needed. Limits: the
+merged model must fit into main memory; 4 bits need an NVIDIA GPU and bitsandbytes.
 """
 
 from pathlib import Path
@@ -16,17 +16,18 @@ from r1recipes.errors import PlanError, RunError
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe.schema import BUILTIN_MODELS
 from r1recipes.training.backends import builtin, weights
+from r1recipes.training.backends.base import Messages
 
 MAX_COMPLETION = 256
-"""Tokens of a recorded completion that the proof looks at; assumed enough to tell models apart."""
-Example = tuple[list[dict[str, str]], str]
+"""Tokens of a recorded completion that are compared; assumed enough to tell models apart."""
+Example = tuple[Messages, str]
 """Messages and the answer that the trained model gave."""
 
 
 class Trained:
     """Base and adapter in memory, not merged yet, with the base in its own precision.
 
-    Raises: PlanError when the base is only there in 4 bits or cannot be had.
+    Raises: PlanError when the base is quantised or cannot be loaded.
     """
 
     def __init__(
@@ -48,8 +49,9 @@ class Trained:
         return self.model.get_base_model().num_parameters()
 
     def dtype(self) -> torch.dtype:
-        """16 bits of the kind that the weights are stored in; float16 for 32-bit weights, since it
-        rounds eight times finer than bfloat16, unless one of them is too large for it."""
+        """The 16-bit type of the merged model: that of the stored weights. For 32-bit weights it is
+        float16, which rounds eight times finer than bfloat16, unless a weight is too large for it.
+        """
         weights = [p for p in self.model.get_base_model().parameters() if p.is_floating_point()]
         if weights[0].dtype != torch.float32:
             return weights[0].dtype
@@ -62,10 +64,10 @@ class Trained:
             return log_probabilities(self.model, self.tokenizer, examples)
 
     def save_merged(self, folder: Path) -> None:
-        """Merge, round to 16 bits, write model and tokenizer. The model is merged from then on."""
+        """Merge, round to 16 bits, write model and tokenizer. `self.model` stays merged."""
         dtype = self.dtype()
         self.model = self.model.merge_and_unload(safe_merge=True).to(dtype)
-        # Sampling settings of the base's authors for another model; the card names this one's.
+        # The base's authors chose their sampling settings for another model than this one.
         self.model.generation_config.do_sample = False
         for name in ("temperature", "top_p", "top_k"):
             setattr(self.model.generation_config, name, None)
@@ -86,21 +88,21 @@ def _load_base(plan: Plan, base: str | Path | None, offline: bool) -> Any:
 
 def log_probabilities(model: Any, tokenizer: Any, examples: list[Example]) -> list[torch.Tensor]:
     """At each position of each example's answer, (tokens, vocabulary), in 32 bits."""
-    found = []
+    likelihoods = []
     with torch.no_grad():
         for messages, answer in examples:
             prompt = prompt_ids(tokenizer, messages)
             rest = tokenizer(answer, add_special_tokens=False)["input_ids"][:MAX_COMPLETION]
             ids = torch.tensor([[*prompt, *rest]], device=model.device)
             logits = model(input_ids=ids).logits[0, len(prompt) - 1 :]
-            found.append(logits.float().log_softmax(-1).cpu())
-    return found
+            likelihoods.append(logits.float().log_softmax(-1).cpu())
+    return likelihoods
 
 
 def share_likeliest(
     likelihoods: list[torch.Tensor], tokenizer: Any, examples: list[Example]
 ) -> float:
-    """Share of the answers' tokens that are the likeliest where they stand."""
+    """Share of the answers' tokens that are the likeliest at their position."""
     same = []
     for rows, (_, answer) in zip(likelihoods, examples, strict=True):
         ids = tokenizer(answer, add_special_tokens=False)["input_ids"][:MAX_COMPLETION]
@@ -113,16 +115,16 @@ def log_softmax(logits: Any) -> torch.Tensor:
     return torch.from_numpy(logits).float().log_softmax(-1)
 
 
-def prompt_ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
+def prompt_ids(tokenizer: Any, messages: Messages) -> list[int]:
     return tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=True
     )["input_ids"]
 
 
 def divergence(reference: list[torch.Tensor], other: list[torch.Tensor]) -> float:
-    """Mean Kullback-Leibler divergence of `other` from `reference` at a token, in nats."""
+    """Mean Kullback-Leibler divergence of `other` from `reference`, in nats per token."""
     sums = [(p.exp() * (p - q)).sum(-1) for p, q in zip(reference, other, strict=True)]
-    return float(torch.cat(sums).mean().clamp(min=0.0))  # rounding can take it below; NaN stays
+    return float(torch.cat(sums).mean().clamp(min=0.0))  # rounding can give less; NaN stays
 
 
 def reload(
@@ -130,25 +132,24 @@ def reload(
 ) -> tuple[Any, Any]:
     """Model and tokenizer as a user would load them; `folder` is an adapter where `base` is given.
 
-    With `own_tokenizer` not by AutoTokenizer, which gives every Qwen2 model that model's own
-    splitting into words, whatever its tokenizer.json says (transformers 5.17, tokenization_auto.py,
+    With `own_tokenizer` AutoTokenizer is not used: it gives every Qwen2 model the splitting of the
+    original Qwen2, whatever its tokenizer.json says (transformers, tokenization_auto.py,
     MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS). Raises: RunError when they cannot be loaded.
     """
     loader = PreTrainedTokenizerFast if own_tokenizer else AutoTokenizer
     try:
         tokenizer = loader.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
+        weights_model = AutoModelForCausalLM.from_pretrained(
             base or folder, local_files_only=True, dtype="auto", device_map={"": device}
         )
-        if base:
-            model = PeftModel.from_pretrained(model, folder)
+        model = PeftModel.from_pretrained(weights_model, folder) if base else weights_model
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise RunError(f"what was written cannot be loaded again: {reason}") from error
     return model.eval(), tokenizer
 
 
-def greedy(model: Any, tokenizer: Any, messages: list[dict[str, str]], limit: int) -> list[int]:
+def greedy(model: Any, tokenizer: Any, messages: Messages, limit: int) -> list[int]:
     """Ids of the likeliest answer, without the prompt, up to and with its end."""
     prompt = prompt_ids(tokenizer, messages)
     with torch.no_grad():
@@ -172,7 +173,7 @@ def save_4bit(merged: Path, folder: Path) -> None:
 
 
 def save_builtin(plan: Plan, folder: Path) -> None:
-    """Write a built-in base, which is on no Hub, with its tokenizer."""
+    """Write the base and the tokenizer of a built-in model, which is not on the Hub."""
     model = builtin.build_model(plan.recipe.seed, plan.recipe.model.name)
     model.save_pretrained(folder)
     builtin.build_tokenizer().save_pretrained(folder)

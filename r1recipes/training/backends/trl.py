@@ -3,7 +3,7 @@
 On a CPU a run with the same seed and number of threads gives the same numbers to the bit, also
 when it is resumed: checkpoints carry the random state, and each optimiser step generates anew. On
 a GPU sums are not ordered, so the last digits differ. Limits: one device; text models only;
-generation is transformers', so a GPU is used far below what vLLM gets from it.
+transformers generates, far slower on a GPU than vLLM does.
 """
 
 import gc
@@ -44,14 +44,14 @@ class TrlBackend:
     def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> str | None:
         set_seed(self.recipe.seed)
         model = weights.load_base(self.plan, None, offline=self.offline, is_trainable=True)
-        cold = SFTTrainer(
+        sft_trainer = SFTTrainer(
             model=model,
             args=trainer.sft_config(self.plan, folder),
             train_dataset=Dataset.from_list(rows),
             processing_class=self.tokenizer(),
             callbacks=[trainer.Progress(hooks)],
         )
-        cold.train()
+        sft_trainer.train()
         model.save_pretrained(folder)
         self.tokenizer().save_pretrained(folder)
         return weights.commit(model)
@@ -151,7 +151,7 @@ class TrlBackend:
             hooks=hooks,
         )
         for parameter in self.model.parameters():
-            if parameter.requires_grad:  # of a 4-bit model TRL makes them bfloat16, without a word
+            if parameter.requires_grad:  # TRL silently makes those of a 4-bit model bfloat16
                 parameter.data = parameter.data.float()
         trl_trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
@@ -166,7 +166,7 @@ class TrlBackend:
         gc.collect()
         if plan.device == "cuda":
             torch.cuda.empty_cache()
-            if self._base is not None:  # which the trainer turned on
+            if self._base is not None:  # the trainer turned checkpointing on and the cache off
                 self._base.gradient_checkpointing_disable()
                 self._base.config.use_cache = True
 
