@@ -1,4 +1,4 @@
-"""What GRPO and RLOO share: several completions of each prompt, paid against one another.
+"""What GRPO and RLOO share: several completions of each prompt, compared with one another.
 
 Arguments are those of TRL (`packages.READ_IN`), whose two trainers have the same methods and
 metrics.

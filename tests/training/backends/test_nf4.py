@@ -35,15 +35,15 @@ def test_a_16_bit_folder_is_loaded_as_nf4_and_answers_nearly_the_same(source, tm
     folder = nf4.cached(source, tmp_path, torch.bfloat16)
     exact = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-    converted, kept = (dict(m.named_parameters()) for m in (model, exact))
+    converted, original = (dict(m.named_parameters()) for m in (model, exact))
     assert quantisation(exact) == "none" and quantisation(model) == "nf4, double"
     name = "model.layers.0.mlp.up_proj.weight"
     state = vars(converted[name])["quant_state"]
     restored = bitsandbytes.functional.dequantize_4bit(converted[name].data, state)
-    error = (restored - kept[name]).float()
-    assert 0.02 < error.std() / kept[name].float().std() < 0.15  # 4 bits of a normal: about 0.1
+    error = (restored - original[name]).float()
+    assert 0.02 < error.std() / original[name].float().std() < 0.15  # 4 bits of a normal: about 0.1
     name = "model.embed_tokens.weight"
-    assert torch.equal(converted[name], kept[name])
+    assert torch.equal(converted[name], original[name])
 
 
 def test_it_is_made_once_and_again_when_the_folder_changes(source, tmp_path):
