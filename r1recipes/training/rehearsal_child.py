@@ -1,6 +1,6 @@
 """The worker of a rehearsal: loads random weights, trains a few steps, and sends measurements.
 
-It runs in its own process, which `rehearsal` starts, and only that process imports torch.
+Limits: it runs in its own process, which `rehearsal` starts, and only that process imports torch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PHASES = ("weights", "import", "load", "generate", "first step", "steps")
 ONCE = 3
-"""Number of phases that come once, at the start; the others come once for each batch."""
+"""Number of phases at the start that occur once; the others occur once for each batch."""
 BATCH = "per_device_train_batch_size"
 TIMES = ("generation", "logprobs", "backward")
 """Parts of a step whose times are measured."""
@@ -80,17 +80,18 @@ def work(
 
 
 class _Memory:
-    """Tells the holder the current phase, and reads torch's own peaks of each phase."""
+    """Tells the holder the current phase, and records torch's own peaks of each phase."""
 
     def __init__(self, phase: SharedInt):
         self._phase = phase
         self.name = PHASES[0]
         self.number = 0
+        """Number of the batch that is trained."""
         self._peaks: dict[str, tuple[float, float]] = {}
 
     def enter(self, name: str) -> None:
         """Begin a phase."""
-        torch = sys.modules.get("torch")  # it must be Unsloth that imports it
+        torch = sys.modules.get("torch")  # not imported here: Unsloth must import it
         if torch and torch.cuda.is_initialized():
             self._note()
             torch.cuda.reset_peak_memory_stats()
@@ -105,7 +106,7 @@ class _Memory:
         self._peaks[self.name] = (max(peak[0], before[0]), max(peak[1], before[1]))
 
     def by_phase(self) -> dict[str, list[float]]:
-        """Phase -> [allocated, reserved]."""
+        """Phase -> [allocated, reserved] GiB; the next batch has its own."""
         self._note()
         peaks = {name: [round(n, 3) for n in peak] for name, peak in self._peaks.items()}
         for name in PHASES[ONCE:]:

@@ -13,6 +13,7 @@ from r1recipes.runs.reading import Row
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Hooks:
 class Backend(Protocol):
     """Plan -> model, adapter, samples, trained adapter. Methods are called in this order."""
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, without loading weights."""
 
     def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> str | None:

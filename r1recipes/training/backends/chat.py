@@ -36,7 +36,8 @@ class Chat:
         self, plan: Plan, base: Path | None, adapter: Path, template: str, *, offline: bool
     ):
         torch.set_num_threads(plan.num_threads)  # as in training: the sums depend on it
-        self.tokenizer = weights.load_tokenizer(plan.recipe.model, plan.base_dir, offline)
+        # Any: the methods of a tokenizer return unions of types.
+        self.tokenizer: Any = weights.load_tokenizer(plan.recipe.model, plan.base_dir, offline)
         self.tokenizer.chat_template = template
         base_model = weights.load_base(plan, base, offline=offline)
         self.model: Any = PeftModel.from_pretrained(base_model, adapter).eval()

@@ -10,7 +10,12 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from r1recipes.errors import PlanError, RunError
 from r1recipes.planning.plan import Plan
@@ -75,7 +80,7 @@ class Trained:
         self.tokenizer.save_pretrained(folder)
 
 
-def _load_base(plan: Plan, base: str | Path | None, offline: bool) -> Any:
+def _load_base(plan: Plan, base: str | Path | None, offline: bool) -> PreTrainedModel:
     """The base in its own precision: the user's `base`, else the model of the recipe."""
     model = plan.recipe.model
     if base:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import GenerationConfig, set_seed
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTTrainer
 
 from r1recipes.planning.plan import Plan
@@ -31,11 +31,11 @@ class TrlBackend:
         self.recipe = plan.recipe
         self.offline = offline
         self.model: Any = None
-        self._base: Any = None
-        self._tokenizer: Any = None
+        self._base: PreTrainedModel | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
         torch.set_num_threads(plan.num_threads)
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         if self._tokenizer is None:
             model, base_dir = self.recipe.model, self.plan.base_dir
             self._tokenizer = weights.load_tokenizer(model, base_dir, self.offline)
@@ -108,8 +108,10 @@ class TrlBackend:
                 hooks.on_progress(len(groups), len(prompts))
         return groups
 
-    def _generate_batch(self, prompts: list[Messages], config: Any) -> list[list[Sample]]:
-        tokenizer = self.tokenizer()
+    def _generate_batch(
+        self, prompts: list[Messages], config: GenerationConfig
+    ) -> list[list[Sample]]:
+        tokenizer: Any = self.tokenizer()  # its methods return unions of types
         inputs = tokenizer.apply_chat_template(
             prompts,
             add_generation_prompt=True,
@@ -124,7 +126,7 @@ class TrlBackend:
         return [samples[i : i + n] for i in range(0, len(samples), n)]
 
     def _sample(self, ids: list[int]) -> Sample:
-        tokenizer = self.tokenizer()
+        tokenizer: Any = self.tokenizer()
         ended = tokenizer.eos_token_id in ids
         if ended:
             ids = ids[: ids.index(tokenizer.eos_token_id) + 1]

@@ -12,6 +12,8 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
@@ -64,7 +66,9 @@ def commit(model: Any) -> str | None:
     return getattr(model.config, "_commit_hash", None)
 
 
-def load_base(plan: Plan, folder: Path | None, *, offline: bool, is_trainable: bool = False) -> Any:
+def load_base(
+    plan: Plan, folder: Path | None, *, offline: bool, is_trainable: bool = False
+) -> PreTrainedModel:
     """The base model of a plan in the plan's precision, from `folder` after a cold start.
 
     `is_trainable`: for training all weights, so neither quantised nor in float16, whose gradients
@@ -88,7 +92,7 @@ def load_base(plan: Plan, folder: Path | None, *, offline: bool, is_trainable: b
     )
 
 
-def load_stored(name: str, revision: str | None, *, offline: bool) -> Any:
+def load_stored(name: str, revision: str | None, *, offline: bool) -> PreTrainedModel:
     """A model in the precision that it is stored in, on the CPU, to merge an adapter into it.
 
     Raises: PlanError when it cannot be loaded or is quantised.
@@ -123,7 +127,7 @@ def switched(model: Any, adapter: bool) -> contextlib.AbstractContextManager[Non
     return contextlib.nullcontext() if adapter else model.disable_adapter()
 
 
-def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> Any:
+def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> PreTrainedTokenizerBase:
     """The tokenizer of a model; pads on the left, as generation needs.
 
     The folder of a built-in model is not left to AutoTokenizer: it gives every Qwen2 model the

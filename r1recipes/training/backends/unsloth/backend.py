@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import set_peft_model_state_dict
-from transformers import set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 from unsloth import FastLanguageModel
 from vllm import SamplingParams
 
@@ -48,10 +48,10 @@ class UnslothBackend:
         self.offline = offline
         self.model: Any = None
         self.trainer: Any = None
-        self._tokenizer: Any = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
         self._commit: str | None = None
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         if self._tokenizer is None:
             model, base_dir = self.recipe.model, self.plan.base_dir
             self._tokenizer = weights.load_tokenizer(model, base_dir, self.offline)
@@ -176,7 +176,8 @@ class UnslothBackend:
     def generate(
         self, prompts: list[Messages], num_samples: int, greedy: bool, adapter: bool, hooks: Hooks
     ) -> list[list[Sample]]:
-        tokenizer, size = self.tokenizer(), self.recipe.eval.batch_size
+        tokenizer: Any = self.tokenizer()  # its methods return unions of types
+        size = self.recipe.eval.batch_size
         ids = tokenizer.apply_chat_template(
             prompts, add_generation_prompt=True, tokenize=True, return_dict=True
         )["input_ids"]
