@@ -8,7 +8,6 @@ of the CUDA context of the small one.
 """
 
 import multiprocessing
-import shutil
 import time
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
@@ -18,12 +17,12 @@ from typing import Any
 from r1recipes.algorithms.base import divisors
 from r1recipes.errors import PlanError, RecipeError, RunError
 from r1recipes.machine import files, gpu, packages
-from r1recipes.machine.cards import GIB
 from r1recipes.machine.processes import obey_parent
+from r1recipes.machine.units import GIB
 from r1recipes.planning import models, out_of_memory
 from r1recipes.planning.plan import Plan
 from r1recipes.training import rehearsal_child
-from r1recipes.training.backends.child import Child, ChildFailed
+from r1recipes.training.backends.child import ChildFailed, run_in_child
 
 SAMPLE_S = 0.005
 """Seconds between two readings of the free memory; assumed."""
@@ -50,7 +49,7 @@ def rehearse(
     """
     batches = batches or (plan.per_device_train_batch_size,)
     _refuse_what_cannot_be_rehearsed(plan, batches)
-    card = gpu.take_gpu()  # the processes that are started here get the same one
+    card = gpu.take()  # the processes that are started here get the same one
     context = multiprocessing.get_context("spawn")
     phase, stop = context.Value("i", 0), context.Event()
     receive, send = context.Pipe(duplex=False)
@@ -162,14 +161,13 @@ def _work(
 ) -> list[dict[str, Any]]:
     """The measurements of the worker for each batch, up to the first that failed."""
     results: list[dict[str, Any]] = []
-    worker = Child(rehearsal_child.work, plan.model_dump_json(), weights_dir, steps, batches, phase)
+    arguments = (plan.model_dump_json(), weights_dir, steps, batches, phase)
     try:
-        worker.wait(results.append)
+        run_in_child(rehearsal_child.work, *arguments, on_message=results.append)
     except ChildFailed as failed:
         results.append({"error": str(failed)})
     finally:
-        for draft in weights_dir.glob(f".*.{worker.pid}"):  # half-written weights
-            shutil.rmtree(draft, ignore_errors=True)
+        files.clear_drafts(weights_dir)  # half-written weights
     return results
 
 

@@ -1,6 +1,9 @@
-"""In a fresh process: answers with base and saved adapter of a run, and compares wrong plans.
+"""In a fresh process: load the base and the saved adapter of a run, and let both answer.
 
-python -m tests.gpu.reload RUN RESULT.json
+    python -m tests.gpu.reload RUN RESULT.json
+
+Then plans and arguments that the engine does not follow are compared with it. Limits: one NVIDIA
+GPU with the extra `gpu`; the result is for tests/gpu/test_gpu.py.
 """
 
 import json
@@ -20,21 +23,22 @@ PRESETS: dict[str, dict[str, Any]] = {
     "4-bit": {"load_in_4bit": True},
     "KV cache tokens": {"max_seq_length": 10**9},
 }
-"""Name of a difference -> changes of the preset that cause it."""
+"""Name of a difference -> changes to the preset that cause it."""
 PLANS: dict[str, dict[str, Any]] = {
     "dtype": {"dtype": "float16"},
     "sequences at once": {"max_num_seqs": 7},
 }
-"""Name of a difference -> changes of the plan that cause it."""
+"""Name of a difference -> changes to the plan that cause it."""
 
 
 def main(run: runs.Run, result: Path) -> None:
     plan = run.plan()
     prepare_environment(plan, settings.load().cache_dir)
     backend = create(plan, offline=True)
+    # Only now: Unsloth must be imported in the environment that was prepared for it.
     from r1recipes.training.backends.unsloth.backend import UnslothBackend
 
-    assert isinstance(backend, UnslothBackend)
+    assert isinstance(backend, UnslothBackend), f"the plan goes through {backend}"
     backend.load(run.base, run.adapter)
     results = {
         "base": greedy(backend, run, adapter=False),
@@ -56,24 +60,29 @@ def greedy(backend: Backend, run: runs.Run, *, adapter: bool) -> list[str]:
 
 
 def engine(model: Any, plan: Plan) -> dict[str, list[str]]:
-    """Names of the differences of the engine from its plan ("right") and from wrong plans."""
+    """Names of the differences between the engine and its own plan, and plans that differ."""
     from r1recipes.training.backends.unsloth.differences import engine_differences
 
-    wrong = {name: plan.model_copy(update=changes) for name, changes in PLANS.items()}
+    plans = {name: plan.model_copy(update=changes) for name, changes in PLANS.items()}
     for name, changes in PRESETS.items():
         preset = plan.preset.model_copy(update=changes)
-        wrong[name] = plan.model_copy(update={"preset": preset})
-    rows = {name: engine_differences(model, asked) for name, asked in wrong.items()}
-    rows["right"], rows["engine"] = engine_differences(model, plan), engine_differences(0, plan)
-    return {case: [name for name, *_ in differences] for case, differences in rows.items()}
+        plans[name] = plan.model_copy(update={"preset": preset})
+    by_plan = {name: engine_differences(model, other) for name, other in plans.items()}
+    by_plan["right"] = engine_differences(model, plan)
+    by_plan["engine"] = engine_differences(0, plan)
+    return {name: [what for what, *_ in differences] for name, differences in by_plan.items()}
 
 
 def published() -> dict[str, str | None]:
-    """The 4-bit repositories of the shipped recipes' models, and of two models without one."""
+    """Repository that is loaded in 4 bits, for shipped recipes and for two models without one."""
     from r1recipes.training.backends.unsloth.backend import published_in_4bit
 
     recipes = [recipe.load(path).recipe for path in recipe.shipped()]
-    names = [r.model.name for r in recipes if any(p.load_in_4bit for p in r.preset.values())]
+    names = [
+        each.model.name
+        for each in recipes
+        if any(preset.load_in_4bit for preset in each.preset.values())
+    ]
     return {
         name: published_in_4bit(name)
         for name in [*names, "nobody/nothing", "allenai/Llama-3.1-Tulu-3-8B"]
@@ -87,11 +96,11 @@ def arguments(plan: Plan, folder: Path) -> list[str]:
     from r1recipes.training.backends import trainer
     from r1recipes.training.backends.unsloth.differences import argument_differences
 
-    asked = trainer.arguments(plan, folder)
-    del asked["steps_per_generation"]  # given, TRL refuses; without it Unsloth raises the batch
-    asked |= {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 1}
-    asked["learnign_rate"] = 1.0
-    return [name for name, *_ in argument_differences(asked, GRPOConfig(**asked))]
+    wrong = trainer.arguments(plan, folder)
+    del wrong["steps_per_generation"]  # with it TRL refuses; without it Unsloth raises the batch
+    wrong |= {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 1}
+    wrong["learnign_rate"] = 1.0
+    return [name for name, *_ in argument_differences(wrong, GRPOConfig(**wrong))]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Rewards of a user's file before training: their names, their errors, and the check of them."""
+"""Rewards of a user's file before training: their names, what is refused, what the check says."""
 
 import hashlib
 import pickle
@@ -8,7 +8,7 @@ import pytest
 
 from r1recipes import rewards
 from r1recipes.errors import RecipeError
-from r1recipes.rewards import Reward
+from r1recipes.rewards.reward import Reward
 from r1recipes.rewards.user_code import (
     Failed,
     code_sha256,
@@ -49,7 +49,7 @@ def mine(tmp_path_factory):
         ("likes_nothing", "gameable", ["pays more for a completion that is empty"]),
     ],
 )
-def test_check_names_the_problem(name, kind, parts, mine):
+def test_check_says_what_is_wrong(name, kind, parts, mine):
     reward = mine(name, time_limit_s=0.5 if kind == "timeout" else 10.0)
     (problem,) = rewards.check(reward, ROWS)
     assert problem.kind == kind
@@ -68,7 +68,7 @@ def test_any_function_can_be_made_safe():
     reward = Reward("mine", half_broken)
     assert reward(["?"] * 3, ["a", "", "bb"]) == [1.0, 0.0, 0.5]
     assert reward.failures == {"raised": 1}
-    assert (reward.last_failure or "").startswith("raised ZeroDivisionError")
+    assert str(reward.last_failure).startswith("raised ZeroDivisionError")
 
 
 # Names
@@ -116,9 +116,9 @@ def test_load_refuses_with_a_reason(name, allow, parts, mine):
     assert isinstance(caught.value, ValueError)
     for part in parts:
         assert part in str(caught.value)
-    hint = caught.value.problems[0].hint or ""
+    hint = caught.value.problems[0].hint
     expected = {"zzz": "xml_tags", "mine.py:shorty": "did you mean `short`?"}.get(name)
-    assert expected is None or expected in hint
+    assert expected is None or expected in str(hint)
 
 
 def test_a_failure_crosses_processes():
@@ -126,7 +126,7 @@ def test_a_failure_crosses_processes():
     assert (failed.kind, failed.message) == ("raised", "raised ValueError: x")
 
 
-def test_a_file_is_imported_with_its_neighbours_and_under_its_own_name(tmp_path):
+def test_a_file_is_imported_with_its_neighbours_and_under_a_name_of_its_own(tmp_path):
     (tmp_path / "neighbour.py").write_text("WORTH = 0.75\n")
     (tmp_path / "json.py").write_text(
         "from neighbour import WORTH\n\ndef f(completion, row):\n    return WORTH\n"

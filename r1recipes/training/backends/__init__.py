@@ -25,7 +25,7 @@ def prepare_environment(plan: Plan, cache_dir: Path) -> None:
     # TRL reports every trainer to the Hub, also when model and data are local.
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     if plan.device == "cuda":
-        gpu.take_gpu()
+        gpu.take()
     if plan.backend == "unsloth":
         environment.prepare(plan, cache_dir)
 

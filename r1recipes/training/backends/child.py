@@ -27,40 +27,36 @@ class ChildFailed(Exception):
         """The exception that the function raised; None if the process was killed."""
 
 
-class Child:
-    """Runs `function(*arguments, send)`; the process starts on construction."""
+def run_in_child(
+    function: Callable[..., Any], *arguments: Any, on_message: Callable[[Any], None]
+) -> Any:
+    """The result of `function(*arguments, send)`; `on_message` gets each message that it sends.
 
-    def __init__(self, function: Callable[..., Any], *arguments: Any):
-        context = multiprocessing.get_context("spawn")
-        self._receive, send = context.Pipe(duplex=False)
-        self._process = context.Process(target=_run, args=(function, arguments, send))
-        self._process.start()
-        send.close()  # or the death of the process would not end the wait for it
-        self.pid = self._process.pid
-
-    def wait(self, on_message: Callable[[Any], None]) -> Any:
-        """What the function returns, after `on_message` with each message that it sends.
-
-        Whatever ends the wait here, such as Ctrl-C, kills the process. Raises: ChildFailed.
-        """
-        outcome: dict[str, Any] = {}
-        try:
-            while True:
-                kind, value = self._receive.recv()
-                if kind == "message":
-                    on_message(value)
-                else:
-                    outcome[kind] = value
-        except EOFError:  # the process has ended
-            pass
-        except BaseException:
-            self._process.kill()
-            raise
-        finally:
-            self._process.join()
-        if "returned" not in outcome:
-            raise ChildFailed(self._process.exitcode, outcome.get("raised"))
-        return outcome["returned"]
+    Whatever ends the wait here, such as Ctrl-C, kills the process. Raises: ChildFailed.
+    """
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(function, arguments, send))
+    process.start()
+    send.close()  # or the death of the process would not end the wait for it
+    outcome: dict[str, Any] = {}
+    try:
+        while True:
+            kind, value = receive.recv()
+            if kind == "message":
+                on_message(value)
+            else:
+                outcome[kind] = value
+    except EOFError:  # the process has ended
+        pass
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.join()
+    if "returned" not in outcome:
+        raise ChildFailed(process.exitcode, outcome.get("raised"))
+    return outcome["returned"]
 
 
 def _run(function: Callable[..., Any], arguments: tuple[Any, ...], send: Connection) -> None:

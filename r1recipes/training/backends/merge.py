@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from r1recipes.errors import PlanError, RunError
+from r1recipes.errors import PlanError, RunError, first_line
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe.schema import BUILTIN_MODELS
 from r1recipes.training.backends import builtin, weights
@@ -57,10 +57,11 @@ class Trained:
         """The 16-bit type of the merged model: that of the stored weights. For 32-bit weights it is
         float16, which rounds eight times finer than bfloat16, unless a weight is too large for it.
         """
-        weights = [p for p in self.model.get_base_model().parameters() if p.is_floating_point()]
-        if weights[0].dtype != torch.float32:
-            return weights[0].dtype
-        largest = max(float(p.detach().abs().max()) for p in weights)
+        parameters = self.model.get_base_model().parameters()
+        floating = [p for p in parameters if p.is_floating_point()]
+        if floating[0].dtype != torch.float32:
+            return floating[0].dtype
+        largest = max(float(p.detach().abs().max()) for p in floating)
         return torch.float16 if largest < 0.5 * torch.finfo(torch.float16).max else torch.bfloat16
 
     def likelihoods(self, examples: list[Example], *, adapter: bool) -> list[torch.Tensor]:
@@ -149,8 +150,7 @@ def reload(
         )
         model = PeftModel.from_pretrained(weights_model, folder) if base else weights_model
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RunError(f"what was written cannot be loaded again: {reason}") from error
+        raise RunError(f"what was written cannot be loaded again: {first_line(error)}") from error
     return model.eval(), tokenizer
 
 
@@ -174,7 +174,7 @@ def save_4bit(merged: Path, folder: Path) -> None:
     from r1recipes.training.backends import nf4
 
     dtype = AutoModelForCausalLM.from_pretrained(merged, device_map="meta", dtype="auto").dtype
-    nf4.cached(merged, folder.parent / f".{folder.name}-nf4", dtype).rename(folder)
+    nf4.write_checkpoint(merged, folder, dtype)
 
 
 def save_builtin(plan: Plan, folder: Path) -> None:

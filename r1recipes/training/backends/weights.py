@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from r1recipes.errors import PlanError
+from r1recipes.machine import hub
 from r1recipes.planning.disk import CHECKPOINT_REST_BYTES
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe.schema import BUILTIN_MODELS, Model
@@ -52,12 +53,10 @@ def at_commit(name: str, revision: str | None, offline: bool) -> Path:
             name, revision=revision, local_files_only=offline, allow_patterns=list(WEIGHTS)
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         model = f"`{name}` at revision `{revision}`" if revision else f"`{name}`"
-        raise PlanError(
-            f"{model} cannot be loaded: {reason}",
-            hint="check [model]; without network the commit must be in the Hub's cache",
-        ) from error
+        fault = hub.explain(error, offline=offline)
+        hint = fault.hint or "check [model]; without network the commit must be in the Hub's cache"
+        raise PlanError(f"{model} {fault.predicate}", hint=hint) from error
     return Path(folder)
 
 
@@ -106,9 +105,8 @@ def load_stored(name: str, revision: str | None, *, offline: bool) -> PreTrained
             dtype="auto",
         )
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise PlanError(
-            f"the base `{name}` cannot be loaded in 16 bits: {reason}",
+            f"the base `{name}` in 16 bits {hub.explain(error, offline=offline).predicate}",
             hint="give its 16-bit weights with `--base ID_OR_FOLDER`",
         ) from error
     if getattr(model.config, "quantization_config", None):
@@ -150,11 +148,11 @@ def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> PreTrainedTok
         if builtin.is_own(tokenizer):
             tokenizer = PreTrainedTokenizerFast.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        fault = hub.explain(error, offline=offline)
+        hint = fault.hint or "check `model.name`"
         raise PlanError(
-            f"the tokenizer of `{model.name}` cannot be loaded: {reason}",
-            hint="check `model.name`; for a gated model set HF_TOKEN; without network give a "
-            "local folder",
+            f"the tokenizer of `{model.name}` {fault.predicate}",
+            hint=f"{hint}; or give a local folder",
         ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -1,5 +1,3 @@
-"""Answers are extracted and compared, and no expression holds up a run or outlives it."""
-
 import multiprocessing
 import os
 import signal
@@ -96,7 +94,7 @@ def test_a_final_answer_is_found_wherever_it_stands(completion, answer):
         "the answer is " * (MEGABYTE // 14),
         "1\n" * (MEGABYTE // 2),
     ],
-    ids=["opens", "closes", "opens then closes", "digits", "brackets", "boxes", "phrases", "lines"],
+    ids=["opens", "closes", "opens then closes", "digits", "brackets", "boxes", "said", "lines"],
 )
 def test_extraction_is_linear_in_hostile_text(hostile):
     start = time.perf_counter()
@@ -322,7 +320,7 @@ def test_no_child_outlives_its_parent(rest, tmp_path):
     with subprocess.Popen(
         [sys.executable, script], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as parent:
-        assert parent.stdout is not None
+        assert parent.stdout
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(pids) == 2
         if "60" in rest:
@@ -334,7 +332,7 @@ def test_no_child_outlives_its_parent(rest, tmp_path):
         time.sleep(0.05)
 
 
-def test_a_script_without_a_guard_gets_a_message(tmp_path):
+def test_a_script_without_a_guard_is_told_so(tmp_path):
     script = tmp_path / "unguarded.py"
     script.write_text(
         "from r1recipes.rewards.answers import Verifier\nVerifier().verify([('x + 1', '1 + x')])\n"

@@ -35,7 +35,8 @@ def planned(tmp_path) -> Callable[..., planning.Plan]:
         text = SMALL.replace("seed = 1\n", f'seed = 1\nalgorithm = "{algorithm}"\n') + PRESET
         (tmp_path / "small.toml").write_text(text)
         loaded = recipe.load(tmp_path / "small.toml").recipe
-        plan = planning.make(loaded, base_dir=tmp_path, gpu=gpu, num_cores=1, elsewhere=True)
+        target = planning.Target.elsewhere(gpu) if gpu else planning.Target.here(None, 1)
+        plan = planning.make(loaded, target, base_dir=tmp_path)
         return plan.model_copy(update=changes)
 
     return make

@@ -1,13 +1,13 @@
 """A function in a process of its own: its messages, its result, and every way in which it ends."""
 
+import multiprocessing
 import os
 import signal
 import time
 
 import pytest
 
-from r1recipes.training.backends.child import Child, ChildFailed, Send
-from tests.helpers import is_running
+from r1recipes.training.backends.child import ChildFailed, Send, run_in_child
 
 
 def count(end: int, send: Send) -> str:
@@ -33,7 +33,7 @@ def wait_for_ever(send: Send) -> None:
 
 def test_messages_come_in_order_and_then_the_result():
     messages: list[int] = []
-    assert Child(count, 3).wait(messages.append) == "counted to 3"
+    assert run_in_child(count, 3, on_message=messages.append) == "counted to 3"
     assert messages == [0, 1, 2]
 
 
@@ -47,7 +47,7 @@ def test_messages_come_in_order_and_then_the_result():
 def test_a_failure_is_raised_after_the_messages(function, message, exit_code):
     messages: list[str] = []
     with pytest.raises(ChildFailed, match=message) as failed:
-        Child(function).wait(messages.append)
+        run_in_child(function, on_message=messages.append)
     assert messages == ["begun"] and failed.value.exit_code == exit_code
 
 
@@ -55,7 +55,7 @@ def test_an_error_of_the_listener_ends_the_process():
     def refuse(message: str) -> None:
         raise KeyboardInterrupt
 
-    child = Child(wait_for_ever)
+    before = multiprocessing.active_children()
     with pytest.raises(KeyboardInterrupt):
-        child.wait(refuse)
-    assert child.pid is not None and not is_running(child.pid)
+        run_in_child(wait_for_ever, on_message=refuse)
+    assert set(multiprocessing.active_children()) <= set(before)

@@ -15,7 +15,7 @@ def test_a_base_model_of_the_hub_learns_in_the_chat_template_of_the_recipe(tmp_p
     text = SMALL.replace('"builtin:tiny"', '"me/base"').replace("steps = 12", "steps = 2")
     (tmp_path / "recipe.toml").write_text(text)
     loaded = recipe.load(tmp_path / "recipe.toml").recipe
-    plan = planning.make(loaded, base_dir=tmp_path, gpu=None, num_cores=1)
+    plan = planning.make(loaded, planning.Target.here(None, 1), base_dir=tmp_path)
     splits = data.load(loaded, tmp_path)
     rows = demonstrations(loaded, tmp_path, 2 * 16, held_out=splits.held_out)
     progress: list[tuple[int, int]] = []

@@ -87,7 +87,7 @@ def test_a_conversion_that_was_cut_off_leaves_nothing(error, source, tmp_path, m
 
 
 def test_a_process_that_was_faster_is_as_good(tmp_path):
-    with files.whole(tmp_path / "model") as draft:
+    with files.draft(tmp_path / "model", taken="keep") as draft:
         for folder in (draft, tmp_path / "model"):
             folder.mkdir()
             (folder / "weights").touch()
@@ -113,7 +113,7 @@ def test_quantisation_is_read_from_the_state_of_the_weights(kind, nested, expect
 def test_a_cold_start_in_whole_weights_goes_on_in_4_bits(small, tmp_path):
     """As far as bitsandbytes goes on a CPU: no backward pass there for layers with a bias."""
     loaded = recipe.load(small).recipe
-    plan = planning.make(loaded, base_dir=tmp_path, gpu=None, num_cores=1)
+    plan = planning.make(loaded, planning.Target.here(None, 1), base_dir=tmp_path)
     preset = plan.preset.model_copy(update={"load_in_4bit": True})
     backend = TrlBackend(plan.model_copy(update={"preset": preset}), offline=True)
     splits = data.load(loaded, tmp_path)
@@ -133,7 +133,8 @@ def test_float16_trains_whole_weights_in_float32(source, small, tmp_path):
     """The gradients of float16 weights cannot be unscaled; the adapter's weights are float32."""
     text = small.read_text().replace('"builtin:tiny"', f'"{source}"')
     small.write_text(text)
-    plan = planning.make(recipe.load(small).recipe, base_dir=tmp_path, gpu=None, num_cores=1)
+    target = planning.Target.here(None, 1)
+    plan = planning.make(recipe.load(small).recipe, target, base_dir=tmp_path)
     plan = plan.model_copy(update={"dtype": "float16"})
     assert load_base(plan, None, offline=True, is_trainable=True).dtype == torch.float32
     assert load_base(plan, None, offline=True).dtype == torch.float16

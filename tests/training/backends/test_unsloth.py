@@ -14,8 +14,8 @@ from packaging.requirements import Requirement
 from r1recipes import planning, recipe
 from r1recipes.errors import PlanError
 from r1recipes.machine import packages
-from r1recipes.machine.cards import GIB
 from r1recipes.machine.gpu import Gpu
+from r1recipes.machine.units import GIB
 from r1recipes.training.backends.unsloth import engine
 
 CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")
@@ -43,7 +43,7 @@ def unsloth(monkeypatch):
 def made(unsloth, *overrides: str):
     loaded = recipe.load("qwen2.5-1.5b", list(overrides))
     plan = planning.make(
-        loaded.recipe, base_dir=loaded.path.parent, gpu=CARD, num_cores=1, elsewhere=True
+        loaded.recipe, planning.Target.elsewhere(CARD), base_dir=loaded.path.parent
     )
     return unsloth.UnslothBackend(plan, offline=True)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from r1recipes.planning.plan import Plan
 from r1recipes.training.backends.base import Hooks
-from r1recipes.training.backends.child import Child, ChildFailed, Send
+from r1recipes.training.backends.child import ChildFailed, Send, run_in_child
 from r1recipes.training.backends.trl import TrlBackend
 
 
@@ -25,9 +25,11 @@ def in_child(
     Returns the commit of the weights that it began with, if they came from the Hub. Raises:
     RuntimeError with the error of the process.
     """
-    child = Child(_cold_start, plan.model_dump_json(), template, rows, folder, offline)
+    arguments = (plan.model_dump_json(), template, rows, folder, offline)
     try:
-        commit: str | None = child.wait(lambda progress: hooks.on_progress(*progress))
+        commit: str | None = run_in_child(
+            _cold_start, *arguments, on_message=lambda progress: hooks.on_progress(*progress)
+        )
     except ChildFailed as failed:
         message = failed.reason or f"the cold start ended with code {failed.exit_code}"
         raise RuntimeError(message) from failed

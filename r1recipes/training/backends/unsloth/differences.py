@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from r1recipes.errors import RunError
-from r1recipes.machine.cards import GIB
+from r1recipes.machine.units import GIB
 from r1recipes.planning import out_of_memory
 from r1recipes.planning.plan import Plan
 

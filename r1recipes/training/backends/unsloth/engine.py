@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from r1recipes.errors import PlanError
-from r1recipes.machine.cards import GIB
+from r1recipes.machine.units import GIB
 from r1recipes.planning.memory.predict import OUTSIDE_TORCH, TORCH_SHARE
 from r1recipes.planning.plan import Plan
 

@@ -15,7 +15,7 @@ def bound_reference_pass(trainer: Any) -> None:
     (unsloth/models/rl_replacements.py, _get_per_token_logps_and_entropies, `B` and `_pk_cap`).
     The pass is not compiled: compilation unrolls its loop over parts of 256 rows, again for each
     number of parts, and with 48 of them the first step took 186 s, the next 12
-    (vram_points/beta.json).
+    (benchmarks/memory/points/beta.json).
     """
     score, args = trainer._get_per_token_logps_and_entropies, trainer.args
 
