@@ -187,7 +187,7 @@ def _plan(
     return Plan(
         recipe=recipe,
         base_dir=base_dir.absolute(),
-        backend="unsloth" if card and target.has_packages else "trl",
+        backend="unsloth" if has_engine else "trl",
         device=device,
         dtype=choose_dtype(device, card),
         preset_name=name,
