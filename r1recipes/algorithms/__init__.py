@@ -1,6 +1,7 @@
-"""The training algorithms: one module each, and one row in this table.
+"""The training algorithms: one module each, and one row in a table.
 
-What a recipe says in `algorithm` is a name of it. Variants of a loss are keys of one algorithm.
+The key `algorithm` of a recipe is a name in the table. A variant of a loss is a key of an
+algorithm, not another algorithm.
 """
 
 from r1recipes.algorithms.base import Algorithm

@@ -1,7 +1,7 @@
-"""What algorithms share: the keys of [train] and of a preset, and what an algorithm is.
+"""What algorithms share: the keys of [train] and of a preset, and the row that describes one.
 
 An algorithm is one module and one row of `ALGORITHMS`: everything about it that is not drawn or
-measured. Nothing here imports TRL before a backend asks for a trainer.
+measured. Limits: TRL is not imported before a backend asks for a trainer.
 """
 
 import math
@@ -117,8 +117,11 @@ AUTO_ON_GPU = ("prompts_per_step", "per_device_train_batch_size")
 
 
 def of_preset(preset: Any) -> Found:
-    """Batches that divide a step, and room for a prompt."""
-    found: Found = []
+    """Batches that do not divide a step, and no room for a prompt, as `(key, message, hint)`.
+
+    `preset` is a Preset; its counts may be "auto", which their types do not say.
+    """
+    problems: Found = []
     batch = preset.per_device_train_batch_size or preset.num_generations
     is_open = "auto" in (batch, preset.prompts_per_step)
     completions = 0 if is_open else preset.prompts_per_step * preset.num_generations
@@ -126,7 +129,7 @@ def of_preset(preset: Any) -> Found:
         fitting = divisors(completions)
         below = max(n for n in fitting if n < batch)
         above = min((n for n in fitting if n > batch), default=None)
-        found.append(
+        problems.append(
             (
                 "per_device_train_batch_size",
                 f"{preset.prompts_per_step} prompts x {preset.num_generations} generations = "
@@ -135,7 +138,7 @@ def of_preset(preset: Any) -> Found:
             )
         )
     if preset.max_completion_length >= preset.max_seq_length:
-        found.append(
+        problems.append(
             (
                 "max_completion_length",
                 f"`max_completion_length` {preset.max_completion_length} leaves no room for a "
@@ -143,11 +146,11 @@ def of_preset(preset: Any) -> Found:
                 f"set `max_seq_length = {preset.max_completion_length + 256}`",
             )
         )
-    return found
+    return problems
 
 
 def divisors(number: int) -> list[int]:
-    """All whole numbers that divide `number`; by pairs, so that 10**8 takes 10**4 steps."""
+    """All whole numbers that divide `number`; found in pairs, so that 10**8 takes 10**4 steps."""
     low = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
     return low + [number // n for n in low]
 
@@ -167,7 +170,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """One way to train, for those who read a recipe, plan it, run it and report it."""
+    """One way to train: what the schema, the planner, the backends and the reports know of it."""
 
     name: str
     title: str
@@ -180,17 +183,18 @@ class Algorithm:
     train: type[Train]
     """The keys of [train]."""
     arguments: Callable[[Any, Preset, Step], dict[str, Any]]
-    """Of the trainer's config, beyond what every trainer gets; nothing is left to a default."""
+    """Arguments of the trainer's config beyond the common ones; nothing is left to a default."""
     trainer: Callable[[], tuple[type, type]]
-    """TRL's trainer and its config; called when a backend is loaded, since Unsloth goes first."""
+    """TRL's trainer and its config. Called after a backend is loaded: Unsloth is imported first."""
     step: Callable[[Preset], Step]
     """The step of a preset in which nothing is "auto"."""
     reference: Callable[[Any], bool]
-    """Whether the base model scores the completions as well, from the keys of [train]."""
+    """Whether the keys of [train] make the base model score the completions too."""
     timed: Mapping[str, str]
-    """Methods of the trainer that are timed -> what a second in them is spent on."""
+    """Methods of the trainer that are timed -> the part of a step that they do. The method of
+    "generation" also begins and ends that phase (`Hooks.on_phase`)."""
     backends: tuple[str, ...]
-    """Backends that serve it; what it has not been measured on is not among them."""
+    """Names of the backends that it is trained on: those on which it has been measured."""
     resumes: bool = True
     """Whether the trainer can go on from a checkpoint."""
     metrics: Mapping[str, str] = field(default_factory=dict)

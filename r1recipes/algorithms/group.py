@@ -1,6 +1,7 @@
-"""What GRPO and RLOO share: several completions of each prompt, paid against one another.
+"""What GRPO and RLOO share: several completions of each prompt, compared with one another.
 
-Arguments are those of TRL 1.12, whose two trainers have the same methods and metrics.
+Arguments are those of TRL (`packages.READ_IN`), whose two trainers have the same methods and
+metrics.
 """
 
 from typing import Annotated, Any

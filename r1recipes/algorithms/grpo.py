@@ -20,7 +20,7 @@ class GrpoTrain(group.GroupTrain):
     """Which standard deviation the advantages are divided by."""
 
     def problems(self) -> Found:
-        """Also a scaling that Unsloth turns off (2026.10.7, models/rl.py, check_dr_grpo)."""
+        """Refuses also a scaling that Unsloth turns off (unsloth, models/rl.py, check_dr_grpo)."""
         problems = super().problems()
         if self.loss_type == "cispo" and self.epsilon_high < 1:
             message = (
@@ -35,8 +35,8 @@ class GrpoTrain(group.GroupTrain):
 
 
 def arguments(train: GrpoTrain, preset: Preset, step: Step) -> dict[str, Any]:
-    """Of a GRPOConfig. Every field of the algorithm is explicit, since TRL, Unsloth and their
-    versions have different defaults (loss_type, beta, epsilon_high, ...)."""
+    """Arguments of a GRPOConfig. Every field of the algorithm is explicit, since TRL, Unsloth and
+    their versions have different defaults (loss_type, beta, epsilon_high, ...)."""
     return group.arguments(train, preset, step) | {
         "loss_type": train.loss_type,
         "scale_rewards": train.scale_rewards,

@@ -1,7 +1,7 @@
 """RLOO: each completion against the mean of the others of its group (arXiv 2402.14740).
 
-Served by plain TRL: under Unsloth its trainer would materialise all logits, and the memory of that
-has not been measured.
+Limits: trained by plain TRL. With Unsloth its trainer would keep all logits in memory, and that has
+not been measured.
 """
 
 from typing import Annotated, Any
@@ -22,6 +22,7 @@ class RlooTrain(group.GroupTrain):
 
 
 def arguments(train: RlooTrain, preset: Preset, step: Step) -> dict[str, Any]:
+    """Arguments of an RLOOConfig."""
     return group.arguments(train, preset, step) | {
         "normalize_advantages": train.normalize_advantages,
         "reward_clip_range": None,

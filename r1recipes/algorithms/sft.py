@@ -23,7 +23,7 @@ class ColdStart(Section):
 
 
 def arguments(start: ColdStart, max_seq_length: int) -> dict[str, Any]:
-    """Of an SFTConfig: all weights, loss on the completion only."""
+    """Arguments of an SFTConfig; the loss is that of the completion only."""
     return {
         "max_steps": start.steps,
         "per_device_train_batch_size": start.batch_size,

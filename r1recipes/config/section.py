@@ -121,9 +121,9 @@ class _AddedLater:
 
 
 ADDED_LATER = _AddedLater()
-"""Annotates a key that was added after recipes of its format were published, as in
-`every: Annotated[int | None, ADDED_LATER] = None`: the fingerprint of a recipe (`recipe.loading`)
-leaves the key out while it has its default, so that recipes written before it keep theirs."""
+"""Annotates a key that was added after files of its format were published, as in
+`every: Annotated[int | None, ADDED_LATER] = None`: the fingerprint of a file leaves the key out
+while it has its default, so that files written before it keep theirs."""
 
 
 def without_later_defaults(section: BaseModel, dumped: dict[str, Any]) -> dict[str, Any]:

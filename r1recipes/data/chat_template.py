@@ -64,7 +64,7 @@ def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
 def refuse_template_columns(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises: RecipeError for text columns that would change the prompts.
 
-    Unsloth (2026.10.7, rl_replacements.py) passes each text column whose name occurs in the
+    Unsloth (models/rl_replacements.py) passes each text column whose name occurs in the
     template to `apply_chat_template` as an argument; TRL does not. A recipe must mean the same on
     both. A name that occurs in the template's text only, such as a role, does no harm.
     """

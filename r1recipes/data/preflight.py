@@ -1,6 +1,6 @@
 """Check template, prompts, rewards and disk on the real data before any weight is loaded.
 
-Limits: text prompts only. Prompts are tokenised as TRL's GRPOTrainer does (trl 1.12
+Limits: text prompts only. Prompts are tokenised as TRL's GRPOTrainer does (trl,
 `_tokenize_prompts`: the chat template with a generation prompt, no special tokens added). The
 backends must see to it that generation gets these token ids too, and not a text.
 """

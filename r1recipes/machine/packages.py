@@ -47,6 +47,18 @@ REASONS = {
 }
 """Package -> versions outside its range, and why they fail (read in unsloth_zoo 2026.10.7 and
 2026.10.9)."""
+READ_IN = {
+    "unsloth": "2026.10.7",
+    "unsloth_zoo": "2026.10.7",
+    "vllm": "0.26.0",
+    "trl": "1.12.0",
+    "transformers": "5.17.0",
+    "bitsandbytes": "0.50.2",
+    "triton": "3.6.0",
+}
+"""Versions whose source code was read. A comment or docstring that cites a file or a function of
+one of these libraries means this version, unless it names another: before a newer one is allowed,
+every such place has to be read again (`grep -rE "unsloth|vllm"` finds them)."""
 
 
 @dataclass(frozen=True)
@@ -207,8 +219,8 @@ def _torch_range(installed: str) -> str:
 
 
 def _compiler() -> list[Finding]:
-    """The C compiler and headers that Triton builds its launcher with, on the first start (triton
-    3.6.0, runtime/build.py)."""
+    """The C compiler and headers that Triton builds its launcher with, on the first start (triton,
+    runtime/build.py)."""
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return [Finding("compiler", "no gcc or clang", "gpu", "sudo apt-get install gcc")]
     include = sysconfig.get_paths()["include"]

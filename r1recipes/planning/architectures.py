@@ -27,7 +27,7 @@ MAX_COUNT = 10**8
 class Family:
     """What a `model_type` has beside Llama's block, and its defaults for keys that are missing.
 
-    Read in the modelling code of transformers 5.17; tests count the parameters that it makes.
+    Read in the modelling code of transformers; tests count the parameters that it makes.
     """
 
     norms: int = 2
@@ -45,7 +45,7 @@ class Family:
     capped: bool = False
     """Attention scores are capped, so training computes and keeps all of them."""
     fused: bool = False
-    """Unsloth has kernels for it (unsloth 2026.10.7, models/loader.py); the other families run as
+    """Unsloth has kernels for it (unsloth, models/loader.py); the other families run as
     transformers has them."""
 
 

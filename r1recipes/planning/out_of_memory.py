@@ -21,15 +21,15 @@ NO_ROOM = (
     "alloc_failed",
     "on startup is less than desired GPU memory utilization",
 )
-"""Messages of torch, of cuBLAS and cuDNN, and of vllm 0.26.0 where others hold the card
-(v1/worker/utils.py)."""
+"""Messages of torch, of cuBLAS and cuDNN, and of vLLM where others hold the card (vllm,
+v1/worker/utils.py)."""
 NO_CACHE = ("No available memory for the cache blocks", "is larger than the available KV cache")
-"""Messages of vllm 0.26.0 when the share leaves too little beside the weights
-(v1/core/kv_cache_utils.py)."""
+"""Messages of vLLM when the share leaves too little beside the weights (vllm,
+v1/core/kv_cache_utils.py)."""
 
 NOT_FULL = "NOT an out of memory error"
-"""Message of unsloth_zoo 2026.10.7 when other processes freed memory while the engine measured it
-(vllm_utils.py, _memory_profiling_race_message)."""
+"""Message of Unsloth when other processes freed memory while the engine measured it (unsloth_zoo,
+vllm_utils.py, _memory_profiling_race_message)."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ USABLE_SHARE = 0.90
 (saved logs of the Unsloth notebooks at bdda2efc). 90 % of the name separates the size classes."""
 MIN_CAPABILITY = 7.5
 """Oldest compute capability that vLLM's wheels have kernels for, and CUDA 13, which they are built
-with (read in vllm 0.26.0, _C_stable_libtorch.abi3.so: sm_75 and newer)."""
+with (read in vllm, _C_stable_libtorch.abi3.so: sm_75 and newer)."""
 
 
 Device = Literal["cpu", "cuda"]

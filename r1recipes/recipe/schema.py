@@ -63,7 +63,7 @@ Respond in the following format:
 </answer>
 """
 
-# TRL passes these to reward functions itself or builds them (trl 1.12 grpo_trainer.py,
+# TRL passes these to reward functions itself or builds them (trl, grpo_trainer.py,
 # _calculate_rewards), so a column of that name would collide or be dropped.
 RESERVED_COLUMNS = (
     "prompt",

@@ -3,9 +3,9 @@
     f(prompts, completions, <columns of the data>, **columns) -> one float per completion
 
 Completions are strings or lists of messages. Each function pays 0 to 1, in time linear in the
-text, whatever the text is. The `notebook_*` functions instead pay what the reward functions of the
-notebook of February 2025 paid, with its known defects (docs/rewards.md), so that weight 1.0
-reproduces it. Nothing here runs a user's code: `user_rewards` does.
+text, whatever the text is. The `notebook_*` functions pay the same as the reward functions of the
+notebook of February 2025, with its known defects (docs/rewards.md), so that weight 1.0 reproduces
+it. Limits: a user's own functions are run by `user_code`.
 """
 
 import ast
@@ -14,11 +14,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from r1recipes.rewards import functions
 from r1recipes.rewards.answers import Verifier, equal, extract_answer, parse_number
-from r1recipes.rewards.user_code import (
-    completion_text,
-)
+from r1recipes.rewards.user_code import completion_text
 
 TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 MAX_EXPRESSION_CHARS = 200
@@ -26,69 +23,74 @@ MAX_EXPRESSION_CHARS = 200
 
 
 def correctness(
-    prompts: list, completions: list, answer: list, *, verifier: Verifier | None = None, **columns
+    prompts: list[Any],
+    completions: list[Any],
+    answer: list[Any],
+    *,
+    verifier: Verifier | None = None,
+    **columns: Any,
 ) -> list[float]:
     """1 when the answer in the last <answer> pair is right for the column `answer`.
 
-    It is judged by what it is: "1,000" and "$1000.00" are the number 1000, "500 * 2" is not. A list
+    It is judged by its kind: "1,000" and "$1000.00" are the number 1000, "500 * 2" is not. A list
     in the column accepts any of its entries. A verifier knows the kinds of the whole column and
-    also settles expressions, such as 2*pi for 2\\pi; `r1recipes.rewards.load` gives it one.
+    also compares expressions, such as 2*pi with 2\\pi; `r1recipes.rewards.load` passes one.
     """
     pairs = list(zip(_answers(completions), answer, strict=True))
     same = verifier.verify(pairs) if verifier else [equal(*pair) for pair in pairs]
     return [float(value) for value in same]
 
 
-def integer(prompts: list, completions: list, **columns) -> list[float]:
+def integer(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
     """1 when the answer is a whole number: "-5", "1,000" and "$476." are, "6 * 7" is not."""
-    values = [parse_number(given) if given else None for given in _answers(completions)]
+    values = [parse_number(answer) if answer else None for answer in _answers(completions)]
     return [float(value is not None and value.denominator == 1) for value in values]
 
 
-def strict_format(prompts: list, completions: list, **columns) -> list[float]:
-    """1 for exactly the format asked for: each of the four tags once, on a line of its own.
+def strict_format(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
+    """1 for exactly the format asked for: each of the four tags once, alone on its line.
 
-    Reasoning and answer are of any length but not blank; nothing stands before or after, except a
-    line end. Whatever earns this also earns `soft_format`.
+    Reasoning and answer may have any length but are not blank; nothing is before or after, except a
+    line end. A completion that earns this also earns `soft_format`.
     """
     return [float(_is_strict(completion_text(c))) for c in completions]
 
 
-def soft_format(prompts: list, completions: list, **columns) -> list[float]:
+def soft_format(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
     """1 for the four tags, each once and in order, with reasoning and answer that are not blank.
 
-    Only spaces and line ends may stand before <reasoning> and before <answer>; line breaks are
-    free, and text after </answer> costs nothing here.
+    Only spaces and line ends may come before <reasoning> and before <answer>; line breaks do not
+    matter, and text after </answer> costs nothing here.
     """
     return [float(_sections(completion_text(c)) is not None) for c in completions]
 
 
-def xml_tags(prompts: list, completions: list, **columns) -> list[float]:
-    """0.25 for each of the four tags that is there exactly once, in order; less for a long tail.
+def xml_tags(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
+    """0.25 for each of the four tags that occurs exactly once, in order; less for a long tail.
 
     Text after </answer> takes off 0.001 a character, at most 0.25. The length of the reasoning
-    makes no difference.
+    does not matter.
     """
     return [_pay_tags(completion_text(c)) for c in completions]
 
 
 def countdown(
-    prompts: list, completions: list, numbers: list, target: list, **columns
+    prompts: list[Any],
+    completions: list[Any],
+    numbers: list[list[Any]],
+    target: list[Any],
+    **columns: Any,
 ) -> list[float]:
     """1 when the answer uses each of `numbers` exactly once, with + - * / ( ), and gives `target`.
 
-    Exact in fractions: 1/3*3 gives 1. Column `numbers` has a list in each row.
+    Computed in exact fractions: 1/3*3 gives 1. Column `numbers` has a list in each row.
     """
-    return [
-        float(_reaches(given, row_numbers, row_target))
-        for given, row_numbers, row_target in zip(
-            _answers(completions), numbers, target, strict=True
-        )
-    ]
+    rows = zip(_answers(completions), numbers, target, strict=True)
+    return [float(_reaches(answer, *problem)) for answer, *problem in rows]
 
 
-def notebook_xmlcount(prompts: list, completions: list, **columns) -> list[float]:
-    """The notebook's, unbounded below: 0.125 a tag, less 0.001 a character after the last.
+def notebook_xmlcount(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
+    """The notebook's, without a lower bound: 0.125 a tag, less 0.001 a character after the last.
 
     Defect R4: without a line end after </answer> "after the last" is the whole completion, so long
     reasoning is punished: 1046 characters pay -0.545.
@@ -96,7 +98,7 @@ def notebook_xmlcount(prompts: list, completions: list, **columns) -> list[float
     return [_notebook_count(completion_text(c)) for c in completions]
 
 
-def notebook_soft_format(prompts: list, completions: list, **columns) -> list[float]:
+def notebook_soft_format(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
     """The notebook's: 0.5 for both pairs of tags, each on one line.
 
     Defects R1 and R3: it never pays for the format that the prompt asks for, and excludes
@@ -106,7 +108,9 @@ def notebook_soft_format(prompts: list, completions: list, **columns) -> list[fl
     return [0.5 if re.match(pattern, completion_text(c)) else 0.0 for c in completions]
 
 
-def notebook_strict_format(prompts: list, completions: list, **columns) -> list[float]:
+def notebook_strict_format(
+    prompts: list[Any], completions: list[Any], **columns: Any
+) -> list[float]:
     """The notebook's: 0.5 for tags on lines of their own around one line each, and a last line end.
 
     Defect R2: reasoning of two lines, or no line end after </answer>, pays nothing.
@@ -115,22 +119,23 @@ def notebook_strict_format(prompts: list, completions: list, **columns) -> list[
     return [0.5 if re.match(pattern, completion_text(c)) else 0.0 for c in completions]
 
 
-def notebook_int(prompts: list, completions: list, **columns) -> list[float]:
-    """The notebook's: 0.5 when what follows the last <answer> is digits only.
+def notebook_int(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
+    """The notebook's: 0.5 when the text after the last <answer> is digits only.
 
-    Defect R5: "1,000" and "-5" pay nothing. A completion without tags is its own answer.
+    Defect R5: "1,000" and "-5" pay nothing. A completion without tags is an answer as a whole.
     """
-    given = [_notebook_answer(completion_text(c)) for c in completions]
-    return [0.5 if text.isdigit() else 0.0 for text in given]
+    answers = [_notebook_answer(completion_text(c)) for c in completions]
+    return [0.5 if text.isdigit() else 0.0 for text in answers]
 
 
-def notebook_correctness(prompts: list, completions: list, answer: list, **columns) -> list[float]:
-    """The notebook's: 2 when what follows the last <answer> is the same string as `answer`.
+def notebook_correctness(
+    prompts: list[Any], completions: list[Any], answer: list[Any], **columns: Any
+) -> list[float]:
+    """The notebook's: 2 when the text after the last <answer> is the same string as `answer`.
 
     Defect R5: "$476." is not "476".
     """
-    given = [_notebook_answer(completion_text(c)) for c in completions]
-    pairs = zip(given, answer, strict=True)
+    pairs = zip((_notebook_answer(completion_text(c)) for c in completions), answer, strict=True)
     return [2.0 if text in _accepted(reference) else 0.0 for text, reference in pairs]
 
 
@@ -139,12 +144,12 @@ def _accepted(reference: Any) -> list[str]:
     return [str(accepted) for accepted in references]
 
 
-def _answers(completions: list) -> list[str | None]:
+def _answers(completions: list[Any]) -> list[str | None]:
     return [extract_answer(completion_text(completion)) for completion in completions]
 
 
 def _sections(text: str) -> tuple[str, str, str, str, str] | None:
-    """What stands before, in and between the tags, if each is there once, in order, and filled.
+    """The texts before, in and between the tags, if each tag occurs once, in order, and is filled.
 
     Not a regular expression: two lazy groups take quadratic time on a repeated tag.
     """
@@ -153,19 +158,19 @@ def _sections(text: str) -> tuple[str, str, str, str, str] | None:
     before, _, rest = text.partition(TAGS[0])
     reasoning, closed, rest = rest.partition(TAGS[1])
     between, opened, rest = rest.partition(TAGS[2])
-    given, ended, after = rest.partition(TAGS[3])
+    answer, ended, after = rest.partition(TAGS[3])
     in_order = closed and opened and ended and not before.strip() and not between.strip()
-    if not in_order or not reasoning.strip() or not given.strip():
+    if not in_order or not reasoning.strip() or not answer.strip():
         return None
-    return before, reasoning, between, given, after
+    return before, reasoning, between, answer, after
 
 
 def _is_strict(text: str) -> bool:
     sections = _sections(text)
     if sections is None:
         return False
-    before, reasoning, between, given, after = sections
-    on_lines = all(s.startswith("\n") and s.endswith("\n") for s in (reasoning, given))
+    before, reasoning, between, answer, after = sections
+    on_lines = all(s.startswith("\n") and s.endswith("\n") for s in (reasoning, answer))
     return on_lines and before == "" and between == "\n" and after in ("", "\n")
 
 
@@ -179,16 +184,18 @@ def _pay_tags(text: str) -> float:
     return max(0.0, paid - min(0.25, 0.001 * tail))
 
 
-def _reaches(given: str | None, numbers: list, target: Any) -> bool:
+def _reaches(answer: str | None, numbers: list[Any], target: Any) -> bool:
+    """Whether an expression uses the numbers and has the value `target`."""
     goal = parse_number(str(target))
-    if given is None or goal is None or len(given) > MAX_EXPRESSION_CHARS:
+    if answer is None or goal is None or len(answer) > MAX_EXPRESSION_CHARS:
         return False
-    given = given.replace("\u00d7", "*").replace("\u00f7", "/").replace("\u2212", "-")
-    if not re.fullmatch(r"[\d+\-*/()\s]+", given, re.ASCII):
+    answer = answer.replace("\u00d7", "*").replace("\u00f7", "/").replace("\u2212", "-")
+    if not re.fullmatch(r"[\d+\-*/()\s]+", answer, re.ASCII):
         return False
     try:
-        tree = ast.parse(" ".join(given.split()), mode="eval").body
-        used = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        tree = ast.parse(" ".join(answer.split()), mode="eval").body
+        constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
+        used = [node.value for node in constants if isinstance(node.value, int)]
         # Before the value is computed: it bounds the size of every number in it.
         if sorted(used) != sorted(int(number) for number in numbers):
             return False
@@ -230,15 +237,15 @@ def _notebook_count(text: str) -> float:
 
 
 REWARDS: dict[str, Callable[..., list[float]]] = {
-    "correctness": functions.correctness,
-    "integer": functions.integer,
-    "strict_format": functions.strict_format,
-    "soft_format": functions.soft_format,
-    "xml_tags": functions.xml_tags,
-    "countdown": functions.countdown,
-    "notebook_xmlcount": functions.notebook_xmlcount,
-    "notebook_soft_format": functions.notebook_soft_format,
-    "notebook_strict_format": functions.notebook_strict_format,
-    "notebook_int": functions.notebook_int,
-    "notebook_correctness": functions.notebook_correctness,
+    "correctness": correctness,
+    "integer": integer,
+    "strict_format": strict_format,
+    "soft_format": soft_format,
+    "xml_tags": xml_tags,
+    "countdown": countdown,
+    "notebook_xmlcount": notebook_xmlcount,
+    "notebook_soft_format": notebook_soft_format,
+    "notebook_strict_format": notebook_strict_format,
+    "notebook_int": notebook_int,
+    "notebook_correctness": notebook_correctness,
 }

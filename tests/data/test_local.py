@@ -193,7 +193,6 @@ def test_a_name_of_the_hub_that_is_like_a_folder_here_is_a_warning(folder):
     ("files", "message"),
     [
         ({"config.json": None}, "has no config.json"),
-        ({"config.json": None, "adapter_config.json": "{}"}, "is an adapter"),
         ({"config.json": None, "inner/config.json": "{}"}, "qwen/inner`?"),
         ({"tokenizer.json": None}, "has no tokenizer"),
         ({"model.safetensors": None}, "has no weights: no *.safetensors"),
@@ -215,6 +214,20 @@ def test_a_folder_that_is_no_whole_model(files, message, folder):
             path.write_text(content)
     text = said(load(folder, model={"name": "./qwen"}))
     assert message in text and text.count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"), [("record.json", "a run"), ("adapter_config.json", "an adapter")]
+)
+def test_a_run_or_an_adapter_may_stand_for_the_model(file, kind, folder, monkeypatch):
+    (folder / "first").mkdir()
+    (folder / "first" / file).write_text("{}")
+    things = local.look(load(folder, model={"name": "./first"})).things
+    assert f"model.name ./first: {kind}, which the run starts from" in things
+    (folder / "here").mkdir()
+    monkeypatch.chdir(folder / "here")
+    findings = local.look(load(folder, model={"name": "../first"}))
+    assert findings.problems == [] and any(kind in thing for thing in findings.things)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def main(run: runs.Run, result: Path) -> None:
     results = {
         "base": greedy(backend, run, adapter=False),
         "adapter": greedy(backend, run, adapter=True),
+        "facts": backend.facts(),
         "engine": engine(backend.model, plan),
         "arguments": arguments(plan, result.parent),
         "published": published(),
@@ -53,10 +54,9 @@ def main(run: runs.Run, result: Path) -> None:
 
 def greedy(backend: Backend, run: runs.Run, *, adapter: bool) -> list[str]:
     """The likeliest answer to each held-out problem."""
-    hooks = Hooks(lambda done, total: None, lambda row, samples: None, print, lambda: False)
     items = files.read_lines(run.evaluation("before"))
     prompts = [[{"role": "user", "content": item["question"]}] for item in items]
-    return [group[0].text for group in backend.generate(prompts, 1, True, adapter, hooks)]
+    return [group[0].text for group in backend.generate(prompts, 1, True, adapter, Hooks())]
 
 
 def engine(model: Any, plan: Plan) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 One recipe goes through it: `small` with its model, data and demonstrations as local files, with a
 few steps, without a network. Then the model after its cold start is trained in 4 bits and exported.
-Limits: an engine is started five times, which takes minutes.
+Last a recipe is rehearsed. Limits: an engine is started six times, which takes minutes.
 """
 
 import json
@@ -20,6 +20,7 @@ import pytest
 
 from r1recipes import recipe, runs
 from r1recipes.machine import files
+from r1recipes.training.rehearsal import child
 from tests.helpers import command
 from tests.local import ROOT, without_network, write_recipe
 
@@ -170,6 +171,12 @@ def test_the_engine_is_as_the_plan_says(reloaded):
     assert reloaded["engine"]["right"] == []
 
 
+def test_the_engine_tells_its_sizes(reloaded, resumed):
+    facts = reloaded["facts"]
+    assert facts["kv_tokens"] >= resumed.run.plan().preset.max_seq_length
+    assert facts["max_num_batched_tokens"] > 0 and facts["free_after_load_gib"] > 0
+
+
 @pytest.mark.parametrize(
     "difference",
     [
@@ -272,3 +279,20 @@ def test_a_run_in_4_bits_is_exported(four_bit):
     model, _ = merge.reload(folder, own_tokenizer=True, device="cuda")
     assert model.is_loaded_in_4bit
     assert not four_bit.log.exists(), four_bit.log.read_text()
+
+
+def test_a_rehearsal_measures_each_phase_and_each_batch(tmp_path):
+    """Two batches with one engine, on random weights in the shape of the recipe's model."""
+    arguments = ("--preset", "8GB", "--vram", "7.62", "--steps", "2", "--batches", "4", "8")
+    environment = without_network(tmp_path / "network.log")
+    done = command("rehearse", "qwen2.5-1.5b", *arguments, cwd=tmp_path, **environment)
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+    proofs = json.loads(done.stdout)
+    assert len(proofs) == 2
+    for measured in proofs:
+        assert "error" not in measured, measured
+        phases = measured["peak_gib_by_phase"].keys()
+        assert phases >= {*child.PHASES} - {"weights"}  # those may be there already
+        assert measured["steps"] == 2 and measured["step_s"] > measured["generation_s"] > 0
+        assert measured["kv_tokens"] > 0 and measured["weights_gib"] > 0
+        assert measured["mean_length"] > 0.9 * measured["settings"]["max_completion_length"]

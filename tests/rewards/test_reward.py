@@ -1,3 +1,5 @@
+"""The built-in rewards, the defects of the notebook's, and the check before a run."""
+
 import math
 import time
 from pathlib import Path

@@ -63,7 +63,11 @@ def greedy(run: Run, when: str) -> list[str]:
 
 
 def test_a_run_starts_from_another_and_needs_it_no_more(source, runs, capfd):
-    assert in_process("check", "next.toml", "--set", "model.name=small/first") == (0, "", "")
+    assert in_process("check", "next.toml", "--set", "model.name=small/first") == (
+        0,
+        "next.toml: ok\n",
+        "",
+    )
     code, _, err = in_process("run", "next.toml", "--set", "model.name=small/first")
     assert code == 0, err
     out = capfd.readouterr().out
@@ -241,16 +245,16 @@ def test_an_adapter_that_changed_is_not_merged(source, runs, monkeypatch):
 
 def test_another_process_merges_the_same(source, runs, tmp_path):
     from r1recipes.training.backends import merge
-    from r1recipes.training.backends.unsloth import child
+    from r1recipes.training.backends.unsloth import cold_start
 
     start = found("small/first", runs)
     merge.write_origin(start, start.base, tmp_path / "here")
-    child.merge(start, start.base, tmp_path / "there")
+    cold_start.merge_in_child(start, start.base, tmp_path / "there")
     for name in ("model.safetensors", "tokenizer.json", "chat_template.jinja"):
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
     wrong = start.model_copy(update={"adapter": adapter(tmp_path / "other", "x")})
     with pytest.raises(RuntimeError, match="Error: "):
-        child.merge(wrong, tmp_path / "nowhere", tmp_path / "not")
+        cold_start.merge_in_child(wrong, tmp_path / "nowhere", tmp_path / "not")
 
 
 @pytest.mark.slow

@@ -73,12 +73,14 @@ def test_problems_that_the_run_was_trained_on_are_left_out(run, small, capfd):
 
 def test_demonstrations_stay_in_the_folder_of_the_runs_recipe(run, small, tmp_path):
     found = trained.find(tmp_path, str(run.folder))
+    assert found.plan.recipe.cold_start
     start = found.plan.recipe.cold_start.model_copy(update={"data": "shown.jsonl"})
     changed = found.plan.recipe.model_copy(update={"cold_start": start})
     plan = found.plan.model_copy(update={"recipe": changed, "base_dir": tmp_path / "here"})
     changes = evaluate_again.Changes(other=recipe.load(small))
     planned = evaluate_again._plan(plan, found, changes)
     assert planned.base_dir == small.parent
+    assert planned.recipe.cold_start
     assert planned.recipe.cold_start.data == str(tmp_path / "here" / "shown.jsonl")
 
 

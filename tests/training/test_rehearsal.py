@@ -1,6 +1,5 @@
-"""A rehearsal as far as it goes without a card: what it refuses, and what it says of an error."""
+"""A rehearsal as far as it goes without a GPU: what it refuses, and how it reports an error."""
 
-import importlib
 import json
 import multiprocessing
 import os
@@ -8,21 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from r1recipes import planning, recipe
 from r1recipes.errors import PlanError, RecipeError
 from r1recipes.machine.gpu import Gpu
+from r1recipes.machine.units import GIB
 from r1recipes.planning import models, out_of_memory
-from r1recipes.training import rehearsal, rehearsal_child
+from r1recipes.runs.reading import Row
+from r1recipes.training.rehearsal import child, driver
 from tests.conftest import SMALL
 from tests.driver import FakeCard, FakeDriver
 from tests.helpers import command, in_process, is_running
 
-GIB = 2**30
 CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")
 
 
@@ -39,7 +39,7 @@ def made(name: str = "qwen2.5-1.5b", preset: str = "8GB", **changes) -> planning
 
 def run(plan: planning.Plan, tmp_path, **options):
     options = {"vram_bytes": None, "steps": 2} | options
-    return rehearsal.rehearse(plan, weights_dir=tmp_path, **options)
+    return driver.rehearse(plan, weights_dir=tmp_path, **options)
 
 
 def test_what_cannot_be_rehearsed_is_refused_at_once(tmp_path):
@@ -80,12 +80,12 @@ def test_a_proof_that_cannot_be_written_is_said_before_anything_is_measured(tmp_
 
 def test_out_of_memory_in_a_rehearsal_is_named_by_its_phase():
     error = {"error": "OutOfMemoryError: CUDA out of memory.", "failed_in": "first step"}
-    explanation = rehearsal._oom(made(), 4, error)
+    explanation = driver._oom(made(), 4, error)
     assert explanation == vars(out_of_memory.explain(error["error"], "first step", made())) | {
         "change": "--set preset.per_device_train_batch_size=2"
     }
-    assert rehearsal._oom(made(), 4, {"error": "ValueError: no", "failed_in": "load"}) == {}
-    assert "no room" in rehearsal._oom(made(), 8, error | {"failed_in": "import"})["kind"]
+    assert driver._oom(made(), 4, {"error": "ValueError: no", "failed_in": "load"}) == {}
+    assert "no room" in driver._oom(made(), 8, error | {"failed_in": "import"})["kind"]
 
 
 TORCH = """
@@ -226,12 +226,12 @@ raise ImportError(f"imported before: {sorted(heavy)}")
 """
 WORK = """
 import sys
-from multiprocessing import Pipe, Value
+from multiprocessing import Value
 from pathlib import Path
-from r1recipes.training import rehearsal_child
-here, there = Pipe()
-rehearsal_child.work(Path(sys.argv[1]).read_text(), Path("weights"), 1, (8,), Value("i", 0), there)
-print(here.recv()["error"])
+from r1recipes.training.rehearsal import child
+plan, sent = Path(sys.argv[1]).read_text(), []
+child.work(plan, Path("weights"), 1, (8,), Value("i", 0), sent.append)
+print(sent[0]["error"])
 """
 
 
@@ -255,42 +255,47 @@ RECIPE = SMALL.replace(COLD_START, "").replace("builtin:tiny", "own/own-0.1b")
 SHAPE = models.ModelShape("own", ("own-0.1b",), 64, 128, 2, 4, 2, 16, 128, True, True)
 
 
-def test_the_worker_trains_each_batch_on_weights_of_the_models_shape(tmp_path, monkeypatch):
-    """All of it on a CPU, through TRL; what it reads of the engine is left out."""
+@pytest.fixture
+def on_cpu(tmp_path, monkeypatch) -> Callable[..., tuple[list[Row], int]]:
+    """Rehearses batches through TRL: the proofs, without sizes of an engine, and the last phase."""
     monkeypatch.setitem(models.MODELS, "own-0.1b", SHAPE)
-    monkeypatch.setattr(rehearsal_child, "obey_parent", lambda: None)
-    monkeypatch.setattr(rehearsal_child, "_engine", lambda model: {"kv_tokens": 1})
     (tmp_path / "mine.toml").write_text(RECIPE)
     loaded = recipe.load(str(tmp_path / "mine.toml"))
-    small = planning.make(loaded.recipe, planning.Target.here(None, 1), base_dir=tmp_path)
-    here, there = multiprocessing.Pipe()
-    phase, weights = multiprocessing.Value("i", 0), tmp_path / "weights"
-    rehearsal_child.work(small.model_dump_json(), weights, 2, (4, 8), phase, there)
-    proofs = list(iter(here.recv, None))
+    plan = planning.make(loaded.recipe, planning.Target.here(None, 1), base_dir=tmp_path)
+
+    def work(*batches: int) -> tuple[list[Row], int]:
+        proofs: list[Row] = []
+        phase, weights = multiprocessing.Value("i", 0), tmp_path / "weights"
+        child.work(plan.model_dump_json(), weights, 2, batches, phase, proofs.append)
+        return proofs, phase.value
+
+    return work
+
+
+def test_the_worker_trains_each_batch_on_weights_of_the_models_shape(on_cpu, tmp_path):
+    proofs, phase = on_cpu(4, 8)
     assert [proof.get("error") for proof in proofs] == [None, None]
     for proof in proofs:
-        assert proof["steps"] == 2 and proof["kv_tokens"] == 1
+        assert proof["steps"] == 2
         assert proof["completions_per_step"] == 16 and proof["mean_length"] > 1
         assert proof["step_s"] > proof["generation_s"] > 0 < proof["projected_run_s"]
-    assert phase.value == rehearsal_child.phase_index("steps", 1)
-    (made_once,) = weights.iterdir()
+    assert phase == child.phase_index("steps", 1)
+    (made_once,) = (tmp_path / "weights").iterdir()
     assert not [path for path in made_once.iterdir() if path.is_dir()]  # no checkpoint
     assert json.loads((made_once / "config.json").read_text())["hidden_size"] == SHAPE.hidden_size
 
 
-def test_what_fails_while_it_generates_is_said_of_that_phase(monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "failed_in"),
+    [("_generate_single_turn", "generate"), ("_compute_loss", "first step")],
+)
+def test_an_error_is_reported_with_its_phase(method, failed_in, on_cpu, monkeypatch):
     """Out of memory in the engine is not answered with a smaller training pass."""
 
-    def full(trainer):
+    def full(*arguments, **options):
         raise RuntimeError("CUDA out of memory.")
 
-    monkeypatch.setattr("trl.GRPOTrainer._generate", full)
-    memory = rehearsal_child._Memory(multiprocessing.Value("i", 0))
-    trainer: Any = importlib.import_module("trl").GRPOTrainer
-    with pytest.raises(RuntimeError), rehearsal_child._phases(memory, steps=[]):
-        trainer._generate(None)
-    assert memory.name == "generate"
-    monkeypatch.setattr("trl.GRPOTrainer._generate", lambda trainer: "made")
-    with rehearsal_child._phases(memory, steps=[]):
-        assert trainer._generate(None) == "made"
-    assert memory.name == "first step"
+    monkeypatch.setattr(f"trl.GRPOTrainer.{method}", full)
+    ((proof,), phase) = on_cpu(8)
+    assert proof["failed_in"] == failed_in and "CUDA out of memory." in proof["error"]
+    assert phase == child.phase_index(failed_in, 0)

@@ -14,7 +14,13 @@ from pathlib import Path
 
 from r1recipes.data import answer_column, splits
 from r1recipes.data.chat_template import template_text
-from r1recipes.data.local.model import describe, missing_model, model_folder_problems, nearest_path
+from r1recipes.data.local.model import (
+    describe,
+    missing_model,
+    model_folder_problems,
+    nearest_path,
+    starting_point,
+)
 from r1recipes.data.local.rows import sample
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.recipe import references
@@ -142,6 +148,9 @@ def _look_at_template(template: str, base_dir: Path, findings: Findings) -> None
 
 def _look_at_model(model: Model, loaded: Loaded, findings: Findings) -> None:
     base_dir, where = loaded.path.parent, loaded.where(("model", "name"))
+    if kind := starting_point(model.name, base_dir):
+        findings.things.append(f"model.name {model.name}: {kind}, which the run starts from")
+        return
     if problem := missing_model(model.name, base_dir):
         findings.problems.append(Problem(problem.message, where, problem.hint))
         return

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from r1recipes.errors import Problem
+from r1recipes.machine import hub
 from r1recipes.recipe import references
 from r1recipes.recipe.schema import BUILTIN_MODELS
 
@@ -78,11 +79,22 @@ def nearest_path(
     return f"./{near}" if name.startswith("./") else str(near)
 
 
+def starting_point(name: str, base_dir: Path) -> str | None:
+    """What a name is if it is no model and a run may start from it: see `runs.origin`."""
+    path = Path(name).expanduser()
+    for folder in (base_dir / path, path):
+        if (folder / "record.json").is_file():
+            return "a run"
+        if (folder / hub.ADAPTER).is_file():
+            return "an adapter"
+    return None
+
+
 def model_folder_problems(folder: Path) -> Iterator[Problem]:
     """What a model's folder lacks: configuration, tokenizer, weights that are all there."""
     names = {path.name for path in folder.iterdir()}
     if "config.json" not in names:
-        yield _without_config(folder, names)
+        yield _without_config(folder)
         return
     if not names & set(TOKENIZER_FILES):
         yield Problem(
@@ -107,12 +119,7 @@ def model_folder_problems(folder: Path) -> Iterator[Problem]:
         yield Problem(message, hint=f"`git -C {folder} lfs pull`")
 
 
-def _without_config(folder: Path, names: set[str]) -> Problem:
-    """A folder without config.json. An adapter has one of its own: where adapters are trained on,
-    they are told apart here."""
-    if "adapter_config.json" in names:
-        message = f"`{folder}` is an adapter (adapter_config.json), not a whole model"
-        return Problem(message, hint="name the model, or merge the two: `export --to merged_16bit`")
+def _without_config(folder: Path) -> Problem:
     inner = sorted(path.parent.name for path in folder.glob("*/config.json"))
     hint = f"did you mean `{folder / inner[0]}`?" if inner else "is it the folder of a model?"
     return Problem(f"`{folder}` has no config.json", hint=hint)

@@ -2,7 +2,7 @@
 
 `benchmarks/memory/fit.py` fits the constants that it has a range for to measured runs and rewrites
 their values here; nothing else may. Status: measured (`source` says where and when), published, or
-assumed. Limits: one stack (vllm 0.26.0, unsloth 2026.10.7, torch 2.11), Hopper cards.
+assumed. Limits: one stack (`packages.READ_IN`, torch 2.11), Hopper cards.
 """
 
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ CALIBRATED: dict[str, Constant] = {
         12.0,
         "bytes",
         "assumed",
-        "tensors of _softcapping_attention and its backward pass (unsloth 2026.10.7); not measured",
+        "tensors of _softcapping_attention and its backward pass (unsloth); not measured",
         "bytes for each attention score of one layer where scores are capped (Gemma 2)",
     ),
     "fragmentation": Constant(

@@ -1,6 +1,6 @@
 """Memory of the engine: weights, adapter slots, its largest pass, KV cache, CUDA graphs.
 
-Derived from vllm 0.26.0 and unsloth, unsloth_zoo 2026.10.7.
+Derived from vllm, unsloth and unsloth_zoo (`packages.READ_IN`).
 """
 
 from functools import lru_cache

@@ -1,6 +1,7 @@
 """Memory of one forward and backward pass of the training.
 
-Derived from unsloth and unsloth_zoo 2026.10.7; tests/system/test_families.py counts some of it.
+Derived from unsloth and unsloth_zoo (`packages.READ_IN`); tests/system/test_families.py counts
+some of it.
 """
 
 from r1recipes.planning.memory.case import MAX_NUM_SEQS, Case

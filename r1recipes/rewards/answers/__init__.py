@@ -1,7 +1,7 @@
-"""Final answers: found in a completion, and judged by what kind of thing the reference is.
+"""Final answers: extracted from a completion, and judged by the kind of their reference.
 
-A number, a choice, a list, a set, a date, an expression or a text each has its own rule; none is
-judged by what it evaluates to. Nothing here knows a run or a reward.
+Numbers, choices, lists, sets, dates, expressions and texts each have a rule; no answer is judged by
+the value that it evaluates to. Limits: nothing here knows a run or a reward.
 """
 
 from r1recipes.rewards.answers.judge import MAX_ANSWER_CHARS, Verdict

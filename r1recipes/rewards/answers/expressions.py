@@ -2,9 +2,10 @@ r"""Compares mathematical expressions: as texts where that is enough, else with 
 
 LaTeX and plain text of the same expression are equal (2\pi, 2*pi, 2π). math-verify runs in a
 child process that can be killed, since an expression may take forever (nine to the ninth to the
-ninth ...). An expression with more operations than the reference counts as not worked out. An
-answer that repeats a question as short as its reference, such as x^2 - 1 for (x - 1)(x + 1), is
-not noticed. Words are never compared as mathematics: to a parser "listen" and "silent" are equal.
+ninth ...). An expression with more operations than the reference counts as not worked out. Words
+are never compared as mathematics: to a parser "listen" and "silent" are equal. Limits: an answer
+that repeats the question is accepted if it is as short as the reference, such as x^2 - 1 for
+(x - 1)(x + 1).
 """
 
 import re
@@ -13,10 +14,10 @@ from typing import NamedTuple
 from r1recipes.rewards.answers.units import same_unit, without_unit
 
 MAX_EXPRESSION_CHARS = 500
-"""Assumed: MATH's references are far below."""
+"""Characters of an expression; assumed. The references of MATH are far shorter."""
 EXTRA_OPERATIONS = 1
-"""Assumed: how many more operations than the reference an answer may have and still be worked out:
-x/2 - 3/2 has one more than (x - 3)/2."""
+"""How many more operations than the reference a worked-out answer may have; assumed. x/2 - 3/2 has
+one more than (x - 3)/2."""
 
 _FUNCTIONS = (
     "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp|lim|max|min|gcd|lcm|det"
@@ -57,7 +58,7 @@ class Pair(NamedTuple):
 def is_expression(text: str) -> bool:
     """Whether a clean text is mathematics: 2x + 3 and \\sqrt{2} are, "well-known" and A->B are not.
 
-    Letters alone are no product (LR is a text), and 3-1 is a score.
+    Letters alone are not a product (LR is a text), and 3-1 is a score.
     """
     text = without_unit(text)[0]
     if len(text) > MAX_EXPRESSION_CHARS or "\u2192" in text:
@@ -83,9 +84,8 @@ def is_expression(text: str) -> bool:
 
 
 def compare_expressions(answer: str, reference: str) -> bool | Pair | str:
-    """Whether two clean texts are the same expression, or the pair to ask math-verify about.
-
-    A text is why they cannot be.
+    """True for two clean texts of the same expression, the reason if they are not the same, or the
+    pair that math-verify has to compare.
     """
     (answer, unit), (reference, expected) = without_unit(answer), without_unit(reference)
     if not same_unit(unit, expected):
@@ -131,7 +131,7 @@ def _letters(text: str) -> str:
 
 
 def normal_form(text: str) -> str:
-    """One writing for what differs in spaces, braces and signs alone: 2*pi, 2 \\pi; x^{2}, x^2."""
+    """One spelling for texts that differ in spaces, braces and signs only: 2*pi and 2 \\pi."""
     text = _FUNCTION.sub(r"\1 ", _normal_words(text))
     text = re.sub(r"\s+", "", text).replace("\u00d7", "*").replace("\u00b7", "*")
     text = re.sub(r"\\cdot(?![A-Za-z])", "*", text)
@@ -152,12 +152,12 @@ def _commas(text: str) -> int:
 
 
 def _variables(text: str) -> set[str]:
-    """The letters of a text that stand for something, without the names of functions."""
+    """The letters of a text that are variables or constants, without the names of functions."""
     return {character for character in _letters(text) if character.isalpha()} - {"e", "\u03c0"}
 
 
 def _is_unworked(answer: str, reference: str) -> bool:
-    """Whether an answer has more left to do than the reference: 47x + 38x for 85x."""
+    """Whether an answer leaves more to compute than the reference: 47x + 38x for 85x."""
     if _operations(answer) > _operations(reference) + EXTRA_OPERATIONS:
         return True
     if _variables(reference):
@@ -166,7 +166,7 @@ def _is_unworked(answer: str, reference: str) -> bool:
 
 
 def _operations(text: str) -> int:
-    """How many signs of sum, product, quotient, power and root a text has; 3x is a product."""
+    """How many sums, products, quotients, powers and roots a text has; 3x is a product."""
     text = re.sub(r"\s+", "", normal_form(text))
     signs = len(re.findall(r"[+\-*/^\u221a\u00f7!]|\\frac|\\binom", text)) - text.startswith("-")
     return signs + len(re.findall(r"(?<=[\d)}])(?=[A-Za-z(\u03c0\u221a])", text))
@@ -181,7 +181,7 @@ def _products(text: str) -> int:
 
 
 def _like_terms(text: str) -> int:
-    """How many terms of a sum differ from an earlier one in their number alone: 3x + 2x has one."""
+    """How many terms of a sum differ from an earlier one in their factor only: 3x + 2x has one."""
     terms = [
         re.sub(r"^[\d.*\s]+", "", term.strip()) for term in re.split(r"[+-]", text) if term.strip()
     ]
@@ -189,7 +189,7 @@ def _like_terms(text: str) -> int:
 
 
 def to_latex(text: str) -> str:
-    """A clean text, LaTeX or plain, as the LaTeX that math-verify reads. Decimals become exact."""
+    """A clean text, LaTeX or plain, as LaTeX that math-verify reads. Decimals become fractions."""
     text = _roots(_normal_words(text))
     text = re.sub(r"exp\s*\(", "e^(", text)
     text = re.sub(r"(?<![\w.^])(\d+)/(\d+)\s+(?=[A-Za-z\\])", r"\\frac{\1}{\2}", text)
@@ -230,16 +230,16 @@ def _grouped(text: str, opening: str, command: str) -> str:
 def math_equal(answer: str, reference: str) -> bool:
     """In the child: whether math-verify finds two LaTeX expressions equal.
 
-    Its own timeouts are signals that fail off the main thread and miss long C calls; the parent
-    kills.
+    Its own timeouts are turned off: they are signals, which fail outside the main thread and do not
+    end long C calls. The parent kills the process instead.
     """
     import logging
 
     from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse, verify
 
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its limits are off
-    # math-verify's own choice but for units=True, which drops them: 5 kg would equal 5 cm
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its timeouts are off
+    # The defaults of math-verify apart from units=True, which drops units: 5 kg would equal 5 cm.
     normal = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all"
     )

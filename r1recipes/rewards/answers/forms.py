@@ -1,8 +1,8 @@
 r"""Reads answers that are neither numbers nor expressions: choices, yes or no, dates, lists, JSON.
 
 Each reader returns the value of a text, or None if the text is something else. A date that can be
-read in two ways is marked as ambiguous. Time is linear in the length of the text. JSON that is
-nested deeper than `MAX_DEPTH` is not read.
+read in two ways is marked as ambiguous. Time is linear in the length of the text. Limits: JSON with
+more than `MAX_DEPTH` levels is not read.
 """
 
 import ast
@@ -15,15 +15,16 @@ from typing import Any, NamedTuple
 from r1recipes.rewards.answers.text import clean, doubts, remainders, tidy, unwrap, words
 
 MAX_DEPTH = 50
-"""Assumed: of brackets in JSON; deeper ones would exhaust the parser's recursion."""
+"""Levels of brackets in JSON; assumed. More of them would exhaust the parser's recursion."""
 MAX_ITEMS = 1000
-"""Assumed: of a list or set."""
-LETTERS = "ABCDEFGHIJ"
-"""Assumed: MMLU has four choices, MMLU-Pro ten."""
+"""Items of a list or set; assumed."""
 
 
 class Choice(NamedTuple):
-    """The letters chosen, and the text of a single one where it is written: "B) Paris"."""
+    """The letters that are chosen, from A to J, and the text of a single choice: "B) Paris".
+
+    Ten letters are assumed to be enough: MMLU has four choices, MMLU-Pro ten.
+    """
 
     letters: frozenset[str]
     text: str = ""
@@ -97,7 +98,7 @@ _ANOTHER = re.compile(
 
 
 def _names_another(described: str, letter: str) -> bool:
-    """B) or C), B) maybe, B) wrong, (B) or (C): the text takes the choice back or adds another."""
+    """Whether a text takes its choice back or adds another: B) or C), B) maybe, (B) or (C)."""
     spelled = words(described)
     if _TAKEN_BACK.match(described) or _ANOTHER.search(described):
         return True
@@ -135,9 +136,9 @@ def read_boolean(text: str) -> bool | None:
 
 
 class Date(NamedTuple):
-    """A day; `year` 0 where it is not written, `day` 0 for a month.
+    """A day; `year` is 0 where the text has none, and `day` is 0 for a month.
 
-    `is_ambiguous` where day and month may be the other way round: 5/1/2024.
+    `is_ambiguous`: day and month may be the other way round, as in 5/1/2024.
     """
 
     year: int
@@ -169,7 +170,7 @@ _SLASHED = re.compile(r"(\d{1,2})([/-])(\d{1,2})\2(\d{4})")
 
 
 def read_date(text: str, *, day_first: bool | None = None) -> Date | None:
-    """The date that a text is. `day_first` reads 5/1/2024, which is ambiguous without it."""
+    """The date that a text is. Without `day_first` a date such as 5/1/2024 is ambiguous."""
     for candidate in remainders(clean(text)):
         lowered = candidate.casefold().replace("\u2013", "-")
         if slashed := _SLASHED.fullmatch(lowered):
@@ -218,11 +219,11 @@ _BRACKETS = re.compile(r"(\\?\{|\(|\[)(.*?)(\\?\}|\)|\])", re.DOTALL)
 
 
 def read_items(text: str, *, spaces: bool, joined: str = "and|&") -> Items | None:
-    """The items of a clean text at its commas, semicolons or arrows, else (`spaces`) at its spaces.
+    """A clean text, split at its commas, semicolons or arrows, else (`spaces`) at its spaces.
 
-    `joined` is the words that join items as a comma does, such as "and|or". Brackets around all of
-    it are removed and returned; None for a single item without brackets. (0, 1] is two
-    items between brackets that are not alike.
+    `joined` has the words that separate items as a comma does, such as "and|or". Brackets around
+    the whole text are removed and returned; they need not match, as in (0, 1]. None for a single
+    item without brackets.
     """
     opening = closing = ""
     match = _BRACKETS.fullmatch(text)
@@ -239,7 +240,7 @@ def read_items(text: str, *, spaces: bool, joined: str = "and|&") -> Items | Non
 
 
 def _is_one_group(text: str) -> bool:
-    """Whether the first bracket closes at the end: not so in (1, 2) and (3, 4)."""
+    """Whether the first bracket closes at the end; in "(1, 2) and (3, 4)" it does not."""
     depth = 0
     for index, character in enumerate(text):
         depth += (character in "([{") - (character in ")]}")
@@ -252,7 +253,7 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
 def _split(text: str) -> list[str]:
-    """Split outside of brackets; in "1,234, 5,678" the commas without a space are of numbers."""
+    """Split outside brackets; in "1,234, 5,678" the commas without a space belong to numbers."""
     inner = {match.start() for match in _THOUSANDS.finditer(text)} if ", " in text else set()
     pieces, depth, start = [], 0, 0
     for index, character in enumerate(text):
@@ -274,7 +275,7 @@ def read_json(text: str) -> Any:
     except (ValueError, RecursionError):
         pass
     try:
-        with warnings.catch_warnings(action="ignore"):  # on what is no Python, such as 1or 2
+        with warnings.catch_warnings(action="ignore"):  # about text such as 1or 2
             value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
@@ -290,7 +291,7 @@ def _depth(text: str) -> int:
 
 
 def same_json(left: Any, right: Any) -> bool:
-    """Equal by value: 1 and 1.0 are, 1 and true are not, and order counts in arrays alone."""
+    """Whether two JSON values are equal: 1 and 1.0 are, 1 and true are not."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, dict) and isinstance(right, dict):

@@ -1,6 +1,6 @@
-"""Judges an answer by what it is: the same kind of thing as its reference, and equal to it.
+"""Judges an answer: it must be of the same kind as its reference, and equal to it.
 
-A number must be one number and a choice one choice; an expression that would come to the number is
+A number must be one number and a choice one choice; an expression with the value of the number is
 not the number. A pair of expressions that has to be computed is returned as `Undecided`, because
 that needs a process that can be killed. Every verdict has a reason. Nothing here raises or takes
 more than milliseconds.
@@ -25,8 +25,8 @@ from r1recipes.rewards.answers.text import clean, remainders, same_text, unwrap
 from r1recipes.rewards.answers.units import same_unit
 
 MAX_ANSWER_CHARS = 500
-"""Assumed: GSM8K's and MATH's references are far below. Twice the length of the reference is added,
-for long texts and JSON."""
+"""Characters of an answer, plus twice the length of its reference for long texts and JSON; assumed.
+The references of GSM8K and MATH are far shorter."""
 
 
 class Verdict(NamedTuple):
@@ -43,7 +43,7 @@ class Undecided(NamedTuple):
 
 
 def compare(answer: str | None, reference: Reference) -> Verdict | Undecided:
-    """An answer against one reference."""
+    """Compare an answer with one reference."""
     if reference.fault:
         return Verdict(False, f"the reference is {reference.fault}")
     if answer is None or not answer.strip():
@@ -77,7 +77,7 @@ def compare(answer: str | None, reference: Reference) -> Verdict | Undecided:
 
 
 def _first(verdicts: Iterator[Verdict | Undecided]) -> Verdict | Undecided:
-    """The first that may be right, else the last: that of the text without its phrase."""
+    """The first verdict that may be right, else the last: that of the text without its phrase."""
     verdict: Verdict | Undecided = Verdict(False, "no answer")
     for verdict in verdicts:
         if isinstance(verdict, Undecided) or verdict.right:
@@ -114,7 +114,7 @@ def _same_value(left: Quantity, right: Quantity) -> bool:
 
 
 def show(quantity: Quantity) -> str:
-    """A number for people: 1,200, 0.5, 1/3, 50%."""
+    """A number as people write it: 1,200, 0.5, 1/3, 50%."""
     value = quantity.value
     if value.denominator == 1:
         text = f"{value.numerator:,}"
@@ -217,7 +217,7 @@ def _all_items(texts: tuple[str, ...], items: tuple[Reference, ...]) -> Verdict 
 
 
 def compare_item(text: str, item: Reference) -> Verdict | Undecided:
-    """One item of a list: as an answer, but a code such as 0101 keeps its zeros."""
+    """Compare one item of a list as an answer, but the zeros of a code such as 0101 count."""
     if text == item.text:
         return Verdict(True, "the same text")
     if item.kind is Kind.TEXT:
@@ -241,12 +241,12 @@ def _set(text: str, reference: Reference) -> Verdict | Undecided:
         return _expression(text, reference.text)
     missing = [item for key, item in expected.items() if key not in answered]
     extra = [item for key, item in answered.items() if key not in expected]
-    what = f"{missing[0]} is missing" if missing else f"{extra[0]} is not in it"
-    return Verdict(False, f"another set: {what}")
+    difference = f"{missing[0]} is missing" if missing else f"{extra[0]} is not in it"
+    return Verdict(False, f"another set: {difference}")
 
 
 def _key(item: str) -> Hashable:
-    """The same for items that are equal: of numbers the value, else one writing of the text."""
+    """A key that equal items share: the value of a number, else one spelling of the text."""
     quantity = read_quantity(item)
     if isinstance(quantity, Quantity):
         return quantity.value, quantity.is_percent, quantity.is_worked

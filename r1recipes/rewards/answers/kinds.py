@@ -1,8 +1,8 @@
-"""Finds the kind of each reference, such as number or choice, with the help of its whole column.
+"""Detects the kind of each reference, such as number or choice, with the help of its whole column.
 
-"5/1/2024" is a day in May where another row has "25/1/2024", "AC" is two choices where the others
-are letters, "100 200" is a list where the others are lists. Where the column does not settle it,
-the most common reading is taken. Answers are compared in `answer_judge`.
+"5/1/2024" is a day in January where another row has "25/1/2024", "AC" is two choices where the
+others are letters, "100 200" is a list where the others are lists. Where the column does not
+decide, the most common reading is taken. `judge` compares the answers.
 """
 
 import math
@@ -21,20 +21,21 @@ from r1recipes.rewards.answers.text import clean, unwrap
 from r1recipes.rewards.answers.units import is_known_unit
 
 MAX_REFERENCE_CHARS = 20_000
-"""Assumed: some pages of text or a JSON object; no answer matches what is longer."""
+"""Characters of a reference, some pages of text; assumed. No answer matches a longer one."""
 
 DOMINANT = 0.9
-"""Assumed: a kind with this share of a column settles its doubtful rows; in a mixed column each row
-is read by itself."""
+"""Share of a column from which on a kind decides its doubtful rows; assumed. In a mixed column each
+row is read by itself."""
 MIN_SELECTIONS = 3
-"""Assumed: so many different "A, C", all in alphabetical order, are choices and not sequences."""
+"""Different references such as "A, C", all in alphabetical order, from which on they are read as
+choices and not as sequences; assumed."""
 
 Value = str | bool | int | float | Decimal | None
-"""A reference as a data set has it; where several answers are accepted, it is a list of these."""
+"""A reference in a data set; where several answers are accepted, a list of these."""
 
 
 class Kind(StrEnum):
-    """What a reference is, and so what an answer must be."""
+    """The kind of a reference, which the answer must have too."""
 
     NUMBER = "number"
     CHOICE = "choice"
@@ -49,25 +50,25 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Reference:
-    """One accepted answer, read as its kind. `fault` says why no answer can match it."""
+    """One accepted answer, read as its kind. `fault` is why no answer can match it, or ""."""
 
     raw: str
     text: str
-    """Clean: see `answer_text.clean`."""
+    """Cleaned by `text.clean`."""
     kind: Kind
     value: Any = None
     """A Quantity, Choice, bool, Date or JSON value; None for the other kinds."""
     items: tuple["Reference", ...] = ()
-    """Of a list or set."""
+    """The items of a list or set."""
     brackets: str = ""
-    """Of a list: the two that stand around it, or ""."""
+    """The two brackets around a list, or ""."""
     day_first: bool | None = None
-    """Of a date: how the column writes 5/1/2024, where it is known."""
+    """Whether the column writes the day of a date first, where that is known."""
     fault: str = ""
 
     @property
     def label(self) -> str:
-        """Its kind for a summary, in the plural: whole numbers, choices ..."""
+        """The kind for a summary, in the plural: whole numbers, choices ..."""
         if self.fault:
             return self.fault
         if self.kind is Kind.NUMBER:
@@ -98,7 +99,7 @@ def _number_label(quantity: Quantity) -> str:
 def reference_text(value: Any) -> str | None:
     """A value of a data set as text: 72.0 as "72", Decimal("1E+3") as "1000", True as "true".
 
-    None for null and NaN, which are no reference. `value` is not a list.
+    None for null and NaN, which are not references. `value` is not a list.
     """
     if value is None or isinstance(value, float) and math.isnan(value):
         return None
@@ -112,10 +113,10 @@ def reference_text(value: Any) -> str | None:
 
 
 class Detector:
-    """Reads references in the light of a column: its usual kinds, and the order in its dates.
+    """Reads references with the help of their column: its usual kinds, and the order in its dates.
 
-    `kind` is the user's word on all of them; a reference that cannot be read as that is read as
-    what it is. `are_selections`: "A, C" is two choices, not a list in its order.
+    `kind` is the kind that the user has set for all of them; a reference that cannot be read as
+    that kind is read by itself. `are_selections`: "A, C" is two choices, not a list in its order.
     """
 
     def __init__(
@@ -172,7 +173,7 @@ class Detector:
         return next(iter(readings.values()))
 
     def readings(self, raw: str) -> dict[Kind, Reference]:
-        """What a reference may be, the more usual first; never empty."""
+        """The kinds that a reference may have, the more usual first; never empty."""
         if _PLAIN_NUMBER.fullmatch(raw):
             return {Kind.NUMBER: Reference(raw, raw, Kind.NUMBER, read_quantity(raw))}
         text = unwrap(clean(raw))
@@ -189,7 +190,7 @@ class Detector:
         return made | {Kind.TEXT: as_text} if _may_be_text(text) else made
 
     def _groups(self, raw: str, text: str) -> list[Reference]:
-        """The reading as a set or an ordered list, if it is one."""
+        """The reading as a set or an ordered list; empty if it is neither."""
         if re.match(r"\u00b1\s?[\d.$]", text):
             sides = (text[1:].strip(), "-" + text[1:].strip())
             return [Reference(raw, text, Kind.SET, items=self._items(sides))]
@@ -292,7 +293,7 @@ def _is_number(text: str) -> bool:
 
 
 def _is_item(text: str) -> bool:
-    """Whether a text between commas may be an item; a clause of a sentence is none."""
+    """Whether a text between commas may be an item; a clause of a sentence may not."""
     return " " not in text or _is_number(text) or is_expression(text)
 
 

@@ -2,9 +2,9 @@ r"""Reads an answer that is one number, and explains why any other answer is not
 
 It reads thousands separators, decimals, exponents, fractions, mixed fractions, percent, a currency
 or a unit, words for numbers, the last side of an equation, and a short phrase around the number. It
-refuses arithmetic that is left to do (47 + 38, 84/2, 2^3 and every operation whose value is whole),
-ranges, bounds, estimates, negations and two candidates. Values are exact; nothing is converted
-between units. A decimal comma is not understood: 3,5 may be two numbers.
+refuses arithmetic that is left to do (47 + 38, 84/2, 2^3 and every operation with a whole value),
+ranges, bounds, estimates, negations and two candidates. Values are exact. Limits: nothing is
+converted between units; a decimal comma is not understood, since 3,5 may be two numbers.
 """
 
 import re
@@ -24,11 +24,11 @@ from r1recipes.rewards.answers.text import (
 from r1recipes.rewards.answers.units import CURRENCY, read_magnitude, read_unit, same_unit
 
 MAX_NUMBER_CHARS = 100
-"""Assumed; also keeps int() below Python's limit of 4300 digits."""
+"""Characters of a number; assumed. It keeps int() below Python's limit of 4300 digits."""
 MAX_READ_CHARS = 500
-"""Assumed: a phrase with a number in it; GSM8K's and MATH's references are far below."""
+"""Characters of a phrase with a number in it; assumed. References of GSM8K and MATH are shorter."""
 MAX_EXPONENT = 64
-"""Assumed: of a power such as 2^{-3}; powers of ten may have three digits."""
+"""Exponent of a power such as 2^{-3}; assumed. That of a power of ten may have three digits."""
 
 
 class Quantity(NamedTuple):
@@ -38,7 +38,7 @@ class Quantity(NamedTuple):
     is_percent: bool = False
     unit: str = ""
     form: str = "whole"
-    """whole, decimal, fraction or power, as it is written."""
+    """How it is written: whole, decimal, fraction or power."""
     is_worked: bool = True
     """False where a division or power with a whole value is left to do: 84/2, 2^3."""
 
@@ -76,9 +76,9 @@ _BRACKETED = re.compile(r"\s*\(([^()]*)\)")
 
 
 def read_quantity(text: str, *, unit: str = "") -> Quantity | NoNumber:
-    """The one number that a text is, or why it is none. Never raises; linear in the text.
+    """The one number that a text is, or why it is not one. Never raises; linear in the text.
 
-    `unit` is that of the reference, which counts as one even where it is not known.
+    `unit` is that of the reference, which counts as a unit even where it is not a known one.
     """
     if len(text) > MAX_READ_CHARS:
         return NoNumber(f"more than {MAX_READ_CHARS} characters, not a number")
@@ -123,7 +123,7 @@ def _one_number(text: str, unit: str) -> Quantity | None:
 
 
 def _without_sign(text: str) -> tuple[str, bool, str]:
-    """The rest of "-$5", whether it is negative, and the currency, which may stand first."""
+    """The number in "-$5", whether it is negative, and the currency, which may come first."""
     is_negative, currency = False, ""
     if sign := _SIGN.match(text):
         is_negative, text = not sign[0].startswith("+"), text[sign.end() :]
@@ -135,7 +135,7 @@ def _without_sign(text: str) -> tuple[str, bool, str]:
 
 
 def _plain_fraction(match: re.Match[str]) -> str:
-    """\\frac{1}{2} as 1/2 where both are whole numbers; a space keeps it from a number before."""
+    """\\frac{1}{2} as 1/2 if both are whole numbers, with spaces, as a number may come before."""
     top, bottom = ((match[i] or match[i + 1] or "").strip() for i in (1, 3))
     whole = re.compile(rf"-?\s?{_INTEGER}")
     is_plain = whole.fullmatch(top) and whole.fullmatch(bottom)
@@ -200,8 +200,8 @@ def _exact(text: str) -> Fraction:
     return Fraction(re.sub("[, '_]", "", text).rstrip("."))
 
 
-def _with_unit(quantity: Quantity, rest: str, currency: str, known: str) -> Quantity | None:
-    """The number with what stands behind it, if that is a unit or the number once more."""
+def _with_unit(quantity: Quantity, rest: str, currency: str, expected: str) -> Quantity | None:
+    """The number with the text behind it, if that is a unit or repeats the number."""
     if (again := _BRACKETED.fullmatch(rest)) and again[1].strip():
         inner = read_quantity(again[1])
         return quantity if isinstance(inner, Quantity) and inner[:2] == quantity[:2] else None
@@ -211,7 +211,7 @@ def _with_unit(quantity: Quantity, rest: str, currency: str, known: str) -> Quan
         both = read_unit(f"{currency} {rest}", quantity.value, is_glued=False)
         if both is not None:
             return quantity._replace(unit=both)
-    unit = read_unit(rest, quantity.value, is_glued=is_glued, known=known)
+    unit = read_unit(rest, quantity.value, is_glued=is_glued, expected=expected)
     if unit is None or not same_unit(prefix, unit):
         return None
     return quantity._replace(unit=prefix or unit)
@@ -275,15 +275,16 @@ def _candidates(plain: str) -> list[str]:
 
 
 def _without_discourse(text: str) -> list[str]:
-    """Without "so", "exactly" and the like before it; empty where there is nothing of the kind."""
+    """The text without a first "so", "exactly" and the like; empty where it has none."""
     match = _DISCOURSE.match(text.strip())
     return [text.strip()[match.end() :]] if match else []
 
 
 def _is_left_side(side: str) -> bool:
-    """Whether what stands before "=" names or works out the number: x, Total cost, 75 + 36.
+    """Whether the text before "=" names or works out the number: x, Total cost, 75 + 36.
 
-    Not 2x, -x or x/2: there the number is that of another thing. Nothing is computed.
+    In 2x, -x or x/2 it does not: there the number is the value of something else. Nothing is
+    computed.
     """
     side = side.strip()
     if not side:
@@ -298,14 +299,14 @@ def _is_left_side(side: str) -> bool:
 
 
 def _has_unknown(side: str) -> bool:
-    """Whether a letter stands alone in arithmetic; the x of 6 x 7 is a sign."""
+    """Whether a single letter is part of arithmetic; the x of 6 x 7 is a sign."""
     unknowns = re.sub(r"(?<=[\d)])\s*x\s*(?=[\d($])", " ", side)
     unknowns = re.sub(r"\\[A-Za-z]+", " ", unknowns)
     return re.search(r"(?<![^\W\d_])[^\W\d_](?![^\W\d_])", unknowns) is not None
 
 
 def _is_subject(subject: str, *, is_verb: bool) -> bool:
-    """Whether words lead to a number: "She has", "The sum of 7 and 3 is"; not "half of it is"."""
+    """Whether words may come before a number: "She has", "The sum of 7 and 3 is", not "half of"."""
     spelled = words(subject)
     if len(spelled) > 25 or doubts(subject) or re.search("[<>\u2264\u2265\u2260~|^]", subject):
         return False

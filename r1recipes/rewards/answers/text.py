@@ -1,9 +1,9 @@
-r"""Normalises the text of an answer, so that spellings of the same thing become the same text.
+r"""Normalises the text of an answer, so that different spellings become the same text.
 
 It removes invisible characters, HTML, Markdown, code fences, LaTeX wrappers (\boxed, \text, $...$)
 and phrases such as "The answer is", and maps digits and signs of other scripts to ASCII. Time is
-linear in the length of the text, which the callers limit. Phrases are recognised in English, and
-the most common ones in ten other languages.
+linear in the length of the text, which the callers limit. Limits: phrases are recognised in
+English, and the most common ones in ten other languages.
 """
 
 import html
@@ -11,7 +11,7 @@ import re
 import unicodedata
 
 MAX_WRAPPINGS = 8
-"""Assumed: pairs of quotes or brackets around an answer; nobody writes more."""
+"""Pairs of quotes or brackets around an answer; assumed, nobody writes more."""
 
 NEGATIONS = frozenset(
     """not no never none neither nor cannot can't isn't aren't wasn't weren't doesn't don't didn't
@@ -97,7 +97,7 @@ _BEFORE = "\ue000"  # of the private use area, which `_Characters` empties first
 
 
 class _Characters(dict[int, str]):
-    """A table for str.translate that fills itself: each character as it is compared."""
+    """A table for str.translate that fills itself: each character in its normal form."""
 
     def __missing__(self, code: int) -> str:
         self[code] = plain = _plain(chr(code))
@@ -111,7 +111,7 @@ def _plain(character: str) -> str:
         return _SAME[character]
     category = unicodedata.category(character)
     if category in ("Cf", "Co", "Cn", "Me") or "\ufe00" <= character <= "\ufe0f":
-        return ""  # seen by nobody
+        return ""  # invisible
     if category in ("Cc", "Cs", "Zs", "Zl", "Zp"):
         return " "
     if category == "Pd":
@@ -128,7 +128,7 @@ _CHARACTERS = _Characters()
 
 
 def tidy(text: str) -> str:
-    """The text in one alphabet of signs: no invisible characters, HTML or code fences; stripped.
+    """The text in normal characters, without invisible ones, HTML or code fences; stripped.
 
     A raised digit is a power: 10\u00b3 becomes 10^{3}, never 103.
     """
@@ -196,7 +196,7 @@ def _plain_command(match: re.Match[str]) -> str:
 
 
 def _undress(text: str) -> str:
-    """Without \\boxed{}, \\text{} and their kind, but with what they hold."""
+    """The text without \\boxed{}, \\text{} and the like, but with their content."""
     pieces: list[str] = []
     closers: list[str] = []
     last = 0
@@ -224,7 +224,7 @@ _BRACKETS = {"(": ")", "[": "]"}
 
 
 def unwrap(text: str, *, brackets: bool = False) -> str:
-    """Without quotes, backticks and a last full stop around all of it; brackets where asked."""
+    """The text without quotes, backticks and, where asked, brackets around it, and full stop."""
     pairs = _PAIRS | _BRACKETS if brackets else _PAIRS
     for _ in range(MAX_WRAPPINGS):
         before = text
@@ -271,7 +271,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 
 
 def without_lead(text: str) -> list[str]:
-    """The text without a phrase such as "The answer is" or "... is the answer"; empty for none."""
+    """The text without a phrase such as "The answer is"; empty where it has none."""
     whole = unwrap(text)
     short = _TAIL.sub("", whole)
     match = _LEAD.match(short) or _LEAD_CJK.match(short)
@@ -281,10 +281,10 @@ def without_lead(text: str) -> list[str]:
 
 
 def remainders(text: str) -> list[str]:
-    """The texts that may be the answer proper, the most literal first.
+    """The texts that may be the answer itself, the most literal first.
 
-    "The answer is Paris." gives itself and "Paris"; a phrase that doubts or denies what it leads
-    to ("the wrong answer is", "it might be") is no lead. `text` is clean.
+    "The answer is Paris." gives itself and "Paris". A phrase that expresses doubt or denial ("the
+    wrong answer is", "it might be") is not removed. `text` is clean.
     """
     texts = [unwrap(text), *without_lead(text)]
     last = texts[-1][:500]
@@ -297,7 +297,7 @@ def remainders(text: str) -> list[str]:
 
 
 def doubts(subject: str) -> bool:
-    """Whether a phrase that leads to an answer denies or doubts it; "of possible ways" does not."""
+    """Whether a phrase before an answer denies or doubts it; "of possible ways" does not."""
     subject = re.sub(r"\b(?:of|all) (?:the )?possible\b", "", subject, flags=re.IGNORECASE)
     return not DOUBTFUL.isdisjoint(words(subject))
 
@@ -310,7 +310,7 @@ def words(text: str) -> list[str]:
 def same_text(answer: str, reference: str) -> bool:
     """Whether two clean texts are the same without case, quotes, articles and last marks.
 
-    Texts of one or two letters keep their case: CO is no Co, and a move R is no move r.
+    Texts of one or two letters keep their case: CO is not Co, and a move R is not a move r.
     """
     left, right = _comparable(answer), _comparable(reference)
     if not left or left.casefold() != right.casefold():

@@ -1,8 +1,9 @@
 """Reads the units and magnitudes behind a number, and numbers that are spelled out.
 
 A unit is a known one in any spelling (cm, centimetres) or a plain plural noun (apples, golf balls).
-Words that change a value (times, thirds, below zero) are not units. Units are never converted:
-36 cm is not 0.36 m. Words are English; symbols are case-sensitive, since mm is not Mm.
+Words that change a value (times, thirds, below zero) are not units. Symbols are case-sensitive,
+since mm is not Mm. Limits: units are never converted, so that 36 cm is not 0.36 m; words are
+English.
 """
 
 import re
@@ -20,7 +21,7 @@ _SYMBOLS |= set("\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba\u00a2")
 _ONE_LETTER = frozenset("mgshLlNJWV\u03a9")
 """Symbols of one letter that may follow a number without being taken for a variable."""
 _GLUED = frozenset("gshL")
-"""Those that may stand at it: 5m may be five million, 5x is a product."""
+"""Symbols that may follow it without a space: 5m may be five million, 5x is a product."""
 
 _ALIASES = {
     "$": "dollar dollars usd us$ buck bucks", "\u20ac": "euro euros eur",
@@ -84,10 +85,11 @@ _TOKEN = re.compile(
 _PHRASE = re.compile(rf"(?:{_TOKEN.pattern})(?:[ \u00b7*-]*(?:{_TOKEN.pattern})){{0,7}}")
 
 
-def read_unit(tail: str, value: Fraction, *, is_glued: bool, known: str = "") -> str | None:
-    """The canonical unit that a text behind a number is; "" for none, None for something else.
+def read_unit(tail: str, value: Fraction, *, is_glued: bool, expected: str = "") -> str | None:
+    """The canonical unit in a text behind a number; "" for no text, None if it is not a unit.
 
-    `value` matters for nouns: "1 apple", but "5 apples". A unit of the reference (`known`) is one.
+    `value` matters for nouns: "1 apple", but "5 apples". The unit of the reference (`expected`)
+    always counts as one.
     """
     tail = tail.strip()
     if not tail:
@@ -102,13 +104,13 @@ def read_unit(tail: str, value: Fraction, *, is_glued: bool, known: str = "") ->
     unit = _measure(_without_closers(tokens))
     if unit is None and not is_glued:
         unit = _noun(tokens, value)
-    if unit is None and known and " ".join(tokens) == known:
-        return known
+    if unit is None and expected and " ".join(tokens) == expected:
+        return expected
     return unit
 
 
 def same_unit(left: str, right: str) -> bool:
-    """Whether two canonical units do not contradict: one is missing, or they are the same."""
+    """Whether two canonical units agree: one is missing, or they are the same."""
     if not left or not right or left == right:
         return True
     if "pound" in (left, right) and {left, right} <= {"pound", "lb", "\u00a3"}:
@@ -118,7 +120,7 @@ def same_unit(left: str, right: str) -> bool:
 
 
 def _without_closers(tokens: list[str]) -> list[str]:
-    """36 cm in total, 5 years old."""
+    """The words without those that add nothing: 36 cm in total, 5 years old."""
     while tokens and tokens[-1] in _CLOSERS:
         tokens = tokens[:-1]
     return tokens[:-1] if tokens[1:] and tokens[-1] == "in" and tokens[:1] != ["in"] else tokens
@@ -148,7 +150,7 @@ def _measure(tokens: list[str]) -> str | None:
 
 
 def _named(token: str) -> str | None:
-    """The canonical name of one known unit with its power; None for another word."""
+    """The canonical name of one known unit with its power; None for any other word."""
     stem, raised, power = token.replace(" ", "").replace("{", "").replace("}", "").partition("^")
     if len(stem) == 1 and stem.isalpha() and stem not in _ONE_LETTER:
         return None
@@ -163,7 +165,7 @@ def _named(token: str) -> str | None:
 
 
 def _noun(tokens: list[str], value: Fraction) -> str | None:
-    """A plain noun phrase in the plural ("golf balls"), without what would change the value."""
+    """A plain noun phrase in the plural ("golf balls") without words that change the value."""
     lowered = [token.casefold() for token in tokens]
     if any(len(word) < 2 and word != "a" or word in _NO_UNIT for word in lowered):
         return None
@@ -222,10 +224,10 @@ _PART_VALUES = {"half": Fraction(1, 2), "quarter": Fraction(1, 4), "third": Frac
 
 
 def read_magnitude(rest: str, *, after_digit: bool) -> tuple[int, Fraction, str]:
-    """The factor and the addend that the words behind a number stand for, and the rest.
+    """The factor and the addend that the words behind a number mean, and the rest of the text.
 
-    For 5 million, 5k, two hundred thousand, 2 and a half. A letter is a magnitude only directly
-    after a digit; 5M is five million, 5m may also be metres and is refused.
+    Examples are 5 million, 5k, two hundred thousand, 2 and a half. A letter is a magnitude only
+    directly after a digit; 5M is five million, 5m may also be metres and is refused.
     """
     factor, addend = 1, Fraction(0)
     letter = _LETTER_MAGNITUDE.match(rest) if after_digit else None
@@ -284,7 +286,7 @@ def read_words(text: str) -> tuple[Fraction, str] | None:
 
 
 def _may_count(part: int, total: int, word: str, last: str) -> bool:
-    """half, a third, two thirds; not "third" or "twenty third", which are ordinals."""
+    """Whether a word is a part: half, a third, two thirds; "third", "twenty third" are ordinals."""
     if total or last not in ("", "a", *_SMALL):
         return False
     is_plural = word.endswith("s") or word == "halves"
@@ -292,7 +294,7 @@ def _may_count(part: int, total: int, word: str, last: str) -> bool:
 
 
 def _may_follow(number: int, part: int, last: str) -> bool:
-    """forty-two and one hundred five, but not two forty or five six."""
+    """Whether a number may follow: forty-two, one hundred five, but not two forty or five six."""
     if last in ("", "hundred", *_LARGE):
         return True
     return last in _TENS and 0 < number < 10 and part % 10 == 0
@@ -302,22 +304,22 @@ _LAST_WORDS = re.compile(r"(?<=[\w)}])((?:\s+[A-Za-z]{2,12}){1,3})((?:\^\{?[23]\
 
 
 def without_unit(text: str) -> tuple[str, str]:
-    """An expression without the measure that stands behind it, and that measure: 2\u221a5 cm."""
+    """An expression without the unit behind it, and that unit: 2\u221a5 and cm."""
     match = _LAST_WORDS.search(text[-60:])
     if match is None:
         return text, ""
-    words = match[1].split()
-    for first in range(len(words)):
-        tokens = [*words[first:-1], words[-1] + match[2]]
+    last_words = match[1].split()
+    for first in range(len(last_words)):
+        tokens = [*last_words[first:-1], last_words[-1] + match[2]]
         unit = _measure(tokens)
         if unit is not None:
-            tail = len(match[2]) + sum(len(word) + 1 for word in words[first:])
+            tail = len(match[2]) + sum(len(word) + 1 for word in last_words[first:])
             return text[: len(text) - tail].rstrip(), unit
     return text, ""
 
 
 def is_known_unit(unit: str) -> bool:
-    """Whether a canonical unit is a measure or a currency, and not a noun that is counted."""
+    """Whether a canonical unit is one of measure or a currency, and not a noun."""
     return all(
         part in _SYMBOLS or part in _ALIASES for part in re.split(r"[\s/]|\^\d", unit) if part
     )

@@ -1,10 +1,9 @@
 """Extracts a final answer from a completion and judges it against the references of a column.
 
-`AnswerColumn` knows what kind of thing each reference is, and an answer is judged by what it is
-(`answer_judge`). Only expressions go to math-verify, in a child process that is killed when it
-takes too long (nine to the ninth to the ninth ...). Two numbers are never "about" equal: 0.333 is
-not 1/3. Units are compared by name and never converted; a reward of one's own is the place for that
-(docs/rewards.md).
+`AnswerColumn` knows the kind of each reference, which an answer must have too (`judge`). Only
+expressions go to math-verify, in a child process that is killed when it takes too long (nine to the
+ninth to the ninth ...). Limits: two numbers are never "about" equal, so 0.333 is not 1/3; units are
+compared by name and never converted, which a user's own reward can do (docs/rewards.md).
 """
 
 import re
@@ -20,9 +19,9 @@ from r1recipes.rewards.answers.kinds import Detector, Kind, Reference, reference
 from r1recipes.rewards.answers.numbers import parse_number
 
 MEMORY_BYTES = 2**30
-"""What math-verify may take beyond its start: 2^(2^40) would take 128 GiB in seconds."""
+"""Bytes that math-verify may allocate after its start: 2^(2^40) would take 128 GiB in seconds."""
 MAX_TAIL_CHARS = 4000
-"""Assumed: a final answer without tags stands in the last lines of a completion."""
+"""Characters at the end of a completion in which an answer without tags is looked for; assumed."""
 
 _OPEN, _CLOSE = "<answer>", "</answer>"
 _BRACE = re.compile(r"\\boxed\{|[{}]")
@@ -30,7 +29,7 @@ _PHRASE = re.compile(r"\banswer\W{0,4}?\s*(?:is\b\s*:?|:|=)\W{0,4}?\s*", re.IGNO
 
 
 def extract_answer(completion: str) -> str | None:
-    """What the last <answer>...</answer> pair holds, stripped; None when there is no pair.
+    """The content of the last <answer>...</answer> pair, stripped; None when there is no pair.
 
     Linear in the length of the text.
     """
@@ -43,9 +42,9 @@ def extract_answer(completion: str) -> str | None:
 
 
 def final_answer(completion: str) -> str | None:
-    """The answer of a completion wherever it stands; None when there is none.
+    """The answer of a completion, with or without tags; None when there is none.
 
-    The last <answer> pair, else the last \\boxed{}, else what follows the last "the answer is",
+    The last <answer> pair, else the last \\boxed{}, else the text after the last "the answer is",
     else the last line that is a number; the last two in the last `MAX_TAIL_CHARS` characters.
     """
     answer = extract_answer(completion)
@@ -65,7 +64,7 @@ def final_answer(completion: str) -> str | None:
 
 
 def last_boxed(text: str) -> str | None:
-    """What the \\boxed{} that is closed last holds, None without one; braces may be nested."""
+    """The content of the \\boxed{} that is closed last, None without one; braces may be nested."""
     starts: list[int | None] = []
     last: tuple[int, int] | None = None
     for brace in _BRACE.finditer(text):
@@ -77,23 +76,23 @@ def last_boxed(text: str) -> str | None:
 
 
 def _first_sentence(text: str) -> str:
-    """Up to the full stop of a sentence; that of 3.5 is none."""
+    """The text up to the full stop of a sentence; the point in 3.5 is not one."""
     return re.split(r"(?<=[^\s.])\.(?=\s|$)|[!?](?=\s|$)", text, maxsplit=1)[0].strip(" *")
 
 
 def extract_reference(text: str, after: str | None) -> str:
-    """What stands after the last `after` in a data set's answer, stripped.
+    """The text after the last `after` in a data set's answer, stripped.
 
-    All of the text when `after` is None or does not occur. GSM8K ends in "#### 1,234".
+    The whole text when `after` is None or does not occur. GSM8K ends in "#### 1,234".
     """
     return text.rpartition(after)[2].strip() if after else text.strip()
 
 
 def final_reference(value: Any, after: str | None) -> tuple[str | list[str], str]:
-    """A value of a data set as its final answer, and what is wrong with it ("" where nothing is).
+    """The final answer of a value of a data set, and what is wrong with the value ("" for nothing).
 
-    Text, a number, true or false; of a list of accepted answers, the list. `after` is the marker
-    of `extract_reference`, which each of them must have.
+    The value is a text, a number, true, false, or a list of accepted answers, which gives a list.
+    Each of them must have the marker `after` of `extract_reference`.
     """
     if isinstance(value, list):
         finals = [final_reference(entry, after) for entry in value]
@@ -117,8 +116,8 @@ def final_reference(value: Any, after: str | None) -> tuple[str | list[str], str
 class AnswerColumn:
     """The references of a column, each read as its kind, to judge answers by.
 
-    `kinds` has one kind per row; `summary` is a sentence about them. A reference that is not of the
-    column, such as one of another split, is read in the same light.
+    `kinds` has one kind per row; `summary` is a sentence about them. A reference from elsewhere,
+    such as another split, is read as if it were in the column.
     """
 
     def __init__(self, detector: Detector, references: Sequence[Any] = ()):
@@ -134,9 +133,9 @@ class AnswerColumn:
     ) -> "AnswerColumn":
         """The column with these references: text, bool, number, Decimal or None, or lists of them.
 
-        Any entry of a list is accepted. `kind` is the user's word on all of them; what cannot be
-        read as that is read as what it is, and counted in `summary`. Raises: ValueError for an
-        unknown kind.
+        Any entry of a list is accepted. `kind` is the kind that the user has set for all of them;
+        a reference that cannot be read as that kind is read by itself, and counted in `summary`.
+        Raises: ValueError for an unknown kind.
         """
         references = list(references)
         texts = [text for value in references for text in _accepted(value) if text]
@@ -151,7 +150,7 @@ class AnswerColumn:
         return self._read[texts]
 
     def compare(self, answer: str | None, reference: Any) -> Verdict | list[Undecided]:
-        """The verdict, or what is left to mathematics: right if one of the list is."""
+        """The verdict, or the comparisons left to math-verify: right if one of them is."""
         undecided: list[Undecided] = []
         first: Verdict | None = None
         for accepted in self.read(reference):
@@ -185,7 +184,7 @@ def _accepted(reference: Any) -> tuple[str | None, ...]:
 
 
 def _summary(rows: list[tuple[Reference, ...]], kind: Kind | None) -> str:
-    """ "7,473 references: whole numbers", or how many of each kind there are."""
+    """The number of references of each kind, such as "7,473 references: whole numbers"."""
     labels = Counter(accepted[0].label for accepted in rows)
     counted = [
         (label if count > 1 else label.removesuffix("s"), count)
@@ -201,7 +200,7 @@ def _summary(rows: list[tuple[Reference, ...]], kind: Kind | None) -> str:
     faults = [accepted[0] for accepted in rows if accepted[0].fault]
     others = sum(accepted[0].kind is not kind for accepted in rows) if kind else 0
     if others:
-        text += f"; {others:,} not read as `{kind}` but as what it is"
+        text += f"; {others:,} not readable as `{kind}`, each judged by its own kind"
     if several:
         text += f"; {several:,} accept{'s' * (several == 1)} any of several answers"
     if faults:
@@ -211,9 +210,9 @@ def _summary(rows: list[tuple[Reference, ...]], kind: Kind | None) -> str:
 
 
 def equal(answer: str | None, reference: Any) -> bool:
-    """Whether an answer is right, as far as that takes no mathematics; see `AnswerColumn`.
+    """Whether an answer is right, without computing expressions; see `AnswerColumn`.
 
-    Each reference is read by itself. Microseconds; never raises.
+    Each reference is read by itself. Takes microseconds; never raises.
     """
     return AnswerColumn(Detector()).judge(answer, reference).right
 
@@ -256,7 +255,7 @@ class Verifier:
         return [verdict.right for verdict in self.judge(pairs)]
 
     def settle(self, undecided: Sequence[list[Undecided]]) -> list[Verdict]:
-        """The verdicts on what `AnswerColumn.compare` left to mathematics."""
+        """The verdicts on comparisons that `AnswerColumn.compare` left to math-verify."""
         pairs = dict.fromkeys(pair for row in undecided for option in row for pair in option.pairs)
         if not pairs:
             return []

@@ -13,40 +13,64 @@ from r1recipes.machine import files, gpu
 from r1recipes.planning import disk
 from r1recipes.planning.architectures import Origin
 from r1recipes.planning.plan import Plan
-from r1recipes.training.backends.base import Backend
-from r1recipes.training.backends.unsloth.environment import prepare
+from r1recipes.training.backends.base import Backend, BackendSpec
+from r1recipes.training.backends.unsloth import environment
+
+_DOCTOR = "`python -m r1recipes doctor` says what is missing and the command that mends it"
 
 
 def prepare_environment(plan: Plan, cache_dir: Path) -> None:
-    """Settings that must stand before torch is imported; what the user has set stays."""
+    """Settings that must be in place before torch is imported; what the user has set stays."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or it warns at each child process
     # Waiting threads that spin made a run of 30 s take 290 s beside one other busy process
-    # (measured, 2 cores, 2026-11-21); that sleep cost nothing that could be seen.
+    # (measured, 2 cores, 2026-11-21); letting them sleep had no cost that could be measured.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # TRL tells the Hub of every trainer that is made, also when model and data are local.
+    # TRL reports every trainer to the Hub, also when model and data are local.
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     if plan.device == "cuda":
         gpu.take()
     if plan.backend == "unsloth":
-        prepare(plan, cache_dir)
+        environment.prepare(plan, cache_dir)
 
 
 def create(plan: Plan, *, offline: bool) -> Backend:
-    """The backend of a plan; imports torch.
+    """The first backend that serves a plan; imports torch.
 
-    Raises: PlanError when Unsloth cannot be imported, or torch cannot use the card.
+    Raises: PlanError when none does, Unsloth cannot be imported, or torch cannot use the GPU.
     """
-    if plan.backend == "unsloth":
-        try:
-            from r1recipes.training.backends.unsloth.backend import UnslothBackend
-        except Exception as error:  # also what Unsloth raises without a card, a driver, a version
-            reason = (str(error).strip().splitlines() or [""])[0]
-            message = f"Unsloth cannot be imported: {type(error).__name__}: {reason}"
-            raise PlanError(message, hint=_DOCTOR) from error
-        return UnslothBackend(plan, offline=offline)
+    reasons = []
+    for backend in BACKENDS:
+        reason = backend.serves(plan)
+        if reason is None:
+            return backend.create(plan, offline)
+        reasons.append(f"{backend.name}: {reason}")
+    raise PlanError(f"no backend can carry out this plan ({'; '.join(reasons)})", hint=_DOCTOR)
+
+
+def _unsloth_serves(plan: Plan) -> str | None:
+    if plan.backend != "unsloth":
+        return f"the plan was made for `{plan.backend}`"
+    return None if plan.device == "cuda" else f"it needs an NVIDIA GPU, not `{plan.device}`"
+
+
+def _create_unsloth(plan: Plan, offline: bool) -> Backend:
+    try:
+        from r1recipes.training.backends.unsloth.backend import UnslothBackend
+    except Exception as error:  # also what Unsloth raises without a GPU, a driver, a version
+        reason = (str(error).strip().splitlines() or [""])[0]
+        message = f"Unsloth cannot be imported: {type(error).__name__}: {reason}"
+        raise PlanError(message, hint=_DOCTOR) from error
+    return UnslothBackend(plan, offline=offline)
+
+
+def _trl_serves(plan: Plan) -> str | None:
+    return None if plan.backend == "trl" else f"the plan was made for `{plan.backend}`"
+
+
+def _create_trl(plan: Plan, offline: bool) -> Backend:
     import torch
 
-    if plan.device == "cuda" and not torch.cuda.is_available():  # before what takes seconds
+    if plan.device == "cuda" and not torch.cuda.is_available():  # before imports of some seconds
         raise PlanError("torch cannot use the GPU of this machine", hint=_DOCTOR)
     from r1recipes.training.backends.trl import TrlBackend
 
@@ -74,9 +98,9 @@ def merged(plan: Plan, cache_dir: Path, *, offline: bool) -> tuple[Path, str | N
         with full_disk(cache_dir, hint), files.draft(target, taken="keep") as draft:
             draft.mkdir()
             if plan.backend == "unsloth":
-                from r1recipes.training.backends.unsloth import child
+                from r1recipes.training.backends.unsloth import cold_start
 
-                child.merge(origin, base, draft)
+                cold_start.merge_in_child(origin, base, draft)
             else:
                 from r1recipes.training.backends import merge
 
@@ -95,3 +119,8 @@ def _merge_key(origin: Origin, base: Path) -> str:
 
 
 _DOCTOR = "`python -m r1recipes doctor` says what is missing and the command that mends it"
+BACKENDS = (
+    BackendSpec("unsloth", _unsloth_serves, _create_unsloth),
+    BackendSpec("trl", _trl_serves, _create_trl),
+)
+"""All backends, the preferred one first. An algorithm names those that it can be trained on."""

@@ -1,12 +1,19 @@
 """What a backend is, and what it is handed: the protocol, its hooks, and one completion."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward
+from r1recipes.runs.reading import Row
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -19,20 +26,32 @@ class Sample:
 
 
 Messages = list[dict[str, str]]
+Phase = Literal["generate", "train"]
+"""The two parts of an optimiser step: completions are generated, then trained on."""
+
+
+def _ignore(*_: object) -> None:
+    """A hook of a caller who does not want to know."""
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the caller wants to know while a backend trains."""
+    """What a backend calls while it works; the caller sets the hooks that it needs."""
 
-    on_progress: Callable[[int, int], None]
+    on_progress: Callable[[int, int], None] = _ignore
     """(done, total) steps of a cold start or completions of an evaluation."""
-    on_step: Callable[[dict[str, Any], list[dict[str, Any]]], None]
+    on_step: Callable[[Row, list[dict[str, Any]]], None] = _ignore
     """Metrics of an optimiser step under TRL's names, and its sampled completions."""
-    on_checkpoint: Callable[[Path], None]
-    """A checkpoint folder was written to its end."""
-    should_stop: Callable[[], bool]
+    on_checkpoint: Callable[[Path], None] = _ignore
+    """A checkpoint folder is complete."""
+    should_stop: Callable[[], bool] = _never
     """Whether to save a checkpoint and stop after the current step; asked often."""
+    on_phase: Callable[[Phase], None] = _ignore
+    """This part of an optimiser step begins."""
 
 
 class ColdStarted(NamedTuple):
@@ -47,7 +66,7 @@ class ColdStarted(NamedTuple):
 class Backend(Protocol):
     """Plan -> model, adapter, samples, trained adapter. Methods are called in this order."""
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, without loading weights."""
 
     def cold_start(
@@ -72,6 +91,12 @@ class Backend(Protocol):
         Returns the commit of the weights, if they came from the Hub.
         """
 
+    def facts(self) -> dict[str, float]:
+        """Sizes that the engine chose for itself when the model was loaded, for a rehearsal.
+
+        Keys end in their unit: `_tokens`, `_gib`. Empty for a backend without an engine.
+        """
+
     def checkpoint_bytes(self) -> int:
         """Size of one training checkpoint on disk at most."""
 
@@ -82,13 +107,19 @@ class Backend(Protocol):
 
     def train(
         self,
-        rows: Any,
+        rows: Dataset,
         rewards: dict[str, Reward],
         output_dir: Path,
         resume_from: Path | None,
         hooks: Hooks,
+        *,
+        plan: Plan | None = None,
     ) -> None:
-        """Train the adapter on a datasets.Dataset of rows, from a checkpoint if one is given."""
+        """Train the adapter on rows, from a checkpoint if one is given.
+
+        `plan` may differ from the plan that was loaded in everything that the loaded engine does
+        not depend on, such as the batch size; without it the loaded plan is trained.
+        """
 
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter in PEFT's format."""
@@ -105,3 +136,15 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """End what runs beside the model. Nothing can be called after it."""
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """One row of `BACKENDS`: what can be asked of a backend before its libraries are imported."""
+
+    name: str
+    """As in `Plan.backend`."""
+    serves: Callable[[Plan], str | None]
+    """Why the backend cannot carry out a plan; None if it can. Imports no heavy library."""
+    create: Callable[[Plan, bool], Backend]
+    """(plan, offline) -> the backend; imports its libraries. Raises: PlanError if they fail."""

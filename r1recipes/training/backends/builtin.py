@@ -1,4 +1,4 @@
-"""Build the built-in models and their character tokenizer from configuration: no download, seconds.
+"""Builds the built-in models and their character tokenizer from configuration, without a download.
 
 Limits: the weights are random, so the model knows nothing before a cold start. Text outside
 printable ASCII and newline becomes `<unk>` and does not round-trip.
@@ -58,7 +58,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def is_own(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether it has this module's vocabulary, as that of a built-in model's folder has."""
+    """Whether a tokenizer has the vocabulary of the built-in models."""
     return tokenizer.get_vocab() == build_tokenizer().get_vocab()
 
 

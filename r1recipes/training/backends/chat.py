@@ -1,6 +1,7 @@
 """Base and adapter of a trained run, ready to answer one conversation at a time, token by token.
 
-With transformers, which starts in seconds; vLLM's engine would take a minute for one question.
+Transformers generates: it starts in seconds, and vLLM's engine would take a minute for a question.
+Limits: one conversation at a time.
 """
 
 from collections.abc import Callable
@@ -9,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import GenerationConfig, TextStreamer
 
 from r1recipes.errors import RecipeError
 from r1recipes.planning.plan import Plan
+from r1recipes.training.backends import weights
 from r1recipes.training.backends.base import Messages, Sample
-from r1recipes.training.backends.trl import TrlBackend
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer is drawn; at temperature 0 each token is the likeliest one."""
+    """How an answer is sampled; at temperature 0 each token is the likeliest one."""
 
     temperature: float = 0.8
     top_p: float = 0.95
@@ -28,16 +30,17 @@ class Sampling:
 
 
 class Chat:
-    """Loads on construction. Raises: PlanError when weights or tokenizer cannot be had."""
+    """Loads on construction. Raises: PlanError when the tokenizer cannot be loaded."""
 
     def __init__(
         self, plan: Plan, base: Path | None, adapter: Path, template: str, *, offline: bool
     ):
-        self.backend = TrlBackend(plan, offline=offline)
-        self.tokenizer = self.backend.tokenizer()
+        torch.set_num_threads(plan.num_threads)  # as in training: the sums depend on it
+        # Any: the methods of a tokenizer return unions of types.
+        self.tokenizer: Any = weights.tokenizer_of(plan, offline)
         self.tokenizer.chat_template = template
-        self.backend.load(base, adapter)
-        self.backend.model.eval()
+        base_model = weights.load_base(plan, base, offline=offline)
+        self.model: Any = PeftModel.from_pretrained(base_model, adapter).eval()
 
     def answer(
         self,
@@ -56,22 +59,20 @@ class Chat:
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-        ).to(self.backend.model.device)
+        ).to(self.model.device)
         num_prompt = inputs["input_ids"].shape[1]
         config = self._generation(sampling, self._room(num_prompt, sampling.max_tokens))
         streamer = _Parts(self.tokenizer, on_text)
-        with torch.no_grad(), self.backend.switched(adapter):
+        with torch.no_grad(), weights.switched(self.model, adapter):
             torch.manual_seed(sampling.seed)
-            output = self.backend.model.generate(
-                **inputs, generation_config=config, streamer=streamer
-            )
+            output = self.model.generate(**inputs, generation_config=config, streamer=streamer)
         ids = output[0, num_prompt:].tolist()
         ended = bool(ids) and ids[-1] == self.tokenizer.eos_token_id
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return Sample(text, len(ids), not ended)
 
     def _room(self, num_prompt: int, max_tokens: int) -> int:
-        positions = getattr(self.backend.model.config, "max_position_embeddings", None)
+        positions = getattr(self.model.config, "max_position_embeddings", None)
         room = max_tokens if positions is None else min(max_tokens, positions - num_prompt)
         if room < 1:
             raise RecipeError(
@@ -81,7 +82,7 @@ class Chat:
         return room
 
     def _generation(self, sampling: Sampling, max_new_tokens: int) -> GenerationConfig:
-        drawn = {
+        sampled = {
             "do_sample": True,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -92,12 +93,12 @@ class Chat:
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=self.tokenizer.eos_token_id,  # as in training
             bos_token_id=self.tokenizer.bos_token_id,
-            **(drawn if sampling.temperature > 0 else {"do_sample": False}),
+            **(sampled if sampling.temperature > 0 else {"do_sample": False}),
         )
 
 
 class _Parts(TextStreamer):
-    """Hands on each part of the text that cannot change any more."""
+    """Calls back with each part of the text that is final."""
 
     def __init__(self, tokenizer: Any, on_text: Callable[[str], None]):
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)

@@ -1,8 +1,8 @@
-"""Base + adapter -> one model in 16 or 4 bits, and the proof that what was written is that model.
+"""Base + adapter -> one model in 16 or 4 bits, and the measures that prove what was written.
 
 The base is read in the precision that it is stored in, never in 4 bits; W + scale * B A is summed
-in 32 bits and rounded once. On the CPU, so that no card is needed. Limits: the merged model must
-fit into main memory; 4 bits need an NVIDIA GPU and bitsandbytes.
+in 32 bits and rounded once. Merging is done on the CPU, so that no GPU is needed. Limits: the
+merged model must fit into main memory; 4 bits need an NVIDIA GPU and bitsandbytes.
 """
 
 from pathlib import Path
@@ -10,37 +10,41 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from r1recipes.errors import PlanError, RunError, first_line
-from r1recipes.machine import hub
 from r1recipes.planning.architectures import Origin
 from r1recipes.planning.plan import Plan
-from r1recipes.recipe.schema import Model
-from r1recipes.training.backends.trl import TrlBackend
-from r1recipes.training.backends.weights import load_tokenizer, resolve_name, tokenizer_of
+from r1recipes.recipe.schema import BUILTIN_MODELS, Model
+from r1recipes.training.backends import builtin, weights
+from r1recipes.training.backends.base import Messages
 
 MAX_COMPLETION = 256
-"""Tokens of a recorded completion that the proof looks at; assumed enough to tell models apart."""
-Example = tuple[list[dict[str, str]], str]
+"""Tokens of a recorded completion that are compared; assumed enough to tell models apart."""
+Example = tuple[Messages, str]
 """Messages and the answer that the trained model gave."""
 
 
 class Trained:
     """Base and adapter in memory, not merged yet, with the base in its own precision.
 
-    Raises: PlanError when the base is only there in 4 bits or cannot be had.
+    Raises: PlanError when the base is quantised or cannot be loaded.
     """
 
     def __init__(
         self, plan: Plan, base: str | Path | None, adapter: Path, template: str, *, offline: bool
     ):
-        self.tokenizer = tokenizer_of(plan, offline)
+        self.tokenizer = weights.tokenizer_of(plan, offline)
         self.tokenizer.chat_template = template
-        weights = _base_weights(plan, base, offline)
-        self.revision: str | None = getattr(weights.config, "_commit_hash", None)
+        base_model = _load_base(plan, base, offline)
+        self.revision = weights.commit(base_model)
         try:
-            self.model = PeftModel.from_pretrained(weights, adapter).eval()
+            self.model: Any = PeftModel.from_pretrained(base_model, adapter).eval()
         except RuntimeError as error:  # the shapes differ
             raise PlanError(
                 f"the adapter does not fit the base `{base or plan.recipe.model.name}`",
@@ -51,19 +55,19 @@ class Trained:
         return self.model.get_base_model().num_parameters()
 
     def dtype(self) -> torch.dtype:
-        """16 bits of the kind that the weights are stored in; float16 for 32-bit weights, since it
-        rounds eight times finer than bfloat16, unless one of them is too large for it."""
-        weights = [p for p in self.model.get_base_model().parameters() if p.is_floating_point()]
-        if weights[0].dtype != torch.float32:
-            return weights[0].dtype
-        largest = max(float(p.detach().abs().max()) for p in weights)
+        """The 16-bit type of the merged model: that of the stored weights. For 32-bit weights it is
+        float16, which rounds eight times finer than bfloat16, unless a weight is too large for it.
+        """
+        parameters = self.model.get_base_model().parameters()
+        floating = [p for p in parameters if p.is_floating_point()]
+        if floating[0].dtype != torch.float32:
+            return floating[0].dtype
+        largest = max(float(p.detach().abs().max()) for p in floating)
         return torch.float16 if largest < 0.5 * torch.finfo(torch.float16).max else torch.bfloat16
 
     def likelihoods(self, examples: list[Example], *, adapter: bool) -> list[torch.Tensor]:
         """Log-probabilities at each position of each answer, (tokens, vocabulary)."""
-        if adapter:
-            return log_probabilities(self.model, self.tokenizer, examples)
-        with self.model.disable_adapter():
+        with weights.switched(self.model, adapter):
             return log_probabilities(self.model, self.tokenizer, examples)
 
     def answer(self, messages: list[dict[str, str]], limit: int) -> str:
@@ -72,10 +76,10 @@ class Trained:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def save_merged(self, folder: Path) -> None:
-        """Merge, round to 16 bits, write model and tokenizer. The model is merged from then on."""
+        """Merge, round to 16 bits, write model and tokenizer. `self.model` stays merged."""
         dtype = self.dtype()
         self.model = self.model.merge_and_unload(safe_merge=True).to(dtype)
-        # Sampling settings of the base's authors for another model; the card names this one's.
+        # The base's authors chose their sampling settings for another model than this one.
         self.model.generation_config.do_sample = False
         for name in ("temperature", "top_p", "top_k"):
             setattr(self.model.generation_config, name, None)
@@ -89,12 +93,10 @@ def write_origin(origin: Origin, base: Path, folder: Path) -> None:
 
     `base` is the folder of the base's weights. Raises: PlanError when the adapter does not fit.
     """
-    tokenizer = load_tokenizer(Model(name=origin.tokenizer), base, offline=True)
-    weights = AutoModelForCausalLM.from_pretrained(
-        base, local_files_only=True, trust_remote_code=False, dtype="auto"
-    )
+    tokenizer = weights.load_tokenizer(Model(name=origin.tokenizer), base, offline=True)
+    base_model = weights.load_stored(str(base), None, offline=True)
     try:
-        adapted = PeftModel.from_pretrained(weights, origin.adapter)
+        adapted = PeftModel.from_pretrained(base_model, origin.adapter)
     except RuntimeError as error:  # the shapes differ
         raise PlanError(
             f"the adapter `{origin.adapter}` does not fit its base `{origin.model}`",
@@ -104,54 +106,34 @@ def write_origin(origin: Origin, base: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _base_weights(plan: Plan, base: str | Path | None, offline: bool) -> Any:
-    model, wanted = plan.recipe.model, str(base) if base else None
-    if wanted is None and model.name.startswith("builtin:"):
-        backend = TrlBackend(plan, offline=offline)
-        return backend.load_weights(None)
-    name = wanted or resolve_name(model.name, plan.base_dir)
-    revision = None if wanted else model.revision
-    try:
-        weights = AutoModelForCausalLM.from_pretrained(
-            name,
-            revision=revision,
-            local_files_only=offline,
-            trust_remote_code=False,  # left open, transformers would ask at the terminal
-            dtype="auto",
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise PlanError(
-            f"the base `{name}` in 16 bits {hub.explain(error, offline=offline).predicate}",
-            hint="give its 16-bit weights with `--base ID_OR_FOLDER`",
-        ) from error
-    if getattr(weights.config, "quantization_config", None):
-        plain = name.removesuffix("-bnb-4bit").removesuffix("-unsloth")
-        raise PlanError(
-            f"the base `{name}` is quantised; merging into it would round the adapter away",
-            hint=f"give its 16-bit weights, such as `--base {plain}`"
-            if plain != name
-            else "give its 16-bit weights with `--base ID_OR_FOLDER`",
-        )
-    return weights
+def _load_base(plan: Plan, base: str | Path | None, offline: bool) -> PreTrainedModel:
+    """The base in its own precision: the user's `base`, else the model of the recipe."""
+    model = plan.recipe.model
+    if base:
+        return weights.load_stored(str(base), None, offline=offline)
+    if model.name in BUILTIN_MODELS:
+        return builtin.build_model(plan.recipe.seed, model.name)
+    name = weights.resolve_name(model.name, plan.base_dir)
+    return weights.load_stored(name, model.revision, offline=offline)
 
 
 def log_probabilities(model: Any, tokenizer: Any, examples: list[Example]) -> list[torch.Tensor]:
     """At each position of each example's answer, (tokens, vocabulary), in 32 bits."""
-    found = []
+    likelihoods = []
     with torch.no_grad():
         for messages, answer in examples:
             prompt = prompt_ids(tokenizer, messages)
             rest = tokenizer(answer, add_special_tokens=False)["input_ids"][:MAX_COMPLETION]
             ids = torch.tensor([[*prompt, *rest]], device=model.device)
             logits = model(input_ids=ids).logits[0, len(prompt) - 1 :]
-            found.append(logits.float().log_softmax(-1).cpu())
-    return found
+            likelihoods.append(logits.float().log_softmax(-1).cpu())
+    return likelihoods
 
 
 def share_likeliest(
     likelihoods: list[torch.Tensor], tokenizer: Any, examples: list[Example]
 ) -> float:
-    """Share of the answers' tokens that are the likeliest where they stand."""
+    """Share of the answers' tokens that are the likeliest at their position."""
     same = []
     for rows, (_, answer) in zip(likelihoods, examples, strict=True):
         ids = tokenizer(answer, add_special_tokens=False)["input_ids"][:MAX_COMPLETION]
@@ -164,16 +146,16 @@ def log_softmax(logits: Any) -> torch.Tensor:
     return torch.from_numpy(logits).float().log_softmax(-1)
 
 
-def prompt_ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
+def prompt_ids(tokenizer: Any, messages: Messages) -> list[int]:
     return tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=True
     )["input_ids"]
 
 
 def divergence(reference: list[torch.Tensor], other: list[torch.Tensor]) -> float:
-    """Mean Kullback-Leibler divergence of `other` from `reference` at a token, in nats."""
+    """Mean Kullback-Leibler divergence of `other` from `reference`, in nats per token."""
     sums = [(p.exp() * (p - q)).sum(-1) for p, q in zip(reference, other, strict=True)]
-    return float(torch.cat(sums).mean().clamp(min=0.0))  # rounding can take it below; NaN stays
+    return float(torch.cat(sums).mean().clamp(min=0.0))  # rounding can give less; NaN stays
 
 
 def reload(
@@ -181,24 +163,23 @@ def reload(
 ) -> tuple[Any, Any]:
     """Model and tokenizer as a user would load them; `folder` is an adapter where `base` is given.
 
-    With `own_tokenizer` not by AutoTokenizer, which gives every Qwen2 model that model's own
-    splitting into words, whatever its tokenizer.json says (transformers 5.17, tokenization_auto.py,
+    With `own_tokenizer` AutoTokenizer is not used: it gives every Qwen2 model the splitting of the
+    original Qwen2, whatever its tokenizer.json says (transformers, tokenization_auto.py,
     MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS). Raises: RunError when they cannot be loaded.
     """
     loader = PreTrainedTokenizerFast if own_tokenizer else AutoTokenizer
     try:
         tokenizer = loader.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
+        weights_model = AutoModelForCausalLM.from_pretrained(
             base or folder, local_files_only=True, dtype="auto", device_map={"": device}
         )
-        if base:
-            model = PeftModel.from_pretrained(model, folder)
+        model = PeftModel.from_pretrained(weights_model, folder) if base else weights_model
     except Exception as error:
         raise RunError(f"what was written cannot be loaded again: {first_line(error)}") from error
     return model.eval(), tokenizer
 
 
-def greedy(model: Any, tokenizer: Any, messages: list[dict[str, str]], limit: int) -> list[int]:
+def greedy(model: Any, tokenizer: Any, messages: Messages, limit: int) -> list[int]:
     """Ids of the likeliest answer, without the prompt, up to and with its end."""
     prompt = prompt_ids(tokenizer, messages)
     with torch.no_grad():
@@ -222,7 +203,7 @@ def save_4bit(merged: Path, folder: Path) -> None:
 
 
 def save_builtin(plan: Plan, folder: Path) -> None:
-    """Write a built-in base, which is on no Hub, with its tokenizer."""
-    backend = TrlBackend(plan, offline=True)
-    backend.load_weights(None).save_pretrained(folder)
-    backend.tokenizer().save_pretrained(folder)
+    """Write the base and the tokenizer of a built-in model, which is not on the Hub."""
+    model = builtin.build_model(plan.recipe.seed, plan.recipe.model.name)
+    model.save_pretrained(folder)
+    builtin.build_tokenizer().save_pretrained(folder)

@@ -1,8 +1,9 @@
 """A 16-bit checkpoint -> NF4 with double quantisation, as the published 4-bit checkpoints are.
 
-Unsloth quantises a local 16-bit folder on the fly to fp4, single quantisation, which is larger and
-less exact than NF4 (measured, unsloth 2026.10.7, vllm 0.26.0). Weights pass one at a time, so it
-takes the memory of the largest one. Dense decoders alone; needs bitsandbytes, slow without a GPU.
+Left alone, Unsloth quantises a local 16-bit folder to fp4 with single quantisation, which is larger
+and less exact than NF4 (measured with the versions of `packages.READ_IN`). Weights are converted
+one at a time, so this takes the memory of the largest one. Limits: dense decoders only; needs
+bitsandbytes, and is slow without a GPU.
 """
 
 import hashlib
@@ -22,12 +23,12 @@ from r1recipes.machine import files
 
 SHARD_BYTES = 4 * 2**30
 _LINEAR = re.compile(r"\.layers\.\d+\.(self_attn|mlp)\.\w+\.weight$")
-_KEPT = ("*.json", "*.jinja", "*.model", "*.txt")
-"""Everything of a checkpoint but its weights: configuration, tokenizer, chat template."""
+_OTHER_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
+"""Files of a checkpoint that are copied: configuration, tokenizer, chat template."""
 
 
 def is_quantised(folder: Path) -> bool:
-    """Whether a checkpoint says of itself that it is. Raises: RecipeError if it has no config."""
+    """Whether the config of a checkpoint says so. Raises: RecipeError if it has no config."""
     try:
         return "quantization_config" in json.loads((folder / "config.json").read_text())
     except OSError as error:
@@ -37,7 +38,10 @@ def is_quantised(folder: Path) -> bool:
 
 
 def cached(folder: Path, cache_dir: Path, dtype: torch.dtype) -> Path:
-    """The NF4 form of a 16-bit checkpoint folder, made once and kept until the folder changes."""
+    """The NF4 form of a 16-bit checkpoint folder, made once and kept until the folder changes.
+
+    Raises: RecipeError without weights in safetensors; RunError when the disk is full.
+    """
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _weights(folder)]
     digest = hashlib.sha256(repr((str(folder.resolve()), stats, str(dtype))).encode()).hexdigest()
     target = cache_dir / f"{folder.resolve().name}-{digest[:16]}"
@@ -50,7 +54,7 @@ def cached(folder: Path, cache_dir: Path, dtype: torch.dtype) -> Path:
 
 
 def _weights(folder: Path) -> list[Path]:
-    weights = sorted(folder.glob("model*.safetensors"))  # not the same ones in other forms
+    weights = sorted(folder.glob("model*.safetensors"))  # not the same weights in other forms
     if not weights:
         raise RecipeError(
             f"`{folder}` has no model*.safetensors files", hint="save the model with safetensors"
@@ -61,12 +65,12 @@ def _weights(folder: Path) -> list[Path]:
 def write_checkpoint(folder: Path, draft: Path, dtype: torch.dtype) -> None:
     """Write the NF4 form of a 16-bit checkpoint folder to a new folder. Raises: RecipeError."""
     write(draft, _quantised(_weights(folder), dtype))
-    for pattern in _KEPT:
+    for pattern in _OTHER_FILES:
         for file in folder.glob(pattern):
             if not file.name.endswith(".index.json"):
                 shutil.copy(file, draft)
     config = json.loads((folder / "config.json").read_text()) | quantization_config(dtype)
-    config.pop("torch_dtype", None)  # the older name, which would contradict
+    config.pop("torch_dtype", None)  # the older name, which would contradict `dtype`
     config["dtype"] = str(dtype).removeprefix("torch.")
     (draft / "config.json").write_text(json.dumps(config, indent=1))
     torch.cuda.empty_cache()
@@ -85,7 +89,7 @@ def _quantised(weights: list[Path], dtype: torch.dtype) -> Iterator[tuple[str, t
 
 
 def linear(name: str, weight: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors that stand for one linear layer's weight, under the names that loaders expect."""
+    """The tensors that replace one linear layer's weight, under the names that loaders expect."""
     from bitsandbytes.functional import quantize_4bit
 
     packed, state = quantize_4bit(weight, blocksize=64, compress_statistics=True, quant_type="nf4")
@@ -120,7 +124,7 @@ def _save(shard: dict[str, torch.Tensor], folder: Path, index: dict[str, str]) -
 
 
 def quantization_config(dtype: torch.dtype) -> dict[str, Any]:
-    """What config.json says of such weights."""
+    """The entry of config.json for such weights."""
     return {
         "quantization_config": {
             "quant_method": "bitsandbytes",

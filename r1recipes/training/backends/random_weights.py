@@ -1,9 +1,9 @@
 """A checkpoint of random weights in the exact shape of a model, so that nothing is downloaded.
 
 Memory and speed do not depend on the values. With `four_bit` the linear layers are stored as NF4
-with double quantisation, as the published 4-bit checkpoints are. The tokenizer is the tiny one, in
-which a character is a token: ids beyond it decode to nothing, so no completion ends before its
-limit. Needs an NVIDIA GPU and bitsandbytes for `four_bit`.
+with double quantisation, as the published 4-bit checkpoints are. The tokenizer is that of the
+built-in models, in which a character is a token; ids outside its vocabulary decode to nothing, so
+no completion ends before its limit. Limits: `four_bit` needs an NVIDIA GPU and bitsandbytes.
 """
 
 import json
@@ -29,6 +29,7 @@ def write(shape: ModelShape, folder: Path, *, four_bit: bool, dtype: torch.dtype
 def _tensors(
     shape: ModelShape, four_bit: bool, dtype: torch.dtype
 ) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, tensor) of every weight, one at a time."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     def normal(*size: int) -> torch.Tensor:
@@ -37,16 +38,16 @@ def _tensors(
     torch.manual_seed(0)
     yield "model.embed_tokens.weight", normal(shape.vocab_size, shape.hidden_size)
     for layer in range(shape.num_hidden_layers):
-        at = f"model.layers.{layer}."
+        prefix = f"model.layers.{layer}."
         for name, (inputs, outputs) in shape.projections.items():
             part = "self_attn" if name[0] in "qkvo" else "mlp"
             weight = normal(outputs, inputs)
-            full = f"{at}{part}.{name}.weight"
-            yield from nf4.linear(full, weight) if four_bit else [(full, weight)]
+            full_name = f"{prefix}{part}.{name}.weight"
+            yield from nf4.linear(full_name, weight) if four_bit else [(full_name, weight)]
             if shape.attention_bias and name[0] in "qkv":
-                yield f"{at}{part}.{name}.bias", normal(outputs)
+                yield f"{prefix}{part}.{name}.bias", normal(outputs)
         for name in ("input_layernorm", "post_attention_layernorm"):
-            yield f"{at}{name}.weight", torch.ones(shape.hidden_size, dtype=dtype)
+            yield f"{prefix}{name}.weight", torch.ones(shape.hidden_size, dtype=dtype)
     yield "model.norm.weight", torch.ones(shape.hidden_size, dtype=dtype)
     if not shape.tie_word_embeddings:
         yield "lm_head.weight", normal(shape.vocab_size, shape.hidden_size)

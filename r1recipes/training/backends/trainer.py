@@ -1,14 +1,16 @@
-"""What every backend hands to TRL: arguments with nothing left to a default, and the callbacks.
+"""Plan -> TRL trainer, for every backend: its arguments, and the callbacks that watch it.
 
-Imported after `unsloth` where that is used, since this imports trl.
+No argument is left to a library's default. Where Unsloth is used it must be imported before this
+module, which imports trl.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import TrainerCallback
 from trl import SFTConfig
 
@@ -18,11 +20,12 @@ from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends.base import Hooks
 
 REFERENCE = "ref"
-"""TRL's name for a frozen copy of the adapter that it adds to score the reference. The copy of a
-fresh adapter changes nothing, so the base model is the reference. And from a checkpoint with two
-adapters transformers does not load the trained one again (5.17, `_load_from_checkpoint`)."""
+"""TRL's name for a frozen copy of the adapter, which it adds to score the reference. `make` deletes
+it. A fresh adapter changes nothing, so the base model is the same reference; and from a checkpoint
+with two adapters transformers does not load the trained one (trainer.py, `_load_from_checkpoint`).
+"""
 SAMPLES_PER_STEP = 4
-"""Completions of a step that are kept: the best, the worst and the first."""
+"""Completions of a step that are recorded: the best, the worst and the first."""
 
 
 def sampling(plan: Plan) -> dict[str, Any]:
@@ -59,15 +62,15 @@ def common(plan: Plan) -> dict[str, Any]:
 
 
 def sft_config(plan: Plan, output_dir: Path) -> SFTConfig:
-    """Arguments of the cold start."""
+    """Arguments of the cold start; the plan has one."""
     start = plan.recipe.cold_start
-    assert start is not None, "a plan without a cold start has no configuration for it"
+    assert start is not None
     own = sft.arguments(start, plan.preset.max_seq_length)
     return SFTConfig(output_dir=str(output_dir), **own, **common(plan))
 
 
 def arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
-    """Arguments of the trainer's config. Nothing is left to a library's default."""
+    """Arguments of the trainer's config, with the same names."""
     train, algorithm = plan.recipe.train, plan.algorithm
     own = algorithm.arguments(train, plan.preset, plan.step)
     if algorithm.learns_from == "rewards":
@@ -90,7 +93,7 @@ def arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
         "remove_unused_columns": False,
         "save_strategy": "steps" if algorithm.resumes else "no",
         "save_steps": train.save_steps,
-        "save_total_limit": 2,  # a kill while the newest is written leaves the one before
+        "save_total_limit": 2,  # a kill while one is written leaves the one before
         "save_only_model": False,
         **sampling(plan),
         **own,
@@ -103,32 +106,53 @@ def make(
     *,
     model: Any,
     tokenizer: Any,
-    rows: Any,
+    rows: Dataset,
     rewards: dict[str, Reward],
     arguments: dict[str, Any],
     hooks: Hooks,
 ) -> Any:
-    """The TRL trainer of a plan's algorithm, watched by `hooks`."""
+    """The TRL trainer of a plan's algorithm, with callbacks that call `hooks`."""
     trainer_class, config_class = plan.algorithm.trainer()
     collector = Collector(rewards, plan.recipe.eval.reward)
     watch = Watch(hooks, collector, plan.algorithm)
-    paid = {"reward_funcs": collector.functions()} if rewards else {}
+    reward_arguments = {"reward_funcs": collector.functions()} if rewards else {}
     trainer = trainer_class(
         model=model,
         args=config_class(**arguments),
         train_dataset=rows,
         processing_class=tokenizer,
         callbacks=[watch],
-        **paid,
+        **reward_arguments,
     )
     if REFERENCE in getattr(model, "peft_config", {}):
         model.delete_adapter(REFERENCE)
+    _announce_phases(trainer, plan.algorithm, hooks)
     watch.clock.watch(trainer)
     return trainer
 
 
+def _announce_phases(trainer: Any, algorithm: Algorithm, hooks: Hooks) -> None:
+    """Call `hooks.on_phase` when a trainer begins to generate, and when it has its completions.
+
+    An error while it generates belongs to that phase, so the next one does not begin.
+    """
+    for name, purpose in algorithm.timed.items():
+        if purpose == "generation":
+            setattr(trainer, name, _announced(getattr(trainer, name), hooks))
+
+
+def _announced(generate: Callable[..., Any], hooks: Hooks) -> Callable[..., Any]:
+    def announced(*arguments: Any, **options: Any) -> Any:
+        hooks.on_phase("generate")
+        completions = generate(*arguments, **options)
+        hooks.on_phase("train")
+        return completions
+
+    return announced
+
+
 class Collector:
-    """Sees what each reward paid for the completions of a step, in the order of the recipe."""
+    """Records what each reward paid for the completions of a step, in the recipe's order."""
 
     def __init__(self, rewards: dict[str, Reward], decisive: str):
         self._rewards = rewards
@@ -138,11 +162,14 @@ class Collector:
         self._answers: list[Any] = []
         self._paid: dict[str, list[float | None]] = {}
 
-    def functions(self) -> list[Any]:
+    def functions(self) -> list[Callable[..., list[float | None]]]:
+        """The rewards with TRL's signature, recorded when TRL calls them."""
         return [self._watched(name, reward) for name, reward in self._rewards.items()]
 
-    def _watched(self, name: str, reward: Reward) -> Any:
-        def watched(prompts: list, completions: list, **columns: Any) -> list[float | None]:
+    def _watched(self, name: str, reward: Reward) -> Callable[..., list[float | None]]:
+        def watched(
+            prompts: list[Any], completions: list[Any], **columns: Any
+        ) -> list[float | None]:
             paid = reward(prompts=prompts, completions=completions, **columns)
             self._prompts, self._completions = prompts, completions
             self._answers = columns.get("answer", [])
@@ -153,7 +180,7 @@ class Collector:
         return watched
 
     def accuracy(self) -> float | None:
-        """Share of the step's completions that the decisive reward calls right."""
+        """Share of the step's completions that the decisive reward pays 1 or more."""
         paid = self._paid.get(self._decisive)
         return sum(v is not None and v >= 1.0 for v in paid) / len(paid) if paid else None
 
@@ -169,11 +196,11 @@ class Collector:
         """The best and the worst paid completion of the step, and the first ones."""
         if not self._completions:
             return []
-        weightless = zip(*self._paid.values(), strict=True)
-        totals = [sum(v or 0.0 for v in paid) for paid in weightless]
+        unweighted = zip(*self._paid.values(), strict=True)
+        totals = [sum(v or 0.0 for v in paid) for paid in unweighted]
         order = sorted(range(len(totals)), key=lambda i: totals[i])
-        picked = dict.fromkeys([order[-1], order[0], *range(len(totals))])
-        return [self._row(index) for index in list(picked)[:SAMPLES_PER_STEP]]
+        indices = dict.fromkeys([order[-1], order[0], *range(len(totals))])
+        return [self._row(index) for index in list(indices)[:SAMPLES_PER_STEP]]
 
     def _row(self, index: int) -> dict[str, Any]:
         return {
@@ -185,11 +212,11 @@ class Collector:
 
 
 class Clock:
-    """Seconds of an optimiser step by what they were spent on.
+    """Seconds of an optimiser step, by the part of the work.
 
-    The timed methods contain one another: a step prepares a batch, which generates and pays the
-    rewards. What is left of preparing is log-probs before the update and bookkeeping; what is left
-    of the step is the forward and backward pass.
+    The timed methods call one another: a step prepares a batch, which generates and pays the
+    rewards. The rest of preparing is log-probs before the update and bookkeeping; the rest of the
+    step is the forward and backward pass.
     """
 
     def __init__(self, timed: Mapping[str, str]) -> None:
@@ -202,14 +229,14 @@ class Clock:
         for name, purpose in self._methods.items():
             setattr(trainer, name, self._timed(purpose, getattr(trainer, name)))
 
-    def _timed(self, purpose: str, method: Any) -> Any:
+    def _timed(self, purpose: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **options: Any) -> Any:
             began = time.perf_counter()
             try:
                 return method(*arguments, **options)
             finally:
                 if torch.cuda.is_initialized():
-                    torch.cuda.synchronize()  # or the time is that of handing out the work
+                    torch.cuda.synchronize()  # the GPU works on after the call has returned
                 self._spent[purpose] += time.perf_counter() - began
 
         return timed
@@ -222,7 +249,7 @@ class Clock:
         self._step_s = time.perf_counter() - self._began
 
     def row(self) -> dict[str, float]:
-        """The last step, under the names that metrics.jsonl has."""
+        """The times of the last step, under their names in metrics.jsonl."""
         spent = {"step": 0.0, "preparing": 0.0, "generation": 0.0, "rewards": 0.0} | self._spent
         return {
             "time/step_s": self._step_s,
@@ -251,7 +278,7 @@ class Progress(TrainerCallback):
 
 
 class Watch(TrainerCallback):
-    """Hands on metrics and checkpoints, and lets Ctrl-C save one and stop."""
+    """Calls the hooks for metrics and checkpoints; saves a checkpoint and stops when asked to."""
 
     def __init__(self, hooks: Hooks, collector: Collector, algorithm: Algorithm):
         self.hooks = hooks

@@ -3,10 +3,9 @@
 On a CPU a run with the same seed and number of threads gives the same numbers to the bit, also
 when it is resumed: checkpoints carry the random state, and each optimiser step generates anew. On
 a GPU sums are not ordered, so the last digits differ. Limits: one device; text models only;
-generation is transformers', so a GPU is used far below what vLLM gets from it.
+transformers generates, far slower on a GPU than vLLM does.
 """
 
-import contextlib
 import gc
 import os
 from pathlib import Path
@@ -15,36 +14,30 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    set_seed,
-)
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTTrainer
 
 from r1recipes.planning.plan import Plan
-from r1recipes.recipe.schema import BUILTIN_MODELS
 from r1recipes.rewards.reward import Reward
-from r1recipes.training.backends import builtin, trainer
+from r1recipes.training.backends import trainer, weights
 from r1recipes.training.backends.base import ColdStarted, Hooks, Messages, Sample
-from r1recipes.training.backends.weights import _nf4, checkpoint_bytes, resolve_name, tokenizer_of
 
 
 class TrlBackend:
-    """See `backends.Backend`."""
+    """See `base.Backend`."""
 
     def __init__(self, plan: Plan, *, offline: bool):
         self.plan = plan
         self.recipe = plan.recipe
         self.offline = offline
         self.model: Any = None
-        self._weights: Any = None
-        self._tokenizer: Any = None
+        self._base: PreTrainedModel | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
         torch.set_num_threads(plan.num_threads)
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         if self._tokenizer is None:
-            self._tokenizer = tokenizer_of(self.plan, self.offline)
+            self._tokenizer = weights.tokenizer_of(self.plan, self.offline)
         return self._tokenizer
 
     def cold_start(
@@ -57,27 +50,27 @@ class TrlBackend:
         hooks: Hooks,
     ) -> ColdStarted:
         set_seed(self.recipe.seed)
-        model = self.load_weights(start, trainable=True)
-        cold = SFTTrainer(
+        model = weights.load_base(self.plan, start, offline=self.offline, is_trainable=True)
+        sft_trainer = SFTTrainer(
             model=model,
             args=trainer.sft_config(self.plan, checkpoints),
             train_dataset=Dataset.from_list(rows),
             processing_class=self.tokenizer(),
             callbacks=[trainer.Progress(hooks)],
         )
-        cold.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-        is_complete = cold.state.global_step >= cold.state.max_steps
+        sft_trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        is_complete = sft_trainer.state.global_step >= sft_trainer.state.max_steps
         if is_complete:
             model.save_pretrained(folder)
             self.tokenizer().save_pretrained(folder)
-        return ColdStarted(getattr(model.config, "_commit_hash", None), is_complete)
+        return ColdStarted(weights.commit(model), is_complete)
 
     def load(self, base: Path | None, adapter: Path | None) -> str | None:
-        weights = self._weights if self._weights is not None else self.load_weights(base)
-        self._weights = weights
+        if self._base is None:
+            self._base = weights.load_base(self.plan, base, offline=self.offline)
         if adapter:
-            self.model = PeftModel.from_pretrained(weights, adapter)
-            return getattr(weights.config, "_commit_hash", None)
+            self.model = PeftModel.from_pretrained(self._base, adapter)
+            return weights.commit(self._base)
         lora, preset = self.recipe.lora, self.plan.preset
         set_seed(self.recipe.seed)
         config = LoraConfig(
@@ -89,32 +82,14 @@ class TrlBackend:
             bias="none",
             task_type="CAUSAL_LM",
         )
-        self.model = get_peft_model(weights, config)
-        return getattr(weights.config, "_commit_hash", None)
+        self.model = get_peft_model(self._base, config)
+        return weights.commit(self._base)
+
+    def facts(self) -> dict[str, float]:
+        return {}
 
     def checkpoint_bytes(self) -> int:
-        return checkpoint_bytes(self.model)
-
-    def load_weights(self, base: Path | None, *, trainable: bool = False) -> Any:
-        """The base in the precision of the plan; `trainable`: not quantised, and not in float16,
-        whose gradients cannot be unscaled."""
-        if base is None and self.recipe.model.name in BUILTIN_MODELS:
-            return builtin.build_model(self.recipe.seed, self.recipe.model.name)
-        name = str(base) if base else resolve_name(self.recipe.model.name, self.plan.base_dir)
-        options: dict[str, Any] = {"dtype": getattr(torch, self.plan.dtype)}
-        if trainable and self.plan.dtype == "float16":
-            options["dtype"] = torch.float32
-        if self.plan.preset.load_in_4bit and not trainable:
-            options["quantization_config"] = _nf4(self.plan.dtype)
-        model = AutoModelForCausalLM.from_pretrained(
-            name,
-            revision=None if base else self.recipe.model.revision,
-            local_files_only=self.offline,
-            trust_remote_code=False,  # left open, transformers would ask at the terminal
-            device_map={"": self.plan.device},
-            **options,
-        )
-        return model
+        return weights.checkpoint_bytes(self.model)
 
     def generate(
         self, prompts: list[Messages], num_samples: int, greedy: bool, adapter: bool, hooks: Hooks
@@ -134,19 +109,18 @@ class TrlBackend:
         groups: list[list[Sample]] = []
         self.model.eval()
         devices = [self.model.device] if self.plan.device == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.no_grad(), self.switched(adapter):
+        random_state = torch.random.fork_rng(devices=devices)
+        with random_state, torch.no_grad(), weights.switched(self.model, adapter):
             torch.manual_seed(self.recipe.seed)
             for start in range(0, len(prompts), size):
                 groups += self._generate_batch(prompts[start : start + size], config)
                 hooks.on_progress(len(groups), len(prompts))
         return groups
 
-    def switched(self, enabled: bool) -> Any:
-        """With the adapter, or without it, for a `with`."""
-        return contextlib.nullcontext() if enabled else self.model.disable_adapter()
-
-    def _generate_batch(self, prompts: list[Messages], config: Any) -> list[list[Sample]]:
-        tokenizer = self.tokenizer()
+    def _generate_batch(
+        self, prompts: list[Messages], config: GenerationConfig
+    ) -> list[list[Sample]]:
+        tokenizer: Any = self.tokenizer()  # its methods return unions of types
         inputs = tokenizer.apply_chat_template(
             prompts,
             add_generation_prompt=True,
@@ -161,7 +135,7 @@ class TrlBackend:
         return [samples[i : i + n] for i in range(0, len(samples), n)]
 
     def _sample(self, ids: list[int]) -> Sample:
-        tokenizer = self.tokenizer()
+        tokenizer: Any = self.tokenizer()
         ended = tokenizer.eos_token_id in ids
         if ended:
             ids = ids[: ids.index(tokenizer.eos_token_id) + 1]
@@ -169,25 +143,28 @@ class TrlBackend:
 
     def train(
         self,
-        rows: Any,
+        rows: Dataset,
         rewards: dict[str, Reward],
         output_dir: Path,
         resume_from: Path | None,
         hooks: Hooks,
+        *,
+        plan: Plan | None = None,
     ) -> None:
-        made = trainer.make(
-            self.plan,
+        plan = plan or self.plan
+        trl_trainer = trainer.make(
+            plan,
             model=self.model,
             tokenizer=self.tokenizer(),
             rows=rows,
             rewards=rewards,
-            arguments=trainer.arguments(self.plan, output_dir),
+            arguments=trainer.arguments(plan, output_dir),
             hooks=hooks,
         )
         for parameter in self.model.parameters():
-            if parameter.requires_grad:  # of a 4-bit model TRL makes them bfloat16, without a word
+            if parameter.requires_grad:  # TRL silently makes those of a 4-bit model bfloat16
                 parameter.data = parameter.data.float()
-        made.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        trl_trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
     def save_adapter(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
@@ -196,13 +173,13 @@ class TrlBackend:
     def reset(self, plan: Plan) -> None:
         self.plan, self.recipe = plan, plan.recipe
         if self.model is not None:
-            self._weights, self.model = self.model.unload(), None
+            self._base, self.model = self.model.unload(), None
         gc.collect()
         if plan.device == "cuda":
             torch.cuda.empty_cache()
-            if self._weights is not None:  # which the trainer turned on
-                self._weights.gradient_checkpointing_disable()
-                self._weights.config.use_cache = True
+            if self._base is not None:  # the trainer turned checkpointing on and the cache off
+                self._base.gradient_checkpointing_disable()
+                self._base.config.use_cache = True
 
     def held_bytes(self) -> int:
         if self.plan.device == "cuda":

@@ -1,7 +1,7 @@
-"""An answer is judged by what it is, and a reference is read in the light of its column.
+"""An answer is judged by the kind of its reference, which is read with the help of its column.
 
-fixtures/answers.jsonl holds answers that people and models give, answers_more.jsonl many more
-spellings of each kind, right and wrong ones for one reference a line.
+fixtures/answers.jsonl has answers that people and models give, answers_more.jsonl many more
+spellings of each kind, with right and wrong ones for the reference of each line.
 """
 
 import json
@@ -204,7 +204,7 @@ def test_the_user_may_say_the_kind(kind, answer, reference, is_right):
 
 def test_references_that_are_not_of_the_kind_asked_for_are_counted():
     column = AnswerColumn.from_references(["1", "2", "Paris"], kind="number")
-    assert column.summary.endswith("; 1 not read as `number` but as what it is")
+    assert column.summary.endswith("; 1 not readable as `number`, each judged by its own kind")
     assert column.judge("paris", "Paris").right and column.judge("1.0", "1").right
 
 

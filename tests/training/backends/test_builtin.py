@@ -1,5 +1,8 @@
+"""The built-in models: their tokenizer is exact, and their weights follow from the seed."""
+
 import random
 import string
+from typing import Any
 
 import pytest
 import torch
@@ -117,7 +120,7 @@ def test_a_seed_fixes_the_weights_and_leaves_the_random_state_alone():
 
 
 def test_the_model_generates_a_batch(tokenizer):
-    model = build_model(1)
+    model: Any = build_model(1)  # transformers annotates `generate` for another class
     batch = tokenizer(["1 + 2 = ?", "11 + 22 = ?"], return_tensors="pt", padding=True)
     with torch.no_grad():
         output = model.generate(**batch, max_new_tokens=4, do_sample=False)

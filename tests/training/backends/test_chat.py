@@ -1,3 +1,5 @@
+"""Chat with a trained run: the same answers as in its evaluation, and what it refuses."""
+
 import pytest
 
 from r1recipes.errors import RecipeError
@@ -9,11 +11,11 @@ from tests.helpers import command, in_process
 @pytest.fixture(scope="module")
 def chat(request):
     run = request.getfixturevalue("finished")
-    found = trained.find(run.folder, str(run.folder))
+    trained_run = trained.find(run.folder, str(run.folder))
     from r1recipes.training.backends.chat import Chat
 
-    plan = trained.for_answers(found.plan, None)
-    return Chat(plan, found.base, run.adapter, found.chat_template(), offline=True)
+    plan, template = trained.for_answers(trained_run.plan, None), trained_run.chat_template()
+    return Chat(plan, trained_run.base, run.adapter, template, offline=True)
 
 
 def sampling(**changes):
@@ -34,7 +36,7 @@ def test_the_defaults_are_those_of_the_notebooks():
 def test_greedy_answers_are_those_of_the_evaluation(chat, finished, adapter, when):
     rows = read_lines(finished.evaluation(when))
     for row in rows[:3]:
-        parts = []
+        parts: list[str] = []
         limit = sampling(temperature=0.0, max_tokens=40)
         sample = chat.answer(asked(row["question"]), limit, adapter, parts.append)
         expected = row["greedy"]
@@ -79,7 +81,8 @@ def test_ask_and_chat_as_a_user_types_them(finished, tmp_path):
 )
 def test_bad_input_is_refused_before_anything_is_loaded(finished, arguments):
     try:
-        code, out, err = in_process("ask", finished.folder, *arguments)
+        code, out, _ = in_process("ask", finished.folder, *arguments)
     except SystemExit as stop:  # argparse
-        code, out = stop.code, ""
-    assert code == 2 and out == ""
+        assert stop.code == 2
+    else:
+        assert code == 2 and out == ""

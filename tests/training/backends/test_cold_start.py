@@ -1,4 +1,4 @@
-"""The cold start in a process of its own: what it is told, and what it says."""
+"""The cold start in a process of its own: its arguments, its progress, and how it fails."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from r1recipes.data import demonstrations
 from r1recipes.runs import record
 from r1recipes.training.backends import builtin
 from r1recipes.training.backends.base import ColdStarted, Hooks
-from r1recipes.training.backends.unsloth import child
+from r1recipes.training.backends.unsloth import cold_start
 from tests.conftest import SMALL
 from tests.hub_server import HubServer
 
@@ -17,21 +17,21 @@ TEMPLATE = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
 def test_a_base_model_of_the_hub_learns_in_the_chat_template_of_the_recipe(tmp_path, monkeypatch):
     text = SMALL.replace('"builtin:tiny"', '"me/base"').replace("steps = 12", "steps = 2")
     (tmp_path / "recipe.toml").write_text(text)
-    found = recipe.load(tmp_path / "recipe.toml").recipe
-    made = planning.make(found, planning.Target.here(None, 1), base_dir=tmp_path)
-    splits = data.load(found, tmp_path)
-    rows = demonstrations.make(found, tmp_path, 2 * 16, held_out=splits.held_out)
-    steps = []
-    hooks = Hooks(lambda *done: steps.append(done), lambda *row: None, print, lambda: False)
+    loaded = recipe.load(tmp_path / "recipe.toml").recipe
+    plan = planning.make(loaded, planning.Target.here(None, 1), base_dir=tmp_path)
+    splits = data.load(loaded, tmp_path)
+    rows = demonstrations.make(loaded, tmp_path, 2 * 16, held_out=splits.held_out)
+    progress: list[tuple[int, int]] = []
+    hooks = Hooks(on_progress=lambda done, total: progress.append((done, total)))
     with HubServer() as hub:
         commit = hub.commit("models/me/base", base_model(tmp_path / "source"))
         for name, value in hub.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
         base = tmp_path / "base"
-        end = child.in_child(
-            made, TEMPLATE, rows, base, None, tmp_path / "cold-start", None, hooks, offline=False
+        end = cold_start.in_child(
+            plan, TEMPLATE, rows, base, None, tmp_path / "cold-start", None, hooks, offline=False
         )
-    assert end == ColdStarted(commit, True) and steps == [(1, 2), (2, 2)]
+    assert end == ColdStarted(commit, True) and progress == [(1, 2), (2, 2)]
     assert (base / "chat_template.jinja").read_text() == TEMPLATE
     assert (base / "model.safetensors").exists()
 
@@ -40,7 +40,7 @@ def test_a_stop_in_the_child_goes_on_to_the_bit(tmp_path):
     """Also where the demonstrations are seen more than once."""
     (tmp_path / "recipe.toml").write_text(SMALL)
     found = recipe.load(tmp_path / "recipe.toml").recipe
-    made = planning.make(found, planning.Target.here(None, 1), base_dir=tmp_path)
+    plan = planning.make(found, planning.Target.here(None, 1), base_dir=tmp_path)
     splits = data.load(found, tmp_path)
     rows = demonstrations.make(found, tmp_path, 3 * 16, held_out=splits.held_out)
     template = builtin.CHAT_TEMPLATE
@@ -55,8 +55,8 @@ def test_a_stop_in_the_child_goes_on_to_the_bit(tmp_path):
             should_stop=lambda: bool(steps) and steps[-1] >= stop_at,
         )
         folder, checkpoints = tmp_path / name, tmp_path / f"{name}-checkpoints"
-        return child.in_child(
-            made, template, rows, folder, None, checkpoints, resume_from, hooks, offline=True
+        return cold_start.in_child(
+            plan, template, rows, folder, None, checkpoints, resume_from, hooks, offline=True
         )
 
     assert run("whole", None, 99).is_complete

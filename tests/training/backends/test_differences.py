@@ -1,6 +1,7 @@
-"""What the stack made of a plan against the plan, with PEFT and TRL as they are and no engine."""
+"""A plan is compared with what PEFT and TRL made of it, and with a stand-in for the engine."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from peft import LoraConfig, get_peft_model
@@ -30,8 +31,8 @@ def made(*overrides: str) -> planning.Plan:
     )
 
 
-def engine(share: float = SHARE, sequences: int = 64, **model):
-    """A loaded model as far as it is looked at, with an engine of this share of the card."""
+def engine(share: float = SHARE, sequences: int = 64, **model: object) -> SimpleNamespace:
+    """What is read of a loaded model, with an engine of this share of the card."""
     model = {"max_model_len": 1024, "dtype": "torch.bfloat16", "quantization": None} | model
     config = SimpleNamespace(
         cache_config=SimpleNamespace(
@@ -50,8 +51,8 @@ def card(monkeypatch):
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (TOTAL, TOTAL))
 
 
-def names(found) -> list[str]:
-    return [name for name, *_ in found]
+def names(rows: list[differences.Difference]) -> list[str]:
+    return [name for name, *_ in rows]
 
 
 def test_an_engine_that_was_loaded_again_with_less_is_out_of_memory():
@@ -62,7 +63,7 @@ def test_an_engine_that_was_loaded_again_with_less_is_out_of_memory():
     with pytest.raises(RunError, match="asked for 7.0 GiB, and Unsloth would go on with 5.9") as e:
         differences.refuse_second_try(less, asked)
     assert e.value.kind == "oom"
-    assert "gpu_memory_utilization=0.4" in e.value.problems[0].hint
+    assert "gpu_memory_utilization=0.4" in (e.value.problems[0].hint or "")
     assert out_of_memory.is_out_of_memory(str(e.value))
 
 
@@ -79,30 +80,38 @@ def test_an_engine_as_asked_and_others():
 
 def test_an_adapter_as_asked_and_others():
     asked = made()
-    given = dict(
-        r=asked.preset.lora_rank,
-        lora_alpha=asked.lora_alpha,
-        target_modules=list(asked.recipe.lora.target_modules),
-    )
-    for changes, found in (
+    arguments: dict[str, Any] = {
+        "r": asked.preset.lora_rank,
+        "lora_alpha": asked.lora_alpha,
+        "target_modules": list(asked.recipe.lora.target_modules),
+    }
+    cases: list[tuple[dict[str, Any], list[str]]] = [
         ({}, []),
         ({"lora_alpha": 3}, ["lora_alpha"]),
         ({"lora_dropout": 0.1, "use_rslora": True}, ["lora_dropout", "use_rslora"]),
         ({"target_modules": ["q_proj"], "r": 4}, ["lora_rank", "target_modules"]),
-    ):
-        model = get_peft_model(builtin.build_model(1), LoraConfig(**given | changes))
-        assert names(differences.adapter_differences(model, asked)) == found
+    ]
+    for changes, expected in cases:
+        model = get_peft_model(builtin.build_model(1), LoraConfig(**arguments | changes))
+        assert names(differences.adapter_differences(model, asked)) == expected
 
 
-def test_layers_that_a_model_does_not_have_get_no_adapter_and_that_is_said():
-    """Phi-3's own layout has q, k and v in one layer, and gate and up; PEFT says nothing."""
-    sizes = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1)
-    model = Phi3ForCausalLM(Phi3Config(**sizes, vocab_size=8, pad_token_id=0))
+def test_layers_that_a_model_does_not_have_get_no_adapter_and_are_reported():
+    """Phi-3's own layout has q, k and v in one layer, and gate and up; PEFT skips them silently."""
+    phi = Phi3Config(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        vocab_size=8,
+        pad_token_id=0,
+    )
     asked = made()
-    targets = list(asked.recipe.lora.target_modules)
+    targets: list[str] = list(asked.recipe.lora.target_modules)
     config = LoraConfig(r=32, lora_alpha=32, target_modules=targets)
-    ((what, wanted, got),) = differences.adapter_differences(get_peft_model(model, config), asked)
-    assert (what, wanted, got) == ("target_modules", sorted(targets), ["down_proj", "o_proj"])
+    model = get_peft_model(Phi3ForCausalLM(phi), config)
+    expected = ("target_modules", sorted(targets), ["down_proj", "o_proj"])
+    assert differences.adapter_differences(model, asked) == [expected]
 
 
 def test_every_argument_is_compared(tmp_path):

@@ -1,4 +1,4 @@
-"""What is handed to TRL's trainers; the runs themselves are in test_run.py and test_gpu.py."""
+"""Repairs of Unsloth's trainer, on a trainer that cuts as Unsloth's does."""
 
 import sys
 from types import SimpleNamespace
@@ -9,8 +9,8 @@ import torch
 from r1recipes.training.backends.unsloth import patches
 
 
-class Unsloths:
-    """How Unsloth's GRPOTrainer cuts what it scores (2026.10.7, rl_replacements.py)."""
+class CuttingTrainer:
+    """How Unsloth's GRPOTrainer cuts the completions that it scores (rl_replacements.py)."""
 
     def __init__(self, batch: int):
         self.args = SimpleNamespace(unsloth_grpo_mini_batch=1, per_device_train_batch_size=batch)
@@ -24,7 +24,7 @@ class Unsloths:
 
 @pytest.mark.parametrize(("completions", "batch"), [(64, 8), (64, 64), (6, 2), (8, 1), (4, 16)])
 def test_the_reference_is_scored_in_passes_as_large_as_those_of_training(completions, batch):
-    trainer = Unsloths(batch)
+    trainer = CuttingTrainer(batch)
     patches.bound_reference_pass(trainer)
     sizes = trainer._get_per_token_logps_and_entropies("model", [0] * completions, [], 1)
     assert sum(sizes) == completions and max(sizes) == min(batch, completions)
@@ -45,18 +45,18 @@ def test_the_reference_pass_is_not_compiled():
     def total(rows, parts):
         return sum(part.exp().sum() for part in rows.tensor_split(parts))
 
-    trainer, rows = Unsloths(4), torch.zeros(24)
+    trainer, rows = SimpleNamespace(args=CuttingTrainer(4).args), torch.zeros(24)
     trainer._get_per_token_logps_and_entropies = lambda model, rows: total(rows, len(rows) // 4)
     patches.bound_reference_pass(trainer)
     assert trainer._get_per_token_logps_and_entropies("model", rows) == 24 and not compiled
     assert total(rows, 6) == 24 and compiled
 
 
-def test_what_paged_optimizers_keep_is_counted(monkeypatch):
+def test_memory_of_paged_optimizers_is_counted(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
     assert patches.paged_bytes() == 0
-    made = SimpleNamespace(paged_tensors=[torch.zeros(100_000, dtype=torch.uint8)] * 2)
-    manager = SimpleNamespace(get_instance=lambda: made)
+    instance = SimpleNamespace(paged_tensors=[torch.zeros(100_000, dtype=torch.uint8)] * 2)
+    manager = SimpleNamespace(get_instance=lambda: instance)
     functional = SimpleNamespace(GlobalPageManager=manager)
     monkeypatch.setitem(sys.modules, "bitsandbytes.functional", functional)
     assert patches.paged_bytes() == 200_000

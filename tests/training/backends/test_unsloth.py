@@ -1,20 +1,25 @@
-"""What of the Unsloth backend needs neither a card nor Unsloth, which is left out."""
+"""The parts of the Unsloth backend that need neither a GPU nor Unsloth, which is replaced."""
 
 import importlib
 import sys
+import tomllib
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
-from trl import GRPOConfig, GRPOTrainer
+from packaging.requirements import Requirement
 
 from r1recipes import planning, recipe
 from r1recipes.errors import PlanError
+from r1recipes.machine import packages
 from r1recipes.machine.gpu import Gpu
+from r1recipes.machine.units import GIB
+from r1recipes.training.backends.unsloth import engine
 
-assert GRPOConfig and GRPOTrainer  # imported while no module has the place of vLLM
-CARD = Gpu(0, "NVIDIA L4", 22 * 2**30, 22 * 2**30, 8.9, "580.1")
-MODULES = {
+CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")
+MODULES: dict[str, dict[str, Any]] = {
     "unsloth": {"FastLanguageModel": None},
     "unsloth.models.loader_utils": {"BAD_MAPPINGS": {}},
     "unsloth.models.mapper": {"FLOAT_TO_INT_MAPPER": {"a/known": "a/known-unsloth-bnb-4bit"}},
@@ -24,10 +29,12 @@ MODULES = {
 
 @pytest.fixture
 def unsloth(monkeypatch):
-    """The module, with empty ones in place of what it imports."""
+    """The module, with stand-ins for the libraries that it imports."""
+    for name in ("GRPOConfig", "GRPOTrainer"):  # TRL must not see the stand-in for vLLM
+        getattr(importlib.import_module("trl"), name)
     for name, content in MODULES.items():
         module = ModuleType(name)
-        vars(module).update(content, __spec__=ModuleSpec(name, None))
+        vars(module).update(content | {"__spec__": ModuleSpec(name, None)})
         monkeypatch.setitem(sys.modules, name, module)
     yield importlib.import_module("r1recipes.training.backends.unsloth.backend")
     del sys.modules["r1recipes.training.backends.unsloth.backend"]
@@ -35,10 +42,10 @@ def unsloth(monkeypatch):
 
 def made(unsloth, *overrides: str):
     loaded = recipe.load("qwen2.5-1.5b", list(overrides))
-    found = planning.make(
+    plan = planning.make(
         loaded.recipe, planning.Target.elsewhere(CARD), base_dir=loaded.path.parent
     )
-    return unsloth.UnslothBackend(found, offline=True)
+    return unsloth.UnslothBackend(plan, offline=True)
 
 
 def test_an_engine_that_cannot_be_shut_down_hides_no_error_before_it(unsloth):
@@ -56,26 +63,26 @@ def test_an_engine_that_cannot_be_shut_down_hides_no_error_before_it(unsloth):
 
 
 def test_torch_is_stopped_before_the_card_is_full(unsloth, monkeypatch):
-    """On a card smaller than what is outside torch it is out of memory, and no other error."""
-    given = []
-    monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", given.append)
+    """On a card with less memory than is used outside torch, torch may allocate nothing."""
+    fractions: list[float] = []
+    monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", fractions.append)
     backend = made(unsloth)
-    for size in (22 * 2**30, 2**30):
+    for size in (22 * GIB, GIB):
         monkeypatch.setattr("torch.cuda.mem_get_info", lambda size=size: (size, size))
-        unsloth.limit_allocator(backend.plan)
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (8 * 2**30, 22 * 2**30))
-    unsloth.limit_allocator(backend.plan)
-    assert given == [0.97 - 1 / 22, 0.0, 8 / 22]
+        engine.limit_allocator(backend.plan)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (8 * GIB, 22 * GIB))
+    engine.limit_allocator(backend.plan)
+    assert fractions == [0.97 - 1 / 22, 0.0, 8 / 22]
 
 
 def test_the_engines_share_is_one_of_what_is_free(unsloth, monkeypatch):
     backend = made(unsloth)
-    wanted = backend.plan.preset.gpu_memory_utilization * CARD.total_bytes
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (2 * wanted, CARD.total_bytes))
-    assert unsloth.share_of_free(backend.plan) == 0.5
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (0.9 * wanted, CARD.total_bytes))
+    share = backend.plan.preset.gpu_memory_utilization * CARD.total_bytes
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (2 * share, CARD.total_bytes))
+    assert engine.share_of_free(backend.plan) == 0.5
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (0.9 * share, CARD.total_bytes))
     with pytest.raises(PlanError, match="GiB of the card are free"):
-        unsloth.share_of_free(backend.plan)
+        engine.share_of_free(backend.plan)
 
 
 @pytest.mark.parametrize(
@@ -88,12 +95,12 @@ def test_the_engines_share_is_one_of_what_is_free(unsloth, monkeypatch):
         ("a/b-bnb-4bit", True, "v1", "nf4 of c0ffee", "c0ffee"),
     ],
 )
-def test_what_is_loaded_and_whose_commit_is_noted(
+def test_the_published_4_bit_form_or_a_folder_is_loaded_and_its_commit_recorded(
     name, four_bit, revision, loaded, commit, unsloth, monkeypatch, tmp_path
 ):
     (tmp_path / "c0ffee").mkdir()
     (tmp_path / "c0ffee" / "config.json").write_text("{}")
-    monkeypatch.setattr(unsloth, "at_commit", lambda *asked: tmp_path / "c0ffee")
+    monkeypatch.setattr(unsloth.weights, "at_commit", lambda *asked: tmp_path / "c0ffee")
     monkeypatch.setattr(unsloth.nf4, "cached", lambda folder, *rest: f"nf4 of {folder.name}")
     backend = made(unsloth, f"preset.load_in_4bit={str(four_bit).lower()}")
     model = backend.recipe.model.model_copy(update={"name": name, "revision": revision})
@@ -101,3 +108,34 @@ def test_what_is_loaded_and_whose_commit_is_noted(
     assert backend._weights(None).endswith(loaded)
     backend.model = SimpleNamespace(config=SimpleNamespace(_commit_hash="of the config"))
     assert backend._revision() == commit
+
+
+def test_the_sizes_of_an_engine_are_read_as_far_as_it_has_them(monkeypatch):
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (3 * GIB, CARD.total_bytes))
+    config = SimpleNamespace(
+        cache_config=SimpleNamespace(num_gpu_blocks=1000, block_size=16),
+        scheduler_config=SimpleNamespace(max_num_batched_tokens=2048),
+    )
+    runner = SimpleNamespace(model_memory_usage=2 * GIB)
+    worker = SimpleNamespace(model_runner=runner, requested_memory=4 * GIB, non_torch_memory=None)
+    executor = SimpleNamespace(driver_worker=SimpleNamespace(worker=worker))
+    core = SimpleNamespace(engine_core=SimpleNamespace(model_executor=executor))
+    llm_engine = SimpleNamespace(vllm_config=config, engine_core=core)
+    assert engine.facts(SimpleNamespace(llm_engine=llm_engine)) == {
+        "kv_tokens": 16_000,
+        "max_num_batched_tokens": 2048,
+        "free_after_load_gib": 3.0,
+        "weights_gib": 2.0,
+        "requested_gib": 4.0,
+    }
+
+
+def test_the_sources_that_were_read_are_of_supported_versions():
+    """A version range that moves on means that what was read has to be read again."""
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    texts = [*project["dependencies"], *project["optional-dependencies"]["gpu"]]
+    ranges = {r.name: r.specifier for r in map(Requirement, texts)}
+    read = {name: version for name, version in packages.READ_IN.items() if name in ranges}
+    assert read.keys() >= {"unsloth", "unsloth_zoo", "vllm", "trl", "transformers"}
+    for name, version in read.items():
+        assert version in ranges[name], name

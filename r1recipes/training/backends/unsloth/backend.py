@@ -1,10 +1,9 @@
 """Plan -> Unsloth model that shares its weights with a vLLM engine in this process -> TRL trainer.
 
 `unsloth` is imported before trl, transformers and peft, which it patches; nothing else may import
-them first. What was asked for and what the stack made of it are compared after loading, and a
-difference stops the run: Unsloth lowers max_seq_length, raises batch sizes and drops unknown
-arguments with no more than a printed line. Limits: one NVIDIA GPU; numbers of two runs differ in
-the last digits. Facts on the libraries are from unsloth and unsloth_zoo 2026.10.7, vllm 0.26.0.
+them first. After loading, what the plan asks for is compared with what the stack made of it, and a
+difference stops the run (`differences`). Limits: one NVIDIA GPU; numbers of two runs differ in the
+last digits; facts about the libraries hold for the versions in `packages.READ_IN`.
 """
 
 import unsloth  # isort: skip
@@ -12,23 +11,23 @@ import contextlib
 import copy
 import gc
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from peft import set_peft_model_state_dict
-from transformers import set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 from unsloth import FastLanguageModel
 from vllm import SamplingParams
 
-from r1recipes.errors import PlanError
 from r1recipes.machine import settings
-from r1recipes.planning.memory.predict import OUTSIDE_TORCH, TORCH_SHARE
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward
-from r1recipes.training.backends import builtin, nf4, trainer
+from r1recipes.training.backends import builtin, nf4, trainer, weights
 from r1recipes.training.backends.base import ColdStarted, Hooks, Messages, Sample
-from r1recipes.training.backends.unsloth import child, patches
+from r1recipes.training.backends.unsloth import cold_start, engine, patches
 from r1recipes.training.backends.unsloth.differences import (
     adapter_differences,
     argument_differences,
@@ -36,18 +35,12 @@ from r1recipes.training.backends.unsloth.differences import (
     refuse_differences,
     refuse_second_try,
 )
-from r1recipes.training.backends.weights import (
-    at_commit,
-    checkpoint_bytes,
-    resolve_name,
-    tokenizer_of,
-)
 
-assert unsloth  # imported for what it does
+assert unsloth  # imported for its patches
 
 
 class UnslothBackend:
-    """See `backends.Backend`."""
+    """See `base.Backend`."""
 
     def __init__(self, plan: Plan, *, offline: bool):
         self.plan = plan
@@ -55,12 +48,12 @@ class UnslothBackend:
         self.offline = offline
         self.model: Any = None
         self.trainer: Any = None
-        self._tokenizer: Any = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
         self._commit: str | None = None
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         if self._tokenizer is None:
-            self._tokenizer = tokenizer_of(self.plan, self.offline)
+            self._tokenizer = weights.tokenizer_of(self.plan, self.offline)
         return self._tokenizer
 
     def cold_start(
@@ -72,8 +65,8 @@ class UnslothBackend:
         resume_from: Path | None,
         hooks: Hooks,
     ) -> ColdStarted:
-        """In a child process with plain TRL: this process's is patched, and its memory is ours."""
-        return child.in_child(
+        """In a child process: TRL is patched here, and the memory of the training is given back."""
+        return cold_start.in_child(
             self.plan,
             self.tokenizer().chat_template,
             rows,
@@ -93,32 +86,32 @@ class UnslothBackend:
         if adapter:
             from safetensors.torch import load_file
 
-            weights = load_file(adapter / "adapter_model.safetensors")
-            set_peft_model_state_dict(self.model, weights)
+            state = load_file(adapter / "adapter_model.safetensors")
+            set_peft_model_state_dict(self.model, state)
         return self._revision()
 
     def _revision(self) -> str | None:
         """The commit of the weights, where they are from the repository that the recipe names.
 
-        Of a model that it knows Unsloth loads the 4-bit form from another one, and a resume could
-        not find that commit in the recipe's.
+        Unsloth loads the 4-bit form of a known model from another repository, and a resume would
+        not find that commit in the recipe's repository.
         """
         if self._commit:
             return self._commit
         if self.plan.preset.load_in_4bit and not self.recipe.model.name.endswith("bnb-4bit"):
             return None
-        return getattr(self.model.config, "_commit_hash", None)
+        return weights.commit(self.model)
 
     def _load_engine(self, base: Path | None) -> None:
         preset, lora = self.plan.preset, self.recipe.lora
-        limit_allocator(self.plan)
+        engine.limit_allocator(self.plan)
         model, tokenizer = FastLanguageModel.from_pretrained(
             model_name=self._weights(base),
             max_seq_length=preset.max_seq_length,
             dtype=getattr(torch, self.plan.dtype),
             load_in_4bit=preset.load_in_4bit,
             fast_inference=True,
-            gpu_memory_utilization=share_of_free(self.plan),
+            gpu_memory_utilization=engine.share_of_free(self.plan),
             max_lora_rank=preset.lora_rank,
             max_num_seqs=self.plan.max_num_seqs,
             random_state=self.recipe.seed,
@@ -126,9 +119,9 @@ class UnslothBackend:
             local_files_only=self.offline,
             use_exact_model_name=preset.load_in_4bit,  # as `_weights` has chosen it
         )
-        own = self.tokenizer()
-        if not builtin.is_own(own):  # else Unsloth's has another splitting: see `load_tokenizer`
-            tokenizer.chat_template = own.chat_template  # as preflight has checked it
+        checked = self.tokenizer()
+        if not builtin.is_own(checked):  # Unsloth would split text otherwise: `load_tokenizer`
+            tokenizer.chat_template = checked.chat_template  # as preflight has checked it
             tokenizer.padding_side = "left"
             self._tokenizer = tokenizer
         refuse_second_try(model, self.plan)
@@ -147,12 +140,13 @@ class UnslothBackend:
         refuse_differences(adapter_differences(self.model, self.plan))
 
     def _add_fresh_adapter(self) -> None:
-        """A new adapter in place of a trained one, drawn as PEFT draws that of a new model.
+        """Replace a trained adapter by a new one, drawn as PEFT draws that of a new model.
 
         Unsloth has patched the layers for an adapter of this form, and the engine has room for its
-        rank, so only numbers may differ from the one before (`warm.engine_key`).
+        rank, so only numbers may differ from the adapter before (`warm.engine_key`).
         """
-        # A new object: the engine is told of a config once (unsloth_zoo, `_live_lora_config`).
+        # A new object: each config object reaches the engine once (unsloth_zoo,
+        # `_live_lora_config`).
         config = copy.deepcopy(self.model.peft_config["default"])
         self.model.delete_adapter("default")
         config.lora_alpha = self.plan.lora_alpha
@@ -169,19 +163,19 @@ class UnslothBackend:
         return torch.cuda.memory_allocated() + patches.paged_bytes()
 
     def _weights(self, base: Path | None) -> str:
-        """What Unsloth is to load: where 4 bits are asked for, the published NF4 form of a Hub id.
+        """The name or folder that Unsloth loads; in 4 bits the published NF4 form of a Hub id.
 
-        A Hub id without one, or at a revision (the engine would load the default branch), becomes a
-        folder, and a 16-bit folder goes to NF4 first.
+        A Hub id without such a form, or at a revision (the engine would load the default branch),
+        is downloaded to a folder first. In 4 bits, a 16-bit folder is converted to NF4.
         """
-        wanted = self.recipe.model
-        name = str(base) if base else resolve_name(wanted.name, self.plan.base_dir)
+        model = self.recipe.model
+        name = str(base) if base else weights.resolve_name(model.name, self.plan.base_dir)
         four_bit = self.plan.preset.load_in_4bit
         if not Path(name).is_dir():
             published = published_in_4bit(name) if four_bit else name
-            if published and not wanted.revision:
+            if published and not model.revision:
                 return published
-            name = str(at_commit(name, wanted.revision, self.offline))
+            name = str(weights.at_commit(name, model.revision, self.offline))
             self._commit = Path(name).name
         folder = Path(name)
         if not four_bit or nf4.is_quantised(folder):
@@ -189,13 +183,17 @@ class UnslothBackend:
         cache = (base.parent if base else settings.load().cache_dir) / "nf4"
         return str(nf4.cached(folder, cache, getattr(torch, self.plan.dtype)))
 
+    def facts(self) -> dict[str, float]:
+        return engine.facts(self.model.vllm_engine)
+
     def checkpoint_bytes(self) -> int:
-        return checkpoint_bytes(self.model)
+        return weights.checkpoint_bytes(self.model)
 
     def generate(
         self, prompts: list[Messages], num_samples: int, greedy: bool, adapter: bool, hooks: Hooks
     ) -> list[list[Sample]]:
-        tokenizer, size = self.tokenizer(), self.recipe.eval.batch_size
+        tokenizer: Any = self.tokenizer()  # its methods return unions of types
+        size = self.recipe.eval.batch_size
         ids = tokenizer.apply_chat_template(
             prompts, add_generation_prompt=True, tokenize=True, return_dict=True
         )["input_ids"]
@@ -218,8 +216,8 @@ class UnslothBackend:
         return groups
 
     @contextlib.contextmanager
-    def _lora_request(self, adapter: bool) -> Any:
-        """The engine applies an adapter only when it is told to in each request."""
+    def _lora_request(self, adapter: bool) -> Iterator[Any]:
+        """The engine applies an adapter only to requests that name it."""
         if not adapter:
             yield None
             return
@@ -229,24 +227,27 @@ class UnslothBackend:
 
     def train(
         self,
-        rows: Any,
+        rows: Dataset,
         rewards: dict[str, Reward],
         output_dir: Path,
         resume_from: Path | None,
         hooks: Hooks,
+        *,
+        plan: Plan | None = None,
     ) -> None:
-        asked = trainer.arguments(self.plan, output_dir) | ENGINE_ARGUMENTS
+        plan = plan or self.plan
+        arguments = trainer.arguments(plan, output_dir) | ENGINE_ARGUMENTS
         self.trainer = trainer.make(
-            self.plan,
+            plan,
             model=self.model,
             tokenizer=self.tokenizer(),
             rows=rows,
             rewards=rewards,
-            arguments=asked,
+            arguments=arguments,
             hooks=hooks,
         )
-        refuse_differences(argument_differences(asked, self.trainer.args))
-        if self.plan.algorithm.reference(self.recipe.train):
+        refuse_differences(argument_differences(arguments, self.trainer.args))
+        if plan.algorithm.reference(plan.recipe.train):
             patches.bound_reference_pass(self.trainer)
         self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
@@ -255,9 +256,10 @@ class UnslothBackend:
         self.tokenizer().save_pretrained(folder)
 
     def close(self) -> None:
-        """Shut the engine down; else NCCL warns at exit of a process group that was left.
+        """Shut the engine down; else NCCL warns at exit about a process group that was left.
 
-        After a CUDA error each call of CUDA raises it again, also here: the first one is told.
+        After a CUDA error every call of CUDA raises it again, also here: only the first one is
+        reported.
         """
         with contextlib.suppress(Exception):
             if self.model is not None:
@@ -273,16 +275,16 @@ ENGINE_ARGUMENTS = {
     "vllm_importance_sampling_correction": False,
     # Else chosen from the memory that happens to be free in each step.
     "unsloth_grpo_mini_batch": 1,
-    # The length of a part of the logits is set by backends._prepare_unsloth.
+    # `environment.prepare` sets the length of a part of the logits.
     "unsloth_logit_chunk_multiplier": 1,
 }
 
 
 def published_in_4bit(name: str) -> str | None:
-    """The repository of a model's weights in NF4, of those that Unsloth knows; None without one.
+    """The repository with a model's weights in NF4, if Unsloth knows one; else None.
 
-    Left to itself Unsloth takes the "dynamic" form, some of whose layers are in 16 bits: larger
-    than what is predicted and was measured (`-unsloth-bnb-4bit`, unsloth/models/mapper.py).
+    By default Unsloth takes the "dynamic" form, which has some layers in 16 bits and is larger than
+    what is predicted and was measured (`-unsloth-bnb-4bit`, unsloth/models/mapper.py).
     """
     from unsloth.models.loader_utils import BAD_MAPPINGS
     from unsloth.models.mapper import FLOAT_TO_INT_MAPPER
@@ -291,8 +293,8 @@ def published_in_4bit(name: str) -> str | None:
         return name
     dynamic = FLOAT_TO_INT_MAPPER.get(name.lower(), "")
     plain = dynamic.replace("-unsloth-bnb-4bit", "-bnb-4bit")
-    known = dynamic and FLOAT_TO_INT_MAPPER.get(plain.lower(), plain) == dynamic
-    return plain if known and plain.lower() not in BAD_MAPPINGS else None
+    exists = dynamic and FLOAT_TO_INT_MAPPER.get(plain.lower(), plain) == dynamic
+    return plain if exists and plain.lower() not in BAD_MAPPINGS else None
 
 
 def sampling(plan: Plan) -> dict[str, Any]:
@@ -304,38 +306,6 @@ def sampling(plan: Plan) -> dict[str, Any]:
         "top_k": train.top_k or -1,
         "min_p": train.min_p or 0.0,
     }
-
-
-def limit_allocator(plan: Plan) -> None:
-    """Let torch give back what it has cached before the card is full.
-
-    It keeps freed blocks until an allocation fails, and what others need then, cuBLAS or the
-    engine's graphs, fails in its place. In standby the engine's released pool counts as taken
-    although it is not, so there is no limit.
-    """
-    if plan.preset.standby or plan.usable_bytes is None:
-        return
-    free, total = torch.cuda.mem_get_info()
-    limit = min(free, TORCH_SHARE * min(plan.usable_bytes, total) - OUTSIDE_TORCH)
-    torch.cuda.set_per_process_memory_fraction(max(0.0, limit / total))
-
-
-def share_of_free(plan: Plan) -> float:
-    """The recipe's share of the card's usable memory as Unsloth means it: a share of what is free.
-
-    Raises: PlanError when less is free than the engine may take.
-    """
-    free, _ = torch.cuda.mem_get_info()
-    utilization = plan.preset.gpu_memory_utilization
-    assert utilization is not None and plan.usable_bytes is not None, "a GPU preset has both"
-    wanted = utilization * plan.usable_bytes
-    if wanted > free:
-        raise PlanError(
-            f"the engine may take {wanted / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of the card "
-            "are free",
-            hint="end the other processes on the card, or set a lower `gpu_memory_utilization`",
-        )
-    return wanted / free
 
 
 def _sample(output: Any, tokenizer: Any) -> Sample:

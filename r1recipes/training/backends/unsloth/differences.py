@@ -1,7 +1,7 @@
-"""What was asked of Unsloth and vLLM against what they made of it; a difference stops the run.
+"""Compares what a plan asks of Unsloth and vLLM with what they made of it.
 
 Unsloth lowers max_seq_length, raises batch sizes and drops unknown arguments with no more than a
-printed line. Imports neither of them; needs a GPU for the size of its memory.
+printed line. Limits: imports neither of them; needs a GPU for the size of its memory.
 """
 
 from typing import Any
@@ -9,57 +9,64 @@ from typing import Any
 import torch
 
 from r1recipes.errors import RunError
+from r1recipes.machine.units import GIB
 from r1recipes.planning import out_of_memory
 from r1recipes.planning.plan import Plan
 
 Difference = tuple[str, Any, Any]
+"""(name, asked for, got)."""
 SHARE_TOLERANCE = 0.01
-"""Of the engine's share; in 15 rehearsals it was what was asked for, to four digits (H200)."""
+"""Relative error of the engine's share; assumed. In 15 rehearsals the share was the one asked for,
+to four digits (H200)."""
+NF4 = "nf4, double"
 
 
 def engine_differences(model: Any, plan: Plan) -> list[Difference]:
-    """(what, asked, got) for everything that the engine does not have as the plan says."""
+    """Everything in which a loaded model's engine is not what the plan says."""
     if not hasattr(model, "vllm_engine"):
         return [("engine", "vLLM", "none: Unsloth fell back to its own generation")]
     config, preset = model.vllm_engine.llm_engine.vllm_config, plan.preset
     tokens = config.cache_config.num_gpu_blocks * config.cache_config.block_size
-    found = [
+    compared: list[Difference] = [
         ("max_seq_length", preset.max_seq_length, config.model_config.max_model_len),
         ("sequences at once", plan.max_num_seqs, config.scheduler_config.max_num_seqs),
         ("dtype", plan.dtype, str(config.model_config.dtype).removeprefix("torch.")),
         ("4-bit", preset.load_in_4bit, config.model_config.quantization == "bitsandbytes"),
     ]
-    differences = [row for row in found if row[1] != row[2]]
+    differences = [row for row in compared if row[1] != row[2]]
     if config.lora_config.max_lora_rank < preset.lora_rank:
         differences.append(("lora_rank", preset.lora_rank, config.lora_config.max_lora_rank))
     asked, got = share_bytes(config, plan)
     if abs(got - asked) > SHARE_TOLERANCE * asked:
-        row = ("the engine's share", f"{asked / 2**30:.2f} GiB", f"{got / 2**30:.2f} GiB")
-        differences.append(row)
+        share = ("the engine's share", f"{asked / GIB:.2f} GiB", f"{got / GIB:.2f} GiB")
+        differences.append(share)
     if tokens < preset.max_seq_length:
         differences.append(("KV cache tokens", f"{preset.max_seq_length} or more", tokens))
-    if preset.load_in_4bit and (got := quantisation(model)) != "nf4, double":
-        differences.append(("quantisation", "nf4, double", got))
+    if preset.load_in_4bit and (stored := quantisation(model)) != NF4:
+        differences.append(("quantisation", NF4, stored))
     return differences
 
 
 def adapter_differences(model: Any, plan: Plan) -> list[Difference]:
-    """(what, asked, got) for everything in which PEFT's adapter is not what the plan says."""
+    """Everything in which PEFT's adapter is not what the plan says."""
     got, lora = model.peft_config["default"], plan.recipe.lora
-    # PEFT leaves out what a model does not have: Phi-3's own layout has one layer for q, k and v.
-    sits_on = {n.rpartition(".")[2] for n, part in model.named_modules() if hasattr(part, "lora_A")}
-    asked = {
-        "lora_rank": (plan.preset.lora_rank, got.r),
-        "lora_alpha": (plan.lora_alpha, got.lora_alpha),
-        "lora_dropout": (lora.lora_dropout, got.lora_dropout),
-        "use_rslora": (lora.use_rslora, got.use_rslora),
-        "target_modules": (sorted(lora.target_modules), sorted(sits_on)),
-    }
-    return [(what, *both) for what, both in asked.items() if both[0] != both[1]]
+    # PEFT skips modules that a model does not have: Phi-3's own layout has one for q, k and v.
+    adapted = {n.rpartition(".")[2] for n, part in model.named_modules() if hasattr(part, "lora_A")}
+    compared: list[Difference] = [
+        ("lora_rank", plan.preset.lora_rank, got.r),
+        ("lora_alpha", plan.lora_alpha, got.lora_alpha),
+        ("lora_dropout", lora.lora_dropout, got.lora_dropout),
+        ("use_rslora", lora.use_rslora, got.use_rslora),
+        ("target_modules", sorted(lora.target_modules), sorted(adapted)),
+    ]
+    return [row for row in compared if row[1] != row[2]]
 
 
 def share_bytes(config: Any, plan: Plan) -> tuple[float, float]:
-    """Memory that the engine was to take and that it takes, as vLLM means it: a share of all."""
+    """GPU memory in bytes that the plan gives the engine, and that the engine's config gives it.
+
+    `config` is a VllmConfig, whose share is one of the whole card.
+    """
     assert plan.preset.gpu_memory_utilization and plan.usable_bytes, "a GPU preset has both"
     _, total = torch.cuda.mem_get_info()
     asked = plan.preset.gpu_memory_utilization * plan.usable_bytes
@@ -67,27 +74,28 @@ def share_bytes(config: Any, plan: Plan) -> tuple[float, float]:
 
 
 def refuse_second_try(model: Any, plan: Plan) -> None:
-    """Where an engine finds no room Unsloth loads it again, with less (`_shrink_for_memory_retry`).
+    """Refuse an engine that found no room and that Unsloth loaded again, with less memory.
 
-    Raises: RunError, of the kind that it is.
+    (unsloth_zoo, vllm_utils.py, `_shrink_for_memory_retry`.) Raises: RunError of kind "oom".
     """
     if not hasattr(model, "vllm_engine"):
         return
     asked, got = share_bytes(model.vllm_engine.llm_engine.vllm_config, plan)
     if got < (1 - SHARE_TOLERANCE) * asked:
-        found = out_of_memory.explain("", "load", plan)
+        cause = out_of_memory.explain("", "load", plan)
         raise RunError(
-            f"out of memory, {found.kind}: it asked for {asked / 2**30:.1f} GiB, and Unsloth would "
-            f"go on with {got / 2**30:.1f}",
+            f"out of memory, {cause.kind}: it asked for {asked / GIB:.1f} GiB, and Unsloth would "
+            f"go on with {got / GIB:.1f}",
             kind="oom",
-            hint=f"try `{found.change}`",
+            hint=f"try `{cause.change}`",
         )
 
 
 def quantisation(model: Any) -> str:
-    """How the first quantised weight is stored, by its own state (bitsandbytes' QuantState).
+    """How the first quantised weight is stored, by its state (QuantState of bitsandbytes).
 
-    The model's configuration says what was meant: in on-the-fly quantising it was not what came.
+    The model's configuration only says what was intended: with weights that Unsloth quantised
+    itself, the two differed.
     """
     states = (getattr(weight, "quant_state", None) for weight in model.parameters())
     state = next((state for state in states if state is not None), None)
@@ -95,7 +103,7 @@ def quantisation(model: Any) -> str:
 
 
 def argument_differences(asked: dict[str, Any], got: Any) -> list[Difference]:
-    """(name, asked, got) for every training argument that is not what was asked for."""
+    """Every training argument in which `got`, a trainer's config, differs from `asked`."""
     return [
         (name, value, getattr(got, name, "dropped"))
         for name, value in asked.items()
@@ -103,8 +111,8 @@ def argument_differences(asked: dict[str, Any], got: Any) -> list[Difference]:
     ]
 
 
-# Spelled differently, meaning the same: an enum or its name, vLLM's -1 for "off", the dtype that
-# Unsloth takes from the model.
+# Arguments whose spelling changes and not their meaning: an enum or its name, vLLM's -1 for "off",
+# the dtype that Unsloth takes from the model.
 _NORMALISED = {"report_to", "top_k", "min_p", "output_dir", "bf16", "fp16", "disable_tqdm"}
 
 
@@ -113,7 +121,7 @@ def _same(asked: Any, got: Any) -> bool:
 
 
 def refuse_differences(differences: list[Difference]) -> None:
-    """Raises: RunError that names each difference with both values."""
+    """Raises: RunError that names each difference with both values, if there is one."""
     if differences:
         lines = "; ".join(f"{name}: asked {asked}, got {got}" for name, asked, got in differences)
         raise RunError(

@@ -1,4 +1,4 @@
-"""Environment variables of Unsloth and vLLM, which must stand before torch is imported."""
+"""Environment variables of Unsloth and vLLM, which must be set before torch is imported."""
 
 import os
 from pathlib import Path
@@ -7,21 +7,21 @@ from r1recipes.planning.plan import Plan
 
 
 def prepare(plan: Plan, cache_dir: Path) -> None:
-    """Set what the plan needs; what is compiled is kept below `cache_dir` between runs."""
+    """Set the variables that the plan needs; compiled code is kept below `cache_dir`."""
     # Standby picks the allocator when unsloth is imported; without the override it replaces the
     # recipe's gpu_memory_utilization by a table of its own (unsloth_zoo/vllm_utils.py, load_vllm).
     os.environ["UNSLOTH_VLLM_STANDBY"] = "1" if plan.preset.standby else "0"
     os.environ["UNSLOTH_VLLM_STANDBY_UTIL_OVERRIDE"] = "1"
-    # The logits of a pass are made 256 rows at a time, and again in the backward pass in place of
-    # being kept: a pass of 8 completions of Qwen2.5-1.5B fits 8 GB, and the first step compiles a
-    # loop body in place of an unrolled loop, 9 to 18 s in place of 21 to 50 (H200, 2026-11-21).
+    # The logits of a pass are computed 256 rows at a time, and computed again in the backward pass:
+    # a pass of 8 completions of Qwen2.5-1.5B fits 8 GB, and the first step compiles a loop body
+    # instead of an unrolled loop, 9 to 18 s instead of 21 to 50 (H200, 2026-11-21).
     os.environ["UNSLOTH_GRPO_LOGPROB_RECOMPUTE"] = "1"
     os.environ["UNSLOTH_GRPO_MAX_ROWS_PER_CHUNK"] = "256"
-    # Neither counts its users from here: Unsloth by files of the Hub, vLLM by its own server.
+    # Both count their users: Unsloth by downloads from the Hub, vLLM by a server of its own.
     os.environ["UNSLOTH_DISABLE_STATISTICS"] = os.environ["VLLM_NO_USAGE_STATS"] = "1"
-    os.environ.setdefault("VLLM_HOST_IP", "127.0.0.1")  # its one process meets nobody else
-    # What is compiled is kept between runs: the second start does not wait for it again. The source
-    # that Unsloth writes depends on the card's name, and two processes would rewrite each other's.
+    os.environ.setdefault("VLLM_HOST_IP", "127.0.0.1")  # the engine is one process
+    # Compiled code is kept between runs, so that the second start does not compile it again. The
+    # source that Unsloth writes depends on the card; processes would overwrite each other's.
     card = os.environ.get("CUDA_VISIBLE_DEVICES", "any")
     for name, folder in {
         "TORCHINDUCTOR_CACHE_DIR": "inductor",

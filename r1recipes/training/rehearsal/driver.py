@@ -1,16 +1,15 @@
 """A rehearsal: trains a recipe at full length on random weights, and measures memory and speed.
 
-One process occupies the part of the card that the run may not use, so that a large card stands for
-a small one, and reads every few milliseconds how much memory is free; another one
-(`rehearsal_child`) loads the model and trains. Running out of memory is a result like any other.
-Limits: a large card that is partly occupied does not have the speed, the kernels or the size of the
-CUDA context of the small one.
+One process, the holder, occupies the part of the card that the run may not use, so that a large
+card stands for a small one, and reads every few milliseconds how much memory is free. Another
+process (`child`) loads the model and trains. Running out of memory is a result like any
+other. Limits: a large card that is partly occupied does not have the speed, the kernels or the size
+of the CUDA context of the small one.
 """
 
 import multiprocessing
 import time
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnContext
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from r1recipes.machine.processes import obey_parent
 from r1recipes.machine.units import GIB
 from r1recipes.planning import models, out_of_memory
 from r1recipes.planning.plan import Plan
-from r1recipes.training import rehearsal_child
+from r1recipes.training.backends.child import ChildFailed, run_in_child
+from r1recipes.training.rehearsal import child
 
 SAMPLE_S = 0.005
 """Seconds between two readings of the free memory; assumed."""
@@ -52,22 +52,22 @@ def rehearse(
     card = gpu.take()  # the processes that are started here get the same one
     context = multiprocessing.get_context("spawn")
     phase, stop = context.Value("i", 0), context.Event()
-    here, there = context.Pipe()
-    holder = context.Process(target=_hold, args=(vram_bytes, phase, stop, there))
+    receive, send = context.Pipe(duplex=False)
+    holder = context.Process(target=_hold, args=(vram_bytes, phase, stop, send))
     holder.start()
-    there.close()  # or the death of the holder would not end the wait for it
+    send.close()  # or the death of the holder would not end the wait for it
     try:
-        memory = _receive(here)
-        if isinstance(memory, str):
-            raise PlanError(memory, hint="`python -m r1recipes doctor` shows what is wrong")
+        occupied = _receive(receive)
+        if isinstance(occupied, str):
+            raise PlanError(occupied, hint="`python -m r1recipes doctor` shows what is wrong")
         began = time.monotonic()
-        results = _work(context, plan, weights_dir, steps, batches, phase)
+        results = _work(plan, weights_dir, steps, batches, phase)
         stop.set()
-        lowest: dict[int, int] = _receive(here)
+        lowest: dict[int, int] = _receive(receive)
     finally:
         stop.set()
         holder.join()
-    free_bytes, total_bytes = memory
+    free_bytes, total_bytes = occupied
     used = {index: free_bytes - low for index, low in lowest.items()}
     common = {
         "recipe_model": plan.recipe.model.name,
@@ -111,7 +111,7 @@ def _refuse_what_cannot_be_rehearsed(plan: Plan, batches: tuple[int, ...]) -> No
 
 
 def _receive(pipe: Connection) -> Any:
-    """What the holder sends. Raises: RunError when it died."""
+    """The next message of the holder. Raises: RunError when the holder died."""
     try:
         return pipe.recv()
     except EOFError:
@@ -120,29 +120,29 @@ def _receive(pipe: Connection) -> Any:
 
 
 def _oom(plan: Plan, batch: int, result: dict[str, Any]) -> dict[str, str]:
-    """The kind of an out-of-memory error and a change that answers it; empty without one."""
+    """The kind of an out-of-memory error and a change that may avoid it; empty without one."""
     if not out_of_memory.is_out_of_memory(result.get("error", "")):
         return {}
-    tried = plan.model_copy(update={rehearsal_child.BATCH: batch})
+    tried = plan.model_copy(update={child.BATCH: batch})
     failed_in = result["failed_in"]
     phase: out_of_memory.Phase = next((phase for phase in PHASES if phase == failed_in), "load")
     return vars(out_of_memory.explain(result["error"], phase, tried))
 
 
 def _settings(plan: Plan, batch: int) -> dict[str, Any]:
-    """The preset as it was tried; where the batch is the plan's, it stays as the preset has it."""
+    """The preset as it was tried, with the batch size in it unless that is the plan's own."""
     settings = plan.preset.model_dump()
     if batch == plan.per_device_train_batch_size:
         return settings
-    return settings | {rehearsal_child.BATCH: batch}
+    return settings | {child.BATCH: batch}
 
 
 def _peaks(used: dict[int, int], number: int) -> dict[str, Any]:
     """The most memory in use in each phase, for one of the batches."""
     by_phase = {
         name: used[index]
-        for name in rehearsal_child.PHASES
-        if (index := rehearsal_child.phase_index(name, number)) in used
+        for name in child.PHASES
+        if (index := child.phase_index(name, number)) in used
     }
     counted = [size for name, size in by_phase.items() if name not in ("weights", "import")]
     return {
@@ -153,39 +153,29 @@ def _peaks(used: dict[int, int], number: int) -> dict[str, Any]:
 
 
 def _work(
-    context: SpawnContext,
     plan: Plan,
     weights_dir: Path,
     steps: int,
     batches: tuple[int, ...],
-    phase: rehearsal_child.SharedInt,
+    phase: child.SharedInt,
 ) -> list[dict[str, Any]]:
-    """What the worker measured for each batch, up to the first that failed."""
-    receive, send = context.Pipe(duplex=False)
-    arguments = (plan.model_dump_json(), weights_dir, steps, batches, phase, send)
-    worker = context.Process(target=rehearsal_child.work, args=arguments)
-    worker.start()
-    send.close()
-    results = []
+    """The measurements of the worker for each batch, up to the first that failed."""
+    results: list[dict[str, Any]] = []
+    arguments = (plan.model_dump_json(), weights_dir, steps, batches, phase)
     try:
-        while (result := receive.recv()) is not None:
-            results.append(result)
-    except EOFError:
-        worker.join()
-        results.append({"error": f"the process died, exit code {worker.exitcode}"})
-    except BaseException:  # Ctrl-C
-        worker.kill()
-        raise
+        run_in_child(child.work, *arguments, on_message=results.append)
+    except ChildFailed as failed:
+        results.append({"error": str(failed)})
     finally:
-        worker.join()
-        files.clear_drafts(weights_dir)  # of weights that it was writing
+        files.clear_drafts(weights_dir)  # half-written weights
     return results
 
 
-def _hold(
-    vram_bytes: int | None, phase: rehearsal_child.SharedInt, stop: Event, pipe: Connection
-) -> None:
-    """Occupy all but `vram_bytes` of the card, and record the least free memory of each phase."""
+def _hold(vram_bytes: int | None, phase: child.SharedInt, stop: Event, pipe: Connection) -> None:
+    """Occupy all but `vram_bytes` of the card, and record the least free memory of each phase.
+
+    Sends (free, total) bytes or an error message, and when `stop` is set phase -> least free bytes.
+    """
     obey_parent()
     import torch
 

@@ -1,30 +1,26 @@
 """The worker of a rehearsal: loads random weights, trains a few steps, and sends measurements.
 
-It runs in its own process, which `rehearsal` starts, and only that process imports torch.
+Limits: it runs in its own process, which `rehearsal` starts, and only that process imports torch.
 """
 
 from __future__ import annotations
 
-import importlib
 import statistics
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from r1recipes.errors import R1RecipesError, full_disk
 from r1recipes.machine import settings
-from r1recipes.machine.processes import obey_parent
 from r1recipes.machine.units import GIB
 from r1recipes.planning import models, out_of_memory
 from r1recipes.planning.plan import Plan
 from r1recipes.runs.reading import Row
-from r1recipes.training.backends.base import Backend, Hooks
+from r1recipes.training.backends.base import Backend, Hooks, Phase
+from r1recipes.training.backends.child import Send
 
 if TYPE_CHECKING:
     import datasets
@@ -33,7 +29,7 @@ if TYPE_CHECKING:
 
 PHASES = ("weights", "import", "load", "generate", "first step", "steps")
 ONCE = 3
-"""Number of phases that come once, at the start; the others come once for each batch."""
+"""Number of phases at the start that occur once; the others occur once for each batch."""
 BATCH = "per_device_train_batch_size"
 TIMES = ("generation", "logprobs", "backward")
 """Parts of a step whose times are measured."""
@@ -43,13 +39,6 @@ class SharedInt(Protocol):
     """A multiprocessing.Value of an int."""
 
     value: int
-
-
-class EngineBackend(Backend, Protocol):
-    """A backend with the two attributes that a rehearsal needs beyond the protocol."""
-
-    plan: Plan
-    model: Any
 
 
 def phase_index(name: str, number: int) -> int:
@@ -64,20 +53,22 @@ def work(
     steps: int,
     batches: tuple[int, ...],
     phase: SharedInt,
-    results: Connection,
+    send: Send,
 ) -> None:
-    """Load once and train with each batch. Sends what each measured or its error, then None."""
-    obey_parent()
+    """Load once and train with each batch. Sends the measurements of each batch, or its error."""
     plan = Plan.model_validate_json(plan_json)
     memory = _Memory(phase)
     result: dict[str, Any] = {}
     try:
-        backend, folder = _load(plan, weights_dir, steps, memory, result)
+        folder = _weights_folder(plan, weights_dir)
+        rehearsed = _rehearsed(plan, folder, steps)
+        backend = _load(plan, rehearsed, folder, memory, result)
         for number, batch in enumerate(batches):
             memory.number = number
             loaded, result = result, dict(result)
-            _train(backend, plan, batch, folder, memory, result)
-            results.send(result | {"torch_gib_by_phase": memory.by_phase()})
+            result |= _measured(plan, _train(backend, rehearsed, batch, folder, memory))
+            result["projected_run_s"] = _projected(plan, result)
+            send(result | {"torch_gib_by_phase": memory.by_phase()})
             result = loaded
     except Exception as error:  # out of memory or anything else: it is the result
         traceback.print_exc()
@@ -85,22 +76,22 @@ def work(
         result |= {"error": f"{type(error).__name__}: {text}", "failed_in": memory.name}
         if isinstance(error, R1RecipesError) and (hint := error.problems[0].hint):
             result["hint"] = hint
-        results.send(result | {"torch_gib_by_phase": memory.by_phase()})
-    results.send(None)
+        send(result | {"torch_gib_by_phase": memory.by_phase()})
 
 
 class _Memory:
-    """Tells the holder the current phase, and reads torch's own peaks of each phase."""
+    """Tells the holder the current phase, and records torch's own peaks of each phase."""
 
     def __init__(self, phase: SharedInt):
         self._phase = phase
         self.name = PHASES[0]
         self.number = 0
+        """Number of the batch that is trained."""
         self._peaks: dict[str, tuple[float, float]] = {}
 
     def enter(self, name: str) -> None:
         """Begin a phase."""
-        torch = sys.modules.get("torch")  # it must be Unsloth that imports it
+        torch = sys.modules.get("torch")  # not imported here: Unsloth must import it
         if torch and torch.cuda.is_initialized():
             self._note()
             torch.cuda.reset_peak_memory_stats()
@@ -115,7 +106,7 @@ class _Memory:
         self._peaks[self.name] = (max(peak[0], before[0]), max(peak[1], before[1]))
 
     def by_phase(self) -> dict[str, list[float]]:
-        """Phase -> [allocated, reserved]."""
+        """Phase -> [allocated, reserved] GiB; the next batch has its own."""
         self._note()
         peaks = {name: [round(n, 3) for n in peak] for name, peak in self._peaks.items()}
         for name in PHASES[ONCE:]:
@@ -123,27 +114,30 @@ class _Memory:
         return peaks
 
 
-def _load(
-    plan: Plan, weights_dir: Path, steps: int, memory: _Memory, result: dict[str, Any]
-) -> tuple[EngineBackend, Path]:
-    """Load the model; adds times and sizes to `result`. Returns the backend and its weights."""
-    from r1recipes.training.backends import create, prepare_environment
-
-    folder = _weights_folder(plan, weights_dir)
-    memory.enter("import")
-    began = time.monotonic()
-    changed = {"max_steps": steps, "save_steps": 10**6, "lr_scheduler_type": "linear"}
+def _rehearsed(plan: Plan, folder: Path, steps: int) -> Plan:
+    """The plan with the random weights in `folder`, fewer steps, and no checkpoint among them."""
+    train = {"max_steps": steps, "save_steps": 10**6, "lr_scheduler_type": "linear"}
+    model = {"name": str(folder), "revision": None}
     recipe = plan.recipe.model_copy(
         update={
-            "model": plan.recipe.model.model_copy(update={"name": str(folder), "revision": None}),
+            "model": plan.recipe.model.model_copy(update=model),
             "rewards": {"noise": 1.0},
-            "train": plan.recipe.train.model_copy(update=changed),
+            "train": plan.recipe.train.model_copy(update=train),
         }
     )
-    local = plan.model_copy(update={"recipe": recipe})
-    prepare_environment(local, settings.load().cache_dir)
-    # Both backends have the two attributes.
-    backend = cast(EngineBackend, create(local, offline=True))
+    return plan.model_copy(update={"recipe": recipe})
+
+
+def _load(
+    plan: Plan, rehearsed: Plan, folder: Path, memory: _Memory, result: dict[str, Any]
+) -> Backend:
+    """Load the model. Adds times and sizes to `result`, also where a later part fails."""
+    from r1recipes.training.backends import create, prepare_environment
+
+    memory.enter("import")
+    began = time.monotonic()
+    prepare_environment(rehearsed, settings.load().cache_dir)
+    backend = create(rehearsed, offline=True)
     result["import_s"] = round(time.monotonic() - began, 1)
     memory.enter("weights")  # not earlier: as in a run, nothing may be imported before Unsloth
     _write_weights(plan, folder)
@@ -151,66 +145,41 @@ def _load(
     began = time.monotonic()
     backend.load(None, None)
     result["load_s"] = round(time.monotonic() - began, 1)
-    result |= _engine(backend.model)
-    return backend, folder
-
-
-def _engine(model: Any) -> dict[str, Any]:
-    """The sizes that the engine chose for itself (vllm 0.26.0, v1/worker/gpu_worker.py)."""
-    import torch
-
-    engine = model.vllm_engine
-    config = engine.llm_engine.vllm_config
-    free, total = torch.cuda.mem_get_info()
-    sizes = {
-        "kv_tokens": config.cache_config.num_gpu_blocks * config.cache_config.block_size,
-        "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
-        "free_after_load_gib": round(free / GIB, 3),
-    }
-    core = getattr(engine.llm_engine.engine_core, "engine_core", None)
-    worker = getattr(getattr(core, "model_executor", None), "driver_worker", None)
-    worker = getattr(worker, "worker", worker)
-    runner = getattr(worker, "model_runner", None)
-    for name, owner, attribute in (
-        ("weights_gib", runner, "model_memory_usage"),
-        ("profile_gib", worker, "peak_activation_memory"),
-        ("non_torch_gib", worker, "non_torch_memory"),
-        ("requested_gib", worker, "requested_memory"),
-    ):
-        if isinstance(value := getattr(owner, attribute, None), int | float):
-            sizes[name] = round(value / GIB, 3)
-    return sizes
+    result |= backend.facts()
+    return backend
 
 
 def _train(
-    backend: EngineBackend,
-    plan: Plan,
-    batch: int,
-    folder: Path,
-    memory: _Memory,
-    result: dict[str, Any],
-) -> None:
-    """Train with this batch; adds times and speeds to `result`."""
-    accumulation = plan.completions_per_step // batch
-    backend.plan = backend.plan.model_copy(
-        update={BATCH: batch, "gradient_accumulation_steps": accumulation}
-    )
+    backend: Backend, rehearsed: Plan, batch: int, folder: Path, memory: _Memory
+) -> list[Row]:
+    """Train with this batch; returns the metrics of each step."""
+    passes = rehearsed.completions_per_step // batch
+    plan = rehearsed.model_copy(update={BATCH: batch, "gradient_accumulation_steps": passes})
     steps: list[Row] = []
 
     def on_step(row: Row, samples: list[dict[str, Any]]) -> None:
         steps.append(row)
 
-    hooks = Hooks(lambda done, total: None, on_step, lambda folder: None, lambda: False)
+    def on_phase(phase: Phase) -> None:
+        memory.enter("generate" if phase == "generate" else "steps" if steps else "first step")
+
     memory.enter("generate")
     # A trainer saves a checkpoint at its end; other processes may be using these weights.
-    with _phases(memory, steps), TemporaryDirectory(dir=folder) as output_dir:
+    with TemporaryDirectory(dir=folder) as output_dir:
         rows = _rows(plan, backend.tokenizer())
-        backend.train(rows, {"noise": _noise_reward()}, Path(output_dir), None, hooks)
+        hooks = Hooks(on_step=on_step, on_phase=on_phase)
+        rewards = {"noise": _noise_reward()}
+        backend.train(rows, rewards, Path(output_dir), None, hooks, plan=plan)
+    return steps
+
+
+def _measured(plan: Plan, steps: list[Row]) -> dict[str, Any]:
+    """Times and speeds of the steps; medians leave out the first step where there are others."""
     rest = steps[1:] or steps
     step_s = statistics.median(row["time/step_s"] for row in rest)
     generation_s = statistics.median(row["time/generation_s"] for row in rest)
     tokens = plan.completions_per_step * plan.preset.max_completion_length
-    result |= {
+    return {
         "first_step_s": round(steps[0]["time/step_s"], 1),
         "step_s": round(step_s, 2),
         **{
@@ -223,7 +192,6 @@ def _train(
         "completions_per_hour": round(3600 * plan.completions_per_step / step_s),
         "tokens_per_s": round(tokens / generation_s),
     }
-    result["projected_run_s"] = _projected(plan, result)
 
 
 def _projected(plan: Plan, result: dict[str, Any]) -> int:
@@ -233,25 +201,6 @@ def _projected(plan: Plan, result: dict[str, Any]) -> int:
     evaluation_s = sampled * plan.preset.max_completion_length / result["tokens_per_s"]
     start_s = result["import_s"] + result["load_s"] + result["first_step_s"]
     return round(start_s + (recipe.train.max_steps - 1) * result["step_s"] + evaluation_s)
-
-
-@contextmanager
-def _phases(memory: _Memory, steps: list[Row]) -> Iterator[None]:
-    """Within it a GRPOTrainer tells `memory` when it generates and when it trains."""
-    trainer: Any = importlib.import_module("trl").GRPOTrainer  # Unsloth puts its own there
-    generate = trainer._generate
-
-    def generate_in_phase(*arguments: Any, **options: Any) -> Any:
-        memory.enter("generate")
-        completions = generate(*arguments, **options)  # an error in it belongs to this phase
-        memory.enter("steps" if steps else "first step")
-        return completions
-
-    trainer._generate = generate_in_phase
-    try:
-        yield
-    finally:
-        trainer._generate = generate
 
 
 def _weights_folder(plan: Plan, weights_dir: Path) -> Path:

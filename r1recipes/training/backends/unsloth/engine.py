@@ -1,0 +1,72 @@
+"""The vLLM engine beside the trained model: the memory that it may take, and what it chose itself.
+
+Imports neither Unsloth nor vLLM; needs a GPU for the size of its memory.
+"""
+
+from typing import Any
+
+import torch
+
+from r1recipes.errors import PlanError
+from r1recipes.machine.units import GIB
+from r1recipes.planning.memory.predict import OUTSIDE_TORCH, TORCH_SHARE
+from r1recipes.planning.plan import Plan
+
+
+def limit_allocator(plan: Plan) -> None:
+    """Let torch give back what it has cached before the GPU memory is full.
+
+    Torch keeps freed blocks until an allocation fails; then an allocation of others, such as cuBLAS
+    or the engine's graphs, fails in its place. In standby the engine's released pool counts as in
+    use although it is free, so there is no limit.
+    """
+    if plan.preset.standby or plan.usable_bytes is None:
+        return
+    free, total = torch.cuda.mem_get_info()
+    limit = min(free, TORCH_SHARE * min(plan.usable_bytes, total) - OUTSIDE_TORCH)
+    torch.cuda.set_per_process_memory_fraction(max(0.0, limit / total))
+
+
+def share_of_free(plan: Plan) -> float:
+    """The recipe's share of the usable GPU memory as Unsloth means it: a share of what is free.
+
+    Raises: PlanError when less is free than the engine may take.
+    """
+    free, _ = torch.cuda.mem_get_info()
+    utilization = plan.preset.gpu_memory_utilization
+    assert utilization is not None and plan.usable_bytes is not None, "a GPU preset has both"
+    engine_bytes = utilization * plan.usable_bytes
+    if engine_bytes > free:
+        raise PlanError(
+            f"the engine may take {engine_bytes / GIB:.1f} GiB, and {free / GIB:.1f} GiB of the "
+            "card are free",
+            hint="end the other processes on the card, or set a lower `gpu_memory_utilization`",
+        )
+    return engine_bytes / free
+
+
+def facts(engine: Any) -> dict[str, float]:
+    """Sizes that a vLLM engine chose for itself (vllm, v1/worker/gpu_worker.py).
+
+    Keys end in their unit. A size that this version of vLLM does not have is left out.
+    """
+    config = engine.llm_engine.vllm_config
+    free, _ = torch.cuda.mem_get_info()
+    sizes = {
+        "kv_tokens": config.cache_config.num_gpu_blocks * config.cache_config.block_size,
+        "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
+        "free_after_load_gib": round(free / GIB, 3),
+    }
+    core = getattr(engine.llm_engine.engine_core, "engine_core", None)
+    worker = getattr(getattr(core, "model_executor", None), "driver_worker", None)
+    worker = getattr(worker, "worker", worker)
+    runner = getattr(worker, "model_runner", None)
+    for name, owner, attribute in (
+        ("weights_gib", runner, "model_memory_usage"),
+        ("profile_gib", worker, "peak_activation_memory"),
+        ("non_torch_gib", worker, "non_torch_memory"),
+        ("requested_gib", worker, "requested_memory"),
+    ):
+        if isinstance(value := getattr(owner, attribute, None), int | float):
+            sizes[name] = round(value / GIB, 3)
+    return sizes
