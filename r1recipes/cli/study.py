@@ -11,7 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import overridable, refuse_code, write_over
+from r1recipes.cli.common import (
+    distinct_recipes,
+    look_here,
+    overridable,
+    refuse_code,
+    write_over,
+)
 from r1recipes.errors import PlanError, RecipeError, RunError, Stopped
 
 if TYPE_CHECKING:
@@ -137,6 +143,8 @@ def check(args: argparse.Namespace, cells: list[Cell], settings: Settings, *, he
         trackers.check(loaded.recipe.track, offline=offline)
     if here:
         driver.check_machine(cells, offline=offline)
+        for loaded in distinct_recipes(cells):
+            look_here(loaded)
 
 
 def _drive(

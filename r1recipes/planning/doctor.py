@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1recipes.algorithms.base import preset_bytes
+from r1recipes.data.local import missing_model
 from r1recipes.errors import PlanError
 from r1recipes.machine import gpu, host, hub, packages
 from r1recipes.machine.gpu import Gpu, NoDriver, Process
@@ -303,7 +304,9 @@ def _room(planned: Plan, settings: Settings, offline: bool) -> list[Finding]:
 def _local(planned: Plan, offline: bool) -> list[Finding]:
     """Whether the files that the recipe names, and without network the model, are there."""
     recipe, missing = planned.recipe, []
-    if offline and not disk.is_here(planned):
+    if problem := missing_model(recipe.model.name, planned.base_dir):
+        missing.append(Finding("model", f"{problem.message}; {problem.hint}", "everything"))
+    elif offline and not disk.is_here(planned):
         # Into a local folder: only Unsloth knows which 4-bit repository stands for a name.
         name = planned.base_model.name
         local = f"models/{Path(name).name}"

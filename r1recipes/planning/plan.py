@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
 
 from r1recipes.algorithms import ALGORITHMS, Algorithm
-from r1recipes.algorithms.base import Preset, preset_bytes
+from r1recipes.algorithms.base import Preset, Step, preset_bytes
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
@@ -79,6 +79,11 @@ class Plan(BaseModel):
     @property
     def algorithm(self) -> Algorithm:
         return ALGORITHMS[self.recipe.algorithm]
+
+    @property
+    def step(self) -> Step:
+        """The arithmetic of one optimiser step."""
+        return Step(self.completions_per_step, self.per_device_train_batch_size)
 
     @property
     def completions_per_step(self) -> int:

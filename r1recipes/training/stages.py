@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from r1recipes.data.splits import Splits, demonstrations
+from r1recipes.data import demonstrations
+from r1recipes.data.splits import Splits
 from r1recipes.errors import RunError
 from r1recipes.machine import files
 from r1recipes.machine.settings import Settings
@@ -184,7 +185,7 @@ class Stages:
             self.run.update_lock(model_revision=lock.get("model_revision"))
             return
         with self.stage("cold_start", "Cold start"), self.interrupts.after_this_step():
-            rows = demonstrations(
+            rows = demonstrations.make(
                 self.plan.recipe,
                 self.plan.base_dir,
                 start.steps * start.batch_size,

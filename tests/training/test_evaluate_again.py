@@ -3,10 +3,12 @@ import shutil
 
 import pytest
 
-from r1recipes import data
+from r1recipes import data, recipe
 from r1recipes.cli.evaluate import table
 from r1recipes.machine.files import read_lines
+from r1recipes.runs import trained
 from r1recipes.runs.record import Run
+from r1recipes.training import evaluate_again
 from r1recipes.training.evaluate_again import compare
 from tests.helpers import in_process
 
@@ -67,6 +69,17 @@ def test_problems_that_the_run_was_trained_on_are_left_out(run, small, capfd):
     assert (
         f"{9 - len(asked)} problems left out: the run was trained on them" in capfd.readouterr().out
     )
+
+
+def test_demonstrations_stay_in_the_folder_of_the_runs_recipe(run, small, tmp_path):
+    found = trained.find(tmp_path, str(run.folder))
+    start = found.plan.recipe.cold_start.model_copy(update={"data": "shown.jsonl"})
+    changed = found.plan.recipe.model_copy(update={"cold_start": start})
+    plan = found.plan.model_copy(update={"recipe": changed, "base_dir": tmp_path / "here"})
+    changes = evaluate_again.Changes(other=recipe.load(small))
+    planned = evaluate_again._plan(plan, found, changes)
+    assert planned.base_dir == small.parent
+    assert planned.recipe.cold_start.data == str(tmp_path / "here" / "shown.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def sft_config(plan: Plan, output_dir: Path) -> SFTConfig:
 def arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
     """Arguments of the trainer's config. Nothing is left to a library's default."""
     train, algorithm = plan.recipe.train, plan.algorithm
-    own = algorithm.arguments(train, plan.preset, algorithm.step(plan.preset))
+    own = algorithm.arguments(train, plan.preset, plan.step)
     if algorithm.learns_from == "rewards":
         own["reward_weights"] = list(plan.recipe.rewards.values())
     return {
@@ -269,7 +269,7 @@ class Watch(TrainerCallback):
             control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if not logs or "train_runtime" in logs:
+        if not logs or "loss" not in logs:
             return  # the summary at the end
         logs = {self.algorithm.metrics.get(name, name): value for name, value in logs.items()}
         row = {"step": state.global_step, **logs, **self.clock.row()}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from r1recipes import data, planning, recipe
-from r1recipes.data.splits import demonstrations
+from r1recipes.data import demonstrations
 from r1recipes.runs import record
 from r1recipes.training.backends import builtin
 from r1recipes.training.backends.base import ColdStarted, Hooks
@@ -20,7 +20,7 @@ def test_a_base_model_of_the_hub_learns_in_the_chat_template_of_the_recipe(tmp_p
     found = recipe.load(tmp_path / "recipe.toml").recipe
     made = planning.make(found, planning.Target.here(None, 1), base_dir=tmp_path)
     splits = data.load(found, tmp_path)
-    rows = demonstrations(found, tmp_path, 2 * 16, held_out=splits.held_out)
+    rows = demonstrations.make(found, tmp_path, 2 * 16, held_out=splits.held_out)
     steps = []
     hooks = Hooks(lambda *done: steps.append(done), lambda *row: None, print, lambda: False)
     with HubServer() as hub:
@@ -42,7 +42,7 @@ def test_a_stop_in_the_child_goes_on_to_the_bit(tmp_path):
     found = recipe.load(tmp_path / "recipe.toml").recipe
     made = planning.make(found, planning.Target.here(None, 1), base_dir=tmp_path)
     splits = data.load(found, tmp_path)
-    rows = demonstrations(found, tmp_path, 3 * 16, held_out=splits.held_out)
+    rows = demonstrations.make(found, tmp_path, 3 * 16, held_out=splits.held_out)
     template = builtin.CHAT_TEMPLATE
     steps: list[int] = []
 
