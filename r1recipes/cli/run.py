@@ -188,7 +188,7 @@ def _resume(args: argparse.Namespace, settings: Settings) -> int:
     if args.allow_code:
         is_foreign = bool(run.read_lock().get("source"))
         show_code(plan.recipe, plan.base_dir, whole=is_foreign)
-    _confirm_wandb(run, plan.recipe.track, args.wandb)
+    _confirm_wandb(run, plan.recipe.track, args)
     gpu.take()
     trackers.check(plan.recipe.track, offline=settings.offline)
 
@@ -232,7 +232,7 @@ def _run_to_resume(args: argparse.Namespace, settings: Settings) -> Run:
     return run
 
 
-def _confirm_wandb(run: Run, track: Track, mode: str | None) -> None:
+def _confirm_wandb(run: Run, track: Track, args: argparse.Namespace) -> None:
     """Send a resumed run to wandb only if `--wandb` is given again: the run folder may be somebody
     else's, and its metrics would go to this user's account.
 
@@ -240,11 +240,12 @@ def _confirm_wandb(run: Run, track: Track, mode: str | None) -> None:
     """
     from r1recipes.training import trackers
 
+    mode, flag = args.wandb, "--resume" if args.finish is None else "--finish"
     if track.wandb and trackers.sends(track) and mode is None:
         project = "/".join(filter(None, (track.wandb.entity, track.wandb.project)))
         raise RecipeError(
             f"this run sends its metrics to wandb, project `{project}`: under your account?",
-            hint=f"`--resume {run.folder} --wandb` sends, `--wandb offline` keeps them here",
+            hint=f"`{flag} {run.folder} --wandb` sends, `--wandb offline` keeps them here",
         )
     if mode and (track.wandb is None or (mode == "online" and not trackers.sends(track))):
         raise RecipeError(

@@ -64,20 +64,28 @@ class Interrupts:
 
     def _answer_signals(self) -> None:
         """Read the number of each signal as C's handler writes it, and answer those of a stop."""
+        is_first = True
         while numbers := os.read(self._signals, 64):
             for number in numbers:
-                if number in self._previous:
-                    self._answer()
+                if number not in self._previous:
+                    continue
+                if is_first and self._graceful:
+                    self._say_after_step()
+                else:
+                    self.say(AT_ONCE)
+                is_first = False
 
-    def _answer(self) -> None:
+    def _say_after_step(self) -> None:
+        """Say it once: the thread and `asked` may both want to."""
         with self._answering:
-            is_first, self._answered = not self._answered, True
-            self.say(AFTER_STEP if is_first and self._graceful else AT_ONCE)
+            if not self._answered:
+                self._answered = True
+                self.say(AFTER_STEP)
 
     def asked(self) -> bool:
         """Whether to stop after this step."""
-        if self.requested and not self._answered:  # a library has taken the wakeup descriptor
-            self._answer()
+        if self.requested:  # the thread says it, unless a library has taken the wakeup descriptor
+            self._say_after_step()
         return self.requested
 
     @contextmanager
