@@ -55,9 +55,13 @@ class Server:
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
         self._control("start", "-w", "-l", "log", "-o", options)
 
+    def stop(self) -> None:
+        """Every connection is cut."""
+        self._control("stop", "-m", "fast")
+
     def restart(self, away_s: float = 0.0) -> None:
         """Cut every connection, and stay away for `away_s` seconds."""
-        self._control("stop", "-m", "fast")
+        self.stop()
         time.sleep(away_s)
         self.start()
 

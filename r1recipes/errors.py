@@ -6,24 +6,56 @@ its traceback. Exit codes: 0 done, 1 the run failed, 2 the user's input, 130 sto
 
 import errno
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+MAX_GIVEN = 300
+"""Characters that a message shows of one thing that was given to it."""
+MAX_LISTED = 20
+"""Names that a message lists, such as the columns of a file."""
+_LONG = re.compile(rf"`[^`]{{{MAX_GIVEN + 1},}}`|\"[^\"]{{{MAX_GIVEN + 1},}}\"")
+
+
+def shorten(text: str) -> str:
+    """`text`, or its beginning and its end where it has more than MAX_GIVEN characters."""
+    return text if len(text) <= MAX_GIVEN else f"{text[: MAX_GIVEN - 103]} ... {text[-98:]}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a message, of many the first MAX_LISTED: `a, b, c and 17 more`."""
+    shown = [shorten(name) for name in names]
+    rest = len(shown) - MAX_LISTED
+    more = f" and {rest:,} more" if rest > 0 else ""
+    return ", ".join(shown[:MAX_LISTED]) + more
+
+
+def _shorten_quoted(text: str) -> str:
+    """A message in which what stands between quotes, mostly a user's text, is not too long."""
+    if len(text) <= MAX_GIVEN:
+        return text
+    return _LONG.sub(lambda match: match[0][0] + shorten(match[0][1:-1]) + match[0][-1], text)
 
 
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with the user's input.
 
-    `where` is `file:line:column`, a flag, or None; `hint` is a change that works.
+    `where` is `file:line:column`, a flag, or None; `hint` is a change that works. Of a long text
+    between quotes, the message and the hint show the beginning and the end.
     """
 
     message: str
     where: str | None = None
     hint: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", _shorten_quoted(self.message))
+        if self.hint is not None:
+            object.__setattr__(self, "hint", _shorten_quoted(self.hint))
 
 
 class R1RecipesError(Exception):

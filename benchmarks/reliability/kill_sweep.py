@@ -155,7 +155,7 @@ def workers(folder: Path) -> list[int]:
 
 def count(folder: Path, url: str) -> dict[str, Any]:
     """States of the trials, and the run folders that went to their end."""
-    (cell,) = trials.cells(database.open_storage(url), "study")
+    (cell,) = trials.load_cells(database.open_storage(url), "study")
     states = [trial.state.name for trial in cell.all()]
     finished = [trial for trial in cell.all() if trials.is_finished(trial)]
     runs = [json.loads(p.read_text()) for p in folder.glob("runs/study/*/record.json")]
@@ -165,7 +165,7 @@ def count(folder: Path, url: str) -> dict[str, Any]:
         "complete": states.count("COMPLETE"),
         "pruned": states.count("PRUNED"),
         "open": states.count("RUNNING") + states.count("WAITING"),
-        "died": sum(t.state.name == "FAIL" and not trials.counts(t) for t in cell.all()),
+        "died": sum(t.state.name == "FAIL" and not trials.is_counted(t) for t in cell.all()),
         "failed": sum(t.state.name == "FAIL" for t in finished),
         "runs": {status: statuses.count(status) for status in dict.fromkeys(statuses)},
         "runs_complete": statuses.count("complete"),

@@ -76,7 +76,7 @@ def warm_runs(folder: Path, path: Path, rates: list[float], flags: list[str]) ->
     command("sweep", folder / "warm.toml", "--workers", 1, "--force", *flags, runs_dir=folder)
     storage = database.open_storage(f"sqlite:///{folder}/warm/study.db")
     rows: list[Timed] = []
-    for cell in trials.cells(storage, "warm"):
+    for cell in trials.load_cells(storage, "warm"):
         trial = cell.all()[0]
         assert trial.duration, f"trial {trial.number} has not ended"
         rows.append((Run(Path(trial.user_attrs["run"])), trial.duration.total_seconds()))

@@ -95,7 +95,7 @@ def wait_for_work(folder: Path, driver: subprocess.Popen[bytes], seconds: float)
 
 def count(folder: Path, url: str) -> dict[str, Any]:
     """Cells, their trials, and the run folders that went to their end."""
-    cells = trials.cells(database.open_storage(url), "study")
+    cells = trials.load_cells(database.open_storage(url), "study")
     every = [trial for cell in cells for trial in cell.all()]
     runs = [json.loads(p.read_text()) for p in folder.glob("runs/study/*/record.json")]
     return {
@@ -103,7 +103,7 @@ def count(folder: Path, url: str) -> dict[str, Any]:
         "finished": sum(map(trials.is_finished, every)),
         "finished_in_each": sorted({sum(map(trials.is_finished, c.all())) for c in cells}),
         "open": sum(not trial.state.is_finished() for trial in every),
-        "died": sum(trial.state.name == "FAIL" and not trials.counts(trial) for trial in every),
+        "died": sum(trial.state.name == "FAIL" and not trials.is_counted(trial) for trial in every),
         "runs": len(runs),
         "runs_complete": sum(run["status"] == "complete" for run in runs),
         "resumed_runs": sum(run["attempts"] > 1 for run in runs),

@@ -58,7 +58,7 @@ def interrupted(event: str, folder: Path, url: str) -> dict[str, Any]:
         counts["stopped"] = stop(driver, folder, url)
         driver = start(folder, url, cluster.address)
     counts |= {"exit_code": driver.wait()} | count(folder, url)
-    (cell,) = trials.cells(database.open_storage(url), "study")
+    (cell,) = trials.load_cells(database.open_storage(url), "study")
     attributes = [trial.user_attrs.get("worker") for trial in cell.all()]
     counts["workers"] = len({worker["name"] for worker in attributes if worker})
     counts["left_processes"] = len(workers(folder))

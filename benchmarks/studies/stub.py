@@ -55,7 +55,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "stub.toml").write_text(STUDY.format(num_trials=num_trials))
         (cell,) = loading.load(folder / "stub.toml").cells
-        ours = trials.create(database.open_storage(f"sqlite:///{folder}/ours.db"), cell)
+        ours = trials.create_cell(database.open_storage(f"sqlite:///{folder}/ours.db"), cell)
         ours_s = timed(lambda: one_of_ours(ours), num_trials)
         bare = bare_study(f"sqlite:///{folder}/bare.db")
         optuna_s = timed(lambda: one_of_optunas(bare, cell), num_trials)
@@ -87,7 +87,7 @@ def timed(one: Callable[[], None], num_trials: int) -> list[float]:
 
 def one_of_ours(ours: trials.Trials) -> None:
     """A trial as a worker runs it, without the run."""
-    ours.bury(trials.is_dead_here)
+    ours.requeue_dead(trials.has_dead_local_worker)
     trial = ours.claim(trials.this_worker())
     assert trial, "the study has no trial left"
     pruner = search.pruner(ours.cell, 100, 8)

@@ -96,7 +96,7 @@ def sweep(name: str, study: str) -> list[Trials]:
     command = [sys.executable, "-m", "r1recipes", "sweep", study, "--workers", "1"]
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     url = f"sqlite:///{RUNS.absolute()}/{name}/study.db"
-    return trials.cells(database.open_storage(url), name)
+    return trials.load_cells(database.open_storage(url), name)
 
 
 def best_trial(cell: Trials) -> FrozenTrial:
@@ -111,7 +111,7 @@ def searched(cell: Trials) -> dict[str, Any]:
     """The best trial of a search, and what pruning saved."""
     best = best_trial(cell)
     pruned, unrun, total = leaderboard.saved_by_pruning([cell])
-    rows = results.rows([cell])
+    rows = results.trial_rows([cell])
     return {
         "pruner": cell.cell.settings.pruner_name,
         "seconds": round(sum(row["seconds"] or 0.0 for row in rows), 1),

@@ -69,7 +69,7 @@ def of_run(run: Run) -> Shared:
     saved = recipe.load(run.recipe)
     is_changed = recipe.fingerprint(saved.recipe) != locked.get("fingerprint")
     trained = plan.recipe if is_changed else saved.recipe
-    loaded = Loaded(trained, plan.base_dir / "recipe.toml", saved.text, saved.given)
+    loaded = Loaded(trained, plan.base_dir / "recipe.toml", saved.text, saved.data)
     # This also stops a run folder from elsewhere, whose plan could name any file of this machine.
     old, new = locked.get("files", {}), lock.file_hashes(trained.model_dump(), plan.base_dir)
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
@@ -98,7 +98,7 @@ def _shared(
     is_rewritten = is_changed or final != loaded.recipe
     text = HEADER + render.render(final) if is_rewritten else redact.strip_home(loaded.text)
     fingerprint = recipe.fingerprint(final)
-    read = loading.validate(loading.parse(text, "recipe.toml"), "recipe.toml", text)
+    read = loading.load_text(text, Path("recipe.toml")).recipe
     if recipe.fingerprint(read) != fingerprint:
         raise RecipeError.at(
             loaded.shown, "has the path of your home folder in a value", "write it anew"
@@ -137,7 +137,7 @@ def _companions(source: Recipe, base_dir: Path) -> tuple[dict[str, str], Files]:
     files: Files = {}
     problems = []
     local = references.local_files(data, base_dir)
-    for item in references.named(data):
+    for item in references.references_in(data):
         path = local.get(item.name)
         if path is None:
             is_local = (base_dir / Path(item.name).expanduser()).exists()
@@ -172,7 +172,7 @@ def _with_names(source: Recipe, renamed: dict[str, str]) -> Recipe:
     if all(old == new for old, new in renamed.items()):
         return source
     data = source.model_dump(exclude_none=True)
-    for item in references.named(source.model_dump()):
+    for item in references.references_in(source.model_dump()):
         new = renamed.get(item.name)
         if new is None:
             continue

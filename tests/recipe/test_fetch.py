@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,7 +142,7 @@ def test_a_data_set_of_the_hub_cannot_name_local_files(hub, tmp_path):
 
 def test_over_http_from_this_machine(cache):
     packed = bundle.pack({"recipe.toml": RECIPE, "README.md": b"# x"})
-    paths = {
+    paths: dict[str, bytes | Callable[..., Any]] = {
         "/x.toml": RECIPE,
         "/small.r1.zip": packed,
         "/moved": lambda handler: handler.answer(301, Location="/small.r1.zip"),

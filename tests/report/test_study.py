@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from r1recipes.report import study
 from r1recipes.study import database, loading
-from r1recipes.study.trials import Trials, create
+from r1recipes.study.trials import Trials, create_cell
 from tests.conftest import SMALL
 from tests.report.test_page import HOSTILE, Outline
 
@@ -33,7 +33,7 @@ def trials(tmp_path_factory) -> Trials:
     (folder / "small.toml").write_text(SMALL)
     (folder / "study.toml").write_text(STUDY)
     (cell,) = loading.load(folder / "study.toml").cells
-    trials = create(database.open_storage(f"sqlite:///{folder}/study.db"), cell)
+    trials = create_cell(database.open_storage(f"sqlite:///{folder}/study.db"), cell)
     while (trial := trials.claim({})) is not None:
         if trial.number == 3:
             trials.fail(trial, "oom", HOSTILE[0])

@@ -37,7 +37,7 @@ def test_a_shipped_recipe_names_its_schema_and_is_plain_text(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_preset_covers_its_card(name):
-    presets = recipe.load(name).given["preset"]
+    presets = recipe.load(name).data["preset"]
     for card, keys in presets.items():
         assert {"max_seq_length", "lora_rank", "num_generations"} <= keys.keys()
         if card != "cpu":

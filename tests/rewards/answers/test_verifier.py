@@ -320,6 +320,7 @@ def test_no_child_outlives_its_parent(rest, tmp_path):
     with subprocess.Popen(
         [sys.executable, script], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as parent:
+        assert parent.stdout
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(pids) == 2
         if "60" in rest:

@@ -184,9 +184,9 @@ def test_only_held_out_accuracy_says_that_nothing_is_left():
     alone = health.verdict(rows, terms)
     assert alone.kind == "nearly all paid" and alone.change == "check with an evaluation"
     for accuracy, kind in ((0.97, "nothing left"), (0.4, "not transferring")):
-        late = rows[-1] | {"eval/accuracy": accuracy, "eval/num_samples": 800}
+        late = {**rows[-1], "eval/accuracy": accuracy, "eval/num_samples": 800}
         assert health.verdict([*rows[:-1], late], terms).kind == kind
-    stale = rows[0] | {"eval/accuracy": 0.97, "eval/num_samples": 800}
+    stale = {**rows[0], "eval/accuracy": 0.97, "eval/num_samples": 800}
     assert health.verdict([stale, *rows[1:]], terms).kind == "nearly all paid"
 
 

@@ -16,7 +16,8 @@ def runs():
 
 
 def test_at_most_three_in_a_hundred_verdicts_are_wrong(runs):
-    worth, wrong = Counter(), Counter()
+    worth: Counter[object] = Counter()
+    wrong: Counter[object] = Counter()
     for run in runs:
         kind = health.verdict(run.rows, run.terms).kind
         worth[run.judged(kind)] += 1
