@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from r1recipes import data, recipe
-from r1recipes.data.splits import demonstrations
+from r1recipes.data import demonstrations
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,7 +33,7 @@ def write_recipe(folder: Path, text: str, num_demonstrations: int) -> Path:
             "question": row["prompt"][-1]["content"],
             "completion": row["completion"][0]["content"],
         }
-        for row in demonstrations(
+        for row in demonstrations.make(
             source_recipe, folder, num_demonstrations, held_out=splits.held_out
         )
     ]

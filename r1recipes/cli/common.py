@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from r1recipes.machine.settings import Settings
-    from r1recipes.recipe import Recipe
+    from r1recipes.recipe import Loaded, Recipe
     from r1recipes.runs import Run
+    from r1recipes.study.cell import Cell
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
     """What a module adds its commands to."""
 
+LOCAL_SECTIONS = ("model", "data", "rewards", "cold_start", "eval")
+"""Sections of a recipe that may name things of this machine."""
 MAX_SHOWN_LINES = 400
 """Lines of user code that are printed in full before it may run; assumed."""
 
@@ -92,6 +96,27 @@ def show_code(recipe: Recipe, base_dir: Path, *, whole: bool) -> None:
                 print(f"  | {printable(line)}", file=sys.stderr)
         elif whole:
             print("  too long to show here: open the file to read it", file=sys.stderr)
+
+
+def distinct_recipes(cells: Iterable[Cell]) -> list[Loaded]:
+    """The recipes of a study, once for each choice of what is on this machine."""
+    distinct: dict[tuple[str, ...], Cell] = {}
+    for cell in cells:
+        flags = [flag for flag in cell.overrides if flag.partition(".")[0] in LOCAL_SECTIONS]
+        distinct.setdefault((cell.recipe_path, *flags), cell)
+    return [cell.load() for cell in distinct.values()]
+
+
+def look_here(loaded: Loaded) -> None:
+    """Refuse what a recipe names on this machine and cannot be used, before anything is loaded;
+    print what is doubtful. Raises: RecipeError."""
+    from r1recipes.data import local
+
+    findings = local.look(loaded)
+    for warning in findings.warnings:
+        print(printable(f"warning: {warning}"), file=sys.stderr)
+    if findings.problems:
+        raise RecipeError(problems=findings.problems)
 
 
 def refuse_code(recipe: Recipe, base_dir: Path) -> None:

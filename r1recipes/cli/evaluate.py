@@ -1,22 +1,36 @@
-"""`eval`: evaluate a trained run once more, the base model against base + adapter."""
+"""`eval` and `grade`: evaluate a trained run once more, and try rewards on given completions."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli.common import (
     offline_settings,
+    overridable,
+    printable,
     refuse_code,
     screen,
     show_code,
     whole_number,
 )
+from r1recipes.errors import RecipeError
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
+    from r1recipes.machine.settings import Settings
     from r1recipes.recipe import Loaded
+    from r1recipes.rewards.grading import Completion, Summary
+    from r1recipes.runs.grades import Grades
     from r1recipes.runs.trained import TrainedRun
+
+
+MAX_REASONS = 5
+"""Reasons why completions are not right that are printed."""
 
 
 def add(commands: Commands) -> None:
@@ -36,6 +50,34 @@ def add(commands: Commands) -> None:
         "--allow-code", action="store_true", help="run a reward from the recipe's own .py files"
     )
     evaluate.set_defaults(command=eval_command)
+
+    grade = commands.add_parser(
+        "grade", help="show what the rewards of a recipe pay for given completions, and why"
+    )
+    grade.add_argument("recipe", help="as for `run`")
+    grade.add_argument(
+        "completions",
+        nargs="?",
+        metavar="COMPLETIONS",
+        help="a .jsonl file with `completion` and columns of the data, one of a run, or a run",
+    )
+    grade.add_argument(
+        "--sample",
+        type=whole_number,
+        metavar="N",
+        help="let the model answer the first N held-out problems",
+    )
+    grade.add_argument("--preset", metavar="NAME", help="with --sample: as for `run`")
+    grade.add_argument(
+        "--rows", type=whole_number, default=20, metavar="N", help="rows to print (default: 20)"
+    )
+    grade.add_argument("--json", action="store_true", help="print everything as JSON")
+    grade.add_argument("--offline", action="store_true", help="make no request to the Hub")
+    grade.add_argument(
+        "--allow-code", action="store_true", help="run rewards from the recipe's own .py files"
+    )
+    overridable(grade)
+    grade.set_defaults(command=grade_command)
 
 
 def eval_command(args: argparse.Namespace) -> int:
@@ -104,3 +146,141 @@ def table(summary: dict[str, Any]) -> list[str]:
 def _share(estimate: dict[str, Any]) -> str:
     low, high = estimate["interval"]
     return f"{estimate['mean']:.1%} ({low:.1%} to {high:.1%})"
+
+
+def grade_command(args: argparse.Namespace) -> int:
+    from r1recipes import data, recipe
+    from r1recipes.data import local
+    from r1recipes.runs import completions, grades
+
+    if (args.completions is None) == (args.sample is None):
+        message = "`grade` needs completions" if args.sample is None else "--sample makes its own"
+        raise RecipeError(message, hint="give a .jsonl file or a run, or else `--sample 8`")
+    settings = offline_settings(args.offline)
+    loaded = recipe.load(args.recipe, args.overrides)
+    look = local.look(loaded)
+    if look.problems:
+        raise RecipeError(problems=look.problems)
+    if args.allow_code:
+        show_code(loaded.recipe, loaded.path.parent, whole=loaded.source is not None)
+    else:
+        refuse_code(loaded.recipe, loaded.path.parent)
+    path = completions.source(args.completions, settings.runs_dir) if args.completions else None
+    rows = data.load(loaded.recipe, loaded.path.parent, offline=settings.offline)
+    if path:
+        given = completions.read(path, loaded.recipe, rows)
+    else:
+        given = _sample(args, loaded, settings)
+    graded = grades.make(loaded, rows, given, settings, allow_code=args.allow_code)
+    warnings = list(dict.fromkeys([*look.warnings, *graded.warnings]))
+    if args.json:
+        print(json.dumps(graded.as_json() | {"warnings": warnings}, indent=1))
+        return 0
+    width = shutil.get_terminal_size((120, 24)).columns
+    for line in _table_of_rows(graded, args.rows, "line" if path else "problem"):
+        print(_cut(printable(line), width))
+    for line in ["", *_table_of_rewards(graded), "", *_results(graded)]:
+        print(printable(line))
+    for warning in warnings:
+        print(printable(f"warning: {warning}"))
+    return 0
+
+
+def _sample(args: argparse.Namespace, loaded: Loaded, settings: Settings) -> list[Completion]:
+    """Let the model answer, with a view of it unless JSON is asked for."""
+    from r1recipes.cli.run import make_plan
+    from r1recipes.training.view import View
+
+    plan = make_plan(args, loaded, None, settings)
+    with ExitStack() as stack:
+        views = [] if args.json else [stack.enter_context(View(screen()))]
+        for view in views:
+            view.phase("Starting")
+        from r1recipes.training import evaluate_again
+        from r1recipes.training.stages import Options
+
+        options = Options(allow_code=args.allow_code)
+        return evaluate_again.sample(plan, args.sample, views, settings, options)
+
+
+def _table_of_rows(graded: Grades, num_rows: int, place: str) -> list[str]:
+    """A line for each of the first completions; `place` is what they are numbered by."""
+    names = [summary.name for summary in graded.summaries]
+    table = [(place, "right", "why", *map(_function, names), "answer", "reference")]
+    pairs = list(zip(graded.completions, graded.grades, strict=True))
+    for completion, grade in pairs[:num_rows]:
+        paid = ["failed" if n in grade.failures else _number(grade.paid[n]) for n in names]
+        right, why = "yes" if grade.right else "no", _short(grade.why, 40)
+        texts = _short(grade.answer or ""), _short(str(completion.columns["answer"]))
+        table.append((completion.where, right, why, *paid, *texts))
+    lines = _aligned(table, range(3, 3 + len(names)))
+    if len(pairs) > num_rows:
+        lines.append(f"... and {len(pairs) - num_rows:,} more; `--rows N` prints more of them")
+    return lines
+
+
+def _table_of_rewards(graded: Grades) -> list[str]:
+    """A line for each reward: what it pays on average, how often all of it, how often nothing, and
+    the rank correlation with the length of the completion."""
+    header = ("reward", "weight", "mean", "paid 1", "paid 0", "with length", "")
+    return _aligned([header, *map(_summary_row, graded.summaries)], range(1, 6))
+
+
+def _results(graded: Grades) -> list[str]:
+    """How many are right, and why the others are not."""
+    from r1recipes.rewards import grading
+
+    num, share = len(graded.grades), graded.num_right / len(graded.grades)
+    reasons = grading.reasons(graded.grades)
+    lines = [
+        graded.references,
+        f"{graded.num_right:,} of {num:,} completions are right ({share:.0%}), as `eval.reward` "
+        f"{graded.decisive} decides{'; the others:' if reasons else ''}",
+        *(f"{count:7,}  {why}" for why, count in reasons[:MAX_REASONS]),
+    ]
+    rest = sum(count for _, count in reasons[MAX_REASONS:])
+    return [*lines, f"{rest:7,}  other reasons"] if rest else lines
+
+
+def _function(name: str) -> str:
+    """The name of a reward without that of its file."""
+    return name.rpartition(":")[2]
+
+
+def _summary_row(summary: Summary) -> tuple[str, ...]:
+    length = summary.length_correlation
+    failed = f"failed on {summary.num_failed}" if summary.num_failed else ""
+    return (
+        summary.name,
+        "-" if summary.weight is None else f"{summary.weight:g}",
+        _number(summary.mean),
+        f"{summary.share_full:.0%}",
+        f"{summary.share_nothing:.0%}",
+        "-" if length is None else f"{length:+.2f}",
+        failed or summary.verdict,
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _short(text: str, width: int = 24) -> str:
+    """A text of any length for a column of the table."""
+    return _cut(" ".join(text.split()), width)
+
+
+def _cut(line: str, width: int) -> str:
+    return line if len(line) <= width else f"{line[: width - 3]}..."
+
+
+def _aligned(rows: Sequence[Sequence[str]], right: Collection[int]) -> list[str]:
+    """The lines of a table; the columns in `right` are numbers, which end under one another."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

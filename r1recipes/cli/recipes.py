@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1recipes.cli.common import overridable, printable, write_new, write_over
+from r1recipes.cli.common import (
+    distinct_recipes,
+    overridable,
+    printable,
+    write_new,
+    write_over,
+)
 from r1recipes.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
+    from r1recipes.data.local import Findings
     from r1recipes.planning.proofs import Proof
 
 
 def add(commands: Commands) -> None:
     check = commands.add_parser(
-        "check", help="check recipes and studies for errors; valid files print nothing"
+        "check", help="check recipes and studies, and the files, folders and code that they name"
     )
     check.add_argument("recipes", nargs="+", metavar="FILE", help="a recipe or a study")
+    check.add_argument(
+        "--allow-code", action="store_true", help="import the files of a recipe's own rewards"
+    )
     overridable(check)
     check.set_defaults(command=check_command)
 
@@ -45,22 +56,40 @@ def add(commands: Commands) -> None:
 
 
 def check_command(args: argparse.Namespace) -> int:
-    from r1recipes import recipe
-
     problems: list[Problem] = []
     for name in args.recipes:
         try:
-            try:
-                recipe.load(name, args.overrides)
-            except recipe.IsStudy:
-                from r1recipes import study
-
-                study.load(name, args.overrides)
+            findings = _look(name, args.overrides, args.allow_code)
         except RecipeError as error:
             problems += error.problems
+            continue
+        problems += findings.problems
+        for warning in findings.warnings:
+            print(printable(f"warning: {name}: {warning}"), file=sys.stderr)
+        if not findings.problems:
+            print(printable("\n  ".join([f"{name}: ok", *findings.things])))
     if problems:
-        raise RecipeError(problems=problems)
+        raise RecipeError(problems=list(dict.fromkeys(problems)))
     return 0
+
+
+def _look(name: str, overrides: list[str], allow_code: bool) -> Findings:
+    """What is on this machine of a recipe, or of all recipes of a study. Raises: RecipeError."""
+    from r1recipes import recipe
+    from r1recipes.data import local
+
+    try:
+        recipes = [recipe.load(name, overrides)]
+    except recipe.IsStudy:
+        from r1recipes import study
+
+        recipes = distinct_recipes(study.load(name, overrides).cells)
+    looks = [local.look(loaded, allow_code=allow_code) for loaded in recipes]
+    return local.Findings(
+        things=list(dict.fromkeys(thing for look in looks for thing in look.things)),
+        problems=[problem for look in looks for problem in look.problems],
+        warnings=list(dict.fromkeys(warning for look in looks for warning in look.warnings)),
+    )
 
 
 def show_command(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli import publish
 from r1recipes.cli.common import (
+    look_here,
     offline_settings,
     overridable,
     printable,
@@ -99,8 +100,9 @@ def _start(args: argparse.Namespace, settings: Settings) -> int:
             f"{args.run_dir} exists, and a run folder is never reused",
             hint=f"choose another name, or `r1recipes run --resume {args.run_dir}` to resume it",
         )
+    look_here(loaded)
     locked = lock.of_source(loaded) if args.locked else None
-    plan = _plan(args, loaded, locked, settings)
+    plan = make_plan(args, loaded, locked, settings)
     if locked:  # before torch is imported; `start` compares the data once they are loaded
         lock.refuse_differences(lock.differences(locked, lock.make(loaded, plan)))
     if loaded.source:
@@ -127,7 +129,7 @@ def _start(args: argparse.Namespace, settings: Settings) -> int:
     return _train(args, settings, plan, train)
 
 
-def _plan(
+def make_plan(
     args: argparse.Namespace, loaded: Loaded, locked: Lock | None, settings: Settings
 ) -> Plan:
     """The recipe on this machine, with everything that the lock decides taken from it."""

@@ -11,7 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import overridable, refuse_code, write_over
+from r1recipes.cli.common import (
+    distinct_recipes,
+    look_here,
+    overridable,
+    refuse_code,
+    write_over,
+)
 from r1recipes.errors import PlanError, RecipeError, RunError, Stopped
 
 if TYPE_CHECKING:
@@ -136,6 +142,8 @@ def check(args: argparse.Namespace, cells: list[Cell], settings: Settings, *, he
             refuse_code(loaded.recipe, loaded.path.parent)
         trackers.check(loaded.recipe.track, offline=offline)
     if here:
+        for loaded in distinct_recipes(cells):
+            look_here(loaded)
         driver.check_machine(cells, offline=offline)
 
 

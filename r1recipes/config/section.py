@@ -114,3 +114,35 @@ _OR_AUTO = (WrapValidator(_auto_or), PlainSerializer(lambda value: value, return
 AutoBool = Annotated[bool, Field(json_schema_extra=_auto_schema), *_OR_AUTO]
 AutoCount = Annotated[int, Field(ge=1, le=65536, json_schema_extra=_auto_schema), *_OR_AUTO]
 AutoShare = Annotated[float, Field(gt=0, le=0.95, json_schema_extra=_auto_schema), *_OR_AUTO]
+
+
+class _AddedLater:
+    """The type of `ADDED_LATER`."""
+
+
+ADDED_LATER = _AddedLater()
+"""Annotates a key that was added after recipes of its format were published, as in
+`every: Annotated[int | None, ADDED_LATER] = None`: the fingerprint of a recipe (`recipe.loading`)
+leaves the key out while it has its default, so that recipes written before it keep theirs."""
+
+
+def without_later_defaults(section: BaseModel, dumped: dict[str, Any]) -> dict[str, Any]:
+    """The dump of a section, without the keys marked `ADDED_LATER` that have their default, at any
+    depth. A whole section may be marked as well."""
+    kept: dict[str, Any] = {}
+    for name, value in dumped.items():
+        field, current = type(section).model_fields[name], getattr(section, name)
+        default = field.get_default(call_default_factory=True)
+        if any(mark is ADDED_LATER for mark in field.metadata) and current == default:
+            continue
+        if isinstance(current, BaseModel):
+            value = without_later_defaults(current, value)
+        elif isinstance(current, Mapping):
+            value = {
+                key: without_later_defaults(inner, value[key])
+                if isinstance(inner, BaseModel)
+                else value[key]
+                for key, inner in current.items()
+            }
+        kept[name] = value
+    return kept

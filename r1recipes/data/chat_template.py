@@ -7,13 +7,15 @@ documents are not looked at.
 from __future__ import annotations
 
 import inspect
+import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1recipes.config.suggest import nearest
 from r1recipes.data.splits import rename_hint
 from r1recipes.errors import Problem, RecipeError
-from r1recipes.recipe.schema import Recipe
+from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe
 
 if TYPE_CHECKING:
     import datasets
@@ -34,7 +36,7 @@ def set_chat_template(tokenizer: PreTrainedTokenizerBase, recipe: Recipe, base_d
     Raises: RecipeError.
     """
     if recipe.model.chat_template is not None:
-        tokenizer.chat_template = _template_text(recipe.model.chat_template, base_dir)
+        tokenizer.chat_template = template_text(recipe.model.chat_template, base_dir)
     elif not tokenizer.chat_template:
         raise RecipeError(
             f"the tokenizer of `{recipe.model.name}` has no chat template: it is a base model",
@@ -89,7 +91,7 @@ def refuse_template_columns(rows: datasets.Dataset, tokenizer: PreTrainedTokeniz
         raise RecipeError(problems=problems)
 
 
-def _template_text(template: str, base_dir: Path) -> str:
+def template_text(template: str, base_dir: Path) -> str:
     """The template itself, or the text of the file that it names."""
     if "{{" in template or "{%" in template:
         return template
@@ -132,6 +134,72 @@ def render(
     except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
         message = f"the chat template does not take {subject}: {error}"
         raise RecipeError(message, hint="set `model.chat_template` to one that does") from error
+
+
+def opened_tag(prompt: str) -> str | None:
+    """The tag that a prompt ends with, such as "think" where the template begins the answer itself.
+
+    A header such as <assistant> is none.
+    """
+    tag = re.search(r"<([A-Za-z][\w-]*)>\s*\Z", prompt)
+    return tag[1] if tag and not re.search("assistant|model|bot|start|bos", tag[1], re.I) else None
+
+
+def opened_by_template(recipe: Recipe, base_dir: Path) -> str | None:
+    """The tag that the chat template of a recipe opens, read without a tokenizer and without the
+    network. None also where the template is not on this machine, or does not take a question.
+
+    Raises: RecipeError for a file of a template that cannot be read.
+    """
+    template = _template_here(recipe, base_dir)
+    if template is None or not re.search(r"<[A-Za-z][\w-]*>", template):
+        return None
+    import jinja2
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    messages = [{"role": "user", "content": QUESTION}]
+    try:
+        prompt = _compile_jinja_template(template).render(
+            messages=messages, add_generation_prompt=True, bos_token="", eos_token=""
+        )
+    except (jinja2.TemplateError, TypeError, ValueError, KeyError):
+        return None  # `set_chat_template` refuses it, with the reason
+    return opened_tag(prompt)
+
+
+def _template_here(recipe: Recipe, base_dir: Path) -> str | None:
+    """The text of the recipe's chat template, of the model's folder, or of the Hub's cache."""
+    if recipe.model.chat_template is not None:
+        return template_text(recipe.model.chat_template, base_dir)
+    name, revision = recipe.model.name, recipe.model.revision
+    if name in BUILTIN_MODELS:
+        return None
+    folder = base_dir / name
+    files = {file: folder / file for file in ("chat_template.jinja", "tokenizer_config.json")}
+    if not folder.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = {f: try_to_load_from_cache(name, f, revision=revision) for f in files}
+        files = {file: Path(path) for file, path in cached.items() if isinstance(path, str)}
+    for file, path in files.items():
+        if path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if file == "chat_template.jinja":
+                return text
+            return _of_config(text)
+    return None
+
+
+def _of_config(text: str) -> str | None:
+    """The template in a tokenizer_config.json: a text, or of several the default one."""
+    try:
+        template = json.loads(text).get("chat_template")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    if isinstance(template, list):
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
 
 
 def _check_generation_prompt(

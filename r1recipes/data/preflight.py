@@ -22,6 +22,7 @@ from r1recipes.data.chat_template import (
 )
 from r1recipes.data.splits import Splits
 from r1recipes.errors import Problem, RecipeError
+from r1recipes.rewards import doubts
 from r1recipes.rewards.answers import AnswerColumn
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def check_prompts(
         limit=limit,
         bos=bos,
         example=render(tokenizer, rows["train"][0]["prompt"], "the first prompt"),
-        warnings=tuple(warnings),
+        warnings=(*splits.notes, *warnings),
     )
     return replace(splits, train=rows["train"], held_out=rows["held_out"]), report
 
@@ -137,25 +138,37 @@ def answer_column(splits: Splits, kind: str | None = None) -> AnswerColumn:
     return AnswerColumn.from_references(references, kind)
 
 
-def check_rewards(loaded: Sequence[rewards.Reward], splits: Splits) -> list[str]:
+def check_rewards(
+    loaded: Sequence[rewards.Reward],
+    splits: Splits,
+    *,
+    decisive: str | None = None,
+    opened: str | None = None,
+) -> list[str]:
     """Call every reward with made-up completions for real rows. Returns warnings, one a line.
 
-    Raises: RecipeError with every problem of every reward.
+    `decisive` is `eval.reward`; `opened` is the tag that the chat template has written when a
+    completion begins (`chat_template.opened_tag`). Raises: RecipeError with every problem of every
+    reward.
     """
-    samples = [_varied_rows(splits.train)]
+    samples = [varied_rows(splits.train)]
     if set(splits.held_out.column_names) != set(splits.train.column_names):
-        samples.append(_varied_rows(splits.held_out))
+        samples.append(varied_rows(splits.held_out))
     problems = [
         problem for reward in loaded for rows in samples for problem in rewards.check(reward, rows)
     ]
+    warnings = [problem.message for problem in problems if problem.is_warning]
     errors = dict.fromkeys(problem.message for problem in problems if not problem.is_warning)
     if errors:
         hint = "correct the reward or remove it from [rewards]"
         raise RecipeError(problems=[Problem(message, hint=hint) for message in errors])
-    return list(dict.fromkeys(problem.message for problem in problems))
+    for reward in loaded:
+        decides = reward.name == decisive
+        warnings += doubts.of_reward(reward, samples[0], decides=decides, opened=opened)
+    return list(dict.fromkeys(warnings))
 
 
-def _varied_rows(rows: datasets.Dataset) -> list[dict[str, Any]]:
+def varied_rows(rows: datasets.Dataset) -> list[dict[str, Any]]:
     """The first two rows, and the ones with the shortest and the longest answer."""
     lengths = [len(str(answer)) for answer in rows["answer"]]
     chosen = [0, lengths.index(min(lengths)), lengths.index(max(lengths)), min(1, len(rows) - 1)]

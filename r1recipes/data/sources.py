@@ -2,7 +2,7 @@
 
 Limits: a local file is read whole into memory and leaves nothing on the disk. Folders and the Hub
 go through `datasets` and its cache, outside the user's folder. Values are not changed, except that
-a JSON column that mixes texts with numbers becomes text.
+a JSON column that mixes texts with numbers becomes text; objects keep their keys (`json_column`).
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Datas
 
     `key` is the recipe's key that named the file. Raises: RecipeError.
     """
-    import datasets
     import pyarrow
 
-    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
-    _check_file(path, key)
+    from r1recipes.data import csv_file, json_column
+
+    readers = {".jsonl": _read_jsonl, ".csv": csv_file.read, ".parquet": _read_parquet}
+    check_file(path, key)
     try:
         table = readers[path.suffix.lower()](path, texts)
     except OSError as error:
@@ -59,7 +60,7 @@ def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Datas
         raise RecipeError.at(
             str(path), "has no rows", f"`{key}` must name a file with at least one row"
         )
-    return datasets.Dataset(table)
+    return json_column.dataset(table)
 
 
 def read_repository(
@@ -111,7 +112,8 @@ def _refuse_files_elsewhere(files: Mapping[str, Sequence[str]], data: Data) -> N
             )
 
 
-def _check_file(path: Path, key: str) -> None:
+def check_file(path: Path, key: str) -> None:
+    """Raises: RecipeError unless it is a data file with something in it. `key` named it."""
     if not path.is_file():
         if path.parent.is_dir():
             message = "is a folder, not a file" if path.is_dir() else "does not exist"
@@ -145,13 +147,12 @@ def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
     problems: list[Problem] = []
     with path.open("rb") as handle:
         for number, line in enumerate(handle, 1):
-            if not line.strip():
-                continue
-            row = _json_object(line, f"{path}:{number}", first=number == 1)
-            if isinstance(row, Problem):
-                problems.append(row)
-            else:
-                rows.append(row)
+            if line.strip():
+                row = json_object(line, f"{path}:{number}", first=number == 1)
+                if isinstance(row, Problem):
+                    problems.append(row)
+                else:
+                    rows.append(row)
     if problems:
         more = len(problems) - MAX_PROBLEMS
         if more > 0:
@@ -162,7 +163,8 @@ def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
     return pyarrow.table(columns)
 
 
-def _json_object(line: bytes, where: str, first: bool) -> dict[str, Any] | Problem:
+def json_object(line: bytes, where: str, first: bool) -> dict[str, Any] | Problem:
+    """The object on a line of a .jsonl file, or what is wrong with it."""
     hint = "a .jsonl file has one JSON object on each line"
     try:
         row = json.loads(line.decode("utf-8-sig" if first else "utf-8"))
@@ -180,33 +182,26 @@ def _json_object(line: bytes, where: str, first: bool) -> dict[str, Any] | Probl
 def _json_column(path: Path, name: str, values: list[Any]) -> pyarrow.Array:
     import pyarrow
 
+    from r1recipes.data import json_column
+
     try:
-        return pyarrow.array(values)
+        column = pyarrow.array(values)
     except UnicodeEncodeError as error:
         message = f"column `{name}` has a text with half a character (a lone surrogate)"
         raise RecipeError.at(str(path), message, "write the character itself, in UTF-8") from error
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError) as error:
         if all(value is None or type(value) in (str, int, float) for value in values):
             return pyarrow.array([None if value is None else str(value) for value in values])
+        if all(value is None or isinstance(value, dict | list) for value in values):
+            return json_column.of(values)
         kinds = sorted({type(value).__name__ for value in values if value is not None})
         message = f"column `{name}` has values of different kinds ({', '.join(kinds)})"
         raise RecipeError.at(
             str(path), message, "give every row a value of the same kind"
         ) from error
-
-
-def _read_csv(path: Path, texts: Sequence[str]) -> pyarrow.Table:
-    import pyarrow
-    from pyarrow import csv
-
-    return csv.read_csv(
-        path,
-        # With one thread alone the message on a broken row has its number.
-        read_options=csv.ReadOptions(use_threads=False),
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        # An answer such as 007 or 1e5 is a text, not a number.
-        convert_options=csv.ConvertOptions(column_types=dict.fromkeys(texts, pyarrow.string())),
-    )
+    if any(isinstance(value, dict | list) for value in values) and column.to_pylist() != values:
+        return json_column.of(values)
+    return column
 
 
 def _read_parquet(path: Path, texts: Sequence[str]) -> pyarrow.Table:

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.config.suggest import nearest
-from r1recipes.data import generators, sources
+from r1recipes.data import answer_column, generators, sources
 from r1recipes.errors import Problem, RecipeError, listed
 from r1recipes.recipe import references
 from r1recipes.recipe.schema import RESERVED_COLUMNS, Data, Problems, Recipe
-from r1recipes.rewards import answers
 
 if TYPE_CHECKING:
     import datasets
@@ -44,6 +43,8 @@ class Splits:
     held_out: datasets.Dataset
     revision: str | None = None
     num_leaked: int = 0
+    notes: tuple[str, ...] = ()
+    """What was found out about the columns, for people."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class _Rows:
     source: datasets.Dataset
     questions: list[str]
     answers: Sequence[str | list[str]]
+    notes: tuple[str, ...] = ()
 
 
 def load(recipe: Recipe, base_dir: Path, *, offline: bool = False) -> Splits:
@@ -61,14 +63,17 @@ def load(recipe: Recipe, base_dir: Path, *, offline: bool = False) -> Splits:
     Raises: RecipeError with everything that is wrong with the first split that is wrong.
     """
     data, revision = recipe.data, None
+    compared = answer_column.are_compared(recipe)
     if data.name.startswith("builtin:"):
         train = _builtin(recipe, "train", data.size or BUILTIN_SIZE, recipe.seed)
         held_out = _builtin(recipe, "test", data.eval_size, HELD_OUT_SEED)
     else:
-        train, revision = _read(data, base_dir, data.split, "data.split", offline)
+        train, revision = _read(data, base_dir, data.split, "data.split", offline, compared)
         held_out = train
         if data.eval_split:
-            held_out, _ = _read(data, base_dir, data.eval_split, "data.eval_split", offline)
+            held_out, _ = _read(
+                data, base_dir, data.eval_split, "data.eval_split", offline, compared
+            )
     tested = _choose_held_out(held_out.questions, data)
     keys = {question_key(held_out.questions[index]) for index in tested}
     trained = [i for i, text in enumerate(train.questions) if question_key(text) not in keys]
@@ -83,48 +88,24 @@ def load(recipe: Recipe, base_dir: Path, *, offline: bool = False) -> Splits:
     if data.size and data.size < len(trained):
         random.Random(recipe.seed).shuffle(trained)
         trained = sorted(trained[: data.size])
-    rows = _build(train, trained, recipe), _build(held_out, tested, recipe)
-    return Splits(*rows, revision, num_leaked)
-
-
-def demonstrations(
-    recipe: Recipe, base_dir: Path, count: int, *, held_out: datasets.Dataset | None = None
-) -> list[dict[str, Any]]:
-    """`count` rows {"prompt", "completion"} (messages) for the cold start, in a seeded order.
-
-    If there are fewer demonstrations they are repeated, each time in another order; a built-in
-    problem is worked anew each time. Questions of `held_out` are left out. Raises: RecipeError.
-    """
-    start, rng = recipe.cold_start, random.Random(f"demonstrations {recipe.seed}")
-    assert start is not None
-    if start.data is None:
-        rows = _problems(recipe.data, "train", recipe.data.size or BUILTIN_SIZE, recipe.seed)
-    else:
-        rows = _demonstration_file(start.data, base_dir)
-    questions = [] if held_out is None else held_out["question"]
-    keys = {question_key(question) for question in questions}
-    rows = [row for row in rows if question_key(row["question"]) not in keys]
-    if not rows:
-        raise RecipeError("every demonstration is on a held-out question", hint="add others")
-    made: list[dict[str, Any]] = []
-    while len(made) < count:
-        for row in rng.sample(rows, min(len(rows), count - len(made))):
-            work = None if start.data else generators.demonstration(row, rng, start.wrong)
-            text = work or row["completion"]
-            completion = [{"role": "assistant", "content": text}]
-            made.append({"prompt": messages(row["question"], recipe), "completion": completion})
-    return made
+    return Splits(
+        _build(train, trained, recipe),
+        _build(held_out, tested, recipe),
+        revision,
+        num_leaked,
+        tuple(dict.fromkeys(train.notes + held_out.notes)),
+    )
 
 
 def _builtin(recipe: Recipe, split: str, size: int, seed: int) -> _Rows:
     import datasets
 
-    rows = _problems(recipe.data, split, size, seed)
+    rows = builtin_problems(recipe.data, split, size, seed)
     source = datasets.Dataset.from_list(rows)
     return _Rows(source, [row["question"] for row in rows], [row["answer"] for row in rows])
 
 
-def _problems(data: Data, split: str, size: int, seed: int) -> list[generators.Row]:
+def builtin_problems(data: Data, split: str, size: int, seed: int) -> list[generators.Row]:
     level = data.problems or Problems()
     try:
         if data.name == "builtin:arithmetic":
@@ -147,7 +128,7 @@ def _problems(data: Data, split: str, size: int, seed: int) -> list[generators.R
 
 
 def _read(
-    data: Data, base_dir: Path, split: str, key: str, offline: bool
+    data: Data, base_dir: Path, split: str, key: str, offline: bool, compared: bool
 ) -> tuple[_Rows, str | None]:
     path, revision = references.local_path(data.name, base_dir), None
     if path is None or path.is_dir():
@@ -156,17 +137,20 @@ def _read(
         )
         where = f"split `{split}` of `{data.name}`"
     else:
-        path = _local_file(data, base_dir, path, key)
+        path = local_file(data, base_dir, path, key)
         source = sources.read_file(
             path, key if key == "data.eval_split" else "data.name", (data.question, data.answer)
         )
         where = f"`{path}`"
-    _check_columns(source.column_names, data, where)
-    return _valid_rows(source, data, where), revision
+    check_columns(source.column_names, data, where)
+    return _valid_rows(source, data, where, compared), revision
 
 
-def _local_file(data: Data, base_dir: Path, path: Path, key: str) -> Path:
-    """The file of a split: `data.name` is the training split, `data.eval_split` another file."""
+def local_file(data: Data, base_dir: Path, path: Path, key: str) -> Path:
+    """The file of a split: `data.name` is the training split, `data.eval_split` another file.
+
+    Raises: RecipeError for keys that do not go with a file.
+    """
     if key == "data.eval_split":
         other = references.local_path(data.eval_split or "", base_dir)
         if other is None:
@@ -189,7 +173,8 @@ def _local_file(data: Data, base_dir: Path, path: Path, key: str) -> Path:
     return path
 
 
-def _check_columns(columns: list[str], data: Data, where: str) -> None:
+def check_columns(columns: list[str], data: Data, where: str) -> None:
+    """Raises: RecipeError for columns that are missing, or whose names are taken."""
     problems, used = [], (data.question, data.answer)
     for key in ("question", "answer"):
         name = getattr(data, key)
@@ -220,18 +205,19 @@ def rename_hint(column: str) -> str:
     )
 
 
-def _valid_rows(source: datasets.Dataset, data: Data, where: str) -> _Rows:
-    """The rows of a source. Raises: RecipeError with the number of rows that have each fault."""
-    questions = [_question(value) for value in source[data.question]]
-    finals = [answers.final_reference(value, data.answer_after) for value in source[data.answer]]
-    problems = _count(data.question, [fault for _, fault in questions], where)
-    problems += _count(data.answer, [fault for _, fault in finals], where)
+def _valid_rows(source: datasets.Dataset, data: Data, where: str, compared: bool) -> _Rows:
+    """Raises: RecipeError that counts, for each kind of fault, the rows that have it."""
+    questions = [read_question(value) for value in source[data.question]]
+    finals = answer_column.final_answers(source[data.answer], data, where, compared=compared)
+    problems = count_faults(data.question, [fault for _, fault in questions], where)
+    problems += count_faults(data.answer, finals.faults, where)
+    problems += [finals.problem] if finals.problem else []
     if problems:
         raise RecipeError(problems=problems)
-    return _Rows(source, [text for text, _ in questions], [final for final, _ in finals])
+    return _Rows(source, [text for text, _ in questions], finals.values, finals.notes)
 
 
-def _count(column: str, faults: list[str], where: str) -> list[Problem]:
+def count_faults(column: str, faults: list[str], where: str) -> list[Problem]:
     """One problem for each kind of fault, with the number of rows and the first of them."""
     rows: dict[str, list[int]] = {}
     for number, fault in enumerate(faults, 1):
@@ -250,7 +236,7 @@ def _count(column: str, faults: list[str], where: str) -> list[Problem]:
     ]
 
 
-def _question(value: Any) -> tuple[str, str]:
+def read_question(value: Any) -> tuple[str, str]:
     """The question and its fault, "" if it has none."""
     if value is None:
         return "", "is null"
@@ -281,12 +267,13 @@ def _choose_held_out(questions: list[str], data: Data) -> list[int]:
 
 
 def _build(rows: _Rows, indices: list[int], recipe: Recipe) -> datasets.Dataset:
-    """The rows at `indices`, with `prompt`, `answer`, `question` and the further columns."""
+    """The rows at `indices`, with `prompt`, `answer`, `question` and the columns of the source."""
     import datasets
 
     source = rows.source
-    drop = {recipe.data.question, recipe.data.answer}
-    others = [name for name in source.column_names if name not in drop]
+    # Question and answer stay under the user's names as well, as they are in the source.
+    made_here = {"prompt", "answer", "question", *RESERVED_COLUMNS}
+    others = [name for name in source.column_names if name not in made_here]
     questions = [rows.questions[index] for index in indices]
     made = datasets.Dataset.from_dict(
         {
@@ -315,19 +302,3 @@ def messages(question: str, recipe: Recipe) -> list[dict[str, str]]:
 def question_key(question: str) -> str:
     """The text of a question without differences in white space, which do not count."""
     return " ".join(question.split())
-
-
-def _demonstration_file(name: str, base_dir: Path) -> list[dict[str, Any]]:
-    key, columns = "cold_start.data", ("question", "completion")
-    path = base_dir / Path(name).expanduser()
-    rows = sources.read_file(path, key, columns)
-    missing = [column for column in columns if column not in rows.column_names]
-    if missing:
-        message = f"`{path}` has no column `{missing[0]}`; it has {listed(rows.column_names)}"
-        raise RecipeError(message, hint=f"`{key}` needs the columns question and completion")
-    problems = []
-    for column in columns:
-        problems += _count(column, [_question(text)[1] for text in rows[column]], f"`{path}`")
-    if problems:
-        raise RecipeError(problems=problems)
-    return list(rows.select_columns(list(columns)))

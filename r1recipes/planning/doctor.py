@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1recipes.algorithms.base import preset_bytes
+from r1recipes.data.local import missing_model
 from r1recipes.errors import PlanError
 from r1recipes.machine import gpu, host, hub, packages
 from r1recipes.machine.gpu import Gpu, NoDriver, Process
@@ -292,7 +293,9 @@ def _room(planned: Plan, settings: Settings, offline: bool) -> list[Finding]:
 def _local(planned: Plan, offline: bool) -> list[Finding]:
     """Whether the files that the recipe names, and without network the model, are there."""
     recipe, missing = planned.recipe, []
-    if offline and not disk.is_here(planned):
+    if problem := missing_model(recipe.model.name, planned.base_dir):
+        missing.append(Finding("model", f"{problem.message}; {problem.hint}", "everything"))
+    elif offline and not disk.is_here(planned):
         # Into a local folder: only Unsloth knows which 4-bit repository stands for a name.
         name, local = recipe.model.name, f"models/{Path(recipe.model.name).name}"
         text = f"offline, and `{name}` is not cached; as a folder: --set model.name='\"{local}\"'"

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from r1recipes.config import explain
 from r1recipes.config.render import Loc, Origin
+from r1recipes.config.section import without_later_defaults
 from r1recipes.config.suggest import nearest
 from r1recipes.config.toml import parse
 from r1recipes.errors import Problem, RecipeError
@@ -57,6 +58,11 @@ class Loaded:
     def shown(self) -> str:
         """The file as people know it, or where the recipe came from."""
         return self.source.shown if self.source else str(self.path)
+
+    def where(self, loc: Loc) -> str:
+        """The flag that set a key, or `file:line:column` of its value."""
+        shown = self.source.reference if self.source else self.path
+        return _finder(shown, self.text, self.overrides)(loc, False) or str(shown)
 
 
 def shipped_folder() -> Path:
@@ -255,9 +261,12 @@ def _finder(path: Path | str, text: str, overrides: dict[Loc, str]) -> explain.W
 def fingerprint(recipe: Recipe) -> str:
     """The sha256 (hex) of the canonical JSON of a recipe, all defaults included.
 
-    Description, trackers and exports are left out: they change nothing that is computed.
+    Description, trackers and exports are left out: they change nothing that is computed. So is a
+    key that was added to the format later (`section.ADDED_LATER`) while it has its default: such a
+    recipe does what it did before the key existed, and keeps its fingerprint.
     """
-    canonical = recipe.model_dump(mode="json", exclude={"description", "track", "export"})
+    dumped = recipe.model_dump(mode="json", exclude={"description", "track", "export"})
+    canonical = without_later_defaults(recipe, dumped)
     return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
 
 

@@ -35,7 +35,7 @@ def of_data(data: Any) -> Found:
             ("problems", "difficulty can be set for built-in data only", "remove this section")
         )
     if builtin:
-        for key in ("config", "revision", "answer_after", "eval_split"):
+        for key in ("config", "revision", "answer_after", "answer_kind", "eval_split"):
             if getattr(data, key) is not None:
                 found.append((key, f"`{key}` does not apply to `{data.name}`", "remove this line"))
         for key in ("question", "answer"):
@@ -50,6 +50,9 @@ def of_data(data: Any) -> Found:
                 "remove this line: `eval_size` rows are then held out of it",
             )
         )
+    if data.answer_after and data.answer_after.rstrip("{ ").endswith("\\boxed"):
+        message = "`answer_after` would leave the brace that closes \\boxed{}"
+        found.append(("answer_after", message, "remove this line: what it holds is found without"))
     if data.question == data.answer:
         message = f'question and answer are the same column, "{data.answer}"'
         found.append(("answer", message, "name two columns"))

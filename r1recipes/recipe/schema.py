@@ -31,6 +31,7 @@ from r1recipes.algorithms.base import Preset, Train
 from r1recipes.algorithms.sft import ColdStart
 from r1recipes.config import json_schema
 from r1recipes.config.section import (
+    ADDED_LATER,
     Batch,
     Section,
     Text,
@@ -145,6 +146,12 @@ class Problems(Section):
     """builtin:countdown: the largest number that is given."""
 
 
+AnswerKind = Literal[
+    "number", "choice", "boolean", "date", "list", "set", "json", "expression", "text"
+]
+"""The kinds that `rewards.answers.Kind` has."""
+
+
 class Data(Section):
     """Where questions and reference answers come from."""
 
@@ -164,6 +171,8 @@ class Data(Section):
     """Column with the reference answer."""
     answer_after: Annotated[Text | None, Field(examples=["####"])] = None
     """Text in the answer column after which the final answer stands, "####" in GSM8K."""
+    answer_kind: Annotated[AnswerKind | None, ADDED_LATER, Field(examples=["number"])] = None
+    """What the reference answers are; without it the whole column is read to find out."""
     eval_split: Annotated[Word | None, Field(examples=["test"])] = None
     """Held-out split; without it eval_size rows are held out of the training split."""
     eval_size: Annotated[int, Field(ge=1, le=100_000)] = 200

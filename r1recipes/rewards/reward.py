@@ -59,6 +59,7 @@ class Reward:
         self.failures: Counter[str] = Counter()
         self.last_failure: str | None = None
         self.code_sha256: str | None = None
+        self.is_user_code = isinstance(function, UserCode)
         if isinstance(function, UserCode):
             self.code_sha256 = function.code.sha256
         self._function = function
@@ -68,13 +69,20 @@ class Reward:
         self, /, prompts: list[Any], completions: list[Any], **columns: Any
     ) -> list[float | None]:
         """Pay a batch. Raises nothing but R1RecipesError, when no child process can start."""
-        try:
-            paid = self.call_strictly(prompts, completions, columns)
-        except Failed as failed:
-            paid = [failed]
-            if len(completions) > 1:
-                paid = self._row_by_row(prompts, completions, columns)
+        paid = self.pay(prompts, completions, columns)
         return [self._count(value) if isinstance(value, Failed) else value for value in paid]
+
+    def pay(self, /, prompts: list[Any], completions: list[Any], columns: dict[str, Any]) -> Paid:
+        """Pay a batch and count nothing: rows that brought no number are Failed.
+
+        Raises nothing but R1RecipesError, when no child process can start.
+        """
+        try:
+            return self.call_strictly(prompts, completions, columns)
+        except Failed as failed:
+            if len(completions) <= 1:
+                return [failed]
+            return self._row_by_row(prompts, completions, columns)
 
     def call_strictly(
         self,

@@ -90,7 +90,11 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise RecipeError(f"the reward file `{path}` cannot be read ({error.strerror})") from error
+        scripts = sorted(file.name for file in path.parent.glob("*.py"))
+        near = nearest(path.name, scripts, 0.6)
+        hint = f"did you mean `{near}`?" if near else "the path starts at the recipe's folder"
+        message = f"the reward file `{path}` cannot be read ({error.strerror})"
+        raise RecipeError(message, hint=hint) from error
 
 
 def code_sha256(name: str, base_dir: Path) -> str:
@@ -110,7 +114,7 @@ def look_up(name: str, base_dir: Path) -> Code:
     source = _read(path)
     try:
         body = ast.parse(source, str(path)).body
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise RecipeError(f"the reward file `{path}` is not valid Python: {error}") from error
     functions = [n.name for n in body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     # A name that is imported or assigned may be a function too; only running the file would tell.
@@ -145,12 +149,16 @@ class UserCode:
         The import of the file, with the first call and after a kill, has a separate limit.
         """
         limit_s = min(time_limit_s or self._time_limit_s, self._time_limit_s)
-        if not self._is_loaded:
-            self._run(_load, (self.code,), LOAD_LIMIT_S, "importing its file")
-            self._is_loaded = True
+        self.load()
         sent = {key: value for key, value in columns.items() if key not in _NOT_SENT}
         args = (self.code, prompts, completions, sent)
         return self._run(_call, args, limit_s, _plural(len(completions), "completion"))
+
+    def load(self) -> None:
+        """Import the file in the child, unless it is there. Raises: Failed."""
+        if not self._is_loaded:
+            self._run(_load, (self.code,), LOAD_LIMIT_S, "importing its file")
+            self._is_loaded = True
 
     def close(self) -> None:
         """Kill the child. A later call starts a new one."""

@@ -2,18 +2,20 @@
 
 Both models answer the same prompts with the same seed. The result is a folder
 `evaluations/<UTC time>` in the run folder, which appears when it is complete: base.jsonl and
-trained.jsonl with every answer to every problem, and summary.json. Limits: the record of the run is
-not changed.
+trained.jsonl with every answer to every problem, and summary.json. `sample` lets the base of a
+recipe answer problems before there is a run. Limits: the record of the run is not changed.
 """
 
 import json
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from r1recipes import data
+from r1recipes.data import demonstrations
 from r1recipes.data.splits import question_key
 from r1recipes.errors import RecipeError
 from r1recipes.machine import files, gpu, packages
@@ -22,6 +24,7 @@ from r1recipes.machine.terminal import Capture
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe.loading import Loaded
 from r1recipes.rewards import answers
+from r1recipes.rewards.grading import Completion
 from r1recipes.runs import statistics
 from r1recipes.runs.record import Run
 from r1recipes.runs.trained import TrainedRun, on_this_machine
@@ -70,6 +73,54 @@ def execute(
         }
     summary = _about(trained, changes, revision, prepared) | compare(**items)
     return _write(trained.run, items, summary), summary
+
+
+def sample(
+    plan: Plan,
+    num_problems: int,
+    observers: Iterable[Observer],
+    settings: Settings,
+    options: Options,
+) -> list[Completion]:
+    """Completions of the model that training would begin with, for the first held-out problems,
+    sampled as in the evaluation. A cold start is made in a folder that is removed afterwards.
+
+    Raises: RecipeError, PlanError before a weight is loaded.
+    """
+    watching = Observers(observers)
+    with ExitStack() as stack:
+        stack.enter_context(Capture())
+        prepared = prepare(plan, watching, settings, options, stack)
+        hooks = _hooks(watching.progress)
+        base = None
+        if start := plan.recipe.cold_start:
+            watching.phase("Cold start")
+            base = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "base"
+            count = start.steps * start.batch_size
+            held_out = prepared.splits.held_out
+            shown = demonstrations.make(plan.recipe, plan.base_dir, count, held_out=held_out)
+            prepared.backend.cold_start(shown, base, hooks)
+        watching.phase("Loading the model")
+        prepared.backend.load(base, None)
+        watching.phase("Answering")
+        rows = [dict(row) for row in prepared.splits.held_out][:num_problems]
+        prompts, samples = [row.pop("prompt") for row in rows], plan.recipe.eval.samples
+        groups = prepared.backend.generate(prompts, samples, False, False, hooks)
+    return [
+        Completion(made.text, prompt, row, f"{place}:{number}", made.cut)
+        for place, (row, prompt, group) in enumerate(zip(rows, prompts, groups, strict=True), 1)
+        for number, made in enumerate(group, 1)
+    ]
+
+
+def _hooks(on_progress: Callable[[int, int], None]) -> Hooks:
+    """Hooks of an evaluation, which only tell how far it is."""
+    return Hooks(
+        on_progress=on_progress,
+        on_step=lambda row, samples: None,
+        on_checkpoint=lambda path: None,
+        should_stop=lambda: False,
+    )
 
 
 def _plan(plan: Plan, trained: TrainedRun, changes: Changes) -> Plan:
@@ -126,12 +177,7 @@ def _answers(
 
     def generate(prompts: list[Messages], n: int, greedy: bool) -> list[list[Sample]]:
         before = len(prompts) * greedy
-        hooks = Hooks(
-            on_progress=lambda done, total: observer.progress(before + done, 2 * total),
-            on_step=lambda row, samples: None,
-            on_checkpoint=lambda path: None,
-            should_stop=lambda: False,
-        )
+        hooks = _hooks(lambda done, total: observer.progress(before + done, 2 * total))
         return prepared.backend.generate(prompts, n, greedy, adapter, hooks)
 
     samples = prepared.plan.recipe.eval.samples

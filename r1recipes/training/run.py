@@ -15,7 +15,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from r1recipes import data, rewards
-from r1recipes.data import preflight
+from r1recipes.data import demonstrations, preflight
+from r1recipes.data.chat_template import opened_tag
 from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error, is_full
 from r1recipes.machine import files, packages
 from r1recipes.machine.meter import Meter
@@ -68,9 +69,41 @@ def prepare(
     splits, prompts = preflight.check_prompts(splits, tokenizer, plan.preset, recipe.data.overlong)
     for line in prompts.lines():
         observer.note(line)
+    if left_out := demonstrations.num_held_out(recipe, plan.base_dir, splits.held_out):
+        observer.note(f"{left_out} demonstrations left out: their question is held out")
+    loaded, verifier = _load_rewards(
+        plan, splits, observer, settings, options, stack, opened_tag(prompts.example)
+    )
+    return Prepared(
+        plan=plan,
+        splits=splits,
+        backend=backend,
+        rewards={name: loaded[name] for name in recipe.rewards},
+        decisive=loaded[recipe.eval.reward],
+        inputs=_inputs(plan, splits, tokenizer.chat_template, loaded.values()),
+        judge=verifier.verify if recipe.eval.reward == "correctness" else None,
+        warm=warm,
+    )
+
+
+def _load_rewards(
+    plan: Plan,
+    splits: data.Splits,
+    observer: Observer,
+    settings: Settings,
+    options: Options,
+    stack: ExitStack,
+    opened: str | None,
+) -> tuple[dict[str, Reward], answers.Verifier]:
+    """The rewards of a plan and the one that decides, by name, called once on made-up completions;
+    and what judges answers.
+
+    `stack` closes them; `opened` is the tag that the chat template opens. Raises: RecipeError.
+    """
+    recipe = plan.recipe
     observer.phase("Checking rewards")
     verifier = stack.enter_context(answers.Verifier(time_limit_s=settings.answer_limit_s))
-    verifier.column = preflight.answer_column(splits)
+    verifier.column = preflight.answer_column(splits, recipe.data.answer_kind)
     names = list(dict.fromkeys([*recipe.rewards, recipe.eval.reward]))
     if "correctness" in names:
         observer.note(verifier.column.summary)
@@ -81,24 +114,17 @@ def prepare(
         verifier=verifier,
         time_limit_s=settings.reward_limit_s,
     )
-    by_name = dict(zip(names, loaded, strict=True))
     for reward in loaded:
         stack.callback(reward.close)
-    for warning in preflight.check_rewards(loaded, splits):
+    decisive = recipe.eval.reward
+    for warning in preflight.check_rewards(loaded, splits, decisive=decisive, opened=opened):
         observer.note(f"warning: {warning}")
-    return Prepared(
-        plan=plan,
-        splits=splits,
-        backend=backend,
-        rewards={name: by_name[name] for name in recipe.rewards},
-        decisive=by_name[recipe.eval.reward],
-        inputs=_inputs(plan, splits, tokenizer.chat_template, loaded),
-        judge=verifier.verify if recipe.eval.reward == "correctness" else None,
-        warm=warm,
-    )
+    return dict(zip(names, loaded, strict=True)), verifier
 
 
-def _inputs(plan: Plan, splits: data.Splits, template: str, loaded: list[Reward]) -> dict[str, str]:
+def _inputs(
+    plan: Plan, splits: data.Splits, template: str, loaded: Iterable[Reward]
+) -> dict[str, str]:
     """sha256 of each thing that a run reads beside its recipe, under its name in plain words."""
     hashes = {"the data": _rows_sha256(splits), "the chat template": _sha256(template.encode())}
     start = plan.recipe.cold_start

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from r1recipes.data.splits import Splits, demonstrations
+from r1recipes.data import demonstrations
+from r1recipes.data.splits import Splits
 from r1recipes.errors import RunError
 from r1recipes.machine import files
 from r1recipes.machine.terminal import Interrupts
@@ -157,7 +158,7 @@ class Stages:
             self.run.update_lock(model_revision=lock.get("model_revision"))
             return
         with self.stage("cold_start", "Cold start"):
-            rows = demonstrations(
+            rows = demonstrations.make(
                 self.plan.recipe,
                 self.plan.base_dir,
                 start.steps * start.batch_size,

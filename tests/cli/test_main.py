@@ -1,5 +1,6 @@
 """What a user types and reads: exit codes, messages, files."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -7,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import tomli
+import tomli_w
 
 from r1recipes import recipe
 from tests.helpers import command, in_process
+from tests.rows import numbered, write
 
 ROOT = Path(__file__).parents[2]
 LIGHT = ("torch", "transformers", "trl", "datasets", "peft", "optuna", "numpy")
@@ -37,8 +41,59 @@ def test_light_commands_import_nothing_heavy(arguments):
     assert done.returncode == 0, done.stderr
 
 
-def test_check_is_silent_when_all_is_well():
-    assert in_process("check", *sorted(ROOT.glob("recipes/*.toml"))) == (0, "", "")
+def test_check_says_of_each_file_that_it_is_well():
+    paths = sorted([*ROOT.glob("recipes/*.toml"), *ROOT.glob("sweeps/*.toml")])
+    assert in_process("check", *paths) == (0, "".join(f"{path}: ok\n" for path in paths), "")
+
+
+def on_files(small, changes):
+    """The small recipe with data and demonstrations of its own, and other changes."""
+    given = tomli.loads(small.read_text()) | changes
+    given["data"] = {"name": "rows.jsonl", "eval_size": 2}
+    given["cold_start"] = {"steps": 1, "data": "shown.jsonl"}
+    small.write_text(tomli_w.dumps(given))
+    return small
+
+
+def test_check_says_what_it_looked_at(small, tmp_path):
+    write(tmp_path / "rows.jsonl", numbered(20))
+    write(tmp_path / "shown.jsonl", [{"question": "q", "completion": "c"}])
+    (tmp_path / "mine.py").write_text("def dose(completion, row):\n    return 1.0\n")
+    changes = {"rewards": {"mine.py:dose": 1.0, "correctness": 1.0}}
+    code, out, err = in_process("check", on_files(small, changes))
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        f"{small}: ok",
+        "  data.name rows.jsonl: 20 rows, columns question, answer, id",
+        "  cold_start.data shown.jsonl: 1 row, columns question, completion",
+        "  reward mine.py: dose(completion, row)",
+    ]
+
+
+def test_check_runs_code_only_where_it_is_allowed(small, tmp_path):
+    (tmp_path / "mine.py").write_text("open('ran', 'w')\ndef f(completion, row): ...\nf = 3\n")
+    flags = ["--set", 'rewards={"mine.py:f"=1.0}', "--set", 'eval={reward="mine.py:f"}']
+    with contextlib.chdir(tmp_path):
+        assert in_process("check", small, *flags)[0] == 0
+        assert not (tmp_path / "ran").exists()
+        code, _, err = in_process("check", small, *flags, "--allow-code")
+    assert code == 2 and "reward `mine.py:f` is not a plain function of mine.py" in err
+
+
+def test_a_model_that_is_not_there_is_told_before_the_hub_is_asked(small, tmp_path):
+    (tmp_path / "model" / "tmpl").mkdir(parents=True)
+    (tmp_path / "model" / "tmpl" / "config.json").write_text("{}")
+    write(tmp_path / "rows.jsonl", numbered(20))
+    write(tmp_path / "shown.jsonl", [{"question": "q", "completion": "c"}])
+    on_files(small, {})
+    flags = ["--set", 'model.name="./model/tmp"']
+    for name in ("check", "run"):
+        code, _, err = in_process(name, small, *flags)
+        assert code == 2 and "there is no folder" in err and "did you mean `./model/tmpl`" in err
+    flags[1] = 'model.name="model/tmp"'
+    code, out, err = in_process("check", small, *flags)
+    assert code == 0 and "`model.name` model/tmp is looked for on the Hub" in err
+    assert "but `model/tmpl`" in err
 
 
 def test_check_reports_every_file_and_every_error(small, tmp_path):
@@ -70,7 +125,7 @@ def test_new_writes_a_recipe_that_checks_and_overwrites_nothing(tmp_path):
     path = tmp_path / "mine.toml"
     code, out, _ = in_process("new", path, "--model", "unsloth/Qwen2.5-3B-Instruct")
     assert code == 0 and "next: `r1recipes check" in out
-    assert in_process("check", path) == (0, "", "")
+    assert in_process("check", path) == (0, f"{path}: ok\n", "")
     text = path.read_text()
     code, _, err = in_process("new", path, "--model", "unsloth/Phi-4")
     assert code == 2 and "exists" in err and path.read_text() == text

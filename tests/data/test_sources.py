@@ -1,6 +1,7 @@
 """Sources of data: files, folders and the Hub, and what is said about one that cannot be read."""
 
 import json
+import pickle
 import shutil
 import socket
 import subprocess
@@ -71,9 +72,9 @@ def test_broken_csv_and_parquet(tmp_path):
 
 
 def test_a_column_of_different_kinds(tmp_path):
-    write(tmp_path / "rows.jsonl", [{"question": "a", "answer": 1, "x": [1]}, {"x": {"y": 1}}])
+    write(tmp_path / "rows.jsonl", [{"question": "a", "answer": 1, "x": 1}, {"x": {"y": 1}}])
     text = refused(make(), tmp_path)
-    assert "column `x` has values of different kinds (dict, list)" in text
+    assert "column `x` has values of different kinds (dict, int)" in text
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,57 @@ def test_a_column_of_different_kinds(tmp_path):
 def test_keys_that_do_not_apply_to_a_file(tmp_path, keys, message):
     write(tmp_path / "rows.jsonl", numbered(9))
     assert message in refused(make(**keys), tmp_path)
+
+
+# What is read
+
+
+OBJECTS = [
+    {"a": 1, "share": 9.7},
+    {"b": [1, {"c": None}], "a": "one"},
+    None,
+    {},
+    [1, "two", {"deep": {"x": 2**70}}],
+    {"a": None},
+]
+"""Objects with other keys, and of other kinds, than those before them."""
+
+
+def test_each_row_keeps_the_keys_of_its_objects_and_their_exact_values(tmp_path):
+    rows = [row | {"meta": OBJECTS[int(row["answer"]) % 6]} for row in numbered(24)]
+    write(tmp_path / "rows.jsonl", rows)
+    splits = data.load(make(), tmp_path)
+    for row in [*splits.train, *splits.held_out, *splits.train.select([5, 3])]:
+        assert row["meta"] == OBJECTS[int(row["answer"]) % 6]
+    again = pickle.loads(pickle.dumps(splits.train))
+    assert again["meta"][:] == splits.train["meta"][:]
+
+
+def test_objects_with_the_same_keys_stay_a_column_of_arrow(tmp_path):
+    write(tmp_path / "rows.jsonl", [row | {"meta": {"level": 1.5}} for row in numbered(9)])
+    features = data.load(make(), tmp_path).train.features
+    assert features["meta"] == {"level": datasets.Value("float64")}
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+def test_the_separator_of_a_csv_file_is_found(mark, tmp_path):
+    lines = ["question;answer;note", '"what; is, it|\there";007;x', "b;2;y", "c;3;z"]
+    plain = [line.replace(";", mark) for line in (lines[0], *lines[2:])]
+    quoted = lines[1].replace('";007;', f'"{mark}007{mark}')
+    (tmp_path / "rows.csv").write_text("\n".join([*plain, quoted]))
+    train = data.load(make(name="rows.csv", eval_size=1), tmp_path)
+    rows = {row["question"]: row["answer"] for row in [*train.train, *train.held_out]}
+    assert rows == {"what; is, it|\there": "007", "b": "2", "c": "3"}
+
+
+def test_the_columns_of_a_csv_file_decide_on_its_separator(tmp_path):
+    text = "question,with;commas|bars;answer\na;1\nb;2\n"
+    (tmp_path / "rows.csv").write_text("\ufeff" + text.replace("with;", "with,"))
+    recipe = make(name="rows.csv", question="question,with,commas|bars", eval_size=1)
+    assert set(data.load(recipe, tmp_path).train["question"]) < {"a", "b"}
+    (tmp_path / "rows.csv").write_text("frage;antwort\na;1\nb;2\n")
+    text = refused(make(name="rows.csv"), tmp_path)
+    assert "has no column `question`; it has frage, antwort" in text
 
 
 # Folders and the Hub

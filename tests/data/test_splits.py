@@ -12,8 +12,6 @@ import pyarrow.parquet
 import pytest
 
 from r1recipes import data
-from r1recipes.data.splits import demonstrations
-from r1recipes.errors import RecipeError
 from tests.rows import GSM8K, make, numbered, refused, write
 
 # What is loaded
@@ -58,8 +56,10 @@ def test_columns_of_other_names_and_the_answer_of_gsm8k(tmp_path):
     )
     recipe = make(question="problem", answer="solution", answer_after="####")
     rows = data.load(recipe, tmp_path).train
-    assert rows.column_names == ["prompt", "answer", "question"]
+    assert rows.column_names == ["prompt", "answer", "question", "problem", "solution"]
     assert rows["answer"][0] == "1," + rows["question"][0][1:].zfill(3)
+    assert rows["problem"][:] == rows["question"][:]
+    assert rows["solution"][0] == GSM8K.format(int(rows["question"][0][1:]))
 
 
 @pytest.mark.parametrize(
@@ -203,6 +203,7 @@ def test_question_and_answer_may_be_swapped(tmp_path):
     """As in Jeopardy."""
     write(tmp_path / "rows.jsonl", [{"answer": f"a{i}", "question": f"q{i}"} for i in range(9)])
     row = data.load(make(question="answer", answer="question"), tmp_path).train[0]
+    assert row.keys() == {"prompt", "question", "answer"}
     assert row["question"][1:] == row["answer"][1:] and row["answer"][0] == "q"
 
 
@@ -277,58 +278,6 @@ def test_fewer_rows_than_eval_size(tmp_path):
     write(tmp_path / "test.jsonl", numbered(4, first=20))
     text = refused(make(eval_split="test.jsonl", eval_size=9), tmp_path)
     assert "`data.eval_size = 4`" in text
-
-
-# Demonstrations
-
-
-def test_demonstrations_of_builtin_problems(tmp_path):
-    recipe = make(name="builtin:arithmetic", size=20, system="", start={"steps": 3, "wrong": 0.0})
-    rows = demonstrations(recipe, tmp_path, 50)
-    assert len(rows) == 50 and rows == demonstrations(recipe, tmp_path, 50)
-    questions = [row["prompt"][-1]["content"] for row in rows]
-    assert set(questions) == set(data.load(recipe, tmp_path).train["question"])
-    assert questions[:20] != questions[20:40]
-    answers = {row["question"]: row["answer"] for row in data.load(recipe, tmp_path).train}
-    for row, question in zip(rows, questions, strict=True):
-        assert f"<answer>\n{answers[question]}\n</answer>" in row["completion"][0]["content"]
-
-
-def test_some_demonstrations_are_wrong(tmp_path):
-    recipe = make(name="builtin:arithmetic", size=20, start={"steps": 3, "wrong": 1.0})
-    right = make(name="builtin:arithmetic", size=20, start={"steps": 3})
-    answers = {row["question"]: row["answer"] for row in data.load(right, tmp_path).train}
-    rows = demonstrations(recipe, tmp_path, 20)
-    for row in rows:
-        answer = answers[row["prompt"][-1]["content"]]
-        assert f"<answer>\n{answer}\n</answer>" not in row["completion"][0]["content"]
-
-
-def test_demonstrations_of_a_file(tmp_path):
-    write(tmp_path / "rows.jsonl", numbered(10))
-    shown = [row | {"completion": f"<answer>{row['answer']}</answer>"} for row in numbered(10)]
-    write(tmp_path / "shown.jsonl", shown)
-    recipe = make(start={"steps": 1, "data": "shown.jsonl"})
-    held_out = data.load(recipe, tmp_path).held_out
-    rows = demonstrations(recipe, tmp_path, 30, held_out=held_out)
-    assert len(rows) == 30
-    assert rows[0]["prompt"][0] == {"role": "system", "content": "Think."}
-    seen = {row["prompt"][-1]["content"] for row in rows}
-    assert len(seen) == 8 and not seen & set(held_out["question"])
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([{"question": "q", "answer": "a"}], "no column `completion`; it has question, answer"),
-        ([{"question": "q", "completion": ""}] * 3, "`completion` is empty in 3 of 3 rows"),
-    ],
-)
-def test_demonstrations_that_are_refused(tmp_path, rows, message):
-    write(tmp_path / "shown.jsonl", rows)
-    recipe = make(start={"steps": 1, "data": "shown.jsonl"})
-    with pytest.raises(RecipeError, match=message):
-        demonstrations(recipe, tmp_path, 5)
 
 
 def test_a_large_file_is_read_within_seconds(tmp_path):

@@ -81,7 +81,7 @@ def test_places_of_a_repository(hub, tmp_path):
     files = {
         "recipes/sums/recipe.toml": own,
         "recipes/sums/rows.jsonl": row,
-        "recipes/sums/shown.jsonl": row,
+        "recipes/sums/shown.jsonl": b'{"question": "1+1", "completion": "2"}\n',
         "recipes/sums/secret.jsonl": b"not asked for",
         "other.toml": RECIPE,
         "packed.r1.zip": bundle.pack({"recipe.toml": RECIPE}),
@@ -134,7 +134,8 @@ def test_a_data_set_of_the_hub_cannot_name_local_files(hub, tmp_path):
     card = f"---\nconfigs:\n- config_name: default\n  data_files: {tmp_path}/secret.csv\n---\n"
     hub.commit("datasets/o/d", {"README.md": card.encode(), "a.csv": b"question,answer\n1,2\n"})
     text = WITH_FILES.replace("openai/gsm8k", "o/d")
-    hub.commit("models/me/x", {"recipe.toml": text.encode(), "shown.jsonl": b"{}"})
+    shown = b'{"question": "1+1", "completion": "2"}\n'
+    hub.commit("models/me/x", {"recipe.toml": text.encode(), "shown.jsonl": shown})
     done = command("run", "hub:me/x", cwd=tmp_path, **hub.environment(tmp_path))
     assert done.returncode == 2, done.stderr
     assert "names a file outside of its repository" in done.stderr

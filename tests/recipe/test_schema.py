@@ -1,6 +1,7 @@
 """The schema: what is valid, what is not, and the JSON Schema that editors read."""
 
 import json
+from typing import Annotated, get_args
 
 import pytest
 import tomli
@@ -10,7 +11,9 @@ from r1recipes import recipe, rewards
 from r1recipes.algorithms import base
 from r1recipes.algorithms.base import preset_bytes
 from r1recipes.algorithms.sft import ColdStart
+from r1recipes.config import section
 from r1recipes.recipe import loading, rules, schema
+from r1recipes.rewards import answers
 from tests.conftest import SMALL
 
 
@@ -96,6 +99,52 @@ def test_a_preset_is_reported_beside_a_broken_one():
 )
 def test_keys_that_contradict_each_other_are_refused(sections, message):
     assert message in refused(**sections)
+
+
+def test_the_kinds_of_answers_are_those_that_are_judged():
+    assert set(get_args(schema.AnswerKind)) == set(answers.Kind)
+    rows = {"name": "rows.jsonl", "answer_kind": "choice", "problems": None}
+    start = {"data": "shown.jsonl", "wrong": 0.0}
+    assert valid(data=rows, cold_start=start).data.answer_kind == "choice"
+    assert "literal_error" in refused(data=rows | {"answer_kind": "chioce"}, cold_start=start)
+    assert "does not apply to `builtin:arithmetic`" in refused(data={"answer_kind": "number"})
+
+
+class Inner(section.Section):
+    old: int = 1
+    new: Annotated[int | None, section.ADDED_LATER] = None
+
+
+class Outer(section.Section):
+    inner: Inner = Inner()
+    several: dict[str, Inner] = {}
+    late: Annotated[Inner, section.ADDED_LATER] = Inner()
+
+
+@pytest.mark.parametrize(
+    ("given", "canonical"),
+    [
+        ({}, {"inner": {"old": 1}, "several": {}}),
+        ({"inner": {"new": 2}}, {"inner": {"old": 1, "new": 2}, "several": {}}),
+        (
+            {"several": {"a": {}, "b": {"new": 3}}},
+            {"inner": {"old": 1}, "several": {"a": {"old": 1}, "b": {"old": 1, "new": 3}}},
+        ),
+        ({"late": {"old": 4}}, {"inner": {"old": 1}, "several": {}, "late": {"old": 4}}),
+    ],
+)
+def test_a_later_key_is_left_out_while_it_has_its_default(given, canonical):
+    outer = Outer.model_validate(given)
+    assert section.without_later_defaults(outer, outer.model_dump()) == canonical
+
+
+def test_a_later_key_that_is_set_changes_the_fingerprint():
+    rows = {"name": "rows.jsonl", "problems": None}
+    start = {"data": "shown.jsonl", "wrong": 0.0}
+    plain = recipe.fingerprint(valid(data=rows, cold_start=start))
+    for kind, is_same in ((None, True), ("text", False)):
+        changed = valid(data=rows | {"answer_kind": kind}, cold_start=start)
+        assert (recipe.fingerprint(changed) == plain) is is_same
 
 
 def test_a_hub_data_set_is_not_evaluated_on_what_it_is_trained_on():

@@ -185,7 +185,7 @@ def test_a_recipe_is_told_from_a_study(small):
 
 def test_a_study_can_be_checked_without_a_start(small):
     path = write(small.parent, SEARCH)
-    assert in_process("check", small, path) == (0, "", "")
+    assert in_process("check", small, path) == (0, f"{small}: ok\n{path}: ok\n", "")
     path.write_text(SEARCH.replace("learning_rate", "learning_rat"))
     code, _, err = in_process("check", path)
     assert code == 2 and "study.toml:8:1: unknown key `train.learning_rat`" in err

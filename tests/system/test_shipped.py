@@ -14,8 +14,25 @@ NAMES = [path.stem for path in recipe.shipped()]
 REAL = ["llama3.1-8b", "mistral-7b", "phi4", "qwen2.5-1.5b", "qwen2.5-7b"]
 
 
+FINGERPRINTS = {
+    "tiny": "83ddb244",
+    "small": "90c6d81d",
+    "phi4": "8bc0f1d7",
+    "llama3.1-8b": "5e3ff96b",
+    "mistral-7b": "659bc8db",
+    "qwen2.5-1.5b": "d9cd75c0",
+    "qwen2.5-7b": "96430062",
+}
+
+
 def test_there_are_recipes():
     assert set(REAL) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", FINGERPRINTS)
+def test_a_fingerprint_is_the_one_that_runs_and_proofs_have(name):
+    """A key that is added to the format is marked `config.section.ADDED_LATER`."""
+    assert recipe.fingerprint(recipe.load(name).recipe)[:8] == FINGERPRINTS[name]
 
 
 @pytest.mark.parametrize("name", NAMES)

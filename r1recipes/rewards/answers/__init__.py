@@ -15,6 +15,7 @@ from r1recipes.rewards.answers.verifier import (
     extract_reference,
     final_answer,
     final_reference,
+    last_boxed,
 )
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "extract_reference",
     "final_answer",
     "final_reference",
+    "last_boxed",
     "parse_number",
     "reference_text",
 ]

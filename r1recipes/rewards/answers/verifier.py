@@ -51,7 +51,7 @@ def final_answer(completion: str) -> str | None:
     answer = extract_answer(completion)
     if answer is not None:
         return answer
-    boxed = _last_boxed(completion)
+    boxed = last_boxed(completion)
     if boxed is not None:
         return boxed
     tail = completion[-MAX_TAIL_CHARS:]
@@ -64,8 +64,8 @@ def final_answer(completion: str) -> str | None:
     return None
 
 
-def _last_boxed(text: str) -> str | None:
-    """What the \\boxed{} that is closed last holds; its own braces may be nested."""
+def last_boxed(text: str) -> str | None:
+    """What the \\boxed{} that is closed last holds, None without one; braces may be nested."""
     starts: list[int | None] = []
     last: tuple[int, int] | None = None
     for brace in _BRACE.finditer(text):

@@ -1,7 +1,7 @@
 """The cold start in a process of its own: what it is told, and what it says."""
 
 from r1recipes import data, planning, recipe
-from r1recipes.data.splits import demonstrations
+from r1recipes.data import demonstrations
 from r1recipes.training.backends import builtin
 from r1recipes.training.backends.base import Hooks
 from r1recipes.training.backends.unsloth import child
@@ -17,7 +17,7 @@ def test_a_base_model_of_the_hub_learns_in_the_chat_template_of_the_recipe(tmp_p
     found = recipe.load(tmp_path / "recipe.toml").recipe
     made = planning.make(found, planning.Target.here(None, 1), base_dir=tmp_path)
     splits = data.load(found, tmp_path)
-    rows = demonstrations(found, tmp_path, 2 * 16, held_out=splits.held_out)
+    rows = demonstrations.make(found, tmp_path, 2 * 16, held_out=splits.held_out)
     told = []
     hooks = Hooks(lambda *done: told.append(done), lambda *row: None, print, lambda: False)
     with HubServer() as hub:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from r1recipes import data, planning, recipe
-from r1recipes.data.splits import demonstrations
+from r1recipes.data import demonstrations
 from r1recipes.errors import RecipeError, RunError
 from r1recipes.machine import files
 from r1recipes.training.backends import builtin, nf4
@@ -117,7 +117,7 @@ def test_a_cold_start_in_whole_weights_goes_on_in_4_bits(small, tmp_path):
     preset = made.preset.model_copy(update={"load_in_4bit": True})
     backend = TrlBackend(made.model_copy(update={"preset": preset}), offline=True)
     splits = data.load(found, tmp_path)
-    rows = demonstrations(found, tmp_path, 12 * 16, held_out=splits.held_out)
+    rows = demonstrations.make(found, tmp_path, 12 * 16, held_out=splits.held_out)
     base = tmp_path / "base"
     backend.cold_start(rows, base, HOOKS)
     assert not nf4.is_quantised(base)

@@ -1,0 +1,172 @@
+"""Finds the final answer in each value of an answer column, and refuses columns that have none.
+
+A column may hold final answers, or whole solutions that end in one: after a marker (GSM8K's "####")
+or in \\boxed{}. A solution is no reference: no answer would ever match it. Limits: solutions are
+known by their form, so `data.answer_kind` can overrule what is said here; and nothing is refused
+where no reward compares answers with this column.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from r1recipes.errors import Problem
+from r1recipes.recipe.schema import Data, Recipe
+from r1recipes.rewards import answers
+
+COMPARE = ("correctness", "notebook_correctness")
+"""The rewards that compare an answer with the reference."""
+MARKERS = (
+    "####", "The final answer is:", "The final answer is", "the final answer is:",
+    "the final answer is", "The answer is:", "The answer is", "the answer is:", "the answer is",
+    "Final Answer:", "Final answer:", "final answer:", "FINAL ANSWER:", "Answer:", "ANSWER:",
+)  # fmt: skip
+"""What data sets write before a final answer; of those that occur alike the first is taken."""
+NEARLY_ALL = 0.9
+"""Share of the rows that a form must have to be that of the column; assumed."""
+MOST = 0.5
+"""Share of rows that hold whole solutions from which the column is refused; assumed."""
+SOME = 0.02
+"""The same from which the user is warned; assumed."""
+MIN_CHARS, MIN_WORDS, MIN_NUMBERS = 100, 10, 3
+"""Characters, words and numbers that a whole solution has at least; assumed, GSM8K's shortest are
+about as long."""
+
+
+@dataclass(frozen=True)
+class FinalAnswers:
+    """The final answer of each row, what is wrong with it ("" for nothing), and notes for people.
+
+    `problem` is what is wrong with the column as a whole, if anything is."""
+
+    values: list[str | list[str]]
+    faults: list[str]
+    notes: tuple[str, ...] = ()
+    problem: Problem | None = None
+
+
+def are_compared(recipe: Recipe) -> bool:
+    """Whether a reward of the recipe compares answers with the references."""
+    return not {*recipe.rewards, recipe.eval.reward}.isdisjoint(COMPARE)
+
+
+def final_answers(
+    values: Sequence[Any], data: Data, where: str, *, compared: bool = True
+) -> FinalAnswers:
+    """The final answers in the values of a column. `where` names the data in messages.
+
+    `compared`: some reward compares answers with them (`are_compared`).
+    """
+    finals = [answers.final_reference(value, data.answer_after) for value in values]
+    plain = FinalAnswers([final for final, _ in finals], [fault for _, fault in finals])
+    if not compared or data.answer_after or data.answer_kind == "text":
+        return plain
+    texts = {i: value for i, value in enumerate(values) if isinstance(value, str) and value.strip()}
+    if not texts:
+        return plain
+    boxed = {row: content for row, text in texts.items() if (content := answers.last_boxed(text))}
+    if len(boxed) >= NEARLY_ALL * len(values):
+        return _boxed(plain, boxed, data, where)
+    problem = _marked(texts, data, where) or _solutions(texts, data, where)
+    note = () if problem else _some_solutions(texts, data, where)
+    return FinalAnswers(plain.values, plain.faults, note, problem)
+
+
+def _boxed(plain: FinalAnswers, boxed: dict[int, str], data: Data, where: str) -> FinalAnswers:
+    """The column whose rows end in \\boxed{}; those without one are counted as faults."""
+    num_rows = len(plain.values)
+    values = [boxed.get(row, final) for row, final in enumerate(plain.values)]
+    faults = [
+        fault or ("" if row in boxed else "has no \\boxed{}, as the others have,")
+        for row, fault in enumerate(plain.faults)
+    ]
+    note = (
+        f"`{data.answer}` of {where}: the reference is what the last \\boxed{{}} holds, in all "
+        f"{num_rows:,} rows"
+    )
+    return FinalAnswers(values, faults, (note,))
+
+
+def _marked(texts: dict[int, str], data: Data, where: str) -> Problem | None:
+    """The problem with a column that has a final answer after a marker, which is not named."""
+    counts = {marker: sum(_has(text, marker) for text in texts.values()) for marker in MARKERS}
+    marker = max(MARKERS, key=counts.__getitem__)
+    if counts[marker] < NEARLY_ALL * len(texts):
+        return None
+    return Problem(
+        f"`{data.answer}` of {where} holds whole solutions: in {counts[marker]:,} of "
+        f"{len(texts):,} rows `{marker}` stands before the final answer",
+        hint=f'set `data.answer_after = "{marker}"`',
+    )
+
+
+def _has(text: str, marker: str) -> bool:
+    """Whether something stands before the marker and something behind it."""
+    before, found, after = text.rpartition(marker)
+    return bool(found and before.strip() and after.strip())
+
+
+def _solutions(texts: dict[int, str], data: Data, where: str) -> Problem | None:
+    """The problem with a column most of whose rows are whole solutions without a known marker."""
+    solutions = [text for text in texts.values() if is_solution(text)]
+    if len(solutions) < MOST * len(texts):
+        return None
+    marker = _common_marker(solutions)
+    if marker:
+        hint = f"`{marker}` stands before the last thing in them: `data.answer_after` may name it"
+    else:
+        hint = "put the final answers into a column of their own, and name it in `data.answer`"
+    return Problem(
+        f"`{data.answer}` of {where} holds whole solutions in {len(solutions):,} of "
+        f"{len(texts):,} rows, and no answer is the same as one: the first begins "
+        f"`{_beginning(solutions[0])}`",
+        hint=f'{hint}; if the texts themselves are the references, set `data.answer_kind = "text"`',
+    )
+
+
+def _some_solutions(texts: dict[int, str], data: Data, where: str) -> tuple[str, ...]:
+    rows = [row for row, text in texts.items() if is_solution(text)]
+    if len(rows) < SOME * len(texts) or not rows:
+        return ()
+    return (
+        f"warning: {len(rows):,} of {len(texts):,} references of {where} look like whole "
+        f"solutions, which no answer matches; the first is row {rows[0] + 1}",
+    )
+
+
+def is_solution(text: str) -> bool:
+    """Whether a reference looks like a worked solution: several lines or sentences of words, with
+    several numbers in them. A JSON value is none."""
+    if len(text) < MIN_CHARS or _is_json(text):
+        return False
+    words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", text)
+    has_parts = "\n" in text.strip() or len(re.findall(r"[.!?]\s+\S", text)) >= 2
+    numbers = re.findall(r"\d+(?:[.,]\d+)*", text)
+    return has_parts and len(words) >= MIN_WORDS and len(numbers) >= MIN_NUMBERS
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _common_marker(solutions: Iterable[str]) -> str | None:
+    """The words that nearly all last lines begin with, up to a number, such as `Total:`."""
+    begins: Counter[str] = Counter()
+    for text in solutions:
+        line = text.strip().splitlines()[-1]
+        begins[re.split(r"[\d$\\-]", line, maxsplit=1)[0].strip()] += 1
+    marker, count = begins.most_common(1)[0]
+    return marker if marker and count >= NEARLY_ALL * begins.total() else None
+
+
+def _beginning(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else f"{line[:57]}..."

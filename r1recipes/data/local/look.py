@@ -1,0 +1,180 @@
+"""Looks at each thing of this machine that a recipe names.
+
+Data files and their columns, demonstrations, the chat template, the folder of the model, functions
+of the user's own rewards. Limits: of a data file only the first rows; nothing of the Hub; a name
+that may be one of the Hub's is only compared with what is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from r1recipes.data import answer_column, splits
+from r1recipes.data.chat_template import template_text
+from r1recipes.data.local.model import describe, missing_model, model_folder_problems, nearest_path
+from r1recipes.data.local.rows import sample
+from r1recipes.errors import Problem, RecipeError
+from r1recipes.recipe import references
+from r1recipes.recipe.loading import Loaded
+from r1recipes.recipe.schema import Model, Recipe
+from r1recipes.rewards import doubts, signatures, user_code
+
+
+@dataclass
+class Findings:
+    """What was looked at, one line each, and what is wrong with it."""
+
+    things: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    columns: list[str] | None = None
+    """The columns of the training data; None where they are not known."""
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Make a RecipeError within the context one of the problems."""
+        try:
+            yield
+        except RecipeError as error:
+            self.problems += error.problems
+
+
+def look(loaded: Loaded, *, allow_code: bool = False) -> Findings:
+    """Look at what a valid recipe names. `allow_code`: files of rewards are imported, in a child
+    process that can be killed."""
+    recipe, base_dir, findings = loaded.recipe, loaded.path.parent, Findings()
+    if not recipe.data.name.startswith("builtin:"):
+        _look_at_data(recipe, base_dir, findings)
+    if recipe.cold_start and recipe.cold_start.data:
+        _look_at_demonstrations(recipe.cold_start.data, base_dir, findings)
+    if recipe.model.chat_template:
+        _look_at_template(recipe.model.chat_template, base_dir, findings)
+    if not recipe.model.name.startswith("builtin:"):
+        _look_at_model(recipe.model, loaded, findings)
+    for name in dict.fromkeys([*recipe.rewards, recipe.eval.reward]):
+        if user_code.is_user_code(name):
+            with findings.guard():
+                _look_at_code(name, base_dir, allow_code, findings)
+    findings.warnings += doubts.of_names(list(recipe.rewards), recipe.eval.reward)
+    return findings
+
+
+# Data
+
+
+def _look_at_data(recipe: Recipe, base_dir: Path, findings: Findings) -> None:
+    data = recipe.data
+    path = references.local_path(data.name, base_dir)
+    if path is None:
+        near = nearest_path(data.name, base_dir)
+        if near:
+            findings.warnings.append(
+                f"`data.name` {data.name} is looked for on the Hub: there is no such file or "
+                f"folder here, but `{near}`"
+            )
+        return
+    if path.is_dir():
+        findings.things.append(f"data.name {data.name}: a folder")
+        return
+    with findings.guard():
+        path = splits.local_file(data, base_dir, path, "data.name")
+        findings.columns = _look_at_rows(path, "data.name", recipe, findings)
+    if data.eval_split:
+        with findings.guard():
+            other = splits.local_file(data, base_dir, path, "data.eval_split")
+            _look_at_rows(other, "data.eval_split", recipe, findings)
+
+
+def _look_at_rows(path: Path, key: str, recipe: Recipe, findings: Findings) -> list[str]:
+    """Its columns, with the names that question and answer get. Raises: RecipeError."""
+    data = recipe.data
+    columns, rows = sample(path, key, (data.question, data.answer))
+    splits.check_columns(columns, data, f"`{path}`")
+    where = f"`{path}`" if rows.is_whole else f"the first rows of `{path}`"
+    questions = [splits.read_question(row.get(data.question)) for row in rows.rows]
+    compared = answer_column.are_compared(recipe)
+    given = [row.get(data.answer) for row in rows.rows]
+    finals = answer_column.final_answers(given, data, where, compared=compared)
+    problems = splits.count_faults(data.question, [fault for _, fault in questions], where)
+    problems += splits.count_faults(data.answer, finals.faults, where)
+    problems += [finals.problem] if finals.problem else []
+    findings.problems += problems
+    findings.warnings += [note.removeprefix("warning: ") for note in finals.notes]
+    findings.things.append(f"{key} {path.name}: {rows.about}, columns {', '.join(columns)}")
+    return list(dict.fromkeys(["question", "answer", *columns]))
+
+
+def _look_at_demonstrations(name: str, base_dir: Path, findings: Findings) -> None:
+    path, key = base_dir / Path(name).expanduser(), "cold_start.data"
+    with findings.guard():
+        columns, rows = sample(path, key, ("question", "completion"))
+        for column in ("question", "completion"):
+            if column not in columns:
+                names = ", ".join(columns) or "none"
+                message = f"`{path}` has no column `{column}`; it has {names}"
+                hint = f"`{key}` needs the columns question and completion"
+                findings.problems.append(Problem(message, hint=hint))
+        findings.things.append(f"{key} {name}: {rows.about}, columns {', '.join(columns)}")
+
+
+# The model
+
+
+def _look_at_template(template: str, base_dir: Path, findings: Findings) -> None:
+    import jinja2
+
+    with findings.guard():
+        text = template_text(template, base_dir)
+        try:
+            jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(text)
+        except jinja2.TemplateSyntaxError as error:
+            if "unknown tag 'generation'" not in str(error):  # a tag of transformers' own
+                message = f"`model.chat_template` is not valid Jinja: {error.message}"
+                raise RecipeError(f"{message}, line {error.lineno} of it") from error
+        except RecursionError as error:
+            raise RecipeError("`model.chat_template` is nested too deeply") from error
+        shown = "in the recipe" if text == template else f"{template}: {len(text):,} characters"
+        findings.things.append(f"model.chat_template {shown}")
+
+
+def _look_at_model(model: Model, loaded: Loaded, findings: Findings) -> None:
+    base_dir, where = loaded.path.parent, loaded.where(("model", "name"))
+    if problem := missing_model(model.name, base_dir):
+        findings.problems.append(Problem(problem.message, where, problem.hint))
+        return
+    folder = base_dir / model.name
+    if folder.is_dir():
+        problems = list(model_folder_problems(folder))
+        findings.problems += [Problem(p.message, where, p.hint) for p in problems]
+        if not problems:
+            findings.things.append(f"model.name {model.name}: {describe(folder)}")
+    elif near := nearest_path(model.name, base_dir, is_model=True):
+        findings.warnings.append(
+            f"`model.name` {model.name} is looked for on the Hub: there is no such folder here, "
+            f"but `{near}`"
+        )
+
+
+# Rewards
+
+
+def _look_at_code(name: str, base_dir: Path, allow_code: bool, findings: Findings) -> None:
+    """Raises: RecipeError."""
+    code = user_code.look_up(name, base_dir)
+    problems = signatures.problems(name, code, findings.columns)
+    findings.problems += problems
+    if allow_code and not problems:
+        own = user_code.UserCode(code, time_limit_s=user_code.LOAD_LIMIT_S)
+        try:
+            own.load()
+        except user_code.Failed as failed:
+            raise RecipeError(f"reward `{name}` {failed.message}") from failed
+        finally:
+            own.close()
+    if not problems:
+        ran = ", imported" if allow_code else ""
+        file = name.rpartition(":")[0]
+        findings.things.append(f"reward {file}: {signatures.describe(code)}{ran}")

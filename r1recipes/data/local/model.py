@@ -1,0 +1,140 @@
+"""The folder of a model: whether it is there, and whether it is whole.
+
+Limits: names and sizes of its files; no weight is read. Names that may be those of the Hub are left
+to it, and only compared with the folders that are here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from r1recipes.errors import Problem
+from r1recipes.recipe import references
+from r1recipes.recipe.schema import BUILTIN_MODELS
+
+CLOSE = 0.8
+"""How alike a name of the Hub is to one here for which it is a slip; assumed."""
+LIKELY = 0.6
+"""The same for a name that can only be one here; assumed."""
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model",
+    "sentencepiece.bpe.model", "tekken.json",
+)  # fmt: skip
+"""Files of which a tokenizer has at least one (transformers 5.17)."""
+LFS = b"version https://git-lfs"
+"""What a file begins with that Git LFS has not downloaded."""
+
+
+def missing_model(name: str, base_dir: Path) -> Problem | None:
+    """The problem with a name that can only be that of a folder, and is that of none."""
+    folder = base_dir / name
+    if name in BUILTIN_MODELS:
+        return None
+    if folder.is_file():
+        return Problem(f"`{name}` is a file", hint="a model is a folder with a config.json")
+    if folder.is_dir() or references.HUB_ID.fullmatch(name):
+        return None
+    if name.startswith("~"):
+        path = Path(name).expanduser()
+        return Problem(f"`{name}`: the `~` of a model's folder must be written out", hint=f"{path}")
+    near = nearest_path(name, base_dir, is_model=True, alike=LIKELY)
+    names = ", ".join(f"`{path}`" for path in _models_beside(base_dir)[:5])
+    hint = f"did you mean `{near}`?" if near else "a relative path starts at the recipe's folder"
+    hint += f"; models there: {names}" if names and not near else ""
+    return Problem(f"there is no folder `{folder}` (`model.name`)", hint=hint)
+
+
+def _models_beside(base_dir: Path) -> list[str]:
+    return sorted(path.parent.name for path in base_dir.glob("*/config.json"))
+
+
+def nearest_path(
+    name: str, base_dir: Path, *, is_model: bool = False, alike: float = CLOSE
+) -> str | None:
+    """A file or folder here whose name is like `name`, each part of it; None where nothing is.
+
+    `alike` is the least share of equal characters, as difflib counts it.
+    """
+    path = Path(name)
+    current = Path(path.anchor) if path.is_absolute() else base_dir
+    parts = path.parts[1:] if path.is_absolute() else path.parts
+    for part in parts:
+        if part in (".", "..") or (current / part).exists():
+            current = current / part
+            continue
+        inner = sorted(current.iterdir()) if current.is_dir() else []
+        names = {entry.name: entry for entry in inner if not entry.name.startswith(".")}
+        stems = {entry.stem: entry for entry in inner if not is_model}
+        close = difflib.get_close_matches(part, [*names, *stems], 1, alike)
+        if not close:
+            return None
+        current = names.get(close[0]) or stems[close[0]]
+    if is_model and not (current / "config.json").is_file():
+        return None
+    near = current if path.is_absolute() else current.relative_to(base_dir)
+    return f"./{near}" if name.startswith("./") else str(near)
+
+
+def model_folder_problems(folder: Path) -> Iterator[Problem]:
+    """What a model's folder lacks: configuration, tokenizer, weights that are all there."""
+    names = {path.name for path in folder.iterdir()}
+    if "config.json" not in names:
+        yield _without_config(folder, names)
+        return
+    if not names & set(TOKENIZER_FILES):
+        yield Problem(
+            f"`{folder}` has no tokenizer: none of {', '.join(TOKENIZER_FILES[:3])}",
+            hint="copy the tokenizer's files of the model that it came from",
+        )
+    weights = weight_files(folder)
+    missing = [name for name in weights if name not in names]
+    if missing:
+        message = f"`{folder}` lacks {len(missing)} of {len(weights)} files of weights"
+        yield Problem(f"{message}: {missing[0]}", hint="copy or download the rest of them")
+    elif not weights:
+        message = f"`{folder}` has no weights: no *.safetensors"
+        hint = (
+            "a model is trained from safetensors, not from GGUF"
+            if any(name.endswith(".gguf") for name in names)
+            else "copy or download them"
+        )
+        yield Problem(message, hint=hint)
+    elif pointer := next((name for name in weights if _is_pointer(folder / name)), None):
+        message = f"`{folder / pointer}` is a pointer of Git LFS, not the weights"
+        yield Problem(message, hint=f"`git -C {folder} lfs pull`")
+
+
+def _without_config(folder: Path, names: set[str]) -> Problem:
+    """A folder without config.json. An adapter has one of its own: where adapters are trained on,
+    they are told apart here."""
+    if "adapter_config.json" in names:
+        message = f"`{folder}` is an adapter (adapter_config.json), not a whole model"
+        return Problem(message, hint="name the model, or merge the two: `export --to merged_16bit`")
+    inner = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    hint = f"did you mean `{folder / inner[0]}`?" if inner else "is it the folder of a model?"
+    return Problem(f"`{folder}` has no config.json", hint=hint)
+
+
+def weight_files(folder: Path) -> list[str]:
+    """The names of the files of weights, by the index where there is one."""
+    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        try:
+            named = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
+            return sorted(set(named.values()))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            continue
+    weights = [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    return sorted(path.name for path in weights)
+
+
+def _is_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(LFS)) == LFS
+
+
+def describe(folder: Path) -> str:
+    sizes = [(folder / name).stat().st_size for name in weight_files(folder)]
+    return f"{len(sizes)} file{'s' * (len(sizes) != 1)} of weights, {sum(sizes) / 1e9:.1f} GB"

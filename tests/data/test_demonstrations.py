@@ -1,0 +1,78 @@
+"""Demonstrations: made or from a file, in which order, and without held-out questions."""
+
+import pytest
+
+from r1recipes import data
+from r1recipes.data import demonstrations
+from r1recipes.errors import RecipeError
+from tests.rows import make, numbered, write
+
+
+def test_demonstrations_of_builtin_problems(tmp_path):
+    recipe = make(name="builtin:arithmetic", size=20, system="", start={"steps": 3, "wrong": 0.0})
+    rows = demonstrations.make(recipe, tmp_path, 50)
+    assert len(rows) == 50 and rows == demonstrations.make(recipe, tmp_path, 50)
+    questions = [row["prompt"][-1]["content"] for row in rows]
+    assert set(questions) == set(data.load(recipe, tmp_path).train["question"])
+    assert questions[:20] != questions[20:40]
+    answers = {row["question"]: row["answer"] for row in data.load(recipe, tmp_path).train}
+    for row, question in zip(rows, questions, strict=True):
+        assert f"<answer>\n{answers[question]}\n</answer>" in row["completion"][0]["content"]
+
+
+def test_some_demonstrations_are_wrong(tmp_path):
+    recipe = make(name="builtin:arithmetic", size=20, start={"steps": 3, "wrong": 1.0})
+    right = make(name="builtin:arithmetic", size=20, start={"steps": 3})
+    answers = {row["question"]: row["answer"] for row in data.load(right, tmp_path).train}
+    rows = demonstrations.make(recipe, tmp_path, 20)
+    for row in rows:
+        answer = answers[row["prompt"][-1]["content"]]
+        assert f"<answer>\n{answer}\n</answer>" not in row["completion"][0]["content"]
+
+
+def test_demonstrations_of_a_file(tmp_path):
+    write(tmp_path / "rows.jsonl", numbered(10))
+    shown = [row | {"completion": f"<answer>{row['answer']}</answer>"} for row in numbered(10)]
+    write(tmp_path / "shown.jsonl", shown)
+    recipe = make(start={"steps": 1, "data": "shown.jsonl"})
+    held_out = data.load(recipe, tmp_path).held_out
+    rows = demonstrations.make(recipe, tmp_path, 30, held_out=held_out)
+    assert len(rows) == 30
+    assert rows[0]["prompt"][0] == {"role": "system", "content": "Think."}
+    seen = {row["prompt"][-1]["content"] for row in rows}
+    assert len(seen) == 8 and not seen & set(held_out["question"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"question": "q", "answer": "a"}], "no column `completion`; it has question, answer"),
+        ([{"question": "q", "completion": ""}] * 3, "`completion` is empty in 3 of 3 rows"),
+    ],
+)
+def test_demonstrations_that_are_refused(tmp_path, rows, message):
+    write(tmp_path / "shown.jsonl", rows)
+    recipe = make(start={"steps": 1, "data": "shown.jsonl"})
+    with pytest.raises(RecipeError, match=message):
+        demonstrations.make(recipe, tmp_path, 5)
+
+
+def test_demonstrations_of_held_out_questions_are_counted(tmp_path):
+    write(tmp_path / "rows.jsonl", numbered(10))
+    shown = [row | {"completion": f"<answer>{row['answer']}</answer>"} for row in numbered(10)]
+    write(tmp_path / "shown.jsonl", shown)
+    recipe = make(start={"steps": 1, "data": "shown.jsonl"})
+    held_out = data.load(recipe, tmp_path).held_out
+    assert demonstrations.num_held_out(recipe, tmp_path, held_out) == 2
+    assert demonstrations.num_held_out(make(), tmp_path, held_out) == 0
+    write(
+        tmp_path / "shown.jsonl", [row for row in shown if row["question"] in held_out["question"]]
+    )
+    with pytest.raises(RecipeError, match="every demonstration is on a held-out question"):
+        demonstrations.num_held_out(recipe, tmp_path, held_out)
+
+
+def test_builtin_demonstrations_are_never_of_held_out_problems(tmp_path):
+    recipe = make(name="builtin:arithmetic", size=20, start={"steps": 3})
+    held_out = data.load(recipe, tmp_path).held_out
+    assert demonstrations.num_held_out(recipe, tmp_path, held_out) == 0
