@@ -107,6 +107,8 @@ class _Talk:
         prepare_environment(plan, settings.cache_dir)
         if plan.device != run.plan.device:
             print("no GPU: the model answers on the CPU, slowly", file=sys.stderr)
+        if run.note:
+            print(run.note, file=sys.stderr)
         self.system = plan.recipe.prompt.system
         with _quiet():  # bitsandbytes prints when it is imported
             from r1recipes.training.backends.chat import Chat, Sampling
@@ -115,7 +117,7 @@ class _Talk:
             self.chat = Chat(
                 plan,
                 run.base,
-                run.run.adapter,
+                run.adapter,
                 run.chat_template(),
                 offline=settings.offline,
             )

@@ -38,12 +38,14 @@ def doctor_command(args: argparse.Namespace) -> int:
     from r1recipes import recipe
     from r1recipes.machine import hub, settings
     from r1recipes.planning import doctor
+    from r1recipes.runs import origin
 
     names = [args.recipe] if args.recipe else recipe.shipped()
     loaded = [recipe.load(name, args.overrides) for name in names]
     own = settings.load()
     offline = own.offline or hub.is_offline()
-    report = doctor.examine(loaded, own, offline=offline)
+    origins = {one.name: origin.of_recipe(one, own.runs_dir) for one in loaded}
+    report = doctor.examine(loaded, own, offline=offline, origins=origins)
     if args.json:
         import json
 

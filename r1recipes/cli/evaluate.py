@@ -91,6 +91,8 @@ def eval_command(args: argparse.Namespace) -> int:
     _check_code(run, other, args.allow_code)
     console = screen()
     with View(console) as view:
+        if run.note:
+            view.note(run.note)
         view.phase("Starting")
         from r1recipes.training import evaluate_again
         from r1recipes.training.stages import Options

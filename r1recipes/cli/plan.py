@@ -65,10 +65,11 @@ def plan_command(args: argparse.Namespace) -> int:
 
     from r1recipes import planning, recipe
     from r1recipes.planning import plan
+    from r1recipes.runs import origin
 
     loaded = recipe.load(args.recipe, args.overrides)
     card, preset_name = _card(args, loaded.recipe), args.preset
-    offline = offline_settings(args.offline).offline
+    settings = offline_settings(args.offline)
     if args.fit:
         preset_name, opened = plan.opened(loaded.recipe, card, args.preset)
         loaded = replace(loaded, recipe=opened)
@@ -77,7 +78,8 @@ def plan_command(args: argparse.Namespace) -> int:
         planning.Target.elsewhere(card),
         base_dir=loaded.path.parent,
         preset=preset_name,
-        offline=offline,
+        offline=settings.offline,
+        origin=origin.of_recipe(loaded, settings.runs_dir),
     )
     predicted = resolved.predicted
     if predicted is None:
@@ -190,6 +192,7 @@ def _print_json(loaded: Loaded, resolved: Plan, predicted: Predicted, card: Gpu)
         | {"per_device_train_batch_size": resolved.per_device_train_batch_size},
         "max_num_seqs": resolved.max_num_seqs,
         "headroom_bytes": predicted.headroom_bytes,
+        "origin": resolved.origin.model_dump(mode="json") if resolved.origin else None,
     }
     print(json.dumps(about | predicted.model_dump(), indent=1))
 
@@ -202,6 +205,8 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     names = list(dict.fromkeys(name for parts in phases.values() for name in parts))
     names.sort(key=SLACK.__eq__)  # last
     print(f"{resolved.recipe.model.name}, preset {resolved.preset_name}, on {card.name}")
+    if resolved.origin:
+        print(resolved.origin.sentence())
     print(f"{'GiB':22}" + "".join(f"{phase:>10}" for phase in phases))
     for name in names:
         sizes = [parts.get(name, 0) / GIB for parts in phases.values()]
@@ -267,6 +272,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
     from r1recipes import planning, recipe
     from r1recipes.algorithms.base import preset_bytes
     from r1recipes.machine import gpu, host, settings
+    from r1recipes.runs import origin
     from r1recipes.training import rehearsal
 
     if args.vram is not None and not 0.5 <= args.vram <= 4096:
@@ -295,6 +301,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         replace(here, is_here=False),  # a prediction does not keep it from being measured
         base_dir=loaded.path.parent,
         preset=args.preset,
+        origin=origin.of_recipe(loaded, settings.load().runs_dir),
     )
     weights_dir = settings.load().cache_dir / "random-weights"
     try:

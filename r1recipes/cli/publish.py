@@ -161,6 +161,8 @@ def share_command(args: argparse.Namespace) -> int:
         reference = target
     size = sum(map(len, shared.files.values()))
     print(f"shared {len(shared.files)} files, {size / 1000:.0f} kB: {reference}")
+    if shared.note:
+        print(f"the run was cut short at {shared.note}")
     for name in sorted(shared.files):
         print(f"  {printable(name)}")
     print(f"fingerprint {shared.fingerprint}")

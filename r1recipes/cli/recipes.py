@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
     from r1recipes.data.local import Findings
     from r1recipes.planning.proofs import Proof
+    from r1recipes.recipe import Loaded
 
 
 def add(commands: Commands) -> None:
@@ -84,12 +85,31 @@ def _look(name: str, overrides: list[str], allow_code: bool) -> Findings:
         from r1recipes import study
 
         recipes = distinct_recipes(study.load(name, overrides).cells)
+    for loaded in recipes:
+        _check_origin(loaded)
     looks = [local.look(loaded, allow_code=allow_code) for loaded in recipes]
     return local.Findings(
         things=list(dict.fromkeys(thing for look in looks for thing in look.things)),
         problems=[problem for look in looks for problem in look.problems],
         warnings=list(dict.fromkeys(warning for look in looks for warning in look.warnings)),
     )
+
+
+def _check_origin(loaded: Loaded) -> None:
+    """Check a run or an adapter that a recipe names as its model. Raises: RecipeError."""
+    from r1recipes.machine import hub, settings
+    from r1recipes.recipe.schema import BUILTIN_MODELS
+
+    name = loaded.recipe.model.name
+    if name in BUILTIN_MODELS:
+        return
+    runs_dir = settings.load().runs_dir
+    folders = (loaded.path.parent, Path(), runs_dir)
+    on_disk = any((folder / Path(name).expanduser()).exists() for folder in folders)
+    if on_disk or hub.has_adapter(name):  # else the import would take longer than the check
+        from r1recipes.runs import origin
+
+        origin.of_recipe(loaded, runs_dir)
 
 
 def show_command(args: argparse.Namespace) -> int:

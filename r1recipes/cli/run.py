@@ -53,6 +53,11 @@ def add(commands: Commands) -> None:
         help="resume this run; without a name, the newest run that is not complete",
     )
     run.add_argument(
+        "--finish",
+        metavar="RUN",
+        help="train this run no further: evaluate its last checkpoint, and close it there",
+    )
+    run.add_argument(
         "--preset", metavar="NAME", help="use this preset (default: the largest that fits)"
     )
     run.add_argument("--run-dir", type=Path, metavar="FOLDER", help="make the run folder here")
@@ -81,10 +86,11 @@ def add(commands: Commands) -> None:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    if args.recipe is None and args.resume is None:
+    if args.recipe is None and args.resume is None and args.finish is None:
         raise RecipeError("`run` needs a recipe", hint="`r1recipes list` shows the shipped ones")
     settings = offline_settings(args.offline)
-    return _start(args, settings) if args.resume is None else _resume(args, settings)
+    goes_on = args.resume is not None or args.finish is not None
+    return _resume(args, settings) if goes_on else _start(args, settings)
 
 
 def _start(args: argparse.Namespace, settings: Settings) -> int:
@@ -135,6 +141,7 @@ def make_plan(
     """The recipe on this machine, with everything that the lock decides taken from it."""
     from r1recipes import planning
     from r1recipes.machine import gpu, host
+    from r1recipes.runs import origin
 
     num_threads = locked.machine.num_threads if locked else None
     return planning.make(
@@ -144,6 +151,7 @@ def make_plan(
         preset=args.preset or (locked.preset if locked else None),
         chosen=locked.chosen if locked else None,
         offline=settings.offline,
+        origin=origin.of_recipe(loaded, settings.runs_dir),
     )
 
 
@@ -163,15 +171,19 @@ def _resume(args: argparse.Namespace, settings: Settings) -> int:
     from r1recipes.machine import gpu
     from r1recipes.training import trackers
 
+    if args.resume is not None and args.finish is not None:
+        raise RecipeError(
+            "--resume and --finish do not go together",
+            hint="--resume trains to the last step; --finish ends the run at its last checkpoint",
+        )
     if args.overrides or args.preset or args.run_dir or args.locked:
         raise RecipeError(
-            "--set, --preset, --run-dir and --locked do not go with --resume",
+            "--set, --preset, --run-dir and --locked do not go with --resume or --finish",
             hint="a run goes on as it began; start a new run to change it",
         )
     run = _run_to_resume(args, settings)
     if run.read()["status"] == "complete":
-        print(f"{run.folder} is complete: nothing to resume", file=sys.stderr)
-        return 0
+        return _nothing_to_do(run, args)
     plan = run.plan()
     if args.allow_code:
         is_foreign = bool(run.read_lock().get("source"))
@@ -188,19 +200,34 @@ def _resume(args: argparse.Namespace, settings: Settings) -> int:
     return _train(args, settings, plan, train)
 
 
+def _nothing_to_do(run: Run, args: argparse.Namespace) -> int:
+    """What is said of a complete run. Raises: RecipeError when there are steps left to resume."""
+    step, max_steps = run.read().get("stopped_at_step"), run.plan().recipe.train.max_steps
+    if step and args.finish is None:
+        raise RecipeError(
+            f"{run.folder} was finished at step {step} of {max_steps}, and is trained no further",
+            hint=f"`r1recipes run RECIPE --set model.name={run.folder}` trains a new adapter on it",
+        )
+    verb = "resume" if args.finish is None else "finish"
+    print(f"{run.folder} is complete: nothing to {verb}", file=sys.stderr)
+    return 0
+
+
 def _run_to_resume(args: argparse.Namespace, settings: Settings) -> Run:
-    """The run that `--resume` names, or the newest one of the recipe that is not complete."""
+    """The run that `--resume` or `--finish` names, or the newest one of the recipe that is not
+    complete."""
     from r1recipes import runs
     from r1recipes.runs import record
 
     recipe_name = Path(args.recipe).stem if args.recipe else None
-    if not args.resume:
+    name = args.resume if args.finish is None else args.finish
+    if not name and args.finish is None:
         return record.find_unfinished(settings.runs_dir, recipe_name)
-    run = runs.find(settings.runs_dir, args.resume)
+    run = runs.find(settings.runs_dir, name)
     if recipe_name not in (None, run.read().get("recipe")):
         raise RecipeError(
             f"{run.folder} is a run of `{run.read().get('recipe')}`, not of `{recipe_name}`",
-            hint=f"`r1recipes run --resume {run.folder}`",
+            hint=f"`r1recipes run --resume {run.folder}`, without the recipe",
         )
     return run
 
@@ -240,7 +267,8 @@ def _train(args: argparse.Namespace, settings: Settings, plan: Plan, train: Trai
         from r1recipes.training.stages import Options
         from r1recipes.training.trackers import Trackers
 
-        options = Options(allow_code=args.allow_code, force=args.force)
+        finish = args.finish is not None
+        options = Options(allow_code=args.allow_code, force=args.force, finish=finish)
         run = train([view, Trackers(view.note), Live()], options)
     _print_result(run, console)
     publish.export_after_run(run, settings)
@@ -261,8 +289,11 @@ def _print_result(run: Run, console: Console) -> None:
         style="bold",
         soft_wrap=True,
     )
-    if line := _memory_line(record["vram"]):
+    if step := record.get("stopped_at_step"):
+        line = f"Finished at step {step} of {run.plan().recipe.train.max_steps}"
         console.print(line, markup=False, highlight=False)
+    if memory := _memory_line(record["vram"]):
+        console.print(memory, markup=False, highlight=False)
     console.print(f"Done in {seconds:.0f} s: {run.folder}", markup=False, highlight=False)
 
 

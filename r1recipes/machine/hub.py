@@ -16,6 +16,10 @@ TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")
 """Shape of an access token; its length has changed over the years, its prefix has not."""
 
 
+ADAPTER = "adapter_config.json"
+"""The file that tells an adapter in PEFT's format."""
+
+
 def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE forbids requests, as its libraries read it."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
@@ -30,6 +34,22 @@ def cache() -> Path:
     """The folder of downloaded models."""
     older = os.environ.get("HUGGINGFACE_HUB_CACHE", f"{_home()}/hub")
     return Path(os.environ.get("HF_HUB_CACHE", older)).expanduser()
+
+
+def has_adapter(name: str) -> bool:
+    """Whether a repository is in the cache and holds a PEFT adapter."""
+    folder = cache() / f"models--{name.replace('/', '--')}"
+    return any(folder.glob(f"snapshots/*/{ADAPTER}"))
+
+
+def adapter_fault(name: str) -> tuple[str, str]:
+    """Message and hint about an adapter on the Hub that is named as a model."""
+    folder = name.rpartition("/")[2]
+    return (
+        f"`{name}` on the Hub is an adapter, not a model",
+        f"download it and name the folder: `hf download {name} --local-dir {folder}`, then "
+        f"`--set model.name={folder}`",
+    )
 
 
 def datasets_cache() -> Path:

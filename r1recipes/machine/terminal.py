@@ -1,23 +1,39 @@
-"""The terminal of a run: libraries' output goes to a file, and Ctrl-C waits for a checkpoint."""
+"""The terminal of a run: libraries' output goes to a file, Ctrl-C waits for a checkpoint, and a
+stage that takes too long says where it is."""
 
+import faulthandler
 import io
 import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+ANSWER_LIMIT_S = 2.0
+"""Seconds that a run waits at its end for an answer that is being printed; assumed."""
+AFTER_STEP = "Stopping after this step; Ctrl-C again stops at once"
+AT_ONCE = "Stopping"
+
 
 class Interrupts:
-    """Ctrl-C, SIGTERM, SIGHUP: training saves a checkpoint first, any other stage stops at once."""
+    """Ctrl-C, SIGTERM, SIGHUP: a stage that can save its state does so after its step and stops,
+    any other stage stops at once.
+
+    A thread answers on the screen. Python runs a signal handler only between two bytecodes, so a
+    step that spends a minute in C would delay the answer by a minute; and a handler must not print,
+    because it may have interrupted a print.
+    """
 
     def __init__(self, say: Callable[[str], None]):
         self.say = say
-        self.requested = self._is_announced = False
+        self.requested = False
         self._graceful = False
+        self._answered = False
+        self._answering = threading.Lock()
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -25,31 +41,77 @@ class Interrupts:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue  # as `nohup` asks for
             self._previous[number] = signal.signal(number, self._handle)
+        self._signals, self._wakeup = os.pipe()
+        os.set_blocking(self._wakeup, False)
+        self._previous_wakeup = signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._answer_signals, daemon=True)
+        self._thread.start()
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
+        signal.set_wakeup_fd(self._previous_wakeup)
         for number, previous in self._previous.items():
             signal.signal(number, previous)
+        os.close(self._wakeup)
+        self._thread.join(ANSWER_LIMIT_S)
+        if not self._thread.is_alive():
+            os.close(self._signals)
 
-    def _handle(self, number: int, frame: Any) -> None:
+    def _handle(self, number: int, frame: object) -> None:
         if not self._graceful or self.requested:
             raise KeyboardInterrupt
-        self.requested = True  # nothing is printed here: a print may just be under way
+        self.requested = True
+
+    def _answer_signals(self) -> None:
+        """Read the number of each signal as C's handler writes it, and answer those of a stop."""
+        while numbers := os.read(self._signals, 64):
+            for number in numbers:
+                if number in self._previous:
+                    self._answer()
+
+    def _answer(self) -> None:
+        with self._answering:
+            is_first, self._answered = not self._answered, True
+            self.say(AFTER_STEP if is_first and self._graceful else AT_ONCE)
 
     def asked(self) -> bool:
-        """Whether to stop after this step; the first time, the user is told."""
-        if self.requested and not self._is_announced:
-            self._is_announced = True
-            self.say("Stopping after this step; Ctrl-C again stops at once")
+        """Whether to stop after this step."""
+        if self.requested and not self._answered:  # a library has taken the wakeup descriptor
+            self._answer()
         return self.requested
 
     @contextmanager
     def after_this_step(self) -> Iterator[None]:
+        """A stage that asks `asked` after each step, and saves its state when it stops."""
         self._graceful = True
         try:
             yield
         finally:
             self._graceful = False
+
+
+@contextmanager
+def warned_when_slow(
+    limit_s: float, log: Path, say: Callable[[str], None], what: str
+) -> Iterator[None]:
+    """Say that `what` has taken longer than `limit_s` seconds, and write to the log where every
+    thread is: code that hangs prints nothing."""
+
+    def warn() -> None:
+        with open(log, "a") as file:
+            faulthandler.dump_traceback(file)
+        say(
+            f"{what} has taken {limit_s / 60:.0f} minutes: it is downloading, or it hangs; "
+            f"the end of {log} shows where it is"
+        )
+
+    timer = threading.Timer(limit_s, warn)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Capture:

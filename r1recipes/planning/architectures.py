@@ -1,18 +1,23 @@
-"""The shape of any model that can be planned: from the catalogue, a local folder, or the Hub.
+"""The shape of any model that can be planned: from the catalogue, a local folder, or the Hub; and
+what a run knows of an adapter that it starts from.
 
 Only config.json is read, some kB. Limits: dense decoders whose blocks are Llama's (see FAMILIES);
 mixtures of experts, models that see or hear, and anything unknown are refused by name.
 """
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from r1recipes.errors import PlanError
 from r1recipes.machine import hub
 from r1recipes.planning import models
 from r1recipes.planning.models import ModelShape
+from r1recipes.recipe.schema import Model
 
 MAX_COUNT = 10**8
 """A config.json with a larger number is damaged."""
@@ -66,6 +71,42 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_interme
 _SENSES = ("vision_config", "audio_config", "vision_tower", "image_token_id")
 
 
+class Origin(BaseModel):
+    """An adapter that a run starts from: it is merged into its base, and the run trains a new
+    adapter on the merged model, which is also the reference of the KL divergence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    adapter: Path
+    """Folder with the adapter."""
+    sha256: str
+    """Hash of its configuration and weights."""
+    tokenizer: str
+    """Folder or Hub id that the tokenizer is loaded from."""
+    model: str
+    """Name of the base for people: a Hub id, a folder's name, or a built-in model."""
+    base: Path | None
+    """Folder with the base's weights; without one they are on the Hub."""
+    revision: str | None
+    """Commit, tag or branch of a base on the Hub."""
+    run: str | None = None
+    """The run that trained the adapter, such as `tiny/20261121T045820Z-83ddb244`."""
+    step: int | None = None
+    max_steps: int | None = None
+
+    @property
+    def base_model(self) -> Model:
+        """The base as a recipe would name it."""
+        return Model(name=str(self.base or self.model), revision=self.revision)
+
+    def sentence(self) -> str:
+        """`starts from run tiny/... at step 35 of 100, merged into builtin:tiny (adapter 1a2b)`."""
+        source = f"adapter {self.adapter.name}"
+        if self.run:
+            source = f"run {self.run} at step {self.step} of {self.max_steps}"
+        return f"starts from {source}, merged into {self.model} (adapter {self.sha256[:8]})"
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The weights in a model's files."""
@@ -91,6 +132,23 @@ def find(name: str, base_dir: Path, *, revision: str | None = None, offline: boo
     if shape:
         return Checkpoint(shape, name.lower().endswith("-bnb-4bit"))
     return of_config(_read(_fetch(name, revision, offline)), name)
+
+
+def refuse_adapter(name: str, revision: str | None, *, offline: bool) -> None:
+    """Refuse an adapter on the Hub: transformers would load its base instead, without a word.
+
+    A repository that cannot be asked is left to the loader, which explains it. Raises: PlanError.
+    """
+    import httpx
+    from huggingface_hub import file_exists
+
+    is_adapter = hub.has_adapter(name)
+    if not is_adapter and not offline:
+        with suppress(httpx.HTTPError, OSError, ValueError):
+            is_adapter = file_exists(name, hub.ADAPTER, revision=revision)
+    if is_adapter:
+        message, hint = hub.adapter_fault(name)
+        raise PlanError(message, hint=hint)
 
 
 def of_config(config: dict[str, Any], name: str) -> Checkpoint:
@@ -199,6 +257,7 @@ def _fetch(name: str, revision: str | None, offline: bool) -> Path:
             hf_hub_download(name, "config.json", revision=revision, local_files_only=offline)
         )
     except (OSError, ValueError) as error:
+        refuse_adapter(name, revision, offline=offline)
         fault = hub.explain(error, offline=offline)
         folder = "give a local folder with its config.json"
         raise PlanError(

@@ -41,7 +41,7 @@ def needs(plan: Plan, shape: ModelShape | None, runs_dir: Path, *, offline: bool
     in_all = [Need(runs_dir, run_bytes(plan, shape), "R1RECIPES_RUNS_DIR")]
     if shape and not offline and not is_here(plan):
         four_bit = _takes_published(plan)
-        cached = downloaded_bytes(plan.recipe.model.name, four_bit=four_bit)
+        cached = downloaded_bytes(plan.base_model.name, four_bit=four_bit)
         size = max(0, models.weights_bytes(shape, four_bit) - cached)
         in_all.append(Need(hub.cache(), size, "HF_HUB_CACHE"))
     return in_all
@@ -49,17 +49,16 @@ def needs(plan: Plan, shape: ModelShape | None, runs_dir: Path, *, offline: bool
 
 def is_here(plan: Plan) -> bool:
     """Whether the weights are built in, in a local folder, or cached."""
-    name = plan.recipe.model.name
+    name = plan.base_model.name
     if name in models.BUILTIN or (plan.base_dir / name).is_dir():
         return True
     return has_model(name, four_bit=_takes_published(plan))
 
 
 def _takes_published(plan: Plan) -> bool:
-    """Whether the published 4-bit weights are loaded. A cold start trains 16-bit weights, and those
-    of a given revision are quantised on this machine."""
-    model = plan.recipe.model
-    return plan.preset.load_in_4bit and not (model.revision or plan.recipe.cold_start)
+    """Whether the published 4-bit weights are loaded. A cold start trains 16-bit weights, an
+    adapter is merged into such weights, and those of a given revision are quantised here."""
+    return plan.preset.load_in_4bit and not (plan.recipe.model.revision or plan.has_own_base)
 
 
 def too_small(needs: Iterable[Need]) -> Iterator[tuple[Need, str]]:
@@ -90,12 +89,12 @@ def existing(folder: Path) -> Path:
 
 
 def run_bytes(plan: Plan, shape: ModelShape | None) -> int:
-    """Bytes of the base after a cold start and of the checkpoints; 0 for an unknown model."""
+    """Bytes of the run's own base and of the checkpoints; 0 for an unknown model."""
     if shape is None:
         return 0
-    in_float32 = plan.dtype != "bfloat16" or plan.recipe.model.name in models.BUILTIN
+    in_float32 = plan.dtype != "bfloat16" or plan.base_model.name in models.BUILTIN
     base = 0
-    if plan.recipe.cold_start:
+    if plan.has_own_base:
         base = (4 if in_float32 else 2) * shape.parameters
         base += models.weights_bytes(shape, four_bit=True) if plan.preset.load_in_4bit else 0
     targets = tuple(plan.recipe.lora.target_modules)
@@ -106,7 +105,7 @@ def run_bytes(plan: Plan, shape: ModelShape | None) -> int:
 
 def shape_of(plan: Plan, *, offline: bool) -> ModelShape | None:
     """The model's shape; None when it cannot be found out, which loading the model will explain."""
-    model = plan.recipe.model
+    model = plan.base_model
     try:
         return architectures.find(
             model.name, plan.base_dir, revision=model.revision, offline=offline

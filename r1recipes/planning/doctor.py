@@ -7,6 +7,7 @@ preset needs is known where it was measured; elsewhere the size of the card deci
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from r1recipes.machine.packages import Finding, Stops
 from r1recipes.machine.settings import Settings
 from r1recipes.machine.units import GIB, gib
 from r1recipes.planning import disk, models, plan, proofs
+from r1recipes.planning.architectures import Origin
 from r1recipes.planning.plan import Plan
 from r1recipes.planning.verdict import OTHERS
 from r1recipes.recipe import references
@@ -54,10 +56,19 @@ class Report:
         return any(verdict.why_not is None for verdict in self.verdicts)
 
 
-def examine(recipes: list[Loaded], settings: Settings, *, offline: bool) -> Report:
-    """Examine everything that these recipes need."""
+def examine(
+    recipes: list[Loaded],
+    settings: Settings,
+    *,
+    offline: bool,
+    origins: Mapping[str, Origin | None] | None = None,
+) -> Report:
+    """Examine everything that these recipes need. `origins`: name of a recipe -> the adapter that
+    it names as its model."""
     card = gpu.current()
-    plans = {loaded.name: _plan(loaded, card) for loaded in recipes}
+    plans = {
+        loaded.name: _plan(loaded, card, (origins or {}).get(loaded.name)) for loaded in recipes
+    }
     on_gpu = any(isinstance(p, PlanError) or p.device == "cuda" for p in plans.values())
     findings = packages.examine(card if on_gpu else None)
     if on_gpu:
@@ -72,10 +83,10 @@ def examine(recipes: list[Loaded], settings: Settings, *, offline: bool) -> Repo
     return Report(findings, verdicts)
 
 
-def _plan(loaded: Loaded, card: Gpu | None) -> Plan | PlanError:
+def _plan(loaded: Loaded, card: Gpu | None, origin: Origin | None) -> Plan | PlanError:
     try:
         target = plan.Target.here(card, host.cores())
-        return plan.make(loaded.recipe, target, base_dir=loaded.path.parent)
+        return plan.make(loaded.recipe, target, base_dir=loaded.path.parent, origin=origin)
     except PlanError as error:
         return error
 
@@ -282,7 +293,7 @@ def _end_another(card: Gpu) -> str:
 
 def _room(planned: Plan, settings: Settings, offline: bool) -> list[Finding]:
     """Whether the disks have room for the run folder and for what has to be downloaded."""
-    shape = models.find(planned.recipe.model.name)
+    shape = models.find(planned.base_model.name)
     needs = disk.needs(planned, shape, settings.runs_dir, offline=offline)
     return [
         Finding("disk", text, "everything", f"export {need.variable}=FOLDER_ON_A_LARGER_DISK")
@@ -297,7 +308,8 @@ def _local(planned: Plan, offline: bool) -> list[Finding]:
         missing.append(Finding("model", f"{problem.message}; {problem.hint}", "everything"))
     elif offline and not disk.is_here(planned):
         # Into a local folder: only Unsloth knows which 4-bit repository stands for a name.
-        name, local = recipe.model.name, f"models/{Path(recipe.model.name).name}"
+        name = planned.base_model.name
+        local = f"models/{Path(name).name}"
         text = f"offline, and `{name}` is not cached; as a folder: --set model.name='\"{local}\"'"
         mend = f"HF_HUB_OFFLINE=0 hf download {name} --local-dir {local}"
         missing.append(Finding("model", text, "everything", mend))

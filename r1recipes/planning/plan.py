@@ -19,9 +19,10 @@ from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
 from r1recipes.planning import auto, verdict
+from r1recipes.planning.architectures import Origin
 from r1recipes.planning.memory.case import MAX_NUM_SEQS
 from r1recipes.planning.verdict import Predicted
-from r1recipes.recipe.schema import Recipe
+from r1recipes.recipe.schema import Model, Recipe
 
 USABLE_SHARE = 0.90
 """A card sold as 16 GB reports less: T4 14.74, L4 22.16, RTX 4090 23.64, A100 39.56, H100 79.2 GiB
@@ -61,6 +62,19 @@ class Plan(BaseModel):
     """CPU threads of torch; the order of sums, and so the last digits, depend on it."""
     predicted: Predicted | None = None
     """Predicted memory; None on a CPU, without the engine, or for a model of unknown shape."""
+
+    origin: Origin | None = None
+    """Where `model.name` of the recipe is a run or an adapter."""
+
+    @property
+    def base_model(self) -> Model:
+        """The model whose weights are read first: the recipe's, or the base of its adapter."""
+        return self.origin.base_model if self.origin else self.recipe.model
+
+    @property
+    def has_own_base(self) -> bool:
+        """Whether the run folder has the weights that the adapter is trained on."""
+        return self.recipe.cold_start is not None or self.origin is not None
 
     @property
     def algorithm(self) -> Algorithm:
@@ -124,13 +138,15 @@ def make(
     preset: str | None = None,
     chosen: dict[str, Any] | None = None,
     offline: bool = True,
+    origin: Origin | None = None,
 ) -> Plan:
     """Resolve a recipe for a machine.
 
     `preset`: the name of one; without it the largest that the card can hold. `chosen`: values for
     what is "auto", of a run that is to be repeated; without it the planner chooses. `offline`: read
-    the shape of an unknown model from the Hub's cache only. Raises: PlanError with what the recipe
-    needs and what would run here; DoesNotFit.
+    the shape of an unknown model from the Hub's cache only. `origin`: the adapter that the recipe
+    names as its model. Raises: PlanError with what the recipe needs and what would run here;
+    DoesNotFit.
     """
     name = choose_preset(recipe, target.card, preset)
     settled = _settled(recipe.preset[name], chosen or {})
@@ -140,18 +156,20 @@ def make(
     _refuse_card(recipe, card, has_engine)
     predicted = None
     if card and has_engine:
+        based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
         shape = verdict.shape_of(
-            recipe, settled, base_dir, offline=offline, strict=not target.is_here
+            based, settled, base_dir, offline=offline, strict=not target.is_here
         )
         if shape:
-            verdict.check_cold_start(recipe, shape, card, choose_dtype("cuda", card))
-            settled, predicted = verdict.fitted(recipe, settled, shape, card)
+            verdict.check_cold_start(based, shape, card, choose_dtype("cuda", card))
+            settled, predicted = verdict.fitted(based, settled, shape, card)
     if opened := auto.open_keys(settled):
         raise PlanError(
             f'`{opened[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',
             hint=f"write a value for `preset.{name}.{opened[0]}`",
         )
     plan = _plan(recipe, target, base_dir, name, settled, predicted, has_engine)
+    plan = plan.model_copy(update={"origin": origin})
     if target.is_here and predicted and predicted.verdict == "does not fit":
         raise DoesNotFit(plan, predicted)
     return plan
@@ -187,7 +205,7 @@ def _plan(
     return Plan(
         recipe=recipe,
         base_dir=base_dir.absolute(),
-        backend="unsloth" if card and target.has_packages else "trl",
+        backend="unsloth" if has_engine else "trl",
         device=device,
         dtype=choose_dtype(device, card),
         preset_name=name,

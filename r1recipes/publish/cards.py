@@ -47,9 +47,10 @@ def of_export(finished: TrainedRun, manifest: dict[str, Any]) -> str:
     paragraphs = [
         _front_matter_of_export(manifest),
         f"# {record['recipe']}, {manifest['form']}\n",
-        f"{recipe.description or 'A reasoning model'}: GRPO on `{recipe.model.name}`.\n",
+        f"{recipe.description or 'A reasoning model'}: GRPO on `{finished.model_name}`"
+        f"{f', {finished.progress}' if finished.is_cut_short else ''}.\n",
         "## Accuracy\n",
-        _accuracy(record["evaluation"], recipe),
+        _accuracy(finished.evaluation(), recipe),
         "## What this is\n",
         _contents(manifest),
         "## Use\n",
@@ -83,18 +84,23 @@ def _front_matter_of_export(manifest: dict[str, Any]) -> str:
 def _accuracy(evaluation: dict[str, Any], recipe: Recipe) -> str:
     lines = ["| | sampled pass@1 | 95 % | greedy |", "| --- | --- | --- | --- |"]
     for when in ("before", "after"):
-        row = evaluation[when]
-        low, high = row["interval"]
-        sampled, greedy = f"{row['accuracy']:.1%}", f"{row['greedy']:.1%}"
-        lines.append(f"| {when} | {sampled} | {low:.1%} to {high:.1%} | {greedy} |")
-    after, difference = evaluation["after"], evaluation["difference"]
-    low, high = difference["interval"]
-    sentence = (
-        f"{after['num_problems']} held-out problems of `{recipe.data.name}`, "
-        f"{after['num_samples']} samples each at temperature {recipe.train.temperature:g}; "
-        f"paired difference {difference['mean']:+.1%} (95 % {low:+.1%} to {high:+.1%}). Measured "
-        "on base + adapter as trained, not on this export.\n"
+        if row := evaluation.get(when):
+            low, high = row["interval"]
+            sampled, greedy = f"{row['accuracy']:.1%}", f"{row['greedy']:.1%}"
+            lines.append(f"| {when} | {sampled} | {low:.1%} to {high:.1%} | {greedy} |")
+    before = evaluation["before"]
+    problems = (
+        f"{before['num_problems']} held-out problems of `{recipe.data.name}`, "
+        f"{before['num_samples']} samples each at temperature {recipe.train.temperature:g}"
     )
+    if difference := evaluation.get("difference"):
+        low, high = difference["interval"]
+        sentence = (
+            f"{problems}; paired difference {difference['mean']:+.1%} (95 % {low:+.1%} to "
+            f"{high:+.1%}). Measured on base + adapter as trained, not on this export.\n"
+        )
+    else:
+        sentence = f"{problems}. This adapter was not evaluated: its run has not ended.\n"
     return "\n".join([*lines, "", sentence])
 
 
@@ -102,11 +108,14 @@ def _contents(manifest: dict[str, Any]) -> str:
     revision = manifest["base_revision"]
     base = f"`{manifest['base']}`" + (f" at `{revision}`" if revision else "")
     start = ", after a cold start on all weights" if manifest["cold_start"] else ""
+    start = (f"; {manifest['starts_from']}" if manifest.get("starts_from") else "") + start
     weights = "made from weights" if manifest["files"] else "weights"
     lines = [
         f"- form `{manifest['form']}`, {weights} in {manifest['dtype']}",
         f"- base: {base}{start}",
     ]
+    if manifest["step"] < manifest["max_steps"]:
+        lines.append(f"- trained to step {manifest['step']} of {manifest['max_steps']}")
     if manifest["trained_in_4bit"]:
         lines.append(
             "- trained with the base in 4 bits; the base in 16 bits is what the adapter is merged "
@@ -120,7 +129,7 @@ def _contents(manifest: dict[str, Any]) -> str:
 
 
 def _use(name: str, manifest: dict[str, Any]) -> str:
-    has_base = manifest["cold_start"] or manifest["own_tokenizer"]
+    has_base = manifest["cold_start"] or manifest["own_tokenizer"] or manifest.get("starts_from")
     return USE.get(manifest["form"], USE["merged"]).format(
         base="THIS_FOLDER/base" if has_base else manifest["base"],
         name=name,
@@ -162,7 +171,9 @@ def of_recipe(
         *([f"{recipe.description}\n"] if recipe.description else []),
         f"A recipe for r1recipes: `{recipe.model.name}` on `{recipe.data.name}`, GRPO, "
         f"{recipe.train.max_steps} steps, seed {recipe.seed}.\n",
-        _proof(record, lock) if record else "It was shared without a run.\n",
+        _proof(record, lock, recipe.train.max_steps)
+        if record
+        else "It was shared without a run.\n",
         "## Run it\n",
         "```\n"
         "python -m r1recipes run FOLDER_OR_FILE --locked   # refuses what differs from lock.json\n"
@@ -181,21 +192,31 @@ def _hub_id(name: str) -> str | None:
     return name if is_id else None
 
 
-def _proof(record: dict[str, Any], lock: dict[str, Any]) -> str:
+def _proof(record: dict[str, Any], lock: dict[str, Any], max_steps: int) -> str:
+    seconds = sum(record["duration_s"].values())
+    machine = lock.get("machine", {}).get("gpu") or "a CPU"
+    made = f"{seconds:.0f} s on {machine}, preset {record['preset']}"
+    step = record.get("stopped_at_step")
+    if record["status"] != "complete":
+        before, status = record["evaluation"]["before"], record["status"]
+        ending = "failed" if status == "failed" else f"was {status}"
+        return (
+            f"The run {ending} at step {step} of {max_steps} and was not evaluated "
+            f"after training: {made}. Accuracy before training: {before['accuracy']:.1%} sampled, "
+            f"{before['greedy']:.1%} greedy.\n"
+        )
     before, after, difference = (
         record["evaluation"][key] for key in ("before", "after", "difference")
     )
     low, high = (100 * bound for bound in difference["interval"])
-    seconds = sum(record["duration_s"].values())
-    machine = lock.get("machine", {}).get("gpu") or "a CPU"
+    ended = f"Training ended at step {step} of {max_steps}. " if step else ""
     return (
         "| | before | after |\n"
         "| --- | --- | --- |\n"
         f"| accuracy, sampled | {before['accuracy']:.1%} | {after['accuracy']:.1%} |\n"
         f"| accuracy, greedy | {before['greedy']:.1%} | {after['greedy']:.1%} |\n\n"
-        f"Difference {100 * difference['mean']:+.1f} points, 95 % {low:+.1f} to {high:+.1f}; "
-        f"{seconds:.0f} s on {machine}, preset {record['preset']}, "
-        f"finished {record['finished'][:10]}.\n"
+        f"{ended}Difference {100 * difference['mean']:+.1f} points, 95 % {low:+.1f} to "
+        f"{high:+.1f}; {made}, finished {record['finished'][:10]}.\n"
     )
 
 

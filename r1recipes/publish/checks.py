@@ -36,16 +36,28 @@ class Reference:
     """Divergence of the base without adapter, nats a token."""
 
     @classmethod
-    def of(cls, trained: merge.Trained, examples: list[merge.Example]) -> "Reference":
-        """Raises: RunError when this is not the model that gave the recorded answers."""
-        likelihoods = trained.likelihoods(examples, adapter=True)
+    def of(
+        cls, trained: merge.Trained, examples: list[merge.Example], *, by_base: bool = False
+    ) -> "Reference":
+        """Raises: RunError when this is not the model that gave the recorded answers.
+
+        `by_base`: the base gave them, as in a run whose adapter was not evaluated. Then the forms
+        are compared on the answers that base + adapter give now.
+        """
+        likelihoods = trained.likelihoods(examples, adapter=not by_base)
         likeliest = merge.share_likeliest(likelihoods, trained.tokenizer, examples)
         if likeliest < MIN_LIKELIEST:
+            model = "the base gives" if by_base else "base + adapter give"
             raise RunError(
-                f"base + adapter give {likeliest:.0%} of the greedy tokens that the run recorded: "
+                f"{model} {likeliest:.0%} of the greedy tokens that the run recorded: "
                 "this is not the model that was trained",
                 hint="`--base` must be the model that was trained, in 16 bits",
             )
+        if by_base:
+            examples = [
+                (messages, trained.answer(messages, NUM_TOKENS)) for messages, _ in examples
+            ]
+            likelihoods = trained.likelihoods(examples, adapter=True)
         without = trained.likelihoods(examples, adapter=False)
         effect = merge.divergence(likelihoods, without)
         return cls(trained.tokenizer, examples, likelihoods, effect)

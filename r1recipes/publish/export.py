@@ -59,7 +59,7 @@ def check(finished: TrainedRun, request: Request) -> None:
             hint = "push each form to a repository of its own"
             problems.append(Problem("a Hub repository holds one form", hint=hint))
     new_forms = _to_make(finished, request)
-    problems += missing(new_forms, finished.plan.recipe.model.name)
+    problems += missing(new_forms, finished.model_name)
     problems += _links(finished)
     for target in new_forms:
         path = request.folder / target.kind
@@ -83,6 +83,8 @@ def _is_made(finished: TrainedRun, request: Request, target: Target) -> bool:
     except (OSError, ValueError):
         return False
     run = {"run": finished.run.folder.name, "fingerprint": finished.run.read()["fingerprint"]}
+    if manifest.get("step", finished.plan.recipe.train.max_steps) != finished.step:
+        return False
     types = tuple(f"-{name}.gguf" for name in target.types)
     return run.items() <= manifest.items() and all(
         any(name.endswith(end) for name in manifest.get("files", ())) for end in types
@@ -92,7 +94,7 @@ def _is_made(finished: TrainedRun, request: Request, target: Target) -> bool:
 def _links(finished: TrainedRun) -> list[Problem]:
     """Links in the run folder. A run makes none; one in a folder from elsewhere could name any file
     of this machine."""
-    folders = [finished.run.adapter, *([finished.base] if finished.base else [])]
+    folders = [finished.adapter, *([finished.base] if finished.base else [])]
     paths = [path for folder in folders for path in (folder, *folder.rglob("*"))]
     return [Problem("is a link, and no run makes one", str(p)) for p in paths if p.is_symlink()]
 
@@ -124,11 +126,11 @@ def execute(finished: TrainedRun, request: Request, say: Callable[[str], None]) 
     which leaves an older export as it was.
     """
     check(finished, request)
-    examples = _examples(finished)
+    examples, by_base = _examples(finished)
     with finished.run.owned():
         try:
             with full_disk(request.folder, _ELSEWHERE):
-                return _make(finished, request, examples, say)
+                return _make(finished, request, examples, by_base, say)
         except OSError as error:
             raise unwritable(request.folder, error, _ELSEWHERE) from error
 
@@ -137,7 +139,11 @@ _ELSEWHERE = "name another folder with `--out`"
 
 
 def _make(
-    finished: TrainedRun, request: Request, examples: list["Example"], say: Callable[[str], None]
+    finished: TrainedRun,
+    request: Request,
+    examples: list["Example"],
+    by_base: bool,
+    say: Callable[[str], None],
 ) -> list[str]:
     from r1recipes.publish.forms import Maker
 
@@ -149,6 +155,7 @@ def _make(
                 finished,
                 examples,
                 say,
+                by_base=by_base,
                 targets=request.targets,
                 folder=request.folder,
                 base=request.base,
@@ -166,25 +173,29 @@ def _make(
     return results
 
 
-def _examples(finished: TrainedRun) -> list["Example"]:
-    """Held-out prompts with the trained model's answers, first those that the base answers
-    otherwise.
+def _examples(finished: TrainedRun) -> tuple[list["Example"], bool]:
+    """Held-out prompts with recorded answers, and whether the base gave them: where the adapter was
+    not evaluated. Of the trained model's, those that the base answers otherwise come first.
 
-    Raises: RecipeError when the run has no evaluation yet.
+    Raises: RecipeError when no evaluation is there, as in a folder that is half copied.
     """
-    run = finished.run
-    after = files.read_lines(run.evaluation("after"))
-    before = {row["question"]: row for row in files.read_lines(run.evaluation("before"))}
-    if not after or run.status() != "complete":
+    run, evaluation = finished.run, finished.evaluation()
+    rows_of_base = files.read_lines(run.evaluation("before"))
+    rows = files.read_lines(run.evaluation("after")) if "after" in evaluation else []
+    by_base = not rows
+    if not rows_of_base:
         raise RecipeError(
-            f"{run.folder} was not evaluated to its end (it {run.standing()}), so nothing could "
-            "be compared with it",
-            hint=run.to_go_on(),
+            f"{run.folder} has lost the answers of its evaluation, so nothing could be compared",
+            hint="put back a copy of this folder, or train again",
         )
-    rows = [row for row in after if row["greedy"]["text"].strip()] or after
-    rows.sort(key=lambda row: _greedy(before.get(row["question"])) == _greedy(row))
+    before = {row["question"]: row for row in rows_of_base}
+    rows = rows or rows_of_base
+    rows = [row for row in rows if row["greedy"]["text"].strip()] or rows
+    if not by_base:
+        rows.sort(key=lambda row: _greedy(before.get(row["question"])) == _greedy(row))
     recipe = finished.plan.recipe
-    return [(splits.messages(row["question"], recipe), _greedy(row)) for row in rows[:NUM_EXAMPLES]]
+    messages = [splits.messages(row["question"], recipe) for row in rows[:NUM_EXAMPLES]]
+    return [(m, _greedy(row)) for m, row in zip(messages, rows, strict=False)], by_base
 
 
 def _greedy(row: dict[str, Any] | None) -> str:

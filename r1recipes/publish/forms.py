@@ -39,6 +39,7 @@ class Maker:
         examples: list[merge.Example],
         say: Callable[[str], None],
         *,
+        by_base: bool,
         targets: list[Target],
         folder: Path,
         base: str | None,
@@ -49,26 +50,26 @@ class Maker:
         self.finished, self.say, self.work = finished, say, work
         self.targets, self.folder, self.base = targets, folder, base
         self.plan = finished.plan
-        self.is_builtin = self.plan.recipe.model.name.startswith("builtin:")
+        self.is_builtin = finished.model_name.startswith("builtin:")
         self.merged: Path | None = None
-        self.say("Loading base and adapter")
+        self.say(f"Loading base and adapter{f', {finished.note}' if finished.note else ''}")
         self.trained = merge.Trained(
             _with_revision(finished),
             base or finished.base,
-            finished.run.adapter,
+            finished.adapter,
             finished.chat_template(),
             offline=offline,
         )
         disk.check(disk.Need(folder, self.needed_bytes()))
         self.own_tokenizer = builtin.is_own(self.trained.tokenizer)
         self.dtype = str(self.trained.dtype()).removeprefix("torch.")
-        self.reference = Reference.of(self.trained, examples)
+        self.reference = Reference.of(self.trained, examples, by_base=by_base)
 
     def needed_bytes(self) -> int:
         """Bytes of all forms, and of the files that some are made from."""
         count, targets = self.trained.num_parameters(), self.targets
         kinds, types = {t.kind for t in targets}, [n for t in targets for n in t.types]
-        files = [*self.finished.run.adapter.iterdir()]
+        files = self.finished.adapter_files()
         if "lora" in kinds and self.finished.base:
             files += self.finished.base.iterdir()
         needed = sum(path.stat().st_size for path in files) + REST_BYTES
@@ -94,10 +95,9 @@ class Maker:
         """The adapter; beside it the base, where the Hub does not have it."""
         self.say("Writing the adapter")
         draft = self._draft("lora")
-        for path in self.finished.run.adapter.iterdir():
-            if path.name != "README.md":
-                shutil.copy(path, draft)
-        name = self.base or self.plan.recipe.model.name
+        for path in self.finished.adapter_files():
+            shutil.copy(path, draft)
+        name = self.base or self.finished.model_name
         if self.finished.base:
             shutil.copytree(self.finished.base, draft / "base")
         elif self.is_builtin:
@@ -187,7 +187,7 @@ class Maker:
 
     def _dtype(self, target: Target) -> str:
         if target.kind == "lora":
-            return _adapter_dtype(self.finished.run.adapter)
+            return _adapter_dtype(self.finished.adapter)
         return "NF4" if target.kind == "merged_4bit" else self.dtype
 
     def _draft(self, name: str) -> Path:
@@ -197,17 +197,20 @@ class Maker:
 
     def _finish(self, draft: Path, target: Target, checks: list[str]) -> Path:
         """Write card and export.json into the draft, and rename it to its final folder."""
-        model, plan = self.plan.recipe.model, self.plan
-        base = self.base or model.name
+        plan = self.plan
+        base = self.base or self.finished.model_name
         is_local = self.is_builtin or Path(resolve_name(base, plan.base_dir)).is_dir()
         manifest = {
             "form": target.kind,
             "run": self.finished.run.folder.name,
             "fingerprint": self.finished.run.read()["fingerprint"],
+            "step": self.finished.step,
+            "max_steps": plan.recipe.train.max_steps,
             "base": Path(base).name if is_local else base,
             "base_on_hub": not is_local and self.finished.base is None,
             "base_revision": self.trained.revision,
-            "cold_start": self.finished.base is not None,
+            "cold_start": plan.recipe.cold_start is not None,
+            "starts_from": plan.origin.sentence() if plan.origin else None,
             "own_tokenizer": self.own_tokenizer,
             "dtype": self._dtype(target),
             "trained_in_4bit": plan.preset.load_in_4bit,

@@ -10,7 +10,7 @@ import glob
 import hashlib
 import json
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from r1recipes.recipe.bundle import Files
 from r1recipes.recipe.loading import Loaded
 from r1recipes.recipe.schema import Recipe
 from r1recipes.recipe.targets import Export, Track
-from r1recipes.runs import lock
+from r1recipes.runs import lock, trained
 from r1recipes.runs.record import Run
 
 _FOLDER = (
@@ -42,6 +42,8 @@ class Shared:
     name: str
     fingerprint: str
     files: Files
+    note: str | None = None
+    """`step 35 of 100`, of a run that was cut short."""
 
 
 def of_recipe(loaded: Loaded) -> Shared:
@@ -57,21 +59,26 @@ def of_recipe(loaded: Loaded) -> Shared:
 
 
 def of_run(run: Run) -> Shared:
-    """Share a complete run.
+    """Share a run: complete, or with a whole checkpoint.
 
     Raises: RecipeError with everything that may not or cannot be shared, and when a file that the
     run read has changed since.
     """
     record, locked, plan = run.read(), run.read_lock(), run.plan()
+    if plan.origin:
+        raise RecipeError.at(
+            str(run.folder),
+            f"{plan.origin.sentence()}, which nobody else has",
+            f"`r1recipes export {run.folder} --to hub:user/name` shares its weights",
+        )
     if record["status"] != "complete":
-        hint = f"{run.to_go_on()}, or share its recipe.toml alone"
-        raise RecipeError.at(str(run.folder), f"{run.standing()}, so it proves nothing", hint)
+        record = _cut_short(run)
     saved = recipe.load(run.recipe)
     is_changed = recipe.fingerprint(saved.recipe) != locked.get("fingerprint")
-    trained = plan.recipe if is_changed else saved.recipe
-    loaded = Loaded(trained, plan.base_dir / "recipe.toml", saved.text, saved.data)
+    final = plan.recipe if is_changed else saved.recipe
+    loaded = Loaded(final, plan.base_dir / "recipe.toml", saved.text, saved.data)
     # This also stops a run folder from elsewhere, whose plan could name any file of this machine.
-    old, new = locked.get("files", {}), lock.file_hashes(trained.model_dump(), plan.base_dir)
+    old, new = locked.get("files", {}), lock.file_hashes(final.model_dump(), plan.base_dir)
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if changed:
         message = f"`{changed[0]}` is not what this run read"
@@ -80,7 +87,26 @@ def of_run(run: Run) -> Shared:
     for path in (run.metrics, run.folder / "report.html"):
         if path.is_file():
             proof[path.name] = redact.strip_folders(path.read_text(), folders).encode()
-    return _shared(loaded, is_changed, locked | {"overrides": []}, record, proof)
+    shared = _shared(loaded, is_changed, locked | {"overrides": []}, record, proof)
+    step, max_steps = record.get("stopped_at_step"), final.train.max_steps
+    return replace(shared, note=f"step {step} of {max_steps}" if step else None)
+
+
+def _cut_short(run: Run) -> dict[str, Any]:
+    """The record of a run that did not end, with the step of its last whole checkpoint.
+
+    Raises: RecipeError when it has none, or is still running.
+    """
+    hint = f"{run.to_go_on()}, or share its recipe.toml alone"
+    if run.status() == "running":
+        raise RecipeError.at(str(run.folder), f"{run.standing()}, so it is not done", hint)
+    try:
+        saved = trained.of_run(run)
+    except RecipeError as error:
+        message = f"{run.standing()} without a whole checkpoint, so it proves nothing"
+        raise RecipeError.at(str(run.folder), message, hint) from error
+    status = {"running": "stopped"}.get(run.read()["status"], run.read()["status"])  # by a kill
+    return run.read() | {"status": status, "stopped_at_step": saved.step}
 
 
 def _shared(

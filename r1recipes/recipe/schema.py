@@ -95,7 +95,7 @@ class Model(Section):
     """The model that is trained."""
 
     name: Annotated[Word, Field(examples=["unsloth/Qwen2.5-1.5B-Instruct"])]
-    """Hub id, a local folder, or `builtin:tiny`, about 1M parameters built on the spot."""
+    """Hub id, a local folder, `builtin:tiny`, about 1M parameters built on the spot, or a run."""
     revision: Annotated[Word | None, Field(examples=["main"])] = None
     """Commit, tag or branch on the Hub; without it the newest commit, which is then recorded."""
     chat_template: Annotated[Text | None, Field(examples=["template.jinja"])] = None

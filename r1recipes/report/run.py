@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from r1recipes.machine import files
 from r1recipes.machine.units import duration
+from r1recipes.planning.architectures import Origin
 from r1recipes.planning.plan import Plan
 from r1recipes.report import charts, curves, page, samples, scales
 from r1recipes.report.page import Cell, Figures, Pill, Table, Verdict
@@ -143,12 +144,12 @@ def _verdict(run: Reading) -> Verdict:
         greedy = f"Greedy {percent(before['greedy'])} → {percent(after['greedy'])}."
         return Verdict(
             percent(after["accuracy"]),
-            [f"{sentence} on {problems}. {greedy}"],
+            [f"{sentence} on {problems}. {greedy}", run.ending],
             tone,
             before=percent(before["accuracy"]),
         )
     progress = f"step {run.steps} of {run.max_steps}" if run.max_steps else f"step {run.steps}"
-    sentences = [_learning_sentence(run)]
+    sentences = [_learning_sentence(run), run.ending]
     if before:
         sentences.append(f"Accuracy before training: {percent(before['accuracy'])}.")
     if status != "failed":
@@ -185,7 +186,7 @@ def _facts(run: Reading) -> list[tuple[str, Cell]]:
     last = run.metrics[-1] if run.metrics else {}
     vram = (run.record.get("vram") or {}).get("measured_bytes")
     return [
-        ("Model", run.recipe.get("model", {}).get("name")),
+        ("Model", _model(run)),
         ("Data", run.recipe.get("data", {}).get("name")),
         ("Preset", run.record.get("preset")),
         ("Machine", machine.get("gpu") or cpu),
@@ -197,6 +198,13 @@ def _facts(run: Reading) -> list[tuple[str, Cell]]:
         ("Started", _utc(str(run.record.get("started", "")))),
         ("Fingerprint", str(run.record.get("fingerprint", ""))[:8]),
     ]
+
+
+def _model(run: Reading) -> str | None:
+    """The model, and the adapter that the run starts from."""
+    name = run.recipe.get("model", {}).get("name")
+    origin = run.resolved.get("origin")
+    return f"{name}: {Origin.model_validate(origin).sentence()}" if origin else name
 
 
 def _command(run: Reading) -> str:

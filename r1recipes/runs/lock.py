@@ -60,16 +60,20 @@ def make(loaded: Loaded, plan: Plan) -> dict[str, Any]:
     """The lock of a run that begins; hashes of what it loads are added later."""
     card = gpu.current() if plan.device == "cuda" else None
     preset = loaded.recipe.preset[plan.preset_name]
-    return of_recipe(loaded) | {
-        "preset": plan.preset_name,
-        "chosen": {key: getattr(plan.preset, key) for key in auto.open_keys(preset)},
-        "versions": packages.versions(),
-        "machine": {
-            "gpu": card.name if card else None,
-            "driver": card.driver if card else None,
-            "num_threads": plan.num_threads,
-        },
-    }
+    return (
+        of_recipe(loaded)
+        | {
+            "preset": plan.preset_name,
+            "chosen": {key: getattr(plan.preset, key) for key in auto.open_keys(preset)},
+            "versions": packages.versions(),
+            "machine": {
+                "gpu": card.name if card else None,
+                "driver": card.driver if card else None,
+                "num_threads": plan.num_threads,
+            },
+        }
+        | ({"origin": plan.origin.model_dump(mode="json")} if plan.origin else {})
+    )
 
 
 def of_recipe(loaded: Loaded) -> dict[str, Any]:

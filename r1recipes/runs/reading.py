@@ -86,6 +86,18 @@ class Reading:
         return self.metrics[-1]["step"] if self.metrics else 0
 
     @property
+    def ending(self) -> str:
+        """Which weights there are of a run that was cut short; empty of any other."""
+        step = self.record.get("stopped_at_step")
+        if self.status == "complete":
+            return f"Training was ended at step {step} of {self.max_steps}." if step else ""
+        if self.status == "running":
+            return ""
+        if checkpoint := self.run.last_checkpoint():
+            return f"`ask`, `eval` and `export` use step {checkpoint[1]} of {self.max_steps}."
+        return f"Its last checkpoint was that of step {step}." if step else ""
+
+    @property
     def duration_s(self) -> float:
         return sum(self.record.get("duration_s", {}).values())
 

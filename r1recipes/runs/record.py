@@ -4,7 +4,9 @@
     lock.json         versions, revisions, seed    record.json       status, times, evaluation
     metrics.jsonl     one line per step            completions.jsonl samples with their rewards
     evaluation-before.jsonl, evaluation-after.jsonl                  one line per held-out problem
-    base/             model after the cold start   checkpoints/  adapter/  train.log  report.html
+    base/             model after the cold start, or with the adapter that it starts from merged
+    checkpoints/      adapter/                     train.log         report.html
+    cold-start/       checkpoint of a cold start that was stopped, until it is resumed
 
 JSON is written under a temporary name, synced and renamed, so a file is whole or absent. A torn
 last line of a .jsonl is dropped on reading and cut before appending. One process at a time owns a
@@ -25,7 +27,7 @@ from r1recipes import recipe
 from r1recipes.errors import Problem, RecipeError, disk_error
 from r1recipes.machine import files
 from r1recipes.machine.files import now, read_lines, write_json, write_text
-from r1recipes.planning.plan import Plan
+from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock
 
@@ -47,6 +49,7 @@ class Run:
         self.completions = folder / "completions.jsonl"
         self.log = folder / "train.log"
         self.base = folder / "base"
+        self.cold_start = folder / "cold-start"
         self.checkpoints = folder / "checkpoints"
         self.adapter = folder / "adapter"
         self.report = folder / "report.html"
@@ -62,6 +65,15 @@ class Run:
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise RecipeError(f"{self.resolved} cannot be read: {reason}") from error
+
+    def pinned_plan(self) -> Plan:
+        """The plan with the commits that the run began with, and where it has merged an adapter,
+        with the tokenizer of its own base. Raises: RecipeError."""
+        plan = pinned(self.plan(), self.read_lock())
+        if plan.origin and self.base.is_dir():
+            origin = plan.origin.model_copy(update={"tokenizer": str(self.base.absolute())})
+            plan = plan.model_copy(update={"origin": origin})
+        return plan
 
     def read(self) -> dict[str, Any]:
         """The record. Raises: RecipeError when this is not a run folder, or it is damaged."""
@@ -130,13 +142,8 @@ class Run:
         return False
 
     def last_checkpoint(self) -> tuple[Path, int] | None:
-        """The newest whole checkpoint, and its step."""
-        steps = []
-        for folder in self.checkpoints.glob("checkpoint-*"):
-            number = folder.name.removeprefix("checkpoint-")
-            if number.isdigit() and is_whole(folder):
-                steps.append((int(number), folder))
-        return (max(steps)[1], max(steps)[0]) if steps else None
+        """The newest whole checkpoint of the training, and its step."""
+        return newest_whole(self.checkpoints)
 
     def rewind(self, step: int) -> None:
         """Delete metrics, samples and checkpoints after `step`, and checkpoints that are not whole.
@@ -202,6 +209,16 @@ def is_whole(folder: Path) -> bool:
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def newest_whole(checkpoints: Path) -> tuple[Path, int] | None:
+    """The whole checkpoint of the highest step in a folder, and that step."""
+    steps = []
+    for folder in checkpoints.glob("checkpoint-*"):
+        number = folder.name.removeprefix("checkpoint-")
+        if number.isdigit() and is_whole(folder):
+            steps.append((int(number), folder))
+    return (max(steps)[1], max(steps)[0]) if steps else None
 
 
 def _first_record(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any]:

@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict
 from r1recipes import planning
 from r1recipes.config import suggest
 from r1recipes.config.render import show, toml_value
+from r1recipes.machine import settings
 from r1recipes.machine.gpu import Gpu
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import loading, overrides
 from r1recipes.recipe.loading import Loaded
 from r1recipes.recipe.schema import Recipe
+from r1recipes.runs import origin
 from r1recipes.study.schema import Range, Study
 
 MAX_PART = 40
@@ -65,7 +67,8 @@ class Cell(BaseModel):
 def plan_trial(cell: Cell, loaded: Loaded, cores: int, card: Gpu | None, *, offline: bool) -> Plan:
     """The plan of a trial on this machine; `card` as it is before a trial loads anything.
 
-    Raises: PlanError; planning.DoesNotFit if the only reason is that memory is short.
+    Raises: PlanError; planning.DoesNotFit if the only reason is that memory is short; RecipeError
+    for a model that cannot be trained on.
     """
     return planning.make(
         loaded.recipe,
@@ -73,6 +76,7 @@ def plan_trial(cell: Cell, loaded: Loaded, cores: int, card: Gpu | None, *, offl
         base_dir=loaded.path.parent,
         preset=cell.preset,
         offline=offline,
+        origin=origin.of_recipe(loaded, settings.load().runs_dir),
     )
 
 

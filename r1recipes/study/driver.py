@@ -236,7 +236,7 @@ def check_machine(cells: list[Cell], *, offline: bool, must_fit: bool = True) ->
                 problems.append(Problem(f"there is no `{reference.name}`", hint=hint))
         try:
             plan_trial(cell, loaded, host.cores(), card, offline=offline)
-        except PlanError as error:
+        except (PlanError, RecipeError) as error:
             if must_fit or not isinstance(error, DoesNotFit):
                 problems += error.problems
     if problems:

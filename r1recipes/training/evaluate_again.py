@@ -66,7 +66,7 @@ def execute(
         if changes.other:
             prepared = _without_training_rows(prepared, trained, settings, watching)
         watching.phase("Loading the model")
-        revision = prepared.backend.load(trained.base, trained.run.adapter)
+        revision = prepared.backend.load(trained.base, trained.adapter)
         items = {
             model: _answers(prepared, watching, model, adapter=model == "trained")
             for model in ("base", "trained")
@@ -95,11 +95,12 @@ def sample(
         base = None
         if start := plan.recipe.cold_start:
             watching.phase("Cold start")
-            base = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "base"
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            base = work / "base"
             count = start.steps * start.batch_size
             held_out = prepared.splits.held_out
             shown = demonstrations.make(plan.recipe, plan.base_dir, count, held_out=held_out)
-            prepared.backend.cold_start(shown, base, hooks)
+            prepared.backend.cold_start(shown, base, None, work / "checkpoints", None, hooks)
         watching.phase("Loading the model")
         prepared.backend.load(base, None)
         watching.phase("Answering")
@@ -217,6 +218,8 @@ def _about(
     return {
         "format": 1,
         "run": trained.run.folder.name,
+        "step": trained.step,
+        "max_steps": trained.plan.recipe.train.max_steps,
         "recipe": changes.other.name if changes.other else trained.run.read()["recipe"],
         "data": recipe.data.name,
         "data_revision": prepared.splits.revision,

@@ -93,9 +93,9 @@ def rehearse(
 
 
 def _refuse_what_cannot_be_rehearsed(plan: Plan, batches: tuple[int, ...]) -> None:
-    if models.find(plan.recipe.model.name) is None:
+    if models.find(plan.base_model.name) is None:
         raise RecipeError(
-            f"the shape of `{plan.recipe.model.name}` is not in the catalogue",
+            f"the shape of `{plan.base_model.name}` is not in the catalogue",
             hint="rehearse a recipe of one of: " + ", ".join(models.MODELS),
         )
     if plan.backend != "unsloth":

@@ -256,7 +256,7 @@ def _phases(memory: _Memory, steps: list[Row]) -> Iterator[None]:
 
 def _weights_folder(plan: Plan, weights_dir: Path) -> Path:
     """The folder of the random weights; it is made once and used again by later rehearsals."""
-    shape = models.find(plan.recipe.model.name)
+    shape = models.find(plan.base_model.name)
     name = next(name for name, other in models.MODELS.items() if other is shape)
     return weights_dir / f"{name}-{'nf4' if plan.preset.load_in_4bit else plan.dtype}"
 
@@ -269,7 +269,7 @@ def _write_weights(plan: Plan, folder: Path) -> None:
 
     if folder.exists():
         return
-    shape, four_bit = models.find(plan.recipe.model.name), plan.preset.load_in_4bit
+    shape, four_bit = models.find(plan.base_model.name), plan.preset.load_in_4bit
     assert shape is not None
     # Published 4-bit checkpoints have their other weights in bfloat16, whatever the card uses.
     dtype = getattr(torch, "bfloat16" if four_bit else plan.dtype)

@@ -81,8 +81,9 @@ def prepare(
         rewards={name: loaded[name] for name in recipe.rewards},
         decisive=loaded[recipe.eval.reward],
         inputs=_inputs(plan, splits, tokenizer.chat_template, loaded.values()),
+        settings=settings,
         judge=verifier.verify if recipe.eval.reward == "correctness" else None,
-        warm=warm,
+        warm=warm or Warm(),
     )
 
 
@@ -130,6 +131,8 @@ def _inputs(
     start = plan.recipe.cold_start
     if start and start.data:
         hashes["the demonstrations"] = _sha256((plan.base_dir / start.data).read_bytes())
+    if plan.origin:
+        hashes["the adapter that it starts from"] = plan.origin.sha256
     for reward in loaded:
         if reward.code_sha256:
             hashes[f"the code of reward `{reward.name}`"] = reward.code_sha256
@@ -211,11 +214,18 @@ def resume(
 ) -> Run:
     """Go on with a run that was stopped, was killed, or failed.
 
-    Raises: RecipeError when data, code or template are no longer what the run began with.
+    With `options.finish` it is not trained further: its last whole checkpoint is evaluated, and the
+    run is complete. Raises: RecipeError when data, code or template are no longer what the run
+    began with, or when there is no checkpoint to finish.
     """
     watching = Observers(observers)
+    if options.finish and not run.adapter.is_dir() and run.last_checkpoint() is None:
+        raise RecipeError(
+            f"{run.folder} has no whole checkpoint to finish with: it {run.standing()}",
+            hint=f"{run.to_go_on()}; Ctrl-C then saves a checkpoint after a step",
+        )
     locked = run.read_lock()
-    plan = pinned(run.plan(), locked)
+    plan = run.pinned_plan()
     if locked.get("source"):
         references.refuse_taken(plan.recipe.model_dump(), plan.base_dir)
     with ExitStack() as stack:
@@ -260,28 +270,43 @@ def _execute(
             run.update(status="stopped")
             flags = " --allow-code" if options.allow_code else ""
             flags += " --wandb" if sends(plan.recipe.track) else ""
-            raise Stopped(
-                f"stopped; {_saved(run)}",
-                hint=f"go on with `python -m r1recipes run --resume {run.folder}{flags}`",
-            ) from None
+            hint = f"go on with `python -m r1recipes run --resume {run.folder}{flags}`"
+            if run.last_checkpoint() and not run.adapter.exists():
+                hint += f", or evaluate and close it with `run --finish {run.folder}{flags}`"
+            raise Stopped(f"stopped; {_saved(run)}", hint=hint) from None
         except Pruned:
             run.update(status="pruned", finished=files.now())
             raise
         except Exception as error:
             with suppress(OSError):  # the log may be on the full disk
                 traceback.print_exc()
-            failure = classify(error, run, stages.phase(error) if stages else "load")
+            failure = classify(error, run, _phase(stages, error) if stages else "load")
             _record_failure(run, failure)
             raise failure from error
         finally:
             _record_memory(run, plan, meter)
 
 
+def _phase(stages: Stages, error: Exception) -> out_of_memory.Phase:
+    """What the GPU was doing when an error was raised."""
+    if stages.name == "cold_start":
+        return "cold start"
+    if stages.name != "train":
+        return "generate" if stages.name and stages.name.startswith("evaluate") else "load"
+    frames = traceback.walk_tb(error.__traceback__)
+    if any(frame.f_code.co_name == "_generate" for frame, _ in frames):
+        return "generate"
+    return "steps" if stages.rows else "first step"
+
+
 def _saved(run: Run) -> str:
-    checkpoint = run.last_checkpoint()
     if run.adapter.exists():
         return "training is done and saved"
-    return f"step {checkpoint[1]} is saved" if checkpoint else "no step is saved yet"
+    if checkpoint := run.last_checkpoint():
+        return f"step {checkpoint[1]} is saved"
+    if started := record.newest_whole(run.cold_start):
+        return f"step {started[1]} of the cold start is saved"
+    return "the cold start is done and saved" if run.base.exists() else "no step is saved yet"
 
 
 def _record_failure(run: Run, failure: R1RecipesError) -> None:

@@ -5,14 +5,12 @@ and in training the steps since the last checkpoint. Observers hear of a step or
 after it is on the disk.
 """
 
-import faulthandler
 import json
-import threading
+import shutil
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +18,21 @@ from r1recipes.data import demonstrations
 from r1recipes.data.splits import Splits
 from r1recipes.errors import RunError
 from r1recipes.machine import files
-from r1recipes.machine.terminal import Interrupts
-from r1recipes.planning import disk, out_of_memory
+from r1recipes.machine.settings import Settings
+from r1recipes.machine.terminal import Interrupts, warned_when_slow
+from r1recipes.planning import disk
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward
 from r1recipes.runs import health, record, statistics
+from r1recipes.runs.origin import verify
 from r1recipes.runs.reading import Row
 from r1recipes.runs.record import Run
+from r1recipes.training.backends import merged
 from r1recipes.training.backends.base import Backend, Hooks, Messages, Sample
 from r1recipes.training.evaluation import evaluate
 from r1recipes.training.observers import Observer
 from r1recipes.training.probe import Judge, outlook, probe, refuse_hopeless
-from r1recipes.training.warm import Warm, base_key, evaluation_key
+from r1recipes.training.warm import Warm, base_key, evaluation_key, link
 
 NAN_STEPS = 3
 """Steps in a row without a finite gradient after which a run is stopped; assumed."""
@@ -47,12 +48,14 @@ rehearsals, which download nothing, took 107 s."""
 
 @dataclass(frozen=True)
 class Options:
-    """What the user allowed on the command line."""
+    """What the user allowed or asked for on the command line."""
 
     allow_code: bool = False
     """Run rewards from the recipe's own Python files."""
     force: bool = False
     """Train even if the probe sees nothing to learn from."""
+    finish: bool = False
+    """Train no further than the last whole checkpoint: evaluate it, and close the run."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,11 @@ class Prepared:
     """The reward that decides whether a completion is right."""
     inputs: dict[str, str]
     """Each thing that the run reads beside its recipe -> its sha256."""
+    settings: Settings | None = None
+    """Of this machine; needed where an adapter is merged."""
     judge: Judge | None = None
     """Judges answers wherever they stand in a completion, if it is answers that decide."""
-    warm: Warm | None = None
+    warm: Warm = field(default_factory=Warm)
     """What earlier runs in this process have loaded and computed."""
 
 
@@ -89,9 +94,12 @@ class Stages:
         self.plan = prepared.plan
         self.prepared = prepared
         self.backend = prepared.backend
+        self.warm = prepared.warm
         self.observer = observer
         self.options = options
         self.interrupts = interrupts
+        self.start: Path | None = None
+        """The merged model that a cold start begins with."""
         self.checkpoint: tuple[Path, int] | None = None
         """The last whole checkpoint of an earlier attempt, and its step."""
         self.name: str | None = None
@@ -104,6 +112,8 @@ class Stages:
         self.clear_drafts()
         self.count_killed_stage()
         self.checkpoint = self.run.last_checkpoint()
+        if self.plan.origin and not self.run.base.exists():
+            self.merge()
         if self.plan.recipe.cold_start:
             self.cold_start()
         self.load()
@@ -146,81 +156,83 @@ class Stages:
             on_progress=lambda done, total: self.observer.progress(before + done, 2 * total),
         )
 
+    def merge(self) -> None:
+        """Merge the adapter that the run starts from, for the cold start or as the run's base."""
+        assert self.plan.origin is not None and self.prepared.settings is not None
+        settings = self.prepared.settings
+        with self.stage("merge", "Merging the adapter"):
+            verify(self.plan.origin)
+            folder, commit = merged(self.plan, settings.cache_dir, offline=settings.offline)
+            origin = self.plan.origin.model_dump(mode="json")
+            revision = commit or origin["revision"]
+            self.run.update_lock(origin=origin | {"revision": revision})
+            if self.plan.recipe.cold_start:
+                self.start = folder
+                return
+            with files.draft(self.run.base) as draft:
+                shutil.copytree(folder, draft, copy_function=link)
+
     def cold_start(self) -> None:
         """Train all weights on demonstrations."""
         if self.run.base.exists():
+            shutil.rmtree(self.run.cold_start, ignore_errors=True)
             return
         start = self.plan.recipe.cold_start
         assert start is not None
         key = self.shared_key(base_key(self.plan))
-        if source := self.reuse("base", key, self.run.base):
+        if source := self.warm.copy("base", key, self.run.base):
             lock = Run(source.parent).read_lock()
             self.run.update_lock(model_revision=lock.get("model_revision"))
             return
-        with self.stage("cold_start", "Cold start"):
+        with self.stage("cold_start", "Cold start"), self.interrupts.after_this_step():
             rows = demonstrations.make(
                 self.plan.recipe,
                 self.plan.base_dir,
                 start.steps * start.batch_size,
                 held_out=self.prepared.splits.held_out,
             )
+            checkpoint = record.newest_whole(self.run.cold_start)
             with files.draft(self.run.base) as draft:
                 draft.mkdir()
-                revision = self.backend.cold_start(rows, draft, self.hooks())
-            self.run.update_lock(model_revision=revision)
-        self.remember("base", key, self.run.base)
+                revision, is_complete = self.backend.cold_start(
+                    rows,
+                    draft,
+                    self.start,
+                    self.run.cold_start,
+                    checkpoint[0] if checkpoint else None,
+                    self.hooks(),
+                )
+                if not self.plan.origin:
+                    self.run.update_lock(model_revision=revision)
+                if not is_complete:
+                    raise KeyboardInterrupt
+        shutil.rmtree(self.run.cold_start, ignore_errors=True)
+        self.warm.remember("base", key, self.run.base)
+        if self.interrupts.requested:
+            raise KeyboardInterrupt
 
     def shared_key(self, key: str) -> str:
         """The key of a result that also depends on what the run reads beside its recipe."""
         return key + json.dumps(self.prepared.inputs, sort_keys=True)
 
-    def reuse(self, name: str, key: str, path: Path) -> Path | None:
-        """Copy the result of an earlier run in this process to `path`, and return its source."""
-        return self.prepared.warm.copy(name, key, path) if self.prepared.warm else None
-
-    def remember(self, name: str, key: str, path: Path) -> None:
-        """Let later runs in this process reuse a result."""
-        if self.prepared.warm:
-            self.prepared.warm.remember(name, key, path)
-
     def load(self) -> None:
         """Load the base, with the saved adapter or a fresh one."""
-        with self.stage("load", "Loading the model"), self.warned_when_slow():
-            base = self.run.base if self.plan.recipe.cold_start else None
+        slow = warned_when_slow(SLOW_LOAD_S, self.run.log, self.observer.note, "loading")
+        with self.stage("load", "Loading the model"), slow:
+            base = self.run.base if self.plan.has_own_base else None
             revision = self.backend.load(base, self.saved_adapter())
             if base is None:
                 self.run.update_lock(model_revision=revision)
-
-    @contextmanager
-    def warned_when_slow(self) -> Iterator[None]:
-        """Warn the user when loading takes long, and write to the log where it is: an engine that
-        hangs prints nothing."""
-
-        def warn() -> None:
-            with open(self.run.log, "a") as log:
-                faulthandler.dump_traceback(log)
-            self.observer.note(
-                f"loading has taken {SLOW_LOAD_S / 60:.0f} minutes: it is downloading, or it "
-                f"hangs; the end of {self.run.log} shows where it is"
-            )
-
-        timer = threading.Timer(SLOW_LOAD_S, warn)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
 
     def saved_adapter(self) -> Path | None:
         """The trained adapter, or that of the last step's checkpoint, which is the same."""
         return self.run.adapter if self.run.adapter.exists() else self.last_step()
 
     def last_step(self) -> Path | None:
-        """The checkpoint of the last step, if it is there: a trainer would go one step further."""
-        if self.checkpoint and self.checkpoint[1] >= self.plan.recipe.train.max_steps:
-            return self.checkpoint[0]
-        return None
+        """The checkpoint that ends the training: that of the last step, since a trainer would go
+        one step further, or with `finish` the last one there is."""
+        is_last = self.checkpoint and self.checkpoint[1] >= self.plan.recipe.train.max_steps
+        return self.checkpoint[0] if self.checkpoint and (is_last or self.options.finish) else None
 
     def evaluate(self, when: str, *, adapter: bool) -> None:
         """Answer and score the held-out problems, with the base alone or with the adapter."""
@@ -228,7 +240,7 @@ class Stages:
         if when in self.run.read()["evaluation"] and path.exists():
             return
         key = self.shared_key(evaluation_key(self.plan))
-        if not adapter and self.reuse("evaluation", key, path):
+        if not adapter and self.warm.copy("evaluation", key, path):
             self.evaluated(when, files.read_lines(path))
             return
 
@@ -243,7 +255,7 @@ class Stages:
             files.write_text(path, "".join(json.dumps(item) + "\n" for item in items))
             self.evaluated(when, items)
         if not adapter:
-            self.remember("evaluation", key, path)
+            self.warm.remember("evaluation", key, path)
 
     def evaluated(self, when: str, items: list[dict[str, Any]]) -> None:
         """Record the summary of an evaluation."""
@@ -286,9 +298,18 @@ class Stages:
                     self.observer.trained()
         if self.interrupts.requested:
             raise KeyboardInterrupt
+        self.note_step()
         with files.draft(self.run.adapter) as draft:
             draft.mkdir()
             self.backend.save_adapter(draft)
+
+    def note_step(self) -> None:
+        """Record where a run that is finished early ended, before its adapter says that it ended;
+        an earlier attempt to finish it may have noted a step."""
+        step = self.checkpoint[1] if self.options.finish and self.checkpoint else None
+        is_early = step is not None and step < self.plan.recipe.train.max_steps
+        if is_early or "stopped_at_step" in self.run.read():
+            self.run.update(stopped_at_step=step if is_early else None)
 
     def on_step(self, row: Row, samples: list[dict[str, Any]]) -> None:
         """Write a step to the disk, then show it. Raises: RunError (nan), Pruned."""
@@ -312,17 +333,6 @@ class Stages:
         evaluation = self.run.read()["evaluation"]
         evaluation["difference"] = statistics.difference(before, after)
         self.run.update(status="complete", evaluation=evaluation, finished=files.now())
-
-    def phase(self, error: Exception) -> out_of_memory.Phase:
-        """What the GPU was doing when an error was raised."""
-        if self.name == "cold_start":
-            return "cold start"
-        if self.name != "train":
-            return "generate" if self.name and self.name.startswith("evaluate") else "load"
-        frames = traceback.walk_tb(error.__traceback__)
-        if any(frame.f_code.co_name == "_generate" for frame, _ in frames):
-            return "generate"
-        return "steps" if self.rows else "first step"
 
     @contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:

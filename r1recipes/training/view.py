@@ -77,6 +77,8 @@ class View(Observer):
         self.plan = plan
         recipe = plan.recipe
         self.note(f"{recipe.model.name}  preset {plan.preset_name}  {plan.batch_sentence()}")
+        if plan.origin:
+            self.note(plan.origin.sentence())
         if plan.predicted:
             self.note(f"memory: {plan.predicted.sentence()}")
             if plan.predicted.why:

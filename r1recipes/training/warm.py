@@ -58,14 +58,14 @@ class Warm:
             return None
         with files.draft(path) as draft:
             if source.is_dir():
-                shutil.copytree(source, draft, copy_function=_link)
+                shutil.copytree(source, draft, copy_function=link)
             else:
                 shutil.copyfile(source, draft)
         return source
 
 
-def _link(source: str, target: str) -> None:
-    """Weights are never changed in place, so two runs may share the file."""
+def link(source: str, target: str) -> None:
+    """Copy a file by a hard link: weights are never changed in place, so two runs may share it."""
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links
@@ -85,6 +85,8 @@ def engine_key(plan: Plan) -> str:
         parts["engine"] = [preset.standby, plan.max_num_seqs, preset.lora_rank, lora]
     if recipe.model.name.startswith("builtin:") or recipe.cold_start:
         parts["base"] = base_key(plan)
+    if plan.origin:
+        parts["origin"] = plan.origin.sha256
     return json.dumps(parts, sort_keys=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from r1recipes.machine import settings
-from r1recipes.runs.record import Run
+from r1recipes.runs.record import CHECKPOINT_DONE, Run
 from tests.helpers import in_process
 
 pytestmark = pytest.mark.slow
@@ -86,22 +86,23 @@ def test_a_killed_run_is_called_that_everywhere_with_the_way_to_go_on(two):
     run.update(status="running")
     run.evaluation("after").unlink()
     going_on = f"run --resume {folder}` goes on"
-    for arguments in (("export", folder, "--to", "lora"), ("share", folder)):
-        code, _, err = in_process(*arguments)
-        assert code == 2 and "killed at step 6" in err and going_on in err
     code, _, err = in_process("clean", folder, "--yes")
     assert code == 0 and "killed at step 6" in err and going_on in err
     shutil.rmtree(run.adapter)
+    for checkpoint in run.checkpoints.glob("checkpoint-*"):
+        (checkpoint / CHECKPOINT_DONE).unlink(missing_ok=True)
     needing_adapter: list[tuple[object, ...]] = [
         ("eval", folder),
         ("ask", folder, "1+1"),
         ("export", folder, "--to", "lora"),
+        ("share", folder),
+        ("run", "--finish", folder),
     ]
     for command_line in needing_adapter:
         code, _, err = in_process(*command_line)
-        assert code == 2 and "it was killed at step 6" in err and going_on in err
+        assert code == 2 and "was killed at step 6" in err and going_on in err
         with run.owned():
-            assert "it is running at step 6" in in_process(*command_line)[2]
+            assert "is running at step 6" in in_process(*command_line)[2]
 
 
 def test_list_alone_shows_recipes(two):

@@ -13,6 +13,8 @@ from r1recipes.runs.trained import TrainedRun
 
 MANIFEST: dict[str, Any] = {
     "form": "lora",
+    "step": 6,
+    "max_steps": 6,
     "base": "Qwen/Qwen2.5-0.5B",
     "base_on_hub": True,
     "base_revision": "7ae557604adf67be50417f59c2c2f167def9a775",

@@ -163,7 +163,7 @@ def test_weights_that_are_not_the_trained_ones_are_refused(finished, exported):
 
     run = finished_of(finished)
     trained = merge.Trained(run.plan, run.base, finished.adapter, run.chat_template(), offline=True)
-    reference = Reference.of(trained, export._examples(run))
+    reference = Reference.of(trained, export._examples(run)[0])
     model, tokenizer = merge.reload(exported / "merged_16bit", own_tokenizer=True)
     assert "loaded again" in reference.check_weights(model, tokenizer)
     base, _ = merge.reload(finished.base, own_tokenizer=True)

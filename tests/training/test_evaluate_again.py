@@ -100,6 +100,7 @@ def test_code_of_other_data_runs_only_when_allowed_and_is_shown_first(run, small
 
 def test_a_run_without_an_adapter_is_refused_with_the_way_on(run):
     shutil.rmtree(run.adapter)
+    shutil.rmtree(run.checkpoints)
     for command in (["eval"], ["ask"], ["export", "--to", "lora"]):
         rest = ["1 + 1 = ?"] if command == ["ask"] else []
         code, _, err = in_process(command[0], run.folder, *rest, *command[1:])

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward
@@ -32,7 +32,16 @@ class Hooks:
     on_checkpoint: Callable[[Path], None]
     """A checkpoint folder was written to its end."""
     should_stop: Callable[[], bool]
-    """Whether to save a checkpoint and stop after the current step."""
+    """Whether to save a checkpoint and stop after the current step; asked often."""
+
+
+class ColdStarted(NamedTuple):
+    """How a cold start ended."""
+
+    revision: str | None
+    """Commit of the weights that it began with, if they came from the Hub."""
+    is_complete: bool
+    """False where it was told to stop before its last step: it left a checkpoint and no model."""
 
 
 class Backend(Protocol):
@@ -41,10 +50,20 @@ class Backend(Protocol):
     def tokenizer(self) -> Any:
         """The tokenizer, without loading weights."""
 
-    def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> str | None:
+    def cold_start(
+        self,
+        rows: list[dict[str, Any]],
+        folder: Path,
+        start: Path | None,
+        checkpoints: Path,
+        resume_from: Path | None,
+        hooks: Hooks,
+    ) -> ColdStarted:
         """Train all weights on demonstrations and save model and tokenizer to `folder`.
 
-        Returns the commit of the weights that it began with, if they came from the Hub.
+        `start` has the weights that it begins with where they are not those of the recipe's model.
+        It goes on from a checkpoint if one is given, and writes one into `checkpoints` only when
+        `hooks.should_stop` ends it early.
         """
 
     def load(self, base: Path | None, adapter: Path | None) -> str | None:

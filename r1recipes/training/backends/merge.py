@@ -14,9 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from r1recipes.errors import PlanError, RunError, first_line
 from r1recipes.machine import hub
+from r1recipes.planning.architectures import Origin
 from r1recipes.planning.plan import Plan
+from r1recipes.recipe.schema import Model
 from r1recipes.training.backends.trl import TrlBackend
-from r1recipes.training.backends.weights import load_tokenizer, resolve_name
+from r1recipes.training.backends.weights import load_tokenizer, resolve_name, tokenizer_of
 
 MAX_COMPLETION = 256
 """Tokens of a recorded completion that the proof looks at; assumed enough to tell models apart."""
@@ -33,7 +35,7 @@ class Trained:
     def __init__(
         self, plan: Plan, base: str | Path | None, adapter: Path, template: str, *, offline: bool
     ):
-        self.tokenizer = load_tokenizer(plan.recipe.model, plan.base_dir, offline)
+        self.tokenizer = tokenizer_of(plan, offline)
         self.tokenizer.chat_template = template
         weights = _base_weights(plan, base, offline)
         self.revision: str | None = getattr(weights.config, "_commit_hash", None)
@@ -64,6 +66,11 @@ class Trained:
         with self.model.disable_adapter():
             return log_probabilities(self.model, self.tokenizer, examples)
 
+    def answer(self, messages: list[dict[str, str]], limit: int) -> str:
+        """The likeliest answer of base + adapter, of at most `limit` tokens."""
+        ids = greedy(self.model, self.tokenizer, messages, limit)
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
     def save_merged(self, folder: Path) -> None:
         """Merge, round to 16 bits, write model and tokenizer. The model is merged from then on."""
         dtype = self.dtype()
@@ -74,6 +81,27 @@ class Trained:
             setattr(self.model.generation_config, name, None)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+def write_origin(origin: Origin, base: Path, folder: Path) -> None:
+    """Write the model that a run starts from, in the precision that the base is stored in, with
+    the tokenizer that the adapter was trained with.
+
+    `base` is the folder of the base's weights. Raises: PlanError when the adapter does not fit.
+    """
+    tokenizer = load_tokenizer(Model(name=origin.tokenizer), base, offline=True)
+    weights = AutoModelForCausalLM.from_pretrained(
+        base, local_files_only=True, trust_remote_code=False, dtype="auto"
+    )
+    try:
+        adapted = PeftModel.from_pretrained(weights, origin.adapter)
+    except RuntimeError as error:  # the shapes differ
+        raise PlanError(
+            f"the adapter `{origin.adapter}` does not fit its base `{origin.model}`",
+            hint="correct `base_model_name_or_path` in its adapter_config.json",
+        ) from error
+    adapted.merge_and_unload(safe_merge=True).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _base_weights(plan: Plan, base: str | Path | None, offline: bool) -> Any:
@@ -128,7 +156,7 @@ def share_likeliest(
     for rows, (_, answer) in zip(likelihoods, examples, strict=True):
         ids = tokenizer(answer, add_special_tokens=False)["input_ids"][:MAX_COMPLETION]
         same += (rows[: len(ids)].argmax(-1) == torch.tensor(ids)).tolist()
-    return sum(same) / len(same)
+    return sum(same) / len(same) if same else 1.0  # every answer is empty
 
 
 def log_softmax(logits: Any) -> torch.Tensor:

@@ -234,13 +234,20 @@ class Clock:
 
 
 class Progress(TrainerCallback):
-    """Reports the steps of the cold start."""
+    """Reports the steps of the cold start, and lets Ctrl-C save a checkpoint and stop."""
 
     def __init__(self, hooks: Hooks):
         self.hooks = hooks
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.hooks.on_progress(state.global_step, state.max_steps)
+        is_last = state.global_step >= state.max_steps  # then the model itself is saved
+        if self.hooks.should_stop() and not is_last:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.hooks.on_checkpoint(Path(args.output_dir, f"checkpoint-{state.global_step}"))
 
 
 class Watch(TrainerCallback):

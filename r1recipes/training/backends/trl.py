@@ -26,8 +26,8 @@ from r1recipes.planning.plan import Plan
 from r1recipes.recipe.schema import BUILTIN_MODELS
 from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends import builtin, trainer
-from r1recipes.training.backends.base import Hooks, Messages, Sample
-from r1recipes.training.backends.weights import _nf4, checkpoint_bytes, load_tokenizer, resolve_name
+from r1recipes.training.backends.base import ColdStarted, Hooks, Messages, Sample
+from r1recipes.training.backends.weights import _nf4, checkpoint_bytes, resolve_name, tokenizer_of
 
 
 class TrlBackend:
@@ -44,23 +44,33 @@ class TrlBackend:
 
     def tokenizer(self) -> Any:
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self.recipe.model, self.plan.base_dir, self.offline)
+            self._tokenizer = tokenizer_of(self.plan, self.offline)
         return self._tokenizer
 
-    def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> str | None:
+    def cold_start(
+        self,
+        rows: list[dict[str, Any]],
+        folder: Path,
+        start: Path | None,
+        checkpoints: Path,
+        resume_from: Path | None,
+        hooks: Hooks,
+    ) -> ColdStarted:
         set_seed(self.recipe.seed)
-        model = self.load_weights(None, trainable=True)
+        model = self.load_weights(start, trainable=True)
         cold = SFTTrainer(
             model=model,
-            args=trainer.sft_config(self.plan, folder),
+            args=trainer.sft_config(self.plan, checkpoints),
             train_dataset=Dataset.from_list(rows),
             processing_class=self.tokenizer(),
             callbacks=[trainer.Progress(hooks)],
         )
-        cold.train()
-        model.save_pretrained(folder)
-        self.tokenizer().save_pretrained(folder)
-        return getattr(model.config, "_commit_hash", None)
+        cold.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        is_complete = cold.state.global_step >= cold.state.max_steps
+        if is_complete:
+            model.save_pretrained(folder)
+            self.tokenizer().save_pretrained(folder)
+        return ColdStarted(getattr(model.config, "_commit_hash", None), is_complete)
 
     def load(self, base: Path | None, adapter: Path | None) -> str | None:
         weights = self._weights if self._weights is not None else self.load_weights(base)

@@ -11,7 +11,9 @@ from transformers import (
 
 from r1recipes.errors import PlanError
 from r1recipes.machine import hub
+from r1recipes.planning import architectures
 from r1recipes.planning.disk import CHECKPOINT_REST_BYTES
+from r1recipes.planning.plan import Plan
 from r1recipes.recipe.schema import BUILTIN_MODELS, Model
 from r1recipes.training.backends import builtin
 
@@ -51,6 +53,15 @@ def at_commit(name: str, revision: str | None, offline: bool) -> Path:
     return Path(folder)
 
 
+def tokenizer_of(plan: Plan, offline: bool) -> Any:
+    """The tokenizer of the model that a plan trains. Raises: PlanError."""
+    model = plan.recipe.model
+    if plan.origin:
+        source = {"name": plan.origin.tokenizer, "revision": plan.origin.revision}
+        model = model.model_copy(update=source)
+    return load_tokenizer(model, plan.base_dir, offline)
+
+
 def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> Any:
     """The tokenizer of a model; pads on the left, as generation needs.
 
@@ -63,6 +74,8 @@ def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> Any:
     if model.name in BUILTIN_MODELS:
         return builtin.build_tokenizer()
     name = resolve_name(model.name, base_dir)
+    if not Path(name).is_dir():
+        architectures.refuse_adapter(name, model.revision, offline=offline)
     options = {
         "revision": model.revision,
         "local_files_only": offline,

@@ -1,9 +1,12 @@
 """The cold start in a process of its own: what it is told, and what it says."""
 
+from pathlib import Path
+
 from r1recipes import data, planning, recipe
 from r1recipes.data import demonstrations
+from r1recipes.runs import record
 from r1recipes.training.backends import builtin
-from r1recipes.training.backends.base import Hooks
+from r1recipes.training.backends.base import ColdStarted, Hooks
 from r1recipes.training.backends.unsloth import child
 from tests.conftest import SMALL
 from tests.hub_server import HubServer
@@ -18,17 +21,51 @@ def test_a_base_model_of_the_hub_learns_in_the_chat_template_of_the_recipe(tmp_p
     made = planning.make(found, planning.Target.here(None, 1), base_dir=tmp_path)
     splits = data.load(found, tmp_path)
     rows = demonstrations.make(found, tmp_path, 2 * 16, held_out=splits.held_out)
-    told = []
-    hooks = Hooks(lambda *done: told.append(done), lambda *row: None, print, lambda: False)
+    steps = []
+    hooks = Hooks(lambda *done: steps.append(done), lambda *row: None, print, lambda: False)
     with HubServer() as hub:
         commit = hub.commit("models/me/base", base_model(tmp_path / "source"))
         for name, value in hub.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
         base = tmp_path / "base"
-        began_with = child.in_child(made, TEMPLATE, rows, base, hooks, offline=False)
-    assert began_with == commit and told == [(1, 2), (2, 2)]
+        end = child.in_child(
+            made, TEMPLATE, rows, base, None, tmp_path / "cold-start", None, hooks, offline=False
+        )
+    assert end == ColdStarted(commit, True) and steps == [(1, 2), (2, 2)]
     assert (base / "chat_template.jinja").read_text() == TEMPLATE
     assert (base / "model.safetensors").exists()
+
+
+def test_a_stop_in_the_child_goes_on_to_the_bit(tmp_path):
+    """Also where the demonstrations are seen more than once."""
+    (tmp_path / "recipe.toml").write_text(SMALL)
+    found = recipe.load(tmp_path / "recipe.toml").recipe
+    made = planning.make(found, planning.Target.here(None, 1), base_dir=tmp_path)
+    splits = data.load(found, tmp_path)
+    rows = demonstrations.make(found, tmp_path, 3 * 16, held_out=splits.held_out)
+    template = builtin.CHAT_TEMPLATE
+    steps: list[int] = []
+
+    def run(name: str, resume_from: Path | None, stop_at: int) -> ColdStarted:
+        steps.clear()
+        hooks = Hooks(
+            on_progress=lambda done, total: steps.append(done),
+            on_step=lambda row, samples: None,
+            on_checkpoint=record.mark_checkpoint,
+            should_stop=lambda: bool(steps) and steps[-1] >= stop_at,
+        )
+        folder, checkpoints = tmp_path / name, tmp_path / f"{name}-checkpoints"
+        return child.in_child(
+            made, template, rows, folder, None, checkpoints, resume_from, hooks, offline=True
+        )
+
+    assert run("whole", None, 99).is_complete
+    assert not run("parts", None, 5).is_complete and not (tmp_path / "parts").exists()
+    checkpoint = record.newest_whole(tmp_path / "parts-checkpoints")
+    assert checkpoint is not None and 5 <= checkpoint[1] < 12 and steps[-1] == checkpoint[1]
+    assert run("parts", checkpoint[0], 99).is_complete and steps[0] == checkpoint[1] + 1
+    whole, parts = (tmp_path / name / "model.safetensors" for name in ("whole", "parts"))
+    assert whole.read_bytes() == parts.read_bytes()
 
 
 def base_model(folder) -> dict[str, bytes]:

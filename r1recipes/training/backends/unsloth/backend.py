@@ -27,7 +27,7 @@ from r1recipes.planning.memory.predict import OUTSIDE_TORCH, TORCH_SHARE
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends import builtin, nf4, trainer
-from r1recipes.training.backends.base import Hooks, Messages, Sample
+from r1recipes.training.backends.base import ColdStarted, Hooks, Messages, Sample
 from r1recipes.training.backends.unsloth import child, patches
 from r1recipes.training.backends.unsloth.differences import (
     adapter_differences,
@@ -39,8 +39,8 @@ from r1recipes.training.backends.unsloth.differences import (
 from r1recipes.training.backends.weights import (
     at_commit,
     checkpoint_bytes,
-    load_tokenizer,
     resolve_name,
+    tokenizer_of,
 )
 
 assert unsloth  # imported for what it does
@@ -60,13 +60,30 @@ class UnslothBackend:
 
     def tokenizer(self) -> Any:
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self.recipe.model, self.plan.base_dir, self.offline)
+            self._tokenizer = tokenizer_of(self.plan, self.offline)
         return self._tokenizer
 
-    def cold_start(self, rows: list[dict[str, Any]], folder: Path, hooks: Hooks) -> str | None:
+    def cold_start(
+        self,
+        rows: list[dict[str, Any]],
+        folder: Path,
+        start: Path | None,
+        checkpoints: Path,
+        resume_from: Path | None,
+        hooks: Hooks,
+    ) -> ColdStarted:
         """In a child process with plain TRL: this process's is patched, and its memory is ours."""
-        template = self.tokenizer().chat_template
-        return child.in_child(self.plan, template, rows, folder, hooks, offline=self.offline)
+        return child.in_child(
+            self.plan,
+            self.tokenizer().chat_template,
+            rows,
+            folder,
+            start,
+            checkpoints,
+            resume_from,
+            hooks,
+            offline=self.offline,
+        )
 
     def load(self, base: Path | None, adapter: Path | None) -> str | None:
         if self.model is None:

@@ -1,0 +1,83 @@
+"""Ctrl-C is answered at once, and what hangs says where."""
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from r1recipes.machine.terminal import AFTER_STEP, AT_ONCE, Interrupts, warned_when_slow
+
+SLEEP_S = 1.0
+
+
+def interrupt_in(seconds: float) -> None:
+    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+
+def sleep_in_c() -> None:
+    """As long as this runs, Python calls no signal handler."""
+    ctypes.CDLL(None).usleep(round(SLEEP_S * 1e6))
+
+
+def test_a_stop_is_answered_while_a_step_is_in_c() -> None:
+    answers: list[tuple[float, str]] = []
+    began = time.monotonic()
+    with Interrupts(lambda text: answers.append((time.monotonic() - began, text))) as interrupts:
+        with interrupts.after_this_step():
+            interrupt_in(0.1)
+            sleep_in_c()
+            assert interrupts.requested and interrupts.asked() and interrupts.asked()
+            with pytest.raises(KeyboardInterrupt):
+                interrupt_in(0.05)
+                sleep_in_c()
+    assert [text for _, text in answers] == [AFTER_STEP, AT_ONCE]
+    assert answers[0][0] < SLEEP_S - 0.2
+
+
+def test_a_stage_that_saves_nothing_stops_at_once_with_an_answer() -> None:
+    answers: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        with Interrupts(answers.append):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(SLEEP_S)
+    assert answers == [AT_ONCE]
+
+
+def test_signals_and_the_wakeup_descriptor_are_as_before() -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with Interrupts(print):
+        assert signal.getsignal(signal.SIGINT) != handlers[signal.SIGINT]
+    assert handlers == {number: signal.getsignal(number) for number in handlers}
+    assert signal.set_wakeup_fd(-1) == -1
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_what_a_library_keeps_from_the_thread_is_answered_at_the_next_question() -> None:
+    answers: list[str] = []
+    with Interrupts(answers.append) as interrupts, interrupts.after_this_step():
+        taken = signal.set_wakeup_fd(-1)  # as an event loop does
+        os.kill(os.getpid(), signal.SIGINT)
+        assert answers == [] and interrupts.asked() and answers == [AFTER_STEP]
+        signal.set_wakeup_fd(taken)
+
+
+def test_what_hangs_says_where(tmp_path: Path) -> None:
+    warned, notes, log = threading.Event(), [], tmp_path / "train.log"
+
+    def say(text: str) -> None:
+        notes.append(text)
+        warned.set()
+
+    with warned_when_slow(0.05, log, say, "loading"):
+        assert warned.wait(10)
+    assert "loading has taken" in notes[0] and "it hangs" in notes[0] and str(log) in notes[0]
+    assert "in test_what_hangs_says_where" in log.read_text()
+    with warned_when_slow(0.05, log, say, "loading"):
+        pass
+    time.sleep(0.2)
+    assert len(notes) == 1
