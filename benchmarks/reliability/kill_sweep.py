@@ -130,13 +130,12 @@ def start(folder: Path, url: str) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             env=os.environ | {"R1RECIPES_RUNS_DIR": str(folder / "runs"), "OMP_NUM_THREADS": "1"},
-            preexec_fn=heed_ctrl_c,
         )
 
 
 def heed_ctrl_c() -> None:
-    """For a child: background jobs of a shell ignore SIGINT, and so would their children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """A background job of a shell ignores SIGINT, and so do its children: heed it again in both."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def workers(folder: Path) -> list[int]:

@@ -7,7 +7,7 @@ start and end of a trial, less cold start, evaluations and optimiser steps. What
 process, imports, loading model and engine, and saving. The first trial of each worker is in a new
 process; the next are in a warm one, and must begin where the first began: their evaluation before
 training and the accuracy of their first step, which nothing has trained yet, are written beside it.
-Limits: the folder of one study, all of whose trials have ended with at least one step.
+Limits: a study of one cell, all trials of which have ended with at least one step.
 """
 
 import argparse
@@ -30,7 +30,12 @@ def main() -> None:
     parser.add_argument("result", type=Path, help="a .json file")
     args = parser.parse_args()
     storage = f"sqlite:///{args.study / 'study.db'}"
-    (name,) = optuna.study.get_all_study_names(storage)
+    names = optuna.study.get_all_study_names(storage)
+    if len(names) != 1:
+        parser.error(
+            f"{args.study} has {len(names)} cells: name the folder of a search, not a matrix"
+        )
+    (name,) = names
     trials = optuna.load_study(study_name=name, storage=storage).trials
     overheads = summary(name, trials, args.study)
     files.write_json(args.result, overheads)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import about
-from benchmarks.reliability.kill_sweep import SHORT, start, workers, write_study
+from benchmarks.reliability.kill_sweep import SHORT, heed_ctrl_c, start, workers, write_study
 from r1recipes.study import database, results, trials
 
 RESULT = Path(__file__).parent / "results" / "matrix.json"
@@ -44,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
+    heed_ctrl_c()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_study(folder, STUDY)

@@ -34,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("event", choices=("loss", "stop"))
     event = parser.parse_args().event
+    heed_ctrl_c()
     with tempfile.TemporaryDirectory() as name, Server() as server:
         folder = Path(name)
         write_study(folder, STUDY)
@@ -74,7 +75,6 @@ def start(folder: Path, url: str, address: str) -> subprocess.Popen[bytes]:
         + ["--storage", url],
         env=os.environ | {"RAY_ADDRESS": address, "R1RECIPES_RUNS_DIR": str(folder / "runs")},
         start_new_session=True,
-        preexec_fn=heed_ctrl_c,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.learning import simulated
 from r1recipes.runs import health
 
-SEED = 31337  # of benchmarks/verdicts.py; the constants were chosen with others
+SEED = 31337  # of benchmarks/learning/verdicts.py; the constants were chosen with others
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_at_most_three_in_a_hundred_verdicts_are_wrong(runs):
 
 
 def test_a_run_that_learns_is_seldom_told_otherwise(runs):
-    """In every tenth step; benchmarks/verdicts.py looks at all."""
+    """In every tenth step; benchmarks/learning/verdicts.py looks at all."""
     looks = alarms = false = 0
     for run in (run for run in runs if run.sort == "rising"):
         for num in range(10, len(run.rows) + 1, 10):
