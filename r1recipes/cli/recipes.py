@@ -12,6 +12,7 @@ from r1recipes.errors import Problem, RecipeError
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
     from r1recipes.planning.proofs import Proof
+    from r1recipes.recipe import Loaded
 
 
 def add(commands: Commands) -> None:
@@ -51,16 +52,28 @@ def check_command(args: argparse.Namespace) -> int:
     for name in args.recipes:
         try:
             try:
-                recipe.load(name, args.overrides)
+                _check_gym(recipe.load(name, args.overrides))
             except recipe.IsStudy:
                 from r1recipes import study
 
-                study.load(name, args.overrides)
+                for cell in study.load(name, args.overrides).cells:
+                    if cell.names_gym:
+                        _check_gym(cell.load())
         except RecipeError as error:
             problems += error.problems
     if problems:
         raise RecipeError(problems=problems)
     return 0
+
+
+def _check_gym(loaded: Loaded) -> None:
+    """Raises: RecipeError with all that reasoning-gym does not take, where the data are its own."""
+    from r1recipes.recipe import references
+
+    if references.is_gym(loaded.recipe.data.name):
+        from r1recipes import data
+
+        data.check(loaded)
 
 
 def show_command(args: argparse.Namespace) -> int:

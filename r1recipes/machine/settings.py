@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     answer_limit_s: float = Field(5.0, gt=0, le=3600)
     """Seconds that comparing one answer with its reference may take."""
     reward_limit_s: float = Field(10.0, gt=0, le=3600)
-    """Seconds that one call of a reward of your own may take."""
+    """Seconds that one call of a reward of your own, or one answer for `gym`, may take."""
 
     @field_validator("runs_dir", "cache_dir")
     @classmethod

@@ -49,6 +49,11 @@ class Loaded:
     def name(self) -> str:
         return self.source.name if self.source else self.path.stem
 
+    def places(self) -> Callable[[Loc, bool], str]:
+        """A function that says where a key (path, True) or its value (path, False) stands."""
+        shown = self.path if self.source is None else self.source.reference
+        return _finder(shown, self.text, self.overrides)
+
     @property
     def shown(self) -> str:
         """The file for people, or where it came from."""

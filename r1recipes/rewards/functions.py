@@ -16,6 +16,7 @@ from typing import Any
 
 from r1recipes.rewards import functions
 from r1recipes.rewards.answers import Verifier, equal, extract_answer, parse_number
+from r1recipes.rewards.gym import gym
 from r1recipes.rewards.user_code import (
     completion_text,
 )
@@ -236,6 +237,7 @@ REWARDS: dict[str, Callable[..., list[float]]] = {
     "soft_format": functions.soft_format,
     "xml_tags": functions.xml_tags,
     "countdown": functions.countdown,
+    "gym": gym,
     "notebook_xmlcount": functions.notebook_xmlcount,
     "notebook_soft_format": functions.notebook_soft_format,
     "notebook_strict_format": functions.notebook_strict_format,

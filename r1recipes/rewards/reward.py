@@ -18,6 +18,7 @@ from r1recipes.errors import R1RecipesError, RecipeError
 from r1recipes.rewards import functions
 from r1recipes.rewards.answers import Verifier
 from r1recipes.rewards.functions import REWARDS
+from r1recipes.rewards.gym import GymScorer, gym
 from r1recipes.rewards.user_code import (
     Failed,
     Paid,
@@ -44,6 +45,22 @@ __all__ = [
     "user_code_path",
 ]
 
+RESERVED_COLUMNS = (
+    "prompt",
+    "prompts",
+    "completion",
+    "completions",
+    "completion_ids",
+    "trainer_state",
+    "log_extra",
+    "log_metric",
+    "environments",
+    "environment",
+    "image",
+    "images",
+)
+"""What TRL passes to reward functions itself or builds (trl 1.12 grpo_trainer.py,
+_calculate_rewards): a column of that name would collide or be dropped."""
 ROW_SHARE = 5
 """A call for one row alone gets this part of a batch's time limit; assumed."""
 RETRY_LIMITS = 3
@@ -64,13 +81,20 @@ class Reward:
     runs, whatever its file holds by now; None for a reward of the table.
     """
 
-    def __init__(self, name: str, function: Callable | UserCode, *, time_limit_s: float = 10.0):
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any] | UserCode | GymScorer,
+        *,
+        time_limit_s: float = 10.0,
+    ):
         self.__name__ = name  # TRL logs under it
         self.name = name
         self.failures: Counter[str] = Counter()
         self.last_failure: str | None = None
-        is_code = isinstance(function, UserCode)
-        self.code_sha256: str | None = function.code.sha256 if is_code else None
+        self.code_sha256: str | None = None
+        if isinstance(function, UserCode):
+            self.code_sha256 = function.code.sha256
         self._function = function
         self._time_limit_s = time_limit_s
 
@@ -93,7 +117,7 @@ class Reward:
         time_limit_s: float | None = None,
     ) -> Paid:
         """One call as it is; rows may be Failed. Raises: Failed when all of it is."""
-        if isinstance(self._function, UserCode):
+        if isinstance(self._function, UserCode | GymScorer):
             return self._function.pay(prompts, completions, columns, time_limit_s)
         refuse_missing_columns(self._function, ["prompts", "completions", *columns])
         try:
@@ -105,8 +129,8 @@ class Reward:
         return numbers(values, len(completions))
 
     def close(self) -> None:
-        """End the child process of user code, if there is one."""
-        if isinstance(self._function, UserCode):
+        """End the child processes, if there are any."""
+        if isinstance(self._function, UserCode | GymScorer):
             self._function.close()
 
     def _row_by_row(self, prompts: list, completions: list, columns: dict[str, Any]) -> Paid:
@@ -149,12 +173,13 @@ def load(
 ) -> list[Reward]:
     """The rewards of these names, in their order. User code is looked up but not yet run.
 
-    `base_dir` is the recipe's folder and `time_limit_s` that of one call of user code. Close each
-    reward when done. Raises: RecipeError for an unknown name, a missing file or function, and
-    user code that was not allowed.
+    `base_dir` is the recipe's folder. `time_limit_s` is that of one call of user code, or of one
+    answer for `gym`. Close each reward when done. Raises: RecipeError for an unknown name, a
+    missing file or function, and user code that was not allowed.
     """
     rewards = []
     for name in names:
+        function: Callable[..., Any] | UserCode | GymScorer | None
         function = _user_code(name, base_dir, allow_code, time_limit_s)
         if function is None:
             function = REWARDS.get(name)
@@ -162,6 +187,8 @@ def load(
             raise _unknown(name)
         if function is functions.correctness:
             function = _with_verifier(verifier)
+        if function is gym:
+            function = GymScorer(time_limit_s=time_limit_s)
         rewards.append(Reward(name, function, time_limit_s=time_limit_s))
     return rewards
 

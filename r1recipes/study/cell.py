@@ -49,6 +49,11 @@ class Cell(BaseModel):
     def full_name(self) -> str:
         return f"{self.study}/{self.name}" if self.name else self.study
 
+    @property
+    def names_gym(self) -> bool:
+        """Whether its data may be made by reasoning-gym, told without reading the recipe."""
+        return any("gym:" in text for text in (self.recipe_text, *self.overrides))
+
     def load(self, params: dict[str, Any] | None = None) -> Loaded:
         """The recipe of a trial. Raises: RecipeError when the values do not go together."""
         flags = self.overrides + assignments(params or {})
