@@ -1,4 +1,7 @@
-"""Start r1recipes as a user does, or in this process where that saves seconds."""
+"""Start r1recipes as a user does, or in this process where that saves seconds.
+
+Limits: in this process torch and its libraries keep their state from one test to the next.
+"""
 
 import io
 import os
@@ -8,10 +11,14 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from r1recipes import cli, planning, recipe, training
+from r1recipes.errors import R1RecipesError
 from r1recipes.machine import settings
+from r1recipes.planning import models
+from r1recipes.planning.models import ModelShape
 from r1recipes.report.run import Live
 from r1recipes.runs import Run
 from r1recipes.training import Observer
@@ -44,7 +51,7 @@ def run_in_process(
 ) -> Run:
     """Train a recipe here, observed as by the command `run`, and return its run."""
     loaded = recipe.load(path, list(overrides))
-    plan = planning.make(loaded.recipe, base_dir=path.parent, gpu=None, num_cores=1)
+    plan = planning.make(loaded.recipe, planning.Target.here(None, 1), base_dir=path.parent)
     machine = settings.Settings(runs_dir=runs_dir, offline=True)
     if observers is None:
         view = quiet_view()
@@ -57,10 +64,24 @@ def quiet_view() -> View:
     return View(Console(file=io.StringIO()), live=False)
 
 
+def hint(raised: pytest.ExceptionInfo[R1RecipesError]) -> str:
+    """The hint of an error's first problem, which must have one."""
+    text = raised.value.problems[0].hint
+    assert text is not None
+    return text
+
+
+def shape(name: str) -> ModelShape:
+    """The shape of a model of the catalogue."""
+    known = models.find(name)
+    assert known is not None, name
+    return known
+
+
 def is_running(pid: int) -> bool:
-    """Whether a process has not ended."""
+    """Whether a process exists and has not ended."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return state != "Z"  # dead, but its new parent has not waited for it
+    return state != "Z"  # it has ended, but its new parent has not waited for it

@@ -1,7 +1,8 @@
 """A server on this machine that speaks the part of the Hub's HTTP API that its client needs.
 
 `HubServer` keeps repositories in memory: create, preupload, LFS (basic), commit, info, tree, paths,
-resolve. `FileServer` answers single URLs. Both are for the real clients, as in
+resolve. `FileServer` answers single URLs. Limits: one user, one token, no access rules. Both are
+for the real clients, as in
 
     with HubServer() as hub:
         command("share", run, "--to", "hub:me/x", cwd=folder, **hub.environment(folder))
@@ -11,10 +12,10 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_" + "x" * 34
@@ -22,18 +23,28 @@ Repository = list[tuple[str, dict[str, bytes]]]
 """Commits in order, each with its id and all files at it."""
 
 
+class _Quiet(ThreadingHTTPServer):
+    """Prints nothing when a client leaves in the middle of an answer."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
+
+
 class _Server:
     """A server in a thread, for a `with`."""
 
-    def __init__(self, handler: type[BaseHTTPRequestHandler]):
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.http.daemon_threads = True
-        self.http.handle_error = lambda request, address: None  # a client that has left
-        self.http.owner = self
+    def __init__(self) -> None:
+        self.http = _Quiet(("127.0.0.1", 0), self.handle)
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         self.requests: list[str] = []
 
-    def __enter__(self):
+    def handle(self, *connection: Any) -> BaseHTTPRequestHandler:
+        """Answer one connection: request, client address, server."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
         threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
@@ -45,22 +56,28 @@ class _Server:
 class FileServer(_Server):
     """Answers `paths[path]`: bytes, or a function that gets the handler and answers itself."""
 
-    def __init__(self, paths: dict[str, bytes | Callable]):
-        super().__init__(_Files)
+    def __init__(self, paths: Mapping[str, "bytes | Callable[[Handler], None]"]):
+        super().__init__()
         self.paths = paths
+
+    def handle(self, *connection: Any) -> BaseHTTPRequestHandler:
+        return _Files(self, *connection)
 
 
 class HubServer(_Server):
     """Repositories by `models/user/name` and `datasets/user/name`."""
 
-    def __init__(self):
-        super().__init__(_Hub)
+    def __init__(self) -> None:
+        super().__init__()
         self.repos: dict[str, Repository] = {}
         self.branches: dict[str, dict[str, str]] = {}
         self.objects: dict[str, bytes] = {}
 
+    def handle(self, *connection: Any) -> BaseHTTPRequestHandler:
+        return _Hub(self, *connection)
+
     def environment(self, folder: Path) -> dict[str, str]:
-        """For a child process: this Hub, a token, and caches of its own."""
+        """Variables for a child process: this Hub, a token, and new caches in `folder`."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_TOKEN": TOKEN,
@@ -71,7 +88,7 @@ class HubServer(_Server):
         }
 
     def commit(self, repo: str, files: dict[str, bytes], branch: str = "main") -> str:
-        """Put a new commit with exactly these files on a branch; returns its id."""
+        """Put a new commit with exactly these files on a branch. Returns its id."""
         commits = self.repos.setdefault(repo, [])
         name = f"{repo} {len(commits)} {sorted(files)}"
         commits.append((hashlib.sha1(name.encode()).hexdigest(), files))
@@ -79,12 +96,14 @@ class HubServer(_Server):
         return commits[-1][0]
 
     def files(self, repo: str, revision: str = "main") -> tuple[str, dict[str, bytes]] | None:
-        """Commit and files at a revision, None where there is none."""
-        wanted = self.branches.get(repo, {}).get(revision, revision)
-        return next((found for found in self.repos.get(repo, []) if found[0] == wanted), None)
+        """Commit and files at a branch or commit, None where there is none."""
+        commit = self.branches.get(repo, {}).get(revision, revision)
+        return next((entry for entry in self.repos.get(repo, []) if entry[0] == commit), None)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Answers one connection; `answer` sends a whole response."""
+
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: Any) -> None:
@@ -101,6 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
     def answer_json(self, data: Any, code: int = 200) -> None:
         self.answer(code, json.dumps(data).encode(), Content_Type="application/json")
 
+    def do_GET(self) -> None:
+        raise NotImplementedError
+
     def do_HEAD(self) -> None:
         self.do_GET()
 
@@ -115,23 +137,26 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
 
-class _Files(_Handler):
+class _Files(Handler):
+    def __init__(self, files: FileServer, *connection: Any):
+        self.files = files
+        super().__init__(*connection)  # answers every request of the connection
+
     def do_GET(self) -> None:
-        owner: FileServer = self.server.owner
-        owner.requests.append(self.path)
-        found = owner.paths.get(self.path)
-        if callable(found):
-            found(self)
-        elif found is None:
+        self.files.requests.append(self.path)
+        content = self.files.paths.get(self.path)
+        if content is None:
             self.answer(404)
+        elif isinstance(content, bytes):
+            self.answer(200, content)
         else:
-            self.answer(200, found)
+            content(self)
 
 
-class _Hub(_Handler):
-    @property
-    def hub(self) -> HubServer:
-        return self.server.owner
+class _Hub(Handler):
+    def __init__(self, hub: HubServer, *connection: Any):
+        self.hub = hub
+        super().__init__(*connection)
 
     def refuse(self, code: str, status: int = 404) -> None:
         self.answer(status, X_Error_Code=code, X_Error_Message=code)
@@ -154,10 +179,10 @@ class _Hub(_Handler):
     def info(self, repo: str, rest: list[str]) -> None:
         if repo not in self.hub.repos:
             return self.refuse("RepoNotFound")
-        found = self.hub.files(repo, rest[1] if len(rest) > 1 else "main")
-        if found is None:
+        snapshot = self.hub.files(repo, rest[1] if len(rest) > 1 else "main")
+        if snapshot is None:
             return self.refuse("RevisionNotFound")
-        commit, files = found
+        commit, files = snapshot
         if rest[:1] == ["tree"]:
             return self.answer_json([_entry(name, content) for name, content in files.items()])
         siblings = [{"rfilename": name} for name in files]
@@ -165,12 +190,12 @@ class _Hub(_Handler):
         self.answer_json({"id": name, "sha": commit, "siblings": siblings, "private": False})
 
     def resolve(self, repo: str, revision: str, name: str) -> None:
-        found = self.hub.files(repo, revision)
+        snapshot = self.hub.files(repo, revision)
         if repo not in self.hub.repos:
             return self.refuse("RepoNotFound")
-        if found is None:
+        if snapshot is None:
             return self.refuse("RevisionNotFound")
-        commit, files = found
+        commit, files = snapshot
         if name not in files:
             self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
             return
@@ -195,21 +220,21 @@ class _Hub(_Handler):
         elif "paths-info" in parts:
             self.paths_info("/".join(parts[1:4]), parts[5], body)
         elif "commit" in parts:
-            self.take("/".join(parts[1:4]), parts[5], body)
+            self.add_commit("/".join(parts[1:4]), parts[5], body)
         else:
             self.answer(404)
 
-    def create(self, asked: dict[str, Any]) -> None:
-        owner = asked.get("organization") or "me"
-        repo = f"{asked.get('type') or 'model'}s/{owner}/{asked['name']}"
+    def create(self, body: dict[str, Any]) -> None:
+        owner = body.get("organization") or "me"
+        repo = f"{body.get('type') or 'model'}s/{owner}/{body['name']}"
         if repo in self.hub.repos:
-            name = f"{owner}/{asked['name']}"
+            name = f"{owner}/{body['name']}"
             return self.answer_json({"url": f"{self.hub.url}/{name}", "id": name}, 409)
         self.hub.commit(repo, {".gitattributes": b""})
         name = repo.partition("/")[2]
         self.answer_json({"url": f"{self.hub.url}/{name}", "id": name})
 
-    def preupload(self, asked: dict[str, Any]) -> None:
+    def preupload(self, body: dict[str, Any]) -> None:
         large = (".safetensors", ".parquet", ".gguf", ".bin")
         modes = [
             {
@@ -217,13 +242,13 @@ class _Hub(_Handler):
                 "uploadMode": "lfs" if file["path"].endswith(large) else "regular",
                 "shouldIgnore": False,
             }
-            for file in asked["files"]
+            for file in body["files"]
         ]
         self.answer_json({"files": modes})
 
-    def lfs(self, asked: dict[str, Any]) -> None:
+    def lfs(self, body: dict[str, Any]) -> None:
         objects = []
-        for item in asked["objects"]:
+        for item in body["objects"]:
             url = f"{self.hub.url}/lfs/{item['oid']}"
             objects.append(item | {"actions": {"upload": {"href": url}}})
         self.answer_json({"transfer": "basic", "objects": objects})
@@ -233,15 +258,15 @@ class _Hub(_Handler):
         self.answer(200)
 
     def paths_info(self, repo: str, revision: str, body: bytes) -> None:
-        found, asked = self.hub.files(repo, revision), unquote(body.decode())
-        if found is None:
+        snapshot, form = self.hub.files(repo, revision), unquote(body.decode())
+        if snapshot is None:
             return self.refuse("RevisionNotFound")
-        names = [name for name in found[1] if name in asked]
-        self.answer_json([_entry(name, found[1][name]) for name in names])
+        names = [name for name in snapshot[1] if name in form]
+        self.answer_json([_entry(name, snapshot[1][name]) for name in names])
 
-    def take(self, repo: str, branch: str, body: bytes) -> None:
-        found = self.hub.files(repo, branch)
-        files = dict(found[1]) if found else {}
+    def add_commit(self, repo: str, branch: str, body: bytes) -> None:
+        snapshot = self.hub.files(repo, branch)
+        files = dict(snapshot[1]) if snapshot else {}
         for line in body.splitlines():
             operation = json.loads(line)
             value = operation["value"]

@@ -1,4 +1,4 @@
-"""Recipes and rows for the tests of data: what is given, and what is said when it is refused."""
+"""Recipes and rows for the tests of data, and the text of what is refused."""
 
 import json
 from pathlib import Path
@@ -20,8 +20,11 @@ PRESET = {
 GSM8K = "Janet has 16 - 3 - 4 = <<16-3-4=9>>9 eggs.\nShe makes 9 * 2 = $18.\n#### 1,{:03d}"
 
 
-def make(seed: int = 1, system: str = "Think.", start: dict | None = None, **keys: Any) -> Recipe:
-    given: dict[str, Any] = {
+def make(
+    seed: int = 1, system: str = "Think.", start: dict[str, Any] | None = None, **keys: Any
+) -> Recipe:
+    """A recipe with these keys in [data], and with `start` as [cold_start]."""
+    sections: dict[str, Any] = {
         "format": 1,
         "seed": seed,
         "model": {"name": "some/model"},
@@ -31,10 +34,10 @@ def make(seed: int = 1, system: str = "Think.", start: dict | None = None, **key
         "preset": {"cpu": PRESET},
     }
     if start:
-        given["cold_start"] = start
-    if given["data"]["name"] == "builtin:countdown":
-        given |= {"rewards": {"countdown": 1.0}, "eval": {"reward": "countdown"}}
-    return Recipe.model_validate(given)
+        sections["cold_start"] = start
+    if sections["data"]["name"] == "builtin:countdown":
+        sections |= {"rewards": {"countdown": 1.0}, "eval": {"reward": "countdown"}}
+    return Recipe.model_validate(sections)
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -48,7 +51,7 @@ def numbered(count: int, first: int = 0) -> list[dict[str, Any]]:
 
 
 def refused(recipe: Recipe, folder: Path, offline: bool = False) -> str:
-    """All that is said about data that are refused."""
+    """Place, message and hint of each problem of data that must be refused."""
     with pytest.raises(RecipeError) as caught:
         data.load(recipe, folder, offline=offline)
     return "\n".join(f"{p.where} {p.message} {p.hint}" for p in caught.value.problems)

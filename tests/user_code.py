@@ -1,8 +1,9 @@
-"""A user's file of rewards, good and bad, and how a test loads and calls them."""
+"""A user's file of rewards, good and bad, and helpers that load and call them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from r1recipes import rewards
 from r1recipes.rewards.reward import Reward
@@ -110,27 +111,32 @@ def odd(text):
 """
 
 
-@contextmanager
-def loader(folder: Path) -> Iterator[Callable[..., Reward]]:
-    """Load functions of the file in `folder`; their children live as long as this context."""
-    (folder / "mine.py").write_text(USER_CODE)
-    loaded = []
+class Loader:
+    """Loads functions of the file mine.py in `folder`."""
 
-    def load(name: str, time_limit_s: float = 10.0) -> Reward:
-        found = rewards.load(
-            [f"mine.py:{name}"], base_dir=folder, allow_code=True, time_limit_s=time_limit_s
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.loaded: list[Reward] = []
+        (folder / "mine.py").write_text(USER_CODE)
+
+    def __call__(self, name: str, time_limit_s: float = 10.0) -> Reward:
+        self.loaded += rewards.load(
+            [f"mine.py:{name}"], base_dir=self.folder, allow_code=True, time_limit_s=time_limit_s
         )
-        loaded.extend(found)
-        return found[0]
+        return self.loaded[-1]
 
-    load.folder = folder
+
+@contextmanager
+def loader(folder: Path) -> Iterator[Loader]:
+    """A loader of the functions above; their processes end with this context."""
+    load = Loader(folder)
     yield load
-    for reward in loaded:
+    for reward in load.loaded:
         reward.close()
 
 
-def train(reward, *texts, **columns):
-    """Call as TRL 1.12 does."""
+def train(reward: Reward, *texts: str, **columns: Any) -> list[float | None]:
+    """Call a reward as TRL 1.12 does; each column has the same value in every row."""
     n = len(texts)
     return reward(
         prompts=[[{"role": "user", "content": "?"}]] * n,

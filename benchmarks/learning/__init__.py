@@ -1,0 +1,1 @@
+"""How often the sentence on whether a run is learning is wrong."""

@@ -1,8 +1,8 @@
-"""Runs whose truth is known, with the noise of real ones, to count how often a verdict is wrong.
+"""Runs with a known truth and the noise of real ones, to count how often a verdict is wrong.
 
-A model of curves and of noise, not of training: the probability of a right answer and of
-the format follow a curve; each prompt has a difficulty of its own (a beta distribution), so that
-completions of a group are alike; every completion is drawn and paid. Six sorts of runs:
+The probabilities of a right answer and of the format follow a curve. Each prompt has its own
+difficulty (a beta distribution), so that completions of a group are alike, and the reward of every
+completion is drawn. Limits: a model of curves and noise, not of training. Six sorts of runs:
 
     rising       accuracy rises by 8 to 60 points: straight, as an S, with a plateau, or late
     flat         nothing changes
@@ -32,15 +32,13 @@ SHIPPED = {
 MOSTLY_RIGHT = {"correctness": 1.0, "soft_format": 0.1}
 STEPS = (30, 300)
 RESOLVED = 6.0
-"""Standard errors of the true change, at the true noise and between the best two windows, from
-which on it counts as wrong not to see it: a test in every step asks for 4 to 5, and 1 or 2 more
-are chance."""
+"""A true change of this many standard errors must be seen, at the true noise and between the best
+two windows: a test in every step needs 4 to 5, and 1 or 2 more allow for chance (assumed)."""
 WORTH_SEEING = 0.06
-"""Gain of accuracy that a run with only the format learned must be able to rule out, or it may as
-well be called unclear."""
+"""Gain of accuracy that a run must be able to rule out before "format only" is the one right
+verdict (assumed)."""
 STILL: tuple[Kind, ...] = ("not moving", "noisy", "all wrong", "all same")
-
-
+"""Verdicts that are right where nothing changes."""
 UNCLEAR: dict[str, tuple[Kind, ...]] = {
     "rising": ("noisy", "not moving"),
     "flat": (),
@@ -49,37 +47,37 @@ UNCLEAR: dict[str, tuple[Kind, ...]] = {
     "hacked": ("noisy", "not moving", "side reward", "shorter"),
     "noisy": (),
 }
-"""What is not wrong where the change is lost in the noise."""
+"""Verdicts that are not wrong if the change is lost in the noise, by sort."""
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """A run, what may be said of it at its end, and since when it goes wrong."""
+    """A run, the verdicts that are right at its end, and the step at which it goes wrong."""
 
     sort: str
     rows: list[Row]
     terms: Terms
     right: frozenset[Kind]
     unclear: frozenset[Kind]
-    """What is not wrong either, since the change is lost in the noise."""
+    """Verdicts that are not wrong either, since the change is lost in the noise."""
     accuracy: np.ndarray
     """The true probability of a right answer in each step."""
     fall: int | None
     """The step at which the answers begin to fall."""
 
     def judged(self, kind: Kind) -> Literal["right", "unclear", "wrong"]:
-        """What a verdict at the end is worth."""
+        """Whether a verdict at the end is right."""
         return "right" if kind in self.right else "unclear" if kind in self.unclear else "wrong"
 
     def gained(self, num: int) -> float:
-        """The true gain after `num` steps, of the last third over the first."""
+        """True gain of accuracy after `num` steps, the last third over the first."""
         third = max(1, num // 3)
         return float(self.accuracy[num - third : num].mean() - self.accuracy[:third].mean())
 
 
 @dataclass
 class Curves:
-    """Truth in each step, arrays of the number of steps."""
+    """The truth in each step: arrays of shape (steps,)."""
 
     accuracy: np.ndarray
     form: np.ndarray
@@ -92,10 +90,12 @@ class Curves:
 
 @dataclass
 class Noise:
+    """What makes the metrics of a step uncertain."""
+
     completions: int
     group_size: int
     correlation: float
-    """Of right answers to the same prompt."""
+    """Correlation of right answers to the same prompt, 0 to 1."""
 
 
 def runs(per_sort: int, seed: int) -> Iterator[Simulated]:
@@ -106,6 +106,7 @@ def runs(per_sort: int, seed: int) -> Iterator[Simulated]:
 
 
 def simulate(sort: str, rng: np.random.Generator) -> Simulated:
+    """One run of a sort, with length, group size and noise drawn at random."""
     num = int(np.exp(rng.uniform(*np.log(STEPS))))
     group_size = int(rng.choice([4, 8, 16]))
     noise = Noise(
@@ -131,6 +132,7 @@ def simulate(sort: str, rng: np.random.Generator) -> Simulated:
 
 
 Ends = tuple[slice, slice] | None
+"""Two windows of steps between which the truth changes most."""
 Made = tuple[Curves, set[Kind], Ends]
 
 
@@ -174,7 +176,7 @@ def _noisy(num: int, rng: np.random.Generator) -> Made:
 
 
 def _falling(num: int, rng: np.random.Generator, lost: float) -> tuple[np.ndarray, int, np.ndarray]:
-    """Accuracy that is flat or rises and then falls; the step of the fall, and how far it is."""
+    """Accuracy that is flat or rises and then falls; the step of the fall; its progress, 0 to 1."""
     start = rng.uniform(0.1, 0.7)
     peak = start + rng.choice([0.0, 1.0]) * rng.uniform(0.05, 0.25)
     fall = int(num * rng.uniform(0.25, 0.8))
@@ -223,7 +225,7 @@ CURVES: dict[str, Callable[[int, np.random.Generator], Made]] = {
 
 
 def _learned_form(num: int, rng: np.random.Generator) -> np.ndarray:
-    """From 2 to 30 % to 90 to 99 %, within the first tenth to two thirds of the run."""
+    """A share that rises from 2 to 30 % to 90 to 99 % in the first tenth to two thirds of a run."""
     low, high = rng.uniform(0.02, 0.3), rng.uniform(0.9, 0.99)
     middle = rng.uniform(0.1, 0.5)
     t = np.linspace(0, 1, num)
@@ -231,7 +233,7 @@ def _learned_form(num: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _standard_errors(accuracy: np.ndarray, ends: tuple[slice, slice], noise: Noise) -> float:
-    """The true change between two windows in standard errors of the true noise."""
+    """True change between two windows, in standard errors of the true noise."""
     design = 1 + (noise.group_size - 1) * noise.correlation
     means = [float(accuracy[window].mean()) for window in ends]
     variances = [
@@ -242,7 +244,7 @@ def _standard_errors(accuracy: np.ndarray, ends: tuple[slice, slice], noise: Noi
 
 
 def _hidden(accuracy: np.ndarray, noise: Noise) -> float:
-    """Half the 95 % interval of the last third against the first, at the true noise."""
+    """Half of the 95 % interval of last third - first third, at the true noise."""
     design = 1 + (noise.group_size - 1) * noise.correlation
     p, third = float(accuracy[0]), len(accuracy) // 3
     return 1.96 * math.sqrt(2 * p * (1 - p) * design / noise.completions / third)
@@ -280,12 +282,12 @@ def _rows(
 def _paid(
     curves: Curves, noise: Noise, weights: dict[str, float], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """What each reward pays: arrays of steps x groups x completions of a group."""
+    """Values of each reward: arrays of shape (steps, groups, completions of a group)."""
     groups = noise.completions // noise.group_size
     shape = (len(curves.accuracy), groups, noise.group_size)
 
     def drawn(level: np.ndarray, correlation: float) -> np.ndarray:
-        """True with the probability `level`, alike within a group."""
+        """True with the probability `level`, correlated within a group."""
         p = np.clip(level, 1e-4, 1 - 1e-4)[:, None]
         k = 1 / correlation - 1
         share = rng.beta(p * k, (1 - p) * k, size=shape[:2])

@@ -1,38 +1,39 @@
-"""How often a verdict on a run is wrong, in simulated runs whose truth is known.
+"""How often a verdict on a run is wrong, in simulated runs with a known truth.
 
-    python -m benchmarks.learning.verdicts [SEED] [RUNS_OF_EACH_SORT]
+    python -m benchmarks.learning.verdicts [--seed N] [--runs N]
 
-Prints what is said at the end of each sort of run, how often an alarm is shown while a run learns
-or nothing changes, and how many steps a collapse takes to be seen. The runs and what counts as
-wrong: simulated.py. Writes results/verdicts.json.
+Prints the verdicts at the end of each sort of run, how often an alarm is shown while a run learns
+or nothing changes, and how many steps it takes to see a collapse. simulated.py makes the runs and
+decides what counts as wrong. Writes benchmarks/learning/results/verdicts.json. Limits: nothing is
+trained; recorded runs are in tests/fixtures/verdicts.
 """
 
+import argparse
 import statistics
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from benchmarks import about
 from benchmarks.learning import simulated
 from benchmarks.learning.simulated import Simulated
-from r1recipes.machine import files, gpu
 from r1recipes.runs import health
 
-SEED, PER_SORT = 31337, 50
+RESULT = Path(__file__).parent / "results" / "verdicts.json"
 LEARNED = 0.05
-"""True gain of accuracy from which on an alarm in a rising run is false without doubt."""
+"""True gain of accuracy above which an alarm in a rising run is certainly false (assumed)."""
 
 
 def main() -> None:
-    numbers = [int(word) for word in sys.argv[1:]]
-    seed, per_sort = numbers + [SEED, PER_SORT][len(numbers) :]
-    runs = list(simulated.runs(per_sort, seed))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seed", type=int, default=31337)
+    parser.add_argument("--runs", type=int, default=50, help="of each sort")
+    args = parser.parse_args()
+    runs = list(simulated.runs(args.runs, args.seed))
     result = {
-        "date": files.now(),
-        "machine": gpu.describe(),
-        "seed": seed,
-        "runs_of_each_sort": per_sort,
+        "seed": args.seed,
+        "runs_of_each_sort": args.runs,
         "at_the_end": at_the_end(runs),
         "in_every_step": {
             sort: in_every_step(of(runs, sort)) for sort in ("rising", "flat", "noisy")
@@ -43,7 +44,7 @@ def main() -> None:
         "ms_per_verdict_at_300_steps": milliseconds(runs),
     }
     show(result)
-    files.write_json(Path(__file__).parent / "results" / "verdicts.json", result)
+    about.write(RESULT, result)
 
 
 def of(runs: list[Simulated], sort: str) -> list[Simulated]:
@@ -51,19 +52,19 @@ def of(runs: list[Simulated], sort: str) -> list[Simulated]:
 
 
 def at_the_end(runs: list[Simulated]) -> dict[str, Any]:
-    """Sort x verdict, and the shares that are wrong or unclear."""
+    """Counts of verdicts for each sort, and the shares that are right, unclear and wrong."""
     table: dict[str, Counter[str]] = {sort: Counter() for sort in simulated.SORTS}
-    worth: Counter[str] = Counter()
+    judgements: Counter[str] = Counter()
     for run in runs:
         kind = health.verdict(run.rows, run.terms).kind
         table[run.sort][kind] += 1
-        worth[run.judged(kind)] += 1
-    shares = {name: worth[name] / len(runs) for name in ("right", "unclear", "wrong")}
+        judgements[run.judged(kind)] += 1
+    shares = {name: judgements[name] / len(runs) for name in ("right", "unclear", "wrong")}
     return {"table": {sort: dict(counts) for sort, counts in table.items()}, "shares": shares}
 
 
 def in_every_step(runs: list[Simulated]) -> dict[str, Any]:
-    """Verdicts as they are shown from the first step to the last."""
+    """Shares of the verdicts that are shown from the first step to the last."""
     kinds: Counter[str] = Counter()
     alarms = false = runs_with_false = 0
     for run in runs:
@@ -104,8 +105,8 @@ def steps_until_seen(runs: list[Simulated]) -> dict[str, Any]:
 
 
 def milliseconds(runs: list[Simulated]) -> float:
-    """One verdict on a run of 300 steps."""
-    run = max(runs, key=lambda one: len(one.rows))
+    """Time of one verdict on a run of 300 steps."""
+    run = max(runs, key=lambda each: len(each.rows))
     rows = (run.rows * 300)[:300]
     began = time.perf_counter()
     for _ in range(20):
@@ -114,6 +115,7 @@ def milliseconds(runs: list[Simulated]) -> float:
 
 
 def show(result: dict[str, Any]) -> None:
+    """Print the tables."""
     end = result["at_the_end"]
     kinds = sorted({kind for counts in end["table"].values() for kind in counts})
     print(f"{'truth':<12}", *(f"{kind:>{len(kind)}}" for kind in kinds), sep="  ")

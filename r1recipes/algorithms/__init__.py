@@ -9,4 +9,4 @@ from r1recipes.algorithms.rloo import RLOO
 
 ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in (GRPO, RLOO)}
 
-__all__ = ["ALGORITHMS", "Algorithm"]
+__all__ = ["ALGORITHMS", "GRPO", "RLOO", "Algorithm"]

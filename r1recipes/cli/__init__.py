@@ -13,7 +13,7 @@ import r1recipes
 from r1recipes import __version__
 from r1recipes.cli import chat, doctor, evaluate, plan, publish, recipes, run, runs, study, worker
 from r1recipes.cli.common import printable
-from r1recipes.errors import Problem, R1RecipesError
+from r1recipes.errors import Problem, R1RecipesError, shorten
 
 COMMANDS = (run, study, worker, evaluate, chat, runs, plan, recipes, publish, doctor)
 """In the order in which `--help` lists them."""
@@ -67,8 +67,10 @@ def explain(error: R1RecipesError) -> None:
 
 
 def located(problem: Problem) -> str:
-    """The message, after its place if it has one."""
-    return f"{problem.where}: {problem.message}" if problem.where else problem.message
+    """The message, after its place if it has one; a long flag is cut."""
+    where = problem.where or ""
+    place = shorten(where) if where.startswith("--") else where
+    return f"{place}: {problem.message}" if place else problem.message
 
 
 def parser() -> argparse.ArgumentParser:

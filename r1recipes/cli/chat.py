@@ -103,7 +103,7 @@ class _Talk:
         from r1recipes.training.backends import prepare_environment
 
         run = trained.find(settings.runs_dir, args.run)
-        plan = trained.for_answers(run.plan, gpu.current_gpu())
+        plan = trained.for_answers(run.plan, gpu.current())
         prepare_environment(plan, settings.cache_dir)
         if plan.device != run.plan.device:
             print("no GPU: the model answers on the CPU, slowly", file=sys.stderr)

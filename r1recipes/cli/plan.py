@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from r1recipes.cli.common import check_place, offline_settings, overridable, write_over
 from r1recipes.errors import PlanError, RecipeError, unwritable
+from r1recipes.machine.units import GIB
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from r1recipes.planning import Plan
     from r1recipes.planning.verdict import Predicted
     from r1recipes.recipe import Loaded, Recipe
-
-GIB = 2**30
 
 
 def add(commands: Commands) -> None:
@@ -75,12 +74,10 @@ def plan_command(args: argparse.Namespace) -> int:
         loaded = replace(loaded, recipe=opened)
     resolved = planning.make(
         loaded.recipe,
+        planning.Target.elsewhere(card),
         base_dir=loaded.path.parent,
-        gpu=card,
-        num_cores=1,
-        preset_name=preset_name,
+        preset=preset_name,
         offline=offline,
-        elsewhere=True,
     )
     predicted = resolved.predicted
     if predicted is None:
@@ -118,8 +115,7 @@ def _card(args: argparse.Namespace, recipe: Recipe) -> Gpu:
     Raises: RecipeError, PlanError when there is none.
     """
     from r1recipes.algorithms.base import preset_bytes
-    from r1recipes.machine import cards
-    from r1recipes.machine.gpu import current_gpu
+    from r1recipes.machine import cards, gpu
     from r1recipes.planning import plan
 
     if list(recipe.preset) == ["cpu"]:
@@ -132,7 +128,7 @@ def _card(args: argparse.Namespace, recipe: Recipe) -> Gpu:
         return _imagined(f"a card of {size:g} GiB", round(size * GIB), 8.0)
     if args.gpu is not None:
         return _named(args.gpu)
-    if at_hand := current_gpu():
+    if at_hand := gpu.current():
         return at_hand
     if args.preset is None:
         raise RecipeError(
@@ -270,8 +266,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
 
     from r1recipes import planning, recipe
     from r1recipes.algorithms.base import preset_bytes
-    from r1recipes.machine import gpu, settings
-    from r1recipes.planning import plan
+    from r1recipes.machine import gpu, host, settings
     from r1recipes.training import rehearsal
 
     if args.vram is not None and not 0.5 <= args.vram <= 4096:
@@ -281,7 +276,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         )
     if args.steps < 1:
         raise RecipeError(f"--steps {args.steps} measures nothing", hint="such as --steps 4")
-    loaded, card = recipe.load(args.recipe, args.overrides), gpu.take_gpu()
+    loaded, card = recipe.load(args.recipe, args.overrides), gpu.take()
     if card is None:
         cards = [name for name in loaded.recipe.preset if name != "cpu"]
         name = args.preset or min(cards, key=preset_bytes, default="cpu")
@@ -292,14 +287,14 @@ def rehearse_command(args: argparse.Namespace) -> int:
         )
     if args.proof:  # now, and not after minutes of measuring
         check_place(args.proof)
-    vram_bytes = round(args.vram * 2**30) if args.vram else None
+    vram_bytes = round(args.vram * GIB) if args.vram else None
+    smaller = replace(card, total_bytes=vram_bytes or card.total_bytes)
+    here = planning.Target.here(smaller, host.cores())
     resolved = planning.make(
         loaded.recipe,
+        replace(here, is_here=False),  # a prediction does not keep it from being measured
         base_dir=loaded.path.parent,
-        gpu=replace(card, total_bytes=vram_bytes or card.total_bytes),
-        num_cores=gpu.cores(),
-        preset_name=args.preset,
-        elsewhere=plan.has_unsloth(),  # measure also where a prediction says that it does not fit
+        preset=args.preset,
     )
     weights_dir = settings.load().cache_dir / "random-weights"
     try:

@@ -105,7 +105,7 @@ def export_run(
     from r1recipes.training.backends import prepare_environment
     from r1recipes.training.view import View
 
-    order = export.Wanted(
+    request = export.Request(
         forms,
         folder or run.run.folder / "export",
         base=base,
@@ -113,12 +113,10 @@ def export_run(
         public=public,
         offline=settings.offline,
     )
-    problems = export.problems(run, order)
-    if problems:
-        raise RecipeError(problems=problems)
+    export.check(run, request)
     prepare_environment(run.plan.model_copy(update={"backend": "trl"}), settings.cache_dir)
     with View(screen()) as view, Capture():
-        places = export.execute(run, order, view.phase)
+        places = export.execute(run, request, view.phase)
     for place in places:
         print(f"wrote {place}" if not place.startswith("http") else f"pushed {place}")
 
@@ -145,7 +143,7 @@ def export_after_run(run: Run, settings: Settings) -> None:
 
 
 def share_command(args: argparse.Namespace) -> int:
-    from r1recipes.publish import share
+    from r1recipes.publish import hub, share
 
     target = args.to
     if args.private and not (target or "").startswith("hub:"):
@@ -157,7 +155,7 @@ def share_command(args: argparse.Namespace) -> int:
     shared = _collect(args.recipe_or_run)
     target = target or f"{shared.name}-{shared.fingerprint[:8]}.r1.zip"
     if target.startswith("hub:"):
-        reference = share.push(shared.files, target, private=args.private)
+        reference = hub.push_recipe(shared.files, target, private=args.private)
     else:
         share.write(shared.files, Path(target), replace=args.force)
         reference = target

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from r1recipes.machine.settings import Settings
     from r1recipes.planning import Plan
     from r1recipes.recipe import Loaded
-    from r1recipes.recipe.schema import Track
+    from r1recipes.recipe.targets import Track
     from r1recipes.runs import Run
     from r1recipes.runs.lock import Lock
     from r1recipes.training import Observer
@@ -132,15 +132,14 @@ def _plan(
 ) -> Plan:
     """The recipe on this machine, with everything that the lock decides taken from it."""
     from r1recipes import planning
-    from r1recipes.machine import gpu
+    from r1recipes.machine import gpu, host
 
     num_threads = locked.machine.num_threads if locked else None
     return planning.make(
         loaded.recipe,
+        planning.Target.here(gpu.take(), num_threads or host.cores()),
         base_dir=loaded.path.parent,
-        gpu=gpu.take_gpu(),
-        num_cores=num_threads or gpu.cores(),
-        preset_name=args.preset or (locked.preset if locked else None),
+        preset=args.preset or (locked.preset if locked else None),
         chosen=locked.chosen if locked else None,
         offline=settings.offline,
     )
@@ -176,7 +175,7 @@ def _resume(args: argparse.Namespace, settings: Settings) -> int:
         is_foreign = bool(run.read_lock().get("source"))
         show_code(plan.recipe, plan.base_dir, whole=is_foreign)
     _confirm_wandb(run, plan.recipe.track, args.wandb)
-    gpu.take_gpu()
+    gpu.take()
     trackers.check(plan.recipe.track, offline=settings.offline)
 
     def train(observers: list[Observer], options: Options) -> Run:

@@ -112,7 +112,7 @@ def sweep_command(args: argparse.Namespace) -> int:
     with driver.owned(folder):
         if args.workers != 0:
             check(args, loaded.cells, settings, here=args.launcher == "local")
-        cells = driver.make(loaded, folder, url)
+        cells = driver.create_cells(loaded, folder, url)
         if args.workers == 0:
             command = f"python -m r1recipes worker {shlex.quote(loaded.name)}"
             print(f"study {loaded.name} is made; `{command}` adds a worker")
@@ -181,8 +181,8 @@ def make_supervisor(
     from r1recipes.machine import gpu
     from r1recipes.study import driver
 
-    cards = gpu.gpus()
-    if "CUDA_VISIBLE_DEVICES" not in os.environ:  # or its order counts
+    cards = gpu.visible()
+    if "CUDA_VISIBLE_DEVICES" not in os.environ:  # which has an order of its own
         cards = sorted(cards, key=lambda card: -card.free_bytes)
     num_workers = getattr(args, "workers", 1)
     num_workers = max(1, len(cards)) if num_workers is None else num_workers
@@ -216,7 +216,7 @@ def study_command(args: argparse.Namespace) -> int:
     _, folder, url = place(args, args.study)
     if args.dashboard:
         return _dashboard(url)
-    cells = trials.cells(database.open_storage(url), args.study)
+    cells = trials.load_cells(database.open_storage(url), args.study)
     if args.export:
         write_over(args.export, results.export(cells, args.export.suffix))
         return 0
@@ -224,7 +224,7 @@ def study_command(args: argparse.Namespace) -> int:
         from r1recipes.report import study
 
         _, _, other_url = place(args, args.compare)
-        others = trials.cells(database.open_storage(other_url), args.compare)
+        others = trials.load_cells(database.open_storage(other_url), args.compare)
         print(study.comparison(cells, others), end="")
         return 0
     return _print_result(cells, folder)
@@ -258,7 +258,7 @@ def place(args: argparse.Namespace, name: str, is_new: bool = False) -> tuple[Se
 def _dashboard(url: str) -> int:
     from r1recipes.study import database
 
-    parsed = database.parsed(url)
+    parsed = database.parse_url(url)
     psycopg = "" if parsed.get_backend_name() == "sqlite" else " 'psycopg[binary]'"
     shown = parsed.render_as_string().replace(":***@", "@")
     print(f"pip install optuna-dashboard{psycopg} && optuna-dashboard {shlex.quote(shown)}")

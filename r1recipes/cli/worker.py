@@ -36,7 +36,7 @@ def worker_command(args: argparse.Namespace) -> int:
     from r1recipes.study.leaderboard import Board
 
     files.check_writable(folder)
-    cells = trials.cells(database.open_storage(url), args.study)
+    cells = trials.load_cells(database.open_storage(url), args.study)
     check(args, [each.cell for each in cells], settings, here=True)
     folder.mkdir(parents=True, exist_ok=True)
     with Board(Console(), cells) as board:
@@ -50,7 +50,7 @@ def worker_command(args: argparse.Namespace) -> int:
 
 def _be_worker(args: argparse.Namespace, settings: Settings, url: str) -> int:
     """Run trials in this process, which a supervisor started. Returns the exit code."""
-    from r1recipes.machine import gpu, hub
+    from r1recipes.machine import host, hub
     from r1recipes.machine.processes import die_with
     from r1recipes.study import driver
 
@@ -59,13 +59,13 @@ def _be_worker(args: argparse.Namespace, settings: Settings, url: str) -> int:
     if args.offline or hub.is_offline():
         os.environ["HF_HUB_OFFLINE"] = "1"  # before any library that reads it is imported
         settings = settings.model_copy(update={"offline": True})
-    share = gpu.cores() // int(args.child.split("/")[1])
+    share = host.cores() // int(args.child.split("/")[1])
     from r1recipes.study import database, trials, worker
     from r1recipes.training.stages import Options
 
-    cells = trials.cells(database.open_storage(url), args.study)
+    cells = trials.load_cells(database.open_storage(url), args.study)
     # An engine that just ended may not have freed all its memory, so free memory does not count.
-    driver.check_machine([c.cell for c in cells], offline=settings.offline, refuse=False)
+    driver.check_machine([c.cell for c in cells], offline=settings.offline, must_fit=False)
     options = Options(allow_code=args.allow_code, force=args.force)
     return worker.main(cells, worker.Place(settings, max(1, share), options, _trial_observers))
 

@@ -1,6 +1,6 @@
-"""Strict TOML: text to frozen sections, every mistake with its place and a way out.
+"""Strict TOML: text to frozen sections, and every mistake with its place and a way out.
 
-It knows no recipe: names of keys, presets and rewards are handed in by those who own them.
+It knows no recipe: names of keys and words about them are handed in by the models of the files.
 """
 
 from r1recipes.config.section import Section, refuse

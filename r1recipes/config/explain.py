@@ -1,155 +1,233 @@
-"""Turn what pydantic found wrong into messages that say where, what was expected, and a way out."""
+"""Turn the errors of pydantic into messages with a place, what was expected, and a way out.
 
-import difflib
+The time is linear in the errors: of a kind that a file can have without limit, such as unknown
+keys, the first ones of the file get a message and the others are counted.
+"""
+
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from pydantic import ValidationError
+
 from r1recipes.config.render import Loc, dotted, show
-from r1recipes.config.section import Section
+from r1recipes.config.section import NamedSections, Section
 from r1recipes.config.suggest import (
     example,
     is_section,
     models_in,
+    nearest,
     nearest_key,
     nearest_literal,
     nearest_name,
     section_at,
     type_hint,
 )
-from r1recipes.errors import Problem
+from r1recipes.errors import Problem, shorten
+
+MAX_UNKNOWN = 10
+"""Unknown keys, sections or names that get a message each: for each the nearest name is sought."""
+MAX_ALIKE = 100
+"""Problems of another kind that get a message each."""
+MAX_MISSPELT = 100
+"""With more unknown keys in one section none is taken for a misspelt one that is missing."""
+Error = dict[str, Any]
+Words = tuple[str, str | None]
+"""Message and hint."""
+Where = Callable[[Loc, bool], str | None]
+"""Path of a key -> `file:line:column` of the key or, where the second argument is False, of its
+value."""
 
 
-def explain(
-    errors: list[dict[str, Any]],
-    model: type[Section],
-    where: Callable[[Loc, bool], str | None],
-) -> list[Problem]:
-    """One Problem for each error of a validation of `model`, in the order of the file.
+@dataclass(frozen=True)
+class _Mistake:
+    """An error that is not worded yet."""
 
-    `where(path, at_key)` gives `file:line:column` of a key or, with at_key False, of its value.
-    """
-    problems = []
-    for error in _without_echoes(errors):
-        loc = tuple(part for part in error["loc"] if part != "[key]")
-        if error["type"] == "refused":
-            problems += _refused(error, loc, where)
+    loc: Loc
+    at_key: bool
+    """Whether it is about the key and not about the value."""
+    kind: str
+    """Mistakes of one kind are counted together."""
+    limit: int
+    words: Callable[[], Words]
+
+
+def explain(error: ValidationError, model: type[Section], where: Where) -> list[Problem]:
+    """One Problem for each error of a validation of `model`, in the order of the file."""
+    errors = [dict(detail) for detail in error.errors(include_url=False)]
+    mistakes = [m for e in _without_echoes(errors, model) for m in _mistakes(e, model)]
+    placed = [(where(mistake.loc, mistake.at_key), mistake) for mistake in mistakes]
+    return _in_order(_worded(sorted(placed, key=lambda pair: _line_column(pair[0]))))
+
+
+def _worded(placed: Iterable[tuple[str | None, _Mistake]]) -> Iterator[Problem]:
+    """The first mistakes of each kind as problems, and one that counts the rest of a kind."""
+    shown: dict[str, set[Any]] = {}
+    rest: dict[str, dict[Any, str | None]] = {}
+    for where, mistake in placed:
+        # One flag may set a key in several sections; that is one mistake.
+        place = (where, mistake.loc[-1:])
+        places = shown.setdefault(mistake.kind, set())
+        if place not in places and len(places) >= mistake.limit:
+            rest.setdefault(mistake.kind, {})[place] = where
             continue
-        at_key = error["type"] == "extra_forbidden" or "[key]" in error["loc"]
-        message, hint = _message(error, loc, model)
-        problems.append(Problem(message, where(loc, at_key), hint))
-    problems = list(dict.fromkeys(_once_a_flag(problem) for problem in problems))
-    return sorted(problems, key=lambda problem: _order(problem.where))
+        places.add(place)
+        message, hint = mistake.words()
+        yield Problem(message, where, hint)
+    for kind, others in rest.items():
+        noun = kind if kind.startswith("unknown") else "problems like this"
+        hint = "correct the others first; the next check shows more"
+        yield Problem(f"and {len(others):,} more {noun}", next(iter(others.values())), hint)
 
 
-def _refused(
-    error: dict[str, Any], loc: Loc, where: Callable[[Loc, bool], str | None]
-) -> list[Problem]:
-    """Problems that the schema words itself; a key with a leading `/` is counted from the top, one
-    with dots in a part is a tuple of its parts."""
-    problems = []
-    for key, message, hint in error["ctx"]["problems"]:
-        if isinstance(key, tuple):
-            problems.append(Problem(message, where((*loc, *key), False), hint))
-            continue
-        start = () if key.startswith("/") else loc
-        path = start + tuple(part for part in key.lstrip("/").split(".") if part)
-        problems.append(Problem(message, where(path, False), hint))
-    return problems
+def _in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Each problem once, in the order of the file."""
+    return sorted(dict.fromkeys(problems), key=lambda problem: _line_column(problem.where))
 
 
-def _without_echoes(errors: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _line_column(where: str | None) -> tuple[int, int]:
+    try:
+        line, column = (where or "").rsplit(":", 2)[-2:]
+        return int(line), int(column)
+    except ValueError:  # a flag
+        return 0, 0
+
+
+def _mistakes(error: Error, model: type[Section]) -> Iterator[_Mistake]:
+    """The mistakes of one error: several where the schema words its problems itself."""
+    loc = tuple(part for part in error["loc"] if part != "[key]")
+    if error["type"] == "refused":
+        for key, message, hint in error["ctx"]["problems"]:
+            words = _fixed(message, hint)
+            yield _Mistake(_path_of(loc, key), False, _without_names(message), MAX_ALIKE, words)
+        return
+    is_name = "[key]" in error["loc"]
+    kind, limit = error["type"], MAX_ALIKE
+    if error["type"] == "extra_forbidden":
+        is_table = isinstance(error.get("input"), dict)
+        kind, limit = f"unknown {'sections' if is_table else 'keys'}", MAX_UNKNOWN
+    elif error["type"] == "unknown_name":
+        kind, limit = f"{error['ctx']['what']}s", MAX_UNKNOWN
+    elif is_name:
+        limit = MAX_UNKNOWN
+    at_key = is_name or error["type"] == "extra_forbidden"
+    yield _Mistake(loc, at_key, kind, limit, partial(_words, error, loc, model))
+
+
+def _fixed(message: str, hint: str) -> Callable[[], Words]:
+    return lambda: (message, hint)
+
+
+def _without_names(message: str) -> str:
+    return re.sub(r"`[^`]*`|\"[^\"]*\"", "_", message)[:60]
+
+
+def _path_of(loc: Loc, key: str | Loc) -> Loc:
+    """The path of a key of the section at `loc`, in one of the forms of `section.Found`."""
+    if isinstance(key, tuple):
+        return (*loc, *key)
+    parts = tuple(part for part in key.lstrip("/").split(".") if part)
+    return parts if key.startswith("/") else (*loc, *parts)
+
+
+def _without_echoes(errors: list[Error], model: type[Section]) -> list[Error]:
     """Leave out errors that only follow from another one.
 
-    A misspelt key is unknown, and the one that was meant is missing. Settings right below [preset]
-    are wrong as names and as values, however many there are.
+    A misspelt key is unknown, and the key that was meant is missing. Settings right below a key
+    with named sections are wrong as names and as values, however many there are.
     """
-    in_preset = [error for error in errors if error["loc"][:1] == ("preset",)]
     misnamed = {error["loc"][:2] for error in errors if "[key]" in error["loc"]}
-    valueless = {error["loc"] for error in in_preset if error["type"] == "model_type"}
-    unknown = [error["loc"] for error in errors if error["type"] == "extra_forbidden"]
-
-    def echo(refused: dict[str, Any], problem: tuple[str, str, str]) -> bool:
-        key = problem[0] if isinstance(problem[0], tuple) else problem[0].split(".")
-        path = (*refused["loc"], *key)
-        return problem[1].endswith("is missing") and _misspelt(path, unknown)
-
-    kept, nameless = [], False
+    valueless = {
+        error["loc"]
+        for error in errors
+        if error["type"] == "model_type" and error["loc"][0] in model.named_sections
+    }
+    unknown: dict[Loc, list[str]] = {}
     for error in errors:
-        place = error["loc"][:2]
-        if error["type"] == "missing" and _misspelt(error["loc"], unknown):
+        if error["type"] == "extra_forbidden":
+            unknown.setdefault(error["loc"][:-1], []).append(str(error["loc"][-1]))
+    remaining: list[Error] = []
+    nameless: set[str] = set()
+    for error in errors:
+        loc, place = error["loc"], error["loc"][:2]
+        if error["type"] == "missing" and _is_misspelt(loc, unknown):
             continue
         if error["type"] == "refused":
-            found = error.get("ctx", {}).get("problems", [])
-            kept += [error | {"ctx": {"problems": [p]}} for p in found if not echo(error, p)]
+            remaining += _without_misspelt(error, unknown)
+        elif loc in misnamed and isinstance(error["input"], dict):
             continue
-        if error["loc"] in misnamed and isinstance(error["input"], dict):
-            continue
-        if place in misnamed & valueless:
-            if not nameless:
-                kept.append(error | {"type": "nameless_preset", "loc": (*place, "[key]")})
-            nameless = True
+        elif place in misnamed & valueless:
+            if place[0] not in nameless:
+                remaining.append(error | {"type": "nameless", "loc": (*place, "[key]")})
+            nameless.add(place[0])
         else:
-            kept.append(error)
-    return kept
+            remaining.append(error)
+    return remaining
 
 
-def _misspelt(missing: Loc, unknown: list[Loc]) -> bool:
-    near = [str(loc[-1]) for loc in unknown if loc[:-1] == missing[:-1]]
-    return bool(difflib.get_close_matches(str(missing[-1]), near, 1, 0.8))
-
-
-def _once_a_flag(problem: Problem) -> Problem:
-    """`--set preset.KEY=..` is wrong in every preset alike: leave the presets' names out."""
-    flag = re.match(r"--set preset\.([a-z_0-9]+)=", problem.where or "")
-    if not flag:
-        return problem
-    nameless = [
-        re.sub(r"`preset\.\w+\.(\w+)`", r"`preset.\1`", text or "")
-        for text in (problem.message, problem.hint)
+def _without_misspelt(refused: Error, unknown: dict[Loc, list[str]]) -> list[Error]:
+    """The problems of a refused section, each as an error, without misspelt keys as missing."""
+    return [
+        refused | {"ctx": {"problems": [problem]}}
+        for problem in refused["ctx"]["problems"]
+        if not problem[1].endswith("is missing")
+        or not _is_misspelt(_path_of(refused["loc"], problem[0]), unknown)
     ]
-    return Problem(nameless[0], problem.where, nameless[1])
 
 
-def _message(error: dict[str, Any], loc: Loc, model: type[Section]) -> tuple[str, str | None]:
-    kind, given, ctx = error["type"], error.get("input"), error.get("ctx", {})
+def _is_misspelt(missing: Loc, unknown: dict[Loc, list[str]]) -> bool:
+    names = unknown.get(missing[:-1], [])
+    return len(names) <= MAX_MISSPELT and nearest(str(missing[-1]), names, 0.8) is not None
+
+
+def _words(error: Error, loc: Loc, model: type[Section]) -> Words:
+    kind, value, ctx = error["type"], error.get("input"), error.get("ctx", {})
     key = "`" + dotted(loc) + "`"
     if kind == "extra_forbidden":
-        return _unknown(loc, model, given)
+        return _unknown(loc, model, value)
     if kind == "missing":
-        parts = given.values() if isinstance(given, Mapping) else ()
-        if len(loc) > 1 and parts and all(isinstance(part, Mapping) for part in parts):
-            # [data.problems] alone makes [data], and a line below its header would be its own
-            return f"{key} is missing", f"add `[{dotted(loc[:-1])}]` with {example(loc, model)}"
-        return f"{key} is missing", f"add {example(loc, model)}"
+        return f"{key} is missing", _missing_hint(loc, model, value)
     if kind == "unknown_name":
         is_key = "[key]" in error["loc"]
-        name = str(loc[-1] if is_key else given)
+        name = str(loc[-1] if is_key else value)
         return f"{ctx['what']} {show(name)}", nearest_name(name, ctx["known"], model, is_key)
     if kind == "literal_error":
         expected = ctx["expected"].replace("'", '"')
-        hint = nearest_literal(given, expected, loc) or f"such as {example(loc, model)}"
-        return f"{key} must be {expected}, not {show(given)}", hint
-    if kind == "nameless_preset":
-        message = f"`{loc[1]}` stands in [preset] itself, which has a section for each size of card"
-        return message, "write `[preset.24GB]`, by the memory of the card, above its settings"
+        hint = nearest_literal(value, expected, loc) or f"such as {example(loc, model)}"
+        return f"{key} must be {expected}, not {show(value)}", hint
+    if kind == "nameless":
+        return _nameless(str(loc[0]), str(loc[1]), model.named_sections[str(loc[0])])
     if kind == "worded":
         return ctx["message"], ctx["hint"]
-    message = f"{key} {_expected(kind, ctx, error['msg'])}, not {show(given)}"
-    return message, type_hint(kind, given, loc, model) or f"such as {example(loc, model)}"
+    message = f"{key} {_expected(kind, ctx, error['msg'])}, not {show(value)}"
+    return message, type_hint(kind, value, loc, model) or f"such as {example(loc, model)}"
 
 
-def _unknown(loc: Loc, model: type[Section], given: Any) -> tuple[str, str]:
-    if isinstance(given, dict):
-        known = [name for name in model.model_fields if is_section(name, model)]
-        section = section_at(loc[:-1], model)
-        fields = section.model_fields.items() if section and len(loc) > 1 else ()
-        inner = [dotted((*loc[:-1], name)) for name, f in fields if models_in(f.annotation)]
-        close = difflib.get_close_matches(dotted(loc), inner, 1, 0.5)
-        close = close or difflib.get_close_matches(str(loc[-1]), known, 1, 0.5)
-        hint = f"did you mean `[{close[0]}]`?" if close else "remove it; known: " + ", ".join(known)
-        return f"unknown section [{dotted(loc)}]", hint
-    return f"unknown key `{dotted(loc)}`", nearest_key(loc, model)
+def _missing_hint(loc: Loc, model: type[Section], section: Any) -> str:
+    parts = section.values() if isinstance(section, Mapping) else ()
+    if len(loc) > 1 and parts and all(isinstance(part, Mapping) for part in parts):
+        # [a.b] alone makes [a], and a line below its header would belong to [a.b]
+        return f"add `[{dotted(loc[:-1])}]` with {example(loc, model)}"
+    return f"add {example(loc, model)}"
+
+
+def _nameless(key: str, setting: str, words: NamedSections) -> Words:
+    message = f"`{setting}` stands in [{key}] itself, which has {words.meaning}"
+    return message, f"write `[{key}.{words.example}]`, {words.naming}, above its settings"
+
+
+def _unknown(loc: Loc, model: type[Section], value: Any) -> Words:
+    if not isinstance(value, dict):
+        return f"unknown key `{dotted(loc)}`", nearest_key(loc, model)
+    sections = [name for name in model.model_fields if is_section(name, model)]
+    parent = section_at(loc[:-1], model)
+    fields = parent.model_fields.items() if parent and len(loc) > 1 else ()
+    inner = [dotted((*loc[:-1], name)) for name, f in fields if models_in(f.annotation)]
+    meant = nearest(dotted(loc), inner, 0.5) or nearest(str(loc[-1]), sections, 0.5)
+    hint = f"did you mean `[{meant}]`?" if meant else "remove it; known: " + ", ".join(sections)
+    return f"unknown section [{shorten(dotted(loc))}]", hint
 
 
 _EXPECTED = {
@@ -177,11 +255,3 @@ def _expected(kind: str, ctx: dict[str, Any], fallback: str) -> str:
         if name in ctx:
             return f"must be {word} {ctx[name]:.15g}"
     return f"is not valid ({fallback})"
-
-
-def _order(where: str | None) -> tuple[int, int]:
-    try:
-        line, column = (where or "").rsplit(":", 2)[-2:]
-        return int(line), int(column)
-    except ValueError:
-        return 0, 0

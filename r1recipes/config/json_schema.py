@@ -1,7 +1,7 @@
-"""JSON Schema of a recipe or a study, in the form that the TOML editors' tools understand.
+"""JSON Schema of a file's model, in the form that TOML tools of editors understand.
 
 Draft 7, with every definition written out in its place: the tools read newer drafts and `$ref` only
-in part. What needs two keys to decide (`consistency`) an editor cannot see; `check` does.
+in part. The schema has no rules over two keys; those are checked when a file is loaded.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 
-def of(model: type[BaseModel], title: str = "recipe") -> dict[str, Any]:
+def of(model: type[BaseModel], title: str) -> dict[str, Any]:
     """The schema of `model`, with its keys, types, ranges, defaults and descriptions."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
@@ -18,7 +18,7 @@ def of(model: type[BaseModel], title: str = "recipe") -> dict[str, Any]:
 
 
 def _plain(node: Any, definitions: dict[str, Any]) -> Any:
-    """Write out references, and leave out what TOML has no word for: null."""
+    """Write out references, and leave out null, which TOML does not have."""
     if isinstance(node, list):
         return [_plain(item, definitions) for item in node]
     if not isinstance(node, dict):
@@ -32,16 +32,16 @@ def _plain(node: Any, definitions: dict[str, Any]) -> Any:
         if len(choices) == 1:
             rest = {key: value for key, value in node.items() if key != "anyOf"}
             return _plain(choices[0] | rest, definitions)
-    plain = {}
+    plain: dict[str, Any] = {}
     for key, value in node.items():
         if key in ("properties", "patternProperties"):
             plain[key] = {name: _plain(inner, definitions) for name, inner in value.items()}
         elif key == "default" and (value is None or isinstance(value, dict)):
             continue  # a section is not written out by default
         elif key == "const":
-            plain["enum"] = [value]  # of which editors offer completions
+            plain["enum"] = [value]  # editors complete the values of an enum
         elif key == "propertyNames":
-            continue  # said by patternProperties
+            continue  # patternProperties says the same
         elif key != "title":
             plain[key] = _plain(value, definitions)
     if "patternProperties" in plain:

@@ -1,8 +1,8 @@
 """Line and column of every key and value of a TOML text, for error messages.
 
-Parsing is tomli's; this only says where things stand. It reads the concrete syntax tree of
-tree-sitter-toml, which is TOML 1.0: in a text that uses more, a place can be missing, and the
-message then names the nearest enclosing one.
+tomli parses; this module only finds places. It reads the concrete syntax tree of tree-sitter-toml,
+which is TOML 1.0: in a text that uses more a place can be missing, and the nearest enclosing one is
+taken then. The time is linear in the text.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from typing import Any
 import tomli
 
 Path = tuple[str | int, ...]
+MAX_PARTS = 64
+"""Parts of a path that are looked at. Deeper data is refused anyway (toml.MAX_DEPTH)."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Place:
 
 
 class Positions:
-    """Where each key of one TOML text stands, by its path such as ("train", "beta")."""
+    """The places of all keys of one TOML text, by paths such as ("train", "beta")."""
 
     def __init__(self, text: str):
         import tree_sitter
@@ -31,8 +33,9 @@ class Positions:
         self._lines = text.encode().split(b"\n")
         self._places: dict[Path, Place] = {}
         self.repeated: list[tuple[Path, Place, Place]] = []
-        """Keys and sections that are given again: the path, the first place, the other one."""
-        self._given: dict[Path, Place] = {}
+        """Keys and sections that are given again: path, first place, other place."""
+        self._first: dict[Path, Place] = {}
+        self._counted = (0, 0, 0)
         self._array_tables: dict[Path, int] = {}
         parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_toml.language()))
         for node in parser.parse(text.encode()).root_node.named_children:
@@ -42,14 +45,14 @@ class Positions:
                 self._table(node)
 
     def find(self, path: Path) -> Place | None:
-        """Place of the longest known prefix of `path`; parts that are no keys are skipped."""
-        known: Path = ()
-        best = None
+        """Place of the longest prefix of `path` that has one; other parts are skipped."""
+        prefix: Path = ()
+        place = None
         for part in path:
-            if (*known, part) in self._places:
-                known = (*known, part)
-                best = self._places[known]
-        return best
+            if (*prefix, part) in self._places:
+                prefix = (*prefix, part)
+                place = self._places[prefix]
+        return place
 
     def exact(self, path: Path) -> Place | None:
         """Place of exactly this key, or None."""
@@ -78,6 +81,8 @@ class Positions:
         self._value(value, path)
 
     def _value(self, node: Any, path: Path) -> None:
+        if len(path) > MAX_PARTS:
+            return
         if node.type == "inline_table":
             for child in node.named_children:
                 if child.type == "pair":
@@ -102,28 +107,46 @@ class Positions:
         for length in range(1, len(path)):
             self._places.setdefault(path[:length], place)
         self._places[path] = place
-        if path in self._given:
-            self.repeated.append((path, self._given[path], place))
-        self._given.setdefault(path, place)
+        if path in self._first:
+            self.repeated.append((path, self._first[path], place))
+        self._first.setdefault(path, place)
 
     def _point(self, point: tuple[int, int]) -> tuple[int, int]:
+        """Line and column, in characters from 1, of a row and a column in bytes from 0.
+
+        Counts on from the place before, since one line may be the whole text.
+        """
         row, column = point
-        return row + 1, len(self._lines[row][:column].decode(errors="replace")) + 1
+        last_row, start, characters = self._counted
+        if row != last_row or column < start:
+            start = characters = 0
+        characters += len(self._lines[row][start:column].decode(errors="replace"))
+        self._counted = (row, column, characters)
+        return row + 1, characters + 1
 
 
 _KEYS = ("bare_key", "quoted_key", "dotted_key")
 
 
 def _key_parts(node: Any) -> Path:
-    if node.type == "dotted_key":
-        parts: Path = ()
-        for child in node.named_children:
-            parts += _key_parts(child)
-        return parts
+    """The parts of a key, at most MAX_PARTS; a dotted key is nested as deeply as it has parts."""
+    parts: list[str] = []
+    nodes = [node]
+    while nodes:
+        node = nodes.pop()
+        if node.type == "dotted_key":
+            nodes += reversed(node.named_children)
+        else:
+            parts.append(_key_name(node))
+    return tuple(parts[:MAX_PARTS])
+
+
+def _key_name(node: Any) -> str:
     text = node.text.decode(errors="replace")
     if node.type == "bare_key":
-        return (text,)
+        return text
     try:
-        return tuple(tomli.loads(f"{text} = 0"))
-    except ValueError:  # part of a text that is no TOML
-        return (text[1:-1],)
+        (name,) = tomli.loads(f"{text} = 0")
+        return name
+    except ValueError:  # part of a text that is not TOML
+        return text[1:-1]

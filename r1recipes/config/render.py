@@ -3,16 +3,19 @@
 import json
 import math
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
 Loc = tuple[str | int, ...]
 """Path of a key, such as ("lora", "target_modules", 0)."""
+Origin = Callable[[Loc], str | None]
+"""Path of a key -> where its value came from, None for the file itself."""
 
 
-def dotted(path: Loc | list[str | int]) -> str:
-    """`train.beta`, `lora.target_modules[0]`; a part that is no bare TOML key is quoted."""
+def dotted(path: Sequence[str | int]) -> str:
+    """A path as TOML writes it: `train.beta`, `lora.target_modules[0]`, `rewards."a b"`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -30,7 +33,7 @@ def toml_key(name: str) -> str:
 
 
 def show(value: Any) -> str:
-    """A given value as it stood in the file, cut to a line."""
+    """A value for a message, as it stands in the file but at most 60 characters long."""
     if isinstance(value, bool):
         text = str(value).lower()
     elif isinstance(value, dict):
@@ -46,32 +49,39 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def render(recipe: BaseModel, origin: Any = None) -> str:
-    """The resolved recipe as TOML that loads to the same recipe.
+def render(file: BaseModel, origin: Origin | None = None) -> str:
+    """A file's model as TOML that loads to the same model.
 
     `origin(path)` may give a comment that is written behind each value. A key whose value is
     None is left out, since TOML has no null.
     """
     lines = []
-    for key, value in recipe:
+    for key, value in file:
         if not isinstance(value, BaseModel | dict | None):
             lines += _render_value(key, value, origin, (key,))
-    for key, value in recipe:
+    for key, value in file:
         if isinstance(value, BaseModel):
             lines += _render_section((key,), value, origin)
-        elif key == "rewards":
-            lines += ["", "[rewards]"]
-            for name, weight in value.items():
-                lines += _render_value(name, weight, origin, ("rewards", name))
         elif isinstance(value, dict):
-            for name, section in value.items():
-                lines += _render_section((key, name), section, origin)
+            lines += _render_table(key, value, origin)
     return "\n".join(lines) + "\n"
 
 
-def _render_section(path: Loc, section: BaseModel, origin: Any) -> list[str]:
+def _render_table(key: str, table: dict[str, Any], origin: Origin | None) -> list[str]:
+    """A table with free names, which has either values or sections."""
+    values = {name: v for name, v in table.items() if not isinstance(v, BaseModel)}
+    lines = ["", f"[{dotted((key,))}]"] if values else []
+    for name, value in values.items():
+        lines += _render_value(name, value, origin, (key, name))
+    for name, section in table.items():
+        if isinstance(section, BaseModel):
+            lines += _render_section((key, name), section, origin)
+    return lines
+
+
+def _render_section(path: Loc, section: BaseModel, origin: Origin | None) -> list[str]:
     lines = ["", f"[{dotted(path)}]"]
-    inner = []
+    inner: list[str] = []
     for key, value in section:
         if isinstance(value, BaseModel):
             inner += _render_section((*path, key), value, origin)
@@ -80,7 +90,7 @@ def _render_section(path: Loc, section: BaseModel, origin: Any) -> list[str]:
     return lines + inner
 
 
-def _render_value(key: str, value: Any, origin: Any, path: Loc) -> list[str]:
+def _render_value(key: str, value: Any, origin: Origin | None, path: Loc) -> list[str]:
     line = f"{toml_key(key)} = {toml_value(value)}"
     comment = origin(path) if origin else None
     return [f"{line:<48}  # {comment}" if comment and "\n" not in line else line]
@@ -97,6 +107,6 @@ def toml_value(value: Any) -> str:
         short = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
         return short if float(short) == value else repr(value)
     # A multi-line text would lose its carriage returns: TOML lets a reader normalise line ends.
-    several = isinstance(value, str) and "\n" in value and "\r" not in value
-    text = tomli_w.dumps({"v": value}, multiline_strings=several)
+    has_lines = isinstance(value, str) and "\n" in value and "\r" not in value
+    text = tomli_w.dumps({"v": value}, multiline_strings=has_lines)
     return text.partition("=")[2].strip()

@@ -1,7 +1,8 @@
-"""What the sections of the schema share: their base, common types, and errors over several keys."""
+"""What all sections of a file share: their base, common types, and errors over several keys."""
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date, time
 from typing import Annotated, Any, ClassVar, Self
 
@@ -18,21 +19,24 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-Found = list[tuple[str, str, str]]
-"""What is wrong with the keys of a section: `(key, message, hint)` each."""
+from r1recipes.config.render import Loc
+
+Found = list[tuple[str | Loc, str, str]]
+"""Problems with the keys of a section, `(key, message, hint)` each. The key is dotted, seen from
+the section, or from the top of the file with a leading `/`; it is a path where a part has dots."""
 AUTO = "auto"
-"""The one special value: the planner puts what is fastest on the card in its place."""
+"""The value for "choose it for me", of keys that allow it; the reader of the file chooses."""
 
 
-def refuse(found: Found) -> None:
-    """Raise one error that carries every `(key, message, hint)` found in a section."""
-    if found:
-        raise PydanticCustomError("refused", "refused", {"problems": found})
+def refuse(problems: Found) -> None:
+    """Raise one error that carries all problems of a section, if there are any."""
+    if problems:
+        raise PydanticCustomError("refused", "refused", {"problems": problems})
 
 
-def with_problems(error: ValidationError, found: Found) -> ValidationError:
+def with_problems(error: ValidationError, problems: Found) -> ValidationError:
     """The same errors and one more; pydantic has no other way to add one."""
-    refused = PydanticCustomError("refused", "refused", {"problems": found})
+    refused = PydanticCustomError("refused", "refused", {"problems": problems})
     details = [InitErrorDetails(type=refused, loc=(), input=None)]
     for old in error.errors(include_url=False):
         kind = PydanticCustomError(old["type"], "not valid", old.get("ctx", {}))
@@ -47,10 +51,11 @@ def a_whole_number(value: Any) -> Any:
     return value
 
 
-def known_builtin(name: str, known: tuple[str, ...], what: str) -> str:
-    """Refuse a name below `builtin:` that is none of `known`."""
-    if name.startswith("builtin:") and name not in known:
-        raise PydanticCustomError("unknown_name", "unknown", {"what": what, "known": list(known)})
+def known_builtin(name: str, names: tuple[str, ...], message: str) -> str:
+    """Refuse a name that begins with `builtin:` and is not among `names`."""
+    if name.startswith("builtin:") and name not in names:
+        context = {"what": message, "known": list(names)}
+        raise PydanticCustomError("unknown_name", "unknown", context)
     return name
 
 
@@ -63,13 +68,32 @@ Steps = Annotated[int, Field(ge=1, le=10_000_000)]
 Batch = Annotated[int, Field(ge=1, le=65_536)]
 
 
+@dataclass(frozen=True)
+class NamedSections:
+    """Words about a key whose value has sections with free names, such as [server.NAME]."""
+
+    example: str
+    """A name that such a section may have."""
+    meaning: str
+    """What there is a section for, such as "a section for each machine"."""
+    naming: str
+    """How to name one, such as "by the host name"."""
+
+
 class Section(BaseModel):
-    """A section of a recipe or a study: strict, frozen, and no key that it does not know."""
+    """A section of a file: strict and frozen, and an unknown key is an error.
+
+    The class variables are words for messages; the model of a whole file sets them.
+    """
 
     foreign_keys: ClassVar[Mapping[str, str]] = {}
-    """Of the top of a file: keys that users of other tools write -> what to write here."""
+    """Key that users of other tools write -> what to write here."""
+    foreign_values: ClassVar[Mapping[str, str]] = {}
+    """Value that users of other tools write where a list is needed -> what to write here."""
     section_examples: ClassVar[Mapping[str, str]] = {}
-    """Of the top of a file: a section that may be missing -> a line that begins it."""
+    """Section that may be missing -> a line that begins it."""
+    named_sections: ClassVar[Mapping[str, NamedSections]] = {}
+    """Key of the file whose value has sections with free names -> words about them."""
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,

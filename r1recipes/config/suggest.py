@@ -1,14 +1,14 @@
-"""A change that works, for each kind of mistake in a recipe: a near name, a valid line, a home.
+"""A change that works, for each kind of mistake in a file: a near name, a valid line, a home.
 
-A value is proposed only when it is valid for its key; whether it suits the rest of the recipe is
-not looked at.
+A value is proposed only if it is valid for its key; whether it suits the rest of the file is not
+looked at.
 """
 
 import difflib
 import json
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -17,12 +17,27 @@ from pydantic.fields import FieldInfo
 from r1recipes.config.render import Loc, dotted
 from r1recipes.config.section import Section
 
+MAX_WORD = 100
+"""Characters of a word for which a near one is sought: names in a file's model are shorter, and the
+time for a comparison grows with the square."""
+_FREE = "NAME"
+"""Stands in a path for the free name of a section."""
+
+
+def nearest(word: str, names: Iterable[str], cutoff: float) -> str | None:
+    """The name that is most like `word`, if they agree in a share `cutoff` (difflib's ratio)."""
+    if len(word) > MAX_WORD:
+        return None
+    short = [name for name in names if len(name) <= MAX_WORD]
+    close = difflib.get_close_matches(word, short, 1, cutoff)
+    return close[0] if close else None
+
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The section models that an annotation such as `dict[str, Preset]` or `Eval | None` names."""
+    """The models that an annotation such as `dict[str, Server]` or `Server | None` names."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for arg in typing.get_args(annotation) for found in models_in(arg)]
+    return [model for arg in typing.get_args(annotation) for model in models_in(arg)]
 
 
 def section_at(path: Loc, model: type[BaseModel]) -> type[BaseModel] | None:
@@ -30,12 +45,12 @@ def section_at(path: Loc, model: type[BaseModel]) -> type[BaseModel] | None:
     current: type[BaseModel] | None = model
     is_table = False
     for part in path:
-        if is_table:  # this part is the free name of a table such as [preset.8GB]
+        if is_table:  # this part is the free name of a section
             is_table = False
             continue
         field = current.model_fields.get(str(part)) if current else None
         inner = models_in(field.annotation) if field else []
-        is_table = bool(field) and typing.get_origin(field.annotation) is dict
+        is_table = field is not None and typing.get_origin(field.annotation) is dict
         current = inner[0] if inner else None
     return None if is_table else current
 
@@ -48,45 +63,50 @@ def field_at(loc: Loc, model: type[BaseModel]) -> FieldInfo | None:
 
 
 def example(loc: Loc, model: type[Section]) -> str:
-    """A line that is valid for the key at `loc`: its default, or the schema's example."""
+    """A line that is valid for the key at `loc`, with its example or its default.
+
+    A key that must be there has an example in the model.
+    """
     names = [part for part in loc if not isinstance(part, int)]
     field = field_at(loc, model)
     if field is None:
-        return f"`{dotted(names[-1:])} = 1.0`"  # a reward
+        return f"`{dotted(names[-1:])} = 1.0`"  # free names in a file are those of numbers
     if len(names) == 1 and names[0] in model.section_examples:
         return model.section_examples[str(names[0])]
     value = field.examples[0] if field.examples else field.default
     return f"`{names[-1]} = {json.dumps(value)}`"
 
 
-def type_hint(kind: str, given: Any, loc: Loc, model: type[Section]) -> str | None:
-    """How a value of the wrong type becomes one of the right type, where that is plain."""
-    if kind in ("int_type", "float_type", "bool_type") and isinstance(given, str):
+def type_hint(kind: str, value: Any, loc: Loc, model: type[Section]) -> str | None:
+    """How a value of the wrong type becomes one of the right type, if that is obvious."""
+    if kind in ("int_type", "float_type", "bool_type") and isinstance(value, str):
         try:
-            value = json.loads(given)
+            unquoted = json.loads(value)
         except (ValueError, RecursionError):
             return None
-        return f"remove the quotes: `{given}`" if _fits(value, loc, model) else None
-    if kind == "bool_type" and isinstance(given, int | float) and given in (0, 1):
-        return f"write `{'true' if given else 'false'}`"
-    if kind == "int_type" and isinstance(given, float) and abs(given) < 1e15:
-        return f"write `{round(given)}`" if _fits(round(given), loc, model) else None
-    if kind == "list_type" and given == "all-linear":
-        return "remove this line: all linear layers are the default"
+        return f"remove the quotes: `{value}`" if _fits(unquoted, loc, model) else None
+    if kind == "bool_type" and isinstance(value, int | float) and value in (0, 1):
+        return f"write `{'true' if value else 'false'}`"
+    if kind == "int_type" and isinstance(value, float) and abs(value) < 1e15:
+        return f"write `{round(value)}`" if _fits(round(value), loc, model) else None
+    if kind == "list_type" and isinstance(value, str):
+        return model.foreign_values.get(value)
     if kind in ("dict_type", "model_type"):
-        single = isinstance(given, list) and given and isinstance(given[0], dict)
-        how = " in single brackets" if single else ", with its keys below"
+        is_list = isinstance(value, list) and value and isinstance(value[0], dict)
+        how = " in single brackets" if is_list else ", with its keys below"
         return f"write `[{dotted(loc)}]`{how}"
     return None
 
 
 def _fits(value: Any, loc: Loc, model: type[BaseModel]) -> bool:
+    """Whether a value is valid for the key at `loc`."""
     field = field_at(loc, model)
     if field is None:
-        return isinstance(value, int | float) and 0 <= value <= 1000  # a reward's weight
-    kind: Any = field.annotation
-    for constraint in field.metadata:
-        kind = typing.Annotated[kind, constraint]
+        kind = _free_type(loc, model)
+    else:
+        kind = field.annotation
+        for constraint in field.metadata:
+            kind = typing.Annotated[kind, constraint]
     try:
         TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError:
@@ -94,37 +114,43 @@ def _fits(value: Any, loc: Loc, model: type[BaseModel]) -> bool:
     return True
 
 
-def nearest_literal(given: Any, expected: str, loc: Loc) -> str | None:
+def _free_type(loc: Loc, model: type[BaseModel]) -> Any:
+    """The type of the values of a table with free names: `float` of `dict[str, float]`."""
+    table = field_at(loc[:-1], model) if len(loc) > 1 else None
+    arguments = typing.get_args(table.annotation) if table else ()
+    return arguments[1] if len(arguments) == 2 else Any
+
+
+def nearest_literal(value: Any, expected: str, loc: Loc) -> str | None:
     """The nearest of the quoted words in `expected`, if one is near."""
-    known = re.findall(r'"([^"]*)"', expected)
-    close = difflib.get_close_matches(given, known, 1, 0.5) if isinstance(given, str) else []
-    if isinstance(given, bool) and "none" in known and not given:
-        close = ["none"]
-    if close:
-        return f'did you mean "{close[0]}"?'
-    return f'write "{known[0]}"' if isinstance(loc[-1], int) else None  # an entry of a list
+    words = re.findall(r'"([^"]*)"', expected)
+    meant = nearest(value, words, 0.5) if isinstance(value, str) else None
+    if value is False and "none" in words:
+        meant = "none"
+    if meant:
+        return f'did you mean "{meant}"?'
+    return f'write "{words[0]}"' if isinstance(loc[-1], int) else None  # an entry of a list
 
 
 def nearest_key(loc: Loc, model: type[Section]) -> str:
-    """What was meant by an unknown key: another home, another spelling, another tool's word."""
+    """What an unknown key is likely to mean: a key of another section, a misspelt one, or a key of
+    another tool."""
     key, section = str(loc[-1]), section_at(loc[:-1], model)
     if is_section(key, model):
         return f"`{key}` is a section of its own: write `[{key}]`"
     homes = [path for path, name in _all_keys(model) if name == key and path != loc[:-1]]
     if homes:
-        return f"`{key}` belongs " + " or ".join(_home(path) for path in homes)
-    known = list(section.model_fields) if section else []
-    close = difflib.get_close_matches(key, known, 1, 0.6)
-    if close:
-        return f"did you mean `{dotted((*loc[:-1], close[0]))}`?"
+        return f"`{key}` belongs " + " or ".join(_home(path, model) for path in homes)
+    keys_here = list(section.model_fields) if section else []
+    if meant := nearest(key, keys_here, 0.6):
+        return f"did you mean `{dotted((*loc[:-1], meant))}`?"
     if key in model.foreign_keys:
         return model.foreign_keys[key]
     everywhere = {name: path for path, name in _all_keys(model)}
-    close = difflib.get_close_matches(key, everywhere, 1, 0.75)
-    if close:
-        return f"did you mean `{close[0]}`? It belongs {_home(everywhere[close[0]])}"
-    listed = ", ".join(known)
-    return f"remove it; known here: {listed}" if known and len(listed) < 120 else "remove it"
+    if meant := nearest(key, everywhere, 0.75):
+        return f"did you mean `{meant}`? It belongs {_home(everywhere[meant], model)}"
+    names = ", ".join(keys_here)
+    return f"remove it; known here: {names}" if names and len(names) < 120 else "remove it"
 
 
 def is_section(name: str, model: type[BaseModel]) -> bool:
@@ -134,25 +160,31 @@ def is_section(name: str, model: type[BaseModel]) -> bool:
     return is_table or (field is not None and bool(models_in(field.annotation)))
 
 
-def nearest_name(name: str, known: list[str], model: type[BaseModel], is_key: bool) -> str:
-    """The nearest of the known names, as a key or as a value."""
+def nearest_name(name: str, names: list[str], model: type[BaseModel], is_key: bool) -> str:
+    """A hint with the nearest of the names that are allowed, as a key or as a value."""
     if is_key and is_section(name, model):
         return f"`{name}` is a section of its own: write `[{name}]`"
-    close = difflib.get_close_matches(name, known, 1, 0.5)
-    if not close:
-        return "known: " + ", ".join(known)
-    return f"did you mean `{close[0]}`?" if is_key else f'did you mean "{close[0]}"?'
+    meant = nearest(name, names, 0.5)
+    if meant is None:
+        return "known: " + ", ".join(names)
+    return f"did you mean `{meant}`?" if is_key else f'did you mean "{meant}"?'
 
 
-def _home(path: Loc) -> str:
+def _home(path: Loc, model: type[Section]) -> str:
+    """Where the keys of the section at `path` are written."""
     if not path:
         return "at the top of the file, above the first [section]"
-    return "in each [preset.24GB]" if path[0] == "preset" else f"in [{dotted(path)}]"
+    if _FREE not in path:
+        return f"in [{dotted(path)}]"
+    words = model.named_sections.get(str(path[0]))
+    name = words.example if words else _FREE
+    return f"in each [{dotted([name if part == _FREE else part for part in path])}]"
 
 
 def _all_keys(model: type[BaseModel], prefix: Loc = ()) -> Iterator[tuple[Loc, str]]:
+    """Section and name of every key that a file of this model can have."""
     for name, field in model.model_fields.items():
         yield prefix, name
         for inner in models_in(field.annotation):
             is_table = typing.get_origin(field.annotation) is dict
-            yield from _all_keys(inner, (*prefix, name, "NAME") if is_table else (*prefix, name))
+            yield from _all_keys(inner, (*prefix, name, _FREE) if is_table else (*prefix, name))

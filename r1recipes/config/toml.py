@@ -1,7 +1,7 @@
-"""TOML text to plain data; what is no TOML is reported with its place and a way out.
+"""TOML text to plain data; a text that is not TOML is reported with its place and a way out.
 
-tomli parses and stops at the first mistake, so a text that is no TOML gives one problem. Its own
-places are after a value or behind the end of the text; here they point at something that is there.
+tomli parses and stops at the first mistake, so a text that is not TOML gives one problem. The place
+that it reports is behind a value or behind the text; here it is that of the mistake itself.
 """
 
 import re
@@ -11,36 +11,41 @@ from typing import Any
 import tomli
 
 from r1recipes.config.render import dotted, show
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.errors import Problem, RecipeError, shorten
 
-MAX_DEPTH = 16  # a recipe needs 3 levels; much deeper data would meet Python's recursion limit
-_LONG_NUMBER = re.compile(r"(?:[0-9]_?){4300}")
+MAX_DEPTH = 16
+"""Levels of sections and lists. A file needs 3; Python's recursion limit is far above. Assumed."""
+_LONG_NUMBER = re.compile(r"(?<![0-9_])(?:[0-9]_?){4300}")
 
 
-def parse(text: str, path: Path | str) -> dict[str, Any]:
-    """TOML text to plain data. Raises: RecipeError at the line and column of the mistake."""
+def parse(text: str, path: Path | str, example: str = "") -> dict[str, Any]:
+    """TOML text to plain data. `example` says where a valid file of this kind can be seen.
+
+    Raises: RecipeError at the line and column of the mistake.
+    """
     try:
         data = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
-        raise _no_toml(error, text, path) from error
+        raise _not_toml(error, text, path, example) from error
     except RecursionError as error:
         raise _too_deep(text, path) from error
     except ValueError as error:  # Python refuses to read integers of more than 4300 digits
         number = _LONG_NUMBER.search(text)
         where = f"{path}:{_line_column(text, number.start() if number else 0)}"
-        problem = Problem("not valid TOML: a number has too many digits", where, "write fewer")
-        raise RecipeError(problems=[problem]) from error
+        message = "not valid TOML: a number has too many digits"
+        raise RecipeError.at(where, message, "write fewer") from error
     if _depth(data) > MAX_DEPTH:
         raise _too_deep(text, path)
     return data
 
 
 def _depth(data: Any) -> int:
+    """Levels of nested data, counted up to one more than MAX_DEPTH."""
     depth, level = 0, [data]
     while level and depth <= MAX_DEPTH:
         depth += 1
-        inner = [item for item in level if isinstance(item, dict | list)]
-        level = [x for item in inner for x in (item.values() if isinstance(item, dict) else item)]
+        tables = [item for item in level if isinstance(item, dict | list)]
+        level = [x for item in tables for x in (item.values() if isinstance(item, dict) else item)]
     return depth
 
 
@@ -49,16 +54,17 @@ def _too_deep(text: str, path: Path | str) -> RecipeError:
     line = max(text.split("\n"), key=lambda line: len(re.findall(r"[\[{.]", line)))
     at = text.index(line)
     where = f"{path}:{_line_column(text, at)}"
-    hint = "a recipe has keys in sections and lists of plain values"
-    return RecipeError(problems=[Problem("nested too deeply", where, hint)])
+    hint = "write keys in sections, and lists of plain values"
+    return RecipeError.at(where, "nested too deeply", hint)
 
 
-def _no_toml(error: tomli.TOMLDecodeError, text: str, path: Path | str) -> RecipeError:
-    twice = _given_twice(text) if "Cannot" in error.msg or "Duplicate" in error.msg else None
-    if twice:
-        name, first, (line, column) = twice
-        message = f"{name} is given twice, first on line {first}"
-        return RecipeError(problems=[Problem(message, f"{path}:{line}:{column}", "keep one")])
+def _not_toml(
+    error: tomli.TOMLDecodeError, text: str, path: Path | str, example: str
+) -> RecipeError:
+    """The error of tomli with a better place, the text there, and a hint."""
+    if "Cannot" in error.msg or "Duplicate" in error.msg:
+        if problem := _given_twice(text, path):
+            return RecipeError(problems=[problem])
     at = min(error.pos, len(text))
     if "Unterminated" in error.msg:
         at = max(text.rfind('"""'), text.rfind("'''"), 0)
@@ -68,22 +74,27 @@ def _no_toml(error: tomli.TOMLDecodeError, text: str, path: Path | str) -> Recip
     message = error.msg[0].lower() + error.msg[1:]
     if message == "invalid value" and rest.strip():
         message += f" {show(rest.split('#')[0].strip())}"
-    where = f"{path}:{_line_column(text, at)}"
-    problem = Problem(f"not valid TOML: {message}", where, _hint(error.msg, line.strip(), rest))
-    return RecipeError(problems=[problem])
+    hint = _hint(error.msg, line.strip(), rest)
+    if hint is None:
+        hint = "; ".join(filter(None, ("write `key = value`", example)))
+    return RecipeError.at(f"{path}:{_line_column(text, at)}", f"not valid TOML: {message}", hint)
 
 
-def _given_twice(text: str) -> tuple[str, int, tuple[int, int]] | None:
-    """What is given a second time, the line of the first one, and the place of the second."""
+def _given_twice(text: str, path: Path | str) -> Problem | None:
+    """The problem of the first key or section that is given a second time."""
     from r1recipes.config.places import Positions
 
-    for path, first, second in Positions(text).repeated:
-        name = f"section [{dotted(path)}]" if second.key == second.value else f"`{dotted(path)}`"
-        return name, first.key[0], second.key
+    for loc, first, second in Positions(text).repeated:
+        name = shorten(dotted(loc))
+        name = f"section [{name}]" if second.key == second.value else f"`{name}`"
+        line, column = second.key
+        message = f"{name} is given twice, first on line {first.key[0]}"
+        return Problem(message, f"{path}:{line}:{column}", "keep one")
     return None
 
 
-def _hint(message: str, line: str, rest: str) -> str:
+def _hint(message: str, line: str, rest: str) -> str | None:
+    """A change that works, from tomli's message, the line, and its rest from the mistake on."""
     word = rest.split("#")[0].strip()
     if line.startswith(("//", "--", ";", "/*", "%")):
         return "a comment begins with `#`"
@@ -92,13 +103,13 @@ def _hint(message: str, line: str, rest: str) -> str:
     if message.startswith("Expected '='"):
         return "write `key = value`" + (", with `=` in place of `:`" if ":" in line else "")
     if message.startswith("Expected ']'"):
-        return "write `[section]`, and `[preset.8GB]` without a space"
+        return "write `[section]` or `[section.name]`, without a space in the name"
     if message.startswith("Expected newline"):
         return "put a text in quotes, a comment behind `#`, and the next key on the next line"
     for part, hint in _HINTS:
         if part in message:
             return hint
-    return "write `key = value`; `r1recipes show phi4` prints a valid recipe"
+    return None
 
 
 _HINTS = (
@@ -131,7 +142,8 @@ def _value_hint(word: str) -> str:
 
 def _line_column(text: str, at: int) -> str:
     """`line:column`, both from 1; behind the last line break, the end of the last line."""
-    while at > 0 and at >= len(text.rstrip("\n")) and text[at - 1 : at] == "\n":
+    end = len(text.rstrip("\n"))
+    while at > 0 and at >= end and text[at - 1 : at] == "\n":
         at -= 1
     line = text.count("\n", 0, at) + 1
     return f"{line}:{at - (text.rfind(chr(10), 0, at) + 1) + 1}"

@@ -1,16 +1,16 @@
-"""Give a tokenizer the recipe's chat template and check that the template does its work.
+"""Give a tokenizer the recipe's chat template, and check that the template works.
 
-Limits: judged by a rendered probe, not by reading the template. Text messages only; tools and
+Limits: the check renders a probe and does not read the template. Text messages only; tools and
 documents are not looked at.
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from r1recipes.config.suggest import nearest
 from r1recipes.data.splits import rename_hint
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.recipe.schema import Recipe
@@ -24,12 +24,12 @@ CHATML = (
     "+ '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-# Words that no template has of its own.
+# Words that no template contains.
 QUESTION, ANSWER = "zq1 what is six times seven", "zq2 forty-two"
 
 
 def set_chat_template(tokenizer: PreTrainedTokenizerBase, recipe: Recipe, base_dir: Path) -> None:
-    """Give the tokenizer the recipe's chat template, if any, and check that it does its work.
+    """Give the tokenizer the recipe's chat template, if any, and check that it works.
 
     Raises: RecipeError.
     """
@@ -54,22 +54,23 @@ def set_chat_template(tokenizer: PreTrainedTokenizerBase, recipe: Recipe, base_d
 
 
 def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer puts a BOS token before every text."""
     ids = tokenizer("a")["input_ids"]
     return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
 
 
 def refuse_template_columns(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse text columns that would change the prompts.
+    """Raises: RecipeError for text columns that would change the prompts.
 
-    Unsloth (2026.10.7, rl_replacements.py) hands each text column whose name occurs in the
+    Unsloth (2026.10.7, rl_replacements.py) passes each text column whose name occurs in the
     template to `apply_chat_template` as an argument; TRL does not. A recipe must mean the same on
-    both. A name that occurs only as part of the text, such as a role, does no harm.
+    both. A name that occurs in the template's text only, such as a role, does no harm.
     """
     import jinja2.meta
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     template = tokenizer.get_chat_template()
-    # Its own environment: a plain one does not know the tags that transformers adds.
+    # The environment of transformers: a plain one does not have the tags that it adds.
     environment = _compile_jinja_template(template).environment
     used = jinja2.meta.find_undeclared_variables(environment.parse(template))
     used |= set(inspect.signature(tokenizer.apply_chat_template).parameters) - {"conversation"}
@@ -97,12 +98,12 @@ def _template_text(template: str, base_dir: Path) -> str:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         names = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else []
-        close = difflib.get_close_matches(path.name, names, 1, 0.5)
+        meant = nearest(path.name, names, 0.5)
         reason = getattr(error, "strerror", None) or error
         raise RecipeError(
             f"`model.chat_template` is neither Jinja (it has no `{{{{`) nor a file that can be "
             f"read: `{path}`: {reason}",
-            hint=f"did you mean `{close[0]}`?" if close else "a relative path starts at the recipe",
+            hint=f"did you mean `{meant}`?" if meant else "a relative path starts at the recipe",
         ) from error
     if "{{" not in text:
         raise RecipeError(f"`{path}` is not a Jinja template: it has no `{{{{`")
@@ -112,44 +113,46 @@ def _template_text(template: str, base_dir: Path) -> str:
 def render(
     tokenizer: PreTrainedTokenizerBase,
     messages: list[dict[str, str]],
-    what: str,
+    subject: str,
     *,
     generation_prompt: bool = True,
 ) -> str:
-    """The text of a conversation. Raises: RecipeError where the template raises."""
+    """The text of a conversation. Raises: RecipeError when the template does not take `subject`."""
     import jinja2
 
     try:
-        return tokenizer.apply_chat_template(
+        text = tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=generation_prompt
         )
+        assert isinstance(text, str)  # it is for a single conversation, not tokenized
+        return text
     except jinja2.TemplateSyntaxError as error:
         message = f"the chat template is not valid Jinja: {error.message}, line {error.lineno}"
         raise RecipeError(message, hint="correct `model.chat_template`") from error
     except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
-        message = f"the chat template does not take {what}: {error}"
+        message = f"the chat template does not take {subject}: {error}"
         raise RecipeError(message, hint="set `model.chat_template` to one that does") from error
 
 
 def _check_generation_prompt(
     tokenizer: PreTrainedTokenizerBase, user: dict[str, str], prompt: str
 ) -> None:
-    """Refuse a template whose prompt stops before the assistant's header.
+    """Raises: RecipeError for a template whose prompt stops before the assistant's header.
 
-    Mistral's has no header and rightly ignores `add_generation_prompt`; what counts is that
-    nothing stands between the prompt and an answer.
+    Mistral's template has no header and rightly ignores `add_generation_prompt`: a template is fine
+    if nothing stands between the prompt and an answer.
     """
     if prompt != render(tokenizer, [user], "a user message", generation_prompt=False):
         return
     answered = [user, {"role": "assistant", "content": ANSWER}]
     whole = render(tokenizer, answered, "an assistant message", generation_prompt=False)
-    before, found, _ = whole.partition(ANSWER)
+    before, answer, _ = whole.partition(ANSWER)
     header = before.removeprefix(prompt)
-    if not found or header.strip():
-        header = header if found and before.startswith(prompt) else "assistant:"
+    if not answer or header.strip():
+        header = header if answer and before.startswith(prompt) else "assistant:"
         raise RecipeError(
             "the chat template ignores `add_generation_prompt`: the model would have to write "
-            f"its own header `{header.strip()}` before it answers",
+            f"the header `{header.strip()}` before it answers",
             hint="set `model.chat_template` to it with this at the end: "
             f"{{% if add_generation_prompt %}}{{{{ {header!r} }}}}{{% endif %}}",
         )

@@ -1,7 +1,7 @@
 """Built-in problems, arithmetic and countdown, with exact answers and worked demonstrations.
 
-Limits: integers only. A problem's split depends on the problem alone, so train and test never share
-one, whatever their sizes and seeds. Countdown has one problem per multiset of numbers.
+Limits: integers only. The split of a problem follows from the problem alone, so that train and test
+never share one, for any sizes and seeds. Countdown has one problem for each multiset of numbers.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any
 
 Row = dict[str, Any]
 
-TEST_SHARE = 5  # one problem in five is for the test: 829 of the sums of two two-digit numbers
+TEST_SHARE = 5
+"""One problem in five is for the test: 829 of the sums of two two-digit numbers."""
 OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,
     "/": operator.floordiv,
 }
-_SYMBOLS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
+_SYMBOLS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 
 
 def arithmetic(
@@ -111,22 +112,22 @@ def _draw(
     """Draw rows in random order from 0 .. space-1, each key once, only of `split`."""
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', not {split!r}")
-    draws = 1000 + 12 * size  # enough for test rows, of which a half are the other order of another
+    draws = 1000 + 12 * size  # enough for test rows, half of which repeat another in other order
     while True:
         # A sample of a longer length starts differently, so each try starts over.
         order = random.Random(f"{split} {seed}").sample(range(space), min(draws, space))
-        found: dict[str, Row] = {}
+        rows: dict[str, Row] = {}
         for index in order:
-            if len(found) == size:
+            if len(rows) == size:
                 break
             problem = build(index)
-            if problem and problem[0] not in found and _split_of(problem[0]) == split:
-                found[problem[0]] = problem[1]
-        if len(found) == size:
-            return list(found.values())
+            if problem and problem[0] not in rows and _split_of(problem[0]) == split:
+                rows[problem[0]] = problem[1]
+        if len(rows) == size:
+            return list(rows.values())
         if draws >= space:
             raise ValueError(
-                f"the {split} split has {len(found)} different problems of this difficulty, "
+                f"the {split} split has {len(rows)} different problems of this difficulty, "
                 f"{size} were asked for: ask for fewer or raise the difficulty"
             )
         draws *= 4
@@ -190,12 +191,13 @@ def _countdown_row(numbers: list[int], limit: int, rng: random.Random) -> Row:
         f"Use each of the numbers {', '.join(map(str, shown))} exactly once, with + - * / and "
         f"brackets, to make {target}."
     )
-    answer = expression[1:-1]  # the outermost pair of brackets says nothing
+    answer = expression[1:-1]  # the outermost pair of brackets is not needed
     return {"question": question, "answer": answer, "numbers": shown, "target": target}
 
 
 def _work_countdown(row: Row, rng: random.Random, mistaken: bool) -> tuple[str, str]:
     tree = ast.parse(row["answer"], mode="eval").body
+    assert isinstance(tree, ast.BinOp)
     steps: list[str] = []
     left, left_text = _walk(tree.left, steps)
     right, right_text = _walk(tree.right, steps)
@@ -207,10 +209,11 @@ def _work_countdown(row: Row, rng: random.Random, mistaken: bool) -> tuple[str, 
     return "\n".join(steps), f"{left_text} {symbol} {right_text}"
 
 
-def _walk(node: Any, steps: list[str]) -> tuple[int, str]:
+def _walk(node: ast.expr, steps: list[str]) -> tuple[int, str]:
     """Return value and text of a sub-expression; add its calculations to `steps`, inner first."""
-    if isinstance(node, ast.Constant):
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
         return node.value, str(node.value)
+    assert isinstance(node, ast.BinOp)
     left, left_text = _walk(node.left, steps)
     right, right_text = _walk(node.right, steps)
     symbol = _SYMBOLS[type(node.op)]
@@ -230,7 +233,7 @@ def _work_arithmetic(row: Row, rng: random.Random, mistaken: bool) -> tuple[str,
     def step(a: int, symbol: str, b: int) -> int:
         text, value = _step(a, symbol, b, rng, faulty == 0)
         summary = f"{a}{symbol}{b}={value}"
-        # The answer block already states the result of an only step.
+        # The answer block already states the result of a single step.
         lines.append(text if count == 1 or text == summary else f"{text}\n{summary}")
         return value
 
@@ -247,7 +250,7 @@ def _work_arithmetic(row: Row, rng: random.Random, mistaken: bool) -> tuple[str,
 
 
 def _step(a: int, symbol: str, b: int, rng: random.Random, mistaken: bool) -> tuple[str, int]:
-    """Return the work on one operation and the value it arrives at."""
+    """Return the written work of one operation, and its result."""
     value = OPERATIONS[symbol](a, b)
     in_columns = symbol == "+" or (symbol == "-" and value >= 0)
     if in_columns and min(a, b) >= 0:

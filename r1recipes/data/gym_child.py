@@ -9,7 +9,6 @@ numbers of each problem are seeded, so every process makes the same problems. Li
 differ between versions of reasoning-gym.
 """
 
-import difflib
 import json
 import os
 import random
@@ -18,7 +17,9 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
+from r1recipes.config.suggest import nearest
 from r1recipes.data.splits import question_key
+from r1recipes.errors import listed
 from r1recipes.rewards import gym_child
 from r1recipes.rewards.gym_child import Settings
 
@@ -30,7 +31,7 @@ MAX_TRIES = 12
 FEWEST_TRIES = 1000
 """The same for a few that are asked for; assumed."""
 
-Found = tuple[str, str, str]
+Finding = tuple[str, str, str]
 """Key below [data], message, hint."""
 Row = dict[str, Any]
 
@@ -39,12 +40,12 @@ class Unusable(Exception):
     """Why problems of a data set cannot be used."""
 
 
-def examine(name: str, settings: Settings) -> list[Found]:
+def examine(name: str, settings: Settings) -> list[Finding]:
     """What is wrong with a data set's name and settings."""
     known = gym_child.names()
     if name not in known:
-        close = difflib.get_close_matches(name, known, 1, 0.5)
-        hint = f'did you mean "gym:{close[0]}"?' if close else "known: " + ", ".join(known)
+        close = nearest(name, known, 0.5)
+        hint = f'did you mean "gym:{close}"?' if close else f"it has {listed(known)}"
         return [("name", f'reasoning-gym has no data set "{name}"', hint)]
     if name in gym_child.REFUSED:
         return [_refusal(name, gym_child.REFUSED[name])]
@@ -62,11 +63,11 @@ def examine(name: str, settings: Settings) -> list[Found]:
     return problems
 
 
-def _refusal(name: str, reason: str) -> Found:
+def _refusal(name: str, reason: str) -> Finding:
     return "name", f"`gym:{name}` cannot be used: {reason}", "take another data set"
 
 
-def _setting(name: str, key: str, value: Any) -> Found | None:
+def _setting(name: str, key: str, value: Any) -> Finding | None:
     """What is wrong with one setting, by the field of the configuration that has its name."""
     from pydantic import ValidationError
 
@@ -75,8 +76,8 @@ def _setting(name: str, key: str, value: Any) -> Found | None:
         home = "`data.size`" if key == "size" else "`seed`, at the top of the recipe"
         return where, f"`{key}` is not set in [data.problems]", f"remove this line, and set {home}"
     if key not in hints:
-        close = difflib.get_close_matches(key, hints, 1, 0.5)
-        hint = f"did you mean `{close[0]}`?" if close else "known: " + ", ".join(hints)
+        close = nearest(key, hints, 0.5)
+        hint = f"did you mean `{close}`?" if close else f"it has {listed(hints)}"
         return where, f"`gym:{name}` has no setting `{key}`", hint
     if key.endswith("_file") and os.path.basename(str(value)) != value:
         hint = "remove this line, or write the name alone"

@@ -1,13 +1,13 @@
 """Check template, prompts, rewards and disk on the real data before any weight is loaded.
 
 Limits: text prompts only. Prompts are tokenised as TRL's GRPOTrainer does (trl 1.12
-`_tokenize_prompts`: the chat template with a generation prompt, no special tokens added); that
-generation also gets these token ids, and not a text, is for the backends to see to.
+`_tokenize_prompts`: the chat template with a generation prompt, no special tokens added). The
+backends must see to it that generation gets these token ids too, and not a text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,11 +37,12 @@ __all__ = [
 ]
 
 BATCH = 1000
+"""Prompts that are tokenised at once; assumed, enough for the tokenizer's threads."""
 
 
 @dataclass(frozen=True)
 class PromptReport:
-    """What the prompts of a recipe look like to the model, after the drop; lengths in tokens."""
+    """The prompts of a recipe as the model sees them, without dropped ones; lengths in tokens."""
 
     num_train: int
     num_held_out: int
@@ -72,7 +73,7 @@ class PromptReport:
 
 @dataclass(frozen=True)
 class _Tokens:
-    """Of each prompt of a split: tokens, BOS tokens, unknown tokens."""
+    """The numbers of tokens, BOS tokens and unknown tokens in each prompt of a split."""
 
     lengths: list[int]
     bos: list[int]
@@ -94,35 +95,37 @@ def check_prompts(
     rows = {"train": splits.train, "held_out": splits.held_out}
     tokens = {name: _tokenise(split, tokenizer) for name, split in rows.items()}
     bos, warnings = _check_bos(tokens, tokenizer)
-    kept, num_dropped, lengths = {}, {}, []
+    num_dropped: dict[str, int] = {}
+    lengths: list[int] = []
     for name, split in rows.items():
         fits = [index for index, n in enumerate(tokens[name].lengths) if n <= limit]
         num_dropped[name] = len(split) - len(fits)
         if num_dropped[name]:
             warnings.append(_overlong(name, tokens[name].lengths, preset, overlong))
-        kept[name] = split.select(fits, keep_in_memory=True) if num_dropped[name] else split
+            rows[name] = split.select(fits, keep_in_memory=True)
         lengths += [tokens[name].lengths[index] for index in fits]
     # TRL leaves out an incomplete step, so it would train on nothing (RepeatSampler).
-    if len(kept["train"]) < preset.prompts_per_step:
+    num_train = len(rows["train"])
+    if num_train < preset.prompts_per_step:
         raise RecipeError(
-            f"{len(kept['train'])} training prompts do not fill a step of "
-            f"{preset.prompts_per_step} (`prompts_per_step`)",
-            hint=f"add rows or set `prompts_per_step = {len(kept['train'])}` in the preset",
+            f"{num_train} training prompts do not fill a step of {preset.prompts_per_step} "
+            "(`prompts_per_step`)",
+            hint=f"add rows or set `prompts_per_step = {num_train}` in the preset",
         )
     warnings += _unknown_tokens(tokens, tokenizer) + _dated(tokenizer)
     report = PromptReport(
-        num_train=len(kept["train"]),
-        num_held_out=len(kept["held_out"]),
+        num_train=num_train,
+        num_held_out=len(rows["held_out"]),
         num_dropped=num_dropped,
         num_leaked=splits.num_leaked,
         longest=max(lengths),
         mean=fmean(lengths),
         limit=limit,
         bos=bos,
-        example=render(tokenizer, kept["train"][0]["prompt"], "the first prompt"),
+        example=render(tokenizer, rows["train"][0]["prompt"], "the first prompt"),
         warnings=tuple(warnings),
     )
-    return replace(splits, train=kept["train"], held_out=kept["held_out"]), report
+    return replace(splits, train=rows["train"], held_out=rows["held_out"]), report
 
 
 def answer_column(splits: Splits, kind: str | None = None) -> AnswerColumn:
@@ -142,19 +145,18 @@ def check_rewards(loaded: Sequence[rewards.Reward], splits: Splits) -> list[str]
     samples = [_varied_rows(splits.train)]
     if set(splits.held_out.column_names) != set(splits.train.column_names):
         samples.append(_varied_rows(splits.held_out))
-    found = [
+    problems = [
         problem for reward in loaded for rows in samples for problem in rewards.check(reward, rows)
     ]
-    warnings = list(dict.fromkeys(problem.message for problem in found if problem.is_warning))
-    refused = dict.fromkeys(problem.message for problem in found if not problem.is_warning)
-    if refused:
+    errors = dict.fromkeys(problem.message for problem in problems if not problem.is_warning)
+    if errors:
         hint = "correct the reward or remove it from [rewards]"
-        raise RecipeError(problems=[Problem(message, hint=hint) for message in refused])
-    return warnings
+        raise RecipeError(problems=[Problem(message, hint=hint) for message in errors])
+    return list(dict.fromkeys(problem.message for problem in problems))
 
 
 def _varied_rows(rows: datasets.Dataset) -> list[dict[str, Any]]:
-    """The first rows, and those with the shortest and the longest answer: the unusual ones."""
+    """The first two rows, and the ones with the shortest and the longest answer."""
     lengths = [len(str(answer)) for answer in rows["answer"]]
     chosen = [0, lengths.index(min(lengths)), lengths.index(max(lengths)), min(1, len(rows) - 1)]
     return [rows[index] for index in dict.fromkeys(chosen)]
@@ -171,13 +173,16 @@ def _tokenise(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> _To
 
 
 def _prompt_ids(prompts: Sequence[Any], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
+    """The token ids of each prompt."""
     for start in range(0, len(prompts), BATCH):
-        yield from tokenizer.apply_chat_template(
-            conversation=prompts[start : start + BATCH],
+        batch = tokenizer.apply_chat_template(
+            conversation=list(prompts[start : start + BATCH]),
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
-        )["input_ids"]
+        )
+        assert isinstance(batch, Mapping)  # by return_dict
+        yield from batch["input_ids"]
 
 
 def _check_bos(
@@ -187,7 +192,7 @@ def _check_bos(
     bos, counts = tokenizer.bos_token, [n for split in tokens.values() for n in split.bos]
     if bos is None:
         return "none, this tokenizer has no such token", []
-    # A token that also ends or fills a text may rightly occur again.
+    # A token that also ends a text or pads it may rightly occur again.
     several = sum(n > 1 for n in counts)
     if several and bos not in (tokenizer.eos_token, tokenizer.pad_token):
         everywhere = several == len(counts)
@@ -200,7 +205,7 @@ def _check_bos(
     adds = adds_bos(tokenizer)
     if all(counts):
         text = f"one `{bos}`, from the chat template"
-        # True of Llama: TRL passes ids and has one, vLLM given the text would have two.
+        # This is so for Llama: TRL passes ids with one BOS token; from the text vLLM would get two.
         return text + ("; the tokenizer would add a second to a text" if adds else ""), []
     if not adds:
         return "none, neither the chat template nor the tokenizer adds it", []
@@ -212,7 +217,7 @@ def _check_bos(
 
 
 def _overlong(name: str, lengths: list[int], preset: Preset, overlong: str) -> str:
-    """The line on dropped prompts. Raises: RecipeError when refused, or when no prompt is left."""
+    """The line on dropped prompts. Raises: RecipeError if none may be dropped, or none is left."""
     limit = preset.max_seq_length - preset.max_completion_length
     too_long = [length for length in lengths if length > limit]
     kind = {"train": "training", "held_out": "held-out"}[name]
@@ -222,7 +227,7 @@ def _overlong(name: str, lengths: list[int], preset: Preset, overlong: str) -> s
     )
     if overlong == "drop" and len(too_long) < len(lengths):
         return fact + ": dropped"
-    # All that is known to work: every prompt fits.
+    # The one length that is known to work: every prompt fits.
     enough = max(too_long) + preset.max_completion_length
     hint = f"set `max_seq_length = {enough}` in the preset, or lower `max_completion_length`"
     if len(too_long) == len(lengths):

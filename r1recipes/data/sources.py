@@ -1,4 +1,4 @@
-"""Read one split of a data set as it is: a local file, a local folder, or the Hub.
+"""Read one split of a data set: from a local file, a local folder, or the Hub.
 
 Limits: a local file is read whole into memory and leaves nothing on the disk. Folders and the Hub
 go through `datasets` and its cache, outside the user's folder. Values are not changed, except that
@@ -7,7 +7,6 @@ a JSON column that mixes texts with numbers becomes text.
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import re
@@ -16,17 +15,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.config.suggest import nearest
+from r1recipes.errors import Problem, RecipeError, listed
+from r1recipes.machine import hub
+from r1recipes.recipe.references import FILE_SUFFIXES
 from r1recipes.recipe.schema import Data
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow
-from r1recipes.recipe.references import FILE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 MAX_PROBLEMS = 5
+"""Lines of a .jsonl file that are not valid and are shown; the others are counted."""
 HUB_LIMIT_S = 10.0
+"""Seconds in which the Hub must answer; assumed."""
 
 
 def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Dataset:
@@ -42,16 +45,20 @@ def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Datas
     try:
         table = readers[path.suffix.lower()](path, texts)
     except OSError as error:
-        raise _refusal(path, f"cannot be read: {error.strerror or error}") from error
+        raise RecipeError.at(str(path), f"cannot be read: {error.strerror or error}") from error
     except pyarrow.ArrowException as error:
         message = f"is not a valid {path.suffix} file: {error}"
         hint = "correct it; text must be UTF-8, and the suffix must say what the file is"
-        raise _refusal(path, message, hint) from error
+        raise RecipeError.at(str(path), message, hint) from error
     repeated = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
     if repeated:
-        raise _refusal(path, f"has more than one column `{repeated[0]}`", "rename one of them")
+        raise RecipeError.at(
+            str(path), f"has more than one column `{repeated[0]}`", "rename one of them"
+        )
     if not table.num_rows:
-        raise _refusal(path, "has no rows", f"`{key}` must name a file with at least one row")
+        raise RecipeError.at(
+            str(path), "has no rows", f"`{key}` must name a file with at least one row"
+        )
     return datasets.Dataset(table)
 
 
@@ -67,8 +74,8 @@ def read_repository(
 
     name = str(path.resolve()) if path else data.name
     # RuntimeError: a data set that is a script. Anything else is a defect and keeps its traceback.
-    of_datasets = datasets.exceptions.DatasetsError
-    failures = (OSError, ValueError, RuntimeError, httpx.HTTPError, of_datasets)
+    datasets_error = datasets.exceptions.DatasetsError
+    failures = (OSError, ValueError, RuntimeError, httpx.HTTPError, datasets_error)
     offline = offline or datasets.config.HF_HUB_OFFLINE
     try:
         with _no_requests(path is not None or offline or not _hub_answers()):
@@ -100,7 +107,7 @@ def _refuse_files_elsewhere(files: Mapping[str, Sequence[str]], data: Data) -> N
         if not is_inside or any(hop.startswith("file:") for hop in archives):
             raise RecipeError(
                 f"`{data.name}` names a file outside of its repository: `{name[:100]}`",
-                hint="it could be one of yours: take another data set",
+                hint="it could be a file of yours: take another data set",
             )
 
 
@@ -108,42 +115,43 @@ def _check_file(path: Path, key: str) -> None:
     if not path.is_file():
         if path.parent.is_dir():
             message = "is a folder, not a file" if path.is_dir() else "does not exist"
-            raise _refusal(path, f"{message} (`{key}`)", _nearest_file(path))
-        raise _refusal(path, f"does not exist (`{key}`): there is no folder `{path.parent}`")
+            raise RecipeError.at(str(path), f"{message} (`{key}`)", _nearest_file(path))
+        raise RecipeError.at(
+            str(path), f"does not exist (`{key}`): there is no folder `{path.parent}`"
+        )
     if path.suffix.lower() not in FILE_SUFFIXES:
         hint = f"save the rows as one of {', '.join(FILE_SUFFIXES)}"
         if path.suffix.lower() == ".json":
             hint = f"write one JSON object on each line and name it `{path.stem}.jsonl`"
-        raise _refusal(path, f"is not a {', '.join(FILE_SUFFIXES)} file (`{key}`)", hint)
+        raise RecipeError.at(str(path), f"is not a {', '.join(FILE_SUFFIXES)} file (`{key}`)", hint)
     if path.stat().st_size == 0:
-        raise _refusal(path, f"is empty (`{key}`)")
+        raise RecipeError.at(str(path), f"is empty (`{key}`)")
 
 
 def _nearest_file(path: Path) -> str:
     names = sorted(
         file.name for file in path.parent.iterdir() if file.suffix.lower() in FILE_SUFFIXES
     )
-    close = difflib.get_close_matches(path.name, names, 1, 0.5)
-    if close:
-        return f"did you mean `{close[0]}`?"
-    found = f"it has {', '.join(names[:8])}" if names else "it has no data files"
-    return f"a relative path starts at the recipe's folder; {found}"
-
-
-def _refusal(path: Path, message: str, hint: str | None = None) -> RecipeError:
-    return RecipeError(problems=[Problem(message, str(path), hint)])
+    if meant := nearest(path.name, names, 0.5):
+        return f"did you mean `{meant}`?"
+    content = f"it has {listed(names)}" if names else "it has no data files"
+    return f"a relative path starts at the recipe's folder; {content}"
 
 
 def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
     import pyarrow
 
     rows: list[dict[str, Any]] = []
-    problems = []
+    problems: list[Problem] = []
     with path.open("rb") as handle:
         for number, line in enumerate(handle, 1):
-            if line.strip():
-                row = _json_object(line, f"{path}:{number}", first=number == 1)
-                (problems if isinstance(row, Problem) else rows).append(row)
+            if not line.strip():
+                continue
+            row = _json_object(line, f"{path}:{number}", first=number == 1)
+            if isinstance(row, Problem):
+                problems.append(row)
+            else:
+                rows.append(row)
     if problems:
         more = len(problems) - MAX_PROBLEMS
         if more > 0:
@@ -176,13 +184,15 @@ def _json_column(path: Path, name: str, values: list[Any]) -> pyarrow.Array:
         return pyarrow.array(values)
     except UnicodeEncodeError as error:
         message = f"column `{name}` has a text with half a character (a lone surrogate)"
-        raise _refusal(path, message, "write the character itself, in UTF-8") from error
+        raise RecipeError.at(str(path), message, "write the character itself, in UTF-8") from error
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError) as error:
         if all(value is None or type(value) in (str, int, float) for value in values):
             return pyarrow.array([None if value is None else str(value) for value in values])
         kinds = sorted({type(value).__name__ for value in values if value is not None})
         message = f"column `{name}` has values of different kinds ({', '.join(kinds)})"
-        raise _refusal(path, message, "give every row a value of the same kind") from error
+        raise RecipeError.at(
+            str(path), message, "give every row a value of the same kind"
+        ) from error
 
 
 def _read_csv(path: Path, texts: Sequence[str]) -> pyarrow.Table:
@@ -191,7 +201,7 @@ def _read_csv(path: Path, texts: Sequence[str]) -> pyarrow.Table:
 
     return csv.read_csv(
         path,
-        # One thread: only then the message on a broken row has its number.
+        # With one thread alone the message on a broken row has its number.
         read_options=csv.ReadOptions(use_threads=False),
         parse_options=csv.ParseOptions(newlines_in_values=True),
         # An answer such as 007 or 1e5 is a text, not a number.
@@ -208,11 +218,10 @@ def _read_parquet(path: Path, texts: Sequence[str]) -> pyarrow.Table:
 def _hub_answers() -> bool:
     """Whether the Hub can be reached; `datasets` alone would try for half a minute (measured)."""
     import httpx
-    import huggingface_hub
+    from huggingface_hub import constants, get_session
 
     try:
-        session = huggingface_hub.utils.get_session()
-        session.head(huggingface_hub.constants.ENDPOINT, timeout=HUB_LIMIT_S)
+        get_session().head(constants.ENDPOINT, timeout=HUB_LIMIT_S)
     except httpx.TransportError as error:
         logger.warning("the Hub cannot be reached (%s): looking in the local cache", error)
         return False
@@ -220,8 +229,8 @@ def _hub_answers() -> bool:
 
 
 @contextmanager
-def _no_requests(wanted: bool) -> Iterator[None]:
-    """No request to the Hub. The libraries read HF_HUB_OFFLINE on import, which is long past."""
+def _no_requests(is_offline: bool) -> Iterator[None]:
+    """Make no request to the Hub if `is_offline`; libraries read HF_HUB_OFFLINE on import only."""
     import datasets
     import huggingface_hub
 
@@ -229,7 +238,7 @@ def _no_requests(wanted: bool) -> Iterator[None]:
     before = [place.HF_HUB_OFFLINE for place in places]
     try:
         for place, value in zip(places, before, strict=True):
-            place.HF_HUB_OFFLINE = value or wanted
+            place.HF_HUB_OFFLINE = value or is_offline
         yield
     finally:
         for place, value in zip(places, before, strict=True):
@@ -237,41 +246,41 @@ def _no_requests(wanted: bool) -> Iterator[None]:
 
 
 def _commit(rows: datasets.Dataset, data: Data) -> str | None:
-    """The commit that the cache folder is named by.
+    """The commit of the rows, which is the name of their folder in the cache.
 
-    Raises: RecipeError if it is not the wanted one: without a connection `datasets` takes the
-    newest cached commit, whatever revision was asked for.
+    Raises: RecipeError if it is not the commit that the recipe names: without a connection
+    `datasets` takes the newest cached commit, whatever revision was asked for.
     """
     folders = [Path(file["filename"]).parent.name for file in rows.cache_files]
     commits = [folder for folder in folders if re.fullmatch(r"[0-9a-f]{40}", folder)]
-    found = commits[0] if commits else None
-    wanted = data.revision if re.fullmatch(r"[0-9a-f]{40}", data.revision or "") else None
-    if found and wanted and found != wanted:
+    cached = commits[0] if commits else None
+    pinned = data.revision if re.fullmatch(r"[0-9a-f]{40}", data.revision or "") else None
+    if cached and pinned and cached != pinned:
         raise RecipeError(
-            f"`{data.name}` is in the local cache at commit {found[:8]}, not at "
-            f"`data.revision` {wanted[:8]}",
+            f"`{data.name}` is in the local cache at commit {cached[:8]}, not at "
+            f"`data.revision` {pinned[:8]}",
             hint="load it once with a connection, or set `data.revision` to the cached commit "
-            f"{found}",
+            f"{cached}",
         )
-    return found or wanted
+    return cached or pinned
 
 
 def _explain(
     error: Exception, data: Data, split: str, split_key: str, path: Path | None, offline: bool
 ) -> Problem:
-    """What the user can do about an error of `datasets.load_dataset`."""
+    """An error of `datasets.load_dataset` as a problem with a change that works."""
     import datasets
     import httpx
 
     text, name = str(error), f"`{data.name}`"
     if match := re.search(r'Unknown split "(.*?)". Should be one of \[(.*?)\]', text):
-        return _unknown("split", match[1], match[2], split_key, data)
+        return _unknown_part("split", match[1], match[2], split_key, data)
     if match := re.search(r"BuilderConfig '(.*?)' not found. Available: \[(.*?)\]", text):
-        return _unknown("config", match[1], match[2], "data.config", data)
+        return _unknown_part("config", match[1], match[2], "data.config", data)
     if match := re.search(r"(?:available configs|configs in the cache): \[(.*?)\]", text):
-        return _unknown("config", data.config, match[1], "data.config", data)
+        return _unknown_part("config", data.config, match[1], "data.config", data)
     if match := re.search(r"configurations in the cache: (.*)", text):
-        return _unknown("config", data.config, match[1], "data.config", data)
+        return _unknown_part("config", data.config, match[1], "data.config", data)
     if isinstance(error, datasets.exceptions.DatasetNotFoundError):
         return _not_found(text, data)
     if path is None and isinstance(error, ConnectionError | httpx.TransportError):
@@ -283,7 +292,7 @@ def _explain(
         )
     if isinstance(error, datasets.exceptions.DataFilesNotFoundError) or "data files" in text:
         return Problem(f"{name} has no data files", hint=f"{', '.join(FILE_SUFFIXES)} are read")
-    is_data = isinstance(error, datasets.exceptions.DatasetsError)  # else a full disk, rights ...
+    is_data = isinstance(error, datasets.exceptions.DatasetsError)  # or else a full disk, rights
     cause = error.__cause__ or error
     return Problem(
         f"split `{split}` of {name} cannot be loaded: {type(cause).__name__}: {cause}",
@@ -291,20 +300,20 @@ def _explain(
     )
 
 
-def _unknown(kind: str, given: str | None, listed: str, key: str, data: Data) -> Problem:
-    known = [item.strip(" '\"") for item in listed.split(",")]
-    close = difflib.get_close_matches(given or "", known, 1, 0.5) or known[:1]
-    missing = f"has no {kind} `{given}`" if given else f"needs a {kind}"
-    return Problem(
-        f"`{data.name}` {missing}; it has {', '.join(known)}", hint=f'set `{key} = "{close[0]}"`'
-    )
+def _unknown_part(kind: str, name: str | None, choices: str, key: str, data: Data) -> Problem:
+    """A split or config that a data set does not have; `choices` is the list in the error."""
+    names = [item.strip(" '\"") for item in choices.split(",")]
+    meant = nearest(name or "", names, 0.5) or names[0]
+    missing = f"has no {kind} `{name}`" if name else f"needs a {kind}"
+    message = f"`{data.name}` {missing}; it has {listed(names)}"
+    return Problem(message, hint=f'set `{key} = "{meant}"`')
 
 
 def _not_found(text: str, data: Data) -> Problem:
     name = data.name
     if "gated" in text:
         return Problem(
-            f"`{name}` is gated: its owner decides who may read it",
+            f"`{name}` {hub.GATED}",
             hint=f"ask for access at https://huggingface.co/datasets/{name}, then set HF_TOKEN",
         )
     if "Revision" in text:

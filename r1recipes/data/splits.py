@@ -1,12 +1,11 @@
 """Turn the data of a recipe into prompts and answers: choose rows, hold some out, refuse bad ones.
 
-Limits: one question and one final answer a row. Chosen rows are held in memory; nothing is written.
-Which problems are held out never depends on the recipe's seed, so that runs can be compared.
+Limits: one question and one final answer a row. Chosen rows are in memory; nothing is written. The
+choice of the held-out problems does not depend on the recipe's seed, so that runs can be compared.
 """
 
 from __future__ import annotations
 
-import difflib
 import logging
 import random
 from collections.abc import Sequence
@@ -14,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from r1recipes.config.suggest import nearest
 from r1recipes.data import generators, gym, sources
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.errors import Problem, RecipeError, listed
 from r1recipes.recipe import references
 from r1recipes.recipe.schema import Data, Problems, Recipe
 from r1recipes.rewards import answers
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BUILTIN_SIZE = 2000
+"""Training rows that are made of built-in data if the recipe names no size; assumed."""
 HELD_OUT_SEED = 0
 
 
@@ -48,7 +49,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class _Rows:
-    """A source with one valid question and final answer for each of its rows."""
+    """The rows of a source, with one valid question and one final answer for each."""
 
     source: datasets.Dataset
     questions: list[str]
@@ -73,23 +74,22 @@ def load(recipe: Recipe, base_dir: Path, *, offline: bool = False) -> Splits:
         held_out = train
         if data.eval_split:
             held_out, _ = _read(data, base_dir, data.eval_split, "data.eval_split", offline)
-    chosen = _choose_held_out(held_out.questions, data)
-    keys = {question_key(held_out.questions[index]) for index in chosen}
-    kept = [index for index, text in enumerate(train.questions) if question_key(text) not in keys]
-    num_leaked = len(train.questions) - len(kept) - (len(chosen) if held_out is train else 0)
+    tested = _choose_held_out(held_out.questions, data)
+    keys = {question_key(held_out.questions[index]) for index in tested}
+    trained = [i for i, text in enumerate(train.questions) if question_key(text) not in keys]
+    num_leaked = len(train.questions) - len(trained) - (len(tested) if held_out is train else 0)
     if num_leaked:
         logger.info("%d training rows left out: their question is held out", num_leaked)
-    if not kept:
+    if not trained:
         raise RecipeError(
-            f"no training rows are left beside {len(chosen)} held-out ones of `{data.name}`",
+            f"no training rows are left beside {len(tested)} held-out ones of `{data.name}`",
             hint="lower `data.eval_size` or hold out other rows with `data.eval_split`",
         )
-    if data.size and data.size < len(kept):
-        random.Random(recipe.seed).shuffle(kept)
-        kept = sorted(kept[: data.size])
-    return Splits(
-        _build(train, kept, recipe), _build(held_out, chosen, recipe), revision, num_leaked
-    )
+    if data.size and data.size < len(trained):
+        random.Random(recipe.seed).shuffle(trained)
+        trained = sorted(trained[: data.size])
+    rows = _build(train, trained, recipe), _build(held_out, tested, recipe)
+    return Splits(*rows, revision, num_leaked)
 
 
 def demonstrations(
@@ -97,8 +97,8 @@ def demonstrations(
 ) -> list[dict[str, Any]]:
     """`count` rows {"prompt", "completion"} (messages) for the cold start, in a seeded order.
 
-    Fewer demonstrations are repeated, each time in another order; a built-in problem is worked anew
-    each time. Questions of `held_out` are left out. Raises: RecipeError.
+    If there are fewer demonstrations they are repeated, each time in another order; a built-in
+    problem is worked anew each time. Questions of `held_out` are left out. Raises: RecipeError.
     """
     start, rng = recipe.cold_start, random.Random(f"demonstrations {recipe.seed}")
     assert start is not None
@@ -106,11 +106,8 @@ def demonstrations(
         rows = _problems(recipe.data, "train", recipe.data.size or BUILTIN_SIZE, recipe.seed)
     else:
         rows = _demonstration_file(start.data, base_dir)
-    keys = (
-        {question_key(question) for question in held_out["question"]}
-        if held_out is not None
-        else set()
-    )
+    questions = [] if held_out is None else held_out["question"]
+    keys = {question_key(question) for question in questions}
     rows = [row for row in rows if question_key(row["question"]) not in keys]
     if not rows:
         raise RecipeError("every demonstration is on a held-out question", hint="add others")
@@ -205,10 +202,10 @@ def _check_columns(columns: list[str], data: Data, where: str) -> None:
     for key in ("question", "answer"):
         name = getattr(data, key)
         if name not in columns:
-            close = difflib.get_close_matches(name.lower(), [c.lower() for c in columns], 1, 0.5)
-            nearest = [column for column in columns if column.lower() in close]
-            hint = f'set `data.{key} = "{nearest[0]}"`' if nearest else f"set `data.{key}` to one"
-            message = f"{where} has no column `{name}`; it has {', '.join(columns)}"
+            lower = {column.lower(): column for column in reversed(columns)}
+            meant = nearest(name.lower(), lower, 0.5)
+            hint = f'set `data.{key} = "{lower[meant]}"`' if meant else f"set `data.{key}` to one"
+            message = f"{where} has no column `{name}`; it has {listed(columns)}"
             problems.append(Problem(message, hint=hint))
         elif key in columns and key not in used:
             message = f"{where} has a column `{key}`, but `data.{key}` is `{name}`"
@@ -223,7 +220,7 @@ def _check_columns(columns: list[str], data: Data, where: str) -> None:
 
 
 def rename_hint(column: str) -> str:
-    """How to rename a column, also of a data set on the Hub: by way of a local copy."""
+    """How to rename a column; a data set on the Hub needs a local copy for that."""
     copy = f'.rename_column("{column}", "source_{column}").to_json("copy.jsonl")'
     return (
         'rename it, in the file or by `datasets.load_dataset("...", split="train")'
@@ -232,7 +229,7 @@ def rename_hint(column: str) -> str:
 
 
 def _valid_rows(source: datasets.Dataset, data: Data, where: str) -> _Rows:
-    """Raises: RecipeError that counts, for each kind of fault, the rows that have it."""
+    """The rows of a source. Raises: RecipeError with the number of rows that have each fault."""
     questions = [_question(value) for value in source[data.question]]
     finals = [answers.final_reference(value, data.answer_after) for value in source[data.answer]]
     problems = _count(data.question, [fault for _, fault in questions], where)
@@ -252,7 +249,7 @@ def _count(column: str, faults: list[str], where: str) -> list[Problem]:
         Problem(
             f"`{column}` {fault} in {len(numbers)} of {len(faults)} rows of {where}; the first is "
             f"row {numbers[0]}",
-            # Nearly always the key is wrong when all rows are.
+            # If all rows are wrong, then nearly always the key is.
             hint="fill in or remove these rows"
             if len(numbers) < len(faults)
             else "does the recipe name the right column and marker?",
@@ -262,7 +259,7 @@ def _count(column: str, faults: list[str], where: str) -> list[Problem]:
 
 
 def _question(value: Any) -> tuple[str, str]:
-    """The question, and what is wrong with it ("" where nothing is)."""
+    """The question and its fault, "" if it has none."""
     if value is None:
         return "", "is null"
     if not isinstance(value, str):
@@ -308,7 +305,7 @@ def _build(rows: _Rows, indices: list[int], recipe: Recipe) -> datasets.Dataset:
     )
     if not others:
         return made
-    # By way of arrow: `Dataset.select` and `map` would leave an index or a copy in the cache.
+    # Arrow tables: `Dataset.select` and `map` would leave an index or a copy in the cache.
     chosen = source.select_columns(others).with_format("arrow")[indices]
     table = made.data.table.replace_schema_metadata(None)
     for name in others:
@@ -318,12 +315,13 @@ def _build(rows: _Rows, indices: list[int], recipe: Recipe) -> datasets.Dataset:
 
 
 def messages(question: str, recipe: Recipe) -> list[dict[str, str]]:
+    """The prompt of a question as chat messages."""
     system = [{"role": "system", "content": recipe.prompt.system}] if recipe.prompt.system else []
     return [*system, {"role": "user", "content": question}]
 
 
 def question_key(question: str) -> str:
-    """Questions with the same key are the same question: white space does not count."""
+    """The text of a question without differences in white space, which do not count."""
     return " ".join(question.split())
 
 
@@ -333,7 +331,7 @@ def _demonstration_file(name: str, base_dir: Path) -> list[dict[str, Any]]:
     rows = sources.read_file(path, key, columns)
     missing = [column for column in columns if column not in rows.column_names]
     if missing:
-        message = f"`{path}` has no column `{missing[0]}`; it has {', '.join(rows.column_names)}"
+        message = f"`{path}` has no column `{missing[0]}`; it has {listed(rows.column_names)}"
         raise RecipeError(message, hint=f"`{key}` needs the columns question and completion")
     problems = []
     for column in columns:

@@ -1,4 +1,4 @@
 """The machine: cards, packages, files that are whole, processes that can be killed, the terminal.
 
-It knows no recipe and no run.
+Nothing here knows what a recipe or a run is.
 """

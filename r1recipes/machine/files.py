@@ -1,53 +1,159 @@
-"""Put a folder in its place whole: under a draft name, synced, then renamed in one step.
+"""Files and folders that are whole: written as a draft, synced, then renamed in one step.
 
-A kill or a power cut at any moment leaves either what was there before or the new folder, and
-perhaps a draft, which the next export removes. Limits: Linux; an existing folder is exchanged with
-renameat2, which ext4, xfs, btrfs, tmpfs and overlayfs know.
+A kill or a power cut at any moment leaves what was there before or what is new, and perhaps a
+draft. A draft is locked by the process that writes it, so that the next one to write in the same
+folder removes those of dead processes and no other. Limits: Linux; on a file system without locks
+drafts are left; an existing folder is exchanged with renameat2, which ext4, xfs, btrfs, tmpfs and
+overlayfs know.
 """
 
-import ctypes
 import errno
+import fcntl
+import itertools
 import json
 import os
+import re
+import secrets
+import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from r1recipes.errors import RunError, disk_error, unwritable
+from r1recipes.errors import RunError, disk_error
 
-DRAFT = ".draft-"
+DRAFT = ".r1recipes-draft-"
+"""How the name of every folder of drafts begins, and of nothing else."""
+Taken = Literal["refuse", "replace", "keep"]
+"""What happens to a name that is taken: an error, the new content, or the old content."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+_PID = re.compile(r"^\.draft-(\d+)(?:-|$)|\.(\d+)(?:\.tmp)?$")
+"""Where older versions had the number of the process that wrote a draft."""
 
 
-def clear_drafts(parent: Path) -> None:
-    """Remove what a killed export left. Only for who holds the run."""
-    for draft in parent.glob(f"{DRAFT}*"):
-        shutil.rmtree(draft)
+@contextmanager
+def draft(target: Path, *, taken: Taken = "refuse") -> Iterator[Path]:
+    """A path to make a file or a folder at, which takes the name `target` when it is complete.
 
-
-def put(draft: Path, folder: Path) -> None:
-    """Give a complete draft its name; what had the name before is removed after.
-
-    Raises: OSError; RunError where the file system cannot exchange two folders.
+    On an error it is removed. Missing parents of `target` are made. Raises: OSError; RunError where
+    the file system cannot exchange two folders.
     """
-    sync_tree(draft)
-    if folder.exists():
-        _exchange(draft, folder)
-        _sync(folder.parent)
-        shutil.rmtree(draft)
+    with scratch(target.parent) as folder:
+        path = folder / target.name
+        yield path
+        put(path, target, taken=taken)
+
+
+@contextmanager
+def scratch(parent: Path) -> Iterator[Path]:
+    """An empty folder in `parent` for several drafts; what is left in it at the end is removed."""
+    parent.mkdir(parents=True, exist_ok=True)
+    clear_drafts(parent)
+    folder, descriptor = _locked_folder(parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _locked_folder(parent: Path) -> tuple[Path, int]:
+    """A new folder for drafts and the open descriptor that holds its lock."""
+    while True:
+        folder = parent / f"{DRAFT}{secrets.token_hex(8)}"
+        folder.mkdir()
+        with suppress(FileNotFoundError):  # another process may clear it before it is locked
+            descriptor = os.open(folder, os.O_RDONLY)
+            _lock(descriptor, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, descriptor
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, operation: int) -> bool:
+    """Whether the lock was taken: it may be held, or the file system may have no locks."""
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError:
+        return False
+    return True
+
+
+def clear_drafts(parent: Path, *older: str) -> None:
+    """Remove the drafts in a folder whose processes are dead.
+
+    `older`: patterns of names that drafts had in older versions, where they may lie.
+    """
+    for folder in parent.glob(f"{DRAFT}*"):
+        with suppress(OSError):  # another process was faster, or it may not be removed
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                if _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    shutil.rmtree(folder)
+            finally:
+                os.close(descriptor)
+    for path in {path for pattern in older for path in parent.glob(pattern)}:
+        match = _PID.search(path.name)
+        if match is None or not Path("/proc", match[1] or match[2]).exists():
+            with suppress(FileNotFoundError):
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
     else:
-        os.rename(draft, folder)
-        _sync(folder.parent)
+        path.unlink()
 
 
-def sync_tree(folder: Path) -> None:
-    """Wait until all files of a folder, and their names, are on the disk."""
-    for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
-        _sync(path)
+def put(path: Path, target: Path, *, taken: Taken = "refuse") -> None:
+    """Give a complete file or folder its name, once all of it is on the disk.
+
+    Where the name is taken and not to be refused, what is not needed is removed. Raises: OSError;
+    RunError where the file system cannot exchange two folders.
+    """
+    sync(path)
+    try:
+        if taken == "replace":
+            _replace(path, target)
+        elif os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        else:
+            os.rename(path, target)
+    except OSError:
+        if taken != "keep" or not target.exists():
+            raise
+    _sync(target.parent)
+    with suppress(FileNotFoundError):
+        _remove(path)
+
+
+def _replace(path: Path, target: Path) -> None:
+    """Put `path` in the place of `target`; where one is a folder, `path` has the old content."""
+    if not target.exists() or not (path.is_dir() or target.is_dir()):
+        os.replace(path, target)
+        return
+    import ctypes  # rarely needed, and every command imports this module
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(path.absolute()), os.fsencode(target.absolute())
+    if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):
+        reason = os.strerror(ctypes.get_errno())
+        raise RunError(
+            f"`{target}` cannot be replaced in one step: {reason}",
+            kind="disk",
+            hint=f"remove it first: `rm -r {shlex.quote(str(target))}`",
+        )
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder with all that is in it, is on the disk."""
+    for each in [*sorted(path.rglob("*"), reverse=True), path]:
+        if not each.is_symlink():
+            _sync(each)
 
 
 def _sync(path: Path) -> None:
@@ -58,64 +164,21 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _exchange(one: Path, other: Path) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    names = os.fsencode(one.absolute()), os.fsencode(other.absolute())
-    if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):
-        reason = os.strerror(ctypes.get_errno())
-        raise RunError(
-            f"`{other}` cannot be replaced in one step: {reason}",
-            kind="disk",
-            hint=f"remove it first: `rm -r {other}`",
-        )
-
-
-def check_writable(folder: Path) -> None:
-    """Raises: RunError if no file can be made in `folder`, or where it would be made."""
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise disk_error(error, folder) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the files of a folder, and their names, are on the disk."""
-    for path in [*_files(folder), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _files(folder: Path) -> list[Path]:
-    return [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
-
-
-def now() -> str:
-    """UTC time to the second, ISO 8601."""
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def write_json(path: Path, data: Any) -> None:
-    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, or replace it. Raises: OSError."""
+    with draft(path, taken="replace") as file:
+        file.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that is whole or absent, also after a power cut."""
-    draft = path.with_name(f".{path.name}.tmp")
-    with open(draft, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    write_bytes(path, text.encode())
 
 
-def append_line(path: Path, *rows: dict[str, Any]) -> None:
+def write_json(path: Path, data: object) -> None:
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def append_line(path: Path, *rows: Mapping[str, Any]) -> None:
     """Append a JSON line for each row, on the disk at once; a torn last line is cut first."""
     with open(path, "ab+") as file:
         size = file.seek(0, os.SEEK_END)
@@ -138,50 +201,34 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1] if line.strip()]
 
 
-def _write_synced(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def numbered(stem: str, suffix: str = "") -> Iterator[str]:
+    """Names without end: `stem`, `stem-2`, `stem-3`, each with the suffix."""
+    yield f"{stem}{suffix}"
+    yield from (f"{stem}-{number}{suffix}" for number in itertools.count(2))
 
 
-def _sync(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def free_name(parent: Path, stem: str) -> Path:
+    """The first of `stem`, `stem-2`, `stem-3` ... that is not taken in a folder."""
+    return next(parent / name for name in numbered(stem) if not os.path.lexists(parent / name))
+
+
+def check_writable(folder: Path) -> None:
+    """Raises: RunError if no file can be made in `folder`, or where it would be made."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise disk_error(error, folder) from error
 
 
-def _clear_drafts(target: Path) -> None:
-    """Remove what a killed process left."""
-    for left in target.parent.glob(f".{target.name}.*.tmp"):
-        number = left.name.split(".")[-2]
-        if number.isdigit() and not Path("/proc", number).exists():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+def now() -> str:
+    """UTC time to the second, ISO 8601."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-@contextmanager
-def whole(folder: Path) -> Iterator[Path]:
-    """A draft that takes the folder's name when it is complete, and is removed when it is not.
-
-    Raises: RunError when the disk is full.
-    """
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        yield draft
-        try:
-            draft.rename(folder)
-        except OSError:  # another process was faster, and its files are the same
-            if not folder.exists():
-                raise
-    except Exception as error:
-        if "No space left on device" not in str(error):
-            raise
-        # An error of safetensors's own is no OSError.
-        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        hint = "set R1RECIPES_CACHE_DIR to another folder"
-        raise unwritable(folder.parent, full, hint) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+def stamp() -> str:
+    """UTC time to the second, without separators, for the names of folders."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"

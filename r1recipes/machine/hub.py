@@ -1,14 +1,16 @@
-"""What of the Hugging Face Hub is on this machine: cache and token, without a request or import.
+"""The Hugging Face Hub: what of it is on this machine, and what its errors mean. Makes no request.
 
 Folders and variables are those of huggingface_hub 1 and datasets 4.
 """
 
 import os
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from r1recipes.errors import RecipeError
+from r1recipes.errors import RecipeError, first_line
 
 TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")
 """Shape of an access token; its length has changed over the years, its prefix has not."""
@@ -30,11 +32,16 @@ def cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE", older)).expanduser()
 
 
+def datasets_cache() -> Path:
+    """The folder of downloaded data sets."""
+    return Path(os.environ.get("HF_DATASETS_CACHE", f"{_home()}/datasets")).expanduser()
+
+
 def token() -> str | None:
     """The access token that the libraries would use."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if found := os.environ.get(name, "").strip():
-            return found
+        if value := os.environ.get(name, "").strip():
+            return value
     path = Path(os.environ.get("HF_TOKEN_PATH", f"{_home()}/token")).expanduser()
     try:
         return path.read_text(errors="replace").strip() or None
@@ -42,35 +49,66 @@ def token() -> str | None:
         return None
 
 
-@contextmanager
-def hub_errors(reference: str):
-    """Errors of huggingface_hub as one line each. Raises: RecipeError."""
+GATED = "is gated: its owner decides who may read it"
+
+
+class Fault(NamedTuple):
+    """Why a repository of the Hub cannot be read or written."""
+
+    predicate: str
+    """The rest of a sentence that begins with the repository's name."""
+    hint: str | None
+
+
+def explain(error: BaseException, *, offline: bool = False) -> Fault:
+    """What an error of the Hub's client means, also behind an error of another library.
+
+    `offline`: no request was to be made.
+    """
     import httpx
     from huggingface_hub import errors
+
+    for cause in _causes(error):
+        match cause:
+            case errors.GatedRepoError():
+                return Fault(GATED, "ask for access on its page, then set HF_TOKEN")
+            case errors.RepositoryNotFoundError():
+                hint = "check the name; for a private one set HF_TOKEN"
+                return Fault("is not on the Hub, or it is private", hint)
+            case errors.RevisionNotFoundError():
+                return Fault("has no such branch, tag or commit", None)
+            case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled():
+                why = "this is offline" if offline or is_offline() else "the Hub cannot be asked"
+                return Fault(f"is not in the Hub's cache, and {why}", _ONLINE)
+            case errors.HFValidationError():
+                return Fault("is not a name on the Hub", "a name there is `owner/name`")
+            case errors.HfHubHTTPError(response=response):
+                hint = _TOKEN if response.status_code in (401, 403) else "try again later"
+                reason = f"HTTP {response.status_code} {response.reason_phrase}"
+                return Fault(f"was refused by the Hub: {reason}", hint)
+            case httpx.TransportError() | ConnectionError():
+                reason = first_line(cause)[:200]
+                return Fault(f"cannot be loaded: the Hub cannot be asked: {reason}", _ONLINE)
+    return Fault(f"cannot be loaded: {first_line(error)[:200]}", None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+@contextmanager
+def hub_errors(reference: str) -> Iterator[None]:
+    """Errors of huggingface_hub as one line each. Raises: RecipeError."""
+    import httpx
 
     try:
         yield
     except RecipeError:
         raise
-    except errors.GatedRepoError as error:
-        hint = "ask for access on its page, then set HF_TOKEN"
-        raise RecipeError.at(
-            reference, "is gated: its owner decides who may read it", hint
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        hint = "check the name; for a private one set HF_TOKEN"
-        raise RecipeError.at(reference, "is not on the Hub, or it is private", hint) from error
-    except errors.RevisionNotFoundError as error:
-        raise RecipeError.at(reference, "has no such branch, tag or commit") from error
-    except errors.HfHubHTTPError as error:
-        hint = _TOKEN if error.response.status_code in (401, 403) else "try again later"
-        reason = f"HTTP {error.response.status_code} {error.response.reason_phrase}"
-        raise RecipeError.at(reference, f"the Hub refused: {reason}", hint) from error
     except (httpx.HTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise RecipeError.at(
-            reference, f"the Hub cannot be asked: {reason[0][:200]}", _ONLINE
-        ) from error
+        raise RecipeError.at(reference, *explain(error)) from error
 
 
 _TOKEN = "set HF_TOKEN to a token that may do this (https://huggingface.co/settings/tokens)"

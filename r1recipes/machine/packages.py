@@ -1,8 +1,8 @@
 """The installed packages against the ranges that are supported, from metadata: nothing is imported.
 
-The ranges are those of r1recipes's own metadata, also of its extra `gpu`; what its direct
-requirements ask for in turn is compared too, for pip leaves conflicts behind. Limits: a package
-that only another one misses is not named, since a slim installation works without some of them.
+The ranges are those of r1recipes's own metadata, with its extra `gpu`. What the direct
+requirements ask for in turn is compared too, since pip leaves conflicts behind. Limits: a missing
+package that only another package asks for is not named, since a slim installation works without.
 """
 
 import importlib.metadata
@@ -45,19 +45,22 @@ REASONS = {
     ],
     "datasets": [(SpecifierSet(">=5"), "Unsloth allows none from 5 on")],
 }
-"""What is known to go wrong outside the ranges (read in unsloth_zoo 2026.10.7 and 2026.10.9)."""
+"""Package -> versions outside its range, and why they fail (read in unsloth_zoo 2026.10.7 and
+2026.10.9)."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """One thing that was examined; `doctor --json` prints its fields."""
 
     what: str
+    """The thing, such as `driver`."""
     found: str
+    """Its state, in words."""
     stops: Stops | None = None
     """What cannot run because of it."""
     mend: str | None = None
-    """The one command that mends it. Without `stops` it is a warning."""
+    """The one command that mends it. With a command and without `stops` it is a warning."""
 
     @property
     def level(self) -> Literal["ok", "warning", "problem"]:
@@ -70,26 +73,27 @@ def examine(card: Gpu | None) -> list[Finding]:
     core = [r for r in required if _applies(r)]
     extra = [r for r in required if _applies(r, "gpu") and not _applies(r)]
     present = [r for r in extra if version(r.name)]
-    found = [_python(python), *_ranges("packages", core, "everything")]
-    whole = "python -m pip install " + " ".join(f"'{r.name}{r.specifier}'" for r in extra)
+    findings = [_python(python), *_ranges("packages", core, "everything")]
+    install = "python -m pip install " + " ".join(f"'{r.name}{r.specifier}'" for r in extra)
     if present:  # Unsloth and vLLM are used as soon as both are there, so they must be right
-        found += _ranges("extra gpu", extra, "gpu")
+        findings += _ranges("extra gpu", extra, "gpu")
     elif card:
-        found.append(Finding("extra gpu", "not installed: plain TRL generates slowly", mend=whole))
+        text = "not installed: plain TRL generates slowly"
+        findings.append(Finding("extra gpu", text, mend=install))
     else:
-        found.append(Finding("extra gpu", "not installed; only an NVIDIA GPU needs it"))
-    found += _conflicts([*core, *present])
-    found += _torch_build(card, None if present else whole)
+        findings.append(Finding("extra gpu", "not installed; only an NVIDIA GPU needs it"))
+    findings += _conflicts([*core, *present])
+    findings += _torch_build(card, None if present else install)
     if card and present:
-        found += _compiler()
+        findings += _compiler()
     if card and not version("bitsandbytes"):
-        mend = "python -m pip install bitsandbytes" if present else whole
-        found.append(Finding("bitsandbytes", "not installed", "4-bit", mend))
-    return found
+        mend = "python -m pip install bitsandbytes" if present else install
+        findings.append(Finding("bitsandbytes", "not installed", "4-bit", mend))
+    return findings
 
 
 def _own_requirements() -> tuple[str, list[Requirement]]:
-    """Python and packages that r1recipes needs; from its source where it is not installed."""
+    """The Python and the packages that r1recipes needs; read from its source if not installed."""
     try:
         metadata = importlib.metadata.metadata("r1recipes")
         python, texts = metadata["Requires-Python"], metadata.get_all("Requires-Dist") or []
@@ -119,68 +123,69 @@ def _applies(requirement: Requirement, extra: str = "") -> bool:
 def _fits(specifier: SpecifierSet, installed: str) -> bool:
     try:
         return specifier.contains(Version(installed), prereleases=True)
-    except InvalidVersion:  # a private build: its own business
+    except InvalidVersion:  # a private build, which nobody can judge
         return True
 
 
 def _python(requires: str) -> Finding:
-    found = f"{platform.python_version()} on {platform.system()}"
+    running = f"{platform.python_version()} on {platform.system()}"
     if not _fits(SpecifierSet(requires), platform.python_version()):
         mend = "python3.12 -m venv .venv"
-        return Finding("Python", f"{found}; r1recipes needs {requires}", "everything", mend)
-    return Finding("Python", found)
+        return Finding("Python", f"{running}; r1recipes needs {requires}", "everything", mend)
+    return Finding("Python", running)
 
 
-def _ranges(what: str, requirements: list[Requirement], stops: Stops) -> list[Finding]:
-    """One line for all that fit, and one for each that does not."""
-    bad = [found for r in requirements if (found := _out_of_range(r, stops))]
+def _ranges(group: str, requirements: list[Requirement], stops: Stops) -> list[Finding]:
+    """One finding for all packages that fit, and one for each that does not."""
+    bad = [finding for r in requirements if (finding := _out_of_range(r, stops))]
     total, good = len(requirements), len(requirements) - len(bad)
-    return [Finding(what, f"{good} of {total} are within the supported versions"), *bad]
+    return [Finding(group, f"{good} of {total} are within the supported versions"), *bad]
 
 
 def _out_of_range(requirement: Requirement, stops: Stops) -> Finding | None:
-    name, wanted = requirement.name, str(requirement.specifier)
-    mend = f"python -m pip install '{name}{wanted}'"
+    name, supported = requirement.name, str(requirement.specifier)
+    mend = f"python -m pip install '{name}{supported}'"
     installed = version(name)
     if installed is None:
-        return Finding(name, f"not installed; needed is {wanted}", stops, mend)
+        return Finding(name, f"not installed; needed is {supported}", stops, mend)
     if _fits(requirement.specifier, installed):
         return None
-    known = REASONS.get(canonicalize_name(name), [])
-    reasons = [text for versions, text in known if _fits(versions, installed)][:1]
-    return Finding(name, "; ".join([f"{installed}, supported is {wanted}", *reasons]), stops, mend)
+    failures = REASONS.get(canonicalize_name(name), [])
+    reasons = [reason for versions, reason in failures if _fits(versions, installed)][:1]
+    text = "; ".join([f"{installed}, supported is {supported}", *reasons])
+    return Finding(name, text, stops, mend)
 
 
 def _conflicts(requirements: list[Requirement]) -> Iterator[Finding]:
-    """What an installed requirement asks of another package that is there in another version."""
+    """Installed packages whose version is not one that an installed requirement asks for."""
     for name in dict.fromkeys(r.name for r in requirements):
         for text in (version(name) and importlib.metadata.requires(name)) or []:
             try:
-                wanted = Requirement(text)
+                needed = Requirement(text)
             except InvalidRequirement:
                 continue
-            installed = version(wanted.name) if _applies(wanted) else None
-            if installed and not _fits(wanted.specifier, installed):
+            installed = version(needed.name) if _applies(needed) else None
+            if installed and not _fits(needed.specifier, installed):
                 yield Finding(
-                    wanted.name,
-                    f"{installed}, but {name} {version(name)} asks for {wanted.specifier}",
-                    mend=f"python -m pip install '{wanted.name}{wanted.specifier}'",
+                    needed.name,
+                    f"{installed}, but {name} {version(name)} asks for {needed.specifier}",
+                    mend=f"python -m pip install '{needed.name}{needed.specifier}'",
                 )
 
 
 def _torch_build(card: Gpu | None, mend: str | None) -> list[Finding]:
-    """Whether torch can use the card: its CUDA, and the driver that this needs.
+    """Whether torch can use the card: its CUDA version, and the driver that this needs.
 
-    `mend`: what brings another torch anyway.
+    `mend`: a command that is needed anyway and installs another torch.
     """
     installed = version("torch")
     if not installed:
-        return []  # named among the packages
+        return []  # it is one of the packages
     cuda = torch_cuda()
     if card is None:
         return [Finding("torch", f"{installed}, {f'CUDA {cuda}' if cuda else 'a CPU build'}")]
     if cuda is None:
-        mend = mend or f"python -m pip install --force-reinstall 'torch{_wanted_torch(installed)}'"
+        mend = mend or f"python -m pip install --force-reinstall 'torch{_torch_range(installed)}'"
         return [Finding("torch", f"{installed} is a CPU build, and there is a GPU", "gpu", mend)]
     needed = MIN_DRIVER.get(int(cuda.split(".")[0]), 0)
     major = card.driver.split(".")[0]
@@ -190,19 +195,20 @@ def _torch_build(card: Gpu | None, mend: str | None) -> list[Finding]:
     return [Finding("torch", f"{installed}, CUDA {cuda}"), Finding("driver", card.driver)]
 
 
-def _wanted_torch(installed: str) -> str:
-    """The version that vLLM asks for, which has kernels for one alone; without it the same, or
-    where that is too old or too new what is supported."""
+def _torch_range(installed: str) -> str:
+    """The version that vLLM asks for, since its kernels are for that one alone. Without vLLM it is
+    the installed version, or the supported range where that version is outside of it."""
     texts = (version("vllm") and importlib.metadata.requires("vllm")) or []
-    asked = (Requirement(text) for text in texts if text.startswith("torch"))
-    specifiers = [str(one.specifier) for one in asked if one.name == "torch" and _applies(one)]
+    requirements = [Requirement(text) for text in texts if text.startswith("torch")]
+    specifiers = [str(r.specifier) for r in requirements if r.name == "torch" and _applies(r)]
     supported = next(r.specifier for r in _own_requirements()[1] if r.name == "torch")
     same = f"=={Version(installed).public}"
     return next(iter(specifiers), same if _fits(supported, installed) else str(supported))
 
 
 def _compiler() -> list[Finding]:
-    """What Triton builds its launcher with, on the first start (triton 3.6.0, runtime/build.py)."""
+    """The C compiler and headers that Triton builds its launcher with, on the first start (triton
+    3.6.0, runtime/build.py)."""
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return [Finding("compiler", "no gcc or clang", "gpu", "sudo apt-get install gcc")]
     include = sysconfig.get_paths()["include"]
@@ -214,7 +220,7 @@ def _compiler() -> list[Finding]:
 
 
 def torch_cuda() -> str | None:
-    """CUDA version of the installed torch, None for a CPU build; read from its file."""
+    """CUDA version of the installed torch, or None for a CPU build; torch is not imported."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return None
@@ -244,10 +250,6 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Version of each installed package that decides what a run computes, and of Python."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = {name: version(name) for name in PACKAGES}
+    present = {name: number for name, number in installed.items() if number}
+    return {"python": platform.python_version()} | present

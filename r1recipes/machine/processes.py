@@ -1,10 +1,10 @@
 """Runs functions in child processes that can be killed: the one guard against code that hangs.
 
-A child is spawned, so it has no CUDA context and no thread of its parent; it starts with the first
-call and is kept for the next. Functions and arguments must be picklable. The limits are on time
-(wall clock, per call and in total) and, where asked, on memory. What a child started is killed with
-it, unless it left the group or the parent was killed. Not a sandbox: a child may read and write
-what its parent may.
+A child is spawned, so it has no CUDA context and no thread of its parent. It starts with the first
+call and is kept for the next. Functions and arguments must be picklable. Time is limited (wall
+clock, per call and in total) and, where asked, memory. The processes that a child started are
+killed with it, unless they left its group or the parent was killed. This is not a sandbox: a child
+may read and write what its parent may.
 """
 
 import importlib
@@ -19,20 +19,21 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any
+from typing import Any, NoReturn
 
 from r1recipes.errors import RunError
 
 START_LIMIT_S = 120.0
-"""Seconds in which a first child must be up; assumed, imports take about one on an idle machine."""
+"""Seconds in which the first child must be up; assumed: its imports take about one second on an
+idle machine."""
 ORPHAN_GRACE_S = 5
-"""Seconds past its limit after which a call ends itself, in case its parent was killed."""
+"""Seconds past its limit after which a call ends by itself, in case its parent was killed."""
 
 log = logging.getLogger(__name__)
 
 
 class _Process(SpawnProcess):
-    """A child that takes the processes it started, which are in its group, with it."""
+    """A child that, when it is killed or dies, takes along the processes of its group."""
 
     _is_group_ended = False
 
@@ -42,12 +43,12 @@ class _Process(SpawnProcess):
 
     def is_alive(self) -> bool:
         is_alive = super().is_alive()
-        if not is_alive:  # it died of itself
+        if not is_alive:  # it died by itself
             self._end_group()
         return is_alive
 
     def _end_group(self) -> None:
-        if self._is_group_ended or not hasattr(os, "killpg"):
+        if self._is_group_ended or self.pid is None or not hasattr(os, "killpg"):
             return
         try:
             os.killpg(self.pid, signal.SIGKILL)
@@ -78,12 +79,17 @@ class Children:
         self._lock = threading.RLock()
 
     def run(
-        self, function: Callable, calls: Sequence[tuple], *, limit_s: float, total_s: float
+        self,
+        function: Callable[..., Any],
+        calls: Sequence[tuple[Any, ...]],
+        *,
+        limit_s: float,
+        total_s: float,
     ) -> list[Any]:
-        """Call `function(*args)` for each args of `calls`; what came out, in their order.
+        """Call `function(*args)` for each `args` of `calls`. Returns the outcomes, in their order.
 
-        An outcome is the value returned, or the exception instance: TimeoutError for a call that
-        was killed after `limit_s` or not done when all together had taken `total_s` seconds,
+        An outcome is the value that was returned, or the exception: TimeoutError for a call that
+        was killed after `limit_s` or was not done when all had taken `total_s` seconds,
         pebble.ProcessExpired for a child that died. Raises: RunError when no child can start.
         """
         with self._lock:
@@ -95,14 +101,14 @@ class Children:
             ]
             try:
                 return [_outcome(future, deadline) for future in futures]
-            finally:  # at the end of the time, and when the user interrupts the wait
+            finally:  # when the time is over, and when the user interrupts the wait
                 if not all(future.done() for future in futures) or not pool.active:
-                    self.close()  # what still runs dies; the next batch starts anew
+                    self.close()  # kills what still runs; the next batch starts anew
 
     def close(self) -> None:
-        """Kill and reap every child, after the batch at work in another thread if there is one.
+        """Kill and reap every child; waits for a batch that is at work in another thread.
 
-        Safe to call twice; a later `run` starts anew.
+        It may be called twice. A later `run` starts anew.
         """
         with self._lock:
             if self._pool is not None:
@@ -114,7 +120,7 @@ class Children:
         from pebble import ProcessPool  # imported late: the command line must stay quick
 
         if self._pool is not None and not self._pool.active:
-            self.close()  # every child died between two batches, such as by the OOM killer
+            self.close()  # every child died between two batches, for example of the OOM killer
         if self._pool is None:
             self._pool = ProcessPool(
                 max_workers=self._num_workers,
@@ -148,8 +154,8 @@ def _up() -> None:
     return None
 
 
-def _guarded(function: Callable, args: tuple, limit_s: float) -> Any:
-    """In the child: the kernel ends it should the parent, who kills it in time, be gone."""
+def _guarded(function: Callable[..., Any], args: tuple[Any, ...], limit_s: float) -> Any:
+    """In the child: the kernel ends a call that is too long, should the parent be gone."""
     if hasattr(signal, "alarm"):
         signal.alarm(math.ceil(limit_s) + ORPHAN_GRACE_S)
     try:
@@ -160,11 +166,11 @@ def _guarded(function: Callable, args: tuple, limit_s: float) -> Any:
 
 
 def _show_exit() -> None:
-    """In the child: pebble takes an end with status 0 for a call that still runs."""
+    """In the child: exit with 1 instead of 0, which pebble takes for a call that still runs."""
     leave, own_pid = os._exit, os.getpid()
 
-    def leave_visibly(status: int) -> None:
-        leave(status or int(os.getpid() == own_pid))  # what it forks may end with 0
+    def leave_visibly(status: int) -> NoReturn:
+        leave(status or int(os.getpid() == own_pid))  # the processes it forks may end with 0
 
     os._exit = leave_visibly
 
@@ -172,7 +178,7 @@ def _show_exit() -> None:
 def _prepare(imports: tuple[str, ...], memory_bytes: int | None, quiet_stdout: bool) -> None:
     """In the child, once. pebble's SIGTERM handler waits for long C calls (measured: +3 s each)."""
     if hasattr(os, "setsid"):
-        os.setsid()  # a group of its own, to be killed as one; Ctrl-C is for the parent alone
+        os.setsid()  # a new group, which is killed as one and does not get the parent's Ctrl-C
     _show_exit()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if hasattr(signal, "SIGALRM"):
@@ -193,7 +199,7 @@ def _prepare(imports: tuple[str, ...], memory_bytes: int | None, quiet_stdout: b
 
 
 def die_with(parent: int) -> None:
-    """Let the system kill this process when its parent dies, and notice if that has happened."""
+    """Have the system kill this process when its parent dies; exit if that is dead already."""
     import ctypes
 
     set_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
@@ -203,7 +209,7 @@ def die_with(parent: int) -> None:
 
 
 def obey_parent() -> None:
-    """In a child of multiprocessing: it ends with its parent, and leaves Ctrl-C and stdout to it.
+    """In a child of multiprocessing: end with the parent, and leave Ctrl-C and stdout to it.
 
     Unsloth and vLLM print to stdout, which belongs to the command line.
     """

@@ -1,7 +1,7 @@
-"""Machine-level settings: what belongs to this computer and its user, not to a recipe.
+"""Settings that belong to this computer and its user, not to a recipe.
 
 Each can be set as an environment variable `R1RECIPES_<NAME>` or in a file `.env` in the current
-folder. Nothing here changes what is computed, only where and within which time.
+folder. None of them changes what is computed, only where it is kept and how long it may take.
 """
 
 import os
@@ -25,27 +25,27 @@ class Settings(BaseSettings):
     )
 
     runs_dir: Path = Path("runs")
-    """Folder that run folders are made in."""
+    """Folder of the run folders."""
     cache_dir: Path = Path("~/.cache/r1recipes").expanduser()
-    """Folder that compiled kernels, and recipes from elsewhere, are kept in between runs."""
+    """Folder of what is kept between runs: compiled kernels, recipes from elsewhere."""
     storage: str | None = None
-    """Database of studies as an SQLAlchemy URL; without it an SQLite file beside the trials."""
+    """Database of studies, as an SQLAlchemy URL; by default an SQLite file beside the trials."""
     offline: bool = False
-    """Make no request to the Hub; HF_HUB_OFFLINE=1 does the same."""
+    """No request is made to the Hub; HF_HUB_OFFLINE=1 does the same."""
     answer_limit_s: float = Field(5.0, gt=0, le=3600)
-    """Seconds that comparing one answer with its reference may take."""
+    """Seconds that comparing one answer with its reference may take at most."""
     reward_limit_s: float = Field(10.0, gt=0, le=3600)
-    """Seconds that one call of a reward of your own, or one answer for `gym`, may take."""
+    """Seconds that a call of a user's reward, or one answer for `gym`, may take at most."""
 
     @field_validator("runs_dir", "cache_dir")
     @classmethod
     def _at_home(cls, path: Path) -> Path:
-        """In `.env` no shell has read the `~`."""
+        """Expand `~`, which no shell has done in `.env`."""
         return Path(os.path.expanduser(path))
 
 
 def load() -> Settings:
-    """Raises: RecipeError with each setting that is not valid."""
+    """Read the settings. Raises: RecipeError with each one that is not valid."""
     try:
         return Settings()
     except ValidationError as error:

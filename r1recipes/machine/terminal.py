@@ -1,4 +1,4 @@
-"""What a run does to its terminal: libraries' output goes to a file, Ctrl-C waits for a save."""
+"""The terminal of a run: libraries' output goes to a file, and Ctrl-C waits for a checkpoint."""
 
 import io
 import os
@@ -16,7 +16,7 @@ class Interrupts:
 
     def __init__(self, say: Callable[[str], None]):
         self.say = say
-        self.requested = self._said = False
+        self.requested = self._is_announced = False
         self._graceful = False
         self._previous: dict[int, Any] = {}
 
@@ -37,9 +37,9 @@ class Interrupts:
         self.requested = True  # nothing is printed here: a print may just be under way
 
     def asked(self) -> bool:
-        """Whether to stop after this step; says so once."""
-        if self.requested and not self._said:
-            self._said = True
+        """Whether to stop after this step; the first time, the user is told."""
+        if self.requested and not self._is_announced:
+            self._is_announced = True
             self.say("Stopping after this step; Ctrl-C again stops at once")
         return self.requested
 
@@ -55,15 +55,17 @@ class Interrupts:
 class Capture:
     """Sends what libraries write to stdout and stderr, also from C, into a file."""
 
+    _file: io.RawIOBase | io.BufferedIOBase
+
     def __enter__(self) -> "Capture":
         sys.stdout.flush()
         sys.stderr.flush()
         self._descriptors = [os.dup(1), os.dup(2)]
         self._streams = sys.stdout, sys.stderr
         self._file = tempfile.TemporaryFile("w+b")
-        # Python's own streams too: a notebook or a test has put its own in their place.
-        own = os.dup(self._file.fileno())
-        sys.stdout = sys.stderr = os.fdopen(own, "w", buffering=1, errors="replace")
+        # Also Python's streams, which a notebook or a test may have replaced.
+        copy = os.dup(self._file.fileno())
+        sys.stdout = sys.stderr = os.fdopen(copy, "w", buffering=1, errors="replace")
         self._redirect()
         return self
 
@@ -72,29 +74,29 @@ class Capture:
             os.dup2(self._file.fileno(), number)
 
     def move_to(self, path: Path) -> None:
-        """From here on write to `path`, after what was captured so far."""
+        """Move what was captured so far to the end of `path`, and write there from now on."""
         sys.stdout.flush()
-        early = self._file
-        early.seek(0)
+        captured = self._file
+        captured.seek(0)
         self._file = open(path, "ab", buffering=0)
-        self._file.write(early.read())
+        self._file.write(captured.read())
         self._redirect()
-        early.close()
+        captured.close()
 
     def __exit__(self, *exception: Any) -> None:
-        own, (sys.stdout, sys.stderr) = sys.stdout, self._streams
+        stream, (sys.stdout, sys.stderr) = sys.stdout, self._streams
         for number, saved in zip((1, 2), self._descriptors, strict=True):
             os.dup2(saved, number)
             os.close(saved)
-        for file in (own, self._file):
-            with suppress(OSError):  # what is left to write does not fit on a full disk
+        for file in (stream, self._file):
+            with suppress(OSError):  # the rest that it writes does not fit on a full disk
                 file.close()
 
 
 class Screen(io.TextIOBase):
     """The real stdout, for the view of a run.
 
-    Goes silent when it cannot be written any more: a closed terminal or `| head` must not end
+    It goes silent when it can no longer be written: a closed terminal or `| head` must not end
     hours of training.
     """
 

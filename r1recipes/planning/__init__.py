@@ -1,8 +1,8 @@
-"""Recipe + machine -> Plan: shapes, predicted memory, what "auto" stands for, disk, doctor.
+"""Recipe + machine -> Plan: shapes, predicted memory, values for "auto", disk space, the doctor.
 
-It never imports torch and measures nothing.
+Nothing here imports torch or measures anything.
 """
 
-from r1recipes.planning.plan import Plan, make
+from r1recipes.planning.plan import DoesNotFit, Plan, Target, make
 
-__all__ = ["Plan", "make"]
+__all__ = ["DoesNotFit", "Plan", "Target", "make"]

@@ -10,36 +10,38 @@ from pathlib import Path
 from typing import Any, Literal
 
 from r1recipes.errors import PlanError
+from r1recipes.machine import hub
 from r1recipes.planning import models
 from r1recipes.planning.models import ModelShape
 
-MOST = 10**8
-"""A larger number in a config.json is a damaged one."""
+MAX_COUNT = 10**8
+"""A config.json with a larger number is damaged."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """What a `model_type` has beside Llama's block, and what it means by a key that is not there.
+    """What a `model_type` has beside Llama's block, and its defaults for keys that are missing.
 
-    From the modelling code of transformers 5.17; tests count the parameters that it makes.
+    Read in the modelling code of transformers 5.17; tests count the parameters that it makes.
     """
 
     norms: int = 2
-    """Norms of a block as wide as the hidden state."""
+    """Number of norms of a block that are as wide as the hidden state."""
     query_norm: Literal["none", "head", "all"] = "none"
     """Norms of queries and keys: none, one for all heads, or one as wide as all heads."""
     bias: bool = False
     output_bias: bool = True
-    """Whether `attention_bias` is also one of o_proj."""
+    """Whether `attention_bias` also gives o_proj a bias."""
     tied: bool = False
     head_dim: int | None = None
     windowed: bool = False
-    """Whether `sliding_window` is that of every layer; others keep whole sequences in some."""
+    """Whether `sliding_window` holds for every layer; other families keep whole sequences in some
+    layers."""
     capped: bool = False
-    """Attention scores are capped, for which training makes them all."""
+    """Attention scores are capped, so training computes and keeps all of them."""
     fused: bool = False
-    """Unsloth has kernels of its own for it (unsloth 2026.10.7, models/loader.py); the others run
-    as transformers has them."""
+    """Unsloth has kernels for it (unsloth 2026.10.7, models/loader.py); the other families run as
+    transformers has them."""
 
 
 FAMILIES = {
@@ -66,17 +68,17 @@ _SENSES = ("vision_config", "audio_config", "vision_tower", "image_token_id")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a model's files hold."""
+    """The weights in a model's files."""
 
     shape: ModelShape
     quantised: bool
-    """Stored as bitsandbytes 4-bit already."""
+    """Whether they are stored in bitsandbytes 4-bit."""
 
 
 def find(name: str, base_dir: Path, *, revision: str | None = None, offline: bool) -> Checkpoint:
     """The checkpoint behind a Hub id or a local folder.
 
-    Raises: PlanError when it cannot be read, or is of a kind that is not planned for.
+    Raises: PlanError when it cannot be read, or its architecture is not supported.
     """
     if name in models.BUILTIN:
         return Checkpoint(models.BUILTIN[name], quantised=False)
@@ -85,9 +87,9 @@ def find(name: str, base_dir: Path, *, revision: str | None = None, offline: boo
         raise PlanError(f"`{name}` is a file", hint="a model is a folder with a config.json")
     if folder.is_dir():
         return of_config(_read(folder / "config.json"), name)
-    known = models.find(name)
-    if known:
-        return Checkpoint(known, name.lower().endswith("-bnb-4bit"))
+    shape = models.find(name)
+    if shape:
+        return Checkpoint(shape, name.lower().endswith("-bnb-4bit"))
     return of_config(_read(_fetch(name, revision, offline)), name)
 
 
@@ -95,30 +97,30 @@ def of_config(config: dict[str, Any], name: str) -> Checkpoint:
     """The checkpoint that a config.json describes. Raises: PlanError."""
     kind = config.get("model_type", "without a model_type")
     nested = config.get("text_config")
-    whole = config | (nested if isinstance(nested, dict) else {})
-    if any(whole.get(key) is not None for key in _SENSES) or nested is not None:
-        what = "takes more than text"
+    merged = config | (nested if isinstance(nested, dict) else {})
+    if any(merged.get(key) is not None for key in _SENSES) or nested is not None:
+        predicate = "takes more than text"
     elif any(config.get(key) for key in _EXPERTS):
-        what = "is a mixture of experts"
+        predicate = "is a mixture of experts"
     elif not isinstance(kind, str) or kind not in FAMILIES:
-        raise PlanError(f"`{name}` is of the unknown architecture `{kind}`", hint=_HINT)
+        raise PlanError(f"`{name}` has the unknown architecture `{kind}`", hint=_HINT)
     else:
         return Checkpoint(_shape(config, name), _in_4_bit(config, name))
-    raise PlanError(f"`{name}` {what} ({kind}), which is not supported", hint=_HINT)
+    raise PlanError(f"`{name}` {predicate} ({kind}), which is not supported", hint=_HINT)
 
 
-_HINT = "plannable are dense models of the families " + ", ".join(FAMILIES)
+_HINT = "supported are dense models of the families " + ", ".join(FAMILIES)
 
 
 def _in_4_bit(config: dict[str, Any], name: str) -> bool:
     """Whether the weights are bitsandbytes 4-bit. Raises: PlanError for any other quantisation."""
-    found = config.get("quantization_config")
-    if not found:
+    settings = config.get("quantization_config")
+    if not settings:
         return False
-    found = found if isinstance(found, dict) else {}
-    method = found.get("quant_method", "an unknown method")
+    settings = settings if isinstance(settings, dict) else {}
+    method = settings.get("quant_method", "an unknown method")
     if method == "bitsandbytes":
-        if found.get("load_in_4bit"):
+        if settings.get("load_in_4bit"):
             return True
         method = "bitsandbytes in 8 bits"
     raise PlanError(
@@ -128,8 +130,8 @@ def _in_4_bit(config: dict[str, Any], name: str) -> bool:
 
 
 def _shape(config: dict[str, Any], name: str) -> ModelShape:
-    def number(key: str, otherwise: int | None = None) -> int:
-        return _number(config, key, name, otherwise)
+    def number(key: str, default: int | None = None) -> int:
+        return _number(config, key, name, default)
 
     family = FAMILIES[config["model_type"]]
     hidden, inner = number("hidden_size"), number("intermediate_size")
@@ -162,15 +164,15 @@ def _shape(config: dict[str, Any], name: str) -> ModelShape:
     )
 
 
-def _number(config: dict[str, Any], key: str, name: str, otherwise: int | None) -> int:
-    """A count of config.json; `otherwise` where it is not there or null. Raises: PlanError."""
+def _number(config: dict[str, Any], key: str, name: str, default: int | None) -> int:
+    """A count of config.json; `default` where it is missing or null. Raises: PlanError."""
     value = config.get(key)
     if value is None:
-        value = otherwise
-    if type(value) is not int or not 1 <= value <= MOST:
-        given = "no" if key not in config else f"{str(value)[:40]} for"
+        value = default
+    if type(value) is not int or not 1 <= value <= MAX_COUNT:
+        state = "no" if key not in config else f"{str(value)[:40]} for"
         raise PlanError(
-            f"config.json of `{name}` has {given} `{key}`, expected 1 to {MOST:,}",
+            f"config.json of `{name}` has {state} `{key}`, expected 1 to {MAX_COUNT:,}",
             hint="check `model.name`: is it a model?",
         )
     return value
@@ -189,27 +191,17 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _fetch(name: str, revision: str | None, offline: bool) -> Path:
-    """config.json from the Hub, or from its cache; the import costs more than the arithmetic."""
+    """config.json from the Hub or its cache. Imported here: that takes longer than a plan."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(
             hf_hub_download(name, "config.json", revision=revision, local_files_only=offline)
         )
-    except HFValidationError:
+    except (OSError, ValueError) as error:
+        fault = hub.explain(error, offline=offline)
+        folder = "give a local folder with its config.json"
         raise PlanError(
-            f"`{name}` is neither a folder nor a name on the Hub", hint="check `model.name`"
-        ) from None
-    except LocalEntryNotFoundError:
-        why = "there is no network" if not offline else "this is offline"
-        raise PlanError(
-            f"the shape of `{name}` is not known: {why}, and its config.json is not in the cache",
-            hint="give a local folder with its config.json, or run once with network",
-        ) from None
-    except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PlanError(
-            f"config.json of `{name}` cannot be had: {reason}",
-            hint="check `model.name`; for a gated model set HF_TOKEN",
+            f"`{name}` is not a folder here, and {fault.predicate}",
+            hint=f"{fault.hint}; or {folder}" if fault.hint else folder,
         ) from error

@@ -1,7 +1,7 @@
-"""Choose what is open in a preset for a card, and what would make a preset fit: search, no torch.
+"""Choose the values of a preset that are "auto", and changes that would make a preset fit.
 
-Every candidate is judged by the same arithmetic as the plan, `vram`, and ordered by `speed`. Only
-settings that change memory and time are searched; what is learned (lengths, rank, group) stays,
+Every candidate is judged by the arithmetic of `memory` and ordered by `speed`. Only settings that
+change memory and time are searched; those that change what is learned (lengths, rank, group) stay,
 unless nothing else fits.
 """
 
@@ -21,11 +21,12 @@ from r1recipes.planning.models import ModelShape
 from r1recipes.recipe.schema import Recipe
 
 AUTO_COMPLETIONS = 128
-"""A step's completions at most where "auto" chooses: at the roofline 128 sequences at once decode
-10 times as fast as 8, and 256 another 1.5 times (derived, Llama 3.1 8B on an H100)."""
+"""Most completions of a step that "auto" chooses: at the roofline 128 sequences at once decode 10
+times as fast as 8, and 256 another 1.5 times (derived, Llama 3.1 8B on an H100)."""
 AUTO_BATCH = 64
-"""Completions in a pass at most where "auto" chooses; the arithmetic is at its peak long before."""
+"""Most completions of a pass that "auto" chooses; arithmetic reaches its peak with far fewer."""
 MAX_SHARE = 0.95
+"""Largest share of the card for the engine that "auto" chooses or a hint advises; assumed."""
 OPEN = (
     "per_device_train_batch_size",
     "gpu_memory_utilization",
@@ -38,18 +39,18 @@ OPEN = (
 
 @dataclass(frozen=True)
 class Room:
-    """The card, or the part of it that is free."""
+    """The memory that a run can have on a card, and the speed of the card."""
 
     usable_bytes: int
-    """What gpu_memory_utilization is a share of."""
+    """The whole card, of which gpu_memory_utilization is a share."""
     available_bytes: int
-    """What the run may take in all."""
+    """The part that a run may take: the whole card, or what is free of it."""
     peak: cards.Peak
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A preset with nothing open, and what it would take."""
+    """A preset with nothing open, its predicted memory and its step time."""
 
     preset: Preset
     case: Case
@@ -63,7 +64,7 @@ class Choice:
 
 
 def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int) -> Case:
-    """What the memory of a preset without an open value depends on."""
+    """The part of a recipe that its memory depends on, for a preset without an open value."""
     completions = preset.prompts_per_step * preset.num_generations
     return Case(
         shape=shape,
@@ -81,40 +82,39 @@ def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int
 
 
 def open_keys(preset: Preset) -> list[str]:
+    """Keys of a preset whose value is "auto"."""
     return [key for key in OPEN if getattr(preset, key) == "auto"]
 
 
 def resolve(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Choice:
     """The fastest choice for the open values that fits; else the fastest that is tight.
 
-    When none of them can fit, the one that takes least.
+    Where none of them can fit, it is the one that takes the least memory.
     """
-    found = list(choices(recipe, preset, shape, room))
-    for wanted in ("fits", "tight"):
-        good = [choice for choice in found if choice.verdict == wanted]
+    candidates = list(choices(recipe, preset, shape, room))
+    for verdict in ("fits", "tight"):
+        good = [choice for choice in candidates if choice.verdict == verdict]
         if good:
             return min(good, key=lambda choice: (choice.completion_s, choice.prediction.peak_bytes))
-    return min(found, key=lambda choice: choice.prediction.peak_bytes)
+    return min(candidates, key=lambda choice: choice.prediction.peak_bytes)
 
 
 def choices(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Iterator[Choice]:
     """Every combination of the open values, each with the best share for the engine."""
-    given: dict[str, Any] = {key: getattr(preset, key) for key in OPEN}
-    options = {
-        "load_in_4bit": [False, True],
-        "standby": [False, True],
-        "prompts_per_step": list(_prompts(preset)),
-    }
-    columns = [values if given[key] == "auto" else [given[key]] for key, values in options.items()]
-    for bits, standby, prompts in product(*columns):
-        completions = prompts * preset.num_generations
-        batches = [given["per_device_train_batch_size"] or preset.num_generations]
-        if batches == ["auto"]:
+    opened = open_keys(preset)
+    both = (False, True)
+    four_bits = both if "load_in_4bit" in opened else (preset.load_in_4bit,)
+    standbys = both if "standby" in opened else (preset.standby,)
+    counts = _prompts(preset) if "prompts_per_step" in opened else (preset.prompts_per_step,)
+    for four_bit, standby, prompts in product(four_bits, standbys, counts):
+        batches = [preset.per_device_train_batch_size or preset.num_generations]
+        if "per_device_train_batch_size" in opened:
+            completions = prompts * preset.num_generations
             batches = [n for n in divisors(completions) if n <= AUTO_BATCH]
         for batch in batches:
             draft = preset.model_copy(
                 update={
-                    "load_in_4bit": bits,
+                    "load_in_4bit": four_bit,
                     "standby": standby,
                     "prompts_per_step": prompts,
                     "per_device_train_batch_size": batch,
@@ -131,7 +131,7 @@ def _prompts(preset: Preset) -> Iterator[int]:
 
 
 def _with_share(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Choice:
-    if preset.gpu_memory_utilization != "auto":
+    if "gpu_memory_utilization" not in open_keys(preset):
         return _choice(recipe, preset, shape, room)
     error = constants.CALIBRATED["error"].value
     draft = preset.model_copy(update={"gpu_memory_utilization": 0.0})
@@ -142,11 +142,11 @@ def _with_share(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -
 
     least = share(predict.least_share_bytes(case))
     most = share(predict.least_share_bytes(case, case.num_seqs))
-    whole = replace(case, engine_bytes=math.floor(most * room.usable_bytes))
-    # A peak with the engine in it grows byte by byte with the share.
-    found = predict.predict(whole)
-    there = predict.room_bytes(found, whole, room.available_bytes)
-    excess = found.peak_bytes - there / (1 + error)
+    largest = replace(case, engine_bytes=math.floor(most * room.usable_bytes))
+    # A peak that includes the engine grows byte by byte with the share.
+    prediction = predict.predict(largest)
+    room_bytes = predict.room_bytes(prediction, largest, room.available_bytes)
+    excess = prediction.peak_bytes - room_bytes / (1 + error)
     if excess > 0:
         most = math.floor((most - excess / room.usable_bytes) * 100) / 100
     return _largest_that_fits(
@@ -164,8 +164,8 @@ def _with_share(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -
 def _largest_that_fits(choose: Callable[[int], Choice], least: int, most: int) -> Choice:
     """The choice with the largest share, in hundredths, that fits; with `most` where none does.
 
-    A pass of the engine grows by steps with its share, and it stays while standby trains: below a
-    step less may be needed than the bytes that were taken off.
+    The engine's pass grows by steps with its share, and its memory stays in use while standby
+    trains: below a step, memory may shrink by more than the share does.
     """
     largest = choose(most)
     if largest.verdict == "fits" or least == most or choose(least).verdict != "fits":
@@ -194,20 +194,20 @@ def changes(
 ) -> list[dict[str, Any]]:
     """The cheapest changes of a preset without open values that would make it fit.
 
-    First single keys that change nothing of what is learned, then several at once, then fewer
-    prompts, then lengths and rank; among as many, the fastest first.
+    First single keys that do not change what is learned, then several at once, then fewer prompts,
+    then lengths and rank. Of changes with as many keys, the fastest comes first.
     """
     keys = OPEN[:4]
     for count in range(1, len(keys) + 1):
-        found = []
+        fitting = []
         for opened in combinations(keys, count):
             draft = preset.model_copy(update=dict.fromkeys(opened, "auto"))
             choice = resolve(recipe, draft, shape, room)
             if choice.verdict == "fits":
-                found.append(choice)
-        if found:
-            found.sort(key=lambda choice: choice.completion_s)
-            different = [_difference(preset, choice.preset) for choice in found]
+                fitting.append(choice)
+        if fitting:
+            fitting.sort(key=lambda choice: choice.completion_s)
+            different = [_difference(preset, choice.preset) for choice in fitting]
             return [d for n, d in enumerate(different) if d not in different[:n]][:most]
     fewer = resolve(recipe, preset.model_copy(update=dict.fromkeys(OPEN, "auto")), shape, room)
     if fewer.verdict == "fits" and fewer.preset.prompts_per_step < preset.prompts_per_step:
@@ -218,7 +218,7 @@ def changes(
 def _shorter(
     recipe: Recipe, preset: Preset, keys: tuple[str, ...], shape: ModelShape, room: Room
 ) -> list[dict[str, Any]]:
-    """The longest sequences at which the preset fits with `keys` open."""
+    """A change to the longest sequences with which the preset fits while `keys` are open."""
     draft = preset.model_copy(update=dict.fromkeys(keys, "auto"))
     prompt = draft.max_seq_length - draft.max_completion_length
     for share in (6 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 1 / 16, 1 / 32, 1 / 64):

@@ -1,8 +1,8 @@
-"""Disk that a download and a run folder take, by arithmetic, and whether it is there: before any
-weight is read.
+"""Disk space that a download and a run folder take, and whether it is there, before any weight is
+read.
 
-Limits: the models whose shape is known (`shapes`). Of any other nothing is said here; the
-checkpoints of all models are measured and checked again before training.
+Limits: models of known shape (`architectures`). For any other model nothing is predicted here; the
+checkpoints of every model are measured and checked again before training.
 """
 
 import json
@@ -15,23 +15,20 @@ from pathlib import Path
 
 from r1recipes.errors import PlanError, RunError
 from r1recipes.machine import hub
-from r1recipes.machine.hub import _home, cache
-from r1recipes.planning import architectures, disk, models
+from r1recipes.machine.units import gigabytes
+from r1recipes.planning import architectures, models
 from r1recipes.planning.models import ModelShape
 from r1recipes.planning.plan import Plan
-from r1recipes.recipe.schema import BUILTIN_MODELS
 
 NUM_CHECKPOINTS = 4
 """Two are kept, one is being written, and the adapter at the end is no larger than one."""
 CHECKPOINT_REST_BYTES = 8 * 2**20
-"""Tokenizer and state of the trainer; assumed, 4 MB for a vocabulary of 150,000."""
-NF4_BYTES = 0.516
-"""A weight in NF4 with double quantisation (2305.14314, section 3): 4 bits and 0.127."""
+"""Tokenizer and trainer state of a checkpoint; assumed, 4 MB for a vocabulary of 150,000."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that will be written to a folder, which need not be there yet."""
+    """Bytes that will be written to a folder, which need not exist yet."""
 
     folder: Path
     size: int
@@ -40,90 +37,75 @@ class Need:
 
 
 def needs(plan: Plan, shape: ModelShape | None, runs_dir: Path, *, offline: bool) -> list[Need]:
-    """What a run writes, and what it still has to download of the weights."""
-    found = [Need(runs_dir, run_bytes(plan, shape), "R1RECIPES_RUNS_DIR")]
+    """What a run writes, and the part of the weights that it still has to download."""
+    in_all = [Need(runs_dir, run_bytes(plan, shape), "R1RECIPES_RUNS_DIR")]
     if shape and not offline and not is_here(plan):
         four_bit = _takes_published(plan)
-        here = disk.downloaded_bytes(plan.recipe.model.name, four_bit=four_bit)
-        size = max(0, download_bytes(shape, four_bit=four_bit) - here)
-        found.append(Need(hub.cache(), size, "HF_HUB_CACHE"))
-    return found
+        cached = downloaded_bytes(plan.recipe.model.name, four_bit=four_bit)
+        size = max(0, models.weights_bytes(shape, four_bit) - cached)
+        in_all.append(Need(hub.cache(), size, "HF_HUB_CACHE"))
+    return in_all
 
 
 def is_here(plan: Plan) -> bool:
-    """Whether the weights are built in, in a folder, or cached."""
+    """Whether the weights are built in, in a local folder, or cached."""
     name = plan.recipe.model.name
-    if name in BUILTIN_MODELS or (plan.base_dir / name).is_dir():
+    if name in models.BUILTIN or (plan.base_dir / name).is_dir():
         return True
-    return disk.has_model(name, four_bit=_takes_published(plan))
+    return has_model(name, four_bit=_takes_published(plan))
 
 
 def _takes_published(plan: Plan) -> bool:
-    """Whether the weights are the published ones in 4 bits. A cold start trains 16 bits, and those
-    of a revision are quantised here."""
+    """Whether the published 4-bit weights are loaded. A cold start trains 16-bit weights, and those
+    of a given revision are quantised on this machine."""
     model = plan.recipe.model
     return plan.preset.load_in_4bit and not (model.revision or plan.recipe.cold_start)
 
 
 def too_small(needs: Iterable[Need]) -> Iterator[tuple[Need, str]]:
-    """Each need that its disk has no room for beside those before it, and what to say of it."""
+    """Each need that does not fit on its disk beside the needs before it, with a sentence on it."""
     taken: Counter[int] = Counter()
     for need in needs:
         folder = existing(need.folder)
         device, free = folder.stat().st_dev, shutil.disk_usage(folder).free
-        beside = f", {_size(taken[device])} of it for the run" if taken[device] else ""
+        beside = f", {gigabytes(taken[device])} of it for the run" if taken[device] else ""
         if free - taken[device] < need.size:
-            said = f"needs {_size(need.size)}, its disk has {_size(free)} free{beside}"
-            yield need, f"`{need.folder}` {said}"
+            shortage = f"needs {gigabytes(need.size)}, its disk has {gigabytes(free)} free{beside}"
+            yield need, f"`{need.folder}` {shortage}"
         taken[device] += need.size
 
 
 def check(*needs: Need) -> None:
     """Raises: RunError(kind="disk") when a disk has less room than is needed on it."""
-    for need, said in too_small(needs):
-        other = f", {need.variable} names it" if need.variable else ""
-        hint = f"free some space there, or choose another disk{other}"
-        raise RunError(said, kind="disk", hint=hint)
+    for need, sentence in too_small(needs):
+        variable = f" with {need.variable}" if need.variable else ""
+        hint = f"free some space there, or choose another disk{variable}"
+        raise RunError(sentence, kind="disk", hint=hint)
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the one that it would be made in."""
+    """The folder, or the nearest parent that exists."""
     paths = [folder.absolute(), *folder.absolute().parents]
     return next(path for path in paths if os.path.exists(path))
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def run_bytes(plan: Plan, shape: ModelShape | None) -> int:
     """Bytes of the base after a cold start and of the checkpoints; 0 for an unknown model."""
     if shape is None:
         return 0
-    in_float32 = plan.dtype != "bfloat16" or plan.recipe.model.name in BUILTIN_MODELS
+    in_float32 = plan.dtype != "bfloat16" or plan.recipe.model.name in models.BUILTIN
     base = 0
     if plan.recipe.cold_start:
         base = (4 if in_float32 else 2) * shape.parameters
-        base += download_bytes(shape, four_bit=True) if plan.preset.load_in_4bit else 0
-    checkpoint = 12 * adapter_parameters(shape, plan) + CHECKPOINT_REST_BYTES
+        base += models.weights_bytes(shape, four_bit=True) if plan.preset.load_in_4bit else 0
+    targets = tuple(plan.recipe.lora.target_modules)
+    trained = models.adapter_parameters(shape, plan.preset.lora_rank, targets)
+    checkpoint = 12 * trained + CHECKPOINT_REST_BYTES
     return base + NUM_CHECKPOINTS * checkpoint
 
 
-def adapter_parameters(shape: ModelShape, plan: Plan) -> int:
-    """Trainable parameters: two matrices of lora_rank for each target module of each layer."""
-    sides = shape.projections
-    targets = [sides[name] for name in plan.recipe.lora.target_modules if name in sides]
-    return plan.preset.lora_rank * shape.num_hidden_layers * sum(map(sum, targets))
-
-
-def download_bytes(shape: ModelShape, *, four_bit: bool) -> int:
-    """Weights as they are published: 16 bits, or the linear layers in NF4."""
-    linear = shape.linear_parameters
-    return round(2 * (shape.parameters - linear) + (NF4_BYTES if four_bit else 2) * linear)
-
-
 def shape_of(plan: Plan, *, offline: bool) -> ModelShape | None:
-    """The model's shape; None when it is not known or cannot be had, which loading will explain."""
+    """The model's shape; None when it cannot be found out, which loading the model will explain."""
     model = plan.recipe.model
     try:
         return architectures.find(
@@ -134,14 +116,14 @@ def shape_of(plan: Plan, *, offline: bool) -> ModelShape | None:
 
 
 def has_model(name: str, *, four_bit: bool) -> bool:
-    """Whether the weights of a model are cached, in 16 bits or in the 4-bit form that is asked."""
+    """Whether the weights of a model are cached: in 16 bits, or with `four_bit` in NF4."""
     return any(
         any(map(_is_whole, folder.glob("snapshots/*"))) for folder in _cached(name, four_bit)
     )
 
 
 def downloaded_bytes(name: str, *, four_bit: bool) -> int:
-    """What is cached of a model, also of a download that was cut off and will go on."""
+    """Bytes of a model that are cached, including those of a download that was cut off."""
     return max(
         (
             sum(blob.stat().st_size for blob in folder.glob("blobs/*"))
@@ -152,9 +134,9 @@ def downloaded_bytes(name: str, *, four_bit: bool) -> int:
 
 
 def _cached(name: str, four_bit: bool) -> Iterator[Path]:
-    """Folders of the repositories that have a model in that form."""
+    """Cache folders of the repositories that hold a model in that form."""
     shape = models.find(name)
-    for folder in cache().glob("models--*"):
+    for folder in hub.cache().glob("models--*"):
         cached = folder.name.removeprefix("models--").replace("--", "/")
         if shape is None or name.lower().endswith("-bnb-4bit"):
             if cached == name:
@@ -164,14 +146,15 @@ def _cached(name: str, four_bit: bool) -> Iterator[Path]:
 
 
 def _is_form(name: str, four_bit: bool) -> bool:
-    """Whether a repository has the form that is loaded: in 4 bits not Unsloth's dynamic one."""
+    """Whether a repository has the form that is loaded; in 4 bits that is not Unsloth's dynamic
+    one."""
     if not four_bit:
         return not name.endswith("bnb-4bit")
     return name.endswith("-bnb-4bit") and not name.endswith("-unsloth-bnb-4bit")
 
 
 def _is_whole(snapshot: Path) -> bool:
-    """Whether all weights of a snapshot are there: a download that was cut off leaves some."""
+    """Whether a snapshot has all weights; one of a download that was cut off has only some."""
     try:
         index = json.loads((snapshot / "model.safetensors.index.json").read_text())
         return all((snapshot / name).exists() for name in set(index["weight_map"].values()))
@@ -183,5 +166,4 @@ def _is_whole(snapshot: Path) -> bool:
 
 def has_data(name: str) -> bool:
     """Whether a data set is cached."""
-    folder = Path(os.environ.get("HF_DATASETS_CACHE", f"{_home()}/datasets")).expanduser()
-    return (folder / name.replace("/", "___")).is_dir()
+    return (hub.datasets_cache() / name.replace("/", "___")).is_dir()

@@ -1,30 +1,32 @@
-"""Is this machine able to run a recipe, and what mends it: looks, and imports no heavy library.
+"""Whether this machine can run a recipe, and the commands that mend what is missing.
 
-Limits: one NVIDIA GPU on Linux. What a preset needs of the card is known only where it was
-measured; elsewhere the size of the card decides, as in `run`.
+It only looks, and imports no heavy library. Limits: one NVIDIA GPU on Linux. The memory that a
+preset needs is known where it was measured; elsewhere the size of the card decides, as in `run`.
 """
 
 import os
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from r1recipes.algorithms.base import preset_bytes
 from r1recipes.errors import PlanError
-from r1recipes.machine import gpu, hub, packages
-from r1recipes.machine.gpu import Gpu
-from r1recipes.machine.packages import Finding
+from r1recipes.machine import gpu, host, hub, packages
+from r1recipes.machine.gpu import Gpu, NoDriver, Process
+from r1recipes.machine.packages import Finding, Stops
 from r1recipes.machine.settings import Settings
+from r1recipes.machine.units import GIB, gib
 from r1recipes.planning import disk, models, plan, proofs
 from r1recipes.planning.plan import Plan
 from r1recipes.planning.verdict import OTHERS
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 
-GIB = 2**30
 NVIDIA_PCI = "0x10de"
+"""PCI vendor number of NVIDIA."""
+DRIVER_RUNS = Path("/proc/driver/nvidia/version")
+PCI_DEVICES = Path("/sys/bus/pci/devices")
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,12 @@ class Verdict:
     why_not: str | None = None
     mend: str | None = None
     peak_bytes: int | None = None
-    """Measured peak of this preset, None where none was measured."""
+    """Measured peak of this preset; None where it was not measured."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found, and which recipes run here."""
+    """What was examined, and which recipes run here."""
 
     findings: list[Finding]
     verdicts: list[Verdict]
@@ -52,8 +54,8 @@ class Report:
 
 
 def examine(recipes: list[Loaded], settings: Settings, *, offline: bool) -> Report:
-    """Look at everything that these recipes need."""
-    card = gpu.current_gpu()
+    """Examine everything that these recipes need."""
+    card = gpu.current()
     plans = {loaded.name: _plan(loaded, card) for loaded in recipes}
     on_gpu = any(isinstance(p, PlanError) or p.device == "cuda" for p in plans.values())
     findings = packages.examine(card if on_gpu else None)
@@ -71,9 +73,8 @@ def examine(recipes: list[Loaded], settings: Settings, *, offline: bool) -> Repo
 
 def _plan(loaded: Loaded, card: Gpu | None) -> Plan | PlanError:
     try:
-        return plan.make(
-            loaded.recipe, base_dir=loaded.path.parent, gpu=card, num_cores=gpu.cores()
-        )
+        target = plan.Target.here(card, host.cores())
+        return plan.make(loaded.recipe, target, base_dir=loaded.path.parent)
     except PlanError as error:
         return error
 
@@ -82,81 +83,68 @@ def _plan(loaded: Loaded, card: Gpu | None) -> Plan | PlanError:
 
 
 def card_findings(card: Gpu | None) -> list[Finding]:
-    """The card that a run would use, what it can do, and who else holds memory of it."""
+    """The card that a run would use, what it can do, and who else holds memory on it."""
     if card is None:
         return [_no_card()]
-    found = [
+    findings = [
         Finding(
             "GPU",
             f"{card.name}, compute capability {card.compute_capability}, "
-            f"{card.free_bytes / GIB:.1f} of {card.total_bytes / GIB:.1f} GiB free",
+            f"{gib(card.free_bytes)} of {gib(card.total_bytes)} GiB free",
         )
     ]
     if card.compute_capability < plan.MIN_CAPABILITY:
         needed = f"vLLM needs {plan.MIN_CAPABILITY} or more"
         text = f"compute capability {card.compute_capability}; {needed}"
-        found.append(Finding("GPU", text, "gpu", "python -m r1recipes run tiny --preset cpu"))
+        findings.append(Finding("GPU", text, "gpu", "python -m r1recipes run tiny --preset cpu"))
     elif card.compute_capability < 8:
-        found.append(Finding("dtype", "float16: this card has no bfloat16"))
-    return found + [
-        Finding("GPU in use", f"{name} (process {pid}) holds {size / GIB:.1f} GiB", None, mend)
-        for pid, name, size in processes(card)
-        if (mend := f"kill {pid}")
-    ]
+        findings.append(Finding("dtype", "float16: this card has no bfloat16"))
+    return findings + [_in_use(process) for process in gpu.processes(card)]
 
 
-def processes(card: Gpu) -> list[tuple[int, str, int]]:
-    """Process id, name and bytes of each process on the card; in a container often none is seen."""
-    query = "--query-compute-apps=pid,process_name,used_memory"
-    command = ["nvidia-smi", f"--id={card.index}", query, "--format=csv,noheader,nounits"]
-    try:
-        output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    rows = (line.split(", ") for line in output.stdout.splitlines())
-    return [
-        (int(row[0]), Path(row[1]).name, int(row[2]) * 2**20)
-        for row in rows
-        if len(row) == 3 and row[0].isdigit() and row[2].isdigit()
-    ]
+def _in_use(process: Process) -> Finding:
+    size = process.used_bytes
+    held = "memory, how much is not known" if size is None else f"{gib(size)} GiB"
+    name = process.name or "a program"
+    text = f"{name} (process {process.pid}) holds {held}"
+    return Finding("GPU in use", text, None, f"kill {process.pid}")
 
 
 def _no_card() -> Finding:
-    """Why no GPU is seen: hidden, no tool, no driver, or no card."""
+    """Why no card is used: no driver, hidden, in slices, unknown to the driver, or not there."""
+    try:
+        devices = gpu.devices()
+    except NoDriver as error:
+        return _no_driver(error)
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if shutil.which("nvidia-smi"):
-        if hidden is not None and hidden.startswith("MIG-"):
-            text = "CUDA_VISIBLE_DEVICES names a MIG slice, and slices are not supported"
-            return Finding("GPU", text, "gpu", "sudo nvidia-smi -mig 0")
-        works, said = _listed()
-        if not works:
-            mend = "sudo reboot" if "version mismatch" in said else "sudo modprobe nvidia"
-            return Finding("GPU", f"nvidia-smi finds no card: {said}", "gpu", mend)
-        if hidden is not None:
-            text = f"CUDA_VISIBLE_DEVICES={hidden!r} hides every card"
-            return Finding("GPU", text, "gpu", "unset CUDA_VISIBLE_DEVICES")
-        text = "nvidia-smi does not tell the card's memory"
-        if "MIG" in said:
-            text += ": it is in MIG slices, and slices are not supported"
-            return Finding("GPU", text, "gpu", "sudo nvidia-smi -mig 0")
-        return Finding("GPU", f"{text}, and a run goes by it", "gpu", "nvidia-smi -q -d MEMORY")
-    if Path("/proc/driver/nvidia/version").exists():
-        text = "the driver runs, but there is no nvidia-smi on the PATH"
-        return Finding("GPU", text, "gpu", "sudo apt-get install nvidia-utils-580")
-    if any(_is_nvidia(device) for device in Path("/sys/bus/pci/devices").glob("*")):
+    if hidden is not None and hidden.startswith("MIG-"):
+        text = "CUDA_VISIBLE_DEVICES names a MIG slice, and slices are not supported"
+        return Finding("GPU", text, "gpu", "sudo nvidia-smi -mig 0")
+    if any(device.card for device in devices):
+        text = f"CUDA_VISIBLE_DEVICES={hidden!r} hides every card"
+        return Finding("GPU", text, "gpu", "unset CUDA_VISIBLE_DEVICES")
+    if any(device.is_sliced for device in devices):
+        text = "the card is in MIG slices, and slices are not supported"
+        return Finding("GPU", text, "gpu", "sudo nvidia-smi -mig 0")
+    if devices:
+        unknown = devices[0].unknown or ""
+        text = f"the driver does not report the card's {unknown}, which a run needs"
+        mend = "nvidia-smi -q -d MEMORY" if unknown.startswith("memory") else "nvidia-smi -q"
+        return Finding("GPU", text, "gpu", mend)
+    return Finding("GPU", "the NVIDIA driver lists no card", "gpu", "sudo reboot")
+
+
+def _no_driver(error: NoDriver) -> Finding:
+    if error.kind != "no library":
+        mend = "sudo modprobe nvidia" if error.kind == "not loaded" else "sudo reboot"
+        return Finding("GPU", f"the NVIDIA driver cannot be asked: {error}", "gpu", mend)
+    if DRIVER_RUNS.exists():
+        text = f"the driver runs, but its library {gpu.LIBRARY} is not there"
+        return Finding("GPU", text, "gpu", "sudo apt-get install libnvidia-compute-580")
+    if any(_is_nvidia(device) for device in PCI_DEVICES.glob("*")):
         text = "there is an NVIDIA card, but no driver"
         return Finding("GPU", text, "gpu", "sudo apt-get install nvidia-driver-580")
     return Finding("GPU", "none from NVIDIA")
-
-
-def _listed() -> tuple[bool, str]:
-    """Whether nvidia-smi lists a card, and what it says."""
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return False, "it does not answer"
-    said = " ".join((done.stdout + done.stderr).split())
-    return done.returncode == 0 and "GPU" in said, said
 
 
 def _is_nvidia(device: Path) -> bool:
@@ -171,15 +159,15 @@ def _is_nvidia(device: Path) -> bool:
 
 
 def _memory() -> str:
-    """Main memory, and how much of it is free; a container's limit counts."""
-    total, available = gpu.memory_bytes(), None
+    """Main memory and its free part; the limit of a container counts."""
+    total, available = host.memory_bytes(), None
     for line in _lines(Path("/proc/meminfo")):
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) * 1024
     for line in _lines(Path("/sys/fs/cgroup/memory.max")):
         total = min(total, int(line)) if line.strip().isdigit() else total
-    free = "" if available is None else f"{min(available, total) / GIB:.1f} of "
-    return f"{free}{total / GIB:.1f} GiB free, {gpu.cores()} cores"
+    free = "" if available is None else f"{gib(min(available, total))} of "
+    return f"{free}{gib(total)} GiB free, {host.cores()} cores"
 
 
 def _lines(path: Path) -> list[str]:
@@ -190,13 +178,13 @@ def _lines(path: Path) -> list[str]:
 
 
 def folder_findings(settings: Settings) -> list[Finding]:
-    """Whether the folders that are written to can be, and how much room they have."""
-    folders = [
+    """Whether the folders of runs and caches can be written, and how much room they have."""
+    folders: list[tuple[str, Path, Stops | None, str]] = [
         ("runs", settings.runs_dir, "everything", "R1RECIPES_RUNS_DIR"),
         ("cache", settings.cache_dir, "gpu", "R1RECIPES_CACHE_DIR"),
         ("Hub cache", hub.cache(), None, "HF_HUB_CACHE"),
     ]
-    found = []
+    findings = []
     for what, folder, stops, variable in folders:
         existing = disk.existing(folder)
         try:
@@ -205,10 +193,10 @@ def folder_findings(settings: Settings) -> list[Finding]:
         except OSError as error:
             text = f"{folder} cannot be written: {error.strerror}"
             mend = f'export {variable}="$HOME/{variable.lower()}"'
-            found.append(Finding(what, text, stops, mend))
+            findings.append(Finding(what, text, stops, mend))
             continue
-        found.append(Finding(what, f"{folder}, {free / 1e9:.1f} GB free"))
-    return found
+        findings.append(Finding(what, f"{folder}, {free / 1e9:.1f} GB free"))
+    return findings
 
 
 def hub_findings(offline: bool) -> list[Finding]:
@@ -236,16 +224,16 @@ def verdict(
     card: Gpu | None,
     offline: bool,
 ) -> Verdict:
-    """Whether a recipe runs here; the first reason why not, and what mends it."""
+    """Whether a recipe runs here; if not, the first reason and what mends it."""
     if isinstance(planned, PlanError):
-        broken = next((f for f in findings if f.what == "GPU" and f.stops), None)
+        gpu_fault = next((f for f in findings if f.what == "GPU" and f.stops), None)
         why = planned.problems[0].message
         if card is None and "cpu" not in loaded.recipe.preset:
             smallest = min(loaded.recipe.preset, key=preset_bytes)
             why = f"needs an NVIDIA GPU of {smallest} or more"
         if card and OTHERS in (planned.problems[0].hint or ""):
             return Verdict(loaded.name, None, why, _end_another(card))
-        return Verdict(loaded.name, None, why, broken.mend if broken else None)
+        return Verdict(loaded.name, None, why, gpu_fault.mend if gpu_fault else None)
     name = planned.preset_name
     proof = proofs.find(loaded, name, loaded.path.parent / "proofs")
     measured = proof.measured if proof and proof.holds else None
@@ -265,60 +253,62 @@ def verdict(
 
 def _concerns(finding: Finding, planned: Plan) -> bool:
     if finding.what == "Hub cache" and finding.level == "warning":
-        return not disk.is_here(planned)  # its weights are to go there
+        return not disk.is_here(planned)  # then its weights will be downloaded to that folder
     on_gpu = planned.device == "cuda"
     four_bit = on_gpu and planned.preset.load_in_4bit
     return {None: False, "everything": True, "gpu": on_gpu, "4-bit": four_bit}[finding.stops]
 
 
 def _free_memory(planned: Plan, card: Gpu, peak: int | None) -> list[Finding]:
-    """The engine's share, and the whole peak where it was measured, against what is free."""
+    """Whether the free memory holds the engine's share, and the peak where that was measured."""
     needed = (planned.preset.gpu_memory_utilization or 0) * card.total_bytes
-    what = "the engine's share"
+    part = "the engine's share"
     if peak and peak > needed:
-        needed, what = peak, "the measured peak"
+        needed, part = peak, "the measured peak"
     if needed <= card.free_bytes:
         return []
-    text = f"{what} is {needed / GIB:.1f} GiB, {card.free_bytes / GIB:.1f} GiB are free"
+    text = f"{part} is {gib(needed)} GiB, {gib(card.free_bytes)} GiB are free"
     return [Finding("GPU memory", text, "gpu", _end_another(card))]
 
 
 def _end_another(card: Gpu) -> str:
-    """The command that ends the process that holds most of the card, or shows who may."""
-    holders = processes(card)
-    return f"kill {max(holders, key=lambda holder: holder[2])[0]}" if holders else "nvidia-smi"
+    """The command that ends the process that holds most memory, or that lists the processes."""
+    holders = gpu.processes(card)
+    if not holders:
+        return "nvidia-smi"
+    return f"kill {max(holders, key=lambda holder: holder.used_bytes or 0).pid}"
 
 
 def _room(planned: Plan, settings: Settings, offline: bool) -> list[Finding]:
-    """The run folder and what has to be downloaded, against the disks that they go to."""
+    """Whether the disks have room for the run folder and for what has to be downloaded."""
     shape = models.find(planned.recipe.model.name)
     needs = disk.needs(planned, shape, settings.runs_dir, offline=offline)
     return [
-        Finding("disk", said, "everything", f"export {need.variable}=FOLDER_ON_A_LARGER_DISK")
-        for need, said in disk.too_small(needs)
+        Finding("disk", text, "everything", f"export {need.variable}=FOLDER_ON_A_LARGER_DISK")
+        for need, text in disk.too_small(needs)
     ]
 
 
 def _local(planned: Plan, offline: bool) -> list[Finding]:
-    """Files that the recipe names, and without network the model, must be there."""
-    recipe, found = planned.recipe, []
+    """Whether the files that the recipe names, and without network the model, are there."""
+    recipe, missing = planned.recipe, []
     if offline and not disk.is_here(planned):
-        # A local folder: which 4-bit repository stands for a name, Unsloth alone knows.
+        # Into a local folder: only Unsloth knows which 4-bit repository stands for a name.
         name, local = recipe.model.name, f"models/{Path(recipe.model.name).name}"
         text = f"offline, and `{name}` is not cached; as a folder: --set model.name='\"{local}\"'"
         mend = f"HF_HUB_OFFLINE=0 hf download {name} --local-dir {local}"
-        found.append(Finding("model", text, "everything", mend))
+        missing.append(Finding("model", text, "everything", mend))
     if references.is_gym(recipe.data.name):
         if packages.version("reasoning-gym") is None:
             mend = "python -m pip install reasoning-gym"
             text = f"`{recipe.data.name}` needs the package reasoning-gym"
-            found.append(Finding("data", text, "everything", mend))
+            missing.append(Finding("data", text, "everything", mend))
     elif not recipe.data.name.startswith(references.MADE_HERE):
         path = references.local_path(recipe.data.name, planned.base_dir)
         if path is not None and not path.exists():
-            found.append(Finding("data", f"{path} does not exist", "everything"))
+            missing.append(Finding("data", f"{path} does not exist", "everything"))
         elif path is None and offline and not disk.has_data(recipe.data.name):
             mend = f"HF_HUB_OFFLINE=0 hf download --repo-type dataset {recipe.data.name}"
             text = f"offline, and the data `{recipe.data.name}` are not cached"
-            found.append(Finding("data", text, "everything", mend))
-    return found
+            missing.append(Finding("data", text, "everything", mend))
+    return missing

@@ -1,13 +1,18 @@
-"""Published facts: the shapes of models and the memory of cards, each row with its source.
+"""The shapes of published and built-in models, each with its source, and what follows from them.
 
 Limits: dense decoders of the Llama family only (grouped-query attention, gated MLP, RMSNorm). A
-model is known by its Hub id, not by its files: a fine-tune under another name is unknown. What a
-card can use depends on its driver: a row says what one driver reported.
+model is known by its Hub id, not by its files: a fine-tune under another name is unknown.
 """
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+
+from r1recipes.recipe.schema import BUILTIN_MODELS
+
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""A weight in NF4 with double quantisation (2305.14314, section 3): half a byte, a scale of one
+byte for 64, a scale of those in 4 for 256 x 64."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +33,16 @@ class ModelShape:
     attention_bias: bool
     """q, k and v have a bias, o has none (Qwen2); False: none of them has one."""
     sliding_window: int | None = None
-    """Tokens that attention looks back at most; None: all."""
+    """Tokens that attention looks back at most; None where there is no limit."""
     extra_parameters: int = 0
-    """Of a block, beside two norms and those biases: further norms and biases."""
+    """Parameters of a block beside two norms and those biases: further norms and biases."""
     capped_attention: bool = False
-    """Attention scores are capped (Gemma 2), for which training makes them all."""
+    """Attention scores are capped (Gemma 2), so training computes and keeps all of them."""
     fused_mlp: bool = True
-    """Unsloth trains the MLP with a kernel of its own."""
+    """Unsloth has a fused kernel that trains the MLP."""
 
     def __hash__(self) -> int:
-        """Of the numbers that tell models apart: a search asks for it a hundred thousand times."""
+        """Hash of the numbers that tell models apart; a search needs it 100,000 times."""
         return hash((self.hidden_size, self.intermediate_size, self.num_hidden_layers))
 
     @cached_property
@@ -68,7 +73,7 @@ class ModelShape:
 
     @cached_property
     def small_parameters(self) -> int:
-        """Norms (two a block and the last one), biases, and what else a block has."""
+        """Norms (two a block and the last one), biases, and `extra_parameters`."""
         query, key = (self.projections[name][1] for name in ("q_proj", "k_proj"))
         bias = query + 2 * key if self.attention_bias else 0
         block = 2 * self.hidden_size + bias + self.extra_parameters
@@ -78,6 +83,25 @@ class ModelShape:
     def parameters(self) -> int:
         """All parameters. Derived; equals the published safetensors total of every row."""
         return self.linear_parameters + self.embedding_parameters + self.small_parameters
+
+    @cached_property
+    def kv_token_bytes(self) -> int:
+        """KV cache of one token in 16 bits: a key and a value for each head of each layer."""
+        return 4 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
+
+
+@lru_cache(maxsize=256)
+def weights_bytes(shape: ModelShape, four_bit: bool) -> int:
+    """Bytes of all weights in 16 bits, or with the linear layers of the blocks in NF4."""
+    rest = 2 * (shape.embedding_parameters + shape.small_parameters)
+    return round(shape.linear_parameters * (NF4_BYTES if four_bit else 2)) + rest
+
+
+@lru_cache(maxsize=1024)
+def adapter_parameters(shape: ModelShape, rank: int, targets: tuple[str, ...]) -> int:
+    """Parameters of a LoRA adapter: two matrices of its rank for each target of each layer."""
+    widths = sum(sum(shape.projections[name]) for name in targets)
+    return shape.num_hidden_layers * rank * widths
 
 
 def _qwen(
@@ -149,12 +173,13 @@ def _builtin(layers: int, hidden: int, inner: int, heads: int) -> ModelShape:
     return ModelShape("builtin", (), *dims, tie_word_embeddings=True, attention_bias=True)
 
 
+_TINY, _SMALL = BUILTIN_MODELS
 BUILTIN: dict[str, ModelShape] = {
     # Chosen by trial, 2026-11: 907,200 parameters learn two-digit sums in 500 cold-start steps of
     # 32. Few layers, assumed cheaper for each generated token: 3 of 160 were not measurably slower.
-    "builtin:tiny": _builtin(2, 192, 512, 6),
+    _TINY: _builtin(2, 192, 512, 6),
     # 25M parameters, for a GPU; heads of 64, which every attention kernel of vLLM knows.
-    "builtin:small": _builtin(8, 512, 1376, 8),
+    _SMALL: _builtin(8, 512, 1376, 8),
 }
 """Models that are built on the spot; a character is a token."""
 
@@ -164,9 +189,9 @@ _QUANTISED = re.compile(r"(-unsloth)?-bnb-4bit$")
 def find(name: str) -> ModelShape | None:
     """The shape behind a Hub id such as `unsloth/phi-4-unsloth-bnb-4bit`, or None if unknown."""
     owner, slash, repository = name.lower().partition("/")
-    repository = _QUANTISED.sub("", repository)
+    plain = _QUANTISED.sub("", repository)
     for shape in MODELS.values():
         if slash and owner in (shape.owner.lower(), "unsloth"):
-            if repository in (known.lower() for known in shape.repositories):
+            if plain in (repository.lower() for repository in shape.repositories):
                 return shape
     return None

@@ -1,7 +1,8 @@
-"""Out of memory on a GPU: which kind it was, and one change of the preset that answers it.
+"""Out of memory on a GPU: the kind of error, and one change of the preset that answers it.
 
-One message stands for several troubles: the engine found no room at load, its cache was too small,
-a training pass was too large, or memory grew from step to step. Text and phase tell them apart.
+The same message has several causes: the engine found no room when it was loaded, its cache was too
+small, a training pass was too large, or memory grew from step to step. Text and phase tell them
+apart.
 """
 
 import json
@@ -20,19 +21,20 @@ NO_ROOM = (
     "alloc_failed",
     "on startup is less than desired GPU memory utilization",
 )
-"""torch, cuBLAS and cuDNN, and vllm 0.26.0 where others hold the card (v1/worker/utils.py)."""
+"""Messages of torch, of cuBLAS and cuDNN, and of vllm 0.26.0 where others hold the card
+(v1/worker/utils.py)."""
 NO_CACHE = ("No available memory for the cache blocks", "is larger than the available KV cache")
-"""What vllm 0.26.0 says when the share leaves too little beside the weights
+"""Messages of vllm 0.26.0 when the share leaves too little beside the weights
 (v1/core/kv_cache_utils.py)."""
 
 NOT_FULL = "NOT an out of memory error"
-"""What unsloth_zoo 2026.10.7 says when others gave memory back while the engine measured it
+"""Message of unsloth_zoo 2026.10.7 when other processes freed memory while the engine measured it
 (vllm_utils.py, _memory_profiling_race_message)."""
 
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """What ran out and the option that gives it more room."""
+    """The kind of an error, and the option that gives more room."""
 
     kind: str
     change: str
@@ -46,25 +48,25 @@ def is_out_of_memory(message: str) -> bool:
 
 
 def telling_line(message: str) -> str:
-    """The line of an error's text that says what happened; Unsloth puts advice of its own first."""
+    """The line of an error's text that says what happened; Unsloth puts its advice first."""
     lines = message.strip().splitlines() or [""]
     no_cache = (line for line in lines if any(text in line for text in NO_CACHE))
     return next(no_cache, lines[0])
 
 
 def explain(message: str, phase: Phase, plan: Plan) -> OutOfMemory:
-    """The kind of an out-of-memory error in a phase of a run, and a change."""
+    """The kind of an out-of-memory error in a phase of a run, and a change that answers it."""
     if any(text in message for text in NO_CACHE):
         return OutOfMemory("the engine's share leaves no KV cache for one sequence", _share(plan))
     if phase == "cold start":
         return OutOfMemory(
             "the cold start, of all weights, was too large", _smaller_cold_start(plan)
         )
-    what = "the engine" if plan.backend == "unsloth" else "the model"
+    subject = "the engine" if plan.backend == "unsloth" else "the model"
     if phase == "load":
-        return OutOfMemory(f"{what} found no room when it was loaded", _smaller_engine(plan))
+        return OutOfMemory(f"{subject} found no room when it was loaded", _smaller_engine(plan))
     if phase == "generate":
-        return OutOfMemory(f"{what} ran out while it generated", _smaller_engine(plan))
+        return OutOfMemory(f"{subject} ran out while it generated", _smaller_engine(plan))
     if phase == "first step":
         return OutOfMemory("the first training pass was too large", _smaller_pass(plan))
     return OutOfMemory("memory grew after the first step", _smaller_pass(plan))
@@ -78,7 +80,7 @@ def _smaller_cold_start(plan: Plan) -> str:
 
 
 def _share(plan: Plan) -> str:
-    larger = max(_given_share(plan) + 0.1, _least_share(plan))
+    larger = max(_current_share(plan) + 0.1, _least_share(plan))
     if larger <= auto.MAX_SHARE:
         return _set(gpu_memory_utilization=round(larger, 2))
     return _lighter_weights(plan)
@@ -87,18 +89,18 @@ def _share(plan: Plan) -> str:
 def _smaller_engine(plan: Plan) -> str:
     if plan.backend == "trl":  # without an engine
         return _lighter_weights(plan)
-    smaller = max(_given_share(plan) - 0.1, _least_share(plan))
-    if smaller < _given_share(plan):
+    smaller = max(_current_share(plan) - 0.1, _least_share(plan))
+    if smaller < _current_share(plan):
         return _set(gpu_memory_utilization=round(smaller, 2))
     return _lighter_weights(plan)
 
 
-def _given_share(plan: Plan) -> float:
+def _current_share(plan: Plan) -> float:
     return plan.preset.gpu_memory_utilization or 0.5
 
 
 def _least_share(plan: Plan) -> float:
-    """The share below which one sequence finds no cache; 0.3 for a model of unknown shape."""
+    """The smallest share whose cache holds one sequence; 0.3 for a model of unknown shape."""
     shape = disk.shape_of(plan, offline=True)
     if shape is None or plan.usable_bytes is None:
         return 0.3
@@ -107,7 +109,7 @@ def _least_share(plan: Plan) -> float:
 
 
 def _smaller_pass(plan: Plan) -> str:
-    """Fewer completions in a pass change no number; standby frees the cache while training."""
+    """Fewer completions in a pass, which changes no result; else standby, which frees the cache."""
     batch = plan.per_device_train_batch_size
     if batch > 1:
         smaller = max(n for n in divisors(batch) if n < batch)

@@ -1,13 +1,14 @@
 """Recipe + machine -> Plan: the preset chosen, every open value resolved, the batch arithmetic.
 
-After this no value is open. A plan is written into the run folder as `resolved.json` and is all
-that training reads. Presets are picked by the size of the card; what is "auto" in one is chosen by
-`fitting`, and one whose predicted memory does not fit is refused.
+A plan has no open value. It is written into the run folder as `resolved.json` and is all that
+training reads. A preset is chosen by the size of the card, its "auto" values are chosen by `auto`,
+and a plan for this machine is refused where its predicted memory does not fit.
 """
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
 
@@ -16,17 +17,22 @@ from r1recipes.algorithms.base import Preset, preset_bytes
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
+from r1recipes.machine.units import gib
 from r1recipes.planning import auto, verdict
 from r1recipes.planning.memory.case import MAX_NUM_SEQS
 from r1recipes.planning.verdict import Predicted
 from r1recipes.recipe.schema import Recipe
 
-# A card sold as 16 GB reports less: T4 14.74, L4 22.16, RTX 4090 23.64, A100 39.56, H100 79.2 GiB
-# (saved logs of the Unsloth notebooks at bdda2efc). 90 % of the name separates the classes.
 USABLE_SHARE = 0.90
+"""A card sold as 16 GB reports less: T4 14.74, L4 22.16, RTX 4090 23.64, A100 39.56, H100 79.2 GiB
+(saved logs of the Unsloth notebooks at bdda2efc). 90 % of the name separates the size classes."""
 MIN_CAPABILITY = 7.5
 """Oldest compute capability that vLLM's wheels have kernels for, and CUDA 13, which they are built
 with (read in vllm 0.26.0, _C_stable_libtorch.abi3.so: sm_75 and newer)."""
+
+
+Device = Literal["cpu", "cuda"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class Plan(BaseModel):
@@ -36,10 +42,10 @@ class Plan(BaseModel):
 
     recipe: SerializeAsAny[Recipe]
     base_dir: Path
-    """Folder that relative file names of the recipe are meant from."""
+    """Folder that relative file names of the recipe start from."""
     backend: Literal["unsloth", "trl"]
-    device: Literal["cpu", "cuda"]
-    dtype: Literal["float32", "bfloat16", "float16"]
+    device: Device
+    dtype: Dtype
     preset_name: str
     preset: Preset
     lora_alpha: int
@@ -52,9 +58,9 @@ class Plan(BaseModel):
     max_num_seqs: int
     """Sequences that the engine works on at once."""
     num_threads: int
-    """CPU threads of torch; the sums, and so the last digits, depend on it."""
+    """CPU threads of torch; the order of sums, and so the last digits, depend on it."""
     predicted: Predicted | None = None
-    """Memory on the card; None on a CPU, without the engine, or for a model of unknown shape."""
+    """Predicted memory; None on a CPU, without the engine, or for a model of unknown shape."""
 
     @property
     def algorithm(self) -> Algorithm:
@@ -66,11 +72,11 @@ class Plan(BaseModel):
 
     @property
     def max_prompt_length(self) -> int:
-        """Tokens that a prompt may have."""
+        """Most tokens that a prompt may have."""
         return self.preset.max_seq_length - self.preset.max_completion_length
 
     def batch_sentence(self) -> str:
-        """The arithmetic of one optimiser step in words."""
+        """The batch arithmetic of one optimiser step in words."""
         preset, micro = self.preset, self.gradient_accumulation_steps
         passes = f"{micro} passes of {self.per_device_train_batch_size}" if micro > 1 else "1 pass"
         return (
@@ -79,71 +85,120 @@ class Plan(BaseModel):
         )
 
 
+@dataclass(frozen=True)
+class Target:
+    """The machine that a plan is for."""
+
+    card: Gpu | None
+    num_cores: int
+    has_packages: bool
+    """Unsloth and vLLM are installed; without them a card is used through plain TRL."""
+    is_here: bool
+    """The plan is to be run on this machine: it is refused where its memory does not fit."""
+
+    @classmethod
+    def here(cls, card: Gpu | None, num_cores: int) -> Self:
+        """This machine, with the card and the cores that a run may use."""
+        return cls(card, num_cores, has_unsloth(), is_here=True)
+
+    @classmethod
+    def elsewhere(cls, card: Gpu) -> Self:
+        """Another machine, with the packages that its card needs."""
+        return cls(card, 1, has_packages=True, is_here=False)
+
+
+class DoesNotFit(PlanError):
+    """The plan needs more memory than this machine has free."""
+
+    def __init__(self, plan: Plan, predicted: Predicted):
+        self.plan, self.predicted = plan, predicted
+        message, hint = verdict.refusal(predicted)
+        super().__init__(message, hint=hint)
+
+
 def make(
     recipe: Recipe,
+    target: Target,
     *,
     base_dir: Path,
-    gpu: Gpu | None,
-    num_cores: int,
-    preset_name: str | None = None,
+    preset: str | None = None,
     chosen: dict[str, Any] | None = None,
     offline: bool = True,
-    elsewhere: bool = False,
-    refuse: bool = True,
 ) -> Plan:
     """Resolve a recipe for a machine.
 
-    `chosen`: values for what is "auto", of a run that is to be repeated; without it the planner
-    chooses. `offline`: read the shape of an unknown model from the Hub's cache only. `elsewhere`:
-    the plan is for another machine, which has the packages that a GPU needs. Such a plan, or one
-    that is not to `refuse`, is returned also where its memory does not fit. Raises: PlanError with
-    what the recipe needs and what would run here.
+    `preset`: the name of one; without it the largest that the card can hold. `chosen`: values for
+    what is "auto", of a run that is to be repeated; without it the planner chooses. `offline`: read
+    the shape of an unknown model from the Hub's cache only. Raises: PlanError with what the recipe
+    needs and what would run here; DoesNotFit.
     """
-    name = choose_preset(recipe, gpu, preset_name)
-    preset = _settled(recipe.preset[name], chosen or {})
-    device = "cpu" if name == "cpu" or gpu is None else "cuda"
-    if device == "cpu" and "8bit" in recipe.train.optim:
-        raise PlanError(
-            f'`train.optim = "{recipe.train.optim}"` needs an NVIDIA GPU',
-            hint="`--set train.optim=adamw_torch`",
-        )
+    name = choose_preset(recipe, target.card, preset)
+    settled = _settled(recipe.preset[name], chosen or {})
+    card = None if name == "cpu" else target.card
     algorithm = ALGORITHMS[recipe.algorithm]
-    has_engine = "unsloth" in algorithm.backends and (elsewhere or has_unsloth())
-    backend = "unsloth" if device == "cuda" and has_engine else "trl"
+    has_engine = card is not None and target.has_packages and "unsloth" in algorithm.backends
+    _refuse_card(recipe, card, has_engine)
     predicted = None
-    if gpu and backend == "unsloth" and gpu.compute_capability < MIN_CAPABILITY:
-        raise PlanError(
-            f"{gpu.name} has compute capability {gpu.compute_capability}; vLLM needs "
-            f"{MIN_CAPABILITY} or more",
-            hint=_HINT,
+    if card and has_engine:
+        shape = verdict.shape_of(
+            recipe, settled, base_dir, offline=offline, strict=not target.is_here
         )
-    if gpu and backend == "unsloth":
-        shape = verdict.shape_of(recipe, preset, base_dir, offline=offline, strict=elsewhere)
         if shape:
-            verdict.check_cold_start(recipe, shape, gpu, choose_dtype(device, gpu))
-            refuse = refuse and not elsewhere
-            preset, predicted = verdict.fitted(recipe, preset, shape, gpu, refuse=refuse)
-    if opened := auto.open_keys(preset):
+            verdict.check_cold_start(recipe, shape, card, choose_dtype("cuda", card))
+            settled, predicted = verdict.fitted(recipe, settled, shape, card)
+    if opened := auto.open_keys(settled):
         raise PlanError(
             f'`{opened[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',
             hint=f"write a value for `preset.{name}.{opened[0]}`",
         )
-    step = algorithm.step(preset)
+    plan = _plan(recipe, target, base_dir, name, settled, predicted, has_engine)
+    if target.is_here and predicted and predicted.verdict == "does not fit":
+        raise DoesNotFit(plan, predicted)
+    return plan
+
+
+def _refuse_card(recipe: Recipe, card: Gpu | None, has_engine: bool) -> None:
+    """Raises: PlanError for what a CPU, or so old a card, cannot do at all."""
+    if card is None and "8bit" in recipe.train.optim:
+        raise PlanError(
+            f'`train.optim = "{recipe.train.optim}"` needs an NVIDIA GPU',
+            hint="`--set train.optim=adamw_torch`",
+        )
+    if card and has_engine and card.compute_capability < MIN_CAPABILITY:
+        raise PlanError(
+            f"{card.name} has compute capability {card.compute_capability}; vLLM needs "
+            f"{MIN_CAPABILITY} or more",
+            hint=_HINT,
+        )
+
+
+def _plan(
+    recipe: Recipe,
+    target: Target,
+    base_dir: Path,
+    name: str,
+    preset: Preset,
+    predicted: Predicted | None,
+    has_engine: bool,
+) -> Plan:
+    card = None if name == "cpu" else target.card
+    device: Device = "cuda" if card else "cpu"
+    step = ALGORITHMS[recipe.algorithm].step(preset)
     return Plan(
         recipe=recipe,
         base_dir=base_dir.absolute(),
-        backend=backend,
+        backend="unsloth" if card and target.has_packages else "trl",
         device=device,
-        dtype=choose_dtype(device, gpu),
+        dtype=choose_dtype(device, card),
         preset_name=name,
         preset=preset,
         lora_alpha=recipe.lora.lora_alpha or preset.lora_rank,
         warmup_steps=round(recipe.train.warmup_ratio * recipe.train.max_steps),
         per_device_train_batch_size=step.batch,
         gradient_accumulation_steps=step.passes,
-        usable_bytes=gpu.total_bytes if gpu and device == "cuda" else None,
+        usable_bytes=card.total_bytes if card else None,
         max_num_seqs=min(step.completions, MAX_NUM_SEQS),
-        num_threads=preset.num_threads or num_cores,
+        num_threads=preset.num_threads or target.num_cores,
         predicted=predicted,
     )
 
@@ -157,55 +212,63 @@ def _settled(preset: Preset, chosen: dict[str, Any]) -> Preset:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]["msg"]
         raise PlanError(
-            f'what the lock says was chosen for "auto" makes no preset: {first}',
+            f'the values that the lock has for "auto" are not a valid preset: {first}',
             hint="run without --locked: the planner then chooses anew",
         ) from error
 
 
-def opened(recipe: Recipe, gpu: Gpu, asked: str | None) -> tuple[str, Recipe]:
-    """A preset named after the card's class, with every value open that the planner can choose.
+def opened(recipe: Recipe, card: Gpu, requested: str | None) -> tuple[str, Recipe]:
+    """A preset named after the card's size, with every value open that the planner can choose.
 
-    The rest comes from the preset that the card would get, or from the smallest there is.
+    The other values are those of the preset that the card would get, or of the smallest preset.
     """
     names = sorted((name for name in recipe.preset if name != "cpu"), key=preset_bytes)
-    held = [name for name in names if preset_bytes(name) * USABLE_SHARE <= gpu.total_bytes]
-    base = choose_preset(recipe, gpu, asked) if asked else (held or names)[-1 if held else 0]
+    fitting = [name for name in names if preset_bytes(name) * USABLE_SHARE <= card.total_bytes]
+    base = fitting[-1] if fitting else names[0]
+    if requested:
+        base = choose_preset(recipe, card, requested)
     preset = recipe.preset[base].model_copy(update=dict.fromkeys(auto.OPEN, "auto"))
-    name = asked or cards.size_class(gpu.total_bytes, USABLE_SHARE)
+    name = requested or cards.size_class(card.total_bytes, USABLE_SHARE)
     return name, recipe.model_copy(update={"preset": recipe.preset | {name: preset}})
 
 
 def pinned(plan: Plan, began: dict[str, Any]) -> Plan:
-    """The plan with the commits that a run began with: a branch may have moved since."""
+    """The plan with the commits that a run began with, since a branch may have moved."""
     recipe = plan.recipe
-    model = began.get("model_revision") or recipe.model.revision
-    rows = began.get("data_revision") or recipe.data.revision
+    model_revision = began.get("model_revision") or recipe.model.revision
+    data_revision = began.get("data_revision") or recipe.data.revision
     revised = recipe.model_copy(
         update={
-            "model": recipe.model.model_copy(update={"revision": model}),
-            "data": recipe.data.model_copy(update={"revision": rows}),
+            "model": recipe.model.model_copy(update={"revision": model_revision}),
+            "data": recipe.data.model_copy(update={"revision": data_revision}),
         }
     )
     return plan.model_copy(update={"recipe": revised})
 
 
 def has_unsloth() -> bool:
-    """Whether Unsloth and vLLM are installed; looks, and imports neither."""
+    """Whether Unsloth and vLLM are installed; neither is imported."""
     return all(importlib.util.find_spec(name) for name in ("unsloth", "vllm"))
 
 
-def choose_preset(recipe: Recipe, gpu: Gpu | None, asked: str | None) -> str:
-    """The preset for a card: the one that was asked for, or the largest that it can hold."""
+def choose_preset(recipe: Recipe, card: Gpu | None, requested: str | None) -> str:
+    """Name of the preset for a card: the one that was asked for, or the largest that it holds.
+
+    Raises: PlanError when there is none.
+    """
     names = sorted(recipe.preset, key=preset_bytes)
-    if asked is not None:
-        if asked not in recipe.preset:
+    if requested is not None:
+        if requested not in recipe.preset:
             raise PlanError(
-                f"there is no preset `{asked}` in this recipe", hint="it has " + ", ".join(names)
+                f"there is no preset `{requested}` in this recipe",
+                hint="it has " + ", ".join(names),
             )
-        if asked != "cpu" and gpu is None:
-            raise PlanError(f"preset `{asked}` needs an NVIDIA GPU, and there is none", hint=_HINT)
-        return asked
-    if gpu is None:
+        if requested != "cpu" and card is None:
+            raise PlanError(
+                f"preset `{requested}` needs an NVIDIA GPU, and there is none", hint=_HINT
+            )
+        return requested
+    if card is None:
         if "cpu" in recipe.preset:
             return "cpu"
         raise PlanError(
@@ -213,12 +276,11 @@ def choose_preset(recipe: Recipe, gpu: Gpu | None, asked: str | None) -> str:
             f"{', '.join(names)}), and this machine has none",
             hint=_HINT,
         )
-    fitting = [name for name in names if preset_bytes(name) * USABLE_SHARE <= gpu.total_bytes]
+    fitting = [name for name in names if preset_bytes(name) * USABLE_SHARE <= card.total_bytes]
     if not fitting:
         smaller = "" if names[0] == "6GB" else ", or `r1recipes run qwen2.5-1.5b`, which needs 6GB"
         raise PlanError(
-            f"the smallest preset is {names[0]}, and {gpu.name} has "
-            f"{gpu.total_bytes / 2**30:.1f} GiB",
+            f"the smallest preset is {names[0]}, and {card.name} has {gib(card.total_bytes)} GiB",
             hint=f"`r1recipes plan RECIPE --fit` looks for settings that fit this card{smaller}",
         )
     return fitting[-1]
@@ -230,11 +292,11 @@ _HINT = (
 )
 
 
-def choose_dtype(device: str, gpu: Gpu | None) -> str:
+def choose_dtype(device: str, card: Gpu | None) -> Dtype:
     """float32 on a CPU; bfloat16 from compute capability 8 on, float16 below.
 
-    The capability decides, since torch.cuda.is_bf16_supported() also counts emulation.
+    The capability decides, since torch.cuda.is_bf16_supported() is also true for emulation.
     """
-    if device == "cpu" or gpu is None:
+    if device == "cpu" or card is None:
         return "float32"
-    return "bfloat16" if gpu.compute_capability >= 8.0 else "float16"
+    return "bfloat16" if card.compute_capability >= 8.0 else "float16"

@@ -1,7 +1,7 @@
-"""What was measured of a preset: the proof that `rehearse` wrote, and whether it still holds.
+"""Measurements of a preset: the proof that `rehearse` wrote, and whether it still holds.
 
-A shipped preset's proof is `recipes/proofs/<recipe>.<preset>.json`. It holds while the preset has
-the values that were measured, for the same model, within the memory of the preset's class.
+The proof of a shipped preset is `recipes/proofs/<recipe>.<preset>.json`. It holds while the preset
+has the values that were measured, for the same model, within the memory of the preset's class.
 """
 
 from dataclasses import dataclass
@@ -12,17 +12,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from r1recipes.algorithms.base import Preset, preset_bytes
 from r1recipes.machine import cards
+from r1recipes.machine.units import GIB
 from r1recipes.recipe import loading
 from r1recipes.recipe.loading import Loaded
 
-GIB = 2**30
 CAP_TOLERANCE = 1.01
-"""How much more than its class's memory a rehearsal may have had left: rounding, no more."""
+"""A rehearsal may have left free this many times the memory of the preset's class, for rounding."""
 WORDS = ("NVIDIA ", "GeForce ", "Tesla ")
+"""Words that a card's short name does without."""
 
 
 class Measured(BaseModel):
-    """The fields of a proof that are read; `rehearse` writes more. Sizes in GiB, times in s."""
+    """The fields of a proof that are read here; `rehearse` writes more."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -44,7 +45,7 @@ class Measured(BaseModel):
 
 @dataclass(frozen=True)
 class Proof:
-    """The proof of one preset. `fault` says why it proves nothing of the preset as it is now."""
+    """The proof of one preset. `fault` says why it does not hold for the preset as it is now."""
 
     path: Path
     class_bytes: int
@@ -57,13 +58,13 @@ class Proof:
 
     @property
     def share(self) -> float:
-        """Peak as a share of what the smallest card of the class can use."""
+        """Peak as a share of the memory that the smallest card of the class can use."""
         assert self.measured is not None
         return self.measured.peak_gib * GIB / self.class_bytes
 
     @property
     def card(self) -> str:
-        """The card that was measured on, in short."""
+        """Short name of the card that the preset was measured on."""
         assert self.measured is not None
         name = self.measured.card
         for word in WORDS:
@@ -77,18 +78,18 @@ class Proof:
 
 
 def folder() -> Path:
-    """Where the proofs of the shipped recipes are."""
+    """The folder of the proofs of the shipped recipes."""
     return loading.shipped_folder() / "proofs"
 
 
 def class_bytes(preset: str) -> int | None:
-    """What the card of this size with the least usable memory has; None for a size unknown."""
+    """Usable memory of the card of this size that has least; None where no card has this size."""
     sizes = (c.usable_bytes for c in cards.GPUS.values() if f"{c.sold_gb}GB" == preset)
     return min(sizes, default=None)
 
 
 def find(loaded: Loaded, preset: str, folder: Path) -> Proof | None:
-    """The proof of a recipe's preset, holding or not; None where nothing was measured."""
+    """The proof of a recipe's preset, whether it holds or not; None where there is none."""
     path = folder / f"{loaded.name}.{preset}.json"
     if not path.is_file():
         return None
@@ -102,8 +103,8 @@ def find(loaded: Loaded, preset: str, folder: Path) -> Proof | None:
 
 def _first(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        found = error.errors()[0]
-        return f"{'.'.join(map(str, found['loc']))}: {found['msg']}".removeprefix(": ")
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
     return str(error)
 
 
@@ -117,7 +118,8 @@ def _fault(measured: Measured, loaded: Loaded, preset: str, usable: int) -> str 
     if others:
         return "stale: measured with --set " + " --set ".join(others)
     if measured.vram_gib * GIB > usable * CAP_TOLERANCE:
-        return f"{measured.vram_gib:.2f} GiB were left free, {usable / GIB:.2f} are the class's"
+        free = f"{measured.vram_gib:.2f} GiB were left free"
+        return f"{free}, more than the {usable / GIB:.2f} of the class"
     if measured.error:
         where = f" in {measured.failed_in}" if measured.failed_in else ""
         return f"failed{where}: {measured.error}"
@@ -127,7 +129,7 @@ def _fault(measured: Measured, loaded: Loaded, preset: str, usable: int) -> str 
 
 
 def _changes(settings: dict[str, Any], preset: Preset) -> list[str]:
-    """What was measured -> what the preset says now. A key that is newer had its default then."""
+    """Keys whose measured value is not that of the preset now; a newer key had its default then."""
     now = preset.model_dump()
     default = {name: field.default for name, field in Preset.model_fields.items()}
     then = default | settings

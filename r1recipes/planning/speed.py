@@ -1,28 +1,31 @@
-"""How long a step takes, roughly: enough to say which of two settings is faster, no promise.
+"""How long a step takes, roughly: enough to tell which of two settings is faster.
 
 The roofline of generation and training (memory traffic, arithmetic) with the overheads that were
-measured on an H100. Limits: each completion is counted at its full length; cards that are not
-listed are taken for an RTX 4090.
+measured on an H100. Limits: each completion is counted at its full length; a card whose speed is
+not known counts as an RTX 4090 (`machine.cards.UNLISTED`).
 """
 
 from r1recipes.machine.cards import Peak
 from r1recipes.planning.memory.case import Case
 
 UNPACKED_BYTES = 4.5
-"""Traffic for a 4-bit weight in decoding: bitsandbytes reads it, writes and reads 16 bits."""
+"""Bytes of memory traffic for a 4-bit weight in decoding: bitsandbytes reads the weight, then
+writes and reads it in 16 bits."""
 DECODE_STEP_S = 0.003
-"""Beside the traffic; 3.8 ms a token for Qwen2.5 1.5B in 16 bits, 0.9 of them traffic (measured,
-H100, 2026-11-21)."""
+"""Seconds of a decoding step beside its traffic: 3.8 ms a token for Qwen2.5 1.5B in 16 bits, 0.9 of
+them traffic (measured, H100, 2026-11-21)."""
 UTILIZATION = 0.4
-"""Of the arithmetic in a training pass; Llama 3.1 8B and Phi-4 (measured, benchmarks/results)."""
+"""Share of the card's operations that a training pass reaches; Llama 3.1 8B and Phi-4 (measured,
+benchmarks/memory)."""
 LAYER_PASS_S = 0.006
-"""A small training pass takes this for each layer; Qwen2.5 1.5B (measured, benchmarks/results)."""
+"""Seconds of a small training pass for each layer; Qwen2.5 1.5B (measured, benchmarks/memory)."""
 STANDBY_S = 3.9
-"""Sleep and wake of a step (published: a log of Unsloth on an A100 40GB)."""
+"""Seconds that the engine takes to sleep and wake in a step (published: a log of Unsloth on an A100
+40GB)."""
 
 
 def step_s(case: Case, completions: int, kv_tokens: int, peak: Peak) -> float:
-    """Seconds of an optimiser step over `completions`, with room for `kv_tokens` at once."""
+    """Seconds of an optimiser step over `completions`, with a KV cache of `kv_tokens`."""
     return _generation_s(case, completions, kv_tokens, peak) + _training_s(case, completions, peak)
 
 
@@ -32,8 +35,7 @@ def _generation_s(case: Case, completions: int, kv_tokens: int, peak: Peak) -> f
     at_once = max(1.0, min(case.num_seqs, completions, kv_tokens / context))
     head = 2 * shape.vocab_size * shape.hidden_size
     weights = shape.linear_parameters * (UNPACKED_BYTES if case.four_bit else 2) + head
-    kv = 4 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
-    traffic = (weights + at_once * context * kv) / peak.bandwidth
+    traffic = (weights + at_once * context * shape.kv_token_bytes) / peak.bandwidth
     arithmetic = 2 * at_once * (shape.linear_parameters + head / 2) / peak.operations
     token_s = max(traffic, arithmetic) + DECODE_STEP_S
     return length * completions / at_once * token_s + (STANDBY_S if case.standby else 0.0)
@@ -41,7 +43,7 @@ def _generation_s(case: Case, completions: int, kv_tokens: int, peak: Peak) -> f
 
 def _training_s(case: Case, completions: int, peak: Peak) -> float:
     shape = case.shape
-    # forward, forward again for the backward pass, and the gradient of what went in
+    # forward, forward again for the backward pass, and the gradient of each layer's input
     operations = 6 * case.batch * case.max_seq_length * shape.linear_parameters
-    one = max(operations / peak.operations / UTILIZATION, LAYER_PASS_S * shape.num_hidden_layers)
-    return one * completions / case.batch
+    pass_s = max(operations / peak.operations / UTILIZATION, LAYER_PASS_S * shape.num_hidden_layers)
+    return pass_s * completions / case.batch

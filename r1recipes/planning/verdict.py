@@ -1,14 +1,14 @@
-"""Preset + model + card -> the preset with nothing open, its predicted memory, or a refusal.
+"""Preset + model + card -> the preset with nothing open, its predicted memory, and what would fit.
 
-A refusal names what is short by how much and the cheapest changes that would fit, each checked by
-the same arithmetic. Within the error of the prediction nothing is refused: the plan says "tight".
+A refusal says how much memory is short and names the cheapest changes that would fit, each checked
+by the same arithmetic. Within the error of the prediction nothing is refused: it is "tight".
 """
 
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +16,7 @@ from r1recipes.algorithms.base import Preset
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
+from r1recipes.machine.units import gib
 from r1recipes.planning import architectures, auto, models
 from r1recipes.planning.auto import Choice, Room
 from r1recipes.planning.memory import constants, predict
@@ -23,11 +24,11 @@ from r1recipes.planning.memory.engine import sequence_tokens
 from r1recipes.planning.models import ModelShape
 from r1recipes.recipe.schema import Recipe
 
-GIB = 2**30
 SLACK = "allocator slack"
-"""The part of a phase that is given back where there is no room: torch's cache, a copy at load."""
+"""Memory that a phase takes only while there is room: torch's cache, a copy while loading."""
 FREE_SHARE = 0.98
-"""A card with less than this free is in use by others: what is free counts, not its size."""
+"""A card with a smaller share of free memory is in use by others, so a run may take only what is
+free; assumed."""
 
 
 class Predicted(BaseModel):
@@ -41,43 +42,46 @@ class Predicted(BaseModel):
     peak_bytes: int
     """The largest phase: what the driver will show at its peak."""
     needed_bytes: int
-    """What the run cannot do without; the rest, `SLACK`, is taken only while there is room."""
+    """The part of the peak that the run cannot do without. The rest is `SLACK`."""
     available_bytes: int
-    """Memory of the card, or what of it is free when others use it."""
+    """Memory of the card, or its free part when others use the card."""
     room_bytes: int
-    """What the run may take of that: without standby torch is held to less (`vram.room_bytes`)."""
-    verdict: Literal["fits", "tight", "does not fit"]
+    """The part of `available_bytes` that the run may take: without standby, torch is held to less
+    (`predict.room_bytes`)."""
+    verdict: predict.Verdict
     error: float
-    """How far the peak may lie from what is measured, as a share of it."""
+    """How far the measured peak may lie from the predicted one, as a share of it."""
     kv_tokens: int
     """Tokens in the KV cache."""
     sequences: int
-    """Sequences of full length that the KV cache holds, at most those of a step; 0 where Unsloth
-    believes that it holds none, and shortens them."""
+    """Sequences of full length that the KV cache holds, at most those of a step. 0 where Unsloth
+    estimates that it holds none, and shortens them."""
     lacking_bytes: int = 0
-    """What the engine's share is short of one sequence in the KV cache; 0 where it holds one."""
+    """Bytes that the engine's share lacks for one sequence in the KV cache; 0 if it holds one."""
     why: str | None = None
-    """What is short, where it does not fit or is tight."""
+    """A sentence on what is short, where the plan is tight or does not fit."""
     ways: tuple[str, ...] = ()
     """The cheapest changes that would fit, as options of the command line."""
     fits_alone: bool = False
-    """Whether it fits only once other processes have left the card; looked at where it is short."""
+    """Whether the plan fits only once other processes have left the card; examined only where it
+    is tight or does not fit."""
 
     @property
     def headroom_bytes(self) -> int:
-        """Of what the run may take, beyond what is needed."""
+        """Bytes that the run may take beyond those that it needs."""
         return self.room_bytes - self.needed_bytes
 
     @property
     def excess_bytes(self) -> int:
-        """Above 0 just where it does not fit: by how much, the error of the prediction off."""
+        """Bytes that are short beyond the error of the prediction; above 0 only where the plan does
+        not fit."""
         off = self.error * self.available_bytes
         short = math.ceil(self.needed_bytes - self.room_bytes - off)
         return max(short, self.lacking_bytes) if self.lacking_bytes else short
 
     @property
     def no_way(self) -> str:
-        """What helps where no change of the recipe does."""
+        """What helps where no change of the recipe would."""
         return OTHERS if self.fits_alone else SMALLER
 
     def sentence(self) -> str:
@@ -91,92 +95,90 @@ class Predicted(BaseModel):
         )
 
 
-def gib(size: float) -> str:
-    return f"{size / GIB:.1f}"
-
-
 def shape_of(
     recipe: Recipe, preset: Preset, base_dir: Path, *, offline: bool, strict: bool
 ) -> ModelShape | None:
-    """The shape of the recipe's model. Not `strict`: None when it is not known.
+    """The shape of the recipe's model; None when it is not known, unless that is `strict`.
 
     Raises: PlanError, also for a 4-bit checkpoint that is to be loaded or trained in 16 bits.
     """
     model = recipe.model
     try:
-        found = architectures.find(model.name, base_dir, revision=model.revision, offline=offline)
+        checkpoint = architectures.find(
+            model.name, base_dir, revision=model.revision, offline=offline
+        )
     except PlanError:
         if strict:
             raise
         return None
-    if found.quantised and recipe.cold_start:
+    if checkpoint.quantised and recipe.cold_start:
         raise PlanError(
             f"[cold_start] trains all weights, and those of `{model.name}` are stored in 4 bits",
-            hint="take the model in 16 bits: the preset makes 4 bits of what was trained",
+            hint="take the model in 16 bits: after the cold start the preset quantises it",
         )
-    if found.quantised and preset.load_in_4bit is False:
+    if checkpoint.quantised and preset.load_in_4bit is False:
         raise PlanError(
             f"`{model.name}` is stored in 4 bits, and the preset asks for 16",
             hint="`--set preset.load_in_4bit=true`, or take the model without `-bnb-4bit`",
         )
-    return found.shape
+    return checkpoint.shape
 
 
-def check_cold_start(recipe: Recipe, shape: ModelShape, gpu: Gpu, dtype: str) -> None:
-    """A cold start trains all weights: they, their gradient and AdamW's two moments have one
-    precision, of 32 bits where the card has no bfloat16.
+def check_cold_start(recipe: Recipe, shape: ModelShape, card: Gpu, dtype: str) -> None:
+    """Refuse a cold start, which trains all weights, on a card that is surely too small for it.
 
-    Raises: PlanError when these alone do not fit; activations come on top.
+    Weights, gradient and AdamW's two moments have one precision, 32 bits where the card has no
+    bfloat16. Raises: PlanError when these alone do not fit; activations come on top.
     """
     if recipe.cold_start is None:
         return
     in_float32 = dtype != "bfloat16" or recipe.model.name in models.BUILTIN
     needed = 4 * (4 if in_float32 else 2) * shape.parameters
-    if needed > gpu.total_bytes:
+    if needed > card.total_bytes:
         raise PlanError(
             f"[cold_start] trains all {shape.parameters / 1e9:.1f} billion weights, which takes "
-            f"more than {gib(needed)} GiB, and {gpu.name} has {gib(gpu.total_bytes)}",
+            f"more than {gib(needed)} GiB, and {card.name} has {gib(card.total_bytes)}",
             hint="remove [cold_start], or take a smaller model or a larger card",
         )
 
 
-def room_of(gpu: Gpu) -> Room:
-    """The card as the search sees it: what is free where others use it."""
-    card = cards.find_gpu(gpu.name)
-    name = next((name for name, known in cards.GPUS.items() if known is card), "")
-    free = gpu.free_bytes if gpu.free_bytes < FREE_SHARE * gpu.total_bytes else gpu.total_bytes
-    return Room(gpu.total_bytes, free, cards.PEAKS.get(name, cards.UNLISTED))
+def room_of(card: Gpu) -> Room:
+    """The memory of a card that a run may take: its free part where others use it."""
+    listed = cards.find_gpu(card.name)
+    peak = (listed and listed.peak) or cards.UNLISTED
+    free = card.free_bytes if card.free_bytes < FREE_SHARE * card.total_bytes else card.total_bytes
+    return Room(card.total_bytes, free, peak)
 
 
 def fitted(
-    recipe: Recipe, preset: Preset, shape: ModelShape, gpu: Gpu, *, refuse: bool
+    recipe: Recipe, preset: Preset, shape: ModelShape, card: Gpu
 ) -> tuple[Preset, Predicted]:
-    """The preset with nothing open, and its memory; where it does not fit or is tight, what would.
-
-    Raises: PlanError when `refuse` and it does not fit.
-    """
-    room = room_of(gpu)
+    """The preset with nothing open, and its memory; where that does not surely fit, what would."""
+    room = room_of(card)
     choice = auto.resolve(recipe, preset, shape, room)
     opened = auto.open_keys(preset)
     settled = preset.model_copy(update={key: getattr(choice.preset, key) for key in opened})
-    found = _predicted(choice, room)
+    predicted = _predicted(choice, room)
     if choice.verdict == "fits":
-        return settled, found
+        return settled, predicted
     ways = tuple(map(flags, auto.changes(recipe, settled, shape, room)))
     why = shortage(choice, room)
     if opened and choice.verdict == "does not fit":
         why += ", with what takes least for each choice that is open"
-    whole = replace(room, available_bytes=gpu.total_bytes)
+    whole = replace(room, available_bytes=card.total_bytes)
     fits_alone = room != whole and (
         auto.resolve(recipe, preset, shape, whole).verdict != "does not fit"
     )
-    found = found.model_copy(update={"why": why, "ways": ways, "fits_alone": fits_alone})
-    if refuse and choice.verdict == "does not fit":
-        hint = "this fits: " + "; or ".join(ways) if ways else found.no_way
-        if fits_alone and ways:
-            hint = f"{OTHERS}; or {hint}"
-        raise PlanError(f"the recipe does not fit: {why}", hint=hint)
-    return settled, found
+    update = {"why": why, "ways": ways, "fits_alone": fits_alone}
+    return settled, predicted.model_copy(update=update)
+
+
+def refusal(predicted: Predicted) -> tuple[str, str]:
+    """Message and hint for a plan that does not fit."""
+    ways = "this fits: " + "; or ".join(predicted.ways) if predicted.ways else predicted.no_way
+    others_first = predicted.fits_alone and predicted.ways
+    hint = f"{OTHERS}; or {ways}" if others_first else ways
+    return f"the recipe does not fit: {predicted.why}", hint
 
 
 OTHERS = "end the other processes on the card, which `r1recipes doctor` names"
@@ -212,21 +214,21 @@ def shortage(choice: Choice, room: Room) -> str:
     """What a preset lacks, in words."""
     case, prediction = choice.case, choice.prediction
     peak = prediction.peak_bytes
-    there = predict.room_bytes(prediction, case, room.available_bytes)
-    found = []
+    room_bytes = predict.room_bytes(prediction, case, room.available_bytes)
+    shortages = []
     if predict.lacking_tokens(prediction, case) > 0:
-        found.append(_engine_shortage(choice, room))
+        shortages.append(_engine_shortage(choice, room))
     if choice.verdict == "tight":
-        found.append(
-            f"about {gib(peak)} GiB are needed of {gib(there)}, "
+        shortages.append(
+            f"about {gib(peak)} GiB are needed of {gib(room_bytes)}, "
             "nearer than the prediction is exact: it may run out of memory"
         )
-    elif peak > there:
-        found.append(
+    elif peak > room_bytes:
+        shortages.append(
             f"about {gib(peak)} GiB are needed in `{prediction.peak_phase}`, "
-            f"and there are {gib(there)}: {gib(peak - there)} GiB short"
+            f"and there are {gib(room_bytes)}: {gib(peak - room_bytes)} GiB short"
         )
-    return "; and ".join(found)
+    return "; and ".join(shortages)
 
 
 def _engine_shortage(choice: Choice, room: Room) -> str:
@@ -238,11 +240,11 @@ def _engine_shortage(choice: Choice, room: Room) -> str:
             f"tokens, and may have {gib(most)} of this card: {gib(least - most)} GiB short"
         )
     prediction = choice.prediction
-    left = max(0, each - predict.lacking_tokens(prediction, case))
-    told = " as Unsloth counts" if prediction.sized_tokens < prediction.kv_tokens else ""
+    tokens = max(0, each - predict.lacking_tokens(prediction, case))
+    counted = " as Unsloth counts" if prediction.sized_tokens < prediction.kv_tokens else ""
     return (
-        f"the engine's share of {gib(case.engine_bytes)} GiB leaves a KV cache of {left:,} tokens"
-        f"{told}, and a sequence has {each:,}; it takes {gib(least)} GiB"
+        f"the engine's share of {gib(case.engine_bytes)} GiB leaves a KV cache of {tokens:,} tokens"
+        f"{counted}, and a sequence has {each:,}; it takes {gib(least)} GiB"
     )
 
 

@@ -1,10 +1,10 @@
-"""The built-in models as GGUF, written with the `gguf` package.
+"""Writes the built-in models as GGUF, with the `gguf` package.
 
-llama.cpp's converter knows tokenizers by a hash of what they do, and so not that of the built-in
-models, which has one token for each character. Written here is a Qwen2 model with a unigram
-tokenizer ("t5" in GGUF) whose pieces all have score 0: it splits into characters in exactly one
-way, and what is outside the vocabulary becomes <unk>. A sentencepiece BPE ("llama") would throw
-there, since there are no byte tokens. One difference is left: several unknown characters in a row
+llama.cpp's converter recognises tokenizers by a hash of their output, and does not know that of the
+built-in models, which has one token for each character. This module writes a Qwen2 model with a
+unigram tokenizer ("t5" in GGUF) whose pieces all have score 0: it splits text into characters in
+exactly one way, and a character outside the vocabulary becomes <unk>. A sentencepiece BPE ("llama")
+would throw there, since there are no byte tokens. Limits: several unknown characters in a row
 become one <unk>, not one each.
 """
 
@@ -72,7 +72,7 @@ def _add_tokenizer(writer: Any, merged: Path) -> None:
 
 
 def _add_tensors(writer: Any, merged: Path, num_layers: int, outtype: str) -> None:
-    """Under GGUF's names; vectors stay in 32 bits, as the converter leaves them."""
+    """Add the weights under GGUF's names; vectors stay in 32 bits, as with the converter."""
     import gguf
     import numpy
     from safetensors.numpy import load_file

@@ -1,8 +1,9 @@
-"""What a written form must show before it counts: it loads, splits text into the same tokens, and
-answers as base + adapter does, not as the base.
+"""Checks of a written form: it loads, splits text into the same tokens, and answers as base +
+adapter do, not as the base does.
 
-Judged by its probabilities on recorded answers, which rounding moves little; not by greedy answers,
-where one rounding can change a token and with it all that follow. Those are counted and told.
+A form is judged by its probabilities on recorded answers, which rounding changes little. It is not
+judged by greedy answers, where one rounding can change a token and all tokens after it; those are
+counted and reported.
 """
 
 from dataclasses import dataclass
@@ -14,19 +15,19 @@ from r1recipes.publish import llama_cpp
 from r1recipes.training.backends import merge
 
 NUM_TOKENS = 64
-"""Of each greedy answer that is compared; assumed enough to tell models apart, and quick."""
+"""Tokens of a greedy answer that are compared; assumed to tell models apart, and to be quick."""
 JUDGED_TOKENS = 32
-"""Of each recorded answer in llama.cpp, which keeps the logits of all positions in memory."""
+"""Tokens of a recorded answer that llama.cpp judges; it keeps the logits of all in memory."""
 MIN_LIKELIEST = 0.7
-"""Share of the recorded greedy tokens that must be found the likeliest where 4 bits are in play, in
-training or in the form; assumed. Where nothing was rounded it is all."""
+"""Share of the recorded greedy tokens that must be the likeliest ones where weights have 4 bits, in
+training or in the form; assumed. Without rounding it is 1."""
 SHARE = 0.5
-"""Of the base's divergence that a form may have; 0 is base + adapter itself."""
+"""Divergence that a form may have, as a share of the base's; base + adapter has 0. Assumed."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What base + adapter say on the examples, before they are merged."""
+    """How base + adapter judge the recorded answers, before they are merged."""
 
     tokenizer: Any
     examples: list[merge.Example]
@@ -36,9 +37,9 @@ class Reference:
 
     @classmethod
     def of(cls, trained: merge.Trained, examples: list[merge.Example]) -> "Reference":
-        """Raises: RunError when this is not the model that gave the examples' answers."""
-        found = trained.likelihoods(examples, adapter=True)
-        likeliest = merge.share_likeliest(found, trained.tokenizer, examples)
+        """Raises: RunError when this is not the model that gave the recorded answers."""
+        likelihoods = trained.likelihoods(examples, adapter=True)
+        likeliest = merge.share_likeliest(likelihoods, trained.tokenizer, examples)
         if likeliest < MIN_LIKELIEST:
             raise RunError(
                 f"base + adapter give {likeliest:.0%} of the greedy tokens that the run recorded: "
@@ -46,25 +47,26 @@ class Reference:
                 hint="`--base` must be the model that was trained, in 16 bits",
             )
         without = trained.likelihoods(examples, adapter=False)
-        return cls(trained.tokenizer, examples, found, merge.divergence(found, without))
+        effect = merge.divergence(likelihoods, without)
+        return cls(trained.tokenizer, examples, likelihoods, effect)
 
     def check_weights(self, model: Any, tokenizer: Any, *, in_4bit: bool = False) -> str:
-        """What was found of a reloaded model, as a sentence for the card.
+        """Check a model that was loaded again. Returns a sentence for the card.
 
-        Raises: RunError unless it is nearer to base + adapter than to the base. Four bits may blur
-        more than a short training moved: there it must find most recorded tokens the likeliest.
+        Raises: RunError unless it is nearer to base + adapter than to the base. Four bits may
+        change more than a short training did, so there most recorded tokens must be the likeliest.
         """
         for messages, answer in self.examples:
             if _ids(tokenizer, messages, answer) != _ids(self.tokenizer, messages, answer):
                 raise RunError("the tokenizer that was written splits text into other tokens")
-        found = merge.log_probabilities(model, tokenizer, self.examples)
-        distance = merge.divergence(self.likelihoods, found)
-        likeliest = merge.share_likeliest(found, tokenizer, self.examples)
+        likelihoods = merge.log_probabilities(model, tokenizer, self.examples)
+        distance = merge.divergence(self.likelihoods, likelihoods)
+        likeliest = merge.share_likeliest(likelihoods, tokenizer, self.examples)
         if likeliest < MIN_LIKELIEST if in_4bit else not self._is_near(distance):
             raise RunError(
                 "what was written does not answer as the trained model does: its divergence is "
                 f"{distance:.2g} nats a token, and that of the base {self.effect:.2g}",
-                hint="is the base the one that was trained? `--base` names another",
+                hint="`--base` names another base, if this is not the one that was trained",
             )
         messages, recorded = self.examples[0]
         ids = merge.greedy(model, tokenizer, messages, NUM_TOKENS)
@@ -82,10 +84,13 @@ class Reference:
         return distance < SHARE * self.effect or self.effect == 0.0
 
     def check_gguf(self, file: Path, kind: str, greedy: list[list[int]]) -> str:
-        """What llama.cpp makes of a file, as a sentence; `greedy` is what the merged model answers.
+        """Check a file in llama.cpp. Returns a sentence for the card.
 
-        Raises: RunError when it splits prompts otherwise, or with 8 or 16 bits is not nearer to
-        base + adapter than to the base. Fewer bits may blur more than the adapter moved.
+        `greedy` has the tokens of the merged model's answers. Fewer than 8 bits may change more
+        than the adapter did, so such a file is not judged by its divergence.
+
+        Raises: RunError when llama.cpp splits the prompts into other tokens, or a file of 8 or 16
+        bits is not nearer to base + adapter than to the base.
         """
         if not llama_cpp.has_runtime():
             return f"{kind}: not loaded by llama.cpp, since llama-cpp-python is not installed"
@@ -95,29 +100,32 @@ class Reference:
             for m in prompts
         ]
         ids = [_ids(self.tokenizer, *example) for example in self.examples]
-        given = [answer[:JUDGED_TOKENS] for _, answer in ids]
+        judged = [answer[:JUDGED_TOKENS] for _, answer in ids]
         context = max(len(prompt) for prompt, _ in ids) + NUM_TOKENS + 1
-        found = llama_cpp.answers(file, texts, given, NUM_TOKENS, context)
-        if [row.prompt for row in found] != [prompt for prompt, _ in ids]:
+        answers = llama_cpp.answers(file, texts, judged, NUM_TOKENS, context)
+        if [answer.prompt for answer in answers] != [prompt for prompt, _ in ids]:
             raise RunError(f"llama.cpp splits the prompts into other tokens ({kind})")
         distance = merge.divergence(
-            [p[: len(g) + 1] for p, g in zip(self.likelihoods, given, strict=True)],
-            [merge.log_softmax(row.logits) for row in found],
+            [p[: len(tokens) + 1] for p, tokens in zip(self.likelihoods, judged, strict=True)],
+            [merge.log_softmax(answer.logits) for answer in answers],
         )
         if not llama_cpp.is_small(kind) and not self._is_near(distance):
             raise RunError(
                 f"in llama.cpp the {kind} file does not answer as the trained model does: its "
                 f"divergence is {distance:.2g} nats a token, and that of the base {self.effect:.2g}"
             )
-        same = sum(row.greedy == other for row, other in zip(found, greedy, strict=True))
+        same = sum(a.greedy == tokens for a, tokens in zip(answers, greedy, strict=True))
         return (
             f"{kind}: llama.cpp splits the prompts into the same tokens; divergence from base + "
             f"adapter {distance:.2g} nats a token, the base without adapter has {self.effect:.2g}; "
-            f"{same} of {len(found)} greedy answers are the merged model's in each of the first "
+            f"{same} of {len(answers)} greedy answers are the merged model's in each of the first "
             f"{NUM_TOKENS} tokens"
         )
 
 
-def _ids(tokenizer: Any, messages: list[dict[str, str]], answer: str) -> tuple[list, list]:
+def _ids(
+    tokenizer: Any, messages: list[dict[str, str]], answer: str
+) -> tuple[list[int], list[int]]:
+    """Tokens of the prompt and of the answer."""
     prompt = merge.prompt_ids(tokenizer, messages)
     return prompt, tokenizer(answer, add_special_tokens=False)["input_ids"]

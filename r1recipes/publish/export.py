@@ -1,156 +1,174 @@
-"""A trained run -> LoRA, merged 16 and 4 bits, GGUF, Ollama, Hub; each checked before it counts.
+"""A trained run -> LoRA, merged 16 and 4 bits, GGUF, Ollama, Hub; each form is checked.
 
     RUN/export/<form>/   README.md (model card), export.json (what was made and checked), files
 
-The disk is looked at first. Every form is written as a draft, loaded again, compared with base +
-adapter as trained, and only then renamed. Limits: on the CPU, but for 4 bits.
+Everything that would stop an export is looked for first. Every form is written as a draft, loaded
+again, compared with base + adapter as trained, and only then renamed. Limits: everything runs on
+the CPU, except for 4 bits.
 """
 
 import importlib.util
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r1recipes.data import splits
-from r1recipes.errors import Problem, RecipeError, unwritable
+from r1recipes.errors import Problem, RecipeError, full_disk, unwritable
 from r1recipes.machine import files, gpu
 from r1recipes.publish import hub, llama_cpp
 from r1recipes.recipe.targets import Target
 from r1recipes.runs.trained import TrainedRun
 
+if TYPE_CHECKING:
+    from r1recipes.training.backends.merge import Example
+
 NUM_EXAMPLES = 8
-"""Held-out answers that a form is compared on; assumed enough, and quick."""
+"""Held-out answers that a form is compared on; assumed to be enough, and quick."""
+ORDER = ("lora", "merged_16bit", "merged_4bit", "gguf", "ollama")
+"""The adapter comes first, since merging changes the model in memory."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to make of a run, and where."""
+class Request:
+    """Which forms to make of a run, and where."""
 
     targets: list[Target]
     folder: Path
     base: str | None = None
-    """16-bit weights of the base, where they are not those that the recipe names."""
+    """16-bit weights of the base, where they are others than the recipe names."""
     replace: bool = False
     public: bool = False
     offline: bool = False
 
     @property
     def forms(self) -> list[Target]:
-        """What is made of the run, the adapter first, since merging changes the model in memory."""
-        found = [target for target in self.targets if target.kind != "hub"] or [Target("lora")]
-        order = ("lora", "merged_16bit", "merged_4bit", "gguf", "ollama")
-        return sorted(found, key=lambda target: order.index(target.kind))
+        """The forms in the order in which they are made; a push alone makes the adapter."""
+        forms = [target for target in self.targets if target.kind != "hub"] or [Target("lora")]
+        return sorted(forms, key=lambda target: ORDER.index(target.kind))
 
 
-def problems(finished: TrainedRun, wanted: Wanted) -> list[Problem]:
-    """Everything that is known to be in the way, before a weight is loaded."""
-    found: list[Problem] = []
-    if any(target.kind == "hub" for target in wanted.targets):
-        found += hub.missing(wanted.offline)
-        if len(wanted.forms) > 1:
+def check(finished: TrainedRun, request: Request) -> None:
+    """Raises: RecipeError with everything that is known to stop this export, before a weight is
+    loaded."""
+    problems: list[Problem] = []
+    if any(target.kind == "hub" for target in request.targets):
+        problems += hub.missing(request.offline)
+        if len(request.forms) > 1:
             hint = "push each form to a repository of its own"
-            found.append(Problem("a Hub repository holds one form", hint=hint))
-    forms = _to_make(finished, wanted)
-    found += missing(forms, finished.plan.recipe.model.name)
-    found += _links(finished)
-    for target in forms:
-        path = wanted.folder / target.kind
-        if path.exists() and not wanted.replace:
-            found.append(Problem(f"`{path}` exists", hint="`--force` replaces it"))
-    return list(dict.fromkeys(found))
+            problems.append(Problem("a Hub repository holds one form", hint=hint))
+    new_forms = _to_make(finished, request)
+    problems += missing(new_forms, finished.plan.recipe.model.name)
+    problems += _links(finished)
+    for target in new_forms:
+        path = request.folder / target.kind
+        if path.exists() and not request.replace:
+            problems.append(Problem(f"`{path}` exists", hint="`--force` replaces it"))
+    if problems:
+        raise RecipeError(problems=list(dict.fromkeys(problems)))
 
 
-def _to_make(finished: TrainedRun, wanted: Wanted) -> list[Target]:
-    """The forms without the one that is there already and has only to be pushed."""
-    if wanted.replace or wanted.base or not any(target.repo for target in wanted.targets):
-        return wanted.forms
-    return [target for target in wanted.forms if not _is_made(finished, wanted, target)]
+def _to_make(finished: TrainedRun, request: Request) -> list[Target]:
+    """The forms without one that exists already and only has to be pushed."""
+    if request.replace or request.base or not any(target.repo for target in request.targets):
+        return request.forms
+    return [target for target in request.forms if not _is_made(finished, request, target)]
 
 
-def _is_made(finished: TrainedRun, wanted: Wanted, target: Target) -> bool:
+def _is_made(finished: TrainedRun, request: Request, target: Target) -> bool:
     """Whether an earlier export made this form of this run."""
     try:
-        made = json.loads((wanted.folder / target.kind / "export.json").read_text())
+        manifest = json.loads((request.folder / target.kind / "export.json").read_text())
     except (OSError, ValueError):
         return False
     run = {"run": finished.run.folder.name, "fingerprint": finished.run.read()["fingerprint"]}
     types = tuple(f"-{name}.gguf" for name in target.types)
-    return run.items() <= made.items() and all(
-        any(name.endswith(end) for name in made.get("files", ())) for end in types
+    return run.items() <= manifest.items() and all(
+        any(name.endswith(end) for name in manifest.get("files", ())) for end in types
     )
 
 
 def _links(finished: TrainedRun) -> list[Problem]:
-    """A run makes none; one in a folder from elsewhere could name any file of this machine."""
+    """Links in the run folder. A run makes none; one in a folder from elsewhere could name any file
+    of this machine."""
     folders = [finished.run.adapter, *([finished.base] if finished.base else [])]
     paths = [path for folder in folders for path in (folder, *folder.rglob("*"))]
     return [Problem("is a link, and no run makes one", str(p)) for p in paths if p.is_symlink()]
 
 
 def missing(forms: list[Target], model: str) -> list[Problem]:
-    """What these forms of a model need and this machine has not."""
-    found = []
+    """What these forms of a model need and this machine does not have."""
+    problems = []
     for target in forms:
         if target.types:
-            found += llama_cpp.missing(target.types, builtin=model.startswith("builtin:"))
+            problems += llama_cpp.missing(target.types, builtin=model.startswith("builtin:"))
         elif target.kind == "merged_4bit":
-            found += _missing_4bit()
-    return list(dict.fromkeys(found))
+            problems += _missing_4bit()
+    return list(dict.fromkeys(problems))
 
 
 def _missing_4bit() -> list[Problem]:
     hint = "`--to gguf:q4_k_m` has 4 bits and needs no GPU"
-    if gpu.current_gpu() is None:
+    if gpu.current() is None:
         return [Problem("merged_4bit needs an NVIDIA GPU, and there is none here", hint=hint)]
     if importlib.util.find_spec("bitsandbytes") is None:
         return [Problem("merged_4bit needs the package `bitsandbytes`", hint=hint)]
     return []
 
 
-def execute(finished: TrainedRun, wanted: Wanted, say: Callable[[str], None]) -> list[str]:
+def execute(finished: TrainedRun, request: Request, say: Callable[[str], None]) -> list[str]:
     """Make every form; `say` gets a line at each stage. Returns folders and addresses.
 
-    Raises: RecipeError with all that is in the way; RunError when a form fails its check, which
-    leaves what was there before.
+    Raises: RecipeError as `check` does; RunError when a form fails its check,
+    which leaves an older export as it was.
     """
-    found = problems(finished, wanted)
-    if found:
-        raise RecipeError(problems=found)
+    check(finished, request)
     examples = _examples(finished)
     with finished.run.owned():
         try:
-            wanted.folder.mkdir(parents=True, exist_ok=True)
-            files.clear_drafts(wanted.folder)
-            return _make(finished, wanted, examples, say)
+            with full_disk(request.folder, _ELSEWHERE):
+                return _make(finished, request, examples, say)
         except OSError as error:
-            raise unwritable(wanted.folder, error, "name another folder with `--out`") from error
-        finally:
-            for draft in wanted.folder.glob(f"{files.DRAFT}*"):
-                shutil.rmtree(draft, ignore_errors=True)
+            raise unwritable(request.folder, error, _ELSEWHERE) from error
 
 
-def _make(finished: TrainedRun, wanted: Wanted, examples: list, say: Any) -> list[str]:
-    from r1recipes.publish.forms import Forms
+_ELSEWHERE = "name another folder with `--out`"
 
-    done = []
-    if to_make := _to_make(finished, wanted):
-        forms = Forms(finished, wanted, examples, say)
-        done = [str(forms.make(target)) for target in to_make]
-    for target in wanted.targets:
+
+def _make(
+    finished: TrainedRun, request: Request, examples: list["Example"], say: Callable[[str], None]
+) -> list[str]:
+    from r1recipes.publish.forms import Maker
+
+    results = []
+    if new_forms := _to_make(finished, request):
+        files.clear_drafts(request.folder, ".draft-[0-9]*")
+        with files.scratch(request.folder) as work:
+            maker = Maker(
+                finished,
+                examples,
+                say,
+                targets=request.targets,
+                folder=request.folder,
+                base=request.base,
+                offline=request.offline,
+                work=work,
+            )
+            results = [str(maker.make(target)) for target in new_forms]
+    for target in request.targets:
         if target.repo:
-            form = wanted.forms[0].kind
+            form = request.forms[0].kind
             say(f"Pushing {form} to {target.repo}")
             message = f"r1recipes {finished.run.read()['fingerprint'][:8]}, {form}"
-            place = wanted.folder / form
-            done.append(hub.push(place, target.repo, message, public=wanted.public))
-    return done
+            folder = request.folder / form
+            results.append(hub.push_folder(folder, target.repo, message, public=request.public))
+    return results
 
 
-def _examples(finished: TrainedRun) -> list[tuple[list[dict[str, str]], str]]:
-    """Held-out prompts, each with the trained model's answer; first where the base says otherwise.
+def _examples(finished: TrainedRun) -> list["Example"]:
+    """Held-out prompts with the trained model's answers, first those that the base answers
+    otherwise.
 
     Raises: RecipeError when the run has no evaluation yet.
     """

@@ -1,55 +1,72 @@
-"""Make the forms of one run, each in a draft folder, checked, and then put in its place."""
+"""Makes the forms of one run: each is written as a draft, checked, and then renamed.
+
+Limits: everything runs on the CPU, except for loading 4 bits again.
+"""
 
 import json
-import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
 from r1recipes.machine import packages
-from r1recipes.machine.files import DRAFT, now, put
+from r1recipes.machine.files import now, put
 from r1recipes.planning import disk
-from r1recipes.publish import builtin_gguf, llama_cpp, ollama, run_card
+from r1recipes.planning.plan import Plan
+from r1recipes.publish import builtin_gguf, cards, llama_cpp, ollama
 from r1recipes.publish.checks import NUM_TOKENS, Reference
 from r1recipes.recipe.targets import Target
 from r1recipes.runs.trained import TrainedRun
 from r1recipes.training.backends import builtin, merge
+from r1recipes.training.backends.weights import resolve_name
 
 BYTES = {"f16": 2.0, "q8_0": 1.07, "q6_k": 0.83, "q5_k_m": 0.73, "q4_k_m": 0.62}
 """Bytes of a weight: derived from the blocks of ggml-common.h, the k types rounded up for the
-tensors that llama-quantize keeps larger."""
+tensors that llama-quantize leaves larger."""
 REST_BYTES = 64 * 2**20
-"""Tokenizer, card and the like; assumed."""
+"""Bytes of tokenizer, card and other small files; assumed."""
 
 
-class Forms:
-    """The forms of one run; the merged model is made once for all that need it."""
+class Maker:
+    """Makes the forms of one run; the merged model is made once for all that need it."""
 
-    def __init__(self, finished: TrainedRun, wanted: Any, examples: list[merge.Example], say: Any):
-        self.finished, self.wanted, self.say = finished, wanted, say
+    def __init__(
+        self,
+        finished: TrainedRun,
+        examples: list[merge.Example],
+        say: Callable[[str], None],
+        *,
+        targets: list[Target],
+        folder: Path,
+        base: str | None,
+        offline: bool,
+        work: Path,
+    ):
+        """`work`: an empty folder for drafts, on the file system of `folder`."""
+        self.finished, self.say, self.work = finished, say, work
+        self.targets, self.folder, self.base = targets, folder, base
         self.plan = finished.plan
         self.is_builtin = self.plan.recipe.model.name.startswith("builtin:")
-        self.work = wanted.folder / f"{DRAFT}{os.getpid()}"
         self.merged: Path | None = None
         self.say("Loading base and adapter")
         self.trained = merge.Trained(
             _with_revision(finished),
-            wanted.base or finished.base,
+            base or finished.base,
             finished.run.adapter,
             finished.chat_template(),
-            offline=wanted.offline,
+            offline=offline,
         )
-        disk.check(disk.Need(wanted.folder, self.needed_bytes()))
+        disk.check(disk.Need(folder, self.needed_bytes()))
         self.own_tokenizer = builtin.is_own(self.trained.tokenizer)
         self.dtype = str(self.trained.dtype()).removeprefix("torch.")
         self.reference = Reference.of(self.trained, examples)
 
     def needed_bytes(self) -> int:
-        """Of all forms, and of the files that some are made from."""
-        count, targets = self.trained.num_parameters(), self.wanted.targets
+        """Bytes of all forms, and of the files that some are made from."""
+        count, targets = self.trained.num_parameters(), self.targets
         kinds, types = {t.kind for t in targets}, [n for t in targets for n in t.types]
         files = [*self.finished.run.adapter.iterdir()]
         if "lora" in kinds and self.finished.base:
@@ -65,23 +82,22 @@ class Forms:
 
     def make(self, target: Target) -> Path:
         """Make one form and return its folder. The adapter comes before what merges it."""
-        self.work.mkdir(exist_ok=True)
         return {
             "lora": self.lora,
             "merged_16bit": self.merged_16bit,
             "merged_4bit": self.merged_4bit,
             "gguf": self.gguf,
-            "ollama": self.ollama,
+            "ollama": self.for_ollama,
         }[target.kind](target)
 
     def lora(self, target: Target) -> Path:
-        """The adapter; beside it its base, where that is on no Hub."""
+        """The adapter; beside it the base, where the Hub does not have it."""
         self.say("Writing the adapter")
         draft = self._draft("lora")
         for path in self.finished.run.adapter.iterdir():
             if path.name != "README.md":
                 shutil.copy(path, draft)
-        name = self.wanted.base or self.plan.recipe.model.name
+        name = self.base or self.plan.recipe.model.name
         if self.finished.base:
             shutil.copytree(self.finished.base, draft / "base")
         elif self.is_builtin:
@@ -92,13 +108,14 @@ class Forms:
         check = self.reference.check_weights(
             *merge.reload(
                 draft,
-                str(draft / "base") if has_base else merge.resolve_name(name, self.plan.base_dir),
+                str(draft / "base") if has_base else resolve_name(name, self.plan.base_dir),
                 own_tokenizer=self.own_tokenizer,
             )
         )
         return self._finish(draft, target, [check])
 
     def merged_16bit(self, target: Target) -> Path:
+        """Base and adapter as one model in 16 bits."""
         draft = self._merged()
         self.merged = self._finish(draft, target, [self.merged_check])
         return self.merged
@@ -119,6 +136,7 @@ class Forms:
         return self.merged
 
     def merged_4bit(self, target: Target) -> Path:
+        """The merged model in 4 bits, for bitsandbytes."""
         merged = self._merged()
         self.say("Quantising to NF4")
         draft = self.work / target.kind
@@ -128,30 +146,32 @@ class Forms:
         return self._finish(draft, target, [check])
 
     def gguf(self, target: Target) -> Path:
+        """The merged model as GGUF, one file for each type."""
         draft = self._draft(target.kind)
         checks = [self._gguf_file(draft, kind)[1] for kind in target.types]
         return self._finish(draft, target, checks)
 
-    def ollama(self, target: Target) -> Path:
+    def for_ollama(self, target: Target) -> Path:
+        """The merged model as GGUF with a Modelfile."""
         draft = self._draft(target.kind)
         file, check = self._gguf_file(draft, target.types[0])
-        text, own = ollama.modelfile(
+        text, has_template = ollama.modelfile(
             self.reference.tokenizer,
             self.plan.recipe.prompt.system,
             file.name,
             self.plan.preset.max_seq_length,
         )
         (draft / "Modelfile").write_text(text, encoding="utf-8")
-        return self._finish(draft, target, [check, ollama.OWN if own else ollama.NONE])
+        return self._finish(draft, target, [check, ollama.OWN if has_template else ollama.NONE])
 
     def _gguf_file(self, draft: Path, kind: str) -> tuple[Path, str]:
-        """The file of a type, and what llama.cpp made of it."""
+        """The file of a type, and the result of its check."""
         merged, name = self._merged(), self.finished.run.read()["recipe"]
         self.say(f"Writing GGUF {kind}")
         file = draft / f"{name}-{kind}.gguf"
         if llama_cpp.is_small(kind):
             source = self.work / "source.gguf"
-            if not source.exists():  # lossless: the 16 bits that the merged model has
+            if not source.exists():  # lossless: in the 16 bits of the merged model
                 self._convert(merged, source, "bf16" if self.dtype == "bfloat16" else "f16")
             llama_cpp.quantize(source, file, kind)
         else:
@@ -176,16 +196,16 @@ class Forms:
         return draft
 
     def _finish(self, draft: Path, target: Target, checks: list[str]) -> Path:
-        """Card and proof into the draft, then the draft into its place."""
+        """Write card and export.json into the draft, and rename it to its final folder."""
         model, plan = self.plan.recipe.model, self.plan
-        base = self.wanted.base or model.name
-        local = self.is_builtin or Path(merge.resolve_name(base, plan.base_dir)).is_dir()
-        made = {
+        base = self.base or model.name
+        is_local = self.is_builtin or Path(resolve_name(base, plan.base_dir)).is_dir()
+        manifest = {
             "form": target.kind,
             "run": self.finished.run.folder.name,
             "fingerprint": self.finished.run.read()["fingerprint"],
-            "base": Path(base).name if local else base,
-            "base_on_hub": not local and self.finished.base is None,
+            "base": Path(base).name if is_local else base,
+            "base_on_hub": not is_local and self.finished.base is None,
             "base_revision": self.trained.revision,
             "cold_start": self.finished.base is not None,
             "own_tokenizer": self.own_tokenizer,
@@ -196,21 +216,22 @@ class Forms:
             "versions": packages.versions(),
             "made": now(),
         }
-        (draft / "README.md").write_text(run_card.text(self.finished, made), encoding="utf-8")
-        (draft / "export.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-        put(draft, self.wanted.folder / target.kind)
-        return self.wanted.folder / target.kind
+        card = cards.of_export(self.finished, manifest)
+        (draft / "README.md").write_text(card, encoding="utf-8")
+        (draft / "export.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        put(draft, self.folder / target.kind, taken="replace")
+        return self.folder / target.kind
 
 
 def _adapter_dtype(adapter: Path) -> str:
-    """32 bits from plain TRL, 16 from Unsloth."""
+    """The adapter's precision: 32 bits from plain TRL, 16 from Unsloth."""
     with safe_open(adapter / "adapter_model.safetensors", "pt") as tensors:
         return str(tensors.get_tensor(next(iter(tensors.keys()))).dtype).removeprefix("torch.")
 
 
-def _with_revision(finished: TrainedRun) -> Any:
-    """Where the base was loaded in 4 bits, the recorded commit may be of another repository: then
-    only a commit that the recipe itself names holds for the 16-bit weights."""
+def _with_revision(finished: TrainedRun) -> Plan:
+    """The plan with the commit of the 16-bit base. Where the base was loaded in 4 bits, the
+    recorded commit may be of another repository, so only one that the recipe names is used."""
     plan = finished.plan
     if not plan.preset.load_in_4bit:
         return plan
@@ -220,17 +241,17 @@ def _with_revision(finished: TrainedRun) -> Any:
 
 
 def _name_base(config: Path, base: str) -> None:
-    """Training wrote where the base was on that machine."""
-    found = json.loads(config.read_text()) | {"base_model_name_or_path": base}
-    config.write_text(json.dumps(found, indent=2) + "\n")
+    """Replace the base's folder on the machine that trained, which the adapter's config has."""
+    content = json.loads(config.read_text()) | {"base_model_name_or_path": base}
+    config.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _gguf_files(draft: Path) -> dict[str, Any]:
-    """Size and types of the tensors of each GGUF file, read back."""
-    found = {}
+    """Bytes and types of tensors of each GGUF file, read from the file itself."""
+    described = {}
     for path in sorted(draft.glob("*.gguf")):
         from gguf import GGUFReader
 
         types = Counter(tensor.tensor_type.name for tensor in GGUFReader(path).tensors)
-        found[path.name] = {"bytes": path.stat().st_size, "tensors": dict(types.most_common())}
-    return found
+        described[path.name] = {"bytes": path.stat().st_size, "tensors": dict(types.most_common())}
+    return described

@@ -1,8 +1,8 @@
-"""llama.cpp as it is installed here: its converter, its quantiser, its runtime.
+"""llama.cpp as it is installed on this machine: its converter, its quantiser, its runtime.
 
-The converter is `convert_hf_to_gguf.py` of a llama.cpp folder (LLAMA_CPP_DIR) or on the PATH; the
-quantiser is `llama-quantize` from there, or llama-cpp-python's binding; the runtime is
-llama-cpp-python. Each runs in a process of its own, since C++ may abort. Nothing is downloaded.
+The converter is `convert_hf_to_gguf.py` of a llama.cpp folder (LLAMA_CPP_DIR) or on the PATH. The
+quantiser is `llama-quantize` from there, or llama-cpp-python's binding. The runtime is
+llama-cpp-python. Each runs in its own process, since C++ may abort. Nothing is downloaded.
 """
 
 import importlib.util
@@ -28,9 +28,10 @@ LIMIT_S = 4 * 3600.0
 """Seconds for one conversion; assumed, far above what a 14B model takes."""
 
 
-def folder() -> Path | None:
-    named = os.environ.get("LLAMA_CPP_DIR")
-    return Path(named).expanduser() if named else None
+def source_folder() -> Path | None:
+    """The llama.cpp folder that LLAMA_CPP_DIR names."""
+    name = os.environ.get("LLAMA_CPP_DIR")
+    return Path(name).expanduser() if name else None
 
 
 def converter() -> Path | None:
@@ -39,26 +40,28 @@ def converter() -> Path | None:
 
 
 def quantizer() -> Path | None:
+    """The program that makes types below 8 bits."""
     return _find("llama-quantize", ("", "build/bin", "bin"))
 
 
-def _find(name: str, places: tuple[str, ...]) -> Path | None:
-    here = folder()
-    for place in places if here else ():
-        if (here / place / name).is_file():
-            return here / place / name
-    found = shutil.which(name)
-    return Path(found) if found else None
+def _find(name: str, subfolders: tuple[str, ...]) -> Path | None:
+    if source := source_folder():
+        for subfolder in subfolders:
+            if (source / subfolder / name).is_file():
+                return source / subfolder / name
+    on_path = shutil.which(name)
+    return Path(on_path) if on_path else None
 
 
 def has_runtime() -> bool:
+    """Whether llama-cpp-python is installed."""
     return importlib.util.find_spec("llama_cpp") is not None
 
 
 def missing(types: tuple[str, ...], *, builtin: bool) -> list[Problem]:
-    """What is not installed of that which these types need."""
+    """What these types need and this machine does not have; `builtin` is for a built-in model."""
     problems = []
-    # The converter imports sentencepiece for every model, also for those without one.
+    # The converter imports sentencepiece for every model, also for one that does not use it.
     for name in ("gguf",) if builtin else ("gguf", "sentencepiece"):
         if importlib.util.find_spec(name) is None:
             problems.append(
@@ -82,7 +85,7 @@ def is_small(kind: str) -> bool:
 def convert(merged: Path, file: Path, outtype: str) -> None:
     """Hugging Face folder -> GGUF with weights in f16, bf16 or q8_0. Raises: RunError."""
     script = converter()
-    assert script is not None, "`missing` was asked before"
+    assert script is not None, "`missing` reports this first"
     command = [sys.executable, script, merged, "--outfile", file, "--outtype", outtype]
     _run(command, "llama.cpp's converter")
 
@@ -98,43 +101,45 @@ def quantize(source: Path, file: Path, kind: str) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the runtime makes of one prompt."""
+    """The runtime's tokens for one prompt."""
 
     prompt: list[int]
-    """Its tokens."""
+    """Tokens of the prompt."""
     greedy: list[int]
+    """Tokens of the greedy answer."""
     logits: Any
-    """At each position of the answer that was given, a numpy array (tokens + 1, vocabulary)."""
+    """Logits at each position of the judged answer, a numpy array (tokens + 1, vocabulary)."""
 
 
 def answers(
-    file: Path, prompts: list[str], given: list[list[int]], num_tokens: int, context: int
+    file: Path, prompts: list[str], judged: list[list[int]], num_tokens: int, context: int
 ) -> list[Answer]:
-    """Let the runtime answer rendered prompts, and judge the answers that are given, as tokens.
+    """The runtime's greedy answers of up to `num_tokens` tokens to rendered prompts, and its logits
+    along other answers, `judged`, as tokens. `context` is its size in tokens.
 
     Raises: RunError when the file does not load.
     """
     import numpy
 
     with tempfile.TemporaryDirectory() as folder:
-        wanted = {"do": "answer", "file": str(file), "prompts": prompts, "given": given}
+        request = {"do": "answer", "file": str(file), "prompts": prompts, "judged": judged}
         limits = {"folder": folder, "num_tokens": num_tokens, "context": context}
-        found = _child(wanted | limits)
+        rows = _child(request | limits)
         return [
             Answer(row["prompt"], row["answer"], numpy.load(Path(folder, f"{number}.npy")))
-            for number, row in enumerate(found)
+            for number, row in enumerate(rows)
         ]
 
 
-def _child(wanted: dict[str, Any]) -> Any:
+def _child(request: dict[str, Any]) -> Any:
     command = [sys.executable, "-m", "r1recipes.publish.llama_cpp_child"]
-    return json.loads(_run(command, "llama.cpp", json.dumps(wanted)).splitlines()[-1])
+    return json.loads(_run(command, "llama.cpp", json.dumps(request)).splitlines()[-1])
 
 
 def _run(command: list[Any], name: str, stdin: str = "") -> str:
     """Standard output of a command. Raises: RunError with its last line when it fails."""
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [str(part) for part in command],
             input=stdin,
             capture_output=True,
@@ -144,9 +149,9 @@ def _run(command: list[Any], name: str, stdin: str = "") -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RunError(f"{name} did not run: {error}") from error
-    if done.returncode:
-        print(done.stdout, done.stderr, sep="\n")  # into the log, where somebody looks for it
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        last = lines[-1].strip() if lines else f"exit code {done.returncode}"
+    if process.returncode:
+        print(process.stdout, process.stderr, sep="\n")  # goes to the log
+        lines = [line for line in (process.stdout + process.stderr).splitlines() if line.strip()]
+        last = lines[-1].strip() if lines else f"exit code {process.returncode}"
         raise RunError(f"{name} failed: {last}")
-    return done.stdout
+    return process.stdout

@@ -1,6 +1,6 @@
 """The process that llama-cpp-python runs in: one JSON request on stdin, the answer on stdout.
 
-{"do": "answer", "file", "prompts", "given", "folder", "num_tokens", "context"}
+{"do": "answer", "file", "prompts", "judged", "folder", "num_tokens", "context"}
     -> [{"prompt": ids, "answer": ids}], and in `folder` the logits as 0.npy, 1.npy ...
 {"do": "quantize", "source", "file", "type"} -> 0
 """
@@ -15,36 +15,37 @@ from typing import Any
 def answer(
     file: str,
     prompts: list[str],
-    given: list[list[int]],
+    judged: list[list[int]],
     folder: str,
     num_tokens: int,
     context: int,
 ) -> list[dict[str, Any]]:
-    """Greedy ids of each answer, with its end token if it came to one, and the logits at each
-    position of an answer that is given, (tokens + 1, vocabulary)."""
+    """Tokens of each prompt and of its greedy answer, with the end token if there is one; and in
+    `folder` the logits at each position of a judged answer, (tokens + 1, vocabulary)."""
     import numpy
     from llama_cpp import Llama
 
     model = Llama(file, n_ctx=context, n_batch=context, seed=0, logits_all=True, verbose=False)
-    found = []
+    rows = []
     for number, text in enumerate(prompts):
-        # The text has the template's own beginning-of-sequence token, if any; none is added.
+        # The text begins with the template's beginning-of-sequence token, if any; none is added.
         ids = model.tokenize(text.encode(), add_bos=False, special=True)
-        made: list[int] = []
+        greedy: list[int] = []
         model.reset()
         for token in model.generate(ids, temp=0.0, repeat_penalty=1.0):
-            made.append(token)
-            if token == model.token_eos() or len(made) == num_tokens:
+            greedy.append(token)
+            if token == model.token_eos() or len(greedy) == num_tokens:
                 break
-        found.append({"prompt": ids, "answer": made})
-        whole = ids + given[number]
+        rows.append({"prompt": ids, "answer": greedy})
+        with_answer = ids + judged[number]
         model.reset()
-        model.eval(whole)
-        numpy.save(Path(folder, f"{number}.npy"), model.scores[len(ids) - 1 : len(whole)])
-    return found
+        model.eval(with_answer)
+        numpy.save(Path(folder, f"{number}.npy"), model.scores[len(ids) - 1 : len(with_answer)])
+    return rows
 
 
 def quantize(source: str, file: str, kind: int) -> int:
+    """Write `source` as a GGUF file of the type `kind`, a llama_ftype. Returns 0."""
     import llama_cpp
 
     params = llama_cpp.llama_model_quantize_default_params()
@@ -56,11 +57,12 @@ def quantize(source: str, file: str, kind: int) -> int:
 
 
 def main() -> None:
-    wanted = json.load(sys.stdin)
-    if wanted.pop("do") == "answer":
-        result: Any = answer(**wanted)
+    """Answer the request on stdin."""
+    request = json.load(sys.stdin)
+    if request.pop("do") == "answer":
+        result: Any = answer(**request)
     else:
-        result = quantize(wanted["source"], wanted["file"], wanted["type"])
+        result = quantize(request["source"], request["file"], request["type"])
     print(json.dumps(result))
 
 

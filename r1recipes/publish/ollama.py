@@ -1,9 +1,10 @@
 """The Modelfile of an export: chat template, stop tokens, system message, sampling.
 
-Ollama's templates are Go's, a model's are Jinja. A template that writes each message between fixed
-texts (ChatML, Llama 3, Phi-4, ...) is carried over: the texts are read off rendered conversations,
-and longer conversations must come out the same. Others, such as Mistral's with a system message,
-are left to the template inside the GGUF file, which Ollama compares with those it knows.
+Ollama's templates are Go templates, a model's are Jinja. A template that writes each message
+between fixed texts (ChatML, Llama 3, Phi-4, ...) is translated: the texts are read from rendered
+conversations, and longer conversations must come out the same. For other templates, such as
+Mistral's with a system message, the Modelfile has none: Ollama compares the one in the GGUF file
+with those that it knows.
 """
 
 from typing import Any
@@ -17,16 +18,17 @@ NONE = (
     "picks one by comparing the template in the GGUF file with those that it knows"
 )
 DEFAULT_CONTEXT = 4096
-"""Tokens that Ollama holds where nothing is said (its FAQ, 2026)."""
+"""Tokens of Ollama's context without `num_ctx` (its FAQ, 2026)."""
 SYSTEM, FIRST, REPLY, SECOND = "zq0 be brief", "zq1 six by seven", "zq2 forty-two", "zq3 and eight"
+"""Messages that no template contains, so that the texts around them can be told apart."""
 
 
-class Texts(dict):
-    """What stands before and after a message: role -> (before, after); `generation` -> its text."""
+class Texts(dict[str, tuple[str, ...]]):
+    """The texts around a message: role -> (before, after); `generation` -> (text,)."""
 
 
 def modelfile(tokenizer: Any, system: str, file: str, max_seq_length: int) -> tuple[str, bool]:
-    """The Modelfile for the GGUF file beside it, and whether it has a template of its own.
+    """The Modelfile for the GGUF file beside it, and whether it has a template.
 
     Raises: RunError when the system message cannot be written into one.
     """
@@ -51,14 +53,14 @@ def modelfile(tokenizer: Any, system: str, file: str, max_seq_length: int) -> tu
 def message_texts(tokenizer: Any, has_system: bool) -> Texts | None:
     """The fixed texts around each message, or None where they are not fixed.
 
-    The beginning-of-sequence token is left out where llama.cpp adds it by itself.
+    The beginning-of-sequence token is left out where llama.cpp adds it.
     """
     try:
         texts = _read_off(tokenizer, has_system)
         for messages in _conversations(has_system):
             if _written(texts, messages) != _rendered(tokenizer, messages, True):
                 return None
-    except Exception:  # jinja's own errors and raise_exception: a role or order that is not taken
+    except Exception:  # of Jinja or raise_exception: the template refuses a role or an order
         return None
     constants = [text for value in texts.values() for text in value]
     return None if any("{{" in text or '"""' in text for text in constants) else texts
@@ -87,21 +89,20 @@ def _read_off(tokenizer: Any, has_system: bool) -> Texts:
 
 
 def _without(text: str, prefix: str) -> str:
-    """Raises: ValueError where the text does not begin with it."""
+    """Raises: ValueError where the text does not begin with the prefix."""
     if not text.startswith(prefix):
         raise ValueError("the texts around messages are not fixed")
     return text[len(prefix) :]
 
 
 def _conversations(has_system: bool) -> list[Messages]:
-    """Other conversations than those that the texts are read from."""
+    """Other conversations than the one that the texts are read from."""
     start = [_message("system", "Think first.\nThen answer.")] if has_system else []
-    found = [[*start, _message("user", "one")]]
+    conversations = [[*start, _message("user", "one")]]
     for number in ("two", "three"):
-        found.append(
-            [*found[-1], _message("assistant", f"re {number}"), _message("user", f"and {number}?")]
-        )
-    return found
+        turn = [_message("assistant", f"re {number}"), _message("user", f"and {number}?")]
+        conversations.append([*conversations[-1], *turn])
+    return conversations
 
 
 def _rendered(tokenizer: Any, messages: Messages, generation: bool) -> str:
@@ -112,13 +113,14 @@ def _rendered(tokenizer: Any, messages: Messages, generation: bool) -> str:
 
 
 def _written(texts: Texts, messages: Messages) -> str:
-    """What `go_template` makes of a conversation."""
+    """A conversation as `go_template` writes it."""
     parts = [f"{texts[m['role']][0]}{m['content']}{texts[m['role']][1]}" for m in messages]
     return "".join(parts) + texts["generation"][0]
 
 
 def go_template(texts: Texts) -> str:
-    branches = []
+    """The Go template that writes each message between its texts."""
+    branches: list[str] = []
     for role in ("system", "user", "assistant"):
         if role in texts:
             word = "else if" if branches else "if"
@@ -130,12 +132,12 @@ def go_template(texts: Texts) -> str:
 
 
 def stops(tokenizer: Any, texts: Texts | None) -> list[str]:
-    """The end token, and what the template ends a reply with where that is a token of its own."""
-    found = [tokenizer.eos_token]
+    """The end token, and the special token with which the template ends a reply."""
+    tokens = [tokenizer.eos_token]
     end = texts["assistant"][1].strip() if texts else ""
     if end and end in tokenizer.all_special_tokens:
-        found.append(end)
-    return list(dict.fromkeys(found))
+        tokens.append(end)
+    return list(dict.fromkeys(tokens))
 
 
 def _message(role: str, content: str) -> dict[str, str]:

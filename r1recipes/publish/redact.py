@@ -1,8 +1,9 @@
-"""Keep what belongs to this machine and its user out of what is shared.
+"""Keep paths of this machine and secrets of its user out of what is shared.
 
-Paths are taken out of what programs wrote; in what the user wrote they are only found, since a
-change would change its hash. Tokens are found everywhere. Limits: tokens of known shapes, those of
-the environment and the Hub's own; a compressed .parquet is not seen through.
+Paths are removed from what programs wrote. In what the user wrote they are reported only, since a
+change would change its hash. Tokens are reported everywhere. Limits: only tokens of known forms,
+those in the environment, and the Hub's own are recognised; compressed .parquet files are not
+searched.
 """
 
 import os
@@ -20,13 +21,13 @@ _TOKEN = re.compile(
 )
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|CREDENTIAL", re.IGNORECASE)
 MIN_SECRET = 8
-"""Shorter values of the environment would be found by chance."""
-# An absolute path of two parts or more; not the path of a URL.
+"""Characters; shorter values of the environment would also match by chance. Assumed."""
+# An absolute path of two parts or more, but not the path of a URL.
 _PATH = re.compile(r"(?<![\w.:/~-])/(?:[^\s/:'\"`]+/)+([^\s/:'\"`]*)")
 
 
 def strip_folders(text: str, folders: list[Path]) -> str:
-    """A text in which these folders are their last part alone, and the home folder is `~`."""
+    """Shorten these folders in a text to their last part, and the home folder to `~`."""
     for folder in sorted({str(folder.absolute()) for folder in folders}, key=len, reverse=True):
         if folder.count("/") > 1:
             text = text.replace(folder, f".../{Path(folder).name}")
@@ -34,7 +35,7 @@ def strip_folders(text: str, folders: list[Path]) -> str:
 
 
 def strip_paths(value: Any) -> Any:
-    """JSON data in which every absolute path is its last part alone: `.../small.toml`."""
+    """Shorten every absolute path in JSON data to its last part, such as `.../small.toml`."""
     if isinstance(value, dict):
         return {strip_paths(key): strip_paths(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -45,46 +46,47 @@ def strip_paths(value: Any) -> Any:
 
 
 def strip_home(text: str) -> str:
-    """A text with `~` in place of the home folder."""
+    """Replace the home folder in a text by `~`."""
     home = _home()
     return home.sub("~", text) if home else text
 
 
 def problems(files: Files) -> list[Problem]:
     """What may not be shared, each with its file and line; the token itself is not repeated."""
-    secrets = _secrets()
-    found, home = [], _home()
+    secrets, home = _secrets(), _home()
+    problems = []
     for name, content in files.items():
-        for match in _TOKEN.finditer(content):
-            found.append(_problem(name, content, match.start(), "what looks like a token"))
-        for what, secret in secrets.items():
-            if (at := content.find(secret)) >= 0:
-                found.append(_problem(name, content, at, f"the value of {what}"))
+        for token in _TOKEN.finditer(content):
+            problems.append(_problem(name, content, token.start(), "what looks like a token"))
+        for origin, secret in secrets.items():
+            if (start := content.find(secret)) >= 0:
+                problems.append(_problem(name, content, start, f"the value of {origin}"))
         text = content.decode("latin-1")  # one character a byte, whatever the file is
-        if home and (match := home.search(text)):
-            found.append(_problem(name, content, match.start(), "the path of your home folder"))
-    return list(dict.fromkeys(found))
+        if home and (path := home.search(text)):
+            problems.append(_problem(name, content, path.start(), "the path of your home folder"))
+    return list(dict.fromkeys(problems))
 
 
-def _problem(name: str, content: bytes, at: int, what: str) -> Problem:
-    line = content.count(b"\n", 0, at) + 1
-    return Problem(f"has {what}", f"{name}:{line}", "take it out; nothing was written or sent")
+def _problem(name: str, content: bytes, start: int, secret: str) -> Problem:
+    """`start` is the position in `content`, in bytes."""
+    line = content.count(b"\n", 0, start) + 1
+    return Problem(f"has {secret}", f"{name}:{line}", "remove it; nothing was written or sent")
 
 
 def _secrets() -> dict[str, bytes]:
-    """What the environment and the Hub's own file keep secret -> its value."""
+    """Origin of each secret, such as `$API_KEY`, -> its value."""
     from huggingface_hub import get_token
 
-    found = {f"${name}": value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
-    found["your token for the Hub"] = get_token() or ""
+    secrets = {f"${name}": value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
+    secrets["your token for the Hub"] = get_token() or ""
     return {
         name: value.encode(errors="surrogateescape")
-        for name, value in found.items()
+        for name, value in secrets.items()
         if len(value) >= MIN_SECRET and not Path(value).exists()
     }
 
 
 def _home() -> re.Pattern[str] | None:
-    """The home folder as a whole word; None where it is `/`, which says nothing of its user."""
+    """Finds the home folder as a whole path; None where it is `/`, which names no user."""
     home = str(Path.home()).rstrip("/")
     return re.compile(rf"(?<![\w.:/-]){re.escape(home)}(?![\w.-])") if home else None

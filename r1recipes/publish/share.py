@@ -1,41 +1,43 @@
-"""Put a recipe, or a finished run of one, together with its proof; write it to a file or the Hub.
+"""A recipe, or a complete run of one, as files for somebody else; written whole or not at all.
 
-What is shared: the recipe with the overrides of its run, the files that it names, lock, record,
-metrics, the report if there is one, and a card. Not shared: weights, completions, logs, [track],
-[export].
-Limits: a file replaces an older bundle whole, if told to, a folder must be new, a push is one
-commit.
+Shared are the recipe with the overrides of its run, the files that it names, lock, record, metrics,
+the page of the run if there is one, and a card. Not shared are weights, completions, logs, [track]
+and [export]. `hub` sends the files. Limits: a file replaces an older bundle only where that is
+asked for; a folder must be new.
 """
 
+import glob
 import hashlib
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from r1recipes import recipe
 from r1recipes.config import render
 from r1recipes.errors import Problem, RecipeError, unwritable
-from r1recipes.machine.files import _clear_drafts, _sync, _write_synced
-from r1recipes.machine.hub import hub_errors
-from r1recipes.publish import recipe_card, redact
+from r1recipes.machine.files import clear_drafts, draft, numbered, write_bytes
+from r1recipes.publish import cards, redact
 from r1recipes.recipe import bundle, loading, references
 from r1recipes.recipe.bundle import Files
-from r1recipes.recipe.download import parse_hub
 from r1recipes.recipe.loading import Loaded
 from r1recipes.recipe.schema import Recipe
 from r1recipes.recipe.targets import Export, Track
 from r1recipes.runs import lock
 from r1recipes.runs.record import Run
 
+_FOLDER = (
+    "files travel with a recipe, but folders of weights or data do not: put them on the Hub and "
+    "name them user/name"
+)
 HEADER = "# Written by `r1recipes share`: overrides and file names are those of the bundle.\n\n"
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What goes to somebody else."""
+    """A recipe or a run as files for somebody else."""
 
     name: str
     fingerprint: str
@@ -43,7 +45,7 @@ class Shared:
 
 
 def of_recipe(loaded: Loaded) -> Shared:
-    """A recipe that was not run here; one from elsewhere is passed on as it came, with its proof.
+    """Share a recipe that was not run here; one from elsewhere is passed on as it came.
 
     Raises: RecipeError with everything that may not or cannot be shared.
     """
@@ -55,18 +57,22 @@ def of_recipe(loaded: Loaded) -> Shared:
 
 
 def of_run(run: Run) -> Shared:
-    """A complete run. Raises: RecipeError, also when a file that it read is another one by now."""
-    found, locked, plan = run.read(), run.read_lock(), run.plan()
-    if found["status"] != "complete":
+    """Share a complete run.
+
+    Raises: RecipeError with everything that may not or cannot be shared, and when a file that the
+    run read has changed since.
+    """
+    record, locked, plan = run.read(), run.read_lock(), run.plan()
+    if record["status"] != "complete":
         hint = f"{run.to_go_on()}, or share its recipe.toml alone"
         raise RecipeError.at(str(run.folder), f"{run.standing()}, so it proves nothing", hint)
-    given = recipe.load(run.recipe)
-    is_changed = recipe.fingerprint(given.recipe) != locked.get("fingerprint")
-    wanted = plan.recipe if is_changed else given.recipe
-    loaded = Loaded(wanted, plan.base_dir / "recipe.toml", given.text, given.given)
-    # Also against a run folder from elsewhere, whose plan could name any file of this machine.
-    then, now = locked.get("files", {}), lock.file_hashes(wanted.model_dump(), plan.base_dir)
-    changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    saved = recipe.load(run.recipe)
+    is_changed = recipe.fingerprint(saved.recipe) != locked.get("fingerprint")
+    trained = plan.recipe if is_changed else saved.recipe
+    loaded = Loaded(trained, plan.base_dir / "recipe.toml", saved.text, saved.data)
+    # This also stops a run folder from elsewhere, whose plan could name any file of this machine.
+    old, new = locked.get("files", {}), lock.file_hashes(trained.model_dump(), plan.base_dir)
+    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if changed:
         message = f"`{changed[0]}` is not what this run read"
         raise RecipeError.at(str(run.folder), message, "put the old version back")
@@ -74,25 +80,25 @@ def of_run(run: Run) -> Shared:
     for path in (run.metrics, run.folder / "report.html"):
         if path.is_file():
             proof[path.name] = redact.strip_folders(path.read_text(), folders).encode()
-    return _shared(loaded, is_changed, locked | {"overrides": []}, found, proof)
+    return _shared(loaded, is_changed, locked | {"overrides": []}, record, proof)
 
 
 def _shared(
     loaded: Loaded,
     is_changed: bool,
     locked: dict[str, Any],
-    found: dict[str, Any] | None,
+    record: dict[str, Any] | None,
     proof: Files,
 ) -> Shared:
-    """`is_changed` says that the recipe is no longer what `loaded.text` has, by overrides."""
+    """`is_changed` says that the recipe differs from `loaded.text`, by overrides."""
     renamed, files = _companions(loaded.recipe, loaded.path.parent)
-    # Trackers and exports are the sharer's own, and would be refused there.
-    own = {"track": Track(), "export": Export()}
-    final = _with_names(loaded.recipe, renamed).model_copy(update=own)
+    # Trackers and exports are the sharer's own, and a recipe from elsewhere may not ask for them.
+    private = {"track": Track(), "export": Export()}
+    final = _with_names(loaded.recipe, renamed).model_copy(update=private)
     is_rewritten = is_changed or final != loaded.recipe
     text = HEADER + render.render(final) if is_rewritten else redact.strip_home(loaded.text)
     fingerprint = recipe.fingerprint(final)
-    read = loading.validate(loading.parse(text, "recipe.toml"), "recipe.toml", text)
+    read = loading.load_text(text, Path("recipe.toml")).recipe
     if recipe.fingerprint(read) != fingerprint:
         raise RecipeError.at(
             loaded.shown, "has the path of your home folder in a value", "write it anew"
@@ -100,13 +106,13 @@ def _shared(
     name = str(locked.get("recipe") or loaded.name)
     locked = _renamed(locked, renamed, files) | {"fingerprint": fingerprint}
     files |= proof | {"recipe.toml": text.encode(), "lock.json": _json(redact.strip_paths(locked))}
-    if found:
-        found = redact.strip_paths(found | {"fingerprint": fingerprint})
-        files["record.json"] = _json(found)
-    files["README.md"] = recipe_card.text(name, final, locked, found, files).encode()
-    refused = redact.problems(files)
-    if refused:
-        raise RecipeError(problems=refused)
+    if record:
+        record = redact.strip_paths(record | {"fingerprint": fingerprint})
+        files["record.json"] = _json(record)
+    files["README.md"] = cards.of_recipe(name, final, locked, record, files).encode()
+    problems = redact.problems(files)
+    if problems:
+        raise RecipeError(problems=problems)
     bundle.check_sizes(files, loaded.shown)
     return Shared(name, fingerprint, files)
 
@@ -115,7 +121,7 @@ def _renamed(locked: dict[str, Any], renamed: dict[str, str], files: Files) -> d
     """The lock with the names that files have in the bundle."""
     inputs = dict(locked.get("inputs", {}))
     for old, new in renamed.items():
-        inputs = {what.replace(f"`{old}:", f"`{new}:"): sha for what, sha in inputs.items()}
+        inputs = {name.replace(f"`{old}:", f"`{new}:"): sha for name, sha in inputs.items()}
     hashes = {new: hashlib.sha256(files[new]).hexdigest() for new in renamed.values()}
     return locked | {"inputs": inputs, "files": hashes}
 
@@ -124,45 +130,49 @@ def _json(data: Any) -> bytes:
     return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _companions(wanted: Recipe, base_dir: Path) -> tuple[dict[str, str], Files]:
+def _companions(source: Recipe, base_dir: Path) -> tuple[dict[str, str], Files]:
     """Name in the recipe -> name in the bundle, and the files. Raises: RecipeError."""
-    data, renamed, files, refused = wanted.model_dump(), {}, {}, []
+    data = source.model_dump()
+    renamed: dict[str, str] = {}
+    files: Files = {}
+    problems = []
     local = references.local_files(data, base_dir)
-    for item in references.named(data):
+    for item in references.references_in(data):
         path = local.get(item.name)
         if path is None:
             is_local = (base_dir / Path(item.name).expanduser()).exists()
             if is_local or not item.may_be_hub or references.is_file_name(item.name):
                 key = ".".join(item.loc[:2])
-                message = f"`{key}` names `{item.name}`, which is no file that can be taken along"
-                refused.append(Problem(message, hint=_FOLDER))
+                message = f"`{key}` names `{item.name}`, which is not a file that can be shared"
+                problems.append(Problem(message, hint=_FOLDER))
             continue
         renamed[item.name] = _free_name(item.name, files, path)
         files[renamed[item.name]] = path.read_bytes()
-    if refused:
-        raise RecipeError(problems=refused)
+    if problems:
+        raise RecipeError(problems=problems)
     return renamed, files
 
 
 def _free_name(name: str, files: Files, path: Path) -> str:
-    """The name as it is if a bundle can have it, else its last part, made unique."""
+    """The name itself where a bundle can have it, else its last part, made unique."""
     stem, suffix, content = path.stem.lstrip("."), path.suffix, path.read_bytes()
-    others = [f"{stem}-{number}{suffix}" for number in range(2, 9)]
-    for free in (name, f"{stem}{suffix}", *others):
-        if free in (*bundle.PROOF, "recipe.toml") or files.get(free, content) != content:
+    for candidate in (name, *islice(numbered(stem, suffix), 9)):
+        taken = candidate in (*bundle.PROOF, "recipe.toml")
+        if taken or files.get(candidate, content) != content:
             continue
         with suppress(RecipeError):
-            bundle.check_name(free, "")
-            return free
-    raise RecipeError.at(name, "finds no free name in the bundle", "give the file another name")
+            bundle.check_name(candidate, "")
+            return candidate
+    message = "finds no free name in the bundle"
+    raise RecipeError.at(name, message, "give the file another name")
 
 
-def _with_names(wanted: Recipe, renamed: dict[str, str]) -> Recipe:
+def _with_names(source: Recipe, renamed: dict[str, str]) -> Recipe:
     """The recipe with the names that its files have in the bundle."""
     if all(old == new for old, new in renamed.items()):
-        return wanted
-    data = wanted.model_dump(exclude_none=True)
-    for item in references.named(wanted.model_dump()):
+        return source
+    data = source.model_dump(exclude_none=True)
+    for item in references.references_in(source.model_dump()):
         new = renamed.get(item.name)
         if new is None:
             continue
@@ -173,7 +183,7 @@ def _with_names(wanted: Recipe, renamed: dict[str, str]) -> Recipe:
                 for name, weight in data["rewards"].items()
             }
         elif item.loc == ("eval", "reward"):
-            data["eval"]["reward"] = f"{new}:{wanted.eval.reward.rpartition(':')[2]}"
+            data["eval"]["reward"] = f"{new}:{source.eval.reward.rpartition(':')[2]}"
         else:
             data[item.loc[0]][item.loc[1]] = new
     return Recipe.model_validate(data)
@@ -182,29 +192,24 @@ def _with_names(wanted: Recipe, renamed: dict[str, str]) -> Recipe:
 def write(files: Files, target: Path, *, replace: bool = False) -> None:
     """Write a bundle, or a new folder if the name does not end in .r1.zip; whole or not at all.
 
-    Raises: RecipeError when that name is taken, and `replace` is not meant, or cannot be written;
+    Raises: RecipeError when the name is taken and may not be replaced, or cannot be written;
     RunError when the disk is full.
     """
     if target.suffix in (".zip", ".tar", ".gz", ".toml") and not _is_file(target):
-        raise RecipeError.at(str(target), f"is no name of a bundle: it ends in {bundle.SUFFIX}")
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        message = f"is not the name of a bundle: it ends in {bundle.SUFFIX}"
+        raise RecipeError.at(str(target), message, f"`--to {target.stem}{bundle.SUFFIX}`")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _clear_drafts(target)
+        clear_drafts(target.parent, f".{glob.escape(target.name)}.*.tmp")
         if _is_file(target):
             _refuse_taken(target, replace)
-            _write_synced(draft, bundle.pack(files))
-            os.replace(draft, target)
+            write_bytes(target, bundle.pack(files))
         else:
             if target.exists() or target.is_symlink():
                 raise RecipeError.at(str(target), "exists", "take another name")
-            for name, content in files.items():
-                (draft / name).parent.mkdir(parents=True, exist_ok=True)
-                _write_synced(draft / name, content)
-            for folder in {(draft / name).parent for name in files}:
-                _sync(folder)
-            os.rename(draft, target)
-        _sync(target.parent)
+            with draft(target) as folder:
+                for name, content in files.items():
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).write_bytes(content)
     except OSError as error:
         raise unwritable(target, error, "take another place with --to") from error
 
@@ -214,49 +219,25 @@ def _is_file(target: Path) -> bool:
 
 
 def _refuse_taken(target: Path, replace: bool) -> None:
-    """An older bundle is replaced where that is meant; anything else never is."""
+    """Raises: RecipeError unless the target is new, or a bundle that may be replaced."""
     if not target.exists():
         return
     try:
         bundle.unpack(target.read_bytes(), str(target))
     except (OSError, RecipeError) as error:
-        raise RecipeError.at(str(target), "exists and is no bundle", "take another name") from error
+        message = "exists and is not a bundle"
+        raise RecipeError.at(str(target), message, "take another name") from error
     if not replace:
         raise RecipeError.at(str(target), "exists", "`--force` replaces it")
-
-
-def push(files: Files, reference: str, *, private: bool) -> str:
-    """Send a bundle's files to hub:user/name[/folder] as one commit. Returns its reference.
-
-    A card that somebody else wrote, such as that of a model, stays. Raises: RecipeError.
-    """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-
-    wanted = parse_hub(reference)
-    if wanted.revision:
-        raise RecipeError.at(reference, "names a revision", "a push goes to the main branch")
-    api, repo, folder = HfApi(), wanted.repo, f"{wanted.path}/" if wanted.path else ""
-    with hub_errors(reference):
-        api.create_repo(repo, private=private, exist_ok=True)
-        present = set(api.list_repo_files(repo))
-        readme = f"{folder}README.md"
-        if readme in present:
-            theirs = Path(api.hf_hub_download(repo, readme)).read_text(errors="replace")
-            if recipe_card.MARK not in theirs:
-                files = {name: content for name, content in files.items() if name != "README.md"}
-        stale = [n for n in bundle.PROOF if n not in files and n != "README.md"]
-        operations = [CommitOperationAdd(folder + n, content) for n, content in files.items()]
-        operations += [CommitOperationDelete(folder + n) for n in stale if folder + n in present]
-        message = "A recipe with its proof, by `r1recipes share`"
-        done = api.create_commit(repo, operations, commit_message=message)
-    return f"hub:{repo}@{done.oid}" + (f"/{wanted.path}" if wanted.path else "")
 
 
 def copy(loaded: Loaded, target: Path, *, allow_code: bool) -> list[Path]:
     """Copy a recipe to a file that must not exist, and beside it the files that it names.
 
-    Returns what was written. Raises: RecipeError before anything is written, also for code from
-    elsewhere that was not allowed: a module beside one's own files can be imported by accident.
+    Returns what was written.
+
+    Raises: RecipeError before anything is written, also for code from elsewhere without
+    `allow_code`: a module beside the user's own files can be imported by accident.
     """
     _, files = _companions(loaded.recipe, loaded.path.parent)
     local = references.local_files(loaded.recipe.model_dump(), loaded.path.parent)
@@ -264,7 +245,7 @@ def copy(loaded: Loaded, target: Path, *, allow_code: bool) -> list[Path]:
     code = [name for name in plain if name.endswith(".py")]
     if code and loaded.source and not allow_code:
         message = f"has code, `{code[0]}`, which is copied only with --allow-code"
-        raise RecipeError.at(loaded.shown, message, "it is shown first, with its hash")
+        raise RecipeError.at(loaded.shown, message, "`--allow-code` shows it first, with its hash")
     written = {target.parent / name: content for name, content in plain.items()}
     written[target] = loaded.text.encode()
     for path, content in written.items():
@@ -283,9 +264,3 @@ def copy(loaded: Loaded, target: Path, *, allow_code: bool) -> list[Path]:
 
 def _has(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes() == content
-
-
-_FOLDER = (
-    "files travel with a recipe, folders of weights or data do not: put them on the Hub and name "
-    "them user/name"
-)

@@ -1,15 +1,15 @@
-"""A recipe with its proof as one file NAME.r1.zip, or as a folder: written, read, checked.
+"""Write, read and check a bundle: a recipe with its proof as one file NAME.r1.zip or a folder.
 
     recipe.toml    the recipe                lock.json      versions, revisions, seed, hashes
     record.json    times and accuracy        metrics.jsonl  one line per step
     report.html    the page of the run       README.md      the card
     and the files that the recipe names: data, chat template, rewards
 
-Zip, because every file manager opens it and its directory says sizes before anything is read.
-Members are stored, not compressed, in order of their names and with one fixed date: the same
-content is the same bytes on every machine, where deflate differs between versions of zlib, and
-nothing in it can grow when it is read. Reading keeps all in memory, extracts nothing to the disk,
-runs nothing, and unpickles nothing. Limits: 64 MiB; plain files only.
+It is a zip file because every file manager opens one, and its directory gives all sizes before
+anything is read. Members are stored without compression, in the order of their names and with one
+fixed date: so the same content is the same bytes on every machine, while deflate differs between
+versions of zlib, and nothing can grow when it is read. Reading keeps everything in memory, extracts
+nothing to the disk, runs nothing, and unpickles nothing. Limits: 64 MiB; plain files only.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from r1recipes.errors import RecipeError
 
 SUFFIX = ".r1.zip"
 PROOF = ("README.md", "lock.json", "metrics.jsonl", "record.json", "report.html")
-"""What may be in a bundle beside the recipe and the files that it names."""
+"""Files that may be in a bundle beside the recipe and the files that it names."""
 MAX_BYTES = 64 * 2**20
 MAX_MEMBERS = 64
 LIMITS = {"recipe.toml": 10**6, "lock.json": 10**6, "record.json": 10**6, "README.md": 10**6}
@@ -52,7 +52,7 @@ def pack(files: Files) -> bytes:
 
 
 def unpack(content: bytes, where: str) -> Files:
-    """The files of a bundle, by name. Raises: RecipeError for all that `pack` would not write."""
+    """The files of a bundle, by name. Raises: RecipeError for anything that `pack` cannot write."""
     if len(content) > MAX_BYTES:
         raise RecipeError.at(where, f"has more than {MAX_BYTES // 2**20} MiB")
     if content.count(b"PK\1\2") > 10 * MAX_MEMBERS:  # before a million entries are made objects
@@ -86,7 +86,7 @@ def _check_member(member: zipfile.ZipInfo, where: str) -> None:
         raise RecipeError.at(where, f"`{name[:80]}` is encrypted")
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
         raise RecipeError.at(
-            where, f"`{name[:80]}` is compressed; `r1recipes share` stores files as are"
+            where, f"`{name[:80]}` is compressed; `r1recipes share` stores files as they are"
         )
     check_name(name, where)
 
@@ -96,7 +96,7 @@ def check_name(name: str, where: str) -> None:
     parts = name.split("/")
     bad = any(part in ("", ".", "..") or part.startswith(".") for part in parts)
     if bad or len(name) > 200 or len(parts) > 8 or not name.isprintable() or set(name) & set("\\:"):
-        raise RecipeError.at(where, f"`{name[:80]}` is no name of a file inside a bundle")
+        raise RecipeError.at(where, f"`{name[:80]}` cannot be the name of a file in a bundle")
 
 
 def _check_names(names: list[str], where: str) -> None:

@@ -1,4 +1,4 @@
-"""Read single files of a recipe over the network: from the Hub by its own client, or over https.
+"""Download single files of a recipe: from the Hub with its own client, or over https.
 
 Limits: https alone, and http to this machine; no redirect to anything else; sizes and times are
 bounded. Tokens go to the Hub only, by huggingface_hub. Nothing is written but the Hub's own cache.
@@ -39,30 +39,29 @@ class HubReference:
 
 @dataclass(frozen=True)
 class Opened:
-    """What a reference means: a bundle's bytes, or else a way to read single files."""
+    """What stands behind a reference: a bundle's bytes, or else a way to read single files."""
 
     read: Reader
     recipe_name: str = "recipe.toml"
     archive: bytes | None = None
     commit: str | None = None
-    """On the Hub."""
+    """The commit, if it is from a repository on the Hub."""
 
 
 def parse_hub(reference: str) -> HubReference:
-    """Raises: RecipeError unless it is hub:user/name[@revision][/path]."""
-    found = _HUB.fullmatch(reference)
-    if not found or ".." in reference:
-        raise RecipeError.at(
-            reference, "is no reference to the Hub", "hub:user/name[@revision][/path]"
-        )
-    path = (found["path"] or "").strip("/")
+    """The parts of hub:user/name[@revision][/path]. Raises: RecipeError for another text."""
+    match = _HUB.fullmatch(reference)
+    if not match or ".." in reference:
+        hint = "hub:user/name[@revision][/path]"
+        raise RecipeError.at(reference, "is not a reference to the Hub", hint)
+    path = (match["path"] or "").strip("/")
     if path:
         bundle.check_name(path, reference)
-    return HubReference(found["repo"], found["revision"], path)
+    return HubReference(match["repo"], match["revision"], path)
 
 
 def asked_commit(reference: str) -> str | None:
-    """The commit that a reference names in full, which can never mean anything else."""
+    """The commit that a reference names in full, so that it can never mean anything else."""
     if not reference.startswith("hub:"):
         return None
     revision = parse_hub(reference).revision or ""
@@ -70,27 +69,27 @@ def asked_commit(reference: str) -> str | None:
 
 
 def stem(reference: str) -> str:
-    """A name for the recipe: the last part of its reference that says something."""
+    """A name for the recipe: the last part of its reference that is not `recipe.toml`."""
     if reference.startswith("hub:"):
-        found = parse_hub(reference)
-        parts = [found.repo.split("/")[1], *found.path.split("/")]
+        parsed = parse_hub(reference)
+        parts = [parsed.repo.split("/")[1], *parsed.path.split("/")]
     else:
-        parts = [part for part in urlsplit(reference).path.split("/") if part]
-    said = [part for part in parts if part not in ("", "recipe.toml")]
-    return said[-1] if said else "recipe"
+        parts = urlsplit(reference).path.split("/")
+    names = [part for part in parts if part not in ("", "recipe.toml")]
+    return names[-1] if names else "recipe"
 
 
 def open_reference(reference: str) -> Opened:
-    """Raises: RecipeError when it cannot be reached or is not there."""
+    """What stands behind a reference. Raises: RecipeError when that cannot be read."""
     if reference.startswith("hub:"):
         return _open_hub(parse_hub(reference), reference)
     content = download(reference)
     if content.startswith(b"PK\x03\x04"):
-        return Opened({}.get, archive=content)
+        return Opened(lambda name: None, archive=content)
     if content.lstrip()[:1] == b"<":
         hint = "take the link to the raw file"
         raise RecipeError.at(reference, "is a web page, not a recipe", hint)
-    # A single file: what it names beside itself is refused, and a bundle brings it.
+    # A single file: other files that it names are refused; a bundle can bring them.
     return Opened({"the recipe": content}.get, "the recipe")
 
 
@@ -109,7 +108,7 @@ def download(url: str) -> bytes:
                         return _body(response, url, deadline)
                     current = urljoin(current, response.headers["location"])
     except httpx.InvalidURL as error:
-        raise RecipeError.at(url, f"is no valid URL: {error}") from error
+        raise RecipeError.at(url, f"is not a valid URL: {error}") from error
     except httpx.HTTPError as error:
         reason = str(error) or type(error).__name__
         raise RecipeError.at(
@@ -124,18 +123,16 @@ def _check_url(url: str, start: str) -> None:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
-        raise RecipeError.at(start, f"is no valid URL: {error}") from error
-    name = "is" if url == start else f"is redirected to `{url[:100]}`, which is"
+        raise RecipeError.at(start, f"is not a valid URL: {error}") from error
+    subject = "is" if url == start else f"is redirected to `{url[:100]}`, which is"
     if parts.username or parts.password:
-        raise RecipeError.at(_without_password(start), f"{name} a URL with a password in it")
+        raise RecipeError.at(_without_password(start), f"{subject} a URL with a password in it")
     if parts.scheme == "https" and host:
         return
     if parts.scheme == "http" and _is_this_machine(host) and start.startswith("http://"):
         return
     hint = "https://..., or hub:user/name for the Hub"
-    raise RecipeError.at(
-        start, f"{name} not https" if host else f"{name} no URL that is read", hint
-    )
+    raise RecipeError.at(start, f"{subject} not {'https' if host else 'a web address'}", hint)
 
 
 def _without_password(url: str) -> str:
@@ -152,7 +149,7 @@ def _is_this_machine(host: str) -> bool:
 def _body(response: Any, url: str, deadline: float) -> bytes:
     if response.status_code != 200:
         raise RecipeError.at(
-            url, f"is not there: HTTP {response.status_code} {response.reason_phrase}"
+            url, f"was not found: HTTP {response.status_code} {response.reason_phrase}"
         )
     if response.headers.get("content-encoding", "identity") != "identity":
         raise RecipeError.at(url, "is sent compressed, which was not asked for")
@@ -166,35 +163,35 @@ def _body(response: Any, url: str, deadline: float) -> bytes:
     return bytes(content)
 
 
-def _open_hub(wanted: HubReference, reference: str) -> Opened:
+def _open_hub(parsed: HubReference, reference: str) -> Opened:
     from huggingface_hub import HfApi
 
     api = HfApi()
     with hub_errors(reference):
-        info = api.repo_info(wanted.repo, revision=wanted.revision)
-    commit, names = info.sha, {file.rfilename for file in info.siblings or []}
-    folder, recipe_name = wanted.path, "recipe.toml"
-    if wanted.path.endswith(".toml"):
-        path = PurePosixPath(wanted.path)
+        info = api.model_info(parsed.repo, revision=parsed.revision)
+    commit, names = info.sha or "", {file.rfilename for file in info.siblings or []}
+    folder, recipe_name = parsed.path, "recipe.toml"
+    if parsed.path.endswith(".toml"):
+        path = PurePosixPath(parsed.path)
         folder, recipe_name = str(path.parent) if path.parent.name else "", path.name
 
     def read(name: str) -> bytes | None:
         path = f"{folder}/{name}" if folder else name
-        return _hub_file(api, wanted.repo, commit, path, reference) if path in names else None
+        return _hub_file(api, parsed.repo, commit, path, reference) if path in names else None
 
-    if wanted.path.endswith(bundle.SUFFIX):
-        content = _hub_file(api, wanted.repo, commit, wanted.path, reference)
+    if parsed.path.endswith(bundle.SUFFIX):
+        content = _hub_file(api, parsed.repo, commit, parsed.path, reference)
         return Opened(read, archive=content, commit=commit)
     return Opened(read, recipe_name, commit=commit)
 
 
 def _hub_file(api: Any, repo: str, commit: str, path: str, reference: str) -> bytes:
     from huggingface_hub import RepoFile
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     with hub_errors(reference):
-        found = api.get_paths_info(repo, [path], revision=commit)
-        sizes = [entry.size for entry in found if isinstance(entry, RepoFile)]
+        entries = api.get_paths_info(repo, [path], revision=commit)
+        sizes = [entry.size for entry in entries if isinstance(entry, RepoFile)]
         if not sizes:
             raise RecipeError.at(reference, f"has no file `{path}`")
         if sizes[0] > bundle.MAX_BYTES:

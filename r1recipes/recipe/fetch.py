@@ -1,19 +1,17 @@
-"""Turn a reference to a recipe from elsewhere into a local folder and a note on where it came from.
+"""Fetch a recipe from elsewhere into a local folder, with a note on where it came from.
 
     hub:user/name[@revision][/path]   a folder or a .toml of a repository on the Hub
     https://...                       a .toml or a bundle; plain http on this machine alone
     NAME.r1.zip, a folder             what `share` wrote
 
-Only recipe.toml, the proof and the files that the recipe names are taken. They are kept below
+Only recipe.toml, the proof and the files that the recipe names are taken. They are cached below
 `cache_dir`/recipes under the hash of their content, so that a run can be resumed and a reference be
-used again without a network. A branch is resolved to its commit. Nothing that is read is run.
+used again without a network. A branch is resolved to its commit. No code is run that was fetched.
 """
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,10 @@ from typing import Any
 from r1recipes.config.toml import parse
 from r1recipes.errors import RecipeError
 from r1recipes.machine import hub
+from r1recipes.machine.files import clear_drafts, draft, write_text
 from r1recipes.recipe import bundle, download, references
 from r1recipes.recipe.bundle import Files, Reader
+from r1recipes.recipe.foreign_keys import EXAMPLE
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,60}", re.ASCII)
 
@@ -32,15 +32,15 @@ class Source:
     """Where a recipe from elsewhere came from."""
 
     reference: str
-    """As it was asked for."""
+    """The reference as the user wrote it."""
     name: str
     """Name of the recipe; safe as the name of a folder."""
     folder: Path
-    """Where its files are kept; not to be changed."""
+    """The folder of the cache with its files; they must not be changed."""
     sha256: str
-    """Of all its files."""
+    """The hash of all its files (`bundle.digest`)."""
     commit: str | None = None
-    """Commit of a repository on the Hub."""
+    """The commit, if it is from a repository on the Hub."""
 
     @property
     def shown(self) -> str:
@@ -49,18 +49,18 @@ class Source:
         return f"{self.reference}{at}, sha256 {self.sha256[:16]}"
 
     def origin(self) -> dict[str, Any]:
-        """For the lock of a run; of a file on this machine the name alone."""
+        """The entry in the lock of a run; of a file on this machine it has the name alone."""
         is_local = not is_remote(self.reference)
         reference = Path(self.reference).name if is_local else self.reference
         return {"reference": reference, "commit": self.commit, "sha256": self.sha256}
 
     def files(self) -> Files:
-        """Everything that came with it."""
-        return _files(self.folder)
+        """The recipe and everything that came with it."""
+        return _read_folder(self.folder)
 
 
 def is_remote(reference: str) -> bool:
-    """Whether a reference is to be asked over the network."""
+    """Whether a reference is fetched over the network."""
     return reference.startswith("hub:") or "://" in reference
 
 
@@ -72,40 +72,45 @@ def is_bundle(path: Path) -> bool:
 def get(reference: str) -> Source:
     """The recipe that `reference` means, in the cache.
 
-    Raises: RecipeError, one problem, when it cannot be had or is not a bundle.
+    Raises: RecipeError, with one problem, when it cannot be fetched or is not a bundle.
     """
     from r1recipes.machine import settings  # costs more than all of a recipe that is a local file
 
     machine = settings.load()
     cache = machine.cache_dir / "recipes"
-    commit, stem = None, "recipe"
     if not is_remote(reference):
         files, stem = _from_disk(Path(reference)), Path(reference).absolute().name
+        return _source(reference, stem, cache, files, None)
+    entry = cache / "references" / hashlib.sha256(reference.encode()).hexdigest()[:32]
+    offline = machine.offline or hub.is_offline()
+    # A commit can never mean anything else; a branch and a URL are asked for each time.
+    if offline or download.asked_commit(reference):
+        if cached := _from_cache(reference, cache, entry):
+            return cached
+    if offline:
+        raise RecipeError.at(
+            reference,
+            "is not in the cache of this machine, and no request may be made (offline)",
+            "fetch it once with a connection: `r1recipes show` does",
+        )
+    opened = download.open_reference(reference)
+    if opened.archive is not None:
+        files = from_archive(opened.archive, reference)
     else:
-        at = cache / "references" / hashlib.sha256(reference.encode()).hexdigest()[:32]
-        offline = machine.offline or hub.is_offline()
-        known = _known(at)
-        # A commit can never mean anything else; a branch and a URL are asked for each time.
-        if known and (offline or download.asked_commit(reference)):
-            files, commit = _kept(cache / known["sha256"]), known.get("commit")
-            if files is not None:
-                return _source(reference, download.stem(reference), cache, files, commit)
-        if offline:
-            raise RecipeError.at(
-                reference,
-                "is not kept on this machine, and no request may be made (offline)",
-                "fetch it once with a connection: `r1recipes show` does",
-            )
-        opened, stem = download.open_reference(reference), download.stem(reference)
-        commit = opened.commit
-        if opened.archive is not None:
-            files = from_archive(opened.archive, reference)
-        else:
-            files = collect(opened.read, reference, opened.recipe_name)
-    source = _source(reference, stem, cache, files, commit)
-    if is_remote(reference):
-        _write(at, json.dumps({"reference": reference, **source.origin()}).encode())
+        files = collect(opened.read, reference, opened.recipe_name)
+    source = _source(reference, download.stem(reference), cache, files, opened.commit)
+    clear_drafts(entry.parent, ".*.tmp")
+    write_text(entry, json.dumps({"reference": reference, **source.origin()}))
     return source
+
+
+def _from_cache(reference: str, cache: Path, entry: Path) -> Source | None:
+    """The recipe that a reference meant when it was last fetched; None if it is not whole."""
+    origin = _read_entry(entry)
+    files = _cached_files(cache / origin["sha256"]) if origin else None
+    if origin is None or files is None:
+        return None
+    return _source(reference, download.stem(reference), cache, files, origin.get("commit"))
 
 
 def _from_disk(path: Path) -> Files:
@@ -119,12 +124,13 @@ def _from_disk(path: Path) -> Files:
 
 
 def from_archive(content: bytes, where: str) -> Files:
-    """The files of a bundle's bytes, each of which is proof or named by the recipe."""
+    """The files of a bundle's bytes. Raises: RecipeError for a file that is neither a part of the
+    proof nor named by the recipe."""
     files = bundle.unpack(content, where)
-    wanted = collect(files.get, where)
-    for name in files.keys() - wanted.keys():
+    named = collect(files.get, where)
+    for name in files.keys() - named.keys():
         raise RecipeError.at(where, f"has `{name}`, which its recipe does not name")
-    return wanted
+    return named
 
 
 def collect(reader: Reader, where: str, recipe_name: str = "recipe.toml") -> Files:
@@ -137,15 +143,15 @@ def collect(reader: Reader, where: str, recipe_name: str = "recipe.toml") -> Fil
     if not text.strip():
         raise RecipeError.at(where, "is empty")
     try:
-        data = parse(text.decode("utf-8-sig"), where)
+        data = parse(text.decode("utf-8-sig"), where, EXAMPLE)
     except UnicodeDecodeError as error:
         raise RecipeError.at(where, "is neither TOML in UTF-8 nor a bundle") from error
     files = {"recipe.toml": text}
-    extra = bundle.PROOF if recipe_name == "recipe.toml" else ()
-    names = [name for name in references.names_inside(data) if _is_inside(name)]
+    proof = bundle.PROOF if recipe_name == "recipe.toml" else ()
+    names = [name for name in references.file_names(data) if _is_inside(name)]
     if len(names) > bundle.MAX_MEMBERS:
         raise RecipeError.at(where, f"names {len(names)} files; {bundle.MAX_MEMBERS} are allowed")
-    for name in dict.fromkeys([*extra, *names]):
+    for name in dict.fromkeys([*proof, *names]):
         if name not in files and (content := reader(name)) is not None:
             files[name] = content
             bundle.check_sizes(files, where)
@@ -154,7 +160,8 @@ def collect(reader: Reader, where: str, recipe_name: str = "recipe.toml") -> Fil
 
 
 def _is_inside(name: str) -> bool:
-    """Other names are left for the check of the recipe, which knows line and column."""
+    """Whether a name can be that of a file in a bundle. The check of the recipe refuses the others,
+    with line and column."""
     try:
         bundle.check_name(name, "")
     except RecipeError:
@@ -165,13 +172,13 @@ def _is_inside(name: str) -> bool:
 def _source(reference: str, stem: str, cache: Path, files: Files, commit: str | None) -> Source:
     sha256 = bundle.digest(files)
     folder = cache / sha256
-    if _kept(folder) is None:
-        _keep(folder, files)
+    if _cached_files(folder) is None:
+        _cache(folder, files)
     return Source(reference, _name(files, stem), folder.absolute(), sha256, commit)
 
 
 def _name(files: Files, stem: str) -> str:
-    """The recipe's name: as in the lock, or as in the reference; never more than one folder."""
+    """The recipe's name, from the lock or else from the reference; it has no slash."""
     try:
         locked = json.loads(files.get("lock.json", b"{}")).get("recipe", "")
     except (ValueError, AttributeError, RecursionError):
@@ -182,47 +189,38 @@ def _name(files: Files, stem: str) -> str:
     return "recipe"
 
 
-def _kept(folder: Path) -> Files | None:
-    """The files of a folder of the cache, None unless they are what its name says."""
+def _cached_files(folder: Path) -> Files | None:
+    """The files of a folder of the cache; None unless their hash is the folder's name."""
     if not folder.is_dir():
         return None
-    files = _files(folder)
+    files = _read_folder(folder)
     return files if bundle.digest(files) == folder.name else None
 
 
-def _files(folder: Path) -> Files:
+def _read_folder(folder: Path) -> Files:
     paths = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def _keep(folder: Path, files: Files) -> None:
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+def _cache(folder: Path, files: Files) -> None:
+    """Write a folder of the cache as a whole. Raises: RecipeError when it cannot be written."""
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        for name, content in files.items():
-            (draft / name).parent.mkdir(parents=True, exist_ok=True)
-            (draft / name).write_bytes(content)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(draft, folder)
+        clear_drafts(folder.parent, ".*.tmp")
+        with draft(folder, taken="replace") as path:
+            for name, content in files.items():
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                (path / name).write_bytes(content)
     except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        if _kept(folder) is None:  # or else another process was faster
-            hint = "set R1RECIPES_CACHE_DIR to a folder that can be written"
-            raise RecipeError.at(
-                str(folder.parent), f"cannot be written: {error.strerror}", hint
-            ) from None
+        hint = "set R1RECIPES_CACHE_DIR to a folder that can be written"
+        raise RecipeError.at(
+            str(folder.parent), f"cannot be written: {error.strerror}", hint
+        ) from None
 
 
-def _known(at: Path) -> dict[str, Any] | None:
+def _read_entry(entry: Path) -> dict[str, Any] | None:
+    """The origin that was noted for a reference; None if there is none, or it is damaged."""
     try:
-        known = json.loads(at.read_text())
-        return known if re.fullmatch(r"[0-9a-f]{64}", known["sha256"]) else None
+        origin = json.loads(entry.read_text())
+        return origin if re.fullmatch(r"[0-9a-f]{64}", origin["sha256"]) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    draft.write_bytes(content)
-    os.replace(draft, path)

@@ -1,4 +1,9 @@
-"""Keys of other tools, and what a recipe has in their place; lines that begin a missing section."""
+"""Words about the keys of a recipe for error messages: what users of other tools write, examples.
+
+The key of each table is what stands in the file; the value goes into a hint.
+"""
+
+from r1recipes.config.section import NamedSections
 
 FOREIGN_KEYS = {
     "bf16": "remove it: the card decides",
@@ -16,6 +21,10 @@ FOREIGN_KEYS = {
     "reward_weights": "write `name = weight` lines in [rewards]",
     "use_vllm": "remove it: vLLM is used wherever there is a GPU",
 }
+"""Keys of TRL, PEFT and others."""
+
+FOREIGN_VALUES = {"all-linear": "remove this line: all linear layers are the default"}
+"""Values of PEFT where a recipe has a list."""
 
 SECTION_EXAMPLES = {
     "model": '`[model]` with `name = "unsloth/Qwen2.5-1.5B-Instruct"`',
@@ -23,3 +32,14 @@ SECTION_EXAMPLES = {
     "rewards": "`[rewards]` with `correctness = 2.0`",
     "preset": "`[preset.24GB]` with `lora_rank = 32` and the rest, see `r1recipes show phi4`",
 }
+"""Section that must be there -> how it begins."""
+
+NAMED_SECTIONS = {
+    "preset": NamedSections(
+        example="24GB",
+        meaning="a section for each size of card",
+        naming="by the memory of the card",
+    )
+}
+
+EXAMPLE = "`r1recipes show phi4` prints a valid recipe"

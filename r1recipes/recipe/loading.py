@@ -1,13 +1,12 @@
-"""Find a recipe, read it with positions, override, validate, fingerprint, show and write it.
+"""Find a recipe by its name, read it, apply overrides, validate it, and compute its fingerprint.
 
 A recipe is one self-contained file. Precedence: default < file < `--set key=value`. Nothing
 heavy is imported here: `check`, `show` and `list` answer at once and never import torch.
 """
 
-import difflib
 import hashlib
 import json
-from collections.abc import Callable
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,23 @@ from typing import Any
 from pydantic import ValidationError
 
 from r1recipes.config import explain
-from r1recipes.config.render import Loc
+from r1recipes.config.render import Loc, Origin
+from r1recipes.config.suggest import nearest
 from r1recipes.config.toml import parse
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.recipe import fetch, references
 from r1recipes.recipe.fetch import Source
-from r1recipes.recipe.overrides import apply, merge
+from r1recipes.recipe.foreign_keys import EXAMPLE
+from r1recipes.recipe.overrides import merge
 from r1recipes.recipe.schema import Recipe, of_algorithm
-
-__all__ = ["apply", "parse"]  # the parts of `load` that are written elsewhere
 
 MAX_BYTES = 1_000_000
 STUDY_SECTIONS = ("study", "search", "matrix")
+"""Sections that a study file has and a recipe has not."""
 
 
 class IsStudy(RecipeError):
-    """The file is a study, which `study` reads."""
+    """The file is a study and not a recipe."""
 
 
 @dataclass(frozen=True)
@@ -40,28 +40,32 @@ class Loaded:
     recipe: Recipe
     path: Path
     text: str
-    given: dict[str, Any]
+    data: dict[str, Any]
+    """The data of the file with the overrides merged in, without defaults."""
     overrides: dict[Loc, str] = field(default_factory=dict)
+    """Path of a key -> the flag that set it."""
     source: Source | None = None
-    """Of a recipe from elsewhere: it runs no code that is not allowed and reads no other file."""
+    """Where a recipe from elsewhere came from. It runs no code unless that is allowed, and reads
+    no files but those that came with it."""
 
     @property
     def name(self) -> str:
+        """The name of its runs."""
         return self.source.name if self.source else self.path.stem
 
-    def places(self) -> Callable[[Loc, bool], str]:
+    def places(self) -> explain.Where:
         """A function that says where a key (path, True) or its value (path, False) stands."""
         shown = self.path if self.source is None else self.source.reference
         return _finder(shown, self.text, self.overrides)
 
     @property
     def shown(self) -> str:
-        """The file for people, or where it came from."""
+        """The file as people know it, or where the recipe came from."""
         return self.source.shown if self.source else str(self.path)
 
 
 def shipped_folder() -> Path:
-    """Folder of the recipes that come with r1recipes."""
+    """The folder of the recipes that come with r1recipes."""
     package = Path(__file__).parents[1]
     packaged = package / "_data" / "recipes"
     return packaged if packaged.is_dir() else package.parent / "recipes"
@@ -73,7 +77,7 @@ def shipped() -> list[Path]:
 
 
 def find(name: str) -> Path:
-    """The file that `name` means: a path, or the name of a shipped recipe.
+    """The file that `name` means: a path, or a shipped recipe by its name.
 
     Raises: RecipeError with the nearest names.
     """
@@ -87,9 +91,8 @@ def find(name: str) -> Path:
         raise RecipeError(f"`{name[:60]}...` is not a file name: {error.strerror}") from error
     if name in names:
         return names[name]
-    close = difflib.get_close_matches(path.stem, names, 1, 0.5)
-    if close:
-        hint = f"did you mean `{close[0]}`? `r1recipes list` shows all"
+    if meant := nearest(path.stem, names, 0.5):
+        hint = f"did you mean `{meant}`? `r1recipes list` shows all"
     else:
         hint = "`r1recipes list` shows the recipes that come with r1recipes"
     raise RecipeError(f"there is no recipe `{name}`", hint=hint)
@@ -99,7 +102,7 @@ def load(name: str | Path, overrides: list[str] | None = None) -> Loaded:
     """Read and validate a recipe, with `key=value` overrides.
 
     A .toml file on this machine is the user's own. A bundle, a folder, a URL and hub:user/name are
-    from elsewhere: they are fetched, and what they may not have is refused.
+    from elsewhere: they are fetched, and refused if they have what is not allowed to them.
     Raises: RecipeError with all problems of the file and of the overrides.
     """
     path, source = locate(str(name))
@@ -115,28 +118,18 @@ def load_text(
     """
     # A message names what the user knows, not a file of the cache.
     shown = path if source is None else source.reference
-    given = parse(text, shown)
-    study = [key for key in STUDY_SECTIONS if key in given]
-    if study:
-        raise IsStudy(
-            problems=[
-                Problem(
-                    f"has a [{study[0]}] section: it is a study, not a recipe",
-                    str(shown),
-                    _study_hint(given),
-                )
-            ]
-        )
-    data, origins, problems = merge(given, overrides or [])
+    file_data = parse(text, shown, EXAMPLE)
+    _refuse_study(file_data, shown)
+    data, origins, problems = merge(file_data, overrides or [])
     try:
         recipe = validate(data, shown, text, origins)
     except RecipeError as error:
-        found = _blame_flags(error.problems, given, origins) if origins else error.problems
-        raise RecipeError(problems=problems + found) from error
+        blamed = _blame_flags(error.problems, file_data, origins) if origins else error.problems
+        raise RecipeError(problems=problems + blamed) from error
     if source:
         where = _finder(shown, text, origins)
-        refused = references.refusals(data, source.files(), origins)
-        problems += [Problem(r.message, where(r.loc, True), r.hint) for r in refused]
+        refusals = references.refusals(data, source.files(), origins)
+        problems += [Problem(r.message, where(r.loc, True), r.hint) for r in refusals]
     if problems:
         raise RecipeError(problems=problems)
     return Loaded(recipe, path, text, data, origins, source)
@@ -145,7 +138,7 @@ def load_text(
 def locate(name: str) -> tuple[Path, Source | None]:
     """The file that `name` means, and where it came from if it is from elsewhere.
 
-    Raises: RecipeError when there is none, or it cannot be had.
+    Raises: RecipeError when there is none, or it cannot be fetched.
     """
     if not fetch.is_remote(name):
         path = find(name)
@@ -156,12 +149,23 @@ def locate(name: str) -> tuple[Path, Source | None]:
     return source.folder / "recipe.toml", source
 
 
+def _refuse_study(data: dict[str, Any], shown: Path | str) -> None:
+    """Raises: IsStudy for the data of a study file."""
+    for section in STUDY_SECTIONS:
+        if section in data:
+            hint = "`r1recipes sweep` runs it"
+            if isinstance(data.get("recipe"), str):
+                hint = f"its recipe is `{data['recipe']}`; `r1recipes sweep` runs the study"
+            message = f"has a [{section}] section: it is a study, not a recipe"
+            raise IsStudy(problems=[Problem(message, str(shown), hint)])
+
+
 def _blame_flags(
-    problems: list[Problem], given: dict[str, Any], origins: dict[Loc, str]
+    problems: list[Problem], file_data: dict[str, Any], origins: dict[Loc, str]
 ) -> list[Problem]:
-    """A file that is valid by itself is not to blame: name the flags that a problem is about."""
+    """The problems with flags as their places, if the file is valid without the flags."""
     try:
-        Recipe.model_validate(given)
+        Recipe.model_validate(file_data)
     except ValidationError:
         return problems
     blamed = []
@@ -175,45 +179,31 @@ def _blame_flags(
     return list(dict.fromkeys(blamed))
 
 
-def _study_hint(given: dict[str, Any]) -> str:
-    named = given.get("recipe")
-    if isinstance(named, str):
-        return f"its recipe is `{named}`; `r1recipes sweep` runs the study"
-    return "`r1recipes sweep` runs it"
-
-
 def read_text(path: Path) -> str:
-    """The text of a recipe file. Raises: RecipeError if it is not a readable text of sane size."""
+    """The text of a recipe file. Raises: RecipeError if it is not a text of at most MAX_BYTES."""
+    where = str(path)
     try:
         if not path.is_file():
-            raise RecipeError(problems=[Problem("is not a regular file", str(path))])
+            raise RecipeError.at(where, "is not a regular file")
         size = path.stat().st_size
         if size > MAX_BYTES:
             message = f"has {size / 1e6:.1f} MB; a recipe has at most {MAX_BYTES / 1e6:.0f} MB"
-            raise RecipeError(problems=[Problem(message, str(path), "is it the right file?")])
-        raw = path.read_bytes()
+            raise RecipeError.at(where, message, "is it the right file?")
+        content = path.read_bytes()
     except OSError as error:
-        message = f"cannot be read: {error.strerror or error}"
-        raise RecipeError(problems=[Problem(message, str(path))]) from error
+        raise RecipeError.at(where, f"cannot be read: {error.strerror or error}") from error
     try:
-        text = raw.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        start = raw.rfind(b"\n", 0, error.start) + 1
-        column = len(raw[start : error.start].decode(errors="replace")) + 1
-        raise RecipeError(
-            problems=[
-                Problem(
-                    f"is not UTF-8 text (byte 0x{raw[error.start]:02x})",
-                    f"{path}:{line}:{column}",
-                    "save the file as UTF-8",
-                )
-            ]
+        line = content.count(b"\n", 0, error.start) + 1
+        start = content.rfind(b"\n", 0, error.start) + 1
+        column = len(content[start : error.start].decode(errors="replace")) + 1
+        message = f"is not UTF-8 text (byte 0x{content[error.start]:02x})"
+        raise RecipeError.at(
+            f"{path}:{line}:{column}", message, "save the file as UTF-8"
         ) from error
     if not text.strip():
-        raise RecipeError(
-            problems=[Problem("is empty", str(path), f"`r1recipes new {path.name}` writes one")]
-        )
+        raise RecipeError.at(where, "is empty", f"`r1recipes new {path.name}` writes one")
     return text
 
 
@@ -225,15 +215,25 @@ def validate(
         return Recipe.model_validate(data)
     except ValidationError as error:
         where = _finder(path, text, overrides or {})
-        raise RecipeError(
-            problems=explain.explain(
-                error.errors(include_url=False), of_algorithm(data.get("algorithm")), where
-            )
-        ) from error
+        problems = explain.explain(error, of_algorithm(data.get("algorithm")), where)
+        problems = list(dict.fromkeys(_without_preset_name(problem) for problem in problems))
+        raise RecipeError(problems=problems) from error
 
 
-def _finder(path: Path | str, text: str, overrides: dict[Loc, str]) -> Callable[[Loc, bool], str]:
-    """Where a key came from: the flag that set it or something in it, or its place in the file."""
+def _without_preset_name(problem: Problem) -> Problem:
+    """Leave out the preset's name: `--set preset.KEY=...` is wrong in every preset alike."""
+    if not re.match(r"--set preset\.([a-z_0-9]+)=", problem.where or ""):
+        return problem
+    message, hint = (
+        re.sub(r"`preset\.\w+\.(\w+)`", r"`preset.\1`", text)
+        for text in (problem.message, problem.hint or "")
+    )
+    return Problem(message, problem.where, hint or None)
+
+
+def _finder(path: Path | str, text: str, overrides: dict[Loc, str]) -> explain.Where:
+    """A function that finds the place of a key: the flag that set it or a key in it, or its place
+    in the file."""
     from r1recipes.config.places import Positions
 
     positions = Positions(text)
@@ -258,7 +258,7 @@ def _finder(path: Path | str, text: str, overrides: dict[Loc, str]) -> Callable[
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """sha256 (hex) of the canonical JSON of the resolved recipe, all defaults included.
+    """The sha256 (hex) of the canonical JSON of a recipe, all defaults included.
 
     Description, trackers and exports are left out: they change nothing that is computed.
     """
@@ -266,13 +266,13 @@ def fingerprint(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
 
 
-def origin_of(loaded: Loaded):
-    """A function that says where the value at a path came from: None stands for the file."""
+def origin_of(loaded: Loaded) -> Origin:
+    """A function that gives the origin of the value at a path: a flag, a default, or the file."""
 
     def origin(path: Loc) -> str | None:
         if path in loaded.overrides:
             return "--set"
-        current: Any = loaded.given
+        current: Any = loaded.data
         for part in path:
             if not isinstance(current, dict) or part not in current:
                 return "default"
@@ -280,6 +280,3 @@ def origin_of(loaded: Loaded):
         return None
 
     return origin
-
-
-# What people know from other tools, and what it is called or replaced by here.

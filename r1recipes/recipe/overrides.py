@@ -1,4 +1,4 @@
-"""Merge `--set key=value` into the data of a recipe, and remember which flag set what.
+"""Merge `--set key=value` into the data of a recipe, and remember which flag set which key.
 
 A key is dotted as in TOML. A value is TOML, or else taken as a text, so that a shell needs no
 quotes for `--set model.name=unsloth/Phi-4`. Sections are merged, lists are replaced.
@@ -13,31 +13,26 @@ from r1recipes.algorithms.base import CPU_ONLY, GPU_ONLY
 from r1recipes.config.render import Loc, dotted, show
 from r1recipes.config.suggest import section_at
 from r1recipes.config.toml import MAX_DEPTH
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.errors import Problem
 from r1recipes.recipe.schema import Recipe
 
-PRESET_NAME = re.compile(r"cpu|\d+\s*g?i?b?", re.IGNORECASE)  # or what is meant to be one
-
-
-def apply(given: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any], dict[Loc, str]]:
-    """Data with `key=value` overrides merged in, and which override set which path.
-
-    `preset.KEY=...` without a preset's name sets the key in every preset.
-    Raises: RecipeError with every override that is none.
-    """
-    data, origins, problems = merge(given, overrides)
-    if problems:
-        raise RecipeError(problems=problems)
-    return data, origins
+PRESET_NAME = re.compile(r"cpu|\d+\s*g?i?b?", re.IGNORECASE)
+"""A preset's name, or one that is misspelt."""
+Path = tuple[str, ...]
+"""Path of a key; unlike `Loc` without places in a list."""
 
 
 def merge(
-    given: dict[str, Any], overrides: list[str]
+    file_data: dict[str, Any], overrides: list[str]
 ) -> tuple[dict[str, Any], dict[Loc, str], list[Problem]]:
-    """As `apply`, with the problems of overrides that were left out returned beside the rest."""
-    data = copy(given)
+    """The data of a file with `key=value` overrides merged in.
+
+    `preset.KEY=...` without a preset's name sets the key in every preset. Returns the data, the
+    flag that set each path, and a problem for each override that is not valid and was left out.
+    """
+    data = copy(file_data)
     origins: dict[Loc, str] = {}
-    problems = []
+    problems: list[Problem] = []
     for override in overrides:
         flag = _flag(override)
         parsed = _parse(override)
@@ -55,14 +50,14 @@ def merge(
 
 
 def copy(data: Any) -> Any:
-    """A copy of plain data, so that what was given stays as it was."""
+    """A copy of plain data, so that the original stays as it is."""
     if isinstance(data, dict):
         return {key: copy(value) for key, value in data.items()}
     return [copy(value) for value in data] if isinstance(data, list) else data
 
 
-def _parse(override: str) -> tuple[Loc, Any] | Problem:
-    """The path and the value of `key=value`, or what is wrong with it."""
+def _parse(override: str) -> tuple[Path, Any] | Problem:
+    """The path and the value of `key=value`, or the problem with it."""
     key, equals, value = override.partition("=")
     flag = _flag(override)
     if not equals or not key.strip():
@@ -82,8 +77,8 @@ def _flag(override: str) -> str:
     return "--set " + override.replace("\n", "\\n")
 
 
-def path_of(key: str) -> Loc | None:
-    """The parts of a dotted key as TOML means it, or None when it is none."""
+def path_of(key: str) -> Path | None:
+    """The parts of a dotted key as TOML reads it, or None if it is not a dotted key."""
     if "\n" in key or key.count(".") > MAX_DEPTH:
         return None
     try:
@@ -91,20 +86,22 @@ def path_of(key: str) -> Loc | None:
     except ValueError:
         return None
     path: list[str] = []
-    while isinstance(data, dict):
-        ((part, data),) = data.items()
+    value: Any = data
+    while isinstance(value, dict):
+        ((part, value),) = value.items()
         path.append(part)
     return tuple(path)
 
 
-def _leaves(path: Loc, value: Any) -> list[tuple[Loc, Any]]:
+def _leaves(path: Path, value: Any) -> list[tuple[Path, Any]]:
     """`train={beta=0.1}` sets `train.beta` and leaves the rest of [train] as it is."""
     if not isinstance(value, dict) or not value or len(path) > MAX_DEPTH:
         return [(path, value)]
     return [leaf for key, inner in value.items() for leaf in _leaves((*path, key), inner)]
 
 
-def _spread_over_presets(path: Loc, data: dict[str, Any]) -> list[Loc]:
+def _spread_over_presets(path: Path, data: dict[str, Any]) -> list[Path]:
+    """The paths that an override sets: with `preset.KEY` that of each preset that has the key."""
     presets = data.get("preset")
     if path[0] != "preset" or len(path) != 2 or not isinstance(presets, dict):
         return [path]
@@ -121,11 +118,13 @@ def _spread_over_presets(path: Loc, data: dict[str, Any]) -> list[Loc]:
     return [("preset", name, path[1]) for name in names] or [path]
 
 
-def _set(data: dict[str, Any], path: Loc, value: Any) -> Loc | None:
-    """Set the value, or return the path of what stands in the way."""
+def _set(data: dict[str, Any], path: Path, value: Any) -> Path | None:
+    """Set the value, or return the path of a key above it that has a value already."""
+    table = data
     for depth, part in enumerate(path[:-1], 1):
-        data = data.setdefault(part, {})
-        if not isinstance(data, dict):
+        inner: Any = table.setdefault(part, {})
+        if not isinstance(inner, dict):
             return path[:depth]
-    data[path[-1]] = value
+        table = inner
+    table[path[-1]] = value
     return None

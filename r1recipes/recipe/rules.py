@@ -18,7 +18,7 @@ from r1recipes.algorithms.grpo import GrpoTrain
 from r1recipes.config.render import show
 from r1recipes.config.section import Found
 from r1recipes.recipe import references
-from r1recipes.rewards import reward
+from r1recipes.rewards.user_code import is_user_code
 
 PRESET_NAME = re.compile(r"cpu|[1-9][0-9]{0,3}GB")
 LOSSES = get_args(GrpoTrain.model_fields["loss_type"].annotation)
@@ -181,7 +181,7 @@ def preset_name(name: str) -> str:
 
 def known_reward(name: str) -> str:
     """Refuse a reward that is neither in the table nor somebody's own function."""
-    if not reward.is_user_code(name) and name not in rewards.REWARDS:
+    if not is_user_code(name) and name not in rewards.REWARDS:
         known = {"what": "unknown reward", "known": sorted(rewards.REWARDS)}
         raise PydanticCustomError("unknown_name", "unknown", known)
     return name

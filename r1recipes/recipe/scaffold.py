@@ -1,7 +1,7 @@
-"""Write the text of a new recipe: every key of the schema, explained, with sound first values.
+"""Write the text of a new recipe: every key of the schema with its meaning and a sound first value.
 
-The values come from the shipped recipe whose model is nearest. Limits: nearest by size, not by
-behaviour; nothing is downloaded or measured, so whether it fits is for `plan` to say.
+The values come from the shipped recipe with the nearest model. Limits: nearest by size, not by
+behaviour; nothing is downloaded or measured, so only `plan` can tell whether it fits.
 """
 
 import re
@@ -28,14 +28,15 @@ SCHEMA_LINE = "#:schema ./recipe.schema.json"
 def commented(base: Recipe, model: str, schema_line: str | None = SCHEMA_LINE) -> str:
     """A recipe for `model` with the values of `base` and each key's meaning above it.
 
-    Keys that `base` sets to something else than the default are lines of the recipe. The others
-    stand there with their defaults, or with an example, behind a `#` without a space: remove it
-    to set one. A revision and a chat template belong to the
-    model of `base` and are left out. Loads to a valid recipe.
+    Keys that `base` sets to another value than the default are lines of the recipe. The others
+    stand there with their defaults, or with an example, behind a `#` without a space: remove it to
+    set one. A revision and a chat template belong to the model of `base` and are left out. The
+    text loads to a valid recipe.
     """
-    given = base.model.model_copy(update={"name": model, "revision": None, "chat_template": None})
+    changes = {"name": model, "revision": None, "chat_template": None}
+    section = base.model.model_copy(update=changes)
     title = ALGORITHMS[base.algorithm].title
-    base = base.model_copy(update={"model": given, "description": f"{title} for {model}"})
+    base = base.model_copy(update={"model": section, "description": f"{title} for {model}"})
     lines = [schema_line] if schema_line else []
     for name, field in type(base).model_fields.items():
         if not models_in(field.annotation) and name != "rewards":
@@ -55,22 +56,22 @@ def commented(base: Recipe, model: str, schema_line: str | None = SCHEMA_LINE) -
 
 
 def _section(name: str, kind: type[BaseModel], value: BaseModel | None) -> list[str]:
-    """A section; where `value` is None, all of it as comments."""
+    """The lines of a section; all of them are comments if `value` is None."""
     lines = ["", *_comment(_doc(kind)), f"[{name}]"]
     inner: list[str] = []
     for key, field in kind.model_fields.items():
-        given = getattr(value, key) if value is not None else None
+        key_value = getattr(value, key) if value is not None else None
         if sections := models_in(field.annotation):
-            inner += _section(f"{name}.{key}", sections[0], given)
+            inner += _section(f"{name}.{key}", sections[0], key_value)
         else:
-            lines += _key(key, field, given)
+            lines += _key(key, field, key_value)
     if value is None:
         lines = [line if line.startswith("#") or not line else f"#{line}" for line in lines]
     return lines + inner
 
 
 def _presets(presets: dict[str, Preset]) -> list[str]:
-    """Each preset by size; the meaning of the keys stands in the first one only."""
+    """The lines of the presets by size; only the first one has the meaning of each key."""
     lines: list[str] = []
     for number, name in enumerate(sorted(presets, key=preset_bytes)):
         lines += [""] * (number > 0) + [f"[preset.{name}]"]
@@ -86,7 +87,7 @@ def _presets(presets: dict[str, Preset]) -> list[str]:
 
 
 def _key(key: str, field: FieldInfo, value: Any) -> list[str]:
-    """The meaning of a key and its line, which is a comment where the default is meant."""
+    """The meaning of a key and its line, which is a comment if the value is the default."""
     default = None if field.is_required() else field.default
     shown = next((v for v in (value, default, *(field.examples or ())) if v is not None), "...")
     text = f"{toml_key(key)} = {render.toml_value(shown)}"
@@ -107,19 +108,19 @@ def _doc(kind: type[BaseModel]) -> str:
     return " ".join((kind.__doc__ or "").split())
 
 
-class Sized(Protocol):
-    """What is known of a model."""
+class Shape(Protocol):
+    """The shape of a model, of which the number of parameters is needed here."""
 
     @property
     def parameters(self) -> int: ...
 
 
-KnownModel = Callable[[str], Sized | None]
-"""A model's name -> the same object for all names of one model; None for an unknown one."""
+FindShape = Callable[[str], Shape | None]
+"""A model's name -> the same object for all names of one model; None for an unknown model."""
 
 
-def base_for(model: str, known: KnownModel) -> Path:
-    """The shipped recipe whose model is nearest: the same one, the same family, or by size.
+def base_for(model: str, find_shape: FindShape) -> Path:
+    """The shipped recipe with the nearest model: the same one, the same family, or by size.
 
     Size is the catalogue's number of parameters, or else what the name says, such as `3B`; a name
     without either is taken as 8B, the middle. Families weigh more than sizes up to twofold.
@@ -130,12 +131,12 @@ def base_for(model: str, known: KnownModel) -> Path:
         if paths[path] == model:
             return path
     real = [path for path in paths if path not in builtin]
-    return min(real, key=lambda path: (_distance(model, paths[path], known), path.name))
+    return min(real, key=lambda path: (_distance(model, paths[path], find_shape), path.name))
 
 
-def _distance(model: str, other: str, known: KnownModel) -> float:
-    sizes = sorted((_billions(model, known), _billions(other, known)))
-    same = known(model) is not None and known(model) is known(other)
+def _distance(model: str, other: str, find_shape: FindShape) -> float:
+    sizes = sorted((_billions(model, find_shape), _billions(other, find_shape)))
+    same = find_shape(model) is not None and find_shape(model) is find_shape(other)
     family = _family(model) == _family(other)
     return -1.0 if same else sizes[1] / sizes[0] - family
 
@@ -146,8 +147,9 @@ def _family(model: str) -> str:
     return word[0] if word else model
 
 
-def _billions(model: str, known: KnownModel) -> float:
-    shape = known(model)
+def _billions(model: str, find_shape: FindShape) -> float:
+    """Billions of parameters; 8.0 if neither the catalogue nor the name tells."""
+    shape = find_shape(model)
     if shape:
         return shape.parameters / 1e9
     size = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([bm])(?![a-z])", model.lower())

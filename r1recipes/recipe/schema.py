@@ -44,7 +44,12 @@ from r1recipes.config.section import (
     with_problems,
 )
 from r1recipes.recipe import references, rules
-from r1recipes.recipe.foreign_keys import FOREIGN_KEYS, SECTION_EXAMPLES
+from r1recipes.recipe.foreign_keys import (
+    FOREIGN_KEYS,
+    FOREIGN_VALUES,
+    NAMED_SECTIONS,
+    SECTION_EXAMPLES,
+)
 from r1recipes.recipe.targets import Export, Track
 
 FORMAT = 1
@@ -201,7 +206,9 @@ class Recipe(Section):
     """A recipe: everything that turns one open model into a reasoning model."""
 
     foreign_keys = FOREIGN_KEYS
+    foreign_values = FOREIGN_VALUES
     section_examples = SECTION_EXAMPLES
+    named_sections = NAMED_SECTIONS
 
     format: Annotated[Literal[1], BeforeValidator(a_whole_number), Field(examples=[1])]
     """Version of the recipe format."""
@@ -307,10 +314,10 @@ def _of_algorithm(name: str) -> type[Recipe]:
 def for_editors() -> dict[str, Any]:
     """JSON Schema (draft 7) of a recipe. [train] has the keys of all algorithms; `check` knows
     which of them the one that is named takes."""
-    root = json_schema.of(of_algorithm("grpo"))
+    root = json_schema.of(of_algorithm("grpo"), "recipe")
     root["properties"]["algorithm"] |= {"enum": list(ALGORITHMS)}
     trains = {
-        name: json_schema.of(algorithm.train)["properties"]
+        name: json_schema.of(algorithm.train, name)["properties"]
         for name, algorithm in ALGORITHMS.items()
     }
     keys = dict.fromkeys(key for properties in trains.values() for key in properties)

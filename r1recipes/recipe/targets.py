@@ -1,6 +1,6 @@
 """Where the results of a run go: the forms of [export] and `--to`, and the trackers of [track].
 
-Names only: nothing is looked up, loaded or sent here.
+Only names are read: nothing is looked up, loaded or sent here.
 """
 
 import re
@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from r1recipes.config.section import Section, Word, refuse
+from r1recipes.config.section import Found, Section, Word, refuse
 from r1recipes.errors import Problem
 
 GGUF_TYPES = ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m")
-"""Types of llama.cpp that are written, from the largest to the smallest."""
+"""The types of llama.cpp that can be written, from the largest to the smallest."""
 KINDS = ("lora", "merged_16bit", "merged_4bit", "gguf", "ollama", "hub")
 HINT = "one of lora, merged_16bit, merged_4bit, gguf:q8_0,q4_k_m, ollama, hub:user/name"
 REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -26,40 +26,42 @@ class Target:
 
     kind: str
     types: tuple[str, ...] = ()
-    """Of gguf and ollama."""
+    """The types of a gguf or ollama form."""
     repo: str | None = None
-    """Of hub: `user/name`."""
+    """The repository of a hub form, `user/name`."""
 
 
 def parse(texts: Sequence[str], where: str | None = None) -> tuple[list[Target], list[Problem]]:
-    """The targets, and everything that is wrong with them. Each kind may be named once."""
-    targets: list[Target] = []
+    """The targets, and every problem with them. Each kind may be named once."""
+    targets: dict[str, Target] = {}
     problems = []
     for text in texts:
-        found = _target(text.strip())
-        if isinstance(found, str):
-            problems.append(Problem(found, where, HINT))
-        elif found.kind in [target.kind for target in targets]:
+        target = _target(text.strip())
+        if isinstance(target, str):
+            problems.append(Problem(target, where, HINT))
+        elif target.kind in targets:
             hint = "name it once, as in `gguf:q8_0,q4_k_m`"
-            problems.append(Problem(f"`{found.kind}` is named twice", where, hint))
+            problems.append(Problem(f"`{target.kind}` is named twice", where, hint))
         else:
-            targets.append(found)
-    return targets, problems
+            targets[target.kind] = target
+    return list(targets.values()), problems
 
 
 def _target(text: str) -> Target | str:
-    """The target, or what is wrong with it."""
+    """The target, or a message on what is wrong with it."""
     kind, colon, rest = text.partition(":")
     if kind not in KINDS:
         return f"unknown form `{text}`"
     if kind == "hub":
-        return Target(kind, repo=rest) if REPO.fullmatch(rest) else f"`{text}` names no user/name"
+        return (
+            Target(kind, repo=rest) if REPO.fullmatch(rest) else f"`{text}` does not name user/name"
+        )
     if kind not in ("gguf", "ollama"):
         return f"`{kind}` takes nothing after a colon" if colon else Target(kind)
     types = tuple(dict.fromkeys(part.strip().lower() for part in rest.split(","))) if colon else ()
     unknown = [name for name in types if name not in GGUF_TYPES]
     if unknown:
-        return f"`{unknown[0]}` in `{text}` is none of {', '.join(GGUF_TYPES)}"
+        return f"`{unknown[0]}` in `{text}` is not one of {', '.join(GGUF_TYPES)}"
     if kind == "ollama" and len(types) > 1:
         return f"`{text}`: an Ollama model has one type"
     return Target(kind, types or ("q8_0",))
@@ -75,11 +77,11 @@ class Export(Section):
     @classmethod
     def _known(cls, texts: list[str]) -> list[str]:
         targets, problems = parse(texts)
-        found = [("", problem.message, problem.hint or "") for problem in problems]
+        refused: Found = [("", problem.message, problem.hint or "") for problem in problems]
         if any(target.kind == "hub" for target in targets):
-            hint = "`export RUN --to hub:user/name` pushes, when you say so"
-            found.append(("", "a recipe pushes nothing to the Hub", hint))
-        refuse(found)
+            hint = "`export RUN --to hub:user/name` pushes when you ask for it"
+            refused.append(("", "a recipe pushes nothing to the Hub", hint))
+        refuse(refused)
         return texts
 
 

@@ -1,7 +1,7 @@
 """The charts of one run, or of several on the same axes, from metrics.jsonl and the record.
 
-Keys of the metrics are TRL's, and `time/..._s` and `accuracy` of `backends.grpo`. A chart whose
-key no run has is left out.
+The metrics have TRL's names; `accuracy` and `time/..._s` are added in `training.backends`. A chart
+whose metric no run has is left out.
 """
 
 import re
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from r1recipes.report.charts import GREY, Bar, Bars, Chart, Plot, Series, has_data
+from r1recipes.report.scales import Ends
 from r1recipes.runs.reading import Reading
 
 PHASES = {
@@ -36,10 +37,10 @@ class Curve:
     title: str
     note: str
     unit: str = ""
-    y_range: tuple[float | None, float | None] = (None, None)
+    y_range: Ends = (None, None)
     smooth: bool = True
     if_any: bool = False
-    """Draw it only where it is not 0 throughout."""
+    """Draw it only where a step has another value than 0."""
 
 
 LEARNING = (
@@ -102,40 +103,43 @@ OPTIMISER = (
 
 
 def learning(readings: Sequence[Reading]) -> list[Chart]:
-    """What tells whether a run learns."""
+    """Charts that show whether a run learns."""
     alone = readings[0] if len(readings) == 1 else None
-    reward, *others = [
+    reward, *rest = [
         _length(alone) if alone and curve.key == "length" else _plot(curve, readings)
         for curve in LEARNING
     ]
-    parts = [_rewards(alone)] if alone else _reward_of_each(readings)
-    return _kept([reward, *parts, *others])
+    by_function = [_rewards(alone)] if alone else _reward_of_each(readings)
+    return _drawable([reward, *by_function, *rest])
 
 
 def optimiser(readings: Sequence[Reading]) -> list[Chart]:
-    """What experts look at."""
-    drawn = [curve for curve in OPTIMISER if not curve.if_any or _any(curve.metric, readings)]
-    return _kept([_plot(curve, readings) for curve in drawn])
+    """Charts of the optimiser, for experts."""
+    present = [curve for curve in OPTIMISER if not curve.if_any or _any(curve.metric, readings)]
+    return _drawable([_plot(curve, readings) for curve in present])
 
 
 def cost(readings: Sequence[Reading]) -> list[Chart]:
-    """Time and memory."""
+    """Charts of time and memory."""
     time = _phases(readings[0]) if len(readings) == 1 else _step_time(readings)
-    return _kept([time, _stages(readings), _memory(readings)])
+    return _drawable([time, _stages(readings), _memory(readings)])
 
 
 def results(readings: Sequence[Reading]) -> list[Chart]:
-    """Accuracy before and after, with 95 % intervals."""
+    """Charts of the accuracy before and after, with 95 % intervals."""
     sampled, greedy = [], []
     for number, reading in enumerate(readings):
         for when in ("before", "after"):
-            found = reading.evaluated(when)
+            evaluation = reading.evaluated(when)
+            if not evaluation:
+                continue
             label = f"{reading.label} {when}".strip()
             tone = number if when == "after" else GREY
-            if found:
-                sampled.append(Bar(label, found["accuracy"], *found["interval"], tone))
-                greedy.append(Bar(label, found["greedy"], *found["greedy_interval"], tone))
-    return _kept(
+            low, high = evaluation["interval"]
+            sampled.append(Bar(label, evaluation["accuracy"], low, high, tone))
+            low, high = evaluation["greedy_interval"]
+            greedy.append(Bar(label, evaluation["greedy"], low, high, tone))
+    return _drawable(
         [
             Bars(
                 "accuracy",
@@ -158,7 +162,7 @@ def results(readings: Sequence[Reading]) -> list[Chart]:
 
 
 def every(readings: Sequence[Reading]) -> list[Chart]:
-    """All charts of a report, in its order."""
+    """All charts of a page, in its order."""
     return [
         *results(readings),
         *learning(readings),
@@ -167,17 +171,20 @@ def every(readings: Sequence[Reading]) -> list[Chart]:
     ]
 
 
-def _kept(found: Sequence[Chart]) -> list[Chart]:
-    return [chart for chart in found if has_data(chart)]
+def _drawable(charts: Sequence[Chart]) -> list[Chart]:
+    return [chart for chart in charts if has_data(chart)]
 
 
 def _any(metric: str, readings: Sequence[Reading]) -> bool:
     return any(row.get(metric) for reading in readings for row in reading.metrics)
 
 
-def _series(reading: Reading, metric: str, name: str, **how: object) -> Series:
+def _series(
+    reading: Reading, metric: str, name: str, *, smooth: bool = False, tone: int | None = None
+) -> Series:
     rows = [row for row in reading.metrics if metric in row]
-    return Series(name, [row["step"] for row in rows], [row[metric] for row in rows], **how)
+    steps, values = [row["step"] for row in rows], [row[metric] for row in rows]
+    return Series(name, steps, values, smooth=smooth, tone=tone)
 
 
 def _plot(curve: Curve, readings: Sequence[Reading]) -> Plot:
@@ -209,10 +216,10 @@ def _reward_of_each(readings: Sequence[Reading]) -> list[Plot]:
 
 
 def _names(readings: Sequence[Reading]) -> list[str]:
-    """Rewards that any run was paid by, in the order of the metrics."""
+    """Names of all reward functions of the runs, in the order of the metrics."""
     keys = [key for r in readings for key in (r.metrics[-1] if r.metrics else {})]
-    found = [re.fullmatch("rewards/(.+)/mean", key) for key in keys]
-    return list(dict.fromkeys(match[1] for match in found if match))
+    matches = [re.fullmatch("rewards/(.+)/mean", key) for key in keys]
+    return list(dict.fromkeys(match[1] for match in matches if match))
 
 
 def _length(reading: Reading) -> Plot:
@@ -227,11 +234,11 @@ def _length(reading: Reading) -> Plot:
 
 
 def _phases(reading: Reading) -> Plot:
-    parts = [_series(reading, key, name) for key, name in PHASES.items()]
-    parts = [series for series in parts if series.x]
-    note = "Seconds of each step by what they were spent on." if parts else "Seconds."
-    whole = _step(reading, "whole step" if parts else "step")
-    return Plot("time", "Time of a step", [whole, *parts], note, unit="s", y_range=(0, None))
+    phases = [_series(reading, key, name) for key, name in PHASES.items()]
+    phases = [series for series in phases if series.x]
+    note = "Seconds of each step by what they were spent on." if phases else "Seconds."
+    step = _step(reading, "whole step" if phases else "step")
+    return Plot("time", "Time of a step", [step, *phases], note, unit="s", y_range=(0, None))
 
 
 def _step_time(readings: Sequence[Reading]) -> Plot:
@@ -246,8 +253,8 @@ def _step(reading: Reading, name: str) -> Series:
 
 def _stages(readings: Sequence[Reading]) -> Bars:
     if len(readings) > 1:
-        whole = [Bar(r.label, r.duration_s, tone=i) for i, r in enumerate(readings)]
-        return Bars("duration", "Time of the whole run", whole, unit="s")
+        bars = [Bar(r.label, r.duration_s, tone=i) for i, r in enumerate(readings)]
+        return Bars("duration", "Time of the whole run", bars, unit="s")
     spent = readings[0].record.get("duration_s", {})
     bars = [Bar(STAGES.get(stage, stage), seconds) for stage, seconds in spent.items()]
     return Bars("stages", "Time of each stage", bars, unit="s")
@@ -256,9 +263,9 @@ def _stages(readings: Sequence[Reading]) -> Bars:
 def _memory(readings: Sequence[Reading]) -> Chart:
     bars = []
     for number, reading in enumerate(readings):
-        found = reading.record.get("vram") or {}
+        vram = reading.record.get("vram") or {}
         for key, tone in (("predicted", GREY), ("measured", number)):
-            if found.get(f"{key}_bytes"):
+            if vram.get(f"{key}_bytes"):
                 label = f"{reading.label} {key}".strip()
-                bars.append(Bar(label, found[f"{key}_bytes"], tone=tone))
+                bars.append(Bar(label, vram[f"{key}_bytes"], tone=tone))
     return Bars("memory", "Peak memory of the card", bars, unit="bytes")

@@ -1,22 +1,22 @@
 """Run folders -> one self-contained HTML page: verdict, curves, samples, recipe, how to reproduce.
 
-Of several runs: overlaid curves, what differs in their recipes, and a paired comparison. `Live`
-observes a run and writes its page while it trains.
+The page of several runs overlays their curves, lists what differs in their recipes, and compares
+them in pairs. `Live` observes a run and writes its page while it trains.
 """
 
 import json
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-
-from markupsafe import Markup
+from typing import ClassVar
 
 from r1recipes.machine import files
+from r1recipes.machine.units import duration
 from r1recipes.planning.plan import Plan
-from r1recipes.report import charts, curves, page, samples
-from r1recipes.report.charts import Chart
+from r1recipes.report import charts, curves, page, samples, scales
+from r1recipes.report.page import Cell, Figures, Pill, Table, Verdict
 from r1recipes.runs import health, reading
 from r1recipes.runs.health import HeldOut, Terms
 from r1recipes.runs.reading import Reading, Row
@@ -46,7 +46,10 @@ def _labelled(runs: Sequence[Run]) -> list[Reading]:
 
 
 def write_csv(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Write the data of every chart into `folder`, made if need be. Returns the files."""
+    """Write the data of every chart into `folder`, made if need be. Returns the files.
+
+    Raises: RecipeError when a file of a run is damaged; OSError when the folder cannot be written.
+    """
     with reading.understood(*runs):
         drawn = curves.every(_labelled(runs))
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,60 +88,89 @@ def _write(run: Run) -> None:
 
 
 def _single(run: Reading) -> str:
-    blocks = [
-        _verdict(run),
-        page.facts(_facts(run)),
-        _figures("Before and after", curves.results([run]), _held_out_note(run)),
-        _figures("Learning", curves.learning([run])),
-        _figures("Optimiser", curves.optimiser([run]), _kl_note(run)),
-        _figures("Time and memory", curves.cost([run])),
-        samples.section(run),
-        _reproduce(run),
-        _footer(),
+    plan = {key: value for key, value in run.resolved.items() if key != "base_dir"}
+    lock = [(name, _text(value)) for name, value in run.environment.items()]
+    version = run.lock.get("versions", {}).get("r1recipes", "")
+    return page.render(
+        "run.html",
+        title=run.record.get("description") or run.record.get("recipe", run.name),
+        kicker=run.name,
+        status=Pill(run.status, TONES.get(run.status, "")),
+        verdict=_verdict(run),
+        facts=_facts(run),
+        figures=_figures([run]),
+        chosen=samples.choose(run),
+        reproduce_note=f"With r1recipes {version} and the recipe below; the lock has the versions "
+        "and hashes that made it.",
+        command=_command(run),
+        recipe=run.recipe_text,
+        plan=json.dumps(plan, indent=1, ensure_ascii=False) if run.resolved else "",
+        lock=Table(["what", "value"], lock) if run.lock else None,
+        now=_utc(files.now()),
+    )
+
+
+def _figures(runs: Sequence[Reading]) -> list[Figures]:
+    """The charts of a page, group by group."""
+    alone = runs[0] if len(runs) == 1 else None
+    groups = [
+        Figures("Before and after", curves.results(runs), _held_out_note(alone) if alone else ""),
+        Figures("Learning", curves.learning(runs)),
+        Figures("Optimiser", curves.optimiser(runs), _kl_note(alone) if alone else ""),
+        Figures("Time and memory", curves.cost(runs)),
     ]
-    title = run.record.get("description") or run.record.get("recipe", run.name)
-    pill = page.pill(run.status, TONES.get(run.status, ""))
-    return page.document(title, blocks, kicker=run.name, pill=pill)
+    return [group for group in groups if group.charts]
 
 
-def _figures(title: str, drawn: Sequence[Chart], note: str = "") -> Markup:
-    return page.section(title, page.figures(drawn), note=note) if drawn else Markup("")
+def _held_out_note(run: Reading) -> str:
+    evaluation = run.evaluated("after") or run.evaluated("before")
+    if not evaluation:
+        return ""
+    return f"On {evaluation['num_problems']} problems that are in no training set."
 
 
-def _verdict(run: Reading) -> Markup:
+def _kl_note(run: Reading) -> str:
+    beta = run.recipe.get("train", {}).get("beta")
+    return "The KL divergence is not measured at beta = 0." if beta == 0 else ""
+
+
+def _verdict(run: Reading) -> Verdict:
     before, after, status = run.evaluated("before"), run.evaluated("after"), run.status
     if status == "complete" and before and after:
-        headline = Markup('<span class="from">{} →</span> {}').format(
-            percent(before["accuracy"]), percent(after["accuracy"])
-        )
-        found = run.record["evaluation"]["difference"]
-        sentence, tone = difference_sentence(found["mean"], found["interval"])
-        where = f"{after['num_problems']} held-out problems, {after['num_samples']} samples each"
+        difference = run.record["evaluation"]["difference"]
+        sentence, tone = difference_sentence(difference["mean"], difference["interval"])
+        problems = f"{after['num_problems']} held-out problems, {after['num_samples']} samples each"
         greedy = f"Greedy {percent(before['greedy'])} → {percent(after['greedy'])}."
-        return page.verdict(headline, f"{sentence} on {where}. {greedy}", tone=tone)
-    done = f"step {run.steps} of {run.max_steps}" if run.max_steps else f"step {run.steps}"
-    start = f"Accuracy before training: {percent(before['accuracy'])}." if before else ""
-    if status == "failed":
-        message = (run.record.get("error") or {}).get("message", "the record does not say why")
-        return page.verdict(
-            f"Failed at {done}", message, _sentence(run), start, tone="worse", words=True
+        return Verdict(
+            percent(after["accuracy"]),
+            [f"{sentence} on {problems}. {greedy}"],
+            tone,
+            before=percent(before["accuracy"]),
         )
-    return page.verdict(f"{status.capitalize()}: {done}", _sentence(run), start, words=True)
+    progress = f"step {run.steps} of {run.max_steps}" if run.max_steps else f"step {run.steps}"
+    sentences = [_learning_sentence(run)]
+    if before:
+        sentences.append(f"Accuracy before training: {percent(before['accuracy'])}.")
+    if status != "failed":
+        headline = f"{status.capitalize()}: {progress}"
+        return Verdict(headline, sentences, is_sentence=True)
+    message = (run.record.get("error") or {}).get("message", "the record does not say why")
+    return Verdict(f"Failed at {progress}", [message, *sentences], "worse", is_sentence=True)
 
 
 def difference_sentence(mean: float, interval: Sequence[float]) -> tuple[str, str]:
-    """What a difference of accuracies says, and its tone: better, worse or nothing."""
+    """What a difference of two accuracies, from -1 to 1, says; and its tone for `Verdict`."""
     low, high = interval
-    said = f"{100 * mean:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
+    points = f"{100 * mean:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
     if low > 0:
-        return f"Better: {said}", "better"
+        return f"Better: {points}", "better"
     if high < 0:
-        return f"Worse: {said}", "worse"
-    return f"No clear difference: {said}", ""
+        return f"Worse: {points}", "worse"
+    return f"No clear difference: {points}", ""
 
 
-def _sentence(run: Reading) -> str:
-    """Whether it learned, as the live view says it."""
+def _learning_sentence(run: Reading) -> str:
+    """Whether the run learned, in the words of the live view; empty while that is not known."""
     if not (run.metrics and run.resolved):
         return ""
     before = run.evaluated("before")
@@ -146,10 +178,9 @@ def _sentence(run: Reading) -> str:
     return f"{health.sentence(run.metrics, Terms.of(run.resolved), held_out)}."
 
 
-def _facts(run: Reading) -> list[tuple[str, Any]]:
-    resolved, machine = run.resolved, run.lock.get("machine") or {}
-    preset, threads = resolved.get("preset", {}), machine.get("num_threads")
-    group = preset.get("num_generations")
+def _facts(run: Reading) -> list[tuple[str, Cell]]:
+    machine, preset = run.lock.get("machine") or {}, run.resolved.get("preset", {})
+    threads, group = machine.get("num_threads"), preset.get("num_generations")
     cpu = f"CPU, {threads} thread{'s' if threads != 1 else ''}" if threads else None
     last = run.metrics[-1] if run.metrics else {}
     vram = (run.record.get("vram") or {}).get("measured_bytes")
@@ -160,147 +191,113 @@ def _facts(run: Reading) -> list[tuple[str, Any]]:
         ("Machine", machine.get("gpu") or cpu),
         ("Steps", f"{run.steps} of {run.max_steps}" if run.max_steps else run.steps or None),
         ("Completions a step", f"{preset['prompts_per_step']} x {group}" if group else None),
-        ("Time", clock(run.duration_s)),
+        ("Time", duration(run.duration_s)),
         ("Peak memory", f"{vram / 2**30:.2f} GiB" if vram else None),
         ("Reward failures", sum((last.get("reward_failures") or {}).values()) or None),
-        ("Started", str(run.record.get("started", "")).replace("T", " ").replace("Z", " UTC")),
+        ("Started", _utc(str(run.record.get("started", "")))),
         ("Fingerprint", str(run.record.get("fingerprint", ""))[:8]),
     ]
 
 
-def _held_out_note(run: Reading) -> str:
-    found = run.evaluated("after") or run.evaluated("before")
-    return f"On {found['num_problems']} problems that are in no training set." if found else ""
-
-
-def _kl_note(run: Reading) -> str:
-    beta = run.recipe.get("train", {}).get("beta")
-    return "The KL divergence is not measured at beta = 0." if beta == 0 else ""
-
-
-def _reproduce(run: Reading) -> Markup:
+def _command(run: Reading) -> str:
+    """The command that repeats a run."""
     command = ["r1recipes run", f"{run.record.get('recipe', 'recipe')}.toml"]
     if run.record.get("preset"):
         command.append(f"--preset {run.record['preset']}")
     for flag in run.lock.get("overrides", []):
         command.append(f"--set {shlex.quote(flag.removeprefix('--set ').strip())}")
-    versions = run.lock.get("versions", {})
-    blocks = [page.code(" ".join(command))]
-    if run.recipe_text:
-        blocks.append(page.details("The recipe, as given", page.code(run.recipe_text)))
-    if run.resolved:
-        plan = {key: value for key, value in run.resolved.items() if key != "base_dir"}
-        shown = json.dumps(plan, indent=1, ensure_ascii=False)
-        blocks.append(page.details("The plan, with nothing left open", page.code(shown)))
-    if run.lock:
-        rows = [(name, _shown(value)) for name, value in run.environment.items()]
-        blocks.append(page.details("The lock", page.table(["what", "value"], rows)))
-    note = f"With r1recipes {versions.get('r1recipes', '')} and the recipe below; the lock has the "
-    return page.section("Reproduce", *blocks, note=note + "versions and hashes that made it.")
+    return " ".join(command)
 
 
-def _several(runs: list[Reading]) -> str:
-    blocks = [
-        _ranking(runs),
-        page.table(*_overview(runs)),
-        page.section("What differs in the recipes", _differences([r.settings for r in runs], runs)),
-        page.section("Paired comparison", _pairs(runs), note=_PAIRED),
-        _figures("Before and after", curves.results(runs)),
-        _figures("Learning", curves.learning(runs)),
-        _figures("Optimiser", curves.optimiser(runs)),
-        _figures("Time and memory", curves.cost(runs)),
-    ]
-    others = reading.differing([r.environment for r in runs])
-    if others:
-        table = _differences([r.environment for r in runs], runs)
-        blocks.append(page.details("What else differs: versions, machine, inputs", table))
-    return page.document(f"{len(runs)} runs compared", [*blocks, _footer()])
+def _several(runs: Sequence[Reading]) -> str:
+    environments = [run.environment for run in runs]
+    has_differences = bool(reading.differing(environments))
+    return page.render(
+        "runs.html",
+        title=f"{len(runs)} runs compared",
+        kicker="",
+        verdict=_ranking(runs),
+        overview=_overview(runs),
+        recipes=_differences([run.settings for run in runs], runs),
+        pairs=_pairs(runs),
+        figures=_figures(runs),
+        environments=_differences(environments, runs) if has_differences else None,
+        now=_utc(files.now()),
+    )
 
 
-_PAIRED = (
-    "Accuracy after training on the problems that both answered; their difference has a narrower "
-    "interval than the two apart."
-)
-
-
-def _ranking(runs: list[Reading]) -> Markup:
+def _ranking(runs: Sequence[Reading]) -> Verdict:
     ranked = reading.best(runs)
     if not ranked:
-        return page.verdict("No run has been evaluated after training yet", words=True)
+        return Verdict("No run has been evaluated after training yet", is_sentence=True)
     best = ranked[0]
-    said = f"{best.label} has the highest accuracy: {percent(best.evaluated('after')['accuracy'])}"
+    first = f"{best.label} has the highest accuracy: {percent(best.evaluated('after')['accuracy'])}"
     if len(ranked) == 1:
-        return page.verdict(said, "No other run has been evaluated yet.", words=True)
-    found = reading.paired(ranked[1], best)
-    if found is None:
-        return page.verdict(said, "The runs answered different problems.", words=True)
-    sentence, tone = difference_sentence(found.mean, found.interval)
-    where = f"against {ranked[1].label}, the next, on the same {found.num_problems} problems"
-    headline = said if found.is_clear else f"{said}, but it is no clear winner"
-    if found.mean == 0:
-        headline = (
-            f"{best.label} and {ranked[1].label} are equal on the problems that both answered"
-        )
-    return page.verdict(headline, f"{sentence}, {where}.", tone=tone, words=True)
+        return Verdict(first, ["No other run has been evaluated yet."], is_sentence=True)
+    label, pair = ranked[1].label, reading.paired(ranked[1], best)
+    if pair is None:
+        return Verdict(first, ["The runs answered different problems."], is_sentence=True)
+    headline = first if pair.is_clear else f"{first}, but it is no clear winner"
+    if pair.mean == 0:
+        headline = f"{best.label} and {label} are equal on the problems that both answered"
+    sentence, tone = difference_sentence(pair.mean, pair.interval)
+    sentence += f", against {label}, the next, on the same {pair.num_problems} problems."
+    return Verdict(headline, [sentence], tone, is_sentence=True)
 
 
-def _overview(runs: list[Reading]) -> tuple[list[str], list[list[Any]]]:
-    rows = []
+def _overview(runs: Sequence[Reading]) -> Table:
+    rows: list[list[Cell]] = []
     for run in runs:
         steps = f"{run.steps} of {run.max_steps}" if run.max_steps else run.steps
-        cells = [run.label, run.name, run.status, steps, clock(run.duration_s)]
+        cells = [run.label, run.name, run.status, steps, duration(run.duration_s)]
         rows.append([*cells, *(_accuracy(run.evaluated(when)) for when in ("before", "after"))])
-    return ["", "run", "status", "steps", "time", "before", "after"], rows
+    return Table(["", "run", "status", "steps", "time", "before", "after"], rows)
 
 
-def _accuracy(found: dict[str, Any]) -> str:
-    if not found:
+def _accuracy(evaluation: Row) -> str:
+    if not evaluation:
         return ""
-    low, high = found["interval"]
-    return f"{percent(found['accuracy'])} ({100 * low:.1f} to {100 * high:.1f})"
+    low, high = evaluation["interval"]
+    return f"{percent(evaluation['accuracy'])} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _differences(tables: list[dict[str, Any]], runs: list[Reading]) -> Markup:
-    found = reading.differing(tables)
-    unknown = reading.unknown(runs, tables)
-    note = Markup("<p>Not known of {}.</p>").format(unknown) if unknown else Markup("")
-    if not found:
-        return note or Markup("<p>Nothing: the recipes are the same.</p>")
-    header = ["key", *(run.label for run in runs)]
-    rows = [[key, *map(_shown, values)] for key, values in found.items()]
-    return note + page.table(header, rows)
+@dataclass(frozen=True)
+class Differences:
+    """Keys with a value that is not the same in all runs."""
+
+    table: Table | None
+    unknown: str
+    """Labels of the runs of which nothing is known."""
 
 
-def _pairs(runs: list[Reading]) -> Markup:
+def _differences(tables: Sequence[Row], runs: Sequence[Reading]) -> Differences:
+    rows = [[key, *map(_text, values)] for key, values in reading.differing(tables).items()]
+    table = Table(["key", *(run.label for run in runs)], rows) if rows else None
+    return Differences(table, reading.unknown(runs, tables))
+
+
+def _pairs(runs: Sequence[Reading]) -> Table:
     """Each run against the first."""
-    rows = []
+    rows: list[list[Cell]] = []
     for run in runs[1:]:
-        found = reading.paired(runs[0], run)
-        if found is None:
-            rows.append([f"{run.label} - {runs[0].label}", "no common problems", None])
-            continue
-        said, _ = difference_sentence(found.mean, found.interval)
-        rows.append([f"{run.label} - {runs[0].label}", said, found.num_problems])
-    return page.table(["", "difference", "problems"], rows)
+        label, pair = f"{run.label} - {runs[0].label}", reading.paired(runs[0], run)
+        if pair is None:
+            rows.append([label, "no common problems", None])
+        else:
+            sentence, _ = difference_sentence(pair.mean, pair.interval)
+            rows.append([label, sentence, pair.num_problems])
+    return Table(["", "difference", "problems"], rows)
 
 
-def _shown(value: Any) -> str:
+def _text(value: object) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.1f}\u00a0%"
+    """`41.6 %`, with a space that does not break."""
+    return scales.text(share, "%").replace(" ", "\u00a0")
 
 
-def clock(seconds: float) -> str:
-    """`2 min 56 s` or `3 h 05 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
-
-
-def _footer() -> Markup:
-    return Markup("<footer>Made by r1recipes, {}.</footer>").format(
-        files.now().replace("T", " ").replace("Z", " UTC")
-    )
+def _utc(timestamp: str) -> str:
+    """`2026-11-21T04:58:20Z` as people write it: `2026-11-21 04:58:20 UTC`."""
+    return timestamp.replace("T", " ").replace("Z", " UTC")

@@ -1,16 +1,22 @@
-"""Numbers on a chart: round ticks, the place of a value on an axis, and how a number is written."""
+"""Axes of a chart: the position of a value in pixels, the ticks of an axis, and numbers as text.
+
+Knows numbers only, not charts. Nothing is drawn here.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 UNITS = ("", "%", "s", "bytes")
 """What a value is: a plain number, a share from 0 to 1, seconds, or bytes."""
+Ends = tuple[float | None, float | None]
+"""Lowest and highest value of an axis; None where the data decide."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Values from `low` to `high` on pixels from `start` to `end`."""
+    """A linear or logarithmic axis: values from `low` to `high` on pixels from `start` to `end`."""
 
     low: float
     high: float
@@ -19,6 +25,7 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
+        """The position of a value, in pixels."""
         low, high = (math.log10(v) if self.log else v for v in (self.low, self.high))
         share = ((math.log10(value) if self.log else value) - low) / ((high - low) or 1.0)
         return self.start + share * (self.end - self.start)
@@ -31,9 +38,9 @@ class Scale:
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
     """About `count` round values from `low` to `high`: multiples of 1, 2 or 5 times a power of 10.
 
-    None lies outside, save that of an empty range its one value is the tick.
+    None lies outside the range. An empty range has its one value as its only tick.
     """
-    if not high - low > 1e-300:  # nor can so little be divided
+    if not high - low > 1e-300:  # a smaller range is rounded to 0 when it is divided
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / count))
     step = min((power * f for f in (1, 2, 5, 10)), key=lambda s: abs((high - low) / s - count))
@@ -42,37 +49,35 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten, or 1, 2 and 5 times them where fewer than two lie in the range."""
+    """Powers of ten; where fewer than two lie in the range, also 3 times them, or 2 and 5 times."""
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     for factors in ((1,), (1, 3), (1, 2, 5)):
-        found = [f * 10.0**p for p in powers for f in factors if low <= f * 10.0**p <= high]
-        if len(found) >= 2:
-            every = math.ceil(len(found) / 6)
-            return found[::every]
+        values = [f * 10.0**p for p in powers for f in factors if low <= f * 10.0**p <= high]
+        if len(values) >= 2:
+            every = math.ceil(len(values) / 6)
+            return values[::every]
     return [low, high]
 
 
-def extent(
-    values: Iterable[float | None], given: tuple[float | None, float | None], log: bool = False
-) -> tuple[float, float]:
-    """Lowest and highest value to draw: those of the data with some air, unless an end is given."""
-    known = [v for v in values if is_number(v) and (v > 0 or not log)]
-    low = given[0] if given[0] is not None else min(known, default=1.0 if log else 0.0)
-    high = given[1] if given[1] is not None else max(known, default=1.0)
+def extent(values: Iterable[float | None], fixed: Ends, log: bool = False) -> tuple[float, float]:
+    """Lowest and highest value to draw: those of the data with some air, unless an end is fixed."""
+    numbers = [v for v in values if is_number(v) and (v > 0 or not log)]
+    fixed_low, fixed_high = fixed
+    low = min(numbers, default=1.0 if log else 0.0) if fixed_low is None else fixed_low
+    high = max(numbers, default=1.0) if fixed_high is None else fixed_high
     if log:
         return (low, high) if high > low else (low / 2, high * 2 or 1.0)
     if high <= low:
         pad = abs(low) * 0.1 or 1.0
-        return (low if given[0] is not None else low - pad), low + pad
+        return (low - pad if fixed_low is None else low), low + pad
     pad = (high - low) * 0.06
-    return (
-        low if given[0] is not None else (0.0 if 0 <= low < pad else low - pad),
-        high if given[1] is not None else high + pad,
-    )
+    if fixed_low is None:
+        low = 0.0 if 0 <= low < pad else low - pad
+    return low, (high + pad if fixed_high is None else high)
 
 
-def is_number(value: object) -> bool:
-    """Whether a value can be drawn."""
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value can be drawn: a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
@@ -81,9 +86,8 @@ def text(value: float | None, unit: str = "", among: Sequence[float] = ()) -> st
 
     Beside others (`among`) it has the digits that tell them apart, as ticks need.
     """
-    if not is_number(value):
+    if value is None or not is_number(value):
         return ""
-    assert value is not None
     if unit == "%" and not among and abs(value) >= 0.01:
         return f"{100 * value:.1f} %"
     if unit == "%":

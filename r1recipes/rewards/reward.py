@@ -1,19 +1,19 @@
-"""The table of rewards, and `Reward`: any of them made safe to train with.
+"""Rewards that are safe to train with: loaded by name, called in training, checked before it.
 
-`load` turns a recipe's names into rewards, user code only where it is allowed. A `Reward` never
-raises and never hangs a run: rows that brought nothing are paid 0 and counted. `check` is the
-strict call before a run that finds what would be counted during it.
+`load` turns a recipe's names into rewards, user code only if it is allowed. A `Reward` never raises
+and never hangs a run: rows without a result are paid 0 and counted. `check` is the strict call
+before a run; it finds what would be counted in training.
 """
 
-import difflib
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from r1recipes.config.suggest import nearest
 from r1recipes.errors import R1RecipesError, RecipeError
 from r1recipes.rewards import functions
 from r1recipes.rewards.answers import Verifier
@@ -23,27 +23,12 @@ from r1recipes.rewards.user_code import (
     Failed,
     Paid,
     UserCode,
-    code_sha256,
     describe,
-    file_hash,
     is_user_code,
     look_up,
     numbers,
     refuse_missing_columns,
-    user_code_path,
 )
-
-__all__ = [
-    "REWARDS",
-    "Reward",
-    "RewardProblem",
-    "check",
-    "code_sha256",
-    "file_hash",
-    "is_user_code",
-    "load",
-    "user_code_path",
-]
 
 RESERVED_COLUMNS = (
     "prompt",
@@ -62,11 +47,13 @@ RESERVED_COLUMNS = (
 """What TRL passes to reward functions itself or builds (trl 1.12 grpo_trainer.py,
 _calculate_rewards): a column of that name would collide or be dropped."""
 ROW_SHARE = 5
-"""A call for one row alone gets this part of a batch's time limit; assumed."""
+"""A call for a single row gets one fifth of a batch's time limit; assumed."""
 RETRY_LIMITS = 3
-"""All calls row by row get this many time limits together; assumed."""
+"""All calls for single rows get three time limits together; assumed."""
 CHECK_ROWS = 4
-"""Rows that a check uses; more rows find little more, and each costs five completions."""
+"""Rows that a check uses; more rows find little more, and each costs five completions. Assumed."""
+RewardFunction = Callable[..., Any]
+"""A function with TRL's signature for rewards."""
 
 log = logging.getLogger(__name__)
 
@@ -77,14 +64,14 @@ class Reward:
     None is no opinion, as in TRL. A row that a failure leaves without a number is paid 0 and
     counted in `failures` by kind: timeout, raised, wrong_count, not_a_number. When the call for a
     batch fails, each row is tried alone, so that one bad completion does not cost the others.
-    `last_failure` is the message of the newest. `code_sha256` is the hash of the user code that
-    runs, whatever its file holds by now; None for a reward of the table.
+    `last_failure` is the message of the newest failure. `code_sha256` is the hash of the user code
+    that runs, even if its file has changed since; None for a reward of the table.
     """
 
     def __init__(
         self,
         name: str,
-        function: Callable[..., Any] | UserCode | GymScorer,
+        function: RewardFunction | UserCode | GymScorer,
         *,
         time_limit_s: float = 10.0,
     ):
@@ -98,7 +85,9 @@ class Reward:
         self._function = function
         self._time_limit_s = time_limit_s
 
-    def __call__(self, /, prompts: list, completions: list, **columns: Any) -> list[float | None]:
+    def __call__(
+        self, /, prompts: list[Any], completions: list[Any], **columns: Any
+    ) -> list[float | None]:
         """Pay a batch. Raises nothing but R1RecipesError, when no child process can start."""
         try:
             paid = self.call_strictly(prompts, completions, columns)
@@ -111,19 +100,19 @@ class Reward:
     def call_strictly(
         self,
         /,
-        prompts: list,
-        completions: list,
+        prompts: list[Any],
+        completions: list[Any],
         columns: dict[str, Any],
         time_limit_s: float | None = None,
     ) -> Paid:
-        """One call as it is; rows may be Failed. Raises: Failed when all of it is."""
+        """One call without a second try; rows may be Failed. Raises: Failed when the call fails."""
         if isinstance(self._function, UserCode | GymScorer):
             return self._function.pay(prompts, completions, columns, time_limit_s)
         refuse_missing_columns(self._function, ["prompts", "completions", *columns])
         try:
             values = self._function(prompts=prompts, completions=completions, **columns)
         except R1RecipesError:
-            raise  # of the machine, not of a completion
+            raise  # the machine is to blame, not a completion
         except Exception as error:
             raise describe(error) from error
         return numbers(values, len(completions))
@@ -133,7 +122,10 @@ class Reward:
         if isinstance(self._function, UserCode | GymScorer):
             self._function.close()
 
-    def _row_by_row(self, prompts: list, completions: list, columns: dict[str, Any]) -> Paid:
+    def _row_by_row(
+        self, prompts: list[Any], completions: list[Any], columns: dict[str, Any]
+    ) -> Paid:
+        """A call for each row alone, as long as there is time."""
         deadline = time.monotonic() + RETRY_LIMITS * self._time_limit_s
         paid: Paid = []
         for index in range(len(completions)):
@@ -152,14 +144,14 @@ class Reward:
         return paid
 
     def _count(self, failed: Failed) -> float:
-        if not self.failures[failed.kind]:  # the first of its kind; the counters tell the rest
+        if not self.failures[failed.kind]:  # the first of its kind; the others are counted
             log.warning("reward `%s` %s; that completion is paid 0", self.name, failed.message)
         self.failures[failed.kind] += 1
         self.last_failure = failed.message
         return 0.0
 
 
-def _is_column(value: Any, completions: list) -> bool:
+def _is_column(value: Any, completions: list[Any]) -> bool:
     return isinstance(value, list) and len(value) == len(completions)
 
 
@@ -173,29 +165,32 @@ def load(
 ) -> list[Reward]:
     """The rewards of these names, in their order. User code is looked up but not yet run.
 
-    `base_dir` is the recipe's folder. `time_limit_s` is that of one call of user code, or of one
-    answer for `gym`. Close each reward when done. Raises: RecipeError for an unknown name, a
-    missing file or function, and user code that was not allowed.
+    `base_dir` is the recipe's folder, and `time_limit_s` the limit for a call of user code, and for
+    an answer that `gym` judges. Close each reward when done. Raises: RecipeError for an unknown
+    name, a missing file or function, and user code that was not allowed.
     """
     rewards = []
     for name in names:
-        function: Callable[..., Any] | UserCode | GymScorer | None
-        function = _user_code(name, base_dir, allow_code, time_limit_s)
-        if function is None:
-            function = REWARDS.get(name)
-        if function is None:
+        function: RewardFunction | UserCode | GymScorer
+        if is_user_code(name):
+            function = _user_code(name, base_dir, allow_code, time_limit_s)
+        elif name not in REWARDS:
             raise _unknown(name)
-        if function is functions.correctness:
+        elif REWARDS[name] is functions.correctness:
             function = _with_verifier(verifier)
-        if function is gym:
+        elif REWARDS[name] is gym:
             function = GymScorer(time_limit_s=time_limit_s)
+        else:
+            function = REWARDS[name]
         rewards.append(Reward(name, function, time_limit_s=time_limit_s))
     return rewards
 
 
-def _with_verifier(verifier: Verifier | None) -> Callable[..., list[float]]:
+def _with_verifier(verifier: Verifier | None) -> RewardFunction:
     # Not functools.partial: a column that is called "verifier" would take its place.
-    def correctness(prompts: list, completions: list, answer: list, **columns: Any) -> list[float]:
+    def correctness(
+        prompts: list[Any], completions: list[Any], answer: list[Any], **columns: Any
+    ) -> list[float]:
         return functions.correctness(
             prompts, completions, answer, **(columns | {"verifier": verifier})
         )
@@ -203,13 +198,11 @@ def _with_verifier(verifier: Verifier | None) -> Callable[..., list[float]]:
     return correctness
 
 
-def _user_code(name: str, base_dir: Path, allow_code: bool, time_limit_s: float) -> UserCode | None:
-    if not is_user_code(name):
-        return None
+def _user_code(name: str, base_dir: Path, allow_code: bool, time_limit_s: float) -> UserCode:
     code = look_up(name, base_dir)
     if not allow_code:
         raise RecipeError(
-            f"reward `{name}` is code of yours or somebody's and runs only with --allow-code "
+            f"reward `{name}` is user code, which runs only with --allow-code "
             f"({code.path}, sha256 {code.sha256})",
             hint="it runs with all your rights: read the file, then allow it",
         )
@@ -217,18 +210,18 @@ def _user_code(name: str, base_dir: Path, allow_code: bool, time_limit_s: float)
 
 
 def _unknown(name: str) -> RecipeError:
-    near = difflib.get_close_matches(name, REWARDS, n=1)
-    meant = f"; did you mean `{near[0]}`?" if near else ""
-    known = f"the rewards are {', '.join(REWARDS)}; your own are named `file.py:function`"
-    return RecipeError(f"there is no reward `{name}`{meant}", hint=known)
+    meant = nearest(name, REWARDS, 0.6)
+    question = f"; did you mean `{meant}`?" if meant else ""
+    hint = f"the rewards are {', '.join(REWARDS)}; your own are named `file.py:function`"
+    return RecipeError(f"there is no reward `{name}`{question}", hint=hint)
 
 
 @dataclass(frozen=True)
 class RewardProblem:
-    """What a check found. A warning is about what is paid; the rest would fail in training.
+    """A problem that a check found. A warning is about the pay; the others would fail in training.
 
-    `kind` is one of timeout, raised, wrong_count, not_a_number, and as warnings constant (pays
-    the same for everything) and gameable (pays junk more than the right answer).
+    `kind` is one of timeout, raised, wrong_count, not_a_number; of the warnings, constant (it pays
+    the same for everything) or gameable (it pays more for junk than for the right answer).
     """
 
     kind: str
@@ -240,29 +233,33 @@ class RewardProblem:
 
 
 def check(reward: Reward, rows: Sequence[dict[str, Any]]) -> list[RewardProblem]:
-    """Call a reward on real rows, each with five made-up completions, and say what is wrong.
+    """The problems of a reward on real rows, each with five made-up completions; empty if none.
 
-    `rows` are of the data set, with "prompt" and the columns; the first `CHECK_ROWS` are used.
-    Counters stay as they were. A hang takes the time limit. Empty when all is well.
+    `rows` are rows of the data set, with "prompt" and the columns; the first `CHECK_ROWS` are used.
+    Counters stay as they were. A hang takes the time limit.
     """
     rows = list(rows[:CHECK_ROWS])
-    tried = [(kind, text, row) for row in rows for kind, text in made_up(row).items()]
+    cases = [(kind, text, row) for row in rows for kind, text in made_up(row).items()]
     is_chat = any(isinstance(row.get("prompt"), list) for row in rows)
-    chat = [[{"role": "assistant", "content": text}] for _, text, _ in tried]
-    completions = chat if is_chat else [text for _, text, _ in tried]
-    columns = {key: [row.get(key) for *_, row in tried] for key in rows[0] if key != "prompt"}
-    columns["completion_ids"] = [[0] * (len(text) // 4) for _, text, _ in tried]
-    prompts = [row.get("prompt") for *_, row in tried]
+    completions: list[Any] = [text for _, text, _ in cases]
+    if is_chat:
+        completions = [[{"role": "assistant", "content": text}] for text in completions]
+    columns = {key: [row.get(key) for *_, row in cases] for key in rows[0] if key != "prompt"}
+    columns["completion_ids"] = [[0] * (len(text) // 4) for _, text, _ in cases]
+    prompts = [row.get("prompt") for *_, row in cases]
     try:
         paid = reward.call_strictly(prompts, completions, columns)
     except Failed as failed:
         return [RewardProblem(failed.kind, f"reward `{reward.name}` {failed.message}")]
     problems: dict[str, RewardProblem] = {}  # the first of each kind: a user mends one at a time
-    for value, (kind, _, _) in zip(paid, tried, strict=True):
-        if isinstance(value, Failed) and value.kind not in problems:
+    pay: list[tuple[str, float | None]] = []
+    for value, (kind, _, _) in zip(paid, cases, strict=True):
+        if not isinstance(value, Failed):
+            pay.append((kind, value))
+        elif value.kind not in problems:
             message = f"reward `{reward.name}` {value.message} [completion: {kind}]"
             problems[value.kind] = RewardProblem(value.kind, message)
-    return list(problems.values()) or _doubts(reward.name, paid, [kind for kind, *_ in tried])
+    return list(problems.values()) or _doubts(reward.name, pay)
 
 
 def made_up(row: dict[str, Any]) -> dict[str, str]:
@@ -279,15 +276,16 @@ def made_up(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _doubts(name: str, paid: Paid, kinds: list[str]) -> list[RewardProblem]:
-    if len(set(paid)) == 1:
+def _doubts(name: str, pay: list[tuple[str, float | None]]) -> list[RewardProblem]:
+    """Warnings on the pay for each kind of completion."""
+    if len({value for _, value in pay}) == 1:
         message = (
-            f"reward `{name}` pays {paid[0]} for everything: the right answer, a wrong one, "
+            f"reward `{name}` pays {pay[0][1]} for everything: the right answer, a wrong one, "
             "nothing, junk and a long text"
         )
         return [RewardProblem("constant", message, is_warning=True)]
-    total: Counter[str] = Counter()
-    for kind, value in zip(kinds, paid, strict=True):
+    total: defaultdict[str, float] = defaultdict(float)
+    for kind, value in pay:
         total[kind] += value or 0.0
     best = max(("empty", "junk", "long"), key=total.__getitem__)
     if total[best] > total["right answer"]:

@@ -1,17 +1,16 @@
-"""Rewards in a user's own file, named "path/file.py:function": found, hashed, and run in a child.
+"""Rewards in a user's own file, "path/file.py:function": looked up, hashed, and run in a child.
 
-The child is killed when a call hangs, keeps the module loaded between calls, and is not a sandbox:
-the code may do whatever its user may. Two forms are told apart by the names of the parameters:
+The child is killed when a call hangs, and keeps the module loaded between calls. It is not a
+sandbox: the code may do whatever its user may. The names of the parameters tell two forms apart:
 
     def reward(completion, row)                                one number for one completion
     def reward(completions, prompts, answer, ..., **kwargs)    TRL's: a list, one number each
 
-`completion` is the text and `row` the data set's row with its "prompt". TRL's form gets what TRL
-gives it, less what cannot cross a process: trainer_state, log_extra, log_metric, environments.
+`completion` is the text and `row` the data set's row with its "prompt". TRL's form gets the same as
+from TRL, without what cannot cross a process: trainer_state, log_extra, log_metric, environments.
 """
 
 import ast
-import difflib
 import hashlib
 import importlib.util
 import inspect
@@ -20,24 +19,25 @@ import math
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1recipes.errors import RecipeError
+from r1recipes.config.suggest import nearest
+from r1recipes.errors import RecipeError, listed
 from r1recipes.machine.processes import Children
 
 LOAD_LIMIT_S = 60.0
-"""Seconds for importing a user's file, apart from its calls; assumed, torch takes about ten."""
+"""Seconds for importing a user's file, beside its calls. Assumed; torch takes about ten."""
 _USER_CODE = re.compile(r"(?P<path>.+\.py):(?P<function>[A-Za-z_]\w*)", re.ASCII)
 _NOT_SENT = ("trainer_state", "log_extra", "log_metric", "environments")
 
 
 class Failed(Exception):
-    """A call, or one row of it, without a reward.
+    """A call, or one row of it, that gave no reward.
 
-    `kind` is one of timeout, raised, wrong_count, not_a_number; `message` goes after the reward's
+    `kind` is one of timeout, raised, wrong_count, not_a_number; `message` follows the reward's
     name: "raised ValueError: ...".
     """
 
@@ -53,7 +53,7 @@ Paid = list[float | Failed | None]
 
 @dataclass(frozen=True)
 class Code:
-    """A function of a user's file and the file's bytes, read once: what runs is what was hashed."""
+    """A function of a user's file, with the bytes of the file: those that are hashed are run."""
 
     path: str
     function: str
@@ -61,7 +61,7 @@ class Code:
 
     @property
     def sha256(self) -> str:
-        """The sha256 of the bytes, in hex. What the file imports is not in it."""
+        """The sha256 of the bytes, in hex. Files that it imports do not count."""
         return hashlib.sha256(self.source).hexdigest()
 
 
@@ -71,11 +71,14 @@ def is_user_code(name: str) -> bool:
 
 
 def user_code_path(name: str, base_dir: Path) -> tuple[Path, str]:
-    """File, meant from the recipe's folder `base_dir`, and function of a reward's name."""
-    found = _USER_CODE.fullmatch(name)
-    if found is None:
+    """File and function of a reward's name; a relative path starts at the recipe's folder.
+
+    Raises: RecipeError when the name is not one of user code.
+    """
+    match = _USER_CODE.fullmatch(name)
+    if match is None:
         raise RecipeError(f"`{name}` does not name user code, such as `my_rewards.py:dose`")
-    return (base_dir / found["path"]).resolve(), found["function"]
+    return (base_dir / match["path"]).resolve(), match["function"]
 
 
 def file_hash(path: Path) -> str:
@@ -91,12 +94,15 @@ def _read(path: Path) -> bytes:
 
 
 def code_sha256(name: str, base_dir: Path) -> str:
-    """`file_hash` of the file of a reward's name, as it is now. What it imports is not in it."""
+    """The sha256 of the file of a reward's name as it is now. Files that it imports do not count.
+
+    Raises: RecipeError when it cannot be read.
+    """
     return file_hash(user_code_path(name, base_dir)[0])
 
 
 def look_up(name: str, base_dir: Path) -> Code:
-    """The code of a function that exists, as far as that shows without running the file.
+    """The code of a reward's name, which is read but not run.
 
     Raises: RecipeError for a missing file, a syntax error, or an unknown function.
     """
@@ -107,18 +113,18 @@ def look_up(name: str, base_dir: Path) -> Code:
     except (SyntaxError, ValueError) as error:
         raise RecipeError(f"the reward file `{path}` is not valid Python: {error}") from error
     functions = [n.name for n in body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-    # A name that is imported or assigned counts too; a simple search cannot know its kind.
+    # A name that is imported or assigned may be a function too; only running the file would tell.
     others = {n.id for n in ast.walk(ast.Module(body, [])) if isinstance(n, ast.Name)}
     others |= {a.asname or a.name for n in body if isinstance(n, ast.ImportFrom) for a in n.names}
     if function not in functions and function not in others:
-        near = difflib.get_close_matches(function, functions, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"it has: {', '.join(functions) or 'none'}"
+        meant = nearest(function, functions, 0.6)
+        hint = f"did you mean `{meant}`?" if meant else f"it has: {listed(functions) or 'none'}"
         raise RecipeError(f"reward `{name}`: the file has no function `{function}`", hint=hint)
     return Code(str(path), function, source)
 
 
 class UserCode:
-    """A user's reward, each call of it in a child that can be killed."""
+    """A user's reward, whose calls run in a child that can be killed."""
 
     def __init__(self, code: Code, *, time_limit_s: float):
         self.code = code
@@ -129,14 +135,14 @@ class UserCode:
     def pay(
         self,
         /,
-        prompts: list,
-        completions: list,
+        prompts: list[Any],
+        completions: list[Any],
         columns: dict[str, Any],
         time_limit_s: float | None = None,
     ) -> Paid:
-        """One call. Raises: Failed when it brought nothing; an entry is Failed for its row alone.
+        """One call. An entry is Failed when its row failed. Raises: Failed when the call failed.
 
-        The import of the file, with the first call and after a kill, has a limit of its own.
+        The import of the file, with the first call and after a kill, has a separate limit.
         """
         limit_s = min(time_limit_s or self._time_limit_s, self._time_limit_s)
         if not self._is_loaded:
@@ -151,7 +157,10 @@ class UserCode:
         self._children.close()
         self._is_loaded = False
 
-    def _run(self, function: Callable, args: tuple, limit_s: float, what: str) -> Any:
+    def _run(
+        self, function: Callable[..., Any], args: tuple[Any, ...], limit_s: float, task: str
+    ) -> Any:
+        """What a function returns in the child. Raises: Failed."""
         # Twice the limit in total leaves room for the start of a child in place of a killed one.
         total_s = 2 * limit_s + LOAD_LIMIT_S
         (outcome,) = self._children.run(function, [args], limit_s=limit_s, total_s=total_s)
@@ -161,12 +170,12 @@ class UserCode:
             raise outcome
         self._is_loaded = False  # the child is dead, and with it the module
         if isinstance(outcome, TimeoutError):
-            raise Failed("timeout", f"did not return within {limit_s:g} s ({what})")
+            raise Failed("timeout", f"did not return within {limit_s:g} s ({task})")
         raise Failed("raised", f"ended its process ({type(outcome).__name__}: {outcome})")
 
 
 def numbers(values: Any, num_completions: int) -> Paid:
-    """What a reward function returned, as one entry per completion.
+    """The values that a reward function returned, as one entry per completion.
 
     Raises: Failed (wrong_count) when it is not one value per completion.
     """
@@ -185,7 +194,7 @@ def numbers(values: Any, num_completions: int) -> Paid:
 
 
 def describe(error: BaseException, path: str | None = None) -> Failed:
-    """An exception of a reward, with the last line of `path` that it passed through."""
+    """An exception of a reward, with the last line of the file `path` in its traceback."""
     text = str(error).strip().split("\n")[0][:300]
     message = f"raised {type(error).__name__}" + (f": {text}" if text else "")
     frames = traceback.extract_tb(error.__traceback__)
@@ -197,16 +206,16 @@ def describe(error: BaseException, path: str | None = None) -> Failed:
     return Failed("raised", message)
 
 
-def missing_columns(function: Callable, given: Collection[str]) -> list[str]:
-    """Parameters of TRL's form without a default for which the data has no column."""
+def missing_columns(function: Callable[..., Any], columns: Collection[str]) -> list[str]:
+    """The parameters without a default for which the data has no column; for TRL's form."""
     parameters = inspect.signature(function).parameters.values()
     required = [p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
-    return [name for name in required if name not in given]
+    return [name for name in required if name not in columns]
 
 
-def refuse_missing_columns(function: Callable, given: Collection[str]) -> None:
-    """Raises: Failed (raised) that names what the data lacks."""
-    missing = ", ".join(f"`{name}`" for name in missing_columns(function, given))
+def refuse_missing_columns(function: Callable[..., Any], columns: Collection[str]) -> None:
+    """Raises: Failed (raised) with the names of the columns that the data does not have."""
+    missing = ", ".join(f"`{name}`" for name in missing_columns(function, columns))
     if missing:
         raise Failed("raised", f"needs the columns {missing}, which the data does not have")
 
@@ -222,6 +231,7 @@ def completion_text(completion: Any) -> str:
 
 
 def _number(value: Any) -> float | Failed | None:
+    """The pay for one completion, or Failed where a function returned something else."""
     if value is None:
         return None
     try:
@@ -239,22 +249,25 @@ def _plural(count: int, noun: str) -> str:
 
 
 _VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-_loaded: dict[Code, Callable] = {}  # of the child
+_loaded: dict[Code, Callable[..., Any]] = {}
+"""The functions of user code; filled in the child only."""
 
 
 def _load(code: Code) -> None:
-    """In the child: run the file's bytes once, with its own folder on the path for its imports.
+    """In the child: run the file's bytes once, with its folder on the path for its imports.
 
-    A child that takes the place of a killed one gets the same bytes: the file may have changed.
+    The bytes come from the parent, so that a child that replaces a killed one runs the same code
+    even if the file has changed.
     """
     if code in _loaded:
         return
     path = code.path
     sys.path.insert(0, str(Path(path).parent))
     name = Path(path).stem
-    # A file that is called like a library must not take its place.
+    # A file with the name of a library must not replace the library.
     name = f"_user_reward_{name}" if name in sys.modules else name
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # the name ends in .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -263,50 +276,55 @@ def _load(code: Code) -> None:
         exec(compile(code.source, path, "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
         raise describe(error, path) from None
-    found = getattr(module, code.function, None)
-    if not callable(found) or inspect.iscoroutinefunction(found):
+    function = getattr(module, code.function, None)
+    if not callable(function) or inspect.iscoroutinefunction(function):
         raise Failed("raised", f"is not a plain function of {Path(path).name}")
-    _loaded[code] = found
+    _loaded[code] = function
 
 
-def _call(code: Code, prompts: list, completions: list, columns: dict) -> Paid:
-    """In the child: one call, in the form that the function's parameters ask for."""
+def _call(code: Code, prompts: list[Any], completions: list[Any], columns: dict[str, Any]) -> Paid:
+    """In the child: one call, in the form that the function's parameters show."""
     _load(code)
-    call, path = _loaded[code], code.path
-    parameters = inspect.signature(call).parameters
+    function, path = _loaded[code], code.path
+    parameters = inspect.signature(function).parameters
     if "completion" in parameters:
-        return _call_per_row(call, path, prompts, completions, columns)
+        return _call_per_row(function, path, prompts, completions, columns)
     if "completions" not in parameters and not _takes_any(parameters):
         raise Failed(
             "raised",
             f"takes ({', '.join(parameters)}): it must take (completion, row), or TRL's "
             "(prompts, completions, **columns)",
         )
-    given = {"prompts": prompts, "completions": completions, **columns}
-    refuse_missing_columns(call, given)
+    arguments = {"prompts": prompts, "completions": completions, **columns}
+    refuse_missing_columns(function, arguments)
     if not _takes_any(parameters):
-        given = {key: value for key, value in given.items() if key in parameters}
+        arguments = {key: value for key, value in arguments.items() if key in parameters}
     try:
-        values = call(**given)
+        values = function(**arguments)
     except (Exception, SystemExit) as error:
         raise describe(error, path) from None
     return numbers(values, len(completions))
 
 
-def _takes_any(parameters: Any) -> bool:
+def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
 def _call_per_row(
-    call: Callable, path: str, prompts: list, completions: list, columns: dict
+    function: Callable[..., Any],
+    path: str,
+    prompts: list[Any],
+    completions: list[Any],
+    columns: dict[str, Any],
 ) -> Paid:
-    wants_row = len(inspect.signature(call).parameters) > 1
+    """One call for each completion, with its row if the function has a second parameter."""
+    takes_row = len(inspect.signature(function).parameters) > 1
     paid: Paid = []
     for index, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         row = {key: value[index] for key, value in columns.items() if isinstance(value, list)}
         row = {"prompt": prompt} | row
         try:
-            value = call(completion_text(completion), *([row] if wants_row else []))
+            value = function(completion_text(completion), *([row] if takes_row else []))
         except (Exception, SystemExit) as error:
             paid.append(describe(error, path))
         else:

@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from r1recipes import recipe
 from r1recipes.errors import Problem, RecipeError
-from r1recipes.machine import packages
-from r1recipes.machine.gpu import current_gpu
+from r1recipes.machine import gpu, packages
 from r1recipes.planning import auto
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
@@ -59,7 +58,7 @@ class Lock(_Part):
 
 def make(loaded: Loaded, plan: Plan) -> dict[str, Any]:
     """The lock of a run that begins; hashes of what it loads are added later."""
-    card = current_gpu() if plan.device == "cuda" else None
+    card = gpu.current() if plan.device == "cuda" else None
     preset = loaded.recipe.preset[plan.preset_name]
     return of_recipe(loaded) | {
         "preset": plan.preset_name,

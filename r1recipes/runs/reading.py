@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from r1recipes.errors import RecipeError
+from r1recipes.errors import R1RecipesError, RecipeError
 from r1recipes.machine.files import read_lines
 from r1recipes.runs import statistics
 from r1recipes.runs.record import Run
@@ -126,7 +126,9 @@ def understood(*runs: Run) -> Iterator[None]:
     elsewhere, or from another version."""
     try:
         yield
-    except (LookupError, TypeError, AttributeError) as error:
+    except R1RecipesError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         folders = ", ".join(str(run.folder) for run in runs)
         message = f"does not have the content of a run ({type(error).__name__}: {error})"
         raise RecipeError.at(

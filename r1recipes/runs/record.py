@@ -13,18 +13,18 @@ for another run.
 """
 
 import fcntl
+import glob
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from r1recipes import recipe
 from r1recipes.errors import Problem, RecipeError, disk_error
-from r1recipes.machine.files import _files, now, read_lines, sync_folder, write_json, write_text
+from r1recipes.machine import files
+from r1recipes.machine.files import now, read_lines, write_json, write_text
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock
@@ -163,32 +163,36 @@ def create(loaded: Loaded, plan: Plan, folder: Path | None, runs_dir: Path) -> R
     fingerprint = recipe.fingerprint(loaded.recipe)
     try:
         if folder is None:
-            folder = _free_name(runs_dir / loaded.name, fingerprint)
+            folder = files.free_name(runs_dir / loaded.name, f"{files.stamp()}-{fingerprint[:8]}")
         elif folder.exists():
             raise RecipeError(
                 f"{folder} exists, and a run folder is never reused",
                 hint=f"choose another name, or `r1recipes run --resume {folder}` to resume it",
             )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Run(folder.with_name(f".{folder.name}.{os.getpid()}.tmp"))
-        draft.folder.mkdir()
-        write_text(draft.recipe, loaded.text)
-        write_text(draft.resolved, plan.model_dump_json(indent=1) + "\n")
-        write_json(draft.lock, lock.make(loaded, plan))
-        write_json(draft.record, _first_record(loaded, plan, fingerprint))
-        os.rename(draft.folder, folder)
+        is_ours = runs_dir.absolute() in folder.absolute().parents
+        older_name = "*" if is_ours else glob.escape(folder.name)
+        files.clear_drafts(folder.parent, f".{older_name}.[0-9]*.tmp")
+        with files.draft(folder) as path:
+            path.mkdir()
+            draft = Run(path)
+            draft.recipe.write_text(loaded.text, encoding="utf-8")
+            draft.resolved.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            write_json(draft.lock, lock.make(loaded, plan))
+            write_json(draft.record, _first_record(loaded, plan, fingerprint))
     except OSError as error:
-        if folder is not None:
-            for draft_folder in folder.parent.glob(f".{folder.name}.*.tmp"):
-                shutil.rmtree(draft_folder, ignore_errors=True)
         raise disk_error(error, folder or runs_dir) from error
     return Run(folder)
 
 
 def mark_checkpoint(folder: Path) -> None:
     """Mark a checkpoint as whole: its files are on the disk, with the sizes in the mark."""
-    sync_folder(folder)
-    write_json(folder / CHECKPOINT_DONE, {p.name: p.stat().st_size for p in _files(folder)})
+    files.sync(folder)
+    sizes = {
+        path.name: path.stat().st_size
+        for path in folder.iterdir()
+        if path.is_file() and not path.name.startswith(".")
+    }
+    write_json(folder / CHECKPOINT_DONE, sizes)
 
 
 def is_whole(folder: Path) -> bool:
@@ -198,12 +202,6 @@ def is_whole(folder: Path) -> bool:
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, AttributeError):
         return False
-
-
-def _free_name(parent: Path, fingerprint: str) -> Path:
-    stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{fingerprint[:8]}"
-    names = [stem] + [f"{stem}-{number}" for number in range(2, 100)]
-    return next(parent / name for name in names if not (parent / name).exists())
 
 
 def _first_record(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any]:
@@ -267,7 +265,12 @@ def find_unfinished(runs_dir: Path, recipe_name: str | None = None) -> Run:
 def all_runs(runs_dir: Path) -> list[Run]:
     """All run folders, `runs/NAME` and `runs/RECIPE/NAME`, the oldest first."""
     records = [*runs_dir.glob("*/record.json"), *runs_dir.glob("*/*/record.json")]
-    runs = [Run(path.parent) for path in records if not path.parent.name.startswith(".")]
+    folders = [path.parent for path in records]
+    runs = [
+        Run(folder)
+        for folder in folders
+        if not any(part.startswith(".") for part in folder.relative_to(runs_dir).parts)
+    ]
     return sorted(runs, key=lambda run: (_started(run), run.folder.name))
 
 

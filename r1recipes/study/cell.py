@@ -1,7 +1,7 @@
-"""One cell of a study: a recipe with fixed overrides, and what is searched on it.
+"""One cell of a study: a recipe with fixed overrides, and the keys that are searched on it.
 
-What a worker needs of a cell is one `Cell`, which travels through the database, so a worker reads
-no study file. Nothing is read here but the recipe's own text.
+A `Cell` is all that a worker needs to know; it travels through the database, so a worker reads no
+study file. No file is read here: the text of the recipe is a part of the cell.
 """
 
 import hashlib
@@ -23,17 +23,18 @@ from r1recipes.study.schema import Range, Study
 MAX_PART = 40
 """Characters of a cell's name for each key; the name is that of folders."""
 MAX_NAME_BYTES = 200
-"""Of a whole name; a file system takes 255, and a run folder adds number and fingerprint."""
+"""Bytes of a cell's whole name; a file system takes 255, and a run folder adds the trial's number
+and the fingerprint."""
 
 
 class Cell(BaseModel):
-    """One recipe with fixed overrides, and what is searched on it."""
+    """One recipe with fixed overrides, and the keys that are searched on it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     study: str
     name: str
-    """Empty where the study has one cell only."""
+    """Empty if the study has one cell only."""
     index: int
     axes: dict[str, Any]
     """Key of [matrix] -> its value in this cell."""
@@ -62,30 +63,26 @@ class Cell(BaseModel):
     def own_values(self) -> dict[str, Any]:
         """The recipe's own values of the searched keys, where they are within their ranges."""
         data = self.load().recipe.model_dump(mode="json")
-        found = {key: _look_up(data, key) for key in self.search}
-        return {key: value for key, value in found.items() if _within(value, self.search[key])}
+        values = {key: _look_up(data, key) for key in self.search}
+        return {key: value for key, value in values.items() if _within(value, self.search[key])}
 
 
-def resolve(
-    cell: Cell, loaded: Loaded, cores: int, gpu: Gpu | None, *, offline: bool, refuse: bool = True
-) -> Plan:
-    """The plan of a trial on this machine; `gpu` as it is before a trial loads anything.
+def plan_trial(cell: Cell, loaded: Loaded, cores: int, card: Gpu | None, *, offline: bool) -> Plan:
+    """The plan of a trial on this machine; `card` as it is before a trial loads anything.
 
-    Raises: PlanError; where it is memory that is short, only with `refuse`.
+    Raises: PlanError; planning.DoesNotFit if the only reason is that memory is short.
     """
     return planning.make(
         loaded.recipe,
+        planning.Target.here(card, cores),
         base_dir=loaded.path.parent,
-        gpu=gpu,
-        num_cores=cores,
-        preset_name=cell.preset,
+        preset=cell.preset,
         offline=offline,
-        refuse=refuse,
     )
 
 
 def assignments(params: dict[str, Any]) -> list[str]:
-    """Values of keys as `--set` takes them."""
+    """Values of keys in the form of `--set`: `key=value`."""
     return [f"{key}={toml_value(value)}" for key, value in params.items()]
 
 
@@ -118,18 +115,29 @@ def _digest(text: str) -> str:
 
 
 def differences(old: Cell, new: Cell) -> list[str]:
-    """What another search space or recipe has, one line each. Other numbers of trials, samplers and
-    pruners go on with the same study."""
+    """How the search space and the recipe of two cells differ, one line each.
+
+    The number of trials, the sampler and the pruner are left out: a study may go on with others.
+    """
     lines = []
     for key in sorted(old.search.keys() | new.search.keys()):
-        before, after = (_range_words(cell.search.get(key)) for cell in (old, new))
+        before, after = (_describe_range(cell.search.get(key)) for cell in (old, new))
         if before != after:
             lines.append(f"[search] `{key}`: {before} -> {after}")
     if old.settings.metrics != new.settings.metrics:
-        metrics = (", ".join(c.settings.metrics) for c in (old, new))
+        metrics = (", ".join(cell.settings.metrics) for cell in (old, new))
         lines.append("metric: " + " -> ".join(metrics))
     if old.settings.directions != new.settings.directions:
         lines.append(f"direction: {old.settings.directions} -> {new.settings.directions}")
+    lines += _recipe_differences(old, new)
+    if old.preset != new.preset:
+        lines.append(f"preset: {old.preset} -> {new.preset}")
+    return lines
+
+
+def _recipe_differences(old: Cell, new: Cell) -> list[str]:
+    """One line for each key of the recipes that differs, unless it is searched."""
+    lines = []
     before, after = (_leaves(cell.load().recipe.model_dump(mode="json")) for cell in (old, new))
     searched = {leaf for key in new.search for leaf in (key, key.split(".")[-1])}
     for key in sorted(before.keys() | after.keys()):
@@ -138,43 +146,44 @@ def differences(old: Cell, new: Cell) -> list[str]:
         )
         if before.get(key) != after.get(key) and key != "description" and not is_searched:
             lines.append(f"recipe `{key}`: {show(before.get(key))} -> {show(after.get(key))}")
-    if old.preset != new.preset:
-        lines.append(f"preset: {old.preset} -> {new.preset}")
     return lines
 
 
-def _range_words(given: Range | None) -> str:
-    if given is None:
+def _describe_range(searched: Range | None) -> str:
+    if searched is None:
         return "absent"
-    keys = given.model_dump(exclude_defaults=True)
+    keys = searched.model_dump(exclude_defaults=True)
     return "{ " + ", ".join(f"{key} = {toml_value(value)}" for key, value in keys.items()) + " }"
 
 
 def _leaves(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found = {}
+    """Dotted key -> value of everything in nested data that is not a section with keys."""
+    leaves: dict[str, Any] = {}
     for key, value in data.items():
         if isinstance(value, dict) and value:
-            found |= _leaves(value, f"{prefix}{key}.")
+            leaves |= _leaves(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = value
-    return found
+            leaves[prefix + key] = value
+    return leaves
 
 
 def _look_up(data: dict[str, Any], key: str) -> Any:
-    """The value at a dotted key; `preset.KEY` is that of the only preset that has one."""
+    """The value at a dotted key; `preset.KEY` is the value that all presets share, or None."""
     path = overrides.path_of(key) or ()
     if len(path) == 2 and path[0] == "preset" and path[1] not in data["preset"]:
         values = [preset.get(path[1]) for preset in data["preset"].values()]
         return values[0] if all(value == values[0] for value in values) else None
+    value: Any = data
     for part in path:
-        data = data.get(part) if isinstance(data, dict) else None
-    return data
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
-def _within(value: Any, given: Range) -> bool:
-    if given.choices is not None:
-        return value in given.choices
+def _within(value: Any, searched: Range) -> bool:
+    if searched.choices is not None:
+        return value in searched.choices
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    steps = (value - given.low) / given.step if given.step else 0.0
-    return given.low <= value <= given.high and abs(steps - round(steps)) < 1e-9
+    low, high = searched.bounds()
+    steps = (value - low) / searched.step if searched.step else 0.0
+    return low <= value <= high and abs(steps - round(steps)) < 1e-9

@@ -1,88 +1,159 @@
-"""The database of studies: several processes share it, and wait for it when it is away.
+"""The database of studies, which several processes share; each call waits while it is away.
 
-SQLite for one machine, PostgreSQL for several. What stands in it is `trials`'s affair.
+SQLite serves one machine, PostgreSQL several. What the trials in it mean is for `trials`. Optuna's
+private names are used in this module and in no other (optuna 5.0: `_CachedStorage`, `_trial_id`,
+`_study_id`, `_get_stale_trial_ids`).
 """
 
+import functools
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import optuna
 import sqlalchemy
 import sqlalchemy.event
 import sqlalchemy.exc
 from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from r1recipes.errors import RecipeError, RunError
 
 HEARTBEAT_S = 20
 GRACE_S = 300
-"""Without a heartbeat for so long a worker on another machine is taken for dead; on this one its
-process is looked at. Assumed: longer than loading an engine keeps Python from running a thread."""
+"""A worker of another machine that sent no heartbeat for so long is taken for dead; on this machine
+its process is looked at. Assumed: longer than loading an engine keeps Python from running a thread.
+"""
 FORMS = "a URL such as sqlite:///study.db or postgresql://user:password@host/name"
 DATABASE_LIMIT_S = 600
 """How long a database may be away before a worker gives up."""
+LONGEST_PAUSE_S = 10.0
+"""Between two attempts to reach a database that is away; assumed."""
 
 # Heartbeats are written by our own thread, since trials are asked for one at a time.
 warnings.filterwarnings("ignore", message=".*[Hh]eartbeat.*")
-warnings.filterwarnings("ignore", message=".*fail_stale_trials.*")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 T = TypeVar("T")
 
 
-def parsed(url: str) -> sqlalchemy.URL:
+class Storage(_CachedStorage):
+    """Optuna's storage on a database, where each call is repeated while the database is away.
+
+    Any call raises RunError (kind "database") once the database has been away for `limit_s`. A
+    transaction is repeated as a whole. If the connection breaks while the database commits it, it
+    may have been done already: a new trial then stands there twice, one without a worker, and
+    ending a trial raises UpdateFinishedTrialError.
+    """
+
+    def __init__(self, database: RDBStorage, limit_s: float = DATABASE_LIMIT_S):
+        super().__init__(cast(RDBStorage, _Patient(database, limit_s)))
+        self.engine = database.engine
+
+    def beat(self, trial: Trial | FrozenTrial) -> None:
+        """Write down that the trial's worker lives."""
+        self.record_heartbeat(trial_id(trial))
+
+    def read(self, trial: Trial | FrozenTrial) -> FrozenTrial:
+        """The trial as it is in the database now."""
+        return self.get_trial(trial_id(trial))
+
+    def set_state(self, trial: Trial | FrozenTrial, state: TrialState) -> None:
+        """Raises: UpdateFinishedTrialError when the trial has ended."""
+        self.set_trial_state_values(trial_id(trial), state)
+
+    def stale_trials(self, study: optuna.Study) -> list[FrozenTrial]:
+        """Running trials without a heartbeat within the grace period, by the database's clock."""
+        return [self.get_trial(number) for number in self._get_stale_trial_ids(study._study_id)]
+
+
+class _Patient:
+    """A database whose methods are those of Optuna's storage, each repeated until it succeeds."""
+
+    def __init__(self, database: RDBStorage, limit_s: float):
+        self._database, self._limit_s = database, limit_s
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._database, name)
+        if not callable(attribute):
+            return attribute
+        return functools.partial(_patiently, attribute, self._limit_s)
+
+
+def _patiently(operation: Callable[..., T], limit_s: float, *args: Any, **options: Any) -> T:
+    """Call `operation`, and again while the database is away. Raises: RunError after `limit_s`."""
+    began, pause_s = time.monotonic(), 0.2
+    while True:
+        try:
+            return operation(*args, **options)
+        except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+            if time.monotonic() - began > limit_s:
+                reason = str(error).strip().splitlines()[0]
+                raise RunError(f"the database is away: {reason}", kind="database") from error
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def trial_id(trial: Trial | FrozenTrial) -> int:
+    """The number of a trial among all of the database; `trial.number` counts within a study."""
+    return trial._trial_id
+
+
+def parse_url(url: str) -> sqlalchemy.URL:
     """A database's URL with the driver that is installed here. Raises: RecipeError.
 
-    What is wrong is said without the URL: it may have a password in it.
+    The message leaves the URL out: there may be a password in it.
     """
     try:
-        found = sqlalchemy.make_url(url.replace("postgres://", "postgresql://", 1))
+        parsed = sqlalchemy.make_url(url.replace("postgres://", "postgresql://", 1))
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise RecipeError("this is no URL of a database", hint=FORMS) from None
-    if found.drivername == "postgresql":
-        found = found.set(drivername="postgresql+psycopg")
-    if found.get_backend_name() not in ("sqlite", "postgresql"):
-        kind = found.get_backend_name()
-        raise RecipeError(f"a study cannot be kept in a `{kind}` database", hint=FORMS)
-    if found.get_backend_name() == "sqlite" and found.database in (None, "", ":memory:"):
+        raise RecipeError("this is not the URL of a database", hint=FORMS) from None
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    backend = parsed.get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
+        raise RecipeError(f"a study cannot be kept in a `{backend}` database", hint=FORMS)
+    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise RecipeError("the URL names no database", hint=FORMS)
-    return found
+    return parsed
 
 
 def missing_file(url: str) -> str | None:
-    """The SQLite file that a URL names and that is not there, which opening would make."""
-    found = parsed(url)
-    is_file = found.get_backend_name() == "sqlite" and not found.database.startswith("file:")
-    return found.database if is_file and not Path(found.database).exists() else None
+    """The SQLite file that a URL names, if it does not exist; opening it would make it."""
+    parsed = parse_url(url)
+    name = parsed.database or ""
+    is_file = parsed.get_backend_name() == "sqlite" and not name.startswith("file:")
+    return name if is_file and not Path(name).exists() else None
 
 
-def open_storage(url: str, *, grace_s: int = GRACE_S) -> optuna.storages.RDBStorage:
+def open_storage(url: str, *, grace_s: int = GRACE_S, limit_s: float = DATABASE_LIMIT_S) -> Storage:
     """The database at an SQLAlchemy URL. Raises: RecipeError when it cannot be opened."""
-    given = parsed(url)
-    url = given.render_as_string(hide_password=False)
-    is_sqlite = given.get_backend_name() == "sqlite"
+    parsed = parse_url(url)
+    full_url = parsed.render_as_string(hide_password=False)
+    is_sqlite = parsed.get_backend_name() == "sqlite"
     # SQLite has one writer at a time: wait for it. A server may restart: look before use.
     options = {"connect_args": {"timeout": 60}} if is_sqlite else {"pool_pre_ping": True}
-    for patience in (1.0, 1.0, 0.0):  # another process may be making the same tables right now
+    for patience_s in (1.0, 1.0, 0.0):  # another process may be making the same tables right now
         try:
-            storage = optuna.storages.RDBStorage(
-                url, engine_kwargs=options, heartbeat_interval=HEARTBEAT_S, grace_period=grace_s
+            database = RDBStorage(
+                full_url, options, heartbeat_interval=HEARTBEAT_S, grace_period=grace_s
             )
             break
         except ImportError as error:
             hint = "`pip install 'r1recipes[cluster]'` brings psycopg"
             raise RecipeError("the database's driver is not installed", hint=hint) from error
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
-            if not patience or "unable to open" in str(error):
+            if not patience_s or "unable to open" in str(error):
                 reason = str(error).strip().splitlines()[0]
                 message = f"the database cannot be opened: {reason}"
                 raise RecipeError(message, hint=FORMS) from error
-            time.sleep(patience)
+            time.sleep(patience_s)
     if is_sqlite:
-        _one_at_a_time(storage.engine)
-    return storage
+        _one_at_a_time(database.engine)
+    return Storage(database, limit_s)
 
 
 def _one_at_a_time(engine: sqlalchemy.Engine) -> None:
@@ -93,7 +164,7 @@ def _one_at_a_time(engine: sqlalchemy.Engine) -> None:
     """
 
     @sqlalchemy.event.listens_for(engine, "connect")
-    def leave_it_to_us(connection: Any, record: Any) -> None:
+    def leave_transactions_to_us(connection: Any, record: Any) -> None:
         connection.isolation_level = None
 
     @sqlalchemy.event.listens_for(engine, "begin")
@@ -101,17 +172,3 @@ def _one_at_a_time(engine: sqlalchemy.Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     engine.dispose()  # connections that were opened before
-
-
-def patiently(operation: Callable[[], T], limit_s: float = DATABASE_LIMIT_S) -> T:
-    """Do something with the database, and again while it is away. Raises: RunError after that."""
-    began, pause = time.monotonic(), 0.2
-    while True:
-        try:
-            return operation()
-        except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
-            if time.monotonic() - began > limit_s:
-                reason = str(error).strip().splitlines()[0]
-                raise RunError(f"the database is away: {reason}", kind="database") from error
-            time.sleep(pause)
-            pause = min(2 * pause, 10.0)

@@ -1,4 +1,4 @@
-"""The driver of a study: makes it in the database, keeps its workers alive, and says what came out.
+"""The driver of a study: it creates the study in the database and keeps its workers alive.
 
 The driver never imports torch. Workers are child processes in sessions of their own; they die with
 the driver (PR_SET_PDEATHSIG), so that a new `sweep` finds the machine free. A worker that dies is
@@ -10,32 +10,70 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from types import FrameType
+from typing import IO, Any, Protocol
 
 from optuna.trial import FrozenTrial, TrialState
 
 from r1recipes.errors import PlanError, Problem, RecipeError, RunError
-from r1recipes.machine import files
-from r1recipes.machine.gpu import cores, current_gpu
-from r1recipes.recipe import references
-from r1recipes.study import database, trials
-from r1recipes.study.cell import Cell, resolve
+from r1recipes.machine import files, gpu, host
+from r1recipes.planning import DoesNotFit
+from r1recipes.recipe.references import references_in
+from r1recipes.study.cell import Cell, plan_trial
+from r1recipes.study.database import open_storage, trial_id
 from r1recipes.study.loading import LoadedStudy
-from r1recipes.study.trials import RESTART, Trials
+from r1recipes.study.trials import (
+    RESTART,
+    Trials,
+    create_cell,
+    finished_trials,
+    has_dead_local_worker,
+    refuse_removed_cells,
+)
 
 POLL_S = 0.5
+"""Pause between two looks at the workers."""
 NAMELESS_S = 60
-"""A running trial that names no worker after so long was asked for by one that died at once."""
+"""A running trial without a worker's name after so long was claimed by a worker that died at once.
+Assumed."""
 MAX_DEATHS_IN_A_ROW = 5
-"""Workers that die with no trial finished in between before a study is given up."""
+"""A study is given up after so many deaths of workers with no trial finished in between."""
 MAX_FAILURES_AT_FIRST = 5
-"""Trials that fail with none complete before a study is given up: it is not their values."""
+"""A study is given up when so many trials failed and none is complete: the values of the trials
+are not to blame then."""
 STOP_S = 120
-"""Time that a worker has to save a checkpoint when the study is stopped."""
+"""Time that a worker has to save a checkpoint when the study is stopped; assumed."""
+
+
+class Launcher(Protocol):
+    """What starts the workers of a study, here or on a cluster, and replaces those that die."""
+
+    num_workers: int
+    deaths: int
+    """Workers that died since a trial was last finished."""
+    ended_workers: set[str]
+    """Names of workers that ended, where the driver cannot look at their processes."""
+
+    @property
+    def say(self) -> Callable[[str], None]:
+        """Prints a line for the user."""
+
+    @property
+    def children(self) -> Mapping[Any, Any]:
+        """The workers that run."""
+
+    def start(self) -> None:
+        """Start all workers."""
+
+    def look(self) -> int:
+        """Replace workers that ended early. Returns how many died. Raises: RunError."""
+
+    def stop(self) -> None:
+        """Ask the workers to save and stop, wait, and end those that do not."""
 
 
 @dataclass
@@ -43,7 +81,7 @@ class Child:
     """A worker's process and where its output goes."""
 
     index: int
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
     log: IO[bytes]
 
     def close(self) -> None:
@@ -67,8 +105,8 @@ class Supervisor:
     log_name: str = "worker"
     deaths: int = 0
     children: dict[int, Child] = field(default_factory=dict)
-    gone: set[str] = field(default_factory=set)
-    """Names of workers that ended; those of this machine are looked at instead."""
+    ended_workers: set[str] = field(default_factory=set)
+    """Always empty: the processes of this machine are looked at instead."""
 
     def start(self) -> None:
         for index in range(self.num_workers):
@@ -92,7 +130,7 @@ class Supervisor:
 
     def look(self) -> int:
         """Replace workers that ended early. Returns how many died. Raises: RunError."""
-        died = 0
+        num_died = 0
         for index, child in list(self.children.items()):
             code = child.process.poll()
             if code is None:
@@ -103,20 +141,20 @@ class Supervisor:
                 continue
             if code == 2:
                 raise RunError(
-                    f"worker {index} cannot go on: {last_words(Path(child.log.name))}",
+                    f"worker {index} cannot go on: {last_error(Path(child.log.name))}",
                     hint=f"all of its output is in {child.log.name}; no trial is lost",
                 )
             if code != RESTART:
-                died += 1
+                num_died += 1
                 self.deaths += 1
-                self.say(f"worker {index} died ({how(code)}) and is replaced")
+                self.say(f"worker {index} died ({describe_exit(code)}) and is replaced")
                 if self.deaths >= MAX_DEATHS_IN_A_ROW:
                     raise RunError(
                         f"{self.deaths} workers died with no trial finished in between",
                         hint=f"the last one's output is in {child.log.name}",
                     )
             self._start(index)
-        return died
+        return num_died
 
     def stop(self) -> None:
         """Ask the workers to save and stop, wait, and end those that do not."""
@@ -134,15 +172,15 @@ class Supervisor:
             self.children = {}
 
 
-def last_words(log: Path) -> str:
-    """The last error message of a worker's output."""
+def last_error(log: Path) -> str:
+    """The last error message in a worker's output, or else its last line."""
     lines = log.read_text(errors="replace").splitlines()
-    found = [line for line in lines if line.startswith("error: ")] or lines or ["nothing"]
-    return found[-1].removeprefix("error: ")
+    errors = [line for line in lines if line.startswith("error: ")] or lines
+    return errors[-1].removeprefix("error: ") if errors else "it printed nothing"
 
 
-def how(code: int) -> str:
-    """An exit code in words."""
+def describe_exit(code: int) -> str:
+    """An exit code in words, such as `exit code 1` or `SIGKILL`."""
     if code >= 0:
         return f"exit code {code}"
     with suppress(ValueError):
@@ -150,52 +188,57 @@ def how(code: int) -> str:
     return f"signal {-code}"
 
 
-class Dead:
-    """Whether a running trial's worker is gone: a process of this machine, one of a task that the
-    launcher saw end, or one that died before it could write its name down."""
+class DeathCheck:
+    """Whether a running trial's worker is dead.
 
-    def __init__(self, gone: set[str]) -> None:
-        self.gone = gone
-        self.nameless: dict[int, float] = {}
+    It is when its process was one of this machine and is gone, when its launcher saw it end, or
+    when the trial has run for NAMELESS_S without the name of a worker.
+    """
+
+    def __init__(self, ended_workers: set[str]) -> None:
+        self.ended_workers = ended_workers
+        self._nameless_since: dict[int, float] = {}
 
     def __call__(self, trial: FrozenTrial) -> bool:
         worker = trial.user_attrs.get("worker")
         if worker:
-            self.nameless.pop(trial._trial_id, None)
-            return worker["name"] in self.gone or trials.is_dead_here(trial)
-        first = self.nameless.setdefault(trial._trial_id, time.monotonic())
-        return time.monotonic() - first > NAMELESS_S
+            self._nameless_since.pop(trial_id(trial), None)
+            return worker["name"] in self.ended_workers or has_dead_local_worker(trial)
+        since = self._nameless_since.setdefault(trial_id(trial), time.monotonic())
+        return time.monotonic() - since > NAMELESS_S
 
 
-def make(loaded: LoadedStudy, folder: Path, url: str) -> list[Trials]:
-    """The study's cells in the database, made or found again, and the study's folder.
+def create_cells(loaded: LoadedStudy, folder: Path, url: str) -> list[Trials]:
+    """Create the study's folder, and its cells in the database where they are not there yet.
 
     Raises: RecipeError when a study of that name searches something else.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    storage = database.open_storage(url)
-    trials.refuse_removed(storage, loaded.name, loaded.cells)
-    cells = [trials.create(storage, cell) for cell in loaded.cells]
+    storage = open_storage(url)
+    refuse_removed_cells(storage, loaded.name, loaded.cells)
+    cells = [create_cell(storage, cell) for cell in loaded.cells]
     files.write_text(folder / "study.toml", loaded.text)
     return cells
 
 
-def check_machine(cells: list[Cell], *, offline: bool, refuse: bool = True) -> None:
+def check_machine(cells: list[Cell], *, offline: bool, must_fit: bool = True) -> None:
     """Raises: PlanError when a recipe itself cannot run here, before any trial is touched.
 
-    With `refuse` also where its memory does not fit into what is free now.
+    With `must_fit` also when it needs more memory than is free now.
     """
-    problems, gpu = [], current_gpu()
+    problems: list[Problem] = []
+    card = gpu.current()
     for cell in {cell.recipe_path: cell for cell in cells}.values():
         loaded = cell.load()
-        for value in references.named(loaded.recipe.model_dump()):
-            if not value.may_be_hub and not (loaded.path.parent / value.name).exists():
+        for reference in references_in(loaded.recipe.model_dump()):
+            if not reference.may_be_hub and not (loaded.path.parent / reference.name).exists():
                 hint = f"the study's recipe is `{loaded.path}`: its files are needed here too"
-                problems.append(Problem(f"there is no `{value.name}`", hint=hint))
+                problems.append(Problem(f"there is no `{reference.name}`", hint=hint))
         try:
-            resolve(cell, loaded, cores(), gpu, offline=offline, refuse=refuse)
+            plan_trial(cell, loaded, host.cores(), card, offline=offline)
         except PlanError as error:
-            problems += error.problems
+            if must_fit or not isinstance(error, DoesNotFit):
+                problems += error.problems
     if problems:
         raise PlanError(problems=problems)
 
@@ -217,54 +260,52 @@ def owned(folder: Path) -> Iterator[None]:
         yield
 
 
-def drive(cells: list[Trials], supervisor: Any, look: Callable[[], None]) -> None:
+def drive(cells: Sequence[Trials], launcher: Launcher, look: Callable[[], None]) -> None:
     """Run workers until every cell has its trials. `look` is called every half second.
 
     Raises: RunError when workers or trials only fail; KeyboardInterrupt after a stop.
     """
-    is_dead = Dead(supervisor.gone)
-    for cell in cells:
-        cell.bury(is_dead)
-    if all(cell.is_done() for cell in cells):
+    is_dead = DeathCheck(launcher.ended_workers)
+    for trials in cells:
+        trials.requeue_dead(is_dead)
+    if all(trials.is_done() for trials in cells):
         return
-    finished = num_finished(cells)
+    num_finished = len(finished_trials(cells))
     for number in (signal.SIGTERM, signal.SIGHUP):  # Slurm before it kills; a terminal that closes
         if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` asks for
             signal.signal(number, _interrupt)
-    supervisor.start()
+    launcher.start()
     try:
-        while supervisor.children:
+        while launcher.children:
             time.sleep(POLL_S)
-            supervisor.look()
-            for cell in cells:
-                if not cell.is_done():
-                    cell.bury(is_dead)
-            if num_finished(cells) > finished:
-                finished, supervisor.deaths = num_finished(cells), 0
-                refuse_hopeless(cells)
+            launcher.look()
+            for trials in cells:
+                if not trials.is_done():
+                    trials.requeue_dead(is_dead)
+            finished = finished_trials(cells)
+            if len(finished) > num_finished:
+                num_finished, launcher.deaths = len(finished), 0
+                refuse_hopeless(finished, cells[0].cell)
             look()
     except KeyboardInterrupt:
-        supervisor.say("stopping: trials save a checkpoint first; Ctrl-C again ends them at once")
+        launcher.say("stopping: trials save a checkpoint first; Ctrl-C again ends them at once")
         raise
     finally:
-        supervisor.stop()
+        launcher.stop()
 
 
-def _interrupt(number: int, frame: Any) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def num_finished(cells: list[Trials]) -> int:
-    return sum(trials.is_finished(trial) for cell in cells for trial in cell.all())
-
-
-def refuse_hopeless(cells: list[Trials]) -> None:
+def refuse_hopeless(finished: Sequence[FrozenTrial], cell: Cell) -> None:
     """Raises: RunError when every trial so far failed."""
-    found = [t for cell in cells for t in cell.all() if trials.is_finished(t)]
-    if len(found) >= MAX_FAILURES_AT_FIRST and all(t.state == TrialState.FAIL for t in found):
-        last = found[-1].user_attrs["error"]
+    if len(finished) >= MAX_FAILURES_AT_FIRST and all(
+        trial.state == TrialState.FAIL for trial in finished
+    ):
+        error = finished[-1].user_attrs["error"]
         raise RunError(
-            f"all of {len(found)} trials failed; the last one: {last['message']}",
-            kind=last["kind"],
-            hint=f"try the recipe alone first: `r1recipes run {cells[0].cell.recipe_path}`",
+            f"all of {len(finished)} trials failed; the last one: {error['message']}",
+            kind=error["kind"],
+            hint=f"try the recipe alone first: `r1recipes run {cell.recipe_path}`",
         )

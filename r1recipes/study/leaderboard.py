@@ -1,6 +1,6 @@
-"""What a person sees of a study: the leaderboard in a terminal, lines elsewhere, a table.
+"""What a person sees of a study: a leaderboard in a terminal, lines elsewhere, and a summary.
 
-Reads trials only; draws nothing but text.
+It only reads trials, and writes nothing but text.
 """
 
 import math
@@ -15,28 +15,30 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from r1recipes.planning.verdict import gib
+from r1recipes.machine.units import gib
 from r1recipes.study.cell import Cell
-from r1recipes.study.trials import Trials, counts, is_finished
+from r1recipes.study.trials import Trials, finished_trials, is_counted
 from r1recipes.training.view import say
 
 TOP = 10
 """Rows of the leaderboard."""
 MAX_SHOWN = 40
-"""Characters of a value, such as a prompt."""
+"""Characters that are shown of a value, such as a prompt."""
 
 
 def show_value(value: float, metric: str) -> str:
+    """A metric's value for people: a length with one decimal, a share in percent."""
     return f"{value:.1f}" if metric.endswith("length") else f"{value:.1%}"
 
 
 def show_param(value: Any) -> str:
+    """The value of a searched key for people, on one line and cut where it is long."""
     text = f"{value:.3g}" if isinstance(value, float) else " ".join(str(value).split())
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 
 
 def best(trials: Trials) -> FrozenTrial | None:
-    """The best complete trial by the first metric; of several metrics, one of the front."""
+    """The best complete trial by the first metric; with several metrics, a trial of the front."""
     complete = [t for t in trials.all() if t.state == TrialState.COMPLETE]
     if on_front := front(trials):
         complete = [t for t in complete if t.number in on_front]
@@ -44,27 +46,30 @@ def best(trials: Trials) -> FrozenTrial | None:
 
 
 def front(trials: Trials) -> set[int]:
-    """Of several metrics, the numbers of the trials that no other one beats in all of them."""
+    """The numbers of the trials that no other trial beats in every metric (the Pareto front).
+
+    Empty if there is one metric only.
+    """
     if len(trials.cell.settings.metrics) < 2:
         return set()
     return {trial.number for trial in trials.study.best_trials}
 
 
 def has_memory(cells: Sequence[Trials]) -> bool:
-    """Whether the memory of any trial was predicted; there is no prediction for a CPU."""
+    """Whether memory was predicted for any trial; there is no prediction for a CPU."""
     return any("predicted" in trial.user_attrs for trials in cells for trial in trials.all())
 
 
 def memory(trial: FrozenTrial) -> str:
-    """Predicted peak and room, such as `13.1 of 14.7 GiB`; empty without a prediction."""
+    """Predicted peak and available memory, such as `13.1 of 14.7 GiB`; empty if not predicted."""
     predicted = trial.user_attrs.get("predicted")
     if predicted is None:
         return ""
     return f"{gib(predicted['peak_bytes'])} of {gib(predicted['available_bytes'])} GiB"
 
 
-def ranked(found: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
-    """Complete trials first, then those that ended or run, each by its newest value."""
+def ranked(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
+    """Complete trials first, then the others; both groups ordered by newest value, best first."""
     sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
 
     def order(trial: FrozenTrial) -> tuple[bool, float, int]:
@@ -72,18 +77,18 @@ def ranked(found: Sequence[FrozenTrial], direction: StudyDirection) -> list[Froz
         key = math.inf if value is None else sign * value
         return trial.state != TrialState.COMPLETE, key, trial.number
 
-    return sorted(found, key=order)
+    return sorted(trials, key=order)
 
 
 def newest(trial: FrozenTrial) -> float | None:
-    """Its objective or, before the end, its last intermediate value."""
+    """A trial's first metric or, before its end, its last intermediate value."""
     if trial.values:
         return trial.values[0]
     return trial.intermediate_values[trial.last_step] if trial.last_step is not None else None
 
 
 def short(keys: Sequence[str]) -> dict[str, str]:
-    """`train.learning_rate` -> `learning_rate`, where that is not ambiguous."""
+    """Key -> short name: `train.learning_rate` is `learning_rate` if no other key ends so."""
     last = [key.split(".")[-1] for key in keys]
     return {
         key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)
@@ -91,12 +96,15 @@ def short(keys: Sequence[str]) -> dict[str, str]:
 
 
 class Board:
-    """The leaderboard of a running study. Without a terminal each trial is one line at its end."""
+    """The leaderboard of a running study. Without a terminal it prints lines."""
 
     def __init__(self, console: Console, cells: list[Trials]):
         self.console, self.cells = console, cells
         self._seen = {
-            (c.cell.name, t.number) for c in cells for t in c.all() if t.state.is_finished()
+            (trials.cell.name, trial.number)
+            for trials in cells
+            for trial in trials.all()
+            if trial.state.is_finished()
         }
         self._live = (
             Live(console=console, get_renderable=self.render, refresh_per_second=2, transient=True)
@@ -105,7 +113,7 @@ class Board:
         )
 
     def __enter__(self) -> "Board":
-        if any(map(is_finished, (t for c in self.cells for t in c.all()))):
+        if finished_trials(self.cells):
             self.say(f"going on after {progress(self.cells)}")
         if self._live:
             self._live.start()
@@ -116,10 +124,11 @@ class Board:
             self._live.stop()
 
     def say(self, text: str) -> None:
+        """Print a line above the leaderboard."""
         say(self.console, text)
 
     def look(self) -> None:
-        """Say what ended since the last look."""
+        """Print a line for each trial that ended since the last look."""
         for trials in self.cells:
             for trial in trials.all():
                 key = (trials.cell.name, trial.number)
@@ -128,7 +137,7 @@ class Board:
                     self.say(line(trials, trial))
 
     def render(self) -> RenderableType:
-        """The best trials and those that run, of the cells that are not done yet."""
+        """The best and the running trials of the first two cells that are not done yet."""
         open_cells = [trials for trials in self.cells if not trials.is_done()] or self.cells
         head = Text(progress(self.cells), "bold")
         width = self.console.width
@@ -136,9 +145,9 @@ class Board:
 
 
 def progress(cells: Sequence[Trials]) -> str:
-    """`6 of 40 trials`."""
-    finished = sum(is_finished(t) for trials in cells for t in trials.all())
-    return f"{finished} of {sum(trials.cell.num_trials for trials in cells)} trials"
+    """How many trials are finished, such as `6 of 40 trials`."""
+    total = sum(trials.cell.num_trials for trials in cells)
+    return f"{len(finished_trials(cells))} of {total} trials"
 
 
 def board(trials: Trials, rows: int, width: int) -> Table:
@@ -147,18 +156,13 @@ def board(trials: Trials, rows: int, width: int) -> Table:
     first = ["trial", *(metric.removeprefix("eval/") for metric in metrics)]
     last = ["memory", "state"] if has_memory([trials]) else ["state"]
     headings, body, styles = [*first, *names.values(), *last], [], []
-    found = ranked([t for t in trials.all() if counts(t)], trials.study.directions[0])
-    running = [t for t in found if t.state == TrialState.RUNNING]
-    ended = [t for t in found if t.state.is_finished()]
     on_front = front(trials)
-    for place, trial in enumerate([*ended[: max(1, rows - len(running))], *running]):
+    for place, trial in enumerate(_shown_trials(trials, rows)):
         is_first = place == 0 and trial.state == TrialState.COMPLETE
         is_best = trial.number in on_front or is_first and not on_front
-        style = "bold" if is_best else "dim" if trial.state == TrialState.FAIL else ""
-        *shown, ended_as = cells_of(trials.cell, trial)
-        room = [memory(trial)] if len(last) > 1 else []
-        body.append([*shown, *room, ended_as])
-        styles.append(style)
+        styles.append("bold" if is_best else "dim" if trial.state == TrialState.FAIL else "")
+        *values, ended_as = cells_of(trials.cell, trial)
+        body.append([*values, *([memory(trial)] if len(last) > 1 else []), ended_as])
     columns = [list(column) for column in zip(headings, *body, strict=True)]
     num_hidden = _fit(columns, range(len(first), len(first) + len(names)), width)
     table = Table(title=trials.cell.name or None, title_justify="left", box=None, padding=(0, 1))
@@ -166,16 +170,25 @@ def board(trials: Trials, rows: int, width: int) -> Table:
         table.caption = f"a wider terminal shows {num_hidden} more of the {len(names)} keys"
         table.caption_justify = "left"
     for heading, *_ in columns:
-        side = "right" if heading != "state" else "left"
-        table.add_column(Text(heading), justify=side, no_wrap=True)
+        table.add_column(
+            Text(heading), justify="left" if heading == "state" else "right", no_wrap=True
+        )
     for style, row in zip(styles, list(zip(*columns, strict=True))[1:], strict=True):
-        table.add_row(*map(Text, row), style=style)  # as it is: values may have brackets
+        table.add_row(*map(Text, row), style=style)  # Text: a value with brackets is not markup
     return table
 
 
+def _shown_trials(trials: Trials, rows: int) -> list[FrozenTrial]:
+    """The best trials that ended, and all that run; `rows` of them unless more are running."""
+    counted = ranked([t for t in trials.all() if is_counted(t)], trials.study.directions[0])
+    running = [trial for trial in counted if trial.state == TrialState.RUNNING]
+    ended = [trial for trial in counted if trial.state.is_finished()]
+    return [*ended[: max(1, rows - len(running))], *running]
+
+
 def _fit(columns: list[list[str]], keys: range, width: int) -> int:
-    """Make columns, each with its heading, as narrow as the terminal: break the headings, then
-    leave out the last keys. Returns how many."""
+    """Make columns, each with its heading first, as narrow as the terminal: break the headings,
+    then leave out the last keys. Returns how many were left out."""
 
     def is_wide() -> bool:
         parts = [[part for text in column for part in text.split("\n")] for column in columns]
@@ -192,18 +205,20 @@ def _fit(columns: list[list[str]], keys: range, width: int) -> int:
 
 
 def cells_of(cell: Cell, trial: FrozenTrial) -> list[str]:
+    """A trial's row of a table: number, metrics, searched keys, state; a blank for what is not
+    there yet, and the newest intermediate value in brackets."""
     metrics = cell.settings.metrics
     if trial.values and trial.state == TrialState.COMPLETE:
-        shown = [show_value(v, m) for v, m in zip(trial.values, metrics, strict=True)]
+        values = [show_value(v, m) for v, m in zip(trial.values, metrics, strict=True)]
     else:
         value = newest(trial)
-        shown = ["" if value is None else f"({value:.1%})", *[""] * (len(metrics) - 1)]
+        values = ["" if value is None else f"({value:.1%})", *[""] * (len(metrics) - 1)]
     params = [show_param(trial.params[k]) if k in trial.params else "" for k in cell.search]
-    return [str(trial.number), *shown, *params, state(trial)]
+    return [str(trial.number), *values, *params, state(trial)]
 
 
 def state(trial: FrozenTrial) -> str:
-    """`complete`, `pruned at step 20`, `oom`, `step 40`."""
+    """A trial's state for people: `complete`, `pruned at step 20`, `oom`, `step 40`."""
     if trial.state == TrialState.FAIL:
         return trial.user_attrs.get("error", {}).get("kind", "worker died")
     if "infeasible" in trial.user_attrs:
@@ -218,16 +233,14 @@ def state(trial: FrozenTrial) -> str:
 def line(trials: Trials, trial: FrozenTrial) -> str:
     """A trial that ended, as a line of a log file."""
     cell = trials.cell
-    shown = cells_of(cell, trial)
-    names = [m.removeprefix("eval/") for m in cell.settings.metrics] + list(
-        short(list(cell.search)).values()
-    )
-    parts = [f"{name} {value}" for name, value in zip(names, shown[1:-1], strict=True) if value]
-    text = (
-        f"{cell.name + ' ' if cell.name else ''}trial {shown[0]}  {shown[-1]}  {'  '.join(parts)}"
-    )
-    if room := memory(trial):
-        text += f"  memory {room}"
+    number, *values, ended_as = cells_of(cell, trial)
+    names = [metric.removeprefix("eval/") for metric in cell.settings.metrics]
+    names += short(list(cell.search)).values()
+    parts = [f"{name} {value}" for name, value in zip(names, values, strict=True) if value]
+    prefix = f"{cell.name} " if cell.name else ""
+    text = f"{prefix}trial {number}  {ended_as}  {'  '.join(parts)}"
+    if predicted := memory(trial):
+        text += f"  memory {predicted}"
     if "error" in trial.user_attrs:
         text += f"  {trial.user_attrs['error']['message'].splitlines()[0]}"
     if "infeasible" in trial.user_attrs:
@@ -235,22 +248,21 @@ def line(trials: Trials, trial: FrozenTrial) -> str:
     return text.rstrip()
 
 
-def saved_by_pruning(cells: list[Trials]) -> tuple[int, int, int]:
+def saved_by_pruning(cells: Sequence[Trials]) -> tuple[int, int, int]:
     """Trials that were pruned, the steps that they did not run, and the steps of all trials."""
-    pruned = left = total = 0
-    for trials in cells:
-        for trial in trials.all():
-            steps = trial.user_attrs.get("max_steps")
-            if steps is None or not is_finished(trial):
-                continue
-            total += steps
-            if trial.state == TrialState.PRUNED and trial.last_step is not None:
-                pruned, left = pruned + 1, left + steps - trial.last_step
-    return pruned, left, total
+    num_pruned = saved_steps = total_steps = 0
+    for trial in finished_trials(cells):
+        steps = trial.user_attrs.get("max_steps")
+        if steps is None:
+            continue
+        total_steps += steps
+        if trial.state == TrialState.PRUNED and trial.last_step is not None:
+            num_pruned, saved_steps = num_pruned + 1, saved_steps + steps - trial.last_step
+    return num_pruned, saved_steps, total_steps
 
 
-def summary(cells: list[Trials], trials: Trials, trial: FrozenTrial) -> list[str]:
-    """What came out, in sentences."""
+def summary(cells: Sequence[Trials], trials: Trials, trial: FrozenTrial) -> list[str]:
+    """The result of a study in sentences; `trial`, one of `trials`, is the best of all cells."""
     metric = trials.cell.settings.metrics[0]
     name = f"{trials.cell.name} " if trials.cell.name else ""
     lines = [f"best: {name}trial {trial.number}, {metric} {show_value(trial.values[0], metric)}"]
@@ -262,27 +274,30 @@ def summary(cells: list[Trials], trials: Trials, trial: FrozenTrial) -> list[str
     if on_front := front(trials):
         numbers = ", ".join(map(str, sorted(on_front)))
         lines.append(f"front: trial{'s' * (len(on_front) > 1)} {numbers}; best by {metric}")
-    refused = sum("infeasible" in t.user_attrs for c in cells for t in c.all())
-    if refused:
-        lines.append(f"proposals that cannot run here, not started: {refused}")
-    pruned, left, total = saved_by_pruning(cells)
-    if pruned:
+    num_infeasible = sum("infeasible" in t.user_attrs for ts in cells for t in ts.all())
+    if num_infeasible:
+        lines.append(f"proposals that cannot run here, not started: {num_infeasible}")
+    num_pruned, saved_steps, total_steps = saved_by_pruning(cells)
+    if num_pruned:
         lines.append(
-            f"pruning ended {pruned} trial{'s' * (pruned > 1)} early: "
-            f"{left} of {total} steps not run ({left / total:.0%})"
+            f"pruning ended {num_pruned} trial{'s' * (num_pruned > 1)} early: "
+            f"{saved_steps} of {total_steps} steps not run ({saved_steps / total_steps:.0%})"
         )
     return lines + failures(cells)
 
 
-def failures(cells: list[Trials]) -> list[str]:
-    """How many trials failed of what, and what the last one said."""
-    every = [t for c in cells for t in c.all() if counts(t)]
-    errors = [t.user_attrs["error"] for t in every if t.state == TrialState.FAIL]
+def failures(cells: Sequence[Trials]) -> list[str]:
+    """How many trials failed for which kind of reason, and the last error's message."""
+    errors = [
+        trial.user_attrs["error"]
+        for trial in finished_trials(cells)
+        if trial.state == TrialState.FAIL
+    ]
     if not errors:
         return []
     kinds = [error["kind"] for error in errors]
-    counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-    return [f"failed: {counted}; the last one: {errors[-1]['message'].splitlines()[0]}"]
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    return [f"failed: {counts}; the last one: {errors[-1]['message'].splitlines()[0]}"]
 
 
 def _has_own_values(trial: FrozenTrial, cell: Cell) -> bool:

@@ -1,8 +1,8 @@
-"""Places the workers of a study on a Ray cluster: a task for each, with a GPU where there are any.
+"""Runs the workers of a study on a Ray cluster: one task for each, with a GPU if there are any.
 
-Ray decides where; nothing here knows machines. The workers meet in the database alone, so that must
-be one that every node can reach. Run folders are made on the node, under the driver's path. Needs
-the extra `cluster`. RAY_ADDRESS names the cluster; without it Ray starts one on this machine.
+Ray chooses the nodes. The workers meet in the database alone, so every node must be able to reach
+it. Run folders are made on the node, under the driver's path. Needs the extra `cluster`.
+RAY_ADDRESS names the cluster; without it Ray starts one on this machine.
 """
 
 import os
@@ -14,15 +14,18 @@ from collections.abc import Callable
 from typing import Any
 
 from r1recipes.errors import PlanError, RecipeError, RunError
-from r1recipes.study.driver import MAX_DEATHS_IN_A_ROW, how
+from r1recipes.study.driver import MAX_DEATHS_IN_A_ROW, describe_exit
 from r1recipes.study.trials import RESTART
 
 FAREWELL_S = 60
-"""Time that a worker has to save a checkpoint when its task is cancelled."""
+"""Time that a worker has to save a checkpoint when its task is cancelled; assumed."""
 
 
 class RayWorkers:
-    """The Ray counterpart of `sweep.Supervisor`. Raises: RecipeError, PlanError when made."""
+    """The launcher of workers on a Ray cluster.
+
+    Raises: RecipeError for a database that other machines cannot reach, PlanError without Ray.
+    """
 
     def __init__(
         self, name: str, url: str, num_workers: int, flags: list[str], say: Callable[[str], None]
@@ -32,7 +35,7 @@ class RayWorkers:
                 "an SQLite file cannot be shared by machines",
                 hint="`--storage postgresql://user:password@host/name`",
             )
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # its users are not counted from here
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send usage statistics
         try:
             import ray
         except ImportError as error:
@@ -49,10 +52,11 @@ class RayWorkers:
         if runs_dir := os.environ.get("R1RECIPES_RUNS_DIR"):
             self.environment["R1RECIPES_RUNS_DIR"] = os.path.abspath(runs_dir)
         self.children: dict[Any, str] = {}
-        self.gone: set[str] = set()
+        self.ended_workers: set[str] = set()
         self.deaths = 0
 
     def start(self) -> None:
+        """Start all workers."""
         for _ in range(self.num_workers):
             self._start()
 
@@ -62,11 +66,11 @@ class RayWorkers:
         self.children[self.task.remote(self.command, environment)] = name
 
     def look(self) -> int:
-        """Start a task anew where a worker ended early. Returns how many died. Raises: RunError."""
-        died = 0
+        """Replace workers that ended early. Returns how many died. Raises: RunError."""
+        num_died = 0
         ended, _ = self.ray.wait(list(self.children), num_returns=len(self.children), timeout=0)
         for reference in ended:
-            self.gone.add(self.children.pop(reference))
+            self.ended_workers.add(self.children.pop(reference))
             try:
                 code, node, output = self.ray.get(reference)
             except self.ray.exceptions.RayError as error:
@@ -74,17 +78,18 @@ class RayWorkers:
             if code == 2:
                 raise RunError(f"the worker on {node} was refused: {output}")
             if code not in (0, RESTART):
-                died += 1
+                num_died += 1
                 self.deaths += 1
-                self.say(f"a worker on {node} died ({how(code)}) and is replaced")
+                self.say(f"a worker on {node} died ({describe_exit(code)}) and is replaced")
                 if self.deaths >= MAX_DEATHS_IN_A_ROW:
                     message = f"{self.deaths} workers died with no trial finished in between"
                     raise RunError(message, hint=f"the last one said: {output}")
             if code != 0:
                 self._start()
-        return died
+        return num_died
 
     def stop(self) -> None:
+        """Cancel the tasks, and wait until the workers have saved a checkpoint."""
         for reference in self.children:
             self.ray.cancel(reference)
         try:

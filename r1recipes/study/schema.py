@@ -1,6 +1,6 @@
-"""A study file as frozen pydantic models: what is searched, on which cells, and how.
+"""A study file as frozen pydantic models: which keys are searched, on which cells, and how.
 
-`study` reads such files and checks them against their recipes; nothing is read here.
+No file is read here: `loading` reads study files and checks them against their recipes.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -9,18 +9,19 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from pydantic_core import PydanticCustomError
 
 from r1recipes.config.render import Loc, show
-from r1recipes.config.section import Section, Word, a_whole_number, refuse
+from r1recipes.config.section import Found, Section, Word, a_whole_number, refuse
 
-METRICS = {
+Metric = Literal["eval/accuracy", "eval/greedy", "eval/mean_length", "eval/share_cut"]
+Direction = Literal["maximize", "minimize"]
+METRICS: dict[str, Direction] = {
     "eval/accuracy": "maximize",
     "eval/greedy": "maximize",
     "eval/mean_length": "minimize",
     "eval/share_cut": "minimize",
 }
 """Held-out measures of a record's `evaluation.after`, and which way is better."""
-Metric = Literal["eval/accuracy", "eval/greedy", "eval/mean_length", "eval/share_cut"]
-
-
+NOT_HELD_OUT = {"reward", "loss", "rewards", "kl", "eval_loss"}
+"""Names of measures that users of other tools search for; searched keys would move them."""
 _RANGES = "such as `{ low = 1e-6, high = 5e-5, log = true }` or `{ choices = [16, 32, 64] }`"
 
 
@@ -44,46 +45,56 @@ class Range(Section):
         return self
 
     def ends(self) -> list[tuple[Loc, Any]]:
-        """(key, value) of everything that stands in the file."""
+        """Key within the range, and value, of each value that is written in the file."""
         if self.choices is not None:
             return [(("choices", number), value) for number, value in enumerate(self.choices)]
         return [(("low",), self.low), (("high",), self.high)]
 
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest value of a range without choices."""
+        assert self.low is not None and self.high is not None  # see _range_problems
+        return self.low, self.high
 
-def _range_problems(given: Range) -> list[tuple[str, str, str]]:
-    if given.choices is not None:
-        found = [
-            (key, f"`{key}` does not go with `choices`", "remove one of them")
-            for key in ("low", "high", "log", "step")
-            if key in given.model_fields_set
-        ]
-        if len({repr(choice) for choice in given.choices}) < len(given.choices):
-            found.append(("choices", "a choice is given twice", "remove one"))
-        if any(isinstance(choice, list | dict) for choice in given.choices):
-            found.append(("choices", "a choice is a list", "write single values"))
-        return found
-    if given.low is None or given.high is None:
+
+def _range_problems(searched: Range) -> Found:
+    if searched.choices is not None:
+        return _choices_problems(searched, searched.choices)
+    low, high, step = searched.low, searched.high, searched.step
+    if low is None or high is None:
         return [("", "a range needs `low` and `high`, or `choices`", _RANGES)]
-    found = []
-    if given.low >= given.high:
+    problems: Found = []
+    if low >= high:
         hint = "exchange them; a key with one value belongs in [set]"
-        found.append(("high", f"`high` {given.high:g} is not above `low` {given.low:g}", hint))
-    elif given.step is not None and given.step > given.high - given.low:
-        message = f"`step` {given.step:g} is wider than the range, which leaves one value"
-        found.append(("step", message, "make it smaller; a key with one value belongs in [set]"))
-    if given.log and given.low <= 0:
-        found.append(("low", f"`low` {given.low:g} has no logarithm", "set it above 0"))
-    if given.log and given.step is not None:
-        found.append(("step", "`step` does not go with `log`", "remove one of them"))
-    return found
+        problems.append(("high", f"`high` {high:g} is not above `low` {low:g}", hint))
+    elif step is not None and step > high - low:
+        message = f"`step` {step:g} is wider than the range, which leaves one value"
+        problems.append(("step", message, "make it smaller; a key with one value belongs in [set]"))
+    if searched.log and low <= 0:
+        problems.append(("low", f"`low` {low:g} has no logarithm", "set it above 0"))
+    if searched.log and step is not None:
+        problems.append(("step", "`step` does not go with `log`", "remove one of them"))
+    return problems
+
+
+def _choices_problems(searched: Range, choices: list[Any]) -> Found:
+    problems: Found = [
+        (key, f"`{key}` does not go with `choices`", "remove one of them")
+        for key in ("low", "high", "log", "step")
+        if key in searched.model_fields_set
+    ]
+    if len({repr(choice) for choice in choices}) < len(choices):
+        problems.append(("choices", "a choice is given twice", "remove one"))
+    if any(isinstance(choice, list | dict) for choice in choices):
+        problems.append(("choices", "a choice is a list", "write single values"))
+    return problems
 
 
 class Study(Section):
-    """How values are proposed and hopeless trials ended. Optuna's words."""
+    """How values are proposed and hopeless trials are ended, in the words of Optuna."""
 
     metric: Metric | list[Metric] = "eval/accuracy"
     """What is searched for; a list of several gives a front of best trials."""
-    direction: Literal["maximize", "minimize"] | list[Literal["maximize", "minimize"]] | None = None
+    direction: Direction | list[Direction] | None = None
     """Which way is better; without it up for accuracy, down for lengths."""
     n_trials: Annotated[int, Field(ge=1, le=100_000, examples=[40])] = 40
     """Trials of each cell, those that are pruned or fail included."""
@@ -100,65 +111,67 @@ class Study(Section):
 
     @property
     def metrics(self) -> list[str]:
-        return self.metric if isinstance(self.metric, list) else [self.metric]
+        """The metrics in their order; the first decides which trial is the best."""
+        return [*self.metric] if isinstance(self.metric, list) else [self.metric]
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[Direction]:
+        """Which way is better, for each metric."""
         if self.direction is None:
             return [METRICS[metric] for metric in self.metrics]
         return self.direction if isinstance(self.direction, list) else [self.direction]
 
     @property
     def is_accuracy(self) -> bool:
-        """Whether it is searched for what trials report in training: Optuna takes the intermediate
-        values of one objective, and as values of that objective."""
+        """Whether the metric is an accuracy, as are the values that trials report in training.
+
+        Optuna takes intermediate values of a single objective only, and as values of it.
+        """
         return self.metrics in (["eval/accuracy"], ["eval/greedy"]) and (
             self.directions == ["maximize"]
         )
 
     @property
     def pruner_name(self) -> str:
+        """The pruner that is taken: the one in the file, or the default for the metric."""
         return self.pruner or ("noise" if self.is_accuracy else "none")
 
     @field_validator("metric", mode="before")
     @classmethod
-    def _held_out(cls, given: Any) -> Any:
-        names = given if isinstance(given, list) else [given]
-        if any(isinstance(name, str) and name.split("/")[-1] in _MOVES for name in names):
-            message = f"{show(given)} cannot be searched for: it moves with what is searched"
+    def _held_out(cls, value: Any) -> Any:
+        names = value if isinstance(value, list) else [value]
+        if any(isinstance(name, str) and name.split("/")[-1] in NOT_HELD_OUT for name in names):
+            message = f"{show(value)} cannot be searched for: it moves with what is searched"
             refuse([("", message, 'write `metric = "eval/accuracy"`')])
         if not names or any(not isinstance(name, str) or name not in METRICS for name in names):
             known = {"what": "unknown metric", "known": list(METRICS)}
             raise PydanticCustomError("unknown_name", "unknown", known)
-        return given
+        return value
 
     @field_validator("direction", mode="before")
     @classmethod
-    def _one_way(cls, given: Any) -> Any:
-        for name in given if isinstance(given, list) else [given]:
+    def _one_way(cls, value: Any) -> Any:
+        for name in value if isinstance(value, list) else [value]:
             if name not in ("maximize", "minimize", None):
                 hint = "remove this line: it follows from the metric"
                 refuse([("", f'{show(name)} is neither "maximize" nor "minimize"', hint)])
-        return given
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        found = []
+        problems: Found = []
         if len(set(self.metrics)) < len(self.metrics):
-            found.append(("metric", "each metric is named once", 'such as `"eval/accuracy"`'))
+            problems.append(("metric", "a metric is named twice", 'such as `"eval/accuracy"`'))
         if len(self.directions) != len(self.metrics):
             counts = f"{len(self.metrics)} metrics and {len(self.directions)} directions"
-            found.append(("direction", counts, "give one for each, or remove this line"))
+            problems.append(("direction", counts, "give one for each, or remove this line"))
         if self.pruner_name != "none" and not self.is_accuracy:
-            several = len(self.metrics) > 1
-            message = "with several metrics nothing can be pruned"
-            other = f"trials are pruned by their accuracy, not by {self.metrics[0]}"
-            found.append(("pruner", message if several else other, "remove this line"))
-        refuse(found)
+            message = f"trials are pruned by their accuracy, not by {self.metrics[0]}"
+            if len(self.metrics) > 1:
+                message = "with several metrics nothing can be pruned"
+            problems.append(("pruner", message, "remove this line"))
+        refuse(problems)
         return self
-
-
-_MOVES = {"reward", "loss", "rewards", "kl", "eval_loss"}
 
 
 class StudyFile(Section):
@@ -184,21 +197,10 @@ class StudyFile(Section):
 
     @field_validator("set", "search", "matrix", mode="before")
     @classmethod
-    def _right_shape(cls, given: Any, info: ValidationInfo) -> Any:
-        found = []
-        for key, value in given.items() if isinstance(given, dict) else ():
-            if isinstance(value, dict) and not value.keys() & Range.model_fields.keys():
-                inner = next(iter(value), "KEY")
-                hint = f'write `"{key}.{inner}" = ...`, with the quotes'
-                found.append(((key,), f"`{key}` is a section of the recipe", hint))
-            elif info.field_name == "search" and not isinstance(value, dict):
-                hint = f"{_RANGES}; one value belongs in [set]"
-                found.append(((key,), f"`{key}` needs a range or choices, not {show(value)}", hint))
-            elif info.field_name == "matrix" and not (isinstance(value, list) and value):
-                hint = "all values to run, in brackets, such as `[1, 2, 3]`"
-                found.append(((key,), f"`{key}` needs a list of values, not {show(value)}", hint))
-        refuse(found)
-        return given
+    def _right_shape(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, dict):
+            refuse(_shape_problems(value, info.field_name))
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -206,26 +208,42 @@ class StudyFile(Section):
         return self
 
 
-def _file_problems(file: StudyFile) -> list[tuple[str, str, str]]:
-    found = []
+def _shape_problems(section: dict[str, Any], name: str | None) -> Found:
+    """Keys of [set], [search] or [matrix] that have values of another shape."""
+    problems: Found = []
+    for key, value in section.items():
+        if isinstance(value, dict) and not value.keys() & Range.model_fields.keys():
+            inner = next(iter(value), "KEY")
+            hint = f'write `"{key}.{inner}" = ...`, with the quotes'
+            problems.append(((key,), f"`{key}` is a section of the recipe", hint))
+        elif name == "search" and not isinstance(value, dict):
+            hint = f"{_RANGES}; one value belongs in [set]"
+            problems.append(((key,), f"`{key}` needs a range or choices, not {show(value)}", hint))
+        elif name == "matrix" and not (isinstance(value, list) and value):
+            hint = "all values to run, in brackets, such as `[1, 2, 3]`"
+            problems.append(((key,), f"`{key}` needs a list of values, not {show(value)}", hint))
+    return problems
+
+
+def _file_problems(file: StudyFile) -> Found:
+    problems: Found = []
     if not file.search and not file.matrix:
         hint = 'add [search] with `"train.learning_rate" = { low = 1e-6, high = 5e-5, log = true }`'
-        found.append(("", "there is neither [search] nor [matrix]: nothing varies", hint))
+        problems.append(("", "there is neither [search] nor [matrix]: nothing varies", hint))
     if file.study is not None and not file.search and file.matrix:
         hint = "add [search], or remove [study]: a matrix alone runs each cell once"
-        found.append(("study", "[study] has nothing to search", hint))
+        problems.append(("study", "[study] has nothing to search", hint))
     if file.recipe is None and "recipe" not in file.matrix:
-        found.append(
-            ("", "`recipe` is missing", 'add `recipe = "../recipes/tiny.toml"` at the top')
-        )
+        hint = 'add `recipe = "../recipes/tiny.toml"` at the top'
+        problems.append(("", "`recipe` is missing", hint))
     if file.recipe is not None and "recipe" in file.matrix:
-        hint = "remove the one at the top"
-        found.append(("recipe", "`recipe` is given here and in [matrix]", hint))
-    homes: dict[str, str] = {}
+        message = "`recipe` is given here and in [matrix]"
+        problems.append(("recipe", message, "remove the one at the top"))
+    sections: dict[str, str] = {}
     for section in ("set", "search", "matrix"):
         for key in getattr(file, section):
-            if key in homes:
-                message = f"`{key}` is in [{homes[key]}] too"
-                found.append(((section, key), message, "keep one"))
-            homes[key] = section
-    return found
+            if key in sections:
+                message = f"`{key}` is in [{sections[key]}] too"
+                problems.append(((section, key), message, "keep one"))
+            sections[key] = section
+    return problems

@@ -1,10 +1,10 @@
-"""One worker: claims trials of a study and runs them, with the base model kept loaded between them.
+"""One worker: it claims trials of a study and runs them; the base model stays loaded in between.
 
-A worker is a process of its own, on one GPU or on a share of the cores. It ends with
+A worker is a separate process, on one GPU or on a share of the cores. It ends with the exit code
     0        nothing is left to do
     RESTART  the next trial needs a fresh process: another engine, or memory that was not given back
-and whoever started it (`sweep`, or the command `worker`) starts the next one. A trial is a run
-folder like any other, `<runs>/<study>/<cell>-<number>-<fingerprint>`.
+and the command that started it (`sweep` or `worker`) starts the next one. A trial is a run folder
+like any other, `<runs>/<study>/<cell>-<number>-<fingerprint>`.
 """
 
 import shutil
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, ClassVar
 
 from optuna.trial import Trial
@@ -24,14 +25,14 @@ from rich.console import Console
 
 from r1recipes import recipe, training
 from r1recipes.errors import PlanError, R1RecipesError, RecipeError, Stopped
-from r1recipes.machine import gpu
+from r1recipes.machine import files, gpu
 from r1recipes.machine.settings import Settings
-from r1recipes.planning.plan import Plan
+from r1recipes.planning import DoesNotFit, Plan
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs.reading import Row
 from r1recipes.runs.record import Run
 from r1recipes.study import search
-from r1recipes.study.cell import resolve
+from r1recipes.study.cell import plan_trial
 from r1recipes.study.database import HEARTBEAT_S
 from r1recipes.study.trials import RESTART, Lost, Trials, this_worker
 from r1recipes.training.observers import Observer, Pruned
@@ -40,16 +41,17 @@ from r1recipes.training.view import View
 from r1recipes.training.warm import OtherEngine, Warm
 
 IDLE_S = 2.0
-"""Pause between looks for a trial while others run the last ones; one of them may die."""
+"""Pause between two attempts to claim a trial while others run the last ones: one of them may die.
+"""
 DRIFT_BYTES = 2**30
-"""Growth since the first trial after which memory counts as leaked; assumed."""
-BAD_STATE = ("oom", "crash")
-"""Failures after which this process is not trusted with another trial."""
+"""Memory counts as leaked when it has grown by more since the first trial; assumed."""
+UNSAFE_FAILURES = ("oom", "crash")
+"""Kinds of failures that may leave the process damaged: the next trial gets a fresh one."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker runs: its settings, its share of the machine, what the user allowed."""
+    """Where a worker runs: its settings, its share of the machine, and what the user allowed."""
 
     settings: Settings
     num_cores: int
@@ -59,7 +61,7 @@ class Place:
 
 
 class Pruning(Observer):
-    """Reports a run's progress to its trial, and ends the run when it is hopeless or lost."""
+    """Reports a run's progress to its trial, and ends the run of a hopeless or lost trial."""
 
     name: ClassVar[str] = "the study"
     decides: ClassVar[bool] = True
@@ -80,7 +82,7 @@ class Pruning(Observer):
         self.pruner = search.pruner(cell, plan.recipe.train.max_steps, plan.preset.prompts_per_step)
 
     def resume_at(self, rows: Sequence[Row]) -> None:
-        """Report the steps of a trial whose worker died again: other trials compare with them."""
+        """Report the values of the steps before a resume: other trials are compared with them."""
         self.rows = list(rows)
         for number in range(1, len(rows) + 1):
             self.report(rows[:number])
@@ -94,15 +96,15 @@ class Pruning(Observer):
             raise Pruned(f"pruned at step {row['step']}")
 
     def clear(self) -> None:
-        """Drop the checkpoints of a trial that is over: those of a study would fill the disk."""
+        """Delete the checkpoints of a trial that is over; those of all would fill the disk."""
         if self.run:
             shutil.rmtree(self.run.checkpoints, ignore_errors=True)
 
     def report(self, rows: Sequence[Row]) -> bool:
-        """Report what is due after these rows; whether the trial is hopeless."""
+        """Report the value that is due after these rows. Returns whether the trial is hopeless."""
         assert self.plan is not None
         max_steps = self.plan.recipe.train.max_steps
-        value = search.intermediate(rows, max_steps)
+        value = search.intermediate_value(rows, max_steps)
         if value is None or rows[-1]["step"] >= max_steps:
             return False
         return self.trials.report(self.trial, rows[-1]["step"], value, self.pruner)
@@ -114,12 +116,13 @@ class Worker:
     def __init__(self, cells: list[Trials], place: Place):
         self.cells, self.place = cells, place
         self.warm = Warm()
-        self.gpu = gpu.current_gpu()
-        """As it was before the engine took its share: later that share would count as others'."""
+        self.gpu = gpu.current()
+        """The card before the engine took its share of the memory; later that share would count as
+        taken by another process."""
         self.first_bytes: int | None = None
 
     def work(self) -> int:
-        """Returns the exit code. Raises: KeyboardInterrupt when it was asked to stop."""
+        """Run trials. Returns the exit code. Raises: KeyboardInterrupt when asked to stop."""
         identity = this_worker()
         while True:
             for trials in self.cells:
@@ -135,18 +138,18 @@ class Worker:
                 return RESTART
 
     def run_trial(self, trials: Trials, trial: Trial) -> bool:
-        """Run one trial and tell what came of it. Returns whether a fresh process is needed."""
+        """Run one trial and write down its result. Returns whether a fresh process is needed."""
         try:
             loaded = trials.cell.load(trial.params)
-            resolved = self.resolve(trials, trial, loaded)
+            plan = self.plan(trials, trial, loaded)
         except (RecipeError, PlanError) as error:
-            trials.refuse(trial, str(error))
+            trials.mark_infeasible(trial, str(error))
             return False
         pruning = Pruning(trials, trial)
         try:
-            with beating(trials, trial, pruning):
-                run = self.execute(trials, trial, loaded, resolved, pruning)
-            trials.complete(trial, values(run, trials.cell.settings.metrics))
+            with heartbeats(trials, trial, pruning):
+                run = self.execute(trials, trial, loaded, plan, pruning)
+            trials.complete(trial, objective_values(run, trials.cell.settings.metrics))
             pruning.clear()
         except Pruned:
             trials.prune(trial)
@@ -160,41 +163,43 @@ class Worker:
             trials.hand_back(trial)
             raise KeyboardInterrupt from None
         except Exception as error:
-            return self.failed(trials, trial, error)
+            return self.handle_failure(trials, trial, error)
         return self.has_drifted()
 
-    def resolve(self, trials: Trials, trial: Trial, loaded: Loaded) -> Plan:
-        """The trial's plan. The study is told its memory, so that it learns where the room ends.
+    def plan(self, trials: Trials, trial: Trial, loaded: Loaded) -> Plan:
+        """The trial's plan. Its memory is written down, so that the sampler learns what fits.
 
         Raises: PlanError when it cannot run here.
         """
         cores, offline = self.place.num_cores, self.place.settings.offline
-        resolved = resolve(trials.cell, loaded, cores, self.gpu, offline=offline, refuse=False)
-        if predicted := resolved.predicted:
-            trials.note_memory(trial, predicted)
-            if predicted.excess_bytes > 0:
-                raise PlanError(f"the recipe does not fit: {predicted.why}")
-        return resolved
+        try:
+            plan = plan_trial(trials.cell, loaded, cores, self.gpu, offline=offline)
+        except DoesNotFit as error:
+            trials.note_memory(trial, error.predicted)
+            raise
+        if plan.predicted:
+            trials.note_memory(trial, plan.predicted)
+        return plan
 
     def execute(
-        self, trials: Trials, trial: Trial, loaded: Loaded, resolved: Plan, pruning: Pruning
+        self, trials: Trials, trial: Trial, loaded: Loaded, plan: Plan, pruning: Pruning
     ) -> Run:
-        """The run of a trial: that of its dead worker goes on if it is here, or a new one."""
+        """The run of a trial: the run of its dead worker goes on if it is here, or a new one."""
         settings = self.place.settings
         log = View(Console(file=sys.stdout, width=200), live=False)
         observers = [log, *self.place.observers(log.note), pruning]
         shared: dict[str, Any] = {"options": self.place.options, "warm": self.warm}
-        left = trial.user_attrs.get("run")
-        if left and (run := Run(Path(left))).record.exists():
+        earlier = trial.user_attrs.get("run")
+        if earlier and (run := Run(Path(earlier))).record.exists():
             with suppress(RecipeError):  # damaged, changed, or still in use: begin anew
                 return training.resume(run, observers, settings, **shared)
         folder = run_folder(trials, trial, loaded, settings)
-        return training.start(loaded, resolved, observers, settings, folder=folder, **shared)
+        return training.start(loaded, plan, observers, settings, folder=folder, **shared)
 
-    def failed(self, trials: Trials, trial: Trial, error: Exception) -> bool:
-        """Tell why, and go on: on a GPU in a fresh process if this one may be damaged.
+    def handle_failure(self, trials: Trials, trial: Trial, error: Exception) -> bool:
+        """Write down why the trial failed. Returns whether the next one needs a fresh process.
 
-        Raises: PlanError when the disk is full, which is no fault of the trial.
+        Raises: PlanError when the disk is full, for which the trial is not to blame.
         """
         kind = getattr(error, "kind", "input" if isinstance(error, R1RecipesError) else "crash")
         if kind == "disk":
@@ -204,13 +209,13 @@ class Worker:
             traceback.print_exc()
         with suppress(Lost):
             trials.fail(trial, kind, str(error))
-        on_gpu = self.warm.backend is not None and gpu.current_gpu() is not None
+        on_gpu = self.warm.backend is not None and gpu.current() is not None
         if not on_gpu:
             self.warm = Warm()
-        return on_gpu and kind in BAD_STATE
+        return on_gpu and kind in UNSAFE_FAILURES
 
     def has_drifted(self) -> bool:
-        """Whether more memory is held than after the first trial, beyond what is noise."""
+        """Whether clearly more memory is held than after the first trial."""
         if self.warm.backend is None:
             return False
         held = self.warm.backend.held_bytes()
@@ -226,20 +231,18 @@ def run_folder(trials: Trials, trial: Trial, loaded: Loaded, settings: Settings)
         for part in (cell.name, f"{trial.number:04}", recipe.fingerprint(loaded.recipe)[:8])
         if part
     )
-    parent = settings.runs_dir.absolute() / cell.study
-    names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
-    return next(parent / name for name in names if not (parent / name).exists())
+    return files.free_name(settings.runs_dir.absolute() / cell.study, stem)
 
 
-def values(run: Run, metrics: list[str]) -> list[float]:
-    """The objectives, from the record's evaluation after training."""
+def objective_values(run: Run, metrics: list[str]) -> list[float]:
+    """The values of the study's metrics, from the record's evaluation after training."""
     after = run.read()["evaluation"]["after"]
     return [float(after[metric.removeprefix("eval/")]) for metric in metrics]
 
 
 @contextmanager
-def beating(trials: Trials, trial: Trial, pruning: Pruning) -> Iterator[None]:
-    """Beat from a thread while a trial runs, and notice when it was taken away."""
+def heartbeats(trials: Trials, trial: Trial, pruning: Pruning) -> Iterator[None]:
+    """Send heartbeats from a thread while a trial runs, and notice when it was taken away."""
     done = threading.Event()
 
     def beat() -> None:
@@ -266,5 +269,5 @@ def main(cells: list[Trials], place: Place) -> int:
         worker.warm.close()
 
 
-def _interrupt(number: int, frame: Any) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt

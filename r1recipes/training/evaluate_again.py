@@ -7,12 +7,9 @@ not changed.
 """
 
 import json
-import os
-import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +56,7 @@ def execute(
     Raises: RecipeError, PlanError before a weight is loaded.
     """
     watching = Observers(observers)
-    plan = _plan(on_this_machine(trained.plan, gpu.current_gpu()), trained, changes)
+    plan = _plan(on_this_machine(trained.plan, gpu.current()), trained, changes)
     with ExitStack() as stack:
         stack.enter_context(Capture())
         prepared = prepare(plan, watching, settings, options, stack)
@@ -188,18 +185,12 @@ def _about(
 
 def _write(run: Run, items: dict[str, list[dict[str, Any]]], summary: dict[str, Any]) -> Path:
     parent = run.folder / "evaluations"
-    parent.mkdir(exist_ok=True)
-    for draft in parent.glob(".draft-*"):  # of an evaluation that was killed while it wrote
-        shutil.rmtree(draft, ignore_errors=True)
-    stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
-    folder = next(parent / name for name in names if not (parent / name).exists())
-    draft = parent / f".draft-{os.getpid()}-{folder.name}"
-    draft.mkdir()
-    for model, rows in items.items():
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-        files.write_text(draft / f"{model}.jsonl", "".join(lines))
-    files.write_json(draft / "summary.json", summary)
-    files.sync_folder(draft)
-    os.rename(draft, folder)
+    files.clear_drafts(parent, ".draft-*")
+    folder = files.free_name(parent, files.stamp())
+    with files.draft(folder) as draft:
+        draft.mkdir()
+        for model, rows in items.items():
+            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+            files.write_text(draft / f"{model}.jsonl", "".join(lines))
+        files.write_json(draft / "summary.json", summary)
     return folder

@@ -8,7 +8,6 @@ CUDA context of the small one.
 """
 
 import multiprocessing
-import shutil
 import time
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
@@ -20,11 +19,11 @@ from r1recipes.algorithms.base import divisors
 from r1recipes.errors import PlanError, RecipeError, RunError
 from r1recipes.machine import files, gpu, packages
 from r1recipes.machine.processes import obey_parent
+from r1recipes.machine.units import GIB
 from r1recipes.planning import models, out_of_memory
 from r1recipes.planning.plan import Plan
 from r1recipes.training import rehearsal_child
 
-GIB = 2**30
 SAMPLE_S = 0.005
 """Seconds between two readings of the free memory; assumed."""
 PHASES: tuple[out_of_memory.Phase, ...] = ("generate", "first step", "steps")
@@ -50,7 +49,7 @@ def rehearse(
     """
     batches = batches or (plan.per_device_train_batch_size,)
     _refuse_what_cannot_be_rehearsed(plan, batches)
-    card = gpu.take_gpu()  # the processes that are started here get the same one
+    card = gpu.take()  # the processes that are started here get the same one
     context = multiprocessing.get_context("spawn")
     phase, stop = context.Value("i", 0), context.Event()
     here, there = context.Pipe()
@@ -179,8 +178,7 @@ def _work(
         raise
     finally:
         worker.join()
-        for draft in weights_dir.glob(f".*.{worker.pid}"):  # of weights that it was writing
-            shutil.rmtree(draft, ignore_errors=True)
+        files.clear_drafts(weights_dir)  # of weights that it was writing
     return results
 
 

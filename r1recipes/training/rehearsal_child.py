@@ -17,9 +17,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from r1recipes.errors import R1RecipesError
+from r1recipes.errors import R1RecipesError, full_disk
 from r1recipes.machine import settings
 from r1recipes.machine.processes import obey_parent
+from r1recipes.machine.units import GIB
 from r1recipes.planning import models, out_of_memory
 from r1recipes.planning.plan import Plan
 from r1recipes.runs.reading import Row
@@ -34,7 +35,6 @@ PHASES = ("weights", "import", "load", "generate", "first step", "steps")
 ONCE = 3
 """Number of phases that come once, at the start; the others come once for each batch."""
 BATCH = "per_device_train_batch_size"
-GIB = 2**30
 TIMES = ("generation", "logprobs", "backward")
 """Parts of a step whose times are measured."""
 
@@ -273,7 +273,9 @@ def _write_weights(plan: Plan, folder: Path) -> None:
     assert shape is not None
     # Published 4-bit checkpoints have their other weights in bfloat16, whatever the card uses.
     dtype = getattr(torch, "bfloat16" if four_bit else plan.dtype)
-    with files.whole(folder) as draft:
+    files.clear_drafts(folder.parent, ".*.[0-9]*")
+    hint = "set R1RECIPES_CACHE_DIR to another folder"
+    with full_disk(folder.parent, hint), files.draft(folder, taken="keep") as draft:
         random_weights.write(shape, draft, four_bit=four_bit, dtype=dtype)
     torch.cuda.empty_cache()
 

@@ -8,6 +8,7 @@ resume    goes on in an existing run folder, from its last whole checkpoint
 import errno
 import hashlib
 import json
+import os
 import traceback
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from r1recipes import data, rewards
 from r1recipes.data import preflight
-from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error
+from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error, is_full
 from r1recipes.machine import files, packages
 from r1recipes.machine.meter import Meter
 from r1recipes.machine.settings import Settings
@@ -92,6 +93,7 @@ def prepare(
         rewards={name: by_name[name] for name in recipe.rewards},
         decisive=by_name[recipe.eval.reward],
         inputs=_inputs(plan, splits, tokenizer.chat_template, loaded),
+        judge=verifier.verify if recipe.eval.reward == "correctness" else None,
         warm=warm,
     )
 
@@ -280,8 +282,8 @@ def classify(error: Exception, run: Run, phase: out_of_memory.Phase) -> R1Recipe
     if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
         return disk_error(error, Path(error.filename or run.folder))
     name, text = type(error).__name__, out_of_memory.telling_line(str(error))
-    if "No space left on device" in str(error):
-        return disk_error(OSError(28, "No space left on device"), run.folder)
+    if is_full(error):
+        return disk_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), run.folder)
     if name == "OutOfMemoryError" or out_of_memory.is_out_of_memory(str(error)):
         cause = out_of_memory.explain(str(error), phase, run.plan())
         return RunError(

@@ -7,8 +7,6 @@ after it is on the disk.
 
 import faulthandler
 import json
-import os
-import shutil
 import threading
 import time
 import traceback
@@ -29,8 +27,9 @@ from r1recipes.runs import health, record, statistics
 from r1recipes.runs.reading import Row
 from r1recipes.runs.record import Run
 from r1recipes.training.backends.base import Backend, Hooks, Messages, Sample
-from r1recipes.training.evaluation import evaluate, probe, refuse_hopeless
+from r1recipes.training.evaluation import evaluate
 from r1recipes.training.observers import Observer
+from r1recipes.training.probe import Judge, outlook, probe, refuse_hopeless
 from r1recipes.training.warm import Warm, base_key, evaluation_key
 
 NAN_STEPS = 3
@@ -68,6 +67,8 @@ class Prepared:
     """The reward that decides whether a completion is right."""
     inputs: dict[str, str]
     """Each thing that the run reads beside its recipe -> its sha256."""
+    judge: Judge | None = None
+    """Judges answers wherever they stand in a completion, if it is answers that decide."""
     warm: Warm | None = None
     """What earlier runs in this process have loaded and computed."""
 
@@ -113,8 +114,8 @@ class Stages:
 
     def clear_drafts(self) -> None:
         """Remove the half-written files and folders of a killed attempt."""
-        for draft in (*self.run.folder.glob(".draft-*"), *self.run.folder.glob("nf4/.*")):
-            shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+        files.clear_drafts(self.run.folder, ".draft-*", ".*.tmp")
+        files.clear_drafts(self.run.folder / "nf4", ".*.[0-9]*")
 
     def count_killed_stage(self) -> None:
         """Add the time of a stage that was killed, up to the last step that it wrote."""
@@ -162,7 +163,8 @@ class Stages:
                 start.steps * start.batch_size,
                 held_out=self.prepared.splits.held_out,
             )
-            with self.whole_folder(self.run.base) as draft:
+            with files.draft(self.run.base) as draft:
+                draft.mkdir()
                 revision = self.backend.cold_start(rows, draft, self.hooks())
             self.run.update_lock(model_revision=revision)
         self.remember("base", key, self.run.base)
@@ -173,11 +175,7 @@ class Stages:
 
     def reuse(self, name: str, key: str, path: Path) -> Path | None:
         """Copy the result of an earlier run in this process to `path`, and return its source."""
-        draft = path.with_name(f".draft-{path.name}")
-        source = self.prepared.warm.copy(name, key, draft) if self.prepared.warm else None
-        if source:
-            os.rename(draft, path)
-        return source
+        return self.prepared.warm.copy(name, key, path) if self.prepared.warm else None
 
     def remember(self, name: str, key: str, path: Path) -> None:
         """Let later runs in this process reuse a result."""
@@ -253,16 +251,17 @@ class Stages:
         self.observer.evaluated(when, summary)
 
     def probe(self) -> None:
-        """Stop the run before training when nothing can be learned."""
-        if self.options.force or self.run.adapter.exists() or self.checkpoint:
+        """Say what can be learned, and stop the run before training when nothing can."""
+        if self.run.adapter.exists() or self.checkpoint:
             return
         items = files.read_lines(self.run.evaluation("before"))
         weights = self.plan.recipe.rewards
         weighted = [(reward, weights[name]) for name, reward in self.prepared.rewards.items()]
-        result = probe(items, list(self.prepared.splits.held_out), weighted)
-        train = self.plan.recipe.train
+        result = probe(items, list(self.prepared.splits.held_out), weighted, self.prepared.judge)
         self.run.update(probe=vars(result))
-        refuse_hopeless(result, self.plan.preset.max_completion_length, train.temperature)
+        self.observer.note(outlook(result, self.plan.recipe.eval.reward))
+        if not self.options.force:
+            refuse_hopeless(result, self.plan)
 
     def train(self) -> None:
         """Train the adapter, from the last checkpoint if there is one, and save it."""
@@ -286,7 +285,8 @@ class Stages:
                     self.observer.trained()
         if self.interrupts.requested:
             raise KeyboardInterrupt
-        with self.whole_folder(self.run.adapter) as draft:
+        with files.draft(self.run.adapter) as draft:
+            draft.mkdir()
             self.backend.save_adapter(draft)
 
     def on_step(self, row: Row, samples: list[dict[str, Any]]) -> None:
@@ -335,12 +335,3 @@ class Stages:
         finally:
             with suppress(OSError):  # on a full disk the first error is the one to report
                 self.spent(name, time.monotonic() - began)
-
-    @contextmanager
-    def whole_folder(self, folder: Path) -> Iterator[Path]:
-        """A draft folder that gets the name of `folder` only when it is complete."""
-        draft = folder.with_name(f".draft-{folder.name}")
-        draft.mkdir()
-        yield draft
-        files.sync_folder(draft)
-        os.rename(draft, folder)

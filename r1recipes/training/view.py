@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from r1recipes.machine.units import clock, percent
 from r1recipes.planning.plan import Plan
 from r1recipes.runs import health
 from r1recipes.runs.health import GOOD, HeldOut, Terms, Verdict
@@ -200,11 +201,6 @@ def number(row: Row, key: str) -> float:
     return math.nan if value is None else float(value)
 
 
-def percent(value: float) -> str:
-    """`42%`, or `-` for NaN."""
-    return "-" if math.isnan(value) else f"{value:.0%}"
-
-
 def reward_parts(row: Row) -> list[str]:
     """The mean of each reward, without its weight: `correctness 0.62`."""
     means = [key for key in row if key.startswith("rewards/") and key.endswith("/mean")]
@@ -262,10 +258,3 @@ def sparkline(values: Sequence[float | None], width: int = 40) -> str:
     low, high = min(means), max(means)
     scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
     return "".join(BLOCKS[round((value - low) * scale)] for value in means)
-
-
-def clock(seconds: float) -> str:
-    """`4:07` or `2:13:05`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

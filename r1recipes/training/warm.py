@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from r1recipes.machine import files
 from r1recipes.planning.plan import Plan
 from r1recipes.training.backends import create
 from r1recipes.training.backends.base import Backend
@@ -55,10 +56,11 @@ class Warm:
         result_key, source = self._results.get(name, ("", path))
         if result_key != key or not source.exists():
             return None
-        if source.is_dir():
-            shutil.copytree(source, path, copy_function=_link)
-        else:
-            shutil.copyfile(source, path)
+        with files.draft(path) as draft:
+            if source.is_dir():
+                shutil.copytree(source, draft, copy_function=_link)
+            else:
+                shutil.copyfile(source, draft)
         return source
 
 

@@ -56,7 +56,7 @@ def of(algorithm: Algorithm, folder: Path, **train: object) -> Path:
 
 def planned(path: Path) -> planning.Plan:
     loaded = recipe.load(path)
-    return planning.make(loaded.recipe, base_dir=path.parent, gpu=None, num_cores=1)
+    return planning.make(loaded.recipe, planning.Target.here(None, 1), base_dir=path.parent)
 
 
 @pytest.mark.parametrize("algorithm", ROWS)

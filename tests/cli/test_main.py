@@ -114,7 +114,7 @@ def test_list_names_every_recipe_and_preset():
 )
 def test_bad_input_is_one_message_and_exit_2(arguments, message, small, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("r1recipes.machine.gpu.current_gpu", lambda: None)
+    monkeypatch.setattr("r1recipes.machine.gpu.current", lambda: None)
     (tmp_path / "mine.py").write_text("def f(completion, row):\n    return 1.0\n")
     filled = [str(a).format(small=small, tmp=tmp_path) for a in arguments]
     code, out, err = in_process(*filled)

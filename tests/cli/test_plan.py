@@ -144,7 +144,7 @@ def test_what_cannot_be_planned_is_said(arguments, message):
 
 
 def test_without_a_card_a_preset_names_one(monkeypatch):
-    monkeypatch.setattr("r1recipes.machine.gpu.current_gpu", lambda: None)
+    monkeypatch.setattr("r1recipes.machine.gpu.current", lambda: None)
     code, out, _ = in_process("plan", "phi4", "--preset", "24GB")
     smallest = min(c.usable_bytes for c in cards.GPUS.values() if c.sold_gb == 24)
     assert code == 0 and f"the card has {smallest / 2**30:.2f}" in out
@@ -154,7 +154,7 @@ def test_without_a_card_a_preset_names_one(monkeypatch):
 
 @pytest.mark.parametrize("fit", [[], ["--fit"]])
 def test_a_cpu_preset_needs_no_gpu_memory(fit, tmp_path, monkeypatch):
-    monkeypatch.setattr("r1recipes.machine.gpu.current_gpu", lambda: None)
+    monkeypatch.setattr("r1recipes.machine.gpu.current", lambda: None)
     path = tmp_path / "both.toml"
     cpu = SMALL[SMALL.index("[preset.cpu]") :]
     path.write_text((recipe.loading.shipped_folder() / "small.toml").read_text() + "\n" + cpu)

@@ -50,7 +50,8 @@ def test_arithmetic_answers_are_right(level):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_arithmetic_splits_share_no_problem_under_any_seed(level):
-    train, test = Counter(), set()
+    train: Counter[tuple[str, ...]] = Counter()
+    test: set[tuple[str, ...]] = set()
     for seed in (1, 2):
         rows = [problem(row["question"]) for row in arithmetic("train", 80, seed=seed, **level)]
         assert len(set(rows)) == len(rows)
@@ -64,7 +65,8 @@ def test_the_two_splits_hold_all_problems():
     for split in ("train", "test"):
         with pytest.raises(ValueError, match=rf"the {split} split has (\d+) different") as error:
             arithmetic(split, 10_000)
-        counts[split] = int(re.search(r"has (\d+)", str(error.value))[1])
+        (count,) = re.findall(r"has (\d+)", str(error.value))
+        counts[split] = int(count)
         assert len(arithmetic(split, counts[split])) == counts[split]
         with pytest.raises(ValueError, match="ask for fewer"):
             arithmetic(split, counts[split] + 1)

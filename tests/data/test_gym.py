@@ -250,7 +250,7 @@ def test_settings_stay_what_they_are_in_every_form_of_the_recipe(tmp_path: Path)
     again = tmp_path / "again.toml"
     again.write_text(render.render(loaded.recipe, loading.origin_of(loaded)))
     assert recipe.load(again).recipe == loaded.recipe
-    plan = planning.make(loaded.recipe, base_dir=tmp_path, gpu=None, num_cores=1)
+    plan = planning.make(loaded.recipe, planning.Target.here(None, 1), base_dir=tmp_path)
     read = planning.Plan.model_validate_json(plan.model_dump_json())
     assert read.recipe.data.problems == loaded.recipe.data.problems
     assert recipe.fingerprint(read.recipe) == recipe.fingerprint(loaded.recipe)
@@ -296,4 +296,4 @@ def test_keys_that_do_not_apply_and_rewards_that_cannot_judge(tmp_path: Path):
 def test_a_recipe_from_elsewhere_may_use_reasoning_gym():
     given = {"model": {"name": "some/model"}, "data": {"name": "gym:chain_sum"}}
     assert references.refusals(given, [], []) == []
-    assert references.names_inside(given) == []
+    assert references.file_names(given) == []

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from r1recipes import rewards
 from r1recipes.algorithms.base import Preset
 from r1recipes.data import preflight
-from r1recipes.data.chat_template import CHATML
+from r1recipes.data.chat_template import CHATML, render
 from r1recipes.data.splits import Splits
 from r1recipes.errors import RecipeError
 from r1recipes.recipe.schema import Recipe
@@ -177,18 +177,19 @@ def test_mistral_needs_no_generation_prompt():
 
 def test_prompts_are_tokenised_as_the_trainer_does(monkeypatch):
     """The real method of TRL, on an object that has only what it reads."""
-    from trl import GRPOTrainer
+    from trl.trainer.grpo_trainer import GRPOTrainer
 
     trainer = GRPOTrainer.__new__(GRPOTrainer)
     given = tokenizer()
-    for name, value in {
+    attributes: dict[str, Any] = {
         "processing_class": given,
         "chat_template": None,
         "chat_template_kwargs": {},
         "tools": [],
         "environment_factories": None,
         "_is_vlm": False,
-    }.items():
+    }
+    for name, value in attributes.items():
         monkeypatch.setattr(trainer, name, value, raising=False)
     made = splits("what is 1", "hello what is 1 plus 2")
     theirs, *_ = trainer._tokenize_prompts(made.train["prompt"][:])
@@ -233,7 +234,8 @@ def test_long_prompts_are_refused_with_a_length_that_works():
         preflight.check_prompts(made, tokenizer(), preset(), "refuse")
     problem = caught.value.problems[0]
     assert problem.message.endswith("1 of 2 training prompts have more than 20 tokens (longest 50)")
-    assert "`max_seq_length = 90`" in problem.hint and 'data.overlong = "drop"' in problem.hint
+    hint = str(problem.hint)
+    assert "`max_seq_length = 90`" in hint and 'data.overlong = "drop"' in hint
     preflight.check_prompts(made, tokenizer(), preset(90 - 40), "refuse")
 
 
@@ -258,7 +260,7 @@ def test_template_and_tokenizer_may_both_have_bos_since_ids_are_passed():
     """The case of Llama 3: as a text the prompt would get two, as the trainer's ids it has one."""
     given = tokenizer()
     made = splits("what is 1")
-    text = preflight.render(given, made.train[0]["prompt"], "")
+    text = render(given, made.train[0]["prompt"], "")
     assert given(text)["input_ids"][:2] == [given.bos_token_id] * 2
     ids = next(preflight._prompt_ids(made.train["prompt"], given))
     assert ids.count(given.bos_token_id) == 1 and ids[0] == given.bos_token_id

@@ -1,6 +1,9 @@
-"""In a fresh process: load the base and the saved adapter of a run, answer, and ask wrongly.
+"""In a fresh process: load the base and the saved adapter of a run, and let both answer.
 
-python -m tests.gpu.reload RUN RESULT.json
+    python -m tests.gpu.reload RUN RESULT.json
+
+Then plans and arguments that the engine does not follow are compared with it. Limits: one NVIDIA
+GPU with the extra `gpu`; the result is for tests/gpu/test_gpu.py.
 """
 
 import json
@@ -12,35 +15,43 @@ from r1recipes import recipe, runs
 from r1recipes.machine import files, settings
 from r1recipes.planning.plan import Plan
 from r1recipes.training.backends import create, prepare_environment
-from r1recipes.training.backends.base import Hooks
+from r1recipes.training.backends.base import Backend, Hooks
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "max_seq_length": {"max_seq_length": 64, "max_completion_length": 32},
     "lora_rank": {"lora_rank": 512},
     "4-bit": {"load_in_4bit": True},
     "KV cache tokens": {"max_seq_length": 10**9},
 }
-"""What is found -> a preset that the engine does not have."""
-PLANS = {"dtype": {"dtype": "float16"}, "sequences at once": {"max_num_seqs": 7}}
+"""Name of a difference -> changes to the preset that cause it."""
+PLANS: dict[str, dict[str, Any]] = {
+    "dtype": {"dtype": "float16"},
+    "sequences at once": {"max_num_seqs": 7},
+}
+"""Name of a difference -> changes to the plan that cause it."""
 
 
 def main(run: runs.Run, result: Path) -> None:
     plan = run.plan()
     prepare_environment(plan, settings.load().cache_dir)
     backend = create(plan, offline=True)
+    # Only now: Unsloth must be imported in the environment that was prepared for it.
+    from r1recipes.training.backends.unsloth.backend import UnslothBackend
+
+    assert isinstance(backend, UnslothBackend), f"the plan goes through {backend}"
     backend.load(run.base, run.adapter)
-    found = {
+    results = {
         "base": greedy(backend, run, adapter=False),
         "adapter": greedy(backend, run, adapter=True),
         "engine": engine(backend.model, plan),
         "arguments": arguments(plan, result.parent),
         "published": published(),
     }
-    result.write_text(json.dumps(found))
+    result.write_text(json.dumps(results))
     backend.close()
 
 
-def greedy(backend: Any, run: runs.Run, *, adapter: bool) -> list[str]:
+def greedy(backend: Backend, run: runs.Run, *, adapter: bool) -> list[str]:
     """The likeliest answer to each held-out problem."""
     hooks = Hooks(lambda done, total: None, lambda row, samples: None, print, lambda: False)
     items = files.read_lines(run.evaluation("before"))
@@ -49,24 +60,29 @@ def greedy(backend: Any, run: runs.Run, *, adapter: bool) -> list[str]:
 
 
 def engine(model: Any, plan: Plan) -> dict[str, list[str]]:
-    """What is said of the engine, asked as it is and asked for what it is not."""
+    """Names of the differences between the engine and its own plan, and plans that differ."""
     from r1recipes.training.backends.unsloth.differences import engine_differences
 
-    wrong = {name: plan.model_copy(update=changes) for name, changes in PLANS.items()}
+    plans = {name: plan.model_copy(update=changes) for name, changes in PLANS.items()}
     for name, changes in PRESETS.items():
         preset = plan.preset.model_copy(update=changes)
-        wrong[name] = plan.model_copy(update={"preset": preset})
-    found = {name: engine_differences(model, asked) for name, asked in wrong.items()}
-    found["right"], found["engine"] = engine_differences(model, plan), engine_differences(0, plan)
-    return {name: [what for what, *_ in differences] for name, differences in found.items()}
+        plans[name] = plan.model_copy(update={"preset": preset})
+    by_plan = {name: engine_differences(model, other) for name, other in plans.items()}
+    by_plan["right"] = engine_differences(model, plan)
+    by_plan["engine"] = engine_differences(0, plan)
+    return {name: [what for what, *_ in differences] for name, differences in by_plan.items()}
 
 
 def published() -> dict[str, str | None]:
-    """The repositories that 4-bit presets of the shipped recipes, and two without one, load."""
+    """Repository that is loaded in 4 bits, for shipped recipes and for two models without one."""
     from r1recipes.training.backends.unsloth.backend import published_in_4bit
 
-    found = [recipe.load(path).recipe for path in recipe.shipped()]
-    names = [one.model.name for one in found if any(p.load_in_4bit for p in one.preset.values())]
+    recipes = [recipe.load(path).recipe for path in recipe.shipped()]
+    names = [
+        each.model.name
+        for each in recipes
+        if any(preset.load_in_4bit for preset in each.preset.values())
+    ]
     return {
         name: published_in_4bit(name)
         for name in [*names, "nobody/nothing", "allenai/Llama-3.1-Tulu-3-8B"]
@@ -74,17 +90,17 @@ def published() -> dict[str, str | None]:
 
 
 def arguments(plan: Plan, folder: Path) -> list[str]:
-    """Names of what Unsloth's GRPOConfig changed or dropped of arguments that are wrong."""
+    """Names of the wrong arguments that Unsloth's GRPOConfig changed or dropped."""
     from trl import GRPOConfig
 
     from r1recipes.training.backends import trainer
     from r1recipes.training.backends.unsloth.differences import argument_differences
 
-    asked = trainer.arguments(plan, folder)
-    del asked["steps_per_generation"]  # given, TRL refuses; without it Unsloth raises the batch
-    asked |= {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 1}
-    asked["learnign_rate"] = 1.0
-    return [name for name, *_ in argument_differences(asked, GRPOConfig(**asked))]
+    wrong = trainer.arguments(plan, folder)
+    del wrong["steps_per_generation"]  # with it TRL refuses; without it Unsloth raises the batch
+    wrong |= {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 1}
+    wrong["learnign_rate"] = 1.0
+    return [name for name, *_ in argument_differences(wrong, GRPOConfig(**wrong))]
 
 
 if __name__ == "__main__":

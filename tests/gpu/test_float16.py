@@ -1,7 +1,7 @@
-"""The way of a card without bfloat16, on a newer one: `nvidia-smi` says 7.5 (tests/old_card).
+"""The path of a card without bfloat16, on a newer one: pynvml says 7.5 (tests/old_card).
 
-What is seen: float16 in the engine and in training, float32 adapters, a scaled loss. What is not:
-the kernels of such a card. An engine is started once; some minutes.
+It shows float16 in the engine and in training, float32 adapters, and a scaled loss. Limits: the
+kernels of such a card are not tested. An engine is started once, which takes some minutes.
 """
 
 import math
@@ -35,7 +35,8 @@ def trained(tmp_path_factory):
     flags = [word for key, value in CHANGES.items() for word in ("--set", f"{key}={value}")]
     run = runs.Run(folder / "mine")
     environment = without_network(folder / "network.log")
-    environment["PATH"] = f"{ROOT / 'tests' / 'old_card'}{os.pathsep}{os.environ['PATH']}"
+    old_card = str(ROOT / "tests" / "old_card")
+    environment["PYTHONPATH"] = os.pathsep.join([old_card, environment["PYTHONPATH"]])
     done = command(
         "run", path, "--run-dir", run.folder, "--force", *flags, cwd=folder, **environment
     )
@@ -70,6 +71,6 @@ def test_the_adapter_is_float32_and_has_moved(trained):
 
 
 def test_engine_and_trainer_agree_on_the_answers(trained):
-    """Both see a model that the cold start has taught the format: its answers are paid."""
-    found = trained.read()["evaluation"]
-    assert found["before"]["accuracy"] > 0 and found["after"]["accuracy"] > 0
+    """Both load a model that the cold start has taught the format, so its answers are rewarded."""
+    evaluation = trained.read()["evaluation"]
+    assert evaluation["before"]["accuracy"] > 0 and evaluation["after"]["accuracy"] > 0

@@ -1,8 +1,8 @@
 """The GPU path from the command line, on one NVIDIA card: stopped, resumed, loaded again, offline.
 
 One recipe goes through it: `small` with its model, data and demonstrations as local files, with a
-few steps, in a world without a network. Then what its cold start made is trained in 4 bits and
-exported. An engine is started five times; minutes.
+few steps, without a network. Then the model after its cold start is trained in 4 bits and exported.
+Limits: an engine is started five times, which takes minutes.
 """
 
 import json
@@ -62,11 +62,11 @@ def stopped(tmp_path_factory):
             process.kill()
             process.wait()
             output.seek(0)
-            said = output.read()
-    return SimpleNamespace(run=run, log=log, folder=folder, code=code, said=said)
+            text = output.read()
+    return SimpleNamespace(run=run, log=log, folder=folder, code=code, output=text)
 
 
-def wait_for_step(run: runs.Run, process: subprocess.Popen, step: int) -> None:
+def wait_for_step(run: runs.Run, process: subprocess.Popen[bytes], step: int) -> None:
     end = time.monotonic() + LIMIT_S
     while len(files.read_lines(run.metrics)) < step:
         if process.poll() is not None or time.monotonic() > end:
@@ -78,7 +78,7 @@ def wait_for_step(run: runs.Run, process: subprocess.Popen, step: int) -> None:
 
 @pytest.fixture(scope="module")
 def resumed(stopped):
-    """The same run, gone on with to its end; `first` is the record as the stop left it."""
+    """The same run, resumed to its end; `first` is the record as the stop left it."""
     stopped.first, stopped.saved = stopped.run.read(), stopped.run.last_checkpoint()
     environment = without_network(stopped.log)
     done = command("run", "--resume", stopped.run.folder, cwd=stopped.folder, **environment)
@@ -88,7 +88,7 @@ def resumed(stopped):
 
 @pytest.fixture(scope="module")
 def reloaded(resumed):
-    """What base and saved adapter answer in a process of their own."""
+    """Answers of the base and of the saved adapter in a fresh process."""
     result = resumed.folder / "reloaded.json"
     done = subprocess.run(
         [sys.executable, "-m", "tests.gpu.reload", resumed.run.folder, result],
@@ -116,14 +116,14 @@ def test_the_doctor_finds_nothing_that_stops_the_recipe():
 
 
 def test_ctrl_c_saves_a_checkpoint(stopped):
-    assert stopped.code == 130, stopped.said + stopped.run.log.read_text()[-4000:]
-    assert "is saved" in stopped.said and "run --resume" in stopped.said
+    assert stopped.code == 130, stopped.output + stopped.run.log.read_text()[-4000:]
+    assert "is saved" in stopped.output and "run --resume" in stopped.output
 
 
 def test_the_run_goes_on_to_its_end(resumed):
     assert resumed.first["status"] == "stopped" and resumed.saved[1] >= 2
-    found = resumed.run.read()
-    assert found["status"] == "complete" and found["attempts"] == 2
+    record = resumed.run.read()
+    assert record["status"] == "complete" and record["attempts"] == 2
     assert [row["step"] for row in files.read_lines(resumed.run.metrics)] == [*range(1, STEPS + 1)]
 
 
@@ -133,7 +133,7 @@ def test_it_went_through_unsloth_and_vllm(resumed):
     assert {"unsloth", "unsloth_zoo", "vllm"} <= versions.keys()
 
 
-def test_each_step_was_paid_and_had_a_gradient(resumed):
+def test_each_step_was_rewarded_and_had_a_gradient(resumed):
     rows = files.read_lines(resumed.run.metrics)
     assert all(math.isfinite(row["reward"]) and math.isfinite(row["grad_norm"]) for row in rows)
     assert any(row["grad_norm"] > 0 for row in rows)
@@ -161,7 +161,7 @@ def test_the_saved_adapter_changes_the_answers_in_a_fresh_process(reloaded):
 
 
 def test_base_equals_base_and_adapter_equals_adapter(reloaded, resumed):
-    """Near 1: sums on a GPU are not ordered, so a rare tie falls the other way."""
+    """Nearly all: sums on a GPU have no fixed order, so a rare tie goes the other way."""
     assert share_equal(reloaded["base"], answers(resumed.run, "before")) >= 0.9
     assert share_equal(reloaded["adapter"], answers(resumed.run, "after")) >= 0.9
 
@@ -171,7 +171,7 @@ def test_the_engine_is_as_the_plan_says(reloaded):
 
 
 @pytest.mark.parametrize(
-    "what",
+    "difference",
     [
         "engine",
         "max_seq_length",
@@ -182,15 +182,16 @@ def test_the_engine_is_as_the_plan_says(reloaded):
         "sequences at once",
     ],
 )
-def test_an_engine_that_is_not_as_asked_is_found(what, reloaded):
-    assert what in reloaded["engine"][what]
+def test_an_engine_that_is_not_as_asked_is_found(difference, reloaded):
+    assert difference in reloaded["engine"][difference]
 
 
 def test_four_bits_are_the_published_ones_with_every_layer_in_nf4(reloaded):
-    for without in ("nobody/nothing", "allenai/Llama-3.1-Tulu-3-8B"):
-        assert reloaded["published"].pop(without) is None
-    assert len(reloaded["published"]) == 5
-    for name, repository in reloaded["published"].items():
+    published = dict(reloaded["published"])
+    for unpublished in ("nobody/nothing", "allenai/Llama-3.1-Tulu-3-8B"):
+        assert published.pop(unpublished) is None
+    assert len(published) == 5
+    for name, repository in published.items():
         assert repository == f"{name}-bnb-4bit"
 
 
@@ -210,7 +211,7 @@ def test_the_run_is_no_larger_than_its_estimate(resumed):
 
 @pytest.fixture(scope="module")
 def four_bit(resumed):
-    """A run in 4 bits of a local folder in 16: the model after the cold start."""
+    """A run in 4 bits on a local folder in 16 bits, the model after the cold start."""
     folder = resumed.folder
     text = (
         (folder / "local.toml").read_text().replace('"model"', f'"{resumed.run.folder.name}/base"')
@@ -228,7 +229,7 @@ def four_bit(resumed):
 
 
 def after(four_bit, *arguments):
-    """A command on the run in 4 bits, which must succeed; what it printed."""
+    """Output of a command on the run in 4 bits, which must succeed."""
     name, *rest = arguments
     environment = without_network(four_bit.log)
     done = command(name, four_bit.run.folder, *rest, cwd=four_bit.folder, **environment)
@@ -236,7 +237,7 @@ def after(four_bit, *arguments):
     return done.stdout
 
 
-def test_a_local_folder_in_16_bits_is_trained_in_4(four_bit):
+def test_a_local_folder_in_16_bits_is_trained_in_4_bits(four_bit):
     assert four_bit.run.read()["status"] == "complete" and four_bit.run.plan().preset.load_in_4bit
     rows = files.read_lines(four_bit.run.metrics)
     assert len(rows) == STEPS and any(row["grad_norm"] > 0 for row in rows)
@@ -244,18 +245,18 @@ def test_a_local_folder_in_16_bits_is_trained_in_4(four_bit):
     assert sum(item["greedy"]["right"] for item in before) > 0, "the base has lost what it knew"
 
 
-def test_an_evaluation_through_vllm_says_the_same_as_that_of_the_run(four_bit):
+def test_an_evaluation_through_vllm_agrees_with_that_of_the_run(four_bit):
     assert "difference of pass@1" in after(four_bit, "eval", "--samples", "2", "--offline")
     (folder,) = (four_bit.run.folder / "evaluations").iterdir()
-    for who, when in (("base", "before"), ("trained", "after")):
-        found = [item["greedy"]["text"] for item in files.read_lines(folder / f"{who}.jsonl")]
-        assert share_equal(found, answers(four_bit.run, when)) >= 0.9, who
+    for side, when in (("base", "before"), ("trained", "after")):
+        texts = [item["greedy"]["text"] for item in files.read_lines(folder / f"{side}.jsonl")]
+        assert share_equal(texts, answers(four_bit.run, when)) >= 0.9, side
 
 
 def test_a_run_in_4_bits_answers_a_question(four_bit):
     question = files.read_lines(four_bit.run.evaluation("after"))[0]["question"]
-    said = after(four_bit, "ask", question, "--temperature", "0", "--offline")
-    assert "base:" in said and "<answer>" in said.partition("trained:")[2], said
+    output = after(four_bit, "ask", question, "--temperature", "0", "--offline")
+    assert "base:" in output and "<answer>" in output.partition("trained:")[2], output
 
 
 def test_a_run_in_4_bits_is_exported(four_bit):
@@ -265,9 +266,9 @@ def test_a_run_in_4_bits_is_exported(four_bit):
     after(four_bit, "export", *(word for form in forms for word in ("--to", form)), "--offline")
     for form in forms:
         folder = four_bit.run.folder / "export" / form
-        made = json.loads((folder / "export.json").read_text())
-        assert made["trained_in_4bit"] and "loaded again, divergence" in made["checks"][0], made
-        assert made["dtype"] == ("NF4" if form == "merged_4bit" else "bfloat16")
+        export = json.loads((folder / "export.json").read_text())
+        assert export["trained_in_4bit"] and "loaded again, divergence" in export["checks"][0]
+        assert export["dtype"] == ("NF4" if form == "merged_4bit" else "bfloat16")
     model, _ = merge.reload(folder, own_tokenizer=True, device="cuda")
     assert model.is_loaded_in_4bit
     assert not four_bit.log.exists(), four_bit.log.read_text()

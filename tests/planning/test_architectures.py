@@ -11,6 +11,7 @@ import pytest
 
 from r1recipes.errors import PlanError
 from r1recipes.planning import architectures, models
+from tests.helpers import hint
 
 LLAMA = {
     "model_type": "llama",
@@ -36,14 +37,14 @@ def find(tmp_path: Path, **config) -> architectures.Checkpoint:
 
 
 def test_a_local_folder_has_the_catalogues_shape(tmp_path):
-    found, known = find(tmp_path, **LLAMA), models.MODELS["llama-3.1-8b"]
-    assert found.shape.projections == known.projections and not found.quantised
-    assert found.shape.parameters == known.parameters
+    checkpoint, published = find(tmp_path, **LLAMA), models.MODELS["llama-3.1-8b"]
+    assert checkpoint.shape.projections == published.projections and not checkpoint.quantised
+    assert checkpoint.shape.parameters == published.parameters
 
 
 def test_what_config_leaves_out_has_the_families_meaning(tmp_path):
-    found = find(tmp_path, **LLAMA | {"model_type": "qwen2", "num_key_value_heads": None}).shape
-    assert found.attention_bias and found.num_key_value_heads == 32 and found.head_dim == 128
+    qwen = find(tmp_path, **LLAMA | {"model_type": "qwen2", "num_key_value_heads": None}).shape
+    assert qwen.attention_bias and qwen.num_key_value_heads == 32 and qwen.head_dim == 128
     wide = find(tmp_path, **LLAMA | {"model_type": "qwen3", "head_dim": 256}).shape
     assert wide.head_dim == 256 and not wide.attention_bias
     assert wide.projections["q_proj"] == (4096, 8192)
@@ -65,7 +66,7 @@ def test_a_4_bit_checkpoint_is_recognised(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "words"),
     [
         ({"quant_method": "gptq", "bits": 4}, "gptq"),
         ({"quant_method": "awq", "bits": 4}, "awq"),
@@ -76,14 +77,14 @@ def test_a_4_bit_checkpoint_is_recognised(tmp_path):
         ("awq", "an unknown method"),
     ],
 )
-def test_another_quantisation_is_refused_by_name(tmp_path, config, said):
-    with pytest.raises(PlanError, match=f"quantised with {said}, which cannot") as raised:
+def test_another_quantisation_is_refused_by_name(tmp_path, config, words):
+    with pytest.raises(PlanError, match=f"quantised with {words}, which cannot") as raised:
         find(tmp_path, **LLAMA | {"quantization_config": config})
-    assert "16-bit" in raised.value.problems[0].hint
+    assert "16-bit" in hint(raised)
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "words"),
     [
         ({"model_type": "mixtral", "num_local_experts": 8}, "mixture of experts (mixtral)"),
         ({"model_type": "qwen3_moe", "num_experts": 128}, "mixture of experts (qwen3_moe)"),
@@ -100,11 +101,11 @@ def test_another_quantisation_is_refused_by_name(tmp_path, config, said):
         ({}, "unknown architecture `without a model_type`"),
     ],
 )
-def test_other_kinds_are_refused_by_name(tmp_path, config, said):
+def test_other_kinds_are_refused_by_name(tmp_path, config, words):
     without = {key: value for key, value in LLAMA.items() if key != "model_type"}
     with pytest.raises(PlanError) as raised:
         find(tmp_path, **without | config)
-    assert said in str(raised.value) and raised.value.problems[0].hint
+    assert words in str(raised.value) and raised.value.problems[0].hint
 
 
 @pytest.mark.parametrize(
@@ -193,10 +194,10 @@ def test_the_hubs_config_is_fetched_once_and_then_read_from_the_cache(tmp_path):
         )
         command = [sys.executable, "-c", code, name, str(offline)]
         root = str(Path(architectures.__file__).parents[2])
-        found = subprocess.run(
+        done = subprocess.run(
             command, env=environment | {"PYTHONPATH": root}, capture_output=True, text=True
         )
-        return found.stdout.strip()
+        return done.stdout.strip()
 
     unknown = parameters("someone/model", offline=True)
     assert unknown.startswith("PlanError") and "offline" in unknown
@@ -206,4 +207,6 @@ def test_the_hubs_config_is_fetched_once_and_then_read_from_the_cache(tmp_path):
     server.shutdown()
     server.server_close()
     assert parameters("someone/model", offline=True) == "8030261248"
-    assert parameters("not a name", offline=False).startswith("PlanError `not a name` is neither")
+    assert parameters("not a name", offline=False).startswith(
+        "PlanError `not a name` is not a folder here, and is not a name on the Hub"
+    )

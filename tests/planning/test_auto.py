@@ -8,15 +8,15 @@ from r1recipes import planning, recipe
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
+from r1recipes.machine.units import GIB
 from r1recipes.planning import auto, models, plan, speed, verdict
 from r1recipes.planning.auto import Room
 from r1recipes.planning.memory.case import Case
-
-GIB = 2**30
+from tests.helpers import hint, shape
 
 
 def room(gib: float, name: str = "H100 80GB") -> Room:
-    return Room(int(gib * GIB), int(gib * GIB), cards.PEAKS[name])
+    return Room(int(gib * GIB), int(gib * GIB), cards.GPUS[name].peak or cards.UNLISTED)
 
 
 def card(gib: float, free: float | None = None) -> Gpu:
@@ -24,38 +24,38 @@ def card(gib: float, free: float | None = None) -> Gpu:
 
 
 def preset_of(name: str, preset: str, **changes):
-    found = recipe.load(name).recipe
-    return found, found.preset[preset].model_copy(update=changes)
+    parsed = recipe.load(name).recipe
+    return parsed, parsed.preset[preset].model_copy(update=changes)
 
 
 @pytest.mark.parametrize("gib", [11, 14.74, 22, 40, 79])
 def test_auto_takes_the_fastest_that_fits(gib):
-    found, preset = preset_of("qwen2.5-7b", "24GB", **dict.fromkeys(auto.OPEN, "auto"))
-    shape = models.find(found.model.name)
-    chosen = auto.resolve(found, preset, shape, room(gib))
+    parsed, preset = preset_of("qwen2.5-7b", "24GB", **dict.fromkeys(auto.OPEN, "auto"))
+    model_shape = shape(parsed.model.name)
+    chosen = auto.resolve(parsed, preset, model_shape, room(gib))
     assert not auto.open_keys(chosen.preset) and chosen.verdict == "fits"
-    for other in auto.choices(found, preset, shape, room(gib)):
+    for other in auto.choices(parsed, preset, model_shape, room(gib)):
         assert other.verdict != "fits" or other.completion_s >= chosen.completion_s
 
 
 def test_a_share_that_fits_is_found_also_below_a_step_of_the_ladder():
     """In standby the training pass stays beside the engine's pass, which grows by steps."""
     lengths = {"max_seq_length": 4064, "max_completion_length": 4000}
-    found, preset = preset_of("phi4", "16GB", **lengths, gpu_memory_utilization="auto")
-    shape, shares = models.find(found.model.name), [n / 100 for n in range(40, 96)]
+    parsed, preset = preset_of("phi4", "16GB", **lengths, gpu_memory_utilization="auto")
+    model_shape, shares = shape(parsed.model.name), [n / 100 for n in range(40, 96)]
     for tenths in range(130, 240, 2):
         for batch in (2, 4, 8):
             opened = preset.model_copy(update={"per_device_train_batch_size": batch})
-            given = [opened.model_copy(update={"gpu_memory_utilization": n}) for n in shares]
-            each = (next(auto.choices(found, p, shape, room(tenths / 10))) for p in given)
+            presets = [opened.model_copy(update={"gpu_memory_utilization": n}) for n in shares]
+            each = (next(auto.choices(parsed, p, model_shape, room(tenths / 10))) for p in presets)
             fits = any(choice.verdict == "fits" for choice in each)
-            chosen = auto.resolve(found, opened, shape, room(tenths / 10))
+            chosen = auto.resolve(parsed, opened, model_shape, room(tenths / 10))
             assert (chosen.verdict == "fits") == fits, (tenths, batch)
 
 
 def test_auto_takes_16_bits_without_standby_where_there_is_room():
-    found, preset = preset_of("qwen2.5-1.5b", "24GB", **dict.fromkeys(auto.OPEN, "auto"))
-    chosen = auto.resolve(found, preset, models.find(found.model.name), room(79)).preset
+    parsed, preset = preset_of("qwen2.5-1.5b", "24GB", **dict.fromkeys(auto.OPEN, "auto"))
+    chosen = auto.resolve(parsed, preset, shape(parsed.model.name), room(79)).preset
     assert not chosen.load_in_4bit and not chosen.standby
 
 
@@ -69,46 +69,48 @@ def test_auto_takes_16_bits_without_standby_where_there_is_room():
     ],
 )
 def test_what_is_proposed_fits(name, preset, gib, changes):
-    found, given = preset_of(name, preset, **changes)
-    shape = models.find(found.model.name)
-    assert next(auto.choices(found, given, shape, room(gib))).verdict == "does not fit"
-    proposed = auto.changes(found, given, shape, room(gib))
+    parsed, changed = preset_of(name, preset, **changes)
+    model_shape = shape(parsed.model.name)
+    assert next(auto.choices(parsed, changed, model_shape, room(gib))).verdict == "does not fit"
+    proposed = auto.changes(parsed, changed, model_shape, room(gib))
     assert 1 <= len(proposed) <= 3
     for change in proposed:
-        changed = given.model_copy(update=change)
-        assert next(auto.choices(found, changed, shape, room(gib))).verdict == "fits", change
+        fitting = changed.model_copy(update=change)
+        assert next(auto.choices(parsed, fitting, model_shape, room(gib))).verdict == "fits", change
 
 
 def test_fewer_prompts_are_proposed_before_shorter_completions():
-    found, preset = preset_of("phi4", "16GB", prompts_per_step=1000, per_device_train_batch_size=2)
-    shape = models.find(found.model.name)
-    (change,) = auto.changes(found, preset, shape, room(14.2))
+    parsed, preset = preset_of("phi4", "16GB", prompts_per_step=1000, per_device_train_batch_size=2)
+    model_shape = shape(parsed.model.name)
+    (change,) = auto.changes(parsed, preset, model_shape, room(14.2))
     assert change["prompts_per_step"] < 1000 and "max_completion_length" not in change
-    fits = next(auto.choices(found, preset.model_copy(update=change), shape, room(14.2)))
+    fits = next(auto.choices(parsed, preset.model_copy(update=change), model_shape, room(14.2)))
     assert fits.verdict == "fits"
 
 
 def test_nothing_is_proposed_where_nothing_fits():
-    found, preset = preset_of("phi4", "16GB")
-    assert auto.changes(found, preset, models.find(found.model.name), room(6)) == []
+    parsed, preset = preset_of("phi4", "16GB")
+    assert auto.changes(parsed, preset, shape(parsed.model.name), room(6)) == []
 
 
 def test_a_plan_that_does_not_fit_is_refused_with_what_is_short(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "has_unsloth", lambda: True)
-    found = recipe.load("phi4", ["preset.load_in_4bit=false"]).recipe
+    parsed = recipe.load("phi4", ["preset.load_in_4bit=false"]).recipe
     with pytest.raises(PlanError, match=r"takes \d+\.\d GiB") as raised:
-        planning.make(found, base_dir=tmp_path, gpu=card(14.74), num_cores=1, preset_name="24GB")
-    assert "--set preset." in raised.value.problems[0].hint
+        planning.make(
+            parsed, planning.Target.here(card(14.74), 1), base_dir=tmp_path, preset="24GB"
+        )
+    assert "--set preset." in hint(raised)
 
 
 @pytest.mark.parametrize("standby", [False, True])
 def test_what_is_in_excess_is_so_of_what_the_run_may_take(standby):
     """Without standby that is less than the card has; a sweep goes by the excess."""
-    found, preset = preset_of("phi4", "24GB", standby=standby, gpu_memory_utilization=0.85)
-    shape = models.find(found.model.name)
+    parsed, preset = preset_of("phi4", "24GB", standby=standby, gpu_memory_utilization=0.85)
+    model_shape = shape(parsed.model.name)
     for hundredths in range(2000, 2400, 5):
         gpu = card(hundredths / 100)
-        _, predicted = verdict.fitted(found, preset, shape, gpu, refuse=False)
+        _, predicted = verdict.fitted(parsed, preset, model_shape, gpu)
         assert (predicted.excess_bytes > 0) == (predicted.verdict == "does not fit")
         assert predicted.headroom_bytes >= 0 or predicted.verdict != "fits"
         assert predicted.room_bytes < gpu.total_bytes or standby
@@ -116,44 +118,47 @@ def test_what_is_in_excess_is_so_of_what_the_run_may_take(standby):
 
 def test_memory_that_others_hold_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "has_unsloth", lambda: True)
-    found = recipe.load("qwen2.5-1.5b").recipe
+    parsed = recipe.load("qwen2.5-1.5b").recipe
     with pytest.raises(PlanError, match=r"and there are 2\.0"):
-        planning.make(found, base_dir=tmp_path, gpu=card(7.62, free=2), num_cores=1)
+        planning.make(parsed, planning.Target.here(card(7.62, free=2), 1), base_dir=tmp_path)
 
 
 def test_auto_is_resolved_in_the_plan(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "has_unsloth", lambda: True)
     keys = [f'preset.{key}="auto"' for key in auto.OPEN]
-    found = recipe.load("llama3.1-8b", keys).recipe
-    resolved = planning.make(found, base_dir=tmp_path, gpu=card(22.16), num_cores=1)
+    parsed = recipe.load("llama3.1-8b", keys).recipe
+    resolved = planning.make(parsed, planning.Target.here(card(22.16), 1), base_dir=tmp_path)
     assert not auto.open_keys(resolved.preset)
-    assert resolved.predicted.verdict == "fits" and resolved.predicted.sequences >= 8
+    predicted = resolved.predicted
+    assert predicted is not None and predicted.verdict == "fits" and predicted.sequences >= 8
     assert planning.Plan.model_validate_json(resolved.model_dump_json()) == resolved
 
 
 def test_auto_without_the_engine_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "has_unsloth", lambda: False)
-    found = recipe.load("llama3.1-8b", ['preset.standby="auto"']).recipe
+    parsed = recipe.load("llama3.1-8b", ['preset.standby="auto"']).recipe
     with pytest.raises(PlanError, match='`standby = "auto"` needs Unsloth'):
-        planning.make(found, base_dir=tmp_path, gpu=card(22.16), num_cores=1)
+        planning.make(parsed, planning.Target.here(card(22.16), 1), base_dir=tmp_path)
 
 
 @pytest.mark.parametrize("name", [path.stem for path in recipe.shipped()])
 def test_every_shipped_preset_fits_the_cards_that_it_is_named_for(name, tmp_path):
-    found = recipe.load(name).recipe
-    for preset in found.preset:
+    parsed = recipe.load(name).recipe
+    for preset in parsed.preset:
         sizes = [c.usable_bytes for c in cards.GPUS.values() if f"{c.sold_gb}GB" == preset]
         for size in sizes:
             gpu = Gpu(0, "card", size, size, 8.0, "")
-            resolved = planning.make(
-                found, base_dir=tmp_path, gpu=gpu, num_cores=1, preset_name=preset, elsewhere=True
-            )
+            target = planning.Target.elsewhere(gpu)
+            resolved = planning.make(parsed, target, base_dir=tmp_path, preset=preset)
+            assert resolved.predicted is not None
             assert resolved.predicted.verdict == "fits", resolved.predicted.sentence()
 
 
 def test_more_sequences_at_once_and_16_bits_are_faster():
-    shape, peak = models.MODELS["qwen2.5-1.5b"], cards.PEAKS["H100 80GB"]
-    few = Case(shape, True, 1024, 768, 32, tuple(shape.projections), 8, 8, 8 * GIB, False)
+    model_shape, peak = models.MODELS["qwen2.5-1.5b"], room(79).peak
+    few = Case(
+        model_shape, True, 1024, 768, 32, tuple(model_shape.projections), 8, 8, 8 * GIB, False
+    )
 
     def per_completion(case, count):
         return speed.step_s(case, count, 200_000, peak) / count

@@ -6,8 +6,9 @@ import pytest
 
 from r1recipes import planning, recipe
 from r1recipes.errors import RunError
-from r1recipes.planning import disk, models
+from r1recipes.planning import disk
 from r1recipes.planning.disk import Need
+from tests.helpers import hint, shape
 from tests.training.test_rehearsal import CARD
 
 GB = 10**9
@@ -26,14 +27,13 @@ def free(monkeypatch):
 
 def made(name: str = "phi4", **train) -> planning.Plan:
     loaded = recipe.load(name, [f"{key}={value}" for key, value in train.items()])
-    options = {"base_dir": loaded.path.parent, "gpu": CARD, "num_cores": 1, "elsewhere": True}
-    return planning.make(loaded.recipe, preset_name="16GB", **options)
+    target = planning.Target.elsewhere(CARD)
+    return planning.make(loaded.recipe, target, base_dir=loaded.path.parent, preset="16GB")
 
 
-def download(found: planning.Plan, tmp_path, **options) -> Need | None:
-    shape = models.find(found.recipe.model.name)
-    _, *rest = disk.needs(found, shape, tmp_path, **({"offline": False} | options))
-    return rest[0] if rest else None
+def downloads(planned: planning.Plan, tmp_path, offline: bool = False) -> list[Need]:
+    model_shape = shape(planned.recipe.model.name)
+    return disk.needs(planned, model_shape, tmp_path, offline=offline)[1:]
 
 
 def test_a_disk_has_room_or_says_what_is_missing(tmp_path, free):
@@ -41,7 +41,7 @@ def test_a_disk_has_room_or_says_what_is_missing(tmp_path, free):
     disk.check(Need(tmp_path / "not" / "made" / "yet", GB))
     with pytest.raises(RunError, match=r"needs 2\.0 GB, its disk has 1\.0 GB free$") as caught:
         disk.check(Need(tmp_path, 2 * GB, "HF_HUB_CACHE"))
-    assert caught.value.kind == "disk" and "HF_HUB_CACHE" in caught.value.problems[0].hint
+    assert caught.value.kind == "disk" and "HF_HUB_CACHE" in hint(caught)
 
 
 def test_needs_on_one_disk_add_up(tmp_path, free):
@@ -55,20 +55,21 @@ def test_needs_on_one_disk_add_up(tmp_path, free):
 
 def test_a_download_is_needed_once_and_only_what_is_missing_of_it(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    need = download(made(), tmp_path)
+    (need,) = downloads(made(), tmp_path)
     assert need.folder == tmp_path and 9 * GB < need.size < 10 * GB
-    assert download(made(), tmp_path, offline=True) is None
+    assert downloads(made(), tmp_path, offline=True) == []
     folder = tmp_path / "models--unsloth--phi-4-bnb-4bit"
     (folder / "blobs").mkdir(parents=True)
     (folder / "blobs" / "a.incomplete").write_bytes(b"0" * 1000)
-    assert download(made(), tmp_path).size == need.size - 1000
+    assert [rest.size for rest in downloads(made(), tmp_path)] == [need.size - 1000]
     (folder / "snapshots" / "1").mkdir(parents=True)
     (folder / "snapshots" / "1" / "model.safetensors").write_bytes(b"0")
     assert disk.has_model("unsloth/phi-4", four_bit=True)
-    assert download(made(), tmp_path) is None
+    assert downloads(made(), tmp_path) == []
 
 
 def test_a_revision_is_downloaded_in_16_bits(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    found = made(**{"model.revision": "v1"})
-    assert download(found, tmp_path).size == 2 * models.find("unsloth/phi-4").parameters
+    planned = made(**{"model.revision": "v1"})
+    (need,) = downloads(planned, tmp_path)
+    assert need.size == 2 * shape("unsloth/phi-4").parameters

@@ -21,11 +21,9 @@ def made(*overrides: str, recipe_name="qwen2.5-1.5b", preset="8GB", card=CARD) -
     loaded = recipe.load(recipe_name, list(overrides))
     return planning.make(
         loaded.recipe,
+        planning.Target.elsewhere(card),
         base_dir=loaded.path.parent,
-        gpu=card,
-        num_cores=1,
-        preset_name=preset,
-        elsewhere=True,
+        preset=preset,
     )
 
 
@@ -70,21 +68,24 @@ def made(*overrides: str, recipe_name="qwen2.5-1.5b", preset="8GB", card=CARD) -
 )
 def test_each_kind_is_named_with_one_change(message, phase, overrides, kind, change):
     assert out_of_memory.is_out_of_memory(message)
-    found = out_of_memory.explain(message, phase, made(*overrides))
-    assert kind in found.kind
-    assert change in found.change
+    answer = out_of_memory.explain(message, phase, made(*overrides))
+    assert kind in answer.kind
+    assert change in answer.change
 
 
 @pytest.mark.parametrize("preset", ["16GB", "24GB", "48GB"])
 def test_the_engines_share_stays_where_it_holds_a_sequence(preset):
     """No pair of changes that each bring back what the other one answered."""
-    card = replace(CARD, total_bytes=proofs.class_bytes(preset))
+    size = proofs.class_bytes(preset)
+    assert size is not None
+    card = replace(CARD, total_bytes=size)
     asked = made(recipe_name="phi4", preset=preset, card=card)
     for message in (CUDA, out_of_memory.NO_CACHE[0]):
         change = out_of_memory.explain(message, "load", asked).change
         overrides = [part for part in change.split() if part != "--set"]
         changed = made(*overrides, recipe_name="phi4", preset=preset, card=card)
-        assert changed.preset != asked.preset and changed.predicted.lacking_bytes == 0
+        assert changed.preset != asked.preset
+        assert changed.predicted is not None and changed.predicted.lacking_bytes == 0
 
 
 @pytest.mark.parametrize("phase", ["load", "generate", "first step", "steps"])
@@ -92,8 +93,8 @@ def test_without_an_engine_its_share_and_standby_mend_nothing(phase):
     card = replace(CARD, total_bytes=23 * 2**30)
     asked = made("preset.per_device_train_batch_size=1", preset="24GB", card=card)
     plain = asked.model_copy(update={"backend": "trl"})
-    found = out_of_memory.explain(CUDA, phase, plain)
-    assert found.change == "--set preset.load_in_4bit=true" and "engine" not in found.kind
+    answer = out_of_memory.explain(CUDA, phase, plain)
+    assert answer.change == "--set preset.load_in_4bit=true" and "engine" not in answer.kind
 
 
 def test_what_unsloth_says_before_the_cause_does_not_hide_it():
@@ -115,8 +116,8 @@ def test_memory_that_others_gave_back_is_not_out_of_memory():
 
 
 def test_the_change_is_one_that_the_recipe_takes():
-    found = out_of_memory.explain(CUDA, "first step", made())
-    changed = made(found.change.removeprefix("--set "))
+    answer = out_of_memory.explain(CUDA, "first step", made())
+    changed = made(answer.change.removeprefix("--set "))
     assert changed.per_device_train_batch_size == 4
 
 

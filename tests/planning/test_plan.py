@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tomli
@@ -7,11 +8,11 @@ import tomli
 from r1recipes import planning, recipe
 from r1recipes.errors import PlanError
 from r1recipes.machine.gpu import Gpu
+from r1recipes.machine.units import GIB
 from r1recipes.planning import plan
 from r1recipes.recipe.schema import Model, Recipe
 from tests.conftest import SMALL
-
-GIB = 2**30
+from tests.helpers import hint
 
 
 def card(gib: float, capability: float = 8.0) -> Gpu:
@@ -29,9 +30,11 @@ def with_presets(*names: str, **changes) -> Recipe:
     return Recipe.model_validate(data)
 
 
-def make(found: Recipe, tmp_path, **options):
-    options = {"gpu": None, "num_cores": 2} | options
-    return planning.make(found, base_dir=tmp_path, **options)
+def make(
+    parsed: Recipe, tmp_path: Path, card: Gpu | None = None, preset: str | None = None
+) -> planning.Plan:
+    target = planning.Target.here(card, num_cores=2)
+    return planning.make(parsed, target, base_dir=tmp_path, preset=preset)
 
 
 @pytest.mark.parametrize(
@@ -49,55 +52,55 @@ def make(found: Recipe, tmp_path, **options):
     ],
 )
 def test_the_largest_preset_that_the_card_holds_is_chosen(gib, chosen):
-    found = with_presets("8GB", "16GB", "24GB", "48GB", "80GB")
-    assert plan.choose_preset(found, card(gib), None) == chosen
+    parsed = with_presets("8GB", "16GB", "24GB", "48GB", "80GB")
+    assert plan.choose_preset(parsed, card(gib), None) == chosen
 
 
 def test_a_preset_can_be_asked_for(tmp_path):
-    found = with_presets("cpu", "8GB")
-    assert make(found, tmp_path, gpu=card(80), preset_name="cpu").device == "cpu"
+    parsed = with_presets("cpu", "8GB")
+    assert make(parsed, tmp_path, card(80), preset="cpu").device == "cpu"
     with pytest.raises(PlanError, match="no preset `9GB`"):
-        make(found, tmp_path, preset_name="9GB")
+        make(parsed, tmp_path, preset="9GB")
     with pytest.raises(PlanError, match="needs an NVIDIA GPU"):
-        make(found, tmp_path, preset_name="8GB")
+        make(parsed, tmp_path, preset="8GB")
 
 
 def test_a_gpu_recipe_without_a_gpu_says_what_to_run(tmp_path):
     with pytest.raises(PlanError) as raised:
         make(with_presets("16GB", "24GB"), tmp_path)
     assert "16GB or more" in str(raised.value)
-    assert "run tiny" in raised.value.problems[0].hint
+    assert "run tiny" in hint(raised)
 
 
 def test_a_card_below_the_smallest_preset_is_refused(tmp_path):
     with pytest.raises(PlanError, match="smallest preset is 24GB"):
-        make(with_presets("24GB"), tmp_path, gpu=card(14.7))
+        make(with_presets("24GB"), tmp_path, card(14.7))
 
 
 def test_a_card_that_others_fill_is_not_called_too_small(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "has_unsloth", lambda: True)
-    found = recipe.load("phi4").recipe
+    parsed = recipe.load("phi4").recipe
     busy = replace(card(22.0), free_bytes=GIB)
     with pytest.raises(PlanError, match="does not fit") as raised:
-        make(found, tmp_path, gpu=busy)
-    assert raised.value.problems[0].hint.startswith("end the other processes on the card")
+        make(parsed, tmp_path, busy)
+    assert hint(raised).startswith("end the other processes on the card")
     with pytest.raises(PlanError, match="does not fit") as raised:
-        make(found, tmp_path, gpu=replace(busy, total_bytes=8 * GIB), preset_name="24GB")
-    assert "other processes" not in raised.value.problems[0].hint
+        make(parsed, tmp_path, replace(busy, total_bytes=8 * GIB), preset="24GB")
+    assert "other processes" not in hint(raised)
 
 
 def test_a_card_below_every_preset_is_not_sent_back_to_the_same_recipe(tmp_path):
     for name, other in (("qwen2.5-1.5b", False), ("phi4", True)):
         with pytest.raises(PlanError, match="the smallest preset") as raised:
-            make(recipe.load(name).recipe, tmp_path, gpu=card(3.9))
-        assert ("run qwen2.5-1.5b" in raised.value.problems[0].hint) == other
+            make(recipe.load(name).recipe, tmp_path, card(3.9))
+        assert ("run qwen2.5-1.5b" in hint(raised)) == other
 
 
 def test_batch_arithmetic(tmp_path):
-    found = with_presets(
+    parsed = with_presets(
         "cpu", prompts_per_step=6, num_generations=8, per_device_train_batch_size=16
     )
-    resolved = make(found, tmp_path)
+    resolved = make(parsed, tmp_path)
     assert resolved.completions_per_step == 48
     assert resolved.per_device_train_batch_size * resolved.gradient_accumulation_steps == 48
     assert resolved.batch_sentence() == (
@@ -115,35 +118,35 @@ def test_dtype_follows_the_compute_capability(device, capability, dtype):
 
 def test_a_card_that_vllm_has_no_kernels_for(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "has_unsloth", lambda: True)
-    found = with_presets("16GB")
-    assert make(found, tmp_path, gpu=card(16, 7.5)).dtype == "float16"
+    parsed = with_presets("16GB")
+    assert make(parsed, tmp_path, card(16, 7.5)).dtype == "float16"
     with pytest.raises(PlanError, match="compute capability 7.0; vLLM needs 7.5"):
-        make(found, tmp_path, gpu=card(16, 7.0))
+        make(parsed, tmp_path, card(16, 7.0))
 
 
 def test_a_cold_start_and_a_4_bit_preset_go_together_where_all_weights_can_be_trained(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(plan, "has_unsloth", lambda: True)
-    found = with_presets("16GB", load_in_4bit=True)
-    assert make(found, tmp_path, gpu=card(16)).preset.load_in_4bit
-    large = found.model_copy(update={"model": Model(name="unsloth/Qwen2.5-1.5B-Instruct")})
-    assert make(large, tmp_path, gpu=card(16)).dtype == "bfloat16"  # 4 x 2 bytes a weight
+    parsed = with_presets("16GB", load_in_4bit=True)
+    assert make(parsed, tmp_path, card(16)).preset.load_in_4bit
+    large = parsed.model_copy(update={"model": Model(name="unsloth/Qwen2.5-1.5B-Instruct")})
+    assert make(large, tmp_path, card(16)).dtype == "bfloat16"  # 4 x 2 bytes a weight
     with pytest.raises(PlanError, match=r"more than 23.0 GiB, and card has 16.0"):
-        make(large, tmp_path, gpu=card(16, 7.5))  # 4 x 4, for want of bfloat16
+        make(large, tmp_path, card(16, 7.5))  # 4 x 4, for want of bfloat16
 
 
 def test_a_checkpoint_in_4_bits_cannot_be_cold_started(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "has_unsloth", lambda: True)
-    found = with_presets("16GB", load_in_4bit=True)
+    parsed = with_presets("16GB", load_in_4bit=True)
     (tmp_path / "model").mkdir()
     config = {"model_type": "qwen2", "hidden_size": 64, "num_attention_heads": 1}
     config |= {"intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 64}
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
-    local = found.model_copy(update={"model": Model(name="model")})
+    local = parsed.model_copy(update={"model": Model(name="model")})
     with pytest.raises(PlanError, match="trains all weights, and those of `model` are stored in 4"):
-        make(local, tmp_path, gpu=card(16))
+        make(local, tmp_path, card(16))
 
 
 def test_8bit_optimisers_need_a_gpu(tmp_path):
@@ -156,3 +159,16 @@ def test_8bit_optimisers_need_a_gpu(tmp_path):
 def test_a_plan_survives_json(tmp_path):
     resolved = make(with_presets("cpu"), tmp_path)
     assert planning.Plan.model_validate_json(resolved.model_dump_json()) == resolved
+
+
+def test_a_plan_that_does_not_fit_is_refused_here_and_told_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "has_unsloth", lambda: True)
+    parsed, small = recipe.load("phi4").recipe, card(7.6)
+    there = planning.make(
+        parsed, planning.Target.elsewhere(small), base_dir=tmp_path, preset="24GB"
+    )
+    assert there.predicted is not None and there.predicted.verdict == "does not fit"
+    with pytest.raises(planning.DoesNotFit, match="the recipe does not fit: ") as raised:
+        make(parsed, tmp_path, small, "24GB")
+    assert raised.value.predicted == there.predicted
+    assert raised.value.plan.preset == there.preset

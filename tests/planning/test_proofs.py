@@ -17,9 +17,10 @@ SHIPPED = [
     (path.stem, preset) for path in recipe.shipped() for preset in recipe.load(path).recipe.preset
 ]
 LOADED = recipe.load("qwen2.5-1.5b")
+SETTINGS = LOADED.recipe.preset["8GB"].model_dump()
 GOOD = {
     "recipe_model": LOADED.recipe.model.name,
-    "settings": LOADED.recipe.preset["8GB"].model_dump(),
+    "settings": SETTINGS,
     "overrides": [],
     "vram_gib": 7.6,
     "peak_gib": 6.6,
@@ -32,33 +33,39 @@ GOOD = {
 }
 
 
-def found(folder: Path, **changes) -> proofs.Proof | None:
+def write_proof(folder: Path, **changes: object) -> proofs.Proof:
     (folder / "qwen2.5-1.5b.8GB.json").write_text(json.dumps(GOOD | changes))
-    return proofs.find(LOADED, "8GB", folder)
+    return read_proof(folder)
+
+
+def read_proof(folder: Path) -> proofs.Proof:
+    proof = proofs.find(LOADED, "8GB", folder)
+    assert proof is not None
+    return proof
 
 
 def test_a_proof_of_the_values_that_the_preset_has_holds(tmp_path):
     assert proofs.find(LOADED, "8GB", tmp_path) is None
-    proof = found(tmp_path)
+    proof = write_proof(tmp_path)
     assert proof.holds and (proof.card, proof.date) == ("RTX 4060", "2026-11-21")
     assert proof.share == pytest.approx(6.6 / 7.62, abs=1e-3)
 
 
 def test_a_key_that_came_later_had_its_default_when_it_was_measured(tmp_path):
-    older = GOOD["settings"] | {}
+    older = dict(SETTINGS)
     del older["standby"]
     assert LOADED.recipe.preset["8GB"].standby is Preset.model_fields["standby"].default
-    assert found(tmp_path, settings=older).holds
+    assert write_proof(tmp_path, settings=older).holds
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"settings": GOOD["settings"] | {"lora_rank": 16}}, "stale: lora_rank 16 -> 32"),
-        ({"settings": GOOD["settings"] | {"gone": 1}}, "stale: gone 1 -> no such key"),
+        ({"settings": SETTINGS | {"lora_rank": 16}}, "stale: lora_rank 16 -> 32"),
+        ({"settings": SETTINGS | {"gone": 1}}, "stale: gone 1 -> no such key"),
         ({"recipe_model": "some/other"}, "stale: measured with some/other"),
         ({"overrides": ["preset.lora_rank=32", "train.beta=0.1"]}, "with --set train.beta=0.1"),
-        ({"vram_gib": 15.0}, "15.00 GiB were left free, 7.62 are the class's"),
+        ({"vram_gib": 15.0}, "15.00 GiB were left free, more than the 7.62 of the class"),
         ({"error": "OutOfMemoryError: 2 GiB", "failed_in": "load"}, "failed in load: OutOfMemory"),
         ({"step_s": None}, "no step time"),
         ({"peak_gib": "much"}, "cannot be read: peak_gib"),
@@ -66,13 +73,13 @@ def test_a_key_that_came_later_had_its_default_when_it_was_measured(tmp_path):
     ],
 )
 def test_a_proof_that_does_not_hold_says_why(changes, words, tmp_path):
-    proof = found(tmp_path, **changes)
-    assert not proof.holds and words in proof.fault
+    proof = write_proof(tmp_path, **changes)
+    assert not proof.holds and words in (proof.fault or "")
 
 
 def test_a_torn_proof_is_a_fault_and_not_a_crash(tmp_path):
     (tmp_path / "qwen2.5-1.5b.8GB.json").write_text('{"settings": ')
-    assert "cannot be read" in proofs.find(LOADED, "8GB", tmp_path).fault
+    assert "cannot be read" in (read_proof(tmp_path).fault or "")
 
 
 @pytest.mark.parametrize(("name", "preset"), SHIPPED)
@@ -88,14 +95,14 @@ def test_every_proof_belongs_to_a_preset():
 
 def test_list_shows_what_was_measured(monkeypatch, tmp_path):
     monkeypatch.setattr(proofs, "folder", lambda: tmp_path)
-    found(tmp_path)
+    write_proof(tmp_path)
     code, out, _ = in_process("list")
     line = next(line for line in out.splitlines() if "12,919" in line)
     assert line.split()[:5] == ["8GB", "6.60", "of", "7.62", "GiB"]
     assert line.split()[6:8] == ["8.9", "12,919"] and line.endswith("RTX 4060, 2026-11-21")
     assert code == 0 and out.count("not measured") == len(SHIPPED) - 2
     assert out.endswith("tiny  builtin:tiny\n  cpu     needs no GPU\n")
-    found(tmp_path, settings=GOOD["settings"] | {"lora_rank": 16})
+    write_proof(tmp_path, settings=SETTINGS | {"lora_rank": 16})
     assert "  8GB     stale: lora_rank 16 -> 32\n" in in_process("list")[1]
     shown = json.loads(in_process("list", "--json")[1])
     by_name = {row["recipe"]: row["presets"] for row in shown}
@@ -108,6 +115,6 @@ def test_list_fits_a_terminal():
 
 
 def test_the_readme_says_what_the_proofs_say():
-    check = [sys.executable, "-m", "benchmarks.readme_table", "--check"]
+    check = [sys.executable, "-m", "benchmarks.readme.table", "--check"]
     done = subprocess.run(check, cwd=ROOT)
-    assert done.returncode == 0, "run `python benchmarks/readme_table.py`"
+    assert done.returncode == 0, "run `python -m benchmarks.readme.table`"

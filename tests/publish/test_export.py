@@ -1,18 +1,20 @@
+"""Exports of a trained run: what is written, checked and refused, and what a kill leaves."""
+
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from r1recipes.errors import RecipeError, RunError
-from r1recipes.machine.files import put
-from r1recipes.publish import export, llama_cpp, run_card
+from r1recipes.machine import files
+from r1recipes.publish import export, llama_cpp
 from r1recipes.recipe.targets import parse
 from r1recipes.runs import trained as trained_runs
 from r1recipes.runs.record import Run
@@ -23,8 +25,8 @@ QUESTIONS = ["12 + 34 = ?", "<answer>1</answer></answer", "a <b>  c\n\nd ", "<|e
 
 
 @pytest.fixture(scope="module")
-def made(request, tmp_path_factory):
-    """The folder with every form that needs no more than the package gguf."""
+def exported(request, tmp_path_factory):
+    """A folder with every form that needs no package other than gguf."""
     run = request.getfixturevalue("finished")
     folder = tmp_path_factory.mktemp("export")
     execute(run, folder, "lora", "merged_16bit", "gguf:f16,q8_0", "ollama")
@@ -32,17 +34,16 @@ def made(request, tmp_path_factory):
 
 
 def execute(run, folder, *forms, **options):
-    found = trained_runs.find(run.folder, str(run.folder))
     targets, problems = parse(forms)
     assert not problems
-    wanted = export.Wanted(targets, folder, offline=True, **options)
-    return export.execute(found, wanted, lambda line: None)
+    request = export.Request(targets, folder, offline=True, **options)
+    return export.execute(finished_of(run), request, lambda line: None)
 
 
-def test_merged_weights_are_base_plus_adapter_to_rounding(finished, made):
+def test_merged_weights_are_base_plus_adapter_to_rounding(finished, exported):
     base = load_file(finished.base / "model.safetensors")
     adapter = load_file(finished.adapter / "adapter_model.safetensors")
-    merged = load_file(made / "merged_16bit" / "model.safetensors")
+    merged = load_file(exported / "merged_16bit" / "model.safetensors")
     config = json.loads((finished.adapter / "adapter_config.json").read_text())
     scale = config["lora_alpha"] / config["r"]
     assert base.keys() == merged.keys()
@@ -59,43 +60,44 @@ def test_merged_weights_are_base_plus_adapter_to_rounding(finished, made):
     assert changed == 2 * 7  # layers x target modules
 
 
-def test_the_adapter_comes_with_a_base_that_is_on_no_hub(finished, made):
-    config = json.loads((made / "lora" / "adapter_config.json").read_text())
+def test_the_adapter_comes_with_a_base_that_is_on_no_hub(finished, exported):
+    config = json.loads((exported / "lora" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "base"
-    kept = load_file(made / "lora" / "adapter_model.safetensors")
+    copied = load_file(exported / "lora" / "adapter_model.safetensors")
     trained = load_file(finished.adapter / "adapter_model.safetensors")
-    assert all(torch.equal(kept[name], weight) for name, weight in trained.items())
-    assert (made / "lora" / "base" / "model.safetensors").exists()
+    assert all(torch.equal(copied[name], weight) for name, weight in trained.items())
+    assert (exported / "lora" / "base" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("form", ["lora", "merged_16bit", "gguf", "ollama"])
-def test_the_card_says_what_was_measured_and_nothing_of_this_machine(finished, made, form):
-    card = (made / form / "README.md").read_text()
+def test_the_card_says_what_was_measured_and_nothing_of_this_machine(finished, exported, form):
+    card = (exported / form / "README.md").read_text()
     record = finished.read()
     for when in ("before", "after"):
         assert f"| {when} | {record['evaluation'][when]['accuracy']:.1%} |" in card
     assert record["fingerprint"] in card and "digits = 2" in card
-    found = json.loads((made / form / "export.json").read_text())
-    assert found["dtype"] == ("float32" if form == "lora" else "float16")
-    assert found["form"] == form and all(check in card for check in found["checks"])
+    manifest = json.loads((exported / form / "export.json").read_text())
+    assert manifest["dtype"] == ("float32" if form == "lora" else "float16")
+    assert manifest["form"] == form and all(check in card for check in manifest["checks"])
     folder = str(finished.folder.parent)
-    assert folder not in card and folder not in json.dumps(found)
+    assert folder not in card and folder not in json.dumps(manifest)
 
 
-def test_the_code_on_the_card_runs(made):
-    card = (made / "lora" / "README.md").read_text()
-    code = card.split("```python\n")[1].split("```")[0].replace("THIS_FOLDER", str(made / "lora"))
-    scope = {}
+def test_the_code_on_the_card_runs(exported):
+    folder = exported / "lora"
+    card = (folder / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0].replace("THIS_FOLDER", str(folder))
+    scope: dict[str, Any] = {}
     exec(code, scope)
     ids = scope["tokenizer"]("1 2", return_tensors="pt")
     assert scope["model"](**ids).logits.shape[1] == 3
 
 
-def test_a_gguf_file_holds_the_merged_weights(made):
+def test_a_gguf_file_holds_the_merged_weights(exported):
     import gguf
 
-    merged = load_file(made / "merged_16bit" / "model.safetensors")
-    reader = gguf.GGUFReader(made / "gguf" / "small-f16.gguf")
+    merged = load_file(exported / "merged_16bit" / "model.safetensors")
+    reader = gguf.GGUFReader(exported / "gguf" / "small-f16.gguf")
     tensors = {tensor.name: torch.tensor(tensor.data) for tensor in reader.tensors}
     assert len(tensors) == len(merged)
     assert torch.equal(tensors["token_embd.weight"], merged["model.embed_tokens.weight"])
@@ -106,25 +108,26 @@ def test_a_gguf_file_holds_the_merged_weights(made):
 
 
 @pytest.mark.slow
-def test_llama_cpp_splits_text_and_answers_as_the_merged_model(made):
+def test_llama_cpp_splits_text_and_answers_as_the_merged_model(exported):
     pytest.importorskip("llama_cpp")
     from r1recipes.training.backends import merge
 
-    model, tokenizer = merge.reload(made / "merged_16bit", own_tokenizer=True)
+    model, tokenizer = merge.reload(exported / "merged_16bit", own_tokenizer=True)
     chats = [[{"role": "user", "content": question}] for question in QUESTIONS]
     texts = [
         tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         for chat in chats
     ]
-    found = llama_cpp.answers(made / "gguf" / "small-f16.gguf", texts, [[10]] * len(chats), 32, 256)
-    for chat, row in zip(chats, found, strict=True):
-        assert row.prompt == merge.prompt_ids(tokenizer, chat)
-        assert row.greedy == merge.greedy(model, tokenizer, chat, 32)
-        assert row.logits.shape == (2, len(tokenizer))
+    file, judged = exported / "gguf" / "small-f16.gguf", [[10]] * len(chats)
+    answers = llama_cpp.answers(file, texts, judged, 32, 256)
+    for chat, answer in zip(chats, answers, strict=True):
+        assert answer.prompt == merge.prompt_ids(tokenizer, chat)
+        assert answer.greedy == merge.greedy(model, tokenizer, chat, 32)
+        assert answer.logits.shape == (2, len(tokenizer))
 
 
-def test_what_is_there_is_replaced_only_when_asked(finished, made, tmp_path):
-    shutil.copytree(made / "lora", tmp_path / "lora")
+def test_what_is_there_is_replaced_only_when_asked(finished, exported, tmp_path):
+    shutil.copytree(exported / "lora", tmp_path / "lora")
     (tmp_path / "lora" / "mine.txt").write_text("x")
     with pytest.raises(RecipeError, match="lora` exists"):
         execute(finished, tmp_path, "lora")
@@ -153,17 +156,15 @@ def test_another_base_than_the_trained_one_is_refused(finished, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_weights_that_are_not_the_trained_ones_are_refused(finished, made):
+def test_weights_that_are_not_the_trained_ones_are_refused(finished, exported):
     """What a merge that forgets the adapter would write."""
     from r1recipes.publish.checks import Reference
     from r1recipes.training.backends import merge
 
-    found = finished_of(finished)
-    trained = merge.Trained(
-        found.plan, found.base, finished.adapter, found.chat_template(), offline=True
-    )
-    reference = Reference.of(trained, export._examples(found))
-    model, tokenizer = merge.reload(made / "merged_16bit", own_tokenizer=True)
+    run = finished_of(finished)
+    trained = merge.Trained(run.plan, run.base, finished.adapter, run.chat_template(), offline=True)
+    reference = Reference.of(trained, export._examples(run))
+    model, tokenizer = merge.reload(exported / "merged_16bit", own_tokenizer=True)
     assert "loaded again" in reference.check_weights(model, tokenizer)
     base, _ = merge.reload(finished.base, own_tokenizer=True)
     with pytest.raises(RunError, match="does not answer as the trained model does"):
@@ -175,10 +176,11 @@ def test_weights_that_are_not_the_trained_ones_are_refused(finished, made):
     with pytest.raises(RunError, match="does not answer as the trained model does"):
         reference.check_weights(model, tokenizer)
     assert "loaded again" in reference.check_weights(model, tokenizer, in_4bit=True)
-    model, tokenizer = merge.reload(made / "merged_16bit", own_tokenizer=True)
-    _, other = merge.reload(made / "merged_16bit")  # AutoTokenizer takes Qwen2's own splitting
+    model, tokenizer = merge.reload(exported / "merged_16bit", own_tokenizer=True)
+    # AutoTokenizer splits text as Qwen2 does.
+    _, auto_tokenizer = merge.reload(exported / "merged_16bit")
     with pytest.raises(RunError, match="splits text into other tokens"):
-        reference.check_weights(model, other)
+        reference.check_weights(model, auto_tokenizer)
 
 
 def blur(model, scale):
@@ -186,11 +188,6 @@ def blur(model, scale):
     for weight in model.parameters():
         noise = torch.randn(weight.shape, generator=generator) * scale * weight.float().std()
         weight.data += noise.to(weight.dtype)
-
-
-def test_the_command_on_the_card_repeats_the_overrides():
-    said = run_card._command(SimpleNamespace(preset_name="cpu"), {"overrides": ["--set seed=2"]})
-    assert said.endswith("--preset cpu --set seed=2")
 
 
 def finished_of(run):
@@ -205,7 +202,7 @@ def test_the_disk_is_looked_at_first(finished, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--to", "merged_4bit"], "needs an NVIDIA GPU"),
         (["--to", "hub:me/x", "--offline"], "needs the network"),
@@ -214,17 +211,19 @@ def test_the_disk_is_looked_at_first(finished, tmp_path, monkeypatch):
         (["--to", "lora", "--out", "/proc/no/x"], "`/proc/no/x` cannot be written"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_loaded(finished, tmp_path, arguments, said):
+def test_what_cannot_be_is_refused_before_anything_is_loaded(
+    finished, tmp_path, arguments, message
+):
     code, out, err = in_process("export", finished.folder, "--out", tmp_path / "o", *arguments)
-    assert code == 2 and said in err and "Loading" not in out
+    assert code == 2 and message in err and "Loading" not in out
     assert not (tmp_path / "o").exists()
 
 
 def test_a_converter_that_is_not_there_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("LLAMA_CPP_DIR", raising=False)
-    said = [problem.message for problem in llama_cpp.missing(("q8_0",), builtin=False)]
-    assert "GGUF needs llama.cpp's converter, and it was not found" in said
+    messages = [problem.message for problem in llama_cpp.missing(("q8_0",), builtin=False)]
+    assert "GGUF needs llama.cpp's converter, and it was not found" in messages
     assert llama_cpp.missing(("f16", "q8_0"), builtin=True) == []
     (tmp_path / "convert_hf_to_gguf.py").write_text("raise SystemExit('no such architecture')")
     monkeypatch.setenv("LLAMA_CPP_DIR", str(tmp_path))
@@ -233,32 +232,24 @@ def test_a_converter_that_is_not_there_is_named(monkeypatch, tmp_path):
         llama_cpp.convert(tmp_path, tmp_path / "x.gguf", "f16")
 
 
-def test_a_folder_is_replaced_in_one_step_and_leaves_no_draft(tmp_path):
-    for name, text in {"form": "old", ".draft-1": "new"}.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(text)
-    put(tmp_path / ".draft-1", tmp_path / "form")
-    assert (tmp_path / "form" / "file").read_text() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["form"]
-
-
 @pytest.mark.slow
-def test_a_kill_leaves_the_old_state_or_the_new_one(finished, made, tmp_path):
-    """benchmarks/export.py does this many times."""
-    shutil.copytree(made / "lora", tmp_path / "out" / "lora")
+def test_a_kill_leaves_the_old_state_or_the_new_one(finished, exported, tmp_path):
+    """benchmarks/reliability/export.py does this many times."""
+    shutil.copytree(exported / "lora", tmp_path / "out" / "lora")
     before = (tmp_path / "out" / "lora" / "export.json").read_text()
-    line = [sys.executable, "-m", "r1recipes", "export", str(finished.folder)]
-    line += ["--out", str(tmp_path / "out"), "--to", "lora", "--to", "merged_16bit", "--force"]
-    child = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
-    for said in child.stdout:
-        if said.startswith("Writing the adapter"):
+    words = [sys.executable, "-m", "r1recipes", "export", str(finished.folder)]
+    words += ["--out", str(tmp_path / "out"), "--to", "lora", "--to", "merged_16bit", "--force"]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith("Writing the adapter"):
             time.sleep(0.02)
             child.send_signal(signal.SIGKILL)
     child.wait()
     assert (tmp_path / "out" / "lora" / "export.json").read_text() == before
-    assert (
-        list((tmp_path / "out").glob(".draft-*")) and not (tmp_path / "out/merged_16bit").exists()
-    )
+    assert list((tmp_path / "out").glob(f"{files.DRAFT}*"))
+    assert not (tmp_path / "out" / "merged_16bit").exists()
+    (tmp_path / "out" / f".draft-{2**22 + 1}").mkdir()  # the name that an older version gave
     execute(finished, tmp_path / "out", "lora", replace=True)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["lora"]
 
@@ -270,11 +261,11 @@ def test_a_push_is_one_commit(finished, tmp_path):
         environment = hub.environment(tmp_path)
         done = command("export", finished.folder, *arguments, cwd=tmp_path, **environment)
         assert done.returncode == 0, done.stderr
-        (made,) = [files for _, files in hub.repos["models/me/adder"] if "README.md" in files]
+        (pushed,) = [files for _, files in hub.repos["models/me/adder"] if "README.md" in files]
         again = command("export", finished.folder, *arguments, cwd=tmp_path, **environment)
         assert again.returncode == 0 and "Loading" not in again.stdout, again.stderr
         assert again.stdout.splitlines()[-1].startswith("pushed http")
-    assert {"adapter_model.safetensors", "export.json", "base/model.safetensors"} <= made.keys()
+    assert {"adapter_model.safetensors", "export.json", "base/model.safetensors"} <= pushed.keys()
     assert "pushed http" in done.stdout
 
 

@@ -1,3 +1,5 @@
+"""Modelfiles: which chat templates are translated, and what is left to Ollama."""
+
 import pytest
 
 from r1recipes.errors import RunError
@@ -33,9 +35,15 @@ def tokenizer():
     return build_tokenizer()
 
 
+def fixed_texts(tokenizer, has_system: bool) -> ollama.Texts:
+    texts = ollama.message_texts(tokenizer, has_system)
+    assert texts is not None
+    return texts
+
+
 def test_the_built_in_template(tokenizer):
-    text, own = ollama.modelfile(tokenizer, "", "m.gguf", 96)
-    assert own
+    text, has_template = ollama.modelfile(tokenizer, "", "m.gguf", 96)
+    assert has_template
     assert text.startswith(
         'FROM ./m.gguf\nTEMPLATE """{{ range .Messages }}'
         '{{ if eq .Role "user" }}<|user|>{{ .Content }}<|end|>'
@@ -52,7 +60,7 @@ def test_the_built_in_template(tokenizer):
 @pytest.mark.parametrize("template", [CHATML, LLAMA3])
 def test_a_template_of_fixed_texts_is_carried_over(tokenizer, template):
     tokenizer.chat_template = template
-    texts = ollama.message_texts(tokenizer, True)
+    texts = fixed_texts(tokenizer, True)
     messages = [
         {"role": "system", "content": "Be {brief}."},
         {"role": "user", "content": "one\n\ntwo"},
@@ -65,8 +73,8 @@ def test_a_template_of_fixed_texts_is_carried_over(tokenizer, template):
 
 def test_the_system_message_is_written_as_it_is(tokenizer):
     tokenizer.chat_template = CHATML
-    text, own = ollama.modelfile(tokenizer, "Think.\nAnswer.\n", "m.gguf", 96)
-    assert own and 'SYSTEM """Think.\nAnswer.\n"""\n' in text
+    text, has_template = ollama.modelfile(tokenizer, "Think.\nAnswer.\n", "m.gguf", 96)
+    assert has_template and 'SYSTEM """Think.\nAnswer.\n"""\n' in text
     with pytest.raises(RunError, match="ends a text"):
         ollama.modelfile(tokenizer, 'say """', "m.gguf", 96)
 
@@ -77,13 +85,13 @@ def test_the_system_message_is_written_as_it_is(tokenizer):
 def test_other_templates_are_left_to_the_file(tokenizer, template, system):
     # ChatML as Qwen2.5 has it writes a system message of its own before the first user.
     tokenizer.chat_template = template
-    text, own = ollama.modelfile(tokenizer, system, "m.gguf", 96)
-    assert not own and "TEMPLATE" not in text and 'PARAMETER stop "<|end|>"' in text
+    text, has_template = ollama.modelfile(tokenizer, system, "m.gguf", 96)
+    assert not has_template and "TEMPLATE" not in text and 'PARAMETER stop "<|end|>"' in text
 
 
 def test_mistral_without_a_system_message_is_carried_over(tokenizer):
     tokenizer.chat_template = MISTRAL
-    template = ollama.go_template(ollama.message_texts(tokenizer, False))
+    template = ollama.go_template(fixed_texts(tokenizer, False))
     assert '{{ if eq .Role "user" }}[INST] {{ .Content }}[/INST]' in template
     assert '"assistant" }} {{ .Content }}<|end|>{{ end }}{{ end }}' in template
 
@@ -94,9 +102,9 @@ def test_a_beginning_that_llama_cpp_adds_is_left_out(tokenizer, tmp_path):
     tokenizer.add_special_tokens({"bos_token": "<|begin|>"})
     bos = (("<|begin|>", tokenizer.bos_token_id),)
     tokenizer.chat_template = LLAMA3
-    assert ollama.message_texts(tokenizer, True)["system"][0].startswith("<|begin|>")
+    assert fixed_texts(tokenizer, True)["system"][0].startswith("<|begin|>")
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<|begin|> $A", special_tokens=list(bos)
     )
     assert tokenizer("1")["input_ids"][0] == tokenizer.bos_token_id
-    assert ollama.message_texts(tokenizer, True)["system"][0].startswith("<|h|>system")
+    assert fixed_texts(tokenizer, True)["system"][0].startswith("<|h|>system")

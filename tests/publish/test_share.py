@@ -1,4 +1,4 @@
-"""Sharing a run and repeating it with --locked, what is kept out, and kills while it is written."""
+"""Sharing a run and repeating it with --locked, and kills while a bundle is written."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from r1recipes import recipe
-from r1recipes.machine.files import write_json
+from r1recipes.machine.files import DRAFT
 from r1recipes.publish import share
 from r1recipes.recipe import bundle
 from r1recipes.runs import lock, record
@@ -29,8 +29,8 @@ def short(completion):
 
 
 def rows(count: int, first: int) -> str:
-    made = [{"question": f"{n} + {first} = ?", "answer": str(n + first)} for n in range(count)]
-    return "".join(json.dumps(row) + "\n" for row in made)
+    items = [{"question": f"{n} + {first} = ?", "answer": str(n + first)} for n in range(count)]
+    return "".join(json.dumps(item) + "\n" for item in items)
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "mine"
     (folder / "data").mkdir(parents=True)
     (folder / "data" / "train.jsonl").write_text(rows(40, 3))
-    shown = [{"question": f"{n} + 1", "completion": f"<answer>{n + 1}</answer>"} for n in range(9)]
-    (folder / "shown.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shown))
+    demos = [{"question": f"{n} + 1", "completion": f"<answer>{n + 1}</answer>"} for n in range(9)]
+    (folder / "shown.jsonl").write_text("".join(json.dumps(demo) + "\n" for demo in demos))
     (folder / "pay.py").write_text(REWARD)
     text = SMALL.replace('"builtin:arithmetic"', '"data/train.jsonl"').replace("size = 64\n", "")
     text = text.replace("[data.problems]\ndigits = 2\n", "").replace("integer", '"pay.py:short"')
@@ -131,48 +131,6 @@ def test_a_bundle_is_the_same_bytes_each_time(finished, tmp_path):
     assert set(files) == proof | {"README.md", "recipe.toml"}
 
 
-def test_the_report_goes_along_without_paths(finished):
-    page = finished.folder / "report.html"
-    page.write_text(f"<p>{finished.folder}/adapter</p>")
-    try:
-        files = share.of_run(finished).files
-    finally:
-        page.unlink()
-    assert files["report.html"] == f"<p>.../{finished.folder.name}/adapter</p>".encode()
-
-
-def test_no_path_and_no_secret_gets_out(finished, tmp_path, monkeypatch):
-    home = tmp_path / "home" / "somebody"
-    home.mkdir(parents=True)
-    monkeypatch.setenv("HOME", str(home))
-    lock_before, record_before = finished.read_lock(), finished.read()
-    recipe_before = finished.recipe.read_text()
-    try:
-        finished.update_lock(overrides=[f"--set data.name={home}/x.jsonl"], note=f"{home}/runs")
-        finished.update(error={"message": "in /data/corp/private/x.py line 3"}, where=str(home))
-        finished.recipe.write_text(recipe_before + f"# from {home}/notes\n")
-        files = share.of_run(finished).files
-        everything = b"".join(files.values())
-        for secret in (str(home), str(tmp_path), "/data/corp", "x.jsonl"):
-            assert secret.encode() not in everything, secret
-        assert b".../x.py line 3" in files["record.json"]
-        assert recipe.load(finished.recipe).recipe  # the run's own file is as it was
-        token = "hf_" + "a1B2" * 9
-        finished.recipe.write_text(recipe_before + f"# token {token}\n")
-        monkeypatch.setenv("MY_API_KEY", "correct horse battery")
-        line = json.dumps({"step": 7, "note": "correct horse battery"})
-        (finished.folder / "report.html").write_text(line)
-        code, out, err = in_process("share", finished.folder, "--to", tmp_path / "x.r1.zip")
-        assert code == 2 and "2 errors" in err and token not in err + out
-        assert "has what looks like a token" in err and "the value of $MY_API_KEY" in err
-        assert not (tmp_path / "x.r1.zip").exists()
-    finally:
-        (finished.folder / "report.html").unlink(missing_ok=True)
-        finished.recipe.write_text(recipe_before)
-        write_json(finished.lock, lock_before)
-        write_json(finished.record, record_before)
-
-
 def test_what_cannot_be_shared(finished, own, tmp_path):
     (tmp_path / "model").mkdir()
     own.write_text(own.read_text().replace("builtin:tiny", f"{tmp_path}/model"))
@@ -186,7 +144,7 @@ def test_what_cannot_be_shared(finished, own, tmp_path):
         finished.update(status="complete")
     (tmp_path / "x.r1.zip").write_text("notes of mine")
     code, _, err = in_process("share", "tiny", "--to", tmp_path / "x.r1.zip")
-    assert code == 2 and "exists and is no bundle" in err
+    assert code == 2 and "exists and is not a bundle" in err
     assert (tmp_path / "x.r1.zip").read_text() == "notes of mine"
     for target, reason in ((tmp_path / "model", "exists"), ("x.zip", "it ends in .r1.zip")):
         code, _, err = in_process("share", "tiny", "--to", target)
@@ -234,8 +192,8 @@ def test_files_of_the_same_name_stay_apart(own, tmp_path):
     assert files["train.jsonl"] == rows(9, 5).encode()
     assert files["train-2.jsonl"] == rows(9, 7).encode()
     share.write(files, tmp_path / "x.r1.zip")
-    found = recipe.load(tmp_path / "x.r1.zip").recipe.data
-    assert (found.name, found.eval_split) == ("train.jsonl", "train-2.jsonl")
+    data = recipe.load(tmp_path / "x.r1.zip").recipe.data
+    assert (data.name, data.eval_split) == ("train.jsonl", "train-2.jsonl")
 
 
 def test_a_recipe_is_shared_and_copied(own, tmp_path, monkeypatch):
@@ -275,8 +233,8 @@ def test_a_recipe_from_elsewhere_has_only_the_trackers_of_the_flags(tmp_path, mo
         folder.mkdir()
         (folder / "recipe.toml").write_text(f"{SMALL}\n[track]\nwandb = {asked}\n")
         flags = ["--set", 'track.wandb.mode="offline"', "--set", "track.tensorboard=true"]
-        for given in ([], flags if name == "project" else flags[2:]):
-            code, _, err = in_process("show", folder, *given)
+        for overrides in ([], flags if name == "project" else flags[2:]):
+            code, _, err = in_process("show", folder, *overrides)
             assert code == 2 and "may not ask for [track]" in err and "track={}" in err
         assert in_process("show", folder, "--set", "track={}")[0] == 0
         code, out, _ = in_process("show", folder, "--set", "track={}", *flags[2:])
@@ -333,6 +291,7 @@ def test_a_kill_leaves_the_old_or_the_new(kind, tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE, env=os.environ
         )
+        assert process.stdout is not None
         process.stdout.readline()
         time.sleep(random.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
@@ -350,4 +309,4 @@ def test_a_kill_leaves_the_old_or_the_new(kind, tmp_path):
             for path in names:
                 path.rename(tmp_path / f".seen{time.monotonic_ns()}")
     share.write({"recipe.toml": b"x"}, target, replace=True)
-    assert not list(tmp_path.glob(".x.r1.zip.*.tmp"))
+    assert not list(tmp_path.glob(f"{DRAFT}*"))

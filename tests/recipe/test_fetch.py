@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from r1recipes.runs import record
 from tests.conftest import SMALL
 from tests.helpers import command, in_process
 from tests.hub_server import TOKEN, FileServer, HubServer
-from tests.system.test_hostile import SMALL as WITH_FILES
+from tests.system.test_hostile import WITH_FILES
 
 RECIPE = SMALL.encode()
 
@@ -140,7 +142,7 @@ def test_a_data_set_of_the_hub_cannot_name_local_files(hub, tmp_path):
 
 def test_over_http_from_this_machine(cache):
     packed = bundle.pack({"recipe.toml": RECIPE, "README.md": b"# x"})
-    paths = {
+    paths: dict[str, bytes | Callable[..., Any]] = {
         "/x.toml": RECIPE,
         "/small.r1.zip": packed,
         "/moved": lambda handler: handler.answer(301, Location="/small.r1.zip"),

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from r1recipes import recipe, rewards
 from r1recipes.algorithms import base
 from r1recipes.algorithms.base import preset_bytes
+from r1recipes.algorithms.sft import ColdStart
 from r1recipes.recipe import loading, rules, schema
 from tests.conftest import SMALL
 
@@ -45,7 +46,7 @@ def test_a_learning_rate_is_a_positive_finite_number(value):
 
 def test_sections_are_frozen_and_unknown_keys_refused():
     with pytest.raises(ValidationError):
-        valid().train.beta = 0.5
+        setattr(valid().train, "beta", 0.5)  # noqa: B010
     assert "extra_forbidden" in refused(train={"betta": 0.5})
 
 
@@ -119,7 +120,7 @@ def test_a_reward_judges_the_data_it_is_for(data, weights, evaluation, keys):
     found = rules.of_rewards(given, weights, schema.Data(name=f"builtin:{data}"))
     assert len(found) == len(keys)
     for (key, _, _), start in zip(found, keys, strict=True):
-        assert key.startswith(start)
+        assert str(key).startswith(start)
 
 
 def test_a_default_that_does_not_fit_says_what_to_add():
@@ -132,7 +133,7 @@ def test_a_default_that_does_not_fit_says_what_to_add():
 
 
 def test_a_cold_start_trains_whole_weights():
-    data, start = schema.Data(name="builtin:arithmetic"), schema.ColdStart(steps=1)
+    data, start = schema.Data(name="builtin:arithmetic"), ColdStart(steps=1)
     model = schema.Model(name="unsloth/Qwen2.5-1.5B-Instruct-bnb-4bit")
     ((key, message, _),) = rules.of_cold_start(start, model, data)
     assert key == "/model.name" and "trains all weights" in message

@@ -7,14 +7,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1recipes.report import charts, drawing
-from r1recipes.report.charts import Bar, Bars, Plot, Series
+from r1recipes.report.charts import Axis, Bar, Bars, Chart, Line, Parallel, Plot, Series
 
 SVG = "{http://www.w3.org/2000/svg}"
+words = st.text(st.characters(exclude_categories=["C"]), max_size=60)
 anything = st.none() | st.floats(allow_nan=True, allow_infinity=True, width=32)
 
 
-def rows(chart):
+def rows(chart: Chart) -> list[list[str]]:
     return list(csv.reader(io.StringIO(charts.csv(chart))))
+
+
+def drawn(chart: Chart, element: str) -> list[xml.Element]:
+    """The elements of this kind in the drawing of a chart."""
+    return list(xml.fromstring(drawing.svg(chart)).iter(f"{SVG}{element}"))
+
+
+def texts(chart: Chart, element: str) -> list[str | None]:
+    return [one.text for one in drawn(chart, element)]
 
 
 @given(
@@ -22,24 +32,23 @@ def rows(chart):
     st.booleans(),
     st.booleans(),
     st.booleans(),
-    st.text(st.characters(exclude_categories=["C"]), max_size=60),
+    words,
 )
 def test_any_data_makes_well_formed_svg_within_its_frame(ys, points, y_log, smooth, name):
     x = range(len(ys))
     series = [Series(name, x, ys, points=points, smooth=smooth), Series("b", x, ys, ys, ys)]
     plot = Plot("k", name, series, y_log=y_log)
-    picture = xml.fromstring(drawing.svg(plot))
-    for circle in picture.iter(f"{SVG}circle"):
-        assert 0 <= float(circle.get("cx")) <= drawing.WIDTH
-        assert 0 <= float(circle.get("cy")) <= drawing.HEIGHT
-    for path in picture.iter(f"{SVG}path"):
-        assert "nan" not in path.get("d") and "inf" not in path.get("d")
+    for circle in drawn(plot, "circle"):
+        assert 0 <= float(circle.attrib["cx"]) <= drawing.WIDTH
+        assert 0 <= float(circle.attrib["cy"]) <= drawing.HEIGHT
+    for path in drawn(plot, "path"):
+        assert "nan" not in path.attrib["d"] and "inf" not in path.attrib["d"]
     assert len(rows(plot)) == len(ys) + 1
 
 
 def test_a_missing_value_breaks_the_line_and_is_empty_in_the_csv():
     plot = Plot("k", "t", [Series("a", [1, 2, 3, 4], [1.0, math.nan, 2.0, 3.0])])
-    path = xml.fromstring(drawing.svg(plot)).find(f".//{SVG}path").get("d")
+    path = drawn(plot, "path")[0].attrib["d"]
     assert path.count("M") == 2
     assert rows(plot) == [["step", "a"], ["1", "1"], ["2", ""], ["3", "2"], ["4", "3"]]
 
@@ -56,15 +65,14 @@ def test_points_with_labels_keep_them_in_the_csv_and_say_them_when_pointed_at():
         ["complete", "1e-05", "0.5", 'a, "b"'],
         ["complete", "0.0001", "0.6", "<c>"],
     ]
-    titles = [t.text for t in xml.fromstring(drawing.svg(plot)).iter(f"{SVG}title")]
-    assert titles == ['a, "b": 50.0 % at 1e-5', "<c>: 60.0 % at 1e-4"]
+    assert texts(plot, "title") == ['a, "b": 50.0 % at 1e-5', "<c>: 60.0 % at 1e-4"]
 
 
 def test_a_spike_is_not_lost_when_a_long_line_is_thinned():
     values = [0.0] * 5000
     values[3333] = 9.0
     plot = Plot("k", "t", [Series("a", range(5000), values)], y_range=(0, 9))
-    path = xml.fromstring(drawing.svg(plot)).find(f".//{SVG}path").get("d")
+    path = drawn(plot, "path")[0].attrib["d"]
     assert path.count("L") <= drawing.MAX_POINTS
     heights = [float(pair.split(",")[1]) for pair in path[1:].split("L")]
     assert min(heights) == 10.0  # the top of the plot
@@ -78,12 +86,54 @@ def test_smoothing_keeps_a_slope_and_its_ends():
 
 def test_bars_show_value_and_interval():
     chart = Bars("k", "t", [Bar("before", 0.4, 0.3, 0.5), Bar("after", 0.9)], unit="%")
-    picture = xml.fromstring(drawing.svg(chart))
-    assert [t.text for t in picture.iter(f"{SVG}text")] == ["before", "40.0 %", "after", "90.0 %"]
-    assert picture.find(f".//{SVG}title").text == "before: 40.0 % (30.0 % to 50.0 %)"
+    assert texts(chart, "text") == ["before", "40.0 %", "after", "90.0 %"]
+    assert texts(chart, "title") == ["before: 40.0 % (30.0 % to 50.0 %)"]
     assert rows(chart)[1:] == [["before", "0.4", "0.3", "0.5"], ["after", "0.9", "", ""]]
+
+
+@given(
+    st.lists(st.tuples(st.none() | st.floats(1e-6, 1e-3), st.none() | words), max_size=9),
+    st.integers(1, 12),
+)
+def test_every_line_of_parallel_coordinates_stays_between_its_axes(pairs, num_axes):
+    choices = list(dict.fromkeys([word for _, word in pairs if word is not None] or ["a"]))
+    rate = Axis("rate", ("1e-6", "1e-3"), 1e-6, 1e-3, log=True)
+    axes = [rate, *[Axis("word", (choices[0], choices[-1]), choices=choices)] * num_axes]
+    lines = [Line("trial", [number, *[word] * num_axes]) for number, word in pairs]
+    chart = Parallel("k", "t", axes, lines)
+    width = float(xml.fromstring(drawing.svg(chart)).attrib["width"])
+    for line in drawn(chart, "polyline"):
+        points = [point.split(",") for point in line.attrib["points"].split()]
+        assert len(points) == len(axes)
+        assert all(drawing.SIDE <= float(x) <= width - drawing.SIDE + 0.1 for x, _ in points)
+        tops = [float(y) for _, y in points]
+        assert drawing.PARALLEL_TOP <= min(tops) <= max(tops) <= drawing.PARALLEL_BOTTOM
+    assert len(rows(chart)) >= len(pairs) + 1
+
+
+def test_parallel_coordinates_show_values_between_the_ends_of_each_axis():
+    axes = [
+        Axis("rate", ("0.0001", "0.01"), 1e-4, 1e-2, log=True),
+        Axis("a name that is too long for it", ("4", "16"), choices=[4, 8, 16]),
+        Axis("equal", ("5", "5"), 5.0, 5.0),
+    ]
+    best, worst = Line("trial 7", [1e-3, 16, 5.0], is_bold=True), Line("trial 1", [None, 9, 5.0])
+    chart = Parallel("k", "Parallel coordinates", axes, [best, worst])
+    low, high = drawing.PARALLEL_BOTTOM, drawing.PARALLEL_TOP
+    middle = (low + high) / 2
+    heights = [
+        [float(point.split(",")[1]) for point in line.attrib["points"].split()]
+        for line in drawn(chart, "polyline")
+    ]
+    assert heights == [[low, low, middle], [middle, high, middle]]  # the best is drawn last, on top
+    assert [line.get("class") for line in drawn(chart, "polyline")] == [None, "bold"]
+    assert texts(chart, "title") == ["trial 1", "trial 7"]
+    labels = texts(chart, "text")
+    assert labels == ["rate", "0.01", "0.0001", "a name that is too…", "16", "4", "equal", "5", "5"]
+    assert rows(chart)[1:] == [["trial 7", "0.001", "16", "5"], ["trial 1", "", "9", "5"]]
 
 
 def test_what_has_no_data_says_so():
     assert not charts.has_data(Plot("k", "t", [Series("a", [1], [None])]))
     assert not charts.has_data(Bars("k", "t", []))
+    assert not charts.has_data(Parallel("k", "t", [Axis("a", ("0", "1"))], [Line("b", [1.0])]))

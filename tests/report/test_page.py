@@ -1,40 +1,157 @@
-from markupsafe import Markup
+"""What the templates do with text: it stays text, whatever it holds."""
 
-from r1recipes.report import page
-from r1recipes.report.charts import Plot, Series
+import re
+from html.parser import HTMLParser
 
-HOSTILE = "</pre></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
+import pytest
+from jinja2 import UndefinedError, nodes
+
+from r1recipes.report import page, run, samples, study
+from r1recipes.report.charts import Axis, Bar, Bars, Line, Parallel, Plot, Series
+from r1recipes.report.page import Figures, Pill, Table, Verdict
+
+HOSTILE = [
+    "</pre></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&",
+    "</title></style></svg></text><svg/onload=alert(1)>--><!--]]>",
+    "{{ 7 * 7 }}{% raw %}{# not closed",
+    "\u202egnp.exe\u2066\u2067 \u200fa\u0301\u2028b",
+    'a" onpointermove="alert(1)',
+]
 
 
-def test_text_is_escaped_wherever_it_goes():
-    plot = Plot("k", HOSTILE, [Series(HOSTILE, [1, 2], [1.0, 2.0]), Series("b", [1], [1.0])])
-    text = page.document(
-        HOSTILE,
-        [
-            page.verdict(HOSTILE, HOSTILE),
-            page.facts([(HOSTILE, HOSTILE)]),
-            page.section(HOSTILE, page.figures([plot]), note=HOSTILE),
-            page.table([HOSTILE], [[HOSTILE]]),
-            page.details(HOSTILE, page.code(HOSTILE)),
-        ],
-        kicker=HOSTILE,
-        pill=page.pill(HOSTILE),
-    )
-    assert text.count("<script>") == 1 and "<img" not in text
-    assert text.count("&lt;img src=x") > 10
+class Outline(HTMLParser):
+    """The elements of a page with the names of their attributes, and its texts and values."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements: list[tuple[str, tuple[str, ...]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, tuple(name for name, _ in attrs)))
+        self.texts += [value or "" for _, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        self.elements.append((f"/{tag}", ()))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def handle_comment(self, data: str) -> None:
+        self.elements.append(("!--", ()))
+
+
+def charts_of(text: str) -> list[Plot | Bars | Parallel]:
+    lines = [Series(text, [1, 2], [1.0, 2.0], [0.0, 0.0], [3.0, 3.0]), Series(text, [1], [1.0])]
+    points = [Series(text, [1, 2], [1.0, 2.0], labels=[text, text], points=True)]
+    axes = [Axis(text, (text, text), choices=[text, "other"]), Axis(text, (text, text))]
+    return [
+        Plot(text, text, lines, text, x_label=text),
+        Plot(text, text, points, text, x_label=text),
+        Bars(text, text, [Bar(text, 1.0, 0.5, 1.5)], text),
+        Parallel(text, text, axes, [Line(text, [text, 1.0], is_bold=True), Line(text, [None, 0])]),
+    ]
+
+
+def everything(text: str) -> dict[str, object]:
+    """Every name that a template uses, with `text` wherever a string can be."""
+    *charts, parallel = charts_of(text)
+    assert isinstance(parallel, Parallel)
+    verdict = Verdict(text, [text, text], before=text, tone="better")
+    table = Table([text, text], [[text, Pill(text, "good")], [text, None]])
+    side = samples.Side(text, True, text)
+    problem = samples.Problem(text, text, "became right", (side, side))
+    completion = samples.Completion(text, text, text, text, [Pill(text)])
+    return {
+        "title": text,
+        "kicker": text,
+        "status": Pill(text),
+        "verdict": verdict,
+        "facts": [(text, text)],
+        "figures": [Figures(text, charts, text)],
+        "chosen": samples.Samples([problem], text, [[completion], [completion]]),
+        "reproduce_note": text,
+        "command": text,
+        "recipe": text,
+        "plan": text,
+        "lock": table,
+        "now": text,
+        "overview": table,
+        "recipes": run.Differences(table, text),
+        "pairs": table,
+        "environments": run.Differences(table, text),
+        "matrix": table,
+        "searches": [study.Search(text, charts, charts, parallel)],
+        "trials": table,
+    }
+
+
+def rendered(template: str, text: str) -> str:
+    return page.render(template, **everything(text))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("template", ["run.html", "runs.html", "study.html"])
+def test_text_stays_text_wherever_it_goes(template, text):
+    hostile, plain = Outline(rendered(template, text)), Outline(rendered(template, "plain"))
+    assert hostile.elements == plain.elements
+    assert sum(text in one for one in hostile.texts) > 25  # elsewhere shortened, as JSON or CSV
+
+
+def test_a_template_that_lacks_a_name_is_an_error():
+    with pytest.raises(UndefinedError, match="verdict"):
+        page.render("run.html", title="t", kicker="k", status=Pill("complete"))
+
+
+@pytest.mark.parametrize("path", sorted(page.TEMPLATES.glob("*.html")), ids=lambda path: path.name)
+def test_no_template_turns_escaping_off(path):
+    source = path.read_text()
+    tree = page.environment().parse(source)
+    filters = {node.name for node in tree.find_all(nodes.Filter)}
+    assert filters <= {"svg", "csv", "attributes", "xmlattr", "length"}
+    turned_off = (nodes.ScopedEvalContextModifier, nodes.MarkSafe, nodes.MarkSafeIfAutoescape)
+    assert not list(tree.find_all(turned_off))
+    assert not re.search(r"=\s*\{[{%]", re.sub(r"\{%.*?%\}", "", source)), "a value without quotes"
 
 
 def test_a_page_allows_no_request_and_no_foreign_script():
-    text = page.document("t", [Markup("<p>hi</p>")])
-    assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
-    assert "script-src &#39;sha256-" in text or "script-src 'sha256-" in text
-    assert "http://" not in text and "https://" not in text
+    text = rendered("run.html", "plain")
+    assert text.count("<script") == 1
+    policy = next(value for value in Outline(text).texts if "default-src" in value)
+    assert "default-src 'none'" in policy and "script-src 'sha256-" in policy
+    addresses = set(re.findall(r"https?://[\w./]+", text))
+    assert addresses == {"http://www.w3.org/2000/svg"}  # a name space, not a request
+
+
+def test_a_lone_surrogate_is_replaced():
+    assert "a?b" in rendered("run.html", "a\ud800b")
+
+
+def macro(name: str, *arguments: object) -> str:
+    return getattr(page.environment().get_template("parts.html").module, name)(*arguments)
 
 
 def test_a_column_of_numbers_is_set_to_the_right():
-    text = page.table(["name", "n"], [["a", 1], ["b", None]])
-    assert '<th class="n">n</th>' in text and "<th>name</th>" in text
+    text = macro("table", Table(["name", "n", "mixed"], [["a", 1, 1], ["b", None, Pill("best")]]))
+    assert '<th>name</th><th class="n">n</th><th>mixed</th>' in text
+    assert '<td>b</td><td class="n"></td><td><span class="pill ">best</span></td>' in text
+    assert not any(Table(["empty"], []).numeric)
+
+
+def test_facts_that_are_not_known_are_left_out():
+    text = macro("facts", [("none", None), ("empty", ""), ("zero", 0)])
+    assert "zero" in text and "none" not in text and "empty" not in text
+
+
+def test_text_in_a_block_of_code_keeps_its_first_line_break():
+    assert '<pre class="code">\n\nfirst' in macro("code", "\nfirst")  # a browser drops one
 
 
 def test_charts_without_data_are_left_out():
-    assert "<figure" not in page.figures([Plot("k", "t", [Series("a", [1], [None])])])
+    assert "<figure" not in macro("charts", [Plot("k", "t", [Series("a", [1], [None])])])
+    axes = [Axis("a", ("0", "1")), Axis("b", ("0", "1"))]
+    alone = Parallel("k", "Parallel coordinates", axes, [Line("trial 1", [0.0, 1.0])])
+    names = everything("plain") | {"searches": [study.Search("s", [], [], alone)]}
+    assert "Parallel coordinates" not in page.render("study.html", **names)

@@ -1,4 +1,7 @@
+"""Pages of real runs: complete, broken off, damaged, compared; and pages while a run trains."""
+
 import json
+import math
 import re
 import shutil
 import time
@@ -9,10 +12,11 @@ from r1recipes.errors import RecipeError
 from r1recipes.machine import files
 from r1recipes.report import curves, samples
 from r1recipes.report import run as report_run
-from r1recipes.report.charts import has_data
+from r1recipes.report.charts import Chart, Plot, has_data
 from r1recipes.runs import reading
 from r1recipes.runs.record import Run
 from tests.helpers import run_in_process
+from tests.report.test_page import HOSTILE, Outline
 
 
 @pytest.fixture
@@ -23,18 +27,24 @@ def copy(finished, tmp_path) -> Run:
     return Run(folder)
 
 
-def pages_charts(page: str) -> list[str]:
+def keys_of_charts(page: str) -> list[str]:
     return re.findall(r'<figure data-key="([^"]*)"', page)
+
+
+def names_of_series(charts: list[Chart], key: str) -> list[str]:
+    (plot,) = (chart for chart in charts if chart.key == key)
+    assert isinstance(plot, Plot)
+    return [series.name for series in plot.series]
 
 
 @pytest.mark.slow
 def test_a_run_leaves_its_page(finished):
     page = finished.report.read_text()
     assert len(page) < 200_000
-    wanted = ["accuracy", "accuracy-greedy", "reward", "rewards", "spread", "length", "cut"]
-    wanted += ["grad-norm", "learning-rate", "time", "stages"]
-    assert set(wanted) <= set(pages_charts(page))
-    assert "kl" not in pages_charts(page) and "not measured at beta = 0" in page
+    keys = ["accuracy", "accuracy-greedy", "reward", "rewards", "spread", "length", "cut"]
+    keys += ["grad-norm", "learning-rate", "time", "stages"]
+    assert set(keys) <= set(keys_of_charts(page))
+    assert "kl" not in keys_of_charts(page) and "not measured at beta = 0" in page
     assert "Training samples of step 1 against step 6" in page
     assert finished.read()["fingerprint"][:8] in page
     assert "r1recipes run small.toml --preset cpu" in page
@@ -43,7 +53,7 @@ def test_a_run_leaves_its_page(finished):
 @pytest.mark.slow
 def test_every_chart_has_its_data_as_csv(finished, tmp_path):
     written = report_run.write_csv([finished], tmp_path / "csv")
-    assert {path.stem for path in written} == set(pages_charts(report_run.html([finished])))
+    assert {path.stem for path in written} == set(keys_of_charts(report_run.html([finished])))
     lines = (tmp_path / "csv" / "reward.csv").read_text().splitlines()
     rows = files.read_lines(finished.metrics)
     assert lines[0] == "step,reward" and len(lines) == len(rows) + 1
@@ -52,11 +62,12 @@ def test_every_chart_has_its_data_as_csv(finished, tmp_path):
 
 @pytest.mark.slow
 def test_the_verdict_says_better_worse_or_neither(copy):
-    def verdict(mean, low, high):
-        found = copy.read()["evaluation"]
-        found["difference"] = {"mean": mean, "interval": [low, high]}
-        copy.update(evaluation=found)
-        return re.search('class="verdict.*?</div>', report_run.html([copy]))[0]
+    def verdict(mean: float, low: float, high: float) -> str:
+        evaluation = copy.read()["evaluation"]
+        evaluation["difference"] = {"mean": mean, "interval": [low, high]}
+        copy.update(evaluation=evaluation)
+        page = report_run.html([copy])
+        return page[page.index('<div class="verdict') : page.index("<dl")]
 
     assert "better" in verdict(0.5, 0.4, 0.6) and "Better: +50.0 points" in verdict(0.5, 0.4, 0.6)
     assert "Worse: -50.0 points" in verdict(-0.5, -0.6, -0.4)
@@ -93,9 +104,9 @@ def test_a_run_that_is_worked_on_is_running(copy):
 def test_memory_and_phases_are_drawn_when_they_are_known(copy):
     copy.update(vram={"predicted_bytes": 6 * 2**30, "measured_bytes": 7 * 2**30})
     page = report_run.html([copy])
-    assert "memory" in pages_charts(page) and "7 GiB" in page
-    (time_chart,) = (c for c in curves.cost([reading.read(copy)]) if c.key == "time")
-    assert [s.name for s in time_chart.series][:3] == ["whole step", "generation", "rewards"]
+    assert "memory" in keys_of_charts(page) and "7 GiB" in page
+    names = names_of_series(curves.cost([reading.read(copy)]), "time")
+    assert names[:3] == ["whole step", "generation", "rewards"]
 
 
 @pytest.mark.slow
@@ -103,7 +114,7 @@ def test_a_page_can_be_made_of_the_record_alone(copy):
     for path in copy.folder.iterdir():
         if path.is_file() and path.name != "record.json":
             path.unlink()
-    assert pages_charts(report_run.html([copy])) == ["accuracy", "accuracy-greedy", "stages"]
+    assert keys_of_charts(report_run.html([copy])) == ["accuracy", "accuracy-greedy", "stages"]
 
 
 @pytest.mark.slow
@@ -112,6 +123,9 @@ def test_a_page_can_be_made_of_the_record_alone(copy):
     [
         ("record.json", {"status": "complete", "evaluation": {"before": 1, "after": 2}}),
         ("record.json", {"status": "complete", "evaluation": [], "duration_s": "x"}),
+        ("record.json", {"status": "complete", "duration_s": {"train": math.nan}}),
+        ("record.json", {"status": "complete", "duration_s": {"train": math.inf}}),
+        ("record.json", {"status": "stopped", "evaluation": {"before": {"accuracy": "x"}}}),
         ("resolved.json", {"recipe": [], "preset": 3}),
         ("lock.json", {"machine": "x", "overrides": 1}),
         ("metrics.jsonl", {"no": "step"}),
@@ -123,7 +137,43 @@ def test_a_folder_with_something_else_in_it_is_refused_in_a_line(copy, name, con
     (copy.folder / name).write_text(json.dumps(content) + "\n")
     with pytest.raises(RecipeError) as caught:
         report_run.html([copy])
-    assert str(copy.folder) in caught.value.problems[0].where
+    assert str(copy.folder) in str(caught.value.problems[0].where)
+
+
+@pytest.mark.slow
+def test_a_file_that_cannot_be_read_is_named(copy):
+    copy.metrics.write_text("{\n")
+    with pytest.raises(RecipeError) as caught:
+        report_run.html([copy])
+    assert str(copy.metrics) in str(caught.value.problems[0].where)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_run_folder_says_stays_text(finished, copy, text):
+    rows = files.read_lines(copy.completions)
+    for row in rows:
+        row |= {"prompt": text, "completion": text, "answer": text, "rewards": {text: 1.0}}
+    copy.completions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for when in ("before", "after"):
+        items = files.read_lines(copy.evaluation(when))
+        for item in items:
+            item |= {"question": text, "answer": text}
+            item["greedy"]["text"] = text
+        copy.evaluation(when).write_text("".join(json.dumps(item) + "\n" for item in items))
+    steps = [row | {f"rewards/{text}/mean": 1.0} for row in files.read_lines(copy.metrics)]
+    copy.metrics.write_text("".join(json.dumps(row) + "\n" for row in steps))
+    copy.update(description=text, recipe=text, preset=text, fingerprint=text)
+    copy.update_lock(overrides=[f"--set prompt.system={text}"], machine={"gpu": text, text: text})
+    copy.recipe.write_text(text)
+    alone, compared = report_run.html([copy]), report_run.html([finished, copy])
+    for page in (alone, compared):
+        harmless = {tag for tag, _ in Outline(report_run.html([finished])).elements}
+        assert {tag for tag, _ in Outline(page).elements} <= harmless
+        assert all(
+            not re.match("on", name) for _, names in Outline(page).elements for name in names
+        )
+    assert sum(text in one for one in Outline(alone).texts) > 20
 
 
 @pytest.mark.slow
@@ -146,11 +196,10 @@ def test_several_runs_are_overlaid_and_compared(finished, copy):
     rows[0]["samples"][0]["right"] = not rows[0]["samples"][0]["right"]
     copy.evaluation("after").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "no clear winner" in report_run.html([finished, copy])
-    assert {"reward", "reward-correctness", "duration"} <= set(pages_charts(page))
-    drawn = curves.every([reading.read(finished, "A"), reading.read(copy, "B")])
-    reward = next(chart for chart in drawn if chart.key == "reward")
-    assert [series.name for series in reward.series] == ["A", "B"]
-    assert all(has_data(chart) for chart in drawn)
+    assert {"reward", "reward-correctness", "duration"} <= set(keys_of_charts(page))
+    charts = curves.every([reading.read(finished, "A"), reading.read(copy, "B")])
+    assert names_of_series(charts, "reward") == ["A", "B"]
+    assert all(has_data(chart) for chart in charts)
 
 
 def test_the_samples_that_tell_most_come_first():
@@ -159,13 +208,18 @@ def test_the_samples_that_tell_most_come_first():
 
     before = [item(i, right) for i, right in enumerate([True, True, False, False, False, False])]
     after = [item(i, right) for i, right in enumerate([True, False, True, True, True, False])]
-    found = [(kind, old["question"]) for kind, old, _ in samples.pick(before, after)]
-    assert found == [
+    picked = [(change, old["question"]) for change, old, _ in samples.pick(before, after)]
+    assert picked == [
         ("became right", "2"),
         ("became right", "3"),
         ("became wrong", "1"),
         ("stayed wrong", "5"),
     ]
+
+
+def slow_page(runs: list[Run]) -> str:
+    time.sleep(0.5)
+    return ""
 
 
 @pytest.mark.slow
@@ -176,11 +230,6 @@ def test_pages_take_a_small_share_of_the_time(copy, monkeypatch):
     first = copy.report.stat().st_mtime_ns
     live.step({"step": 2})  # too early
     assert copy.report.stat().st_mtime_ns == first
-
-    def slow_page(runs):
-        time.sleep(0.5)
-        return ""
-
     monkeypatch.setattr(report_run, "html", slow_page)
     monkeypatch.setattr(report_run, "EVERY_S", 0.0)
     live.begin(copy, copy.plan())

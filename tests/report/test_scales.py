@@ -12,10 +12,10 @@ finite = st.floats(-1e9, 1e9, allow_nan=False)
 @given(finite, finite)
 def test_ticks_are_round_and_within_the_range(a, b):
     low, high = sorted((a, b))
-    found = scales.ticks(low, high)
-    assert 1 <= len(found) <= 10 or high - low < 1e-6 * max(1, abs(high))
+    ticks = scales.ticks(low, high)
+    assert 1 <= len(ticks) <= 10 or high - low < 1e-6 * max(1, abs(high))
     slack = 1e-6 * max(high - low, abs(high), 1e-300)
-    assert all(low - slack <= tick <= high + slack for tick in found)
+    assert all(low - slack <= tick <= high + slack for tick in ticks)
 
 
 def test_a_range_that_cannot_be_divided_is_an_empty_one():

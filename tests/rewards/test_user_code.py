@@ -7,7 +7,7 @@ import time
 import pytest
 
 from r1recipes import rewards
-from r1recipes.rewards.reward import code_sha256
+from r1recipes.rewards.user_code import code_sha256
 from tests.helpers import is_running
 from tests.user_code import loader, train
 

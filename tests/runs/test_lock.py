@@ -24,14 +24,13 @@ OPENED = [f'preset.{key}="auto"' for key in auto.OPEN]
 @pytest.fixture
 def loaded(monkeypatch):
     monkeypatch.setattr(plan, "has_unsloth", lambda: True)
-    monkeypatch.setattr(machine_gpu, "current_gpu", lambda: CARD)
+    monkeypatch.setattr(machine_gpu, "current", lambda: CARD)
     return recipe.load("llama3.1-8b", OPENED)
 
 
 def make(loaded, card, **options):
-    return planning.make(
-        loaded.recipe, base_dir=loaded.path.parent, gpu=card, num_cores=1, **options
-    )
+    here = planning.Target.here(card, 1)
+    return planning.make(loaded.recipe, here, base_dir=loaded.path.parent, **options)
 
 
 def test_the_lock_has_every_value_that_was_chosen(loaded):
@@ -57,7 +56,7 @@ def test_a_card_with_less_room_repeats_what_was_chosen(loaded):
 def test_values_are_only_taken_for_what_is_open(loaded):
     closed = recipe.load("llama3.1-8b")
     assert make(closed, CARD, chosen={"standby": True}).preset == make(closed, CARD).preset
-    with pytest.raises(PlanError, match="makes no preset"):
+    with pytest.raises(PlanError, match="are not a valid preset"):
         make(loaded, CARD, chosen={"per_device_train_batch_size": 7, "prompts_per_step": 8})
 
 
@@ -95,7 +94,7 @@ def test_run_locked_takes_the_choices_of_the_run(loaded, tmp_path, monkeypatch):
     monkeypatch.setenv("R1RECIPES_CACHE_DIR", str(tmp_path / "cache"))
     run = record.create(loaded, make(loaded, CARD), tmp_path / "first", tmp_path)
     run.update_lock(versions=run.read_lock()["versions"] | {"torch": "1.0"})
-    monkeypatch.setattr(machine_gpu, "current_gpu", lambda: ROOMY)
+    monkeypatch.setattr(machine_gpu, "current", lambda: ROOMY)
     again = ["run", run.folder, "--locked", *(a for key in OPENED for a in ("--set", key))]
     code, _, err = in_process(*again)
     assert code == 2 and "torch: 1.0 in the lock" in err and "chosen" not in err, err

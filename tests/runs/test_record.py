@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 
 import pytest
 
@@ -14,7 +15,7 @@ from r1recipes.runs.record import Run
 @pytest.fixture
 def made(small, tmp_path):
     loaded = recipe.load(small)
-    resolved = planning.make(loaded.recipe, base_dir=tmp_path, gpu=None, num_cores=2)
+    resolved = planning.make(loaded.recipe, planning.Target.here(None, 2), base_dir=tmp_path)
     return record.create(loaded, resolved, None, tmp_path / "runs"), loaded, resolved
 
 
@@ -79,6 +80,18 @@ def test_only_whole_checkpoints_count(made):
         run.rewind(5)
     run.rewind(0)
     assert run.last_checkpoint() is None and files.read_lines(run.metrics) == []
+
+
+def test_a_run_that_is_only_half_made_is_none(made, tmp_path):
+    run, loaded, resolved = made
+    runs = tmp_path / "runs"
+    for parent in (runs, run.folder.parent):
+        half = parent / f"{files.DRAFT}0123" / "mine"
+        shutil.copytree(run.folder, half)
+    (runs / "small" / f".20261121T041937Z-83ddb244.{2**22 + 1}.tmp").mkdir()
+    assert [found.folder for found in record.all_runs(runs)] == [run.folder]
+    second = record.create(loaded, resolved, None, runs)
+    assert sorted(run.folder.parent.iterdir()) == sorted([run.folder, second.folder])
 
 
 def _own(folder, ready, leave):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from r1recipes.errors import RecipeError
 from r1recipes.machine.terminal import Interrupts
 from r1recipes.report import study
 from r1recipes.study import database, loading, results, trials
-from r1recipes.study.driver import drive, make, owned
+from r1recipes.study.driver import create_cells, drive, owned
 from tests.helpers import command, in_process
+from tests.study.claims import claim
 from tests.study.test_loading import write
 
 STUDY = """\
@@ -53,7 +55,7 @@ def test_killed_workers_are_replaced_and_a_killed_driver_is_resumed(small, tmp_p
     def running():
         """Trials that a worker has begun to train."""
         try:
-            (cell,) = trials.cells(database.open_storage(url), "study")
+            (cell,) = trials.load_cells(database.open_storage(url), "study")
         except RecipeError:  # not made yet
             return []
         return [t for t in cell.all() if t.state.name == "RUNNING" and "run" in t.user_attrs]
@@ -64,11 +66,11 @@ def test_killed_workers_are_replaced_and_a_killed_driver_is_resumed(small, tmp_p
     replaced = wait_for(lambda: [t for t in running() if t.user_attrs["worker"] != worker])[0]
     driver.kill()
     driver.communicate()
-    wait_for(lambda: trials.is_dead_here(replaced), limit_s=5)  # it died with its driver
+    wait_for(lambda: trials.has_dead_local_worker(replaced), limit_s=5)  # it died with its driver
 
     done = command(*arguments[3:], "--force", cwd=tmp_path, **environment)
     assert done.returncode == 0, done.stderr
-    (cell,) = trials.cells(database.open_storage(url), "study")
+    (cell,) = trials.load_cells(database.open_storage(url), "study")
     assert sum(trials.is_finished(trial) for trial in cell.all()) == 2
     runs = [Path(t.user_attrs["run"]) for t in cell.all() if trials.is_finished(t)]
     assert len(set(runs)) == 2
@@ -116,10 +118,13 @@ def test_what_cannot_be_driven_is_said(small, tmp_path, monkeypatch):
 class Workers:
     """A launcher whose workers have all just ended."""
 
-    num_workers, deaths, children, gone = 1, 0, {1: None}, set()
+    num_workers, deaths = 1, 0
 
     def __init__(self, deed):
         self.deed = deed
+        self.children = {1: None}
+        self.ended_workers: set[str] = set()
+        self.say: Callable[[str], None] = print
 
     def start(self):
         pass
@@ -132,10 +137,10 @@ class Workers:
         self.children = {}
 
 
-def told(small, tmp_path, text, outcome):
+def driven(small, tmp_path, text, outcome):
     """The cells of a study after `outcome(cell, trial)` for each of its trials."""
     loaded = loading.load(write(tmp_path, text))
-    cells = make(loaded, tmp_path, f"sqlite:///{tmp_path}/study.db")
+    cells = create_cells(loaded, tmp_path, f"sqlite:///{tmp_path}/study.db")
 
     def tell():
         for cell in cells:
@@ -148,14 +153,14 @@ def told(small, tmp_path, text, outcome):
 
 def test_a_study_whose_trials_all_fail_is_given_up(small, tmp_path):
     with pytest.raises(Exception, match="all of 12 trials failed; the last one: too big"):
-        told(small, tmp_path, STUDY, lambda cell, trial: cell.fail(trial, "oom", "too big"))
+        driven(small, tmp_path, STUDY, lambda cell, trial: cell.fail(trial, "oom", "too big"))
 
 
 def test_nohup_is_heeded(small, tmp_path):
     before = {n: signal.getsignal(n) for n in (signal.SIGHUP, signal.SIGTERM)}
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        told(small, tmp_path, STUDY, lambda cell, trial: cell.complete(trial, [0.5]))
+        driven(small, tmp_path, STUDY, lambda cell, trial: cell.complete(trial, [0.5]))
         with Interrupts(print):
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
@@ -178,51 +183,53 @@ def test_a_matrix_ends_in_the_mean_and_interval_over_seeds(small, tmp_path):
         axes = cell.cell.axes
         cell.complete(trial, [0.5 + axes["train.beta"] + 0.1 * axes["seed"]])
 
-    cells = told(small, tmp_path, MATRIX, outcome)
+    cells = driven(small, tmp_path, MATRIX, outcome)
     assert len(cells) == 6 and all(len(cell.all()) == 1 for cell in cells)
     low, best = results.matrix_rows(cells)
-    assert (low.mean, best.mean) == (pytest.approx(0.7), pytest.approx(0.8))
+    assert [low.mean, best.mean] == pytest.approx([0.7, 0.8])
     assert best.is_best and not low.is_best
     # Student's t with 2 degrees of freedom: 4.303 * 0.1 / sqrt(3)
-    assert best.interval == (pytest.approx(0.8 - 0.2484, abs=1e-3), pytest.approx(1.0484, abs=1e-3))
+    assert list(best.interval or ()) == pytest.approx([0.8 - 0.2484, 1.0484], abs=1e-3)
     assert "Matrix" in study.html(cells)
 
 
 def test_a_cell_that_has_not_run_has_not_failed(small, tmp_path):
     loaded = loading.load(write(tmp_path, MATRIX))
-    cells = make(loaded, tmp_path, f"sqlite:///{tmp_path}/study.db")
-    cells[0].complete(cells[0].claim({}), [0.5])
-    cells[1].fail(cells[1].claim({}), "oom", "out of memory")
+    cells = create_cells(loaded, tmp_path, f"sqlite:///{tmp_path}/study.db")
+    cells[0].complete(claim(cells[0]), [0.5])
+    cells[1].fail(claim(cells[1]), "oom", "out of memory")
     assert [row.remark for row in results.matrix_rows(cells)] == ["1 failed, 1 open", "3 open"]
 
 
 def test_a_cell_that_was_taken_out_of_the_matrix_is_said(small, tmp_path):
     """Workers would run it, and the table would have it."""
     url = f"sqlite:///{tmp_path}/study.db"
-    make(loading.load(write(tmp_path, MATRIX)), tmp_path, url)
+    create_cells(loading.load(write(tmp_path, MATRIX)), tmp_path, url)
     fewer = loading.load(write(tmp_path, MATRIX.replace("0.0, 0.1", "0.0")))
-    with pytest.raises(RecipeError, match="no more: beta=0.1,seed=1, beta=0.1,seed=2"):
-        make(fewer, tmp_path, url)
+    with pytest.raises(RecipeError, match="any more: beta=0.1,seed=1, beta=0.1,seed=2"):
+        create_cells(fewer, tmp_path, url)
     more = loading.load(write(tmp_path, MATRIX.replace("1, 2, 3", "0, 1, 2, 3")))
-    assert len(make(more, tmp_path, url)) == 8
-    (row, _) = results.matrix_rows(trials.cells(database.open_storage(url), "study"))
+    assert len(create_cells(more, tmp_path, url)) == 8
+    (row, _) = results.matrix_rows(trials.load_cells(database.open_storage(url), "study"))
     assert row.num_open == 4
 
 
 def test_a_value_with_brackets_is_shown_as_it_is(small, tmp_path):
     text = MATRIX.replace("[0.0, 0.1]", '["[/INST]"]').replace("train.beta", "prompt.system")
-    cells = make(loading.load(write(tmp_path, text)), tmp_path, f"sqlite:///{tmp_path}/s.db")
-    console = Console(width=100, file=io.StringIO())
+    cells = create_cells(
+        loading.load(write(tmp_path, text)), tmp_path, f"sqlite:///{tmp_path}/s.db"
+    )
+    console = Console(width=100, file=(out := io.StringIO()))
     console.print(results.matrix_table(cells))
-    assert "[/INST]" in console.file.getvalue()
+    assert "[/INST]" in out.getvalue()
 
 
 def test_a_study_without_a_result_says_why(small, tmp_path, monkeypatch):
     monkeypatch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path))
     folder = tmp_path / "study"
     loaded = loading.load(write(tmp_path, MATRIX))
-    cells = make(loaded, folder, f"sqlite:///{folder}/study.db")
-    cells[0].fail(cells[0].claim({}), "oom", "too big")
+    cells = create_cells(loaded, folder, f"sqlite:///{folder}/study.db")
+    cells[0].fail(claim(cells[0]), "oom", "too big")
     code, out, err = in_process("study", "study")
     assert code == 1 and "1 of 6 trials" in out
     assert "too big" in (folder / "report.html").read_text()
@@ -238,7 +245,7 @@ def test_the_report_has_history_importance_slices_and_every_trial(small, tmp_pat
         else:
             cell.complete(trial, [min(1.0, 100 * trial.params["train.learning_rate"])])
 
-    cells = told(small, tmp_path, text, outcome)
+    cells = driven(small, tmp_path, text, outcome)
     page = study.html(cells)
     for part in ("History of eval/accuracy", "Importance", "Parallel coordinates", "slice-"):
         assert part in page
@@ -267,8 +274,8 @@ def test_a_folder_that_no_database_can_be_in_is_refused(small, tmp_path, monkeyp
     "url, said",
     [
         ("postgresql://me:S3CRET@127.0.0.1:1/x", "cannot be opened"),
-        ("postgresql://me:S3CRET@127.0.0.1:port/x", "no URL of a database"),
-        ("postgresql:/me:S3CRET@127.0.0.1/x", "no URL of a database"),
+        ("postgresql://me:S3CRET@127.0.0.1:port/x", "not the URL of a database"),
+        ("postgresql:/me:S3CRET@127.0.0.1/x", "not the URL of a database"),
         ("mysql://me:S3CRET@127.0.0.1/x", "`mysql` database"),
         ("sqlite://", "names no database"),
     ],
@@ -301,7 +308,7 @@ def test_what_would_fail_in_every_trial_is_said_before_the_first(small, tmp_path
     (tmp_path / "mine.py").unlink()  # as on a machine that a worker joins from
     code, _, err = in_process("worker", "study", "--allow-code")
     assert code == 2 and "there is no `mine.py`" in err
-    (cell,) = trials.cells(
+    (cell,) = trials.load_cells(
         database.open_storage(f"sqlite:///{tmp_path}/runs/study/study.db"), "study"
     )
     assert cell.all()[0].state.name == "WAITING" and len(cell.all()) == 1

@@ -1,5 +1,6 @@
 """Study files: what is refused and where, what the cells are."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from r1recipes import recipe
 from r1recipes.errors import RecipeError
 from r1recipes.study import loading
 from r1recipes.study.cell import Cell, cell_name, differences
+from r1recipes.study.loading import MAX_PROBLEMS
 from r1recipes.study.schema import METRICS
 from tests.helpers import in_process
 
@@ -132,7 +134,7 @@ def test_a_matrix_is_every_combination_in_order(small):
     assert len(cells) == 12 and len({cell.name for cell in cells}) == 12
     assert all(cell.num_trials == 1 and not cell.search for cell in cells)
     assert cells[0].name == "small,beta=0.0,seed=1"
-    assert cells[-1].load().recipe.seed == 3 and cells[-1].load().recipe.train.beta == 0.1
+    assert cells[-1].load().recipe.seed == 3 and cells[-1].load().data["train"]["beta"] == 0.1
     assert cells[-1].load().recipe.train.max_steps == recipe.load("tiny").recipe.train.max_steps
 
 
@@ -220,3 +222,39 @@ def test_the_shipped_schema_is_the_models():
 
 def test_there_are_shipped_studies():
     assert {path.stem for path in loading.shipped()} >= {"tiny", "qwen2.5-1.5b", "phi4-rewards"}
+
+
+def test_of_many_wrong_values_the_first_ten_are_shown(small):
+    """Each value is tried in a whole recipe, so that 5,000 of them would take minutes."""
+    keys = "".join(f'"train.k{number}" = [1, 2]\n' for number in range(5000))
+    began = time.process_time()
+    found = problems(small, f'format = 1\nrecipe = "small.toml"\n[matrix]\n{keys}')
+    assert time.process_time() - began < 10
+    assert len(found) <= MAX_PROBLEMS + 2
+    assert "more values were not checked" in found[-1][1] or "more than" in found[-1][1]
+    keys = "".join(f'"train.k{number}" = {{ low = 1.0, high = 2.0 }}\n' for number in range(5000))
+    found = problems(small, f'format = 1\nrecipe = "small.toml"\n[search]\n{keys}')
+    assert found[0] == ("4:1", "unknown key `train.k0`", "remove it")
+    assert found[-1][1] == "9,981 more values were not checked"
+
+
+def test_a_preset_key_is_the_same_in_every_preset(small):
+    text = """\
+format = 1
+recipe = "small.toml"
+[set]
+"preset.lora_rank" = 8
+"preset.cpu.num_generations" = 4
+[search]
+"preset.cpu.lora_rank" = { choices = [4, 8] }
+"preset.num_generations" = { choices = [4, 8] }
+"train . max_steps" = { low = 4, high = 6 }
+[matrix]
+"train.max_steps" = [4, 5]
+"""
+    messages = [message for _, message, _ in problems(small, text)]
+    assert messages == [
+        "`preset.cpu.lora_rank` and `preset.lora_rank` of [set] are one key",
+        "`preset.num_generations` and `preset.cpu.num_generations` of [set] are one key",
+        "`train.max_steps` and `train . max_steps` of [search] are one key",
+    ]

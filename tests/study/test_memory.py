@@ -5,12 +5,12 @@ import json
 import pytest
 from optuna.trial import TrialState
 
-from r1recipes.machine import settings
+from r1recipes.machine import gpu, settings
 from r1recipes.machine.gpu import Gpu
 from r1recipes.planning import plan
 from r1recipes.report import study
 from r1recipes.study import database, leaderboard, loading, results, worker
-from r1recipes.study.trials import create
+from r1recipes.study.trials import create_cell
 from r1recipes.training.stages import Options
 from tests.study.test_loading import write
 
@@ -35,14 +35,12 @@ CARD = Gpu(0, "Tesla T4", int(14.74 * 2**30), int(14.74 * 2**30), 7.5, "")
 def done(tmp_path, monkeypatch):
     """A study on a card that holds a part of what is searched; nothing is trained."""
     monkeypatch.setattr(plan, "has_unsloth", lambda: True)
-    monkeypatch.setattr(worker.gpu, "current_gpu", lambda: CARD)
+    monkeypatch.setattr(gpu, "current", lambda: CARD)
     (cell,) = loading.load(write(tmp_path, STUDY)).cells
-    made = create(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
+    made = create_cell(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
     place = worker.Place(settings.Settings(runs_dir=tmp_path, offline=True), 1, Options())
     someone = worker.Worker([made], place)
-    monkeypatch.setattr(
-        worker.gpu, "current_gpu", lambda: pytest.fail("asked with an engine loaded")
-    )
+    monkeypatch.setattr(gpu, "current", lambda: pytest.fail("asked with an engine loaded"))
     started = []
 
     def execute(trials, trial, loaded, resolved, view):
@@ -54,9 +52,9 @@ def done(tmp_path, monkeypatch):
         return [share, 100 * share + resolved.preset.num_generations]
 
     monkeypatch.setattr(someone, "execute", execute)
-    monkeypatch.setattr(worker, "values", values)
+    monkeypatch.setattr(worker, "objective_values", values)
     assert someone.work() == 0
-    made.started = started
+    assert started == [t.number for t in made.all() if t.state == TrialState.COMPLETE]
     return made
 
 
@@ -64,7 +62,6 @@ def test_what_does_not_fit_is_told_by_how_much_and_not_started(done):
     complete = [t for t in done.all() if t.state == TrialState.COMPLETE]
     refused = [t for t in done.all() if "infeasible" in t.user_attrs]
     assert len(complete) == 12 and refused
-    assert done.started == [t.number for t in complete]
     assert all(t.constraints["excess_gib"] <= 0 for t in complete)
     excess = {t.params["preset.gpu_memory_utilization"]: t.constraints for t in refused}
     assert all(found.keys() == {"excess_gib"} for found in excess.values())
@@ -84,6 +81,7 @@ def test_the_front_and_the_memory_are_shown_and_exported(done):
         )
         assert (trial.number in on_front) != beaten
     best = leaderboard.best(done)
+    assert best is not None
     sentences = " ".join(leaderboard.summary([done], done, best))
     assert "front: trial" in sentences and "not started" in sentences
     assert "of 14.7 GiB" in leaderboard.line(done, best)

@@ -13,6 +13,7 @@ from r1recipes.runs import record
 from r1recipes.runs.record import Run
 from r1recipes.study import database, loading, search, trials, worker
 from r1recipes.training.stages import Options
+from tests.study.claims import claim
 from tests.study.test_loading import write
 from tests.training.test_run import comparable
 
@@ -31,7 +32,7 @@ n_trials = 3
 @pytest.fixture
 def made(small, tmp_path):
     (cell,) = loading.load(write(tmp_path, STUDY), ["train.max_steps=3"]).cells
-    return trials.create(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
+    return trials.create_cell(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
 
 
 @pytest.fixture
@@ -48,10 +49,10 @@ def run_of(trial) -> Run:
 def test_a_warm_worker_gives_the_numbers_of_a_fresh_process(small, finished, tmp_path):
     text = STUDY.replace("n_trials = 3", "n_trials = 2\nbaseline = false")
     (cell,) = loading.load(write(tmp_path, text)).cells
-    made = trials.create(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
+    made = trials.create_cell(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
     machine = settings.Settings(runs_dir=tmp_path / "runs", offline=True)
     someone = worker.Worker([made], worker.Place(machine, 1, Options(force=True)))
-    someone.run_trial(made, made.claim({}))
+    someone.run_trial(made, claim(made))
     made.study.enqueue_trial(cell.own_values())
     assert someone.work() == 0
     first, last = map(run_of, made.all())
@@ -80,7 +81,7 @@ def test_a_trial_that_fails_is_told_with_its_reason(someone, made, monkeypatch):
     oom = RunError("out of memory: 2 GiB", kind="oom")
     for error in (oom, RunError("not finite", kind="nan"), ZeroDivisionError("division by zero")):
         monkeypatch.setattr(someone, "execute", fail_with(error))
-        assert someone.run_trial(made, made.claim({})) is False
+        assert someone.run_trial(made, claim(made)) is False
     found = [trial.user_attrs["error"] for trial in made.all()]
     assert [error["kind"] for error in found] == ["oom", "nan", "crash"]
     assert found[0]["message"] == "out of memory: 2 GiB" and made.is_done()
@@ -88,8 +89,8 @@ def test_a_trial_that_fails_is_told_with_its_reason(someone, made, monkeypatch):
 
 def test_a_result_that_is_no_number_is_a_failure(someone, made, monkeypatch):
     monkeypatch.setattr(someone, "execute", lambda *arguments: None)
-    monkeypatch.setattr(worker, "values", lambda *arguments: [float("nan")])
-    someone.run_trial(made, made.claim({}))
+    monkeypatch.setattr(worker, "objective_values", lambda *arguments: [float("nan")])
+    someone.run_trial(made, claim(made))
     (trial,) = made.all()
     assert trial.state == TrialState.FAIL and "nan" in trial.user_attrs["error"]["message"]
 
@@ -98,25 +99,25 @@ def test_a_full_disk_ends_the_worker_and_not_the_trial(someone, made, monkeypatc
     full = RunError("the disk is full", kind="disk")
     monkeypatch.setattr(someone, "execute", fail_with(full))
     with pytest.raises(PlanError, match="the disk is full"):
-        someone.run_trial(made, made.claim({}))
+        someone.run_trial(made, claim(made))
     assert [trial.state for trial in made.all()] == [TrialState.WAITING]
 
 
 def test_a_candidate_that_cannot_fit_is_told_without_a_start(someone, made, monkeypatch):
-    monkeypatch.setattr(worker, "resolve", fail_with(PlanError("needs 30 GiB of 24")))
+    monkeypatch.setattr(worker, "plan_trial", fail_with(PlanError("needs 30 GiB of 24")))
     monkeypatch.setattr(someone, "execute", fail_with(AssertionError("it was started")))
-    someone.run_trial(made, made.claim({}))
+    someone.run_trial(made, claim(made))
     (trial,) = made.all()
     assert trial.user_attrs["infeasible"] == "needs 30 GiB of 24"
-    assert trial.state == TrialState.PRUNED and made.open_places() == 3
+    assert trial.state == TrialState.PRUNED and made.num_startable() == 3
     assert trial.constraints == {"valid": 1.0}
 
 
 @pytest.mark.slow
 def test_a_hopeless_trial_ends_early_and_says_so(someone, made, monkeypatch):
-    monkeypatch.setattr(search, "intermediate", lambda rows, max_steps: 0.25)
+    monkeypatch.setattr(search, "intermediate_value", lambda rows, max_steps: 0.25)
     monkeypatch.setattr(search.NoisePruner, "prune", lambda *arguments: True)
-    someone.run_trial(made, made.claim({}))
+    someone.run_trial(made, claim(made))
     (trial,) = made.all()
     assert trial.state == TrialState.PRUNED and trial.intermediate_values == {1: 0.25}
     run = run_of(trial)
@@ -133,13 +134,13 @@ def test_a_trial_that_was_taken_away_stops_and_the_other_one_goes_on_in_its_fold
 
     def taken(pruning, row):
         if row["step"] == 3 and pruning.trial.number == 0:
-            made.bury(lambda trial: True)
+            made.requeue_dead(lambda trial: True)
             pruning.lost = True
         step(pruning, row)
 
     monkeypatch.setattr(worker.Pruning, "step", taken)
-    someone.run_trial(made, made.claim({}))
-    someone.run_trial(made, made.claim({}))
+    someone.run_trial(made, claim(made))
+    someone.run_trial(made, claim(made))
     first, again = made.all()
     assert (first.state, again.state) == (TrialState.FAIL, TrialState.COMPLETE)
     assert run_of(again).folder == run_of(first).folder
@@ -150,7 +151,7 @@ def test_a_trial_that_was_taken_away_stops_and_the_other_one_goes_on_in_its_fold
 def test_the_best_recipe_is_complete_and_names_the_same_files(made, small, tmp_path):
     from r1recipes.study import results
 
-    trial = made.claim({})
+    trial = claim(made)
     made.complete(trial, [0.5])
     folder = tmp_path / "runs" / "study"
     folder.mkdir(parents=True)
@@ -162,14 +163,14 @@ def test_the_best_recipe_is_complete_and_names_the_same_files(made, small, tmp_p
     (small.parent / "mine.py").write_text("")
     text = small.read_text().replace("integer = 0.5", '"mine.py:own" = 0.5')
     small.write_text(text)
-    moved = results.move(recipe.load(small).recipe, small.parent, folder)
+    moved = results.moved_recipe(recipe.load(small).recipe, small.parent, folder)
     assert "../../mine.py:own" in moved.rewards
 
 
 def test_trials_can_be_exported(made):
     from r1recipes.study import results
 
-    made.fail(made.claim({}), "oom", "too big")
+    made.fail(claim(made), "oom", "too big")
     (row,) = json.loads(results.export([made], ".json"))["trials"]
     assert row["state"] == "oom" and row["error"] == "too big"
     assert row["train.learning_rate"] == 1e-3

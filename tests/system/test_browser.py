@@ -1,4 +1,7 @@
-"""The report in a real browser. Needs Chromium and its driver (apt-get install chromium-driver)."""
+"""The report in a real browser: no request, no error, charts that can be read and saved.
+
+Limits: Chromium alone, with its driver (`apt-get install chromium-driver`); skipped without.
+"""
 
 import csv
 import json
@@ -53,7 +56,7 @@ def comparison(finished, tmp_path) -> Path:
 
 
 def open_page(browser, path: Path, width: int, theme: str) -> None:
-    browser.get_log("browser"), browser.get_log("performance")  # what came before is not ours
+    browser.get_log("browser"), browser.get_log("performance")  # drops entries of earlier pages
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     features = [{"name": "prefers-color-scheme", "value": theme}]
@@ -69,9 +72,9 @@ def requests(browser) -> list[str]:
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("which", ["page", "comparison"])
-def test_a_page_opens_with_no_request_and_no_error(browser, request, which, width, theme):
-    path = request.getfixturevalue(which)
+@pytest.mark.parametrize("fixture", ["page", "comparison"])
+def test_a_page_opens_with_no_request_and_no_error(browser, request, fixture, width, theme):
+    path = request.getfixturevalue(fixture)
     open_page(browser, path, width, theme)
     assert requests(browser) == [path.as_uri()]
     assert browser.get_log("browser") == []
@@ -95,8 +98,8 @@ def test_the_value_under_the_pointer_is_shown(browser, page):
     svg, tip = (figure.find_element("css selector", name) for name in ("svg", ".tip"))
     pointer.move_to_element_with_offset(svg, -svg.size["width"] // 2 + 5, 0).perform()
     step, reward = next(csv.reader(figure_csv(browser, "reward")[1:]))
-    head, shown = tip.text.splitlines()
-    assert head == f"step {step}" and float(shown) == pytest.approx(float(reward), rel=1e-3)
+    head, value = tip.text.splitlines()
+    assert head == f"step {step}" and float(value) == pytest.approx(float(reward), rel=1e-3)
     title = figure.find_element("tag name", "h3")
     webdriver.ActionChains(browser).move_to_element(title).perform()
     assert not tip.is_displayed()
@@ -113,8 +116,8 @@ def test_a_chart_can_be_saved_as_csv_and_png(browser, page):
         button = f'figure[data-key="rewards"] .as-{kind}'
         browser.execute_script("document.querySelector(arguments[0]).click()", button)
     saved = [browser.downloads / f"rewards.{kind}" for kind in ("csv", "png")]
-    until = time.monotonic() + 10
-    while not all(path.exists() for path in saved) and time.monotonic() < until:
+    end = time.monotonic() + 10
+    while not all(path.exists() for path in saved) and time.monotonic() < end:
         time.sleep(0.1)
     assert saved[0].read_text().splitlines() == figure_csv(browser, "rewards")
     content = saved[1].read_bytes()
@@ -123,17 +126,38 @@ def test_a_chart_can_be_saved_as_csv_and_png(browser, page):
     assert browser.get_log("browser") == []
 
 
-def test_what_a_completion_contains_does_not_run(browser, finished, tmp_path):
-    folder = tmp_path / "run"
+def with_completions(finished, folder: Path, **values: object) -> Path:
+    """The page of a copy of a run whose completions have these values."""
     shutil.copytree(finished.folder, folder)
-    attack = "</pre><script>document.title='owned'</script><img src=//x.invalid onerror=alert(1)>"
     rows = [json.loads(line) for line in (folder / "completions.jsonl").read_text().splitlines()]
-    for row in rows:
-        row |= {"prompt": attack, "completion": attack, "answer": attack}
-        row["rewards"] = {attack: 1.0}
-    (folder / "completions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    path = tmp_path / "report.html"
+    text = "".join(json.dumps(row | values) + "\n" for row in rows)
+    (folder / "completions.jsonl").write_text(text)
+    path = folder / "page.html"
     path.write_text(run.html([type(finished)(folder)]))
+    return path
+
+
+def test_what_a_completion_contains_does_not_run(browser, finished, tmp_path):
+    attack = "</pre></script><script>document.title='owned'</script>"
+    attack += "<img src=//x.invalid onerror=alert(1)>"
+    values = {"prompt": attack, "completion": attack, "answer": attack, "rewards": {attack: 1.0}}
+    path = with_completions(finished, tmp_path / "run", **values)
     open_page(browser, path, 1280, "light")
     assert attack in browser.find_element("tag name", "main").text
     assert browser.title != "owned" and requests(browser) == [path.as_uri()]
+
+
+def test_a_question_that_reverses_its_text_leaves_the_answer_as_it_is(browser, finished, tmp_path):
+    path = with_completions(finished, tmp_path / "run", prompt="a\u202ebc", answer="12 + 34")
+    open_page(browser, path, 1280, "light")
+    lefts = browser.execute_script(
+        """const spans = [...document.querySelectorAll(".question .note")];
+        const text = spans.find(span => span.textContent === "answer 12 + 34").firstChild;
+        return [...text.data].map((_, i) => {
+            const range = document.createRange();
+            range.setStart(text, i);
+            range.setEnd(text, i + 1);
+            return range.getBoundingClientRect().left;
+        })"""
+    )
+    assert len(lefts) == len("answer 12 + 34") and lefts == sorted(lefts)

@@ -1,6 +1,10 @@
-"""Every family of models that is planned: its parameters are those that transformers makes."""
+"""Every family of models that can be planned has the parameters that transformers makes.
+
+Limits: models of the meta device, so no weights; published sizes are those of some models only.
+"""
 
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -23,10 +27,10 @@ KEYS = (
 )
 TIED, UNTIED = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
 WIDE = {"head_dim": 128}
-"""Heads that are not hidden_size / num_attention_heads."""
+"""Heads whose size is not hidden_size / num_attention_heads."""
 
-# Dimensions of the published config.json; what it leaves out is left out here as well.
-MODELS = {
+# Dimensions of the published config.json, without the keys that it does not have.
+MODELS: dict[str, tuple[str, tuple[int | None, ...], dict[str, Any]]] = {
     "Llama-3.2-1B": ("llama", (2048, 8192, 16, 32, 8, 128256), TIED | {"head_dim": 64}),
     "Llama-3.2-3B": ("llama", (3072, 8192, 28, 24, 8, 128256), TIED | WIDE),
     "Llama-3.3-70B": ("llama", (8192, 28672, 80, 64, 8, 128256), UNTIED),
@@ -86,10 +90,10 @@ PUBLISHED = {
     "Phi-3.5-mini": 3_821_079_552,
     "Phi-4-mini": 3_836_021_760,
 }
-"""safetensors totals of the Hub repositories."""
+"""Parameters by the safetensors index of the Hub repository."""
 
 
-def config_of(name: str) -> dict:
+def config_of(name: str) -> dict[str, Any]:
     kind, sizes, rest = MODELS[name]
     return {"model_type": kind} | dict(zip(KEYS, sizes, strict=True)) | rest
 
@@ -97,14 +101,14 @@ def config_of(name: str) -> dict:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_has_the_parameters_that_transformers_makes(name):
     config = config_of(name)
-    given = {key: value for key, value in config.items() if key != "model_type"}
+    keys = {key: value for key, value in config.items() if key != "model_type"} | {
+        "pad_token_id": 0
+    }
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            CONFIG_MAPPING[config["model_type"]](**given, pad_token_id=0)
-        )
-    made = sum(parameter.numel() for parameter in model.parameters())
-    assert architectures.of_config(config, name).shape.parameters == made
-    assert made == PUBLISHED.get(name, made)
+        model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[config["model_type"]](**keys))
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert architectures.of_config(config, name).shape.parameters == total
+    assert total == PUBLISHED.get(name, total)
 
 
 def test_every_family_has_a_model_here():
@@ -116,14 +120,14 @@ def test_every_model_can_be_planned(name):
     shape = architectures.of_config(config_of(name), name).shape
     case = Case(shape, True, 1024, 768, 16, tuple(shape.projections), 8, 2, 0, False)
     least = predict.least_share_bytes(case)
-    planned = predict.predict(Case(**vars(case) | {"engine_bytes": least}))
-    assert planned.kv_tokens >= engine.sequence_tokens(case)
+    prediction = predict.predict(Case(**vars(case) | {"engine_bytes": least}))
+    assert prediction.kv_tokens >= engine.sequence_tokens(case)
     weights = shape.linear_parameters / 2 + 2 * shape.embedding_parameters
-    assert weights < planned.peak_bytes < 2 * weights + 12 * 2**30
+    assert weights < prediction.peak_bytes < 2 * weights + 12 * 2**30
 
 
-def test_capped_scores_are_all_made():
-    """Twice the length: four times the scores, beside what grows with the tokens."""
+def test_capped_scores_count_for_every_pair_of_tokens():
+    """Twice the length has four times the scores, beside what grows with the tokens."""
     shape = architectures.of_config(config_of("Gemma-2-2B"), "gemma").shape
     plain = architectures.of_config(
         config_of("Gemma-2-2B") | {"model_type": "gemma"}, "gemma"
@@ -132,38 +136,39 @@ def test_capped_scores_are_all_made():
     def scores(length: int) -> int:
         case = Case(plain, True, length, 16, 16, tuple(shape.projections), 8, 2, 0, False)
         with_scores = Case(**vars(case) | {"shape": shape})
-        trained = [predict.predict(c).phases["train"] for c in (with_scores, case)]
-        return trained[0]["training activations"] - trained[1]["training activations"]
+        capped, uncapped = (predict.predict(c).phases["train"] for c in (with_scores, case))
+        return capped["training activations"] - uncapped["training activations"]
 
     assert scores(2048) == pytest.approx(4 * scores(1024), rel=1e-6)
     assert scores(1024) == pytest.approx(12 * 2 * 1024 * 1024 * 8, rel=1e-6)
 
 
 class _Alive(TorchDispatchMode):
-    """Bytes of what torch makes within it, as long as it lives; small tensors are left out."""
+    """Bytes of the tensors that torch has made within it and not freed, without small ones."""
 
     def __init__(self, smallest: int):
         super().__init__()
-        self.smallest, self.now, self.peak, self.seen = smallest, 0, 0, set()
+        self.smallest, self.now, self.peak = smallest, 0, 0
+        self.seen: set[int] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
             storage = tensor.untyped_storage()
             key, size = storage._cdata, storage.nbytes()
             if size >= self.smallest and key not in self.seen:
                 self.seen.add(key)
                 self.now += size
                 self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self._gone, key, size)
-        return made
+                weakref.finalize(storage, self._freed, key, size)
+        return result
 
-    def _gone(self, key: int, size: int):
+    def _freed(self, key: int, size: int) -> None:
         self.seen.discard(key)
         self.now -= size
 
 
-def test_the_plain_mlp_keeps_in_its_backward_pass_what_is_counted():
+def test_the_plain_mlp_takes_the_bytes_that_are_counted():
     hidden, inner, tokens = 8, 2048, 64
     config = LlamaConfig(hidden_size=hidden, intermediate_size=inner, num_attention_heads=1)
     mlp = LlamaMLP(config).to(torch.bfloat16).requires_grad_(False)

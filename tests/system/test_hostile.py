@@ -1,4 +1,7 @@
-"""Bundles, recipes, folders and references made to do harm: one clear line, exit 2, no harm."""
+"""Bundles, recipes, folders and references made to do harm get one clear line and exit code 2.
+
+Limits: harm is a file of this machine that is read, changed or run; time is not measured.
+"""
 
 import gzip
 import io
@@ -11,17 +14,19 @@ import struct
 import tarfile
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from r1recipes.recipe import bundle
 from tests.conftest import SMALL
 from tests.helpers import in_process
-from tests.hub_server import FileServer
+from tests.hub_server import FileServer, Handler
 
 MODEL, DATA = 'name = "builtin:tiny"', 'name = "openai/gsm8k"'
-SMALL = (  # without what goes with built-in data alone
+WITH_FILES = (  # without the keys that go with built-in data alone
     SMALL.replace('name = "builtin:arithmetic"', DATA)
     .replace("[data.problems]\ndigits = 2\n", "")
     .replace("wrong = 0.3", 'data = "shown.jsonl"')
@@ -38,11 +43,11 @@ FILE_TYPES = {
 
 
 def archive(*members: tuple[str, bytes], mode: int = stat.S_IFREG, method: int = 0) -> bytes:
-    """A zip with the small recipe and these members, written with no check at all."""
+    """A zip with the small recipe and these members, written without any check."""
     target = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(target, "w", method) as file:
-        warnings.simplefilter("ignore")  # it warns of a name given twice
-        file.writestr("recipe.toml", SMALL)
+        warnings.simplefilter("ignore")  # zipfile warns of a name that is given twice
+        file.writestr("recipe.toml", WITH_FILES)
         file.writestr("shown.jsonl", JSONL)
         for name, content in members:
             member = zipfile.ZipInfo(name)
@@ -103,8 +108,8 @@ ARCHIVES = {
     "a name cut by NUL": archive(("README.md\x00/../../x", b"x")),
     "a long name": archive(("x" * 5000, b"x")),
     "a deep name": archive(("/".join("abcdefghij"), b"x")),
-    "the recipe twice": archive(("recipe.toml", SMALL.encode())),
-    "the recipe in capitals": archive(("RECIPE.toml", SMALL.encode())),
+    "the recipe twice": archive(("recipe.toml", WITH_FILES.encode())),
+    "the recipe in capitals": archive(("RECIPE.toml", WITH_FILES.encode())),
     "a file and a folder": archive(("README.md", b"x"), ("README.md/x", b"x")),
     "a bomb": archive(("README.md", bytes(50_000_000)), method=zipfile.ZIP_DEFLATED),
     "a bomb of bzip2": archive(("README.md", bytes(5_000_000)), method=zipfile.ZIP_BZIP2),
@@ -128,8 +133,8 @@ ARCHIVES = {
     "only a pickle": pickle.dumps(Boom()),
     "nothing": b"",
 } | {
-    f"{what} as a member": archive(("README.md", b"/etc/passwd"), mode=kind)
-    for what, kind in FILE_TYPES.items()
+    f"{name} as a member": archive(("README.md", b"/etc/passwd"), mode=mode)
+    for name, mode in FILE_TYPES.items()
 }
 
 RECIPES = {
@@ -185,7 +190,7 @@ LOCKS = {
     "no fingerprint": '{"format": 1, "seed": 1}',
     "a fingerprint that is a path": '{"format": 1, "fingerprint": "../../x", "seed": 1}',
 }
-LOCKED = {
+LOCKED: dict[str, dict[str, Any]] = {
     "a commit that is a path": {"model_revision": "../../../etc"},
     "a commit with an option": {"data_revision": "--upload-pack=touch ran-code"},
     "a billion threads": {"machine": {"num_threads": 10**9}},
@@ -217,7 +222,7 @@ REFERENCES = [
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder with things that are nobody's business, and a cache beside it."""
+    """A current folder with private files, and a cache beside it."""
     here = tmp_path / "here"
     (here / "mine" / "private").mkdir(parents=True)
     (here / "mine" / "private" / "train.jsonl").write_bytes(JSONL)
@@ -231,7 +236,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
-    """Every file, without the cache."""
+    """Every file below a folder, without the cache."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return {str(p): p.read_bytes() for p in paths if p.relative_to(folder).parts[0] != "cache"}
 
@@ -246,41 +251,43 @@ def assert_refused(place: Path, reference: str, *arguments: str, commands=None) 
         assert len(lines) == 1 and lines[0].startswith("error: "), err
         assert len(lines[0]) < 500 and lines[0].isprintable() and "secret@" not in lines[0]
     assert content_of(place.parent) == before
-    # What is kept are recipes below the cache, never a link, and none can be run.
-    kept = [path for path in (place.parent / "cache").rglob("*") if not path.is_dir()]
-    assert all(not p.is_symlink() and not p.stat().st_mode & 0o111 for p in kept)
+    # The cache may keep recipes, but no links and nothing that can be executed.
+    cached = [path for path in (place.parent / "cache").rglob("*") if not path.is_dir()]
+    assert all(not p.is_symlink() and not p.stat().st_mode & 0o111 for p in cached)
     return lines[0]
 
 
-@pytest.mark.parametrize("what", ARCHIVES)
-def test_a_hostile_bundle_is_refused(place, what):
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_a_hostile_bundle_is_refused(place, name):
     path = place.parent / "evil.r1.zip"
-    path.write_bytes(ARCHIVES[what])
+    path.write_bytes(ARCHIVES[name])
     assert_refused(place, str(path))
 
 
-@pytest.mark.parametrize("what", RECIPES)
-def test_a_hostile_recipe_is_refused(place, what):
-    old, new = RECIPES[what]
-    assert old in SMALL
-    text = SMALL.replace(old, new).encode(errors="surrogateescape")
-    came = [name for name in ("shown.jsonl", "rows.jsonl") if name.encode() in text]
-    files = {"recipe.toml": text} | dict.fromkeys(came, JSONL)
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_hostile_recipe_is_refused(place, name):
+    old, new = RECIPES[name]
+    assert old in WITH_FILES
+    text = WITH_FILES.replace(old, new).encode(errors="surrogateescape")
+    companions = [file for file in ("shown.jsonl", "rows.jsonl") if file.encode() in text]
+    files = {"recipe.toml": text} | dict.fromkeys(companions, JSONL)
     path = place.parent / "evil.r1.zip"
     path.write_bytes(bundle.pack(files))
-    said = assert_refused(place, str(path))
+    line = assert_refused(place, str(path))
     if old in (DATA, MODEL, '"shown.jsonl"', "integer = 0.5", "samples = 2"):
-        assert re.search("did not come with|is on the Hub, but here|is no commit", said), said
+        assert re.search("did not come with|is on the Hub, but a folder|is not a commit", line), (
+            line
+        )
 
 
-@pytest.mark.parametrize("what", [*LOCKS, *LOCKED])
-def test_a_hostile_lock_is_refused(place, what):
+@pytest.mark.parametrize("name", [*LOCKS, *LOCKED])
+def test_a_hostile_lock_is_refused(place, name):
     path = place.parent / "evil.r1.zip"
-    files = {"recipe.toml": SMALL.encode(), "shown.jsonl": JSONL}
+    files = {"recipe.toml": WITH_FILES.encode(), "shown.jsonl": JSONL}
     path.write_bytes(bundle.pack(files))
     fingerprint = json.loads(in_process("show", "--json", path)[1])["fingerprint"]
     valid = {"format": 1, "fingerprint": fingerprint, "seed": 1}
-    lock = LOCKS.get(what) or json.dumps(valid | LOCKED[what])
+    lock = LOCKS.get(name) or json.dumps(valid | LOCKED[name])
     path.write_bytes(bundle.pack(files | {"lock.json": lock.encode()}))
     assert_refused(place, str(path), "--locked", commands=[["run"]])
 
@@ -290,7 +297,7 @@ def test_a_hostile_lock_is_refused(place, what):
 def test_a_hostile_folder_is_refused(place, kind, name):
     folder = place.parent / "evil"
     folder.mkdir()
-    (folder / "recipe.toml").write_text(SMALL.replace(DATA, 'name = "rows.jsonl"'))
+    (folder / "recipe.toml").write_text(WITH_FILES.replace(DATA, 'name = "rows.jsonl"'))
     path = folder / name
     path.unlink(missing_ok=True)
     if kind == "pipe":
@@ -308,11 +315,11 @@ def test_a_hostile_reference_is_refused(place, reference):
     assert_refused(place, reference)
 
 
-def redirect(to: str):
+def redirect(to: str) -> Callable[[Handler], None]:
     return lambda handler: handler.answer(302, Location=to)
 
 
-def endless(handler) -> None:
+def endless(handler: Handler) -> None:
     handler.send_response(200)
     handler.end_headers()
     try:
@@ -322,7 +329,7 @@ def endless(handler) -> None:
         handler.close_connection = True
 
 
-ANSWERS = {
+ANSWERS: dict[str, bytes | Callable[[Handler], None]] = {
     "/file": redirect("file:///etc/passwd"),
     "/http": redirect("http://example.org/recipe.toml"),
     "/ftp": redirect("ftp://example.org/recipe.toml"),
@@ -334,7 +341,7 @@ ANSWERS = {
     "/error": lambda handler: handler.answer(500),
     "/bundle": archive(("../outside", b"x")),
     "/extra": archive(("torch.py", b"open('ran-code', 'w')")),
-    "/names-a-file": SMALL.encode(),
+    "/names-a-file": WITH_FILES.encode(),
 }
 
 

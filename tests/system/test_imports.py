@@ -1,4 +1,4 @@
-"""The walls of the house: packages in one order, no circles, heavy libraries in backends alone."""
+"""Packages in one order, no circles, heavy libraries in backends alone, no long files."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -14,7 +14,7 @@ HEAVY = {"torch", "transformers", "trl", "peft", "unsloth", "vllm"}
 MAX_LINES, MAX_FILES, MAX_ENTRIES = 350, 12, 14
 
 
-def modules() -> dict[str, ast.Module]:
+def all_modules() -> dict[str, ast.Module]:
     """Dotted name -> tree of every module, packages under their own name."""
     trees = {}
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -23,22 +23,22 @@ def modules() -> dict[str, ast.Module]:
     return trees
 
 
-def imported(tree: ast.Module, known: set[str]) -> set[str]:
+def imported(tree: ast.Module, modules: set[str]) -> set[str]:
     """Modules of the package that are imported anywhere in a module, also inside functions."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names} & known
-        elif isinstance(node, ast.ImportFrom) and node.module in known:
+            names |= {alias.name for alias in node.names} & modules
+        elif isinstance(node, ast.ImportFrom) and node.module in modules:
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
-            names |= inner & known
-            if not inner <= known:
+            names |= inner & modules
+            if not inner <= modules:
                 names.add(node.module)
     return names
 
 
 def test_a_package_imports_only_from_those_before_it():
-    trees = modules()
+    trees = all_modules()
     for name, tree in trees.items():
         for other in imported(tree, set(trees)):
             ours, theirs = name.split(".")[1:2], other.split(".")[1:2]
@@ -47,7 +47,7 @@ def test_a_package_imports_only_from_those_before_it():
 
 
 def test_no_modules_import_one_another_in_a_circle():
-    trees = modules()
+    trees = all_modules()
     graph = {
         name: {
             other
@@ -70,13 +70,13 @@ def top_level_packages(tree: ast.Module) -> set[str]:
 
 
 def test_the_heavy_libraries_are_imported_by_backends_alone():
-    for name, tree in modules().items():
+    for name, tree in all_modules().items():
         heavy = top_level_packages(tree) & HEAVY
         assert not heavy or name.startswith("r1recipes.training.backends."), f"{name}: {heavy}"
 
 
-def test_every_module_says_what_it_is_for():
-    for name, tree in modules().items():
+def test_every_module_has_a_docstring():
+    for name, tree in all_modules().items():
         assert ast.get_docstring(tree), name
 
 

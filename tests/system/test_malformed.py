@@ -1,7 +1,7 @@
-"""Broken recipes, made by mutation of the shipped ones: each is refused, with a place, in words.
+"""Broken recipes, made by mutation of the shipped ones: each is refused with a place and a hint.
 
-A mutation must be really invalid. Byte flips are therefore made outside of texts and comments, and
-those that leave the data as it was, or change a value into another valid one, are not counted.
+Limits: a mutation must be invalid. Byte flips are therefore made outside of comments, and those
+that leave the data as it was, or change a value into another valid one, are not counted.
 """
 
 import os
@@ -17,7 +17,7 @@ from r1recipes import recipe
 from r1recipes.errors import RecipeError
 from r1recipes.recipe.schema import Recipe
 
-# Comments out of the way: what is left is structure.
+# Without comments, so that every byte is structure or a value.
 SHIPPED = {
     path.stem: re.sub(r"(?m)^#.*\n|[ ]+#[^\n\"]*$", "", path.read_text())
     for path in recipe.shipped()
@@ -44,18 +44,19 @@ def problems_of(path, overrides=None):
     """The problems of a file that must be refused, checked for a place and a message each."""
     with pytest.raises(RecipeError) as caught:
         recipe.load(path, overrides)
-    found = caught.value.problems
-    assert found and all(problem.message and "\n" not in problem.message for problem in found)
-    return found
+    problems = caught.value.problems
+    assert problems
+    assert all(problem.message and "\n" not in problem.message for problem in problems)
+    return problems
 
 
 def check(path, data: bytes | str):
     """Write a recipe with wrong content; its problems must point at places that exist."""
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
     lines = path.read_bytes().decode(errors="replace").split("\n")
-    found = problems_of(path)
+    problems = problems_of(path)
     places = []
-    for problem in found:
+    for problem in problems:
         file, line, column = problem.where.rsplit(":", 2)
         assert file == str(path)
         assert 1 <= int(line) <= len(lines), problem
@@ -64,8 +65,8 @@ def check(path, data: bytes | str):
         assert "pydantic" not in problem.message and "Input should" not in problem.message, problem
         places.append((int(line), int(column)))
     assert places == sorted(places)
-    assert all(problem.hint for problem in found), found
-    return found
+    assert all(problem.hint for problem in problems), problems
+    return problems
 
 
 def values(kind):
@@ -177,24 +178,24 @@ def apply_hint(text: str, problem) -> str | None:
     _, line, column = problem.where.rsplit(":", 2)
     lines, row, at = text.split("\n"), int(line) - 1, int(column) - 1
     hint = problem.hint
-    if found := re.fullmatch(r"(?:such as|set) `(\w+ = .*?)`(?: or .*)?", hint, re.DOTALL):
-        key = found[1].split(" = ")[0]
+    if match := re.fullmatch(r"(?:such as|set) `(\w+ = .*?)`(?: or .*)?", hint, re.DOTALL):
+        key = match[1].split(" = ")[0]
         if not lines[row].startswith(f"{key} = "):  # `set max_seq_length` of the same section
             row = max(n for n in range(row) if lines[n].startswith(f"{key} = "))
-        lines[row] = found[1]
-    elif found := re.fullmatch(r"(?:write|remove the quotes:) `([^`\[]*)`", hint):
-        lines[row] = lines[row][:at] + found[1]
-    elif found := re.fullmatch(r'did you mean (?:"(.*)"|`(?:.*\.)?([^`.\]]*)`)\?', hint):
-        if found[1]:
-            lines[row] = lines[row][:at] + f'"{found[1]}"'
+        lines[row] = match[1]
+    elif match := re.fullmatch(r"(?:write|remove the quotes:) `([^`\[]*)`", hint):
+        lines[row] = lines[row][:at] + match[1]
+    elif match := re.fullmatch(r'did you mean (?:"(.*)"|`(?:.*\.)?([^`.\]]*)`)\?', hint):
+        if match[1]:
+            lines[row] = lines[row][:at] + f'"{match[1]}"'
         else:
-            lines[row] = lines[row][:at] + found[2] + lines[row][lines[row].index(" =") :]
-    elif found := re.fullmatch(r"did you mean `(\[.*\])`\?", hint):
-        lines[row] = found[1]
+            lines[row] = lines[row][:at] + match[2] + lines[row][lines[row].index(" =") :]
+    elif match := re.fullmatch(r"did you mean `(\[.*\])`\?", hint):
+        lines[row] = match[1]
     elif hint.startswith("remove this line") or hint == "keep one":
         del lines[row]
-    elif found := re.match(r"add `(\w+ = [^`]*)`", hint):
-        lines.insert(row + (lines[row].startswith("[")), found[1])
+    elif match := re.match(r"add `(\w+ = [^`]*)`", hint):
+        lines.insert(row + (lines[row].startswith("[")), match[1])
     else:
         return None
     return "\n".join(lines)
@@ -205,14 +206,15 @@ def test_the_hints_work(tmp_path):
     path, tried = tmp_path / "hint.toml", 0
     for name, text in MUTATIONS[::3] + list(named_mutations()):
         path.write_text(text)
-        found = problems_of(path)
+        problems = problems_of(path)
         one_line = '\nx\n"""' not in text and "[[8]]" not in text
-        if len(found) > 1 or not one_line or apply_hint(text, found[0]) is None:
+        changed = apply_hint(text, problems[0])
+        if len(problems) > 1 or not one_line or changed is None:
             continue
-        # The name is right then, and other keys do not apply any more; 4-bit presets are left over.
+        # These hints correct a name, after which other keys of the recipe no longer apply.
         if name in ("data", "cold-start"):
             continue
-        path.write_text(apply_hint(text, found[0]))
+        path.write_text(changed)
         try:
             recipe.load(path)
         except RecipeError as error:
@@ -220,13 +222,13 @@ def test_the_hints_work(tmp_path):
             try:
                 recipe.load(path)
             except RecipeError:
-                pytest.fail(f"{name}: {found[0]}\nthen {error.problems}")
+                pytest.fail(f"{name}: {problems[0]}\nthen {error.problems}")
         tried += 1
     assert tried > 250
 
 
 def test_a_truncated_recipe_is_refused(tmp_path):
-    """Cut anywhere before the first preset is complete, the last thing that is required."""
+    """A cut before the first preset is complete leaves out a required key."""
     text = SHIPPED["phi4"]
     complete = text.index("gpu_memory_utilization") + len("gpu_memory_utilization = 0.")
     rng = random.Random(0)
@@ -236,7 +238,7 @@ def test_a_truncated_recipe_is_refused(tmp_path):
 
 
 def test_flipped_bytes_are_refused_or_harmless(tmp_path):
-    """One bit of structure flipped: either the data is another valid recipe, or it is refused."""
+    """With one bit flipped, the file is another valid recipe or is refused."""
     rng = random.Random(1)
     refused = 0
     for _ in range(400):
@@ -267,9 +269,9 @@ def test_junk_anywhere_gives_nothing_but_problems(tmp_path_factory, stem, at, ju
 
 
 @pytest.mark.parametrize("raw", [b"\xff\xfef\x00o\x00", b"format = 1\n# caf\xe9\n", b"a = '\xc3'"])
-def test_what_is_not_utf8_is_refused_with_the_byte(tmp_path, raw):
-    found = check(tmp_path / "latin.toml", raw)
-    assert "is not UTF-8 text (byte 0x" in found[0].message
+def test_a_file_that_is_not_utf8_is_refused_with_the_byte(tmp_path, raw):
+    problems = check(tmp_path / "latin.toml", raw)
+    assert "is not UTF-8 text (byte 0x" in problems[0].message
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path):
@@ -290,7 +292,7 @@ def test_an_empty_file_says_so(tmp_path, content):
     assert (problem.message, problem.where) == ("is empty", str(path))
 
 
-def test_files_that_are_no_recipes(tmp_path):
+def test_paths_that_are_not_recipes(tmp_path):
     (problem,) = problems_of(tmp_path)
     assert "has no recipe.toml" in problem.message
     (problem,) = problems_of(tmp_path / "missing.toml")
@@ -335,6 +337,6 @@ OVERRIDES = (
 @pytest.mark.parametrize("override", OVERRIDES, ids=range(len(OVERRIDES)))
 def test_a_wrong_override_is_refused_and_the_flag_is_named(override):
     flag = "--set " + override.replace("\n", "\\n")
-    found = problems_of("qwen2.5-1.5b", [override])
-    assert [problem.where for problem in found] == [flag] * len(found)
-    assert all(problem.hint for problem in found)
+    problems = problems_of("qwen2.5-1.5b", [override])
+    assert [problem.where for problem in problems] == [flag] * len(problems)
+    assert all(problem.hint for problem in problems)

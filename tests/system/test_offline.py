@@ -1,4 +1,4 @@
-"""Without network: a recipe on a local model folder and local data makes no request."""
+"""A recipe on a local model folder and local data makes no request, and the guards see one."""
 
 import os
 import shutil
@@ -43,8 +43,9 @@ server = socket.create_server(("127.0.0.1", 0))
 port = server.getsockname()[1]
 own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 own.connect(("192.0.2.1", 9))
-there = [("127.0.0.1", port), ("::ffff:127.0.0.1", port), ("192.0.2.1", 9), ("::ffff:192.0.2.3", 9)]
-for host, port in [*there, (own.getsockname()[0], port)]:
+hosts = [("127.0.0.1", port), ("::ffff:127.0.0.1", port)]
+hosts += [("192.0.2.1", 9), ("::ffff:192.0.2.3", 9)]
+for host, port in [*hosts, (own.getsockname()[0], port)]:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
         sock.settimeout(0.2)
         sock.connect_ex((host, port))
@@ -54,13 +55,13 @@ for host, port in [*there, (own.getsockname()[0], port)]:
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
 def test_the_watch_below_python_notes_what_goes_beyond_this_machine(tmp_path):
     library, log = tmp_path / "connections.so", tmp_path / "native.log"
-    source = ROOT / "benchmarks" / "connections.c"
+    source = ROOT / "benchmarks" / "reliability" / "connections.c"
     build = ["cc", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source, "-ldl"]
     subprocess.run(build, check=True)
     environment = os.environ | {"LD_PRELOAD": str(library), "CONNECTIONS_LOG": str(log)}
     subprocess.run([sys.executable, "-c", BELOW_PYTHON], env=environment, check=True)
-    noted = [line.partition(": ")[2] for line in log.read_text().splitlines()]
-    assert noted == ["connects to 192.0.2.1", "connects to 192.0.2.3"]
+    attempts = [line.partition(": ")[2] for line in log.read_text().splitlines()]
+    assert attempts == ["connects to 192.0.2.1", "connects to 192.0.2.3"]
 
 
 def test_a_local_model_and_local_data_make_no_request(tmp_path):

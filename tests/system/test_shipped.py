@@ -1,9 +1,10 @@
-"""The shipped recipes: each loads, says the same when it is shown, and covers its cards."""
+"""The shipped recipes: each loads, renders to itself, and has presets that suit their cards."""
 
 import pytest
 
 from r1recipes import recipe
 from r1recipes.algorithms.base import preset_bytes
+from r1recipes.algorithms.grpo import GrpoTrain
 from r1recipes.config import render
 from r1recipes.machine import cards
 from r1recipes.planning import models
@@ -36,8 +37,8 @@ def test_a_shipped_recipe_names_its_schema_and_is_plain_text(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_preset_covers_its_card(name):
-    given = recipe.load(name).given["preset"]
-    for card, keys in given.items():
+    presets = recipe.load(name).data["preset"]
+    for card, keys in presets.items():
         assert {"max_seq_length", "lora_rank", "num_generations"} <= keys.keys()
         if card != "cpu":
             assert {"gpu_memory_utilization", "load_in_4bit", "prompts_per_step"} <= keys.keys()
@@ -46,30 +47,30 @@ def test_every_preset_covers_its_card(name):
 
 @pytest.mark.parametrize("name", REAL)
 def test_the_known_models_train_on_gsm8k_with_the_five_rewards(name):
-    found = recipe.load(name).recipe
-    assert (found.data.name, found.data.config, found.data.eval_split) == (
-        "openai/gsm8k",
-        "main",
-        "test",
-    )
-    assert found.data.answer_after == "####"
-    assert found.prompt.system == schema.SYSTEM_PROMPT
-    assert list(found.rewards.values()) == [2.0, 0.5, 0.5, 0.5, 0.5]
-    assert found.train.beta == 0 and 1e-5 <= found.train.learning_rate <= 3e-5
+    shipped = recipe.load(name).recipe
+    rows = shipped.data
+    assert (rows.name, rows.config, rows.eval_split) == ("openai/gsm8k", "main", "test")
+    assert rows.answer_after == "####"
+    assert shipped.prompt.system == schema.SYSTEM_PROMPT
+    assert list(shipped.rewards.values()) == [2.0, 0.5, 0.5, 0.5, 0.5]
+    train = shipped.train
+    assert isinstance(train, GrpoTrain) and train.beta == 0
+    assert 1e-5 <= train.learning_rate <= 3e-5
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_the_weights_of_the_model_fit_into_each_preset(name):
-    """A floor only: weights in the engine's share. Whether it runs is for the planner to say."""
-    found = recipe.load(name).recipe
-    shape = models.find(found.model.name)
+    """Only the weights against the engine's share; the planner predicts the rest."""
+    shipped = recipe.load(name).recipe
+    shape = models.find(shipped.model.name)
     assert shape is not None
-    for card, preset in found.preset.items():
+    for card, preset in shipped.preset.items():
         per_weight = 0.516 if preset.load_in_4bit else 2.0  # NF4 with double quantisation, 16 bits
         rest = shape.parameters - shape.linear_parameters
         weights = shape.linear_parameters * per_weight + rest * 2
         usable = min(c.usable_bytes for c in cards.GPUS.values() if f"{c.sold_gb}GB" == card)
-        assert weights < 0.95 * preset.gpu_memory_utilization * usable, card
+        share = preset.gpu_memory_utilization
+        assert isinstance(share, float) and weights < 0.95 * share * usable, card
         assert preset.max_completion_length >= 768
 
 

@@ -69,7 +69,7 @@ class Judge(Observer):
 @pytest.mark.parametrize("event", EVENTS)
 def test_an_observer_that_fails_is_dropped_with_one_warning(event, small, capsys):
     loaded = recipe.load(small)
-    plan = planning.make(loaded.recipe, base_dir=small.parent, gpu=None, num_cores=1)
+    plan = planning.make(loaded.recipe, planning.Target.here(None, 1), base_dir=small.parent)
     failing, diary = Failing(event, OSError("no route to host\nmore")), Diary()
     watching = Observers([failing, diary])
     for _ in range(2):

@@ -19,6 +19,7 @@ from r1recipes.machine.gpu import Gpu
 from r1recipes.planning import models, out_of_memory
 from r1recipes.training import rehearsal, rehearsal_child
 from tests.conftest import SMALL
+from tests.driver import FakeCard, FakeDriver
 from tests.helpers import command, in_process, is_running
 
 GIB = 2**30
@@ -29,11 +30,9 @@ def made(name: str = "qwen2.5-1.5b", preset: str = "8GB", **changes) -> planning
     loaded = recipe.load(name)
     plan = planning.make(
         loaded.recipe,
+        planning.Target.elsewhere(CARD),
         base_dir=loaded.path.parent,
-        gpu=CARD,
-        num_cores=1,
-        preset_name=preset,
-        elsewhere=True,
+        preset=preset,
     )
     return plan.model_copy(update=changes)
 
@@ -54,7 +53,7 @@ def test_what_cannot_be_rehearsed_is_refused_at_once(tmp_path):
 
 @pytest.mark.parametrize("flags", [["--vram", "0"], ["--vram", "-3"], ["--steps", "0"], []])
 def test_the_command_refuses_what_means_nothing(flags, monkeypatch):
-    monkeypatch.setattr("r1recipes.machine.gpu.current_gpu", lambda: None)
+    monkeypatch.setattr("r1recipes.machine.gpu.current", lambda: None)
     code, _, err = in_process("rehearse", "phi4", *flags)
     message = flags[0] if flags else "needs an NVIDIA GPU"
     assert code == 2 and message in err
@@ -69,7 +68,7 @@ def test_a_card_that_torch_cannot_use_ends_it_and_is_not_waited_for(tmp_path):
 
 def test_a_proof_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    monkeypatch.setattr("r1recipes.machine.gpu.current_gpu", lambda: CARD)
+    monkeypatch.setattr("r1recipes.machine.gpu.current", lambda: CARD)
     monkeypatch.setattr("r1recipes.planning.plan.has_unsloth", lambda: True)
     for place in ("/proc/gone/proof.json", tmp_path):
         code, out, err = in_process("rehearse", "qwen2.5-1.5b", "--proof", place)
@@ -95,25 +94,22 @@ name = multiprocessing.current_process().name
 with open(os.environ["PIDS"], "a") as pids:
     print(os.getpid(), file=pids)
 if name.endswith("2"):  # the worker, which writes weights for ever
-    os.makedirs(f"cache/random-weights/.qwen.{os.getpid()}")
-    time.sleep(600)
+    from pathlib import Path
+    from r1recipes.machine import files
+    with files.draft(Path("cache/random-weights/qwen")):
+        time.sleep(600)
 memory = lambda: (2 ** 34, 2 ** 34)
 cuda = types.SimpleNamespace(init=int, mem_get_info=memory)
 zeros = lambda *shape, device: None
 """
 
 
-def world(folder: Path, **modules: str) -> dict[str, str]:
+def world(folder: Path, driver: FakeDriver, **modules: str) -> dict[str, str]:
     """Environment with a card of 22 GiB, and with modules that stand for the stack."""
-    (folder / "nvidia-smi").write_text("#!/bin/sh\necho 0, L4, 22000, 690, 8.9, 580.1, GPU-1\n")
-    (folder / "nvidia-smi").chmod(0o755)
+    driver.says(FakeCard())
     for name, text in ({"unsloth": "", "vllm": ""} | modules).items():
         (folder / f"{name}.py").write_text(text)
-    return {
-        "PYTHONPATH": f"{folder}{os.pathsep}{Path(__file__).parents[2]}",
-        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
-        "R1RECIPES_CACHE_DIR": str(folder / "cache"),
-    }
+    return driver.environment(folder) | {"R1RECIPES_CACHE_DIR": str(folder / "cache")}
 
 
 IDLE = """
@@ -133,20 +129,20 @@ raise NotImplementedError("no such card")
 """
 
 
-def test_stdout_has_the_proof_alone(tmp_path):
+def test_stdout_has_the_proof_alone(driver, tmp_path):
     """What Unsloth and vLLM print goes to stderr: `rehearse RECIPE > proof.json`."""
-    environment = world(tmp_path, torch=IDLE, unsloth=LOUD)
+    environment = world(tmp_path, driver, torch=IDLE, unsloth=LOUD)
     done = command("rehearse", "qwen2.5-1.5b", "--preset", "8GB", cwd=tmp_path, **environment)
     proof = json.loads(done.stdout)
     assert done.returncode == 1 and "no such card" in proof["error"]
     assert "r1recipes doctor" in proof["hint"]
 
 
-def test_a_proof_is_shown_where_its_file_can_no_longer_be_written(tmp_path):
+def test_a_proof_is_shown_where_its_file_can_no_longer_be_written(driver, tmp_path):
     """As when the disk has become full: it took minutes of a card."""
     full = tmp_path / "full.json"
     full.symlink_to("/dev/full")
-    environment = world(tmp_path, torch=IDLE, unsloth=LOUD)
+    environment = world(tmp_path, driver, torch=IDLE, unsloth=LOUD)
     arguments = ("rehearse", "qwen2.5-1.5b", "--preset", "8GB", "--proof", full)
     done = command(*arguments, cwd=tmp_path, **environment)
     assert "no such card" in json.loads(done.stdout)["error"]
@@ -154,19 +150,21 @@ def test_a_proof_is_shown_where_its_file_can_no_longer_be_written(tmp_path):
     assert "will patch" in done.stderr and "from C" in done.stderr
 
 
-def test_a_worker_that_is_killed_is_a_result(tmp_path):
+def test_a_worker_that_is_killed_is_a_result(driver, tmp_path):
     """As by the system, when the main memory is full."""
     killed = "import os; os.kill(os.getpid(), 9)"
-    environment = world(tmp_path, torch=IDLE, unsloth=killed)
+    environment = world(tmp_path, driver, torch=IDLE, unsloth=killed)
     done = command("rehearse", "qwen2.5-1.5b", "--preset", "8GB", cwd=tmp_path, **environment)
     proof = json.loads(done.stdout)
     assert (done.returncode, proof["error"]) == (1, "the process died, exit code -9")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_what_holds_the_card_ends_with_the_rehearsal(number, tmp_path):
+def test_what_holds_the_card_ends_with_the_rehearsal(number, driver, tmp_path):
     """Also when that is killed; and Ctrl-C, which all of them get, is said once."""
-    environment = os.environ | world(tmp_path, torch=TORCH) | {"PIDS": str(tmp_path / "pids")}
+    environment = (
+        os.environ | world(tmp_path, driver, torch=TORCH) | {"PIDS": str(tmp_path / "pids")}
+    )
     started = [sys.executable, "-m", "r1recipes", "rehearse", "qwen2.5-1.5b", "--preset", "8GB"]
     with subprocess.Popen(
         started,
@@ -188,13 +186,14 @@ def test_what_holds_the_card_ends_with_the_rehearsal(number, tmp_path):
         assert not list((tmp_path / "cache" / "random-weights").iterdir())
 
 
-def test_ctrl_c_ends_a_list_of_cases_and_leaves_them_to_be_tried_again(tmp_path):
+def test_ctrl_c_ends_a_list_of_cases_and_leaves_them_to_be_tried_again(driver, tmp_path):
     cases = '[[case]]\nname = "{0}"\nrecipe = "qwen2.5-1.5b"\npreset = "8GB"\n'
     (tmp_path / "cases.toml").write_text(cases.format("one") + cases.format("two"))
-    environment = os.environ | world(tmp_path, torch=TORCH) | {"PIDS": str(tmp_path / "pids")}
-    script = Path(__file__).parents[2] / "benchmarks" / "rehearse_all.py"
+    environment = (
+        os.environ | world(tmp_path, driver, torch=TORCH) | {"PIDS": str(tmp_path / "pids")}
+    )
     with subprocess.Popen(
-        [sys.executable, script, "cases.toml", "points", "--gpus", "0"],
+        [sys.executable, "-m", "benchmarks.memory.rehearse", "cases.toml", "points", "--gpus", "0"],
         env=environment,
         cwd=tmp_path,
         stderr=subprocess.PIPE,
@@ -263,7 +262,7 @@ def test_the_worker_trains_each_batch_on_weights_of_the_models_shape(tmp_path, m
     monkeypatch.setattr(rehearsal_child, "_engine", lambda model: {"kv_tokens": 1})
     (tmp_path / "mine.toml").write_text(RECIPE)
     loaded = recipe.load(str(tmp_path / "mine.toml"))
-    small = planning.make(loaded.recipe, base_dir=tmp_path, gpu=None, num_cores=1)
+    small = planning.make(loaded.recipe, planning.Target.here(None, 1), base_dir=tmp_path)
     here, there = multiprocessing.Pipe()
     phase, weights = multiprocessing.Value("i", 0), tmp_path / "weights"
     rehearsal_child.work(small.model_dump_json(), weights, 2, (4, 8), phase, there)

@@ -116,7 +116,7 @@ def test_a_run_that_died_in_any_stage_ends_as_if_it_had_not(
             run_in_process(small, tmp_path / "runs")
     dead = record.all_runs(tmp_path / "runs")[0]
     assert dead.read()["status"] == "running"
-    halves = [dead.folder / name for name in (".draft-adapter", "nf4/.base-1.4242")]
+    halves = [dead.folder / name for name in (".draft-adapter", f"nf4/.base-1.{2**22 + 1}")]
     for half in halves:
         half.mkdir(parents=True, exist_ok=True)
     machine = settings.Settings(runs_dir=tmp_path / "runs", offline=True)

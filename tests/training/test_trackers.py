@@ -36,7 +36,7 @@ def begun(small, tmp_path):
 
     def begin(track: Track, note: Callable[[str], None] = pytest.fail) -> tuple[Trackers, Run]:
         loaded = recipe.load(small).recipe.model_copy(update={"track": track})
-        plan = planning.make(loaded, base_dir=tmp_path, gpu=None, num_cores=1)
+        plan = planning.make(loaded, planning.Target.here(None, 1), base_dir=tmp_path)
         observer, run = Trackers(note), Run(tmp_path / "run")
         run.folder.mkdir()
         observer.begin(run, plan)

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from r1recipes import planning, recipe
 from r1recipes.runs.record import Run
-from r1recipes.training.view import View, clock, fact_parts, sparkline
+from r1recipes.training.view import View, fact_parts, sparkline
 
 ROW = {
     "step": 1,
@@ -27,7 +27,7 @@ LONG = "one two three four /a/path/that/is-long"
 @pytest.fixture
 def resolved(small, tmp_path):
     loaded = recipe.load(small)
-    return planning.make(loaded.recipe, base_dir=tmp_path, gpu=None, num_cores=2)
+    return planning.make(loaded.recipe, planning.Target.here(None, 2), base_dir=tmp_path)
 
 
 def shown(view: View, out: io.StringIO) -> str:
@@ -87,12 +87,11 @@ def test_reward_failures_are_shown():
     assert parts[-1] == "reward failures 2"
 
 
-def test_sparkline_and_clock():
+def test_sparkline():
     assert sparkline([0, 1, 2, 3]) == "▁▃▆█"
     assert sparkline([1.0, None, 1.0]) == "▁▁"
     assert sparkline([]) == ""
     assert len(sparkline(list(range(1000)))) == 40
-    assert (clock(247), clock(7985)) == ("4:07", "2:13:05")
 
 
 def test_time_left_is_counted_from_the_last_steps(resolved, tmp_path):

@@ -1,13 +1,12 @@
-"""What the memory of a run depends on."""
+"""The settings that the memory of a run depends on."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from r1recipes.planning.models import ModelShape
 
 MAX_NUM_SEQS = 255
-"""Sequences at once at most, also where a step has more; 256 would be read as "not given"
-(unsloth_zoo, load_vllm)."""
+"""Most sequences that the engine works on at once, also where a step has more. Unsloth takes 256
+for "not set" (unsloth_zoo, load_vllm)."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +24,8 @@ class Case:
     batch: int
     """Completions in one forward and backward pass."""
     engine_bytes: int
-    """What the engine may take: gpu_memory_utilization times the card's memory."""
+    """Memory that the engine may take: gpu_memory_utilization times the card's memory."""
     standby: bool
     optimizer_bytes: float = 2.03
-    """For each trained parameter: two moments in 8 bits with a scale for each 256 (bitsandbytes);
-    8 for moments in 32 bits."""
-
-
-@lru_cache(maxsize=1024)
-def lora_parameters(shape: ModelShape, rank: int, targets: tuple[str, ...]) -> int:
-    widths = sum(sum(shape.projections[name]) for name in targets)
-    return shape.num_hidden_layers * rank * widths
+    """Bytes of the optimizer for each trained parameter. Two moments in 8 bits with a scale for
+    each 256 take 2.03 (bitsandbytes); two in 32 bits take 8."""

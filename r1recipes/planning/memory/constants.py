@@ -1,19 +1,19 @@
-"""The constants of the memory prediction that no source derives, each with its physics.
+"""The constants of the memory prediction that cannot be derived from sources, with their physics.
 
-`benchmarks/fit_vram.py` fits those that it has a range for to measured runs and rewrites the values
-here; nothing else may. Status: measured (where and when in `source`), published, or assumed.
-Limits: one stack (vllm 0.26.0, unsloth 2026.10.7, torch 2.11), cards of the Hopper generation.
+`benchmarks/memory/fit.py` fits the constants that it has a range for to measured runs and rewrites
+their values here; nothing else may. Status: measured (`source` says where and when), published, or
+assumed. Limits: one stack (vllm 0.26.0, unsloth 2026.10.7, torch 2.11), Hopper cards.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-GIB = 2**30
+from r1recipes.machine.units import GIB
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A number with what it stands for."""
+    """A number, where it is from, and what it stands for."""
 
     value: float
     unit: str
@@ -27,21 +27,21 @@ CALIBRATED: dict[str, Constant] = {
         0.7,
         "GiB",
         "measured",
-        "fit to 46 rehearsals, benchmarks/vram_points",
+        "fit to 46 rehearsals, benchmarks/memory/points",
         "CUDA context and the kernels that torch, Unsloth and vLLM load when they are imported",
     ),
     "engine_outside": Constant(
         0.0593,
         "GiB",
         "measured",
-        "fit to 46 rehearsals, benchmarks/vram_points",
+        "fit to 46 rehearsals, benchmarks/memory/points",
         "kernels and workspaces outside torch's allocator, loaded by the engine's first pass",
     ),
     "engine_hidden": Constant(
         6.7,
         "tensors",
         "measured",
-        "fit to 46 rehearsals, benchmarks/vram_points",
+        "fit to 46 rehearsals, benchmarks/memory/points",
         "tensors as wide as the hidden state that the engine holds for each token of a pass",
     ),
     "sampler": Constant(
@@ -55,35 +55,35 @@ CALIBRATED: dict[str, Constant] = {
         0.0138,
         "share",
         "measured",
-        "fit to 46 rehearsals, benchmarks/vram_points",
+        "fit to 46 rehearsals, benchmarks/memory/points",
         "rounding of each tensor to the allocator's blocks",
     ),
     "graph": Constant(
         0.113,
         "MiB",
         "measured",
-        "fit to 46 rehearsals, benchmarks/vram_points",
+        "fit to 46 rehearsals, benchmarks/memory/points",
         "what a captured CUDA graph keeps outside torch for one decoder layer in 16 bits",
     ),
     "graph_unpacking": Constant(
         0.126,
         "MiB",
         "measured",
-        "fit to 46 rehearsals, benchmarks/vram_points",
+        "fit to 46 rehearsals, benchmarks/memory/points",
         "what such a graph has on top in 4 bits: each matrix is unpacked by a kernel of its own",
     ),
     "load_copy": Constant(
         0.998,
         "share",
         "measured",
-        "fit to 46 rehearsals, benchmarks/vram_points",
+        "fit to 46 rehearsals, benchmarks/memory/points",
         "share of the 4-bit weights that is there twice while they are loaded, if there is room",
     ),
     "hidden_copies": Constant(
         4.09,
         "tensors",
         "measured",
-        "fit to 46 rehearsals, benchmarks/vram_points",
+        "fit to 46 rehearsals, benchmarks/memory/points",
         "tensors as wide as the hidden state in the recomputed backward pass of one layer",
     ),
     "capped_scores": Constant(
@@ -97,21 +97,21 @@ CALIBRATED: dict[str, Constant] = {
         0.163,
         "share",
         "measured",
-        "fit to 46 rehearsals, benchmarks/vram_points",
+        "fit to 46 rehearsals, benchmarks/memory/points",
         "blocks that torch keeps beside the activations of a training pass, while there is room",
     ),
     "standby_kept": Constant(
         0.814,
         "GiB",
         "measured",
-        "fit to 46 rehearsals, benchmarks/vram_points",
+        "fit to 46 rehearsals, benchmarks/memory/points",
         "blocks that torch cannot give back when the engine wakes, as something still lies in them",
     ),
     "training_outside": Constant(
         0.117,
         "GiB",
         "measured",
-        "fit to 46 rehearsals, benchmarks/vram_points",
+        "fit to 46 rehearsals, benchmarks/memory/points",
         "kernels and workspaces outside torch's allocator that the first training pass loads",
     ),
     "error": Constant(

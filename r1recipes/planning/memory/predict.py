@@ -2,12 +2,12 @@
 
 A run has three phases. `load`: the engine takes its share and captures its graphs. `generate`: it
 fills the share. `train`: one forward and backward pass beside it, or in place of its KV cache in
-standby. The peak is the largest phase. What the libraries' sources decide is derived in
-`vram_engine` and `vram_training`; the rest are constants in `calibration`.
+standby. The peak is the largest phase. What the libraries' sources decide is derived in `engine`
+and `training`; the rest is in `constants`.
 
-More of anything never needs less: every part only grows with every setting. The exception is an
-adapter on all of the MLP, for which Unsloth has a kernel that needs less. Limits: dense decoders of
-the Llama family, one NVIDIA GPU, LoRA, the backend `unsloth`.
+A larger setting never needs less memory. The exception is an adapter on all of the MLP, for which
+Unsloth has a kernel that needs less. Limits: dense decoders of the Llama family, one NVIDIA GPU,
+LoRA, the backend `unsloth`.
 """
 
 import math
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from r1recipes.planning.memory.case import Case, lora_parameters
+from r1recipes.machine.units import GIB
+from r1recipes.planning.memory.case import Case
 from r1recipes.planning.memory.constants import CALIBRATED, values
 from r1recipes.planning.memory.engine import (
     BLOCK_TOKENS,
@@ -23,34 +24,32 @@ from r1recipes.planning.memory.engine import (
     engine_passes,
     engine_share,
     graphs_bytes,
-    kv_token_bytes,
     sequence_tokens,
     sized_overhead,
     sized_tokens,
-    weights_bytes,
 )
 from r1recipes.planning.memory.training import training_pass, unpacked
+from r1recipes.planning.models import adapter_parameters, weights_bytes
 
-GIB = 2**30
 PHASES = ("load", "generate", "train")
 TORCH_SHARE, OUTSIDE_TORCH = 0.97, GIB
-"""The backend lets torch's allocator have this share of the card, less this: CUDA context and
-libraries' workspaces, measured 0.7 to 0.9 GiB (H100, H200, 2026-11-21)."""
+"""The backend lets torch's allocator have this share of the card, less the memory outside torch:
+CUDA context and libraries' workspaces, measured 0.7 to 0.9 GiB (H100, H200, 2026-11-21)."""
 
 Verdict = Literal["fits", "tight", "does not fit"]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Bytes by part for each phase, and what the engine can hold."""
+    """Bytes by part for each phase, and how many tokens the engine can hold."""
 
     phases: dict[str, dict[str, int]]
     kv_tokens: int
     """Tokens that fit into the KV cache; below 0 when not even the weights fit the share."""
     sized_tokens: int
-    """Tokens that Unsloth believes to fit; below max_seq_length it shortens the sequences."""
+    """Tokens that fit by Unsloth's estimate; below max_seq_length it shortens the sequences."""
     spare: dict[str, int]
-    """Bytes that a phase takes on top where there is room, and does without where there is none."""
+    """Bytes that a phase takes on top only where there is room."""
 
     @property
     def peaks(self) -> dict[str, int]:
@@ -66,71 +65,72 @@ class Prediction:
 
 
 def predict(case: Case, constants: dict[str, float] | None = None) -> Prediction:
-    """Memory of a run. `constants`: in place of the calibrated ones, while they are fitted."""
-    known = constants or _calibrated()
-    weights, slots, work, outside = share = engine_share(case, known)
+    """Memory of a run. `constants` replace the calibrated ones while they are fitted."""
+    calibrated = constants or _calibrated()
+    weights, slots, work, outside = share = engine_share(case, calibrated)
     cache = case.engine_bytes - sum(share)
-    adapter = lora_parameters(case.shape, case.lora_rank, case.targets)
-    tokens = cache // kv_token_bytes(case.shape) // BLOCK_TOKENS * BLOCK_TOKENS
+    adapter = adapter_parameters(case.shape, case.lora_rank, case.targets)
+    tokens = cache // case.shape.kv_token_bytes // BLOCK_TOKENS * BLOCK_TOKENS
     resident = {
-        "context": round(known["context"]),
+        "context": round(calibrated["context"]),
         "weights": weights,
         "LoRA in the engine": slots,
         "KV cache": max(0, cache),
         "engine": work + outside,
-        "CUDA graphs": graphs_bytes(case, known),
+        "CUDA graphs": graphs_bytes(case, calibrated),
         "adapter": 4 * adapter,
     }
-    # The engine gets the adapter as tensors in 16 bits, which stay.
+    # The engine gets a copy of the adapter in 16 bits, which is kept.
     stays = {"adapter": 6 * adapter, "optimizer": round(case.optimizer_bytes * adapter)}
     stays = resident | stays | unpacked(case)
-    # The engine samples beside the blocks of its pass.
-    sampled = round(known["sampler"] * case.num_seqs * case.shape.vocab_size)
+    # Sampling takes memory beside the blocks of the engine's pass.
+    sampled = round(calibrated["sampler"] * case.num_seqs * case.shape.vocab_size)
     generate = stays | {"engine": work + sampled + outside}
-    train = stays | training_pass(case, known)
+    train = stays | training_pass(case, calibrated)
     train |= {"KV cache": 0} if case.standby else {}
     phases = {"load": resident, "generate": generate, "train": train}
-    spare = _spare(case, known, phases, work)
+    spare = _spare(case, calibrated, phases, work)
     return Prediction(phases, tokens, sized_tokens(case), spare)
 
 
 def _spare(
-    case: Case, known: dict[str, float], phases: dict[str, dict[str, int]], work: int
+    case: Case, calibrated: dict[str, float], phases: dict[str, dict[str, int]], work: int
 ) -> dict[str, int]:
-    """What each phase takes while there is room; `work`: bytes of the engine's pass."""
+    """Bytes that each phase takes only while there is room; `work`: bytes of the engine's pass."""
     generate, train = phases["generate"], phases["train"]
-    # The copy gets the blocks of the engine's pass first, and is gone when the adapter is made.
+    # The copy uses the blocks of the engine's pass first, and is freed before the adapter is made.
     base = weights_bytes(case.shape, case.four_bit) if case.four_bit else 0
-    copy = round(known["load_copy"] * base) - work - phases["load"]["adapter"]
-    # Blocks lie idle in a training pass: those of the engine's, or more.
-    idle = round(known["fragmentation"] * train["training activations"]) - work
-    # torch keeps the blocks of a training pass while the engine works; in standby it gives them
-    # back before, but for those in which something still lies.
-    kept = sum(train.values()) - sum(generate.values())
+    copy = round(calibrated["load_copy"] * base) - work - phases["load"]["adapter"]
+    # Idle blocks lie beside a training pass: those of the engine's pass, or more.
+    idle = round(calibrated["fragmentation"] * train["training activations"]) - work
+    # torch keeps the blocks of a training pass while the engine works. In standby it frees them
+    # before, except for blocks that are still in use.
+    retained = sum(train.values()) - sum(generate.values())
     if case.standby:
         blocks = work + sum(train[name] for name in ("gradient", "training activations", "logits"))
-        kept = min(blocks, round(known["standby_kept"]))
-    return {"load": max(0, copy), "generate": max(0, kept), "train": max(0, idle)}
+        retained = min(blocks, round(calibrated["standby_kept"]))
+    return {"load": max(0, copy), "generate": max(0, retained), "train": max(0, idle)}
 
 
 def expected_bytes(prediction: Prediction, case: Case, usable_bytes: int) -> dict[str, int]:
-    """What the driver will show for each phase: what it needs, and what it takes while there is
-    room.
+    """Bytes that the driver will show for each phase: what it needs, and what it takes only while
+    there is room.
 
-    The copy of the 4-bit weights that loading makes is there wholly or not at all; it was never
-    seen where it would not have fitted. More than `usable_bytes` is only said of a need.
+    The copy of the 4-bit weights that loading makes is there wholly or not at all: it was never
+    seen where it would not have fitted. More than `usable_bytes` is only expected where a phase
+    needs it.
     """
     limit = room_bytes(prediction, case, usable_bytes)
     need, spare = prediction.peaks, prediction.spare
-    found = {phase: max(need[phase], min(need[phase] + spare[phase], limit)) for phase in PHASES}
-    whole = need["load"] + spare["load"]
-    return found | {"load": whole if whole <= limit else need["load"]}
+    expected = {phase: max(need[phase], min(need[phase] + spare[phase], limit)) for phase in PHASES}
+    with_copy = need["load"] + spare["load"]
+    return expected | {"load": with_copy if with_copy <= limit else need["load"]}
 
 
 def room_bytes(prediction: Prediction, case: Case, usable_bytes: int) -> int:
-    """What a run may take of the card: without standby torch is stopped at the backend's limit.
+    """Bytes of the card that a run may take: without standby torch is held to the backend's limit.
 
-    What is outside torch comes on top of that.
+    Memory outside torch comes on top of that limit.
     """
     if case.standby:
         return usable_bytes
@@ -147,9 +147,9 @@ def _calibrated() -> dict[str, float]:
 def verdict(prediction: Prediction, case: Case, usable_bytes: int) -> Verdict:
     """Whether a run fits into `usable_bytes`, within the error that the prediction has.
 
-    "tight": the memory lies within the error of the peak, so it may run. On this side the error is
-    a share of the card: what is outside torch grows in peak and room alike, and with a share of the
-    peak more graphs would turn "does not fit" into "tight".
+    "tight": the memory lies within the error of the peak, so it may run. There the error is a share
+    of the card: memory outside torch grows in peak and room alike, so with a share of the peak more
+    graphs would turn "does not fit" into "tight".
     """
     error, peak = CALIBRATED["error"].value, prediction.peak_bytes
     room = room_bytes(prediction, case, usable_bytes)
@@ -159,22 +159,22 @@ def verdict(prediction: Prediction, case: Case, usable_bytes: int) -> Verdict:
 
 
 def lacking_tokens(prediction: Prediction, case: Case) -> int:
-    """Tokens that the KV cache is short of for one sequence; 0 or less when it holds one."""
+    """Tokens that the KV cache lacks for one sequence; 0 or less when it holds one."""
     return sequence_tokens(case) - min(prediction.kv_tokens, prediction.sized_tokens)
 
 
 def least_share_bytes(case: Case, sequences: int = 1) -> int:
-    """The smallest engine share whose KV cache holds `sequences` whole sequences.
+    """The smallest engine share, in bytes, whose KV cache holds `sequences` whole sequences.
 
-    It also satisfies Unsloth's own, coarser estimate for one.
+    It also satisfies Unsloth's coarser estimate for one sequence.
     """
-    known, token, each = _calibrated(), kv_token_bytes(case.shape), sequence_tokens(case)
+    calibrated, token, each = _calibrated(), case.shape.kv_token_bytes, sequence_tokens(case)
     overhead = sized_overhead(case.shape, case.four_bit, case.lora_rank)
     least = overhead + math.ceil(each / 256) * 256 * token / 0.95 + 1
-    weights, slots, _, outside = engine_share(case, known)
+    weights, slots, _, outside = engine_share(case, calibrated)
     rest = weights + slots + outside
     rest += math.ceil(sequences * each / BLOCK_TOKENS) * BLOCK_TOKENS * token
-    for step, work in engine_passes(case, known):
+    for step, work in engine_passes(case, calibrated):
         size = rest + work + 1
         if step and size < overhead + step:  # below the step, where the pass is counted less
             size = (size - LADDER_SLOPE * (overhead + step)) / (1 - LADDER_SLOPE)

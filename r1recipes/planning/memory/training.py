@@ -1,67 +1,70 @@
 """Memory of one forward and backward pass of the training.
 
-Derived from unsloth and unsloth_zoo 2026.10.7; tests/system/test_families.py counts some of it
+Derived from unsloth and unsloth_zoo 2026.10.7; tests/system/test_families.py counts some of it.
 """
 
-from r1recipes.planning.memory.case import MAX_NUM_SEQS, Case, lora_parameters
+from r1recipes.planning.memory.case import MAX_NUM_SEQS, Case
+from r1recipes.planning.models import adapter_parameters
 
 CHUNK_ROWS = 256
-"""Rows of logits that are made at a time; the backend sets it (backends._prepare_unsloth)."""
+"""Rows of logits that are computed at a time; backends/unsloth/environment.py sets it."""
 LOGIT_BYTES = 4
-"""A logit of that chunk and its gradient in 16 bits; what lies between is fused by compilation."""
+"""Bytes of a logit of that chunk and its gradient in 16 bits; steps in between are fused."""
 FUSED_MLP_BYTES, PLAIN_MLP_BYTES = 6, 12
-"""For each token and unit of a layer's MLP, in its backward pass in 16 bits. Unsloth's kernel works
-in place on gate, up and their product (kernels/fast_lora.py); autograd through transformers' MLP
-keeps gate, its activation and up, and makes the gradients of the product and of both factors. An
-MLP without any adapter took no more than the kernel (one rehearsal; why is not known)."""
+"""Bytes for each token and unit of a layer's MLP, in its backward pass in 16 bits. Unsloth's kernel
+works in place on gate, up and their product (kernels/fast_lora.py). Autograd through transformers'
+MLP keeps gate, its activation and up, and computes the gradients of the product and of both
+factors. An MLP without any adapter took no more than the kernel (one rehearsal; the reason is not
+known)."""
 MLP = {"gate_proj", "up_proj", "down_proj"}
 
 
-def training_pass(case: Case, known: dict[str, float]) -> dict[str, int]:
-    """One forward and backward pass over all completions of a batch as a single stream.
+def training_pass(case: Case, calibrated: dict[str, float]) -> dict[str, int]:
+    """Bytes by part of one forward and backward pass over all completions of a batch as one stream.
 
-    Logits are made again in the backward pass: of a row, a number in 32 bits stays
-    (unsloth_zoo/rl_replacements.py, chunked_hidden_states_selective_log_softmax_recompute). Those
-    of one chunk are added to the layer's: what is measured grows with both at every batch.
+    Logits are computed again in the backward pass, so one number in 32 bits is kept for each row
+    (unsloth_zoo/rl_replacements.py, chunked_hidden_states_selective_log_softmax_recompute). The
+    logits of one chunk are added to the layer's memory: measured peaks grow with both at every
+    batch.
     """
-    completion = _activations(case, known)
+    completion = _activations(case, calibrated)
     rows = case.batch * case.max_completion_length
-    # In the only pass of a step gradients come as activations go: at most those of a batch that is
-    # smaller by one completion lie beside it. Later passes find them there. A step of MAX_NUM_SEQS
-    # may have more completions than that, and so more passes.
-    gradient = 4 * lora_parameters(case.shape, case.lora_rank, case.targets)
+    # In the only pass of a step, gradients arrive as activations are freed: at most the activations
+    # of a batch that is smaller by one completion lie beside the gradient. In later passes it is
+    # there already. A step of MAX_NUM_SEQS may have more completions, and so several passes.
+    gradient = 4 * adapter_parameters(case.shape, case.lora_rank, case.targets)
     if case.num_seqs <= case.batch < MAX_NUM_SEQS:
         gradient = max(0, gradient - completion)
     return {
         "gradient": gradient,
         "training activations": case.batch * completion,
         "logits": LOGIT_BYTES * min(rows, CHUNK_ROWS) * case.shape.vocab_size + 4 * rows,
-        "training kernels": round(known["training_outside"]),
+        "training kernels": round(calibrated["training_outside"]),
     }
 
 
-def _activations(case: Case, known: dict[str, float]) -> int:
-    """Bytes of one completion in a training pass: what each layer keeps, and one layer's backward
-    pass."""
+def _activations(case: Case, calibrated: dict[str, float]) -> int:
+    """Bytes of one completion in a training pass: the kept input of each layer, and the backward
+    pass of one layer."""
     shape, tokens = case.shape, case.max_seq_length
     hidden = 2 * tokens * shape.hidden_size
-    # Unsloth may move them to main memory; at no measured size has it made a difference.
+    # Unsloth may move them to main memory; that made no difference at any measured size.
     checkpoints = hidden * shape.num_hidden_layers
     attention = 2 * shape.head_dim * (shape.num_attention_heads + shape.num_key_value_heads)
     # Unsloth's kernel is for an adapter on all of the MLP (unsloth/models/llama.py).
     adapted = MLP & set(case.targets)
     fused = not adapted or (shape.fused_mlp and adapted == MLP)
     mlp = (FUSED_MLP_BYTES if fused else PLAIN_MLP_BYTES) * shape.intermediate_size
-    layer = tokens * (mlp + 2 * attention)  # query, key, value, output
-    layer += known["hidden_copies"] * hidden
-    if shape.capped_attention:  # no kernel caps scores, so all of them are made
+    layer: float = tokens * (mlp + 2 * attention)  # query, key, value, output
+    layer += calibrated["hidden_copies"] * hidden
+    if shape.capped_attention:  # no kernel caps scores, so all of them are kept
         scores = tokens * case.max_seq_length * shape.num_attention_heads
-        layer += known["capped_scores"] * scores
+        layer += calibrated["capped_scores"] * scores
     return round(checkpoints + layer)
 
 
 def unpacked(case: Case) -> dict[str, int]:
-    """The buffer in which training unpacks a matrix; once made, it stays.
+    """Bytes of the buffer in which training unpacks a 4-bit matrix, which is then kept.
 
     (unsloth/kernels/utils.py, fast_dequantize)
     """

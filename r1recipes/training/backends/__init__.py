@@ -23,7 +23,7 @@ def prepare_environment(plan: Plan, cache_dir: Path) -> None:
     # TRL tells the Hub of every trainer that is made, also when model and data are local.
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     if plan.device == "cuda":
-        gpu.take_gpu()
+        gpu.take()
     if plan.backend == "unsloth":
         prepare(plan, cache_dir)
 

@@ -12,7 +12,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from r1recipes.errors import PlanError, RunError
+from r1recipes.errors import PlanError, RunError, first_line
+from r1recipes.machine import hub
 from r1recipes.planning.plan import Plan
 from r1recipes.training.backends.trl import TrlBackend
 from r1recipes.training.backends.weights import load_tokenizer, resolve_name
@@ -91,9 +92,8 @@ def _base_weights(plan: Plan, base: str | Path | None, offline: bool) -> Any:
             dtype="auto",
         )
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise PlanError(
-            f"the base `{name}` cannot be loaded in 16 bits: {reason}",
+            f"the base `{name}` in 16 bits {hub.explain(error, offline=offline).predicate}",
             hint="give its 16-bit weights with `--base ID_OR_FOLDER`",
         ) from error
     if getattr(weights.config, "quantization_config", None):
@@ -166,8 +166,7 @@ def reload(
         if base:
             model = PeftModel.from_pretrained(model, folder)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RunError(f"what was written cannot be loaded again: {reason}") from error
+        raise RunError(f"what was written cannot be loaded again: {first_line(error)}") from error
     return model.eval(), tokenizer
 
 
@@ -191,7 +190,7 @@ def save_4bit(merged: Path, folder: Path) -> None:
     from r1recipes.training.backends import nf4
 
     dtype = AutoModelForCausalLM.from_pretrained(merged, device_map="meta", dtype="auto").dtype
-    nf4.cached(merged, folder.parent / f".{folder.name}-nf4", dtype).rename(folder)
+    nf4.write_checkpoint(merged, folder, dtype)
 
 
 def save_builtin(plan: Plan, folder: Path) -> None:

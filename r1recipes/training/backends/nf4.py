@@ -17,8 +17,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from r1recipes.errors import RecipeError
-from r1recipes.machine.files import whole
+from r1recipes.errors import RecipeError, full_disk
+from r1recipes.machine import files
 
 SHARD_BYTES = 4 * 2**30
 _LINEAR = re.compile(r"\.layers\.\d+\.(self_attn|mlp)\.\w+\.weight$")
@@ -38,23 +38,29 @@ def is_quantised(folder: Path) -> bool:
 
 def cached(folder: Path, cache_dir: Path, dtype: torch.dtype) -> Path:
     """The NF4 form of a 16-bit checkpoint folder, made once and kept until the folder changes."""
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _weights(folder)]
+    digest = hashlib.sha256(repr((str(folder.resolve()), stats, str(dtype))).encode()).hexdigest()
+    target = cache_dir / f"{folder.resolve().name}-{digest[:16]}"
+    if not target.exists():
+        files.clear_drafts(cache_dir, ".*.[0-9]*")
+        hint = "set R1RECIPES_CACHE_DIR to another folder"
+        with full_disk(cache_dir, hint), files.draft(target, taken="keep") as draft:
+            write_checkpoint(folder, draft, dtype)
+    return target
+
+
+def _weights(folder: Path) -> list[Path]:
     weights = sorted(folder.glob("model*.safetensors"))  # not the same ones in other forms
     if not weights:
         raise RecipeError(
             f"`{folder}` has no model*.safetensors files", hint="save the model with safetensors"
         )
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weights]
-    digest = hashlib.sha256(repr((str(folder.resolve()), stats, str(dtype))).encode()).hexdigest()
-    target = cache_dir / f"{folder.resolve().name}-{digest[:16]}"
-    if not target.exists():
-        with whole(target) as draft:
-            _convert(folder, weights, draft, dtype)
-        torch.cuda.empty_cache()
-    return target
+    return weights
 
 
-def _convert(folder: Path, weights: list[Path], draft: Path, dtype: torch.dtype) -> None:
-    write(draft, _quantised(weights, dtype))
+def write_checkpoint(folder: Path, draft: Path, dtype: torch.dtype) -> None:
+    """Write the NF4 form of a 16-bit checkpoint folder to a new folder. Raises: RecipeError."""
+    write(draft, _quantised(_weights(folder), dtype))
     for pattern in _KEPT:
         for file in folder.glob(pattern):
             if not file.name.endswith(".index.json"):
@@ -63,6 +69,7 @@ def _convert(folder: Path, weights: list[Path], draft: Path, dtype: torch.dtype)
     config.pop("torch_dtype", None)  # the older name, which would contradict
     config["dtype"] = str(dtype).removeprefix("torch.")
     (draft / "config.json").write_text(json.dumps(config, indent=1))
+    torch.cuda.empty_cache()
 
 
 def _quantised(weights: list[Path], dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:

@@ -10,6 +10,7 @@ from transformers import (
 )
 
 from r1recipes.errors import PlanError
+from r1recipes.machine import hub
 from r1recipes.planning.disk import CHECKPOINT_REST_BYTES
 from r1recipes.recipe.schema import BUILTIN_MODELS, Model
 from r1recipes.training.backends import builtin
@@ -43,12 +44,10 @@ def at_commit(name: str, revision: str | None, offline: bool) -> Path:
             name, revision=revision, local_files_only=offline, allow_patterns=list(WEIGHTS)
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         what = f"`{name}` at revision `{revision}`" if revision else f"`{name}`"
-        raise PlanError(
-            f"{what} cannot be had: {reason}",
-            hint="check [model]; without network the commit must be in the Hub's cache",
-        ) from error
+        fault = hub.explain(error, offline=offline)
+        hint = fault.hint or "check [model]; without network the commit must be in the Hub's cache"
+        raise PlanError(f"{what} {fault.predicate}", hint=hint) from error
     return Path(folder)
 
 
@@ -59,7 +58,7 @@ def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> Any:
     splitting into words, which drops spaces and newlines here (transformers 5.17,
     tokenization_auto.py, MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS).
 
-    Raises: PlanError when it cannot be had.
+    Raises: PlanError when it cannot be loaded.
     """
     if model.name in BUILTIN_MODELS:
         return builtin.build_tokenizer()
@@ -75,11 +74,11 @@ def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> Any:
         if builtin.is_own(tokenizer):
             tokenizer = PreTrainedTokenizerFast.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        fault = hub.explain(error, offline=offline)
+        hint = fault.hint or "check `model.name`"
         raise PlanError(
-            f"the tokenizer of `{model.name}` cannot be loaded: {reason}",
-            hint="check `model.name`; for a gated model set HF_TOKEN; without network give a "
-            "local folder",
+            f"the tokenizer of `{model.name}` {fault.predicate}",
+            hint=f"{hint}; or give a local folder",
         ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

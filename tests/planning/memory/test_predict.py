@@ -1,19 +1,20 @@
 """The arithmetic of memory: derived terms against published ones."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from r1recipes.machine.units import GIB
 from r1recipes.planning import models
 from r1recipes.planning.memory import constants, engine, predict
 from r1recipes.planning.memory.case import Case
-from r1recipes.planning.memory.predict import GIB
 
 LLAMA = models.MODELS["llama-3.1-8b"]
 
 
 def case(shape=LLAMA, **changes) -> Case:
-    settings = {
+    settings: dict[str, Any] = {
         "four_bit": True,
         "max_seq_length": 1024,
         "max_completion_length": 768,
@@ -48,11 +49,11 @@ def test_the_engine_has_slots_of_the_next_rank_that_vllm_knows():
 
 
 def test_the_kv_cache_takes_what_the_share_leaves():
-    found = predict.predict(case())
-    parts = found.phases["load"]
+    prediction = predict.predict(case())
+    parts = prediction.phases["load"]
     inside = ("weights", "LoRA in the engine", "KV cache", "engine")
     assert sum(parts[name] for name in inside) == 9 * GIB
-    assert 0 <= parts["KV cache"] - found.kv_tokens * 131_072 < 16 * 131_072
+    assert 0 <= parts["KV cache"] - prediction.kv_tokens * 131_072 < 16 * 131_072
 
 
 def test_standby_trains_without_the_kv_cache():
@@ -98,22 +99,24 @@ def test_captured_sizes_are_vllms():
 
 def test_the_verdict_keeps_the_error_on_both_sides():
     asleep = case(standby=True)
-    found, error = predict.predict(asleep), constants.CALIBRATED["error"].value
-    peak = found.peak_bytes
-    assert predict.verdict(found, asleep, round(peak * (1 + error)) + 1) == "fits"
-    assert predict.verdict(found, asleep, round(peak * (1 + error)) - 1000) == "tight"
-    assert predict.verdict(found, asleep, round(peak / (1 + error)) + 1) == "tight"
-    assert predict.verdict(found, asleep, round(peak / (1 + error)) - 1000) == "does not fit"
+    prediction, error = predict.predict(asleep), constants.CALIBRATED["error"].value
+    peak = prediction.peak_bytes
+    assert predict.verdict(prediction, asleep, round(peak * (1 + error)) + 1) == "fits"
+    assert predict.verdict(prediction, asleep, round(peak * (1 + error)) - 1000) == "tight"
+    assert predict.verdict(prediction, asleep, round(peak / (1 + error)) + 1) == "tight"
+    assert predict.verdict(prediction, asleep, round(peak / (1 + error)) - 1000) == "does not fit"
 
 
 def test_without_standby_torch_is_stopped_before_the_card_is_full():
     """As `limit_allocator` does: at 0.97 of the card less 1 GiB, beside what is outside torch."""
     awake, size = case(), 40 * GIB
-    found = predict.predict(awake)
-    outside = sum(found.phases["train"][k] for k in ("context", "CUDA graphs", "training kernels"))
-    assert predict.room_bytes(found, awake, size) == round(0.97 * size - GIB + outside) < size
-    assert predict.room_bytes(found, case(standby=True), size) == size
-    assert predict.verdict(found, awake, size) == "fits"
+    prediction = predict.predict(awake)
+    outside = sum(
+        prediction.phases["train"][k] for k in ("context", "CUDA graphs", "training kernels")
+    )
+    assert predict.room_bytes(prediction, awake, size) == round(0.97 * size - GIB + outside) < size
+    assert predict.room_bytes(prediction, case(standby=True), size) == size
+    assert predict.verdict(prediction, awake, size) == "fits"
 
 
 def test_more_rows_than_a_chunk_make_no_more_logits_but_a_number_a_row():
@@ -122,22 +125,29 @@ def test_more_rows_than_a_chunk_make_no_more_logits_but_a_number_a_row():
 
 
 def test_what_only_takes_room_that_is_there_is_no_need():
-    small, found = case(), predict.predict(case())
-    wide = predict.expected_bytes(found, small, 80 * GIB)
-    assert wide["load"] == found.peaks["load"] + found.spare["load"] > found.peaks["load"]
-    assert wide["generate"] == max(found.peaks["generate"], found.peaks["train"])
-    narrow = predict.expected_bytes(found, small, round(found.peak_bytes * 1.05))
-    assert narrow["load"] == found.peaks["load"]
+    small, prediction = case(), predict.predict(case())
+    wide = predict.expected_bytes(prediction, small, 80 * GIB)
+    assert (
+        wide["load"]
+        == prediction.peaks["load"] + prediction.spare["load"]
+        > prediction.peaks["load"]
+    )
+    assert wide["generate"] == max(prediction.peaks["generate"], prediction.peaks["train"])
+    narrow = predict.expected_bytes(prediction, small, round(prediction.peak_bytes * 1.05))
+    assert narrow["load"] == prediction.peaks["load"]
     assert predict.predict(case(four_bit=False)).spare["load"] == 0
 
 
 def test_in_standby_most_blocks_of_training_are_given_back_before_the_cache_comes():
-    asleep, kept = case(standby=True, batch=8), constants.values()["standby_kept"]
-    found = predict.predict(asleep)
-    seen = predict.expected_bytes(found, asleep, 80 * GIB)
-    assert seen["generate"] == found.peaks["generate"] + round(kept)
-    assert seen["generate"] < found.peaks["train"] + found.phases["load"]["KV cache"]
-    assert max(predict.expected_bytes(found, asleep, found.peak_bytes).values()) == found.peak_bytes
+    asleep, calibrated = case(standby=True, batch=8), constants.values()["standby_kept"]
+    prediction = predict.predict(asleep)
+    seen = predict.expected_bytes(prediction, asleep, 80 * GIB)
+    assert seen["generate"] == prediction.peaks["generate"] + round(calibrated)
+    assert seen["generate"] < prediction.peaks["train"] + prediction.phases["load"]["KV cache"]
+    assert (
+        max(predict.expected_bytes(prediction, asleep, prediction.peak_bytes).values())
+        == prediction.peak_bytes
+    )
 
 
 def test_gradients_come_as_activations_go_where_a_step_has_one_pass():

@@ -3,6 +3,7 @@
 import bisect
 import time
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 from hypothesis import example, given, settings
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 
 from r1recipes import recipe
 from r1recipes.machine.gpu import Gpu
+from r1recipes.machine.units import GIB
 from r1recipes.planning import auto, models, verdict
 from r1recipes.planning.memory import constants, engine, predict
 from r1recipes.planning.memory.case import Case
-from r1recipes.planning.memory.predict import GIB
 from r1recipes.planning.models import ModelShape
+from tests.helpers import shape
 
 RECIPES = {name: recipe.load(name).recipe for name in ("phi4", "llama3.1-8b", "qwen2.5-1.5b")}
 ORDER = ("does not fit", "tight", "fits")
@@ -26,11 +28,12 @@ def shapes(draw) -> ModelShape:
     if draw(st.booleans()):
         return draw(st.sampled_from(sorted(models.MODELS.values(), key=lambda m: m.parameters)))
     heads = draw(st.sampled_from([4, 8, 14, 32, 40]))
-    sizes = [draw(st.integers(*ends)) for ends in ((64, 12_000), (64, 40_000), (1, 90))]
     return ModelShape(
         "",
         (),
-        *sizes,
+        hidden_size=draw(st.integers(64, 12_000)),
+        intermediate_size=draw(st.integers(64, 40_000)),
+        num_hidden_layers=draw(st.integers(1, 90)),
         num_attention_heads=heads,
         num_key_value_heads=draw(st.sampled_from([1, 2, 4, heads])),
         head_dim=draw(st.sampled_from([32, 64, 128, 256])),
@@ -46,14 +49,14 @@ def shapes(draw) -> ModelShape:
 
 @st.composite
 def cases(draw) -> Case:
-    shape = draw(shapes())
+    model_shape = draw(shapes())
     return Case(
-        shape=shape,
+        shape=model_shape,
         four_bit=draw(st.booleans()),
         max_seq_length=draw(st.integers(16, 200_000) | st.integers(16, 4096)),
         max_completion_length=draw(st.integers(1, 100_000)),
         lora_rank=draw(st.integers(1, 512)),
-        targets=tuple(draw(st.sets(st.sampled_from(list(shape.projections)), min_size=1))),
+        targets=tuple(draw(st.sets(st.sampled_from(list(model_shape.projections)), min_size=1))),
         num_seqs=draw(st.integers(1, 255)),
         batch=draw(st.integers(1, 256)),
         engine_bytes=draw(st.integers(0, 140 * GIB) | st.integers(0, 16 * GIB)),
@@ -62,9 +65,9 @@ def cases(draw) -> Case:
     )
 
 
-def grown(found, key: str, factor: float, limit: int = 10**13):
-    value = getattr(found, key)
-    return replace(found, **{key: min(limit, value + max(1, round(value * factor)))})
+def grown(case, key: str, factor: float, limit: int = 10**13):
+    value = getattr(case, key)
+    return replace(case, **{key: min(limit, value + max(1, round(value * factor)))})
 
 
 SETTINGS = {
@@ -129,8 +132,8 @@ def test_more_on_the_same_card_never_gets_a_better_verdict(less, key, factor):
         more = replace(less, shape=grown(less.shape, key, factor))
     before, after = predict.predict(less), predict.predict(more)
 
-    def judged(found, prediction, size):
-        return ORDER.index(predict.verdict(prediction, found, size))
+    def judged(case, prediction, size):
+        return ORDER.index(predict.verdict(prediction, case, size))
 
     sizes = range(3 * before.peak_bytes)
     for better in (1, 2):  # the largest card at which the lesser one is worse
@@ -139,48 +142,48 @@ def test_more_on_the_same_card_never_gets_a_better_verdict(less, key, factor):
 
 
 @given(cases())
-def test_a_lighter_way_never_needs_more(found):
-    heavy = predict.predict(replace(found, four_bit=False, standby=False, optimizer_bytes=8))
-    light = predict.predict(replace(found, four_bit=False, standby=True))
+def test_a_lighter_way_never_needs_more(case):
+    heavy = predict.predict(replace(case, four_bit=False, standby=False, optimizer_bytes=8))
+    light = predict.predict(replace(case, four_bit=False, standby=True))
     assert light.peak_bytes <= heavy.peak_bytes
 
 
 @given(cases(), st.integers(1, 64))
-def test_the_least_share_is_enough_and_the_least(found, sequences):
-    least = predict.least_share_bytes(found, sequences)
+def test_the_least_share_is_enough_and_the_least(case, sequences):
+    least = predict.least_share_bytes(case, sequences)
 
     def holds(size: int) -> bool:
-        prediction = predict.predict(replace(found, engine_bytes=size))
-        tokens = sequences * engine.sequence_tokens(found)
-        return prediction.kv_tokens >= tokens and predict.lacking_tokens(prediction, found) <= 0
+        prediction = predict.predict(replace(case, engine_bytes=size))
+        tokens = sequences * engine.sequence_tokens(case)
+        return prediction.kv_tokens >= tokens and predict.lacking_tokens(prediction, case) <= 0
 
     assert holds(least) and not holds(least - 100)  # of 10^10 bytes: floats are rounded
 
 
 @given(cases(), st.integers(3 * GIB, 140 * GIB))
-def test_the_parts_are_the_whole(found, usable):
-    prediction = predict.predict(found)
+def test_the_parts_are_the_whole(case, usable):
+    prediction = predict.predict(case)
     assert all(size >= 0 for parts in prediction.phases.values() for size in parts.values())
     assert all(size >= 0 for size in prediction.spare.values())
     assert prediction.peak_bytes == max(sum(p.values()) for p in prediction.phases.values())
     assert prediction.peaks[prediction.peak_phase] == prediction.peak_bytes
-    seen = predict.expected_bytes(prediction, found, usable)
+    seen = predict.expected_bytes(prediction, case, usable)
     assert max(seen.values()) >= prediction.peak_bytes
     assert max(seen.values()) <= max(usable, prediction.peak_bytes)
 
 
 @given(cases(), st.integers(3 * GIB, 140 * GIB), st.integers(0, 100 * GIB))
-def test_with_more_memory_what_fits_still_fits(found, usable, more):
-    prediction = predict.predict(found)
-    before, after = (predict.verdict(prediction, found, size) for size in (usable, usable + more))
+def test_with_more_memory_what_fits_still_fits(case, usable, more):
+    prediction = predict.predict(case)
+    before, after = (predict.verdict(prediction, case, size) for size in (usable, usable + more))
     assert ORDER.index(after) >= ORDER.index(before)
 
 
 @st.composite
 def planned(draw):
     """A recipe, a preset of it in which some keys are open, and a card."""
-    found = RECIPES[draw(st.sampled_from(sorted(RECIPES)))]
-    preset = found.preset[draw(st.sampled_from(sorted(n for n in found.preset if n != "cpu")))]
+    parsed = RECIPES[draw(st.sampled_from(sorted(RECIPES)))]
+    preset = parsed.preset[draw(st.sampled_from(sorted(n for n in parsed.preset if n != "cpu")))]
     completion = draw(st.sampled_from([64, 256, 768, 1792, 8000]))
     update = {
         "max_completion_length": completion,
@@ -195,21 +198,21 @@ def planned(draw):
     }
     opened = draw(st.sets(st.sampled_from(auto.OPEN)))
     preset = preset.model_copy(update=update | dict.fromkeys(opened, "auto"))
-    return found, preset, opened, draw(st.integers(3 * GIB, 140 * GIB))
+    return parsed, preset, opened, draw(st.integers(3 * GIB, 140 * GIB))
 
 
-def settle(found, preset, size: int):
-    card, shape = Gpu(0, "card", size, size, 8.0, ""), models.find(found.model.name)
-    return verdict.fitted(found, preset, shape, card, refuse=False)
+def settle(parsed, preset, size: int):
+    card = Gpu(0, "card", size, size, 8.0, "")
+    return verdict.fitted(parsed, preset, shape(parsed.model.name), card)
 
 
 @settings(max_examples=50, deadline=None)
 @given(planned())
-def test_what_is_chosen_gives_the_same_verdict_when_it_is_planned_again(given):
-    found, preset, opened, size = given
-    settled, first = settle(found, preset, size)
+def test_what_is_chosen_gives_the_same_verdict_when_it_is_planned_again(drawn):
+    parsed, preset, opened, size = drawn
+    settled, first = settle(parsed, preset, size)
     assert not auto.open_keys(settled)
-    again, second = settle(found, settled, size)
+    again, second = settle(parsed, settled, size)
     assert again == settled and second.peak_bytes == first.peak_bytes
     assert second.verdict == first.verdict
     assert (second.excess_bytes > 0) == (second.verdict == "does not fit")
@@ -220,35 +223,36 @@ def test_what_is_chosen_gives_the_same_verdict_when_it_is_planned_again(given):
 
 @settings(max_examples=50, deadline=None)
 @given(planned(), st.floats(0, 1))
-def test_a_larger_card_never_fits_less_when_the_share_is_open(given, growth):
-    found, preset, _, size = given
+def test_a_larger_card_never_fits_less_when_the_share_is_open(drawn, growth):
+    parsed, preset, _, size = drawn
     preset = preset.model_copy(update={"gpu_memory_utilization": "auto"})
-    before, after = (settle(found, preset, s)[1] for s in (size, round(size * (1 + growth))))
+    before, after = (settle(parsed, preset, s)[1] for s in (size, round(size * (1 + growth))))
     assert ORDER.index(after.verdict) >= ORDER.index(before.verdict)
 
 
 @settings(max_examples=50, deadline=None)
 @given(planned())
-def test_every_change_that_is_proposed_is_valid_and_fits(given):
-    found, preset, _, size = given
-    settled, predicted = settle(found, preset, size)
+def test_every_change_that_is_proposed_is_valid_and_fits(drawn):
+    parsed, preset, _, size = drawn
+    settled, predicted = settle(parsed, preset, size)
     if predicted.verdict == "fits":
         return
-    card, shape = Gpu(0, "card", size, size, 8.0, ""), models.find(found.model.name)
-    for change in auto.changes(found, settled, shape, verdict.room_of(card)):
+    room = verdict.room_of(Gpu(0, "card", size, size, 8.0, ""))
+    for change in auto.changes(parsed, settled, shape(parsed.model.name), room):
         changed = type(settled).model_validate(settled.model_dump() | change)
-        assert settle(found, changed, size)[1].verdict == "fits", change
+        assert settle(parsed, changed, size)[1].verdict == "fits", change
 
 
 def test_ten_thousand_candidates_are_searched_in_less_than_a_second():
-    found, size = RECIPES["llama3.1-8b"], 22 * GIB
-    preset = found.preset["24GB"].model_copy(update=dict.fromkeys(auto.OPEN, "auto"))
+    parsed, size = RECIPES["llama3.1-8b"], 22 * GIB
+    preset = parsed.preset["24GB"].model_copy(update=dict.fromkeys(auto.OPEN, "auto"))
     room = verdict.room_of(Gpu(0, "card", size, size, 8.0, ""))
-    shape = models.find(found.model.name)
+    model_shape = shape(parsed.model.name)
 
     def seconds_for_each() -> float:
         began = time.process_time()
-        count = sum(1 for _ in range(20) for _ in auto.choices(found, preset, shape, room))
+        candidates = (auto.choices(parsed, preset, model_shape, room) for _ in range(20))
+        count = len(list(chain.from_iterable(candidates)))
         return (time.process_time() - began) / count
 
     assert min(seconds_for_each() for _ in range(5)) < 1 / 10_000  # others use this machine too
@@ -271,9 +275,10 @@ CROSSED = [
 def test_no_step_leads_down(key, values, standby):
     for model in ("qwen2.5-1.5b", "phi-4"):
         for four_bit in (False, True):
-            shape = models.MODELS[model]
+            model_shape = models.MODELS[model]
+            targets = tuple(model_shape.projections)
             start = Case(
-                *(shape, four_bit, 1024, 768, 16, tuple(shape.projections), 200, 2, 12 * GIB),
+                *(model_shape, four_bit, 1024, 768, 16, targets, 200, 2, 12 * GIB),
                 standby=standby,
             )
             peaks = dict.fromkeys(predict.PHASES, 0)
@@ -284,12 +289,12 @@ def test_no_step_leads_down(key, values, standby):
 
 
 def test_the_pass_grows_without_a_jump_below_a_step_of_the_ladder():
-    shape, known = models.MODELS["qwen2.5-7b"], constants.values()
-    start = Case(shape, True, 1024, 768, 16, tuple(shape.projections), 64, 2, 0, False)
+    model_shape, calibrated = models.MODELS["qwen2.5-7b"], constants.values()
+    start = Case(model_shape, True, 1024, 768, 16, tuple(model_shape.projections), 64, 2, 0, False)
     before = None
     for size in range(6 * GIB, 40 * GIB, 2**26):
-        found = replace(start, engine_bytes=size)
-        after = predict.predict(found).phases["load"]["engine"]
-        assert after >= engine.engine_pass(found, known)
+        case = replace(start, engine_bytes=size)
+        after = predict.predict(case).phases["load"]["engine"]
+        assert after >= engine.engine_pass(case, calibrated)
         assert before is None or 0 <= after - before <= 2**26
         before = after

@@ -15,7 +15,7 @@ def test_a_base_model_of_the_hub_learns_in_the_chat_template_of_the_recipe(tmp_p
     text = SMALL.replace('"builtin:tiny"', '"me/base"').replace("steps = 12", "steps = 2")
     (tmp_path / "recipe.toml").write_text(text)
     found = recipe.load(tmp_path / "recipe.toml").recipe
-    made = planning.make(found, base_dir=tmp_path, gpu=None, num_cores=1)
+    made = planning.make(found, planning.Target.here(None, 1), base_dir=tmp_path)
     splits = data.load(found, tmp_path)
     rows = demonstrations(found, tmp_path, 2 * 16, held_out=splits.held_out)
     told = []

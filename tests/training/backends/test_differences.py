@@ -24,11 +24,9 @@ def made(*overrides: str) -> planning.Plan:
     loaded = recipe.load("qwen2.5-1.5b", ["preset.load_in_4bit=false", *overrides])
     return planning.make(
         loaded.recipe,
+        planning.Target.elsewhere(CARD),
         base_dir=loaded.path.parent,
-        gpu=CARD,
-        num_cores=1,
-        preset_name="8GB",
-        elsewhere=True,
+        preset="8GB",
     )
 
 

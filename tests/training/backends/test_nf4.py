@@ -87,7 +87,7 @@ def test_what_was_cut_off_is_not_left(error, source, tmp_path, monkeypatch):
 
 
 def test_a_process_that_was_faster_is_as_good(tmp_path):
-    with files.whole(tmp_path / "model") as draft:
+    with files.draft(tmp_path / "model", taken="keep") as draft:
         for folder in (draft, tmp_path / "model"):
             folder.mkdir()
             (folder / "weights").touch()
@@ -113,7 +113,7 @@ def test_what_the_weights_are_is_read_from_their_state(kind, nested, said):
 def test_a_cold_start_in_whole_weights_goes_on_in_4_bits(small, tmp_path):
     """As far as bitsandbytes goes on a CPU: no backward pass there for layers with a bias."""
     found = recipe.load(small).recipe
-    made = planning.make(found, base_dir=tmp_path, gpu=None, num_cores=1)
+    made = planning.make(found, planning.Target.here(None, 1), base_dir=tmp_path)
     preset = made.preset.model_copy(update={"load_in_4bit": True})
     backend = TrlBackend(made.model_copy(update={"preset": preset}), offline=True)
     splits = data.load(found, tmp_path)
@@ -133,7 +133,9 @@ def test_float16_trains_whole_weights_in_float32(source, small, tmp_path):
     """The gradients of float16 weights cannot be unscaled; the adapter's weights are float32."""
     text = small.read_text().replace('"builtin:tiny"', f'"{source}"')
     small.write_text(text)
-    made = planning.make(recipe.load(small).recipe, base_dir=tmp_path, gpu=None, num_cores=1)
+    made = planning.make(
+        recipe.load(small).recipe, planning.Target.here(None, 1), base_dir=tmp_path
+    )
     backend = TrlBackend(made.model_copy(update={"dtype": "float16"}), offline=True)
     assert backend.load_weights(None, trainable=True).dtype == torch.float32
     assert backend.load_weights(None).dtype == torch.float16

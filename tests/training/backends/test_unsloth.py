@@ -36,7 +36,7 @@ def unsloth(monkeypatch):
 def made(unsloth, *overrides: str):
     loaded = recipe.load("qwen2.5-1.5b", list(overrides))
     found = planning.make(
-        loaded.recipe, base_dir=loaded.path.parent, gpu=CARD, num_cores=1, elsewhere=True
+        loaded.recipe, planning.Target.elsewhere(CARD), base_dir=loaded.path.parent
     )
     return unsloth.UnslothBackend(found, offline=True)
 

@@ -14,7 +14,8 @@ def bound_reference_pass(trainer: Any) -> None:
     many times the tokens that a training pass has and that the memory is planned for
     (unsloth/models/rl_replacements.py, _get_per_token_logps_and_entropies, `B` and `_pk_cap`).
     Nothing is compiled in it: its loop over parts of 256 rows is unrolled, anew for each number of
-    parts, and with 48 of them the first step took 186 s, the next 12 (vram_points/beta.json).
+    parts, and with 48 of them the first step took 186 s, the next 12
+    (benchmarks/memory/points/beta.json).
     """
     score, args = trainer._get_per_token_logps_and_entropies, trainer.args
 

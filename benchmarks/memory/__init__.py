@@ -1,0 +1,1 @@
+"""How far the predicted memory of a run is from the measured one."""

@@ -1,0 +1,1 @@
+"""The measured tables and pictures of README.md."""

@@ -1,0 +1,1 @@
+"""What kills, missing networks and other programs leave of runs, studies and exports."""

@@ -1,0 +1,1 @@
+"""How fast the presets are, how fast they could be, and what a trial costs."""

@@ -1,0 +1,35 @@
+"""Sizes, times and shares as people read them."""
+
+import math
+
+GIB = 2**30
+
+
+def gib(size: float) -> str:
+    """Bytes in GiB, such as `13.1`."""
+    return f"{size / GIB:.1f}"
+
+
+def gigabytes(size: int) -> str:
+    """Bytes on a disk, such as `29.3 GB` or `4.0 MB`."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def percent(share: float) -> str:
+    """A share such as `84%`; `-` for one that is not a number."""
+    return "-" if math.isnan(share) else f"{share:.0%}"
+
+
+def clock(seconds: float) -> str:
+    """A time that runs, such as `4:07` or `2:13:05`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def duration(seconds: float) -> str:
+    """A time that is over, such as `2 min 56 s` or `3 h 05 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
