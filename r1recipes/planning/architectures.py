@@ -13,6 +13,7 @@ from r1recipes.errors import PlanError
 from r1recipes.machine import hub
 from r1recipes.planning import models
 from r1recipes.planning.models import ModelShape
+from r1recipes.recipe.schema import Model
 
 MAX_COUNT = 10**8
 """A config.json with a larger number is damaged."""
@@ -91,6 +92,23 @@ def find(name: str, base_dir: Path, *, revision: str | None = None, offline: boo
     if shape:
         return Checkpoint(shape, name.lower().endswith("-bnb-4bit"))
     return of_config(_read(_fetch(name, revision, offline)), name)
+
+
+def num_embeddings(model: Model, base_dir: Path, *, offline: bool) -> int | None:
+    """The tokens that a model of any architecture has embeddings for; None where its config.json
+    does not say it or cannot be read, which loading will explain."""
+    known = models.BUILTIN.get(model.name) or models.find(model.name)
+    folder = base_dir / model.name
+    if known and not folder.is_dir():
+        return known.vocab_size
+    try:
+        path = folder / "config.json"
+        config = _read(path if folder.is_dir() else _fetch(model.name, model.revision, offline))
+    except PlanError:
+        return None
+    text = config.get("text_config")
+    number = (text if isinstance(text, dict) else config).get("vocab_size")
+    return number if isinstance(number, int) else None
 
 
 def of_config(config: dict[str, Any], name: str) -> Checkpoint:

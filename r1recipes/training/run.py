@@ -15,13 +15,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from r1recipes import data, rewards
-from r1recipes.data import preflight
+from r1recipes.data import preflight, special_tokens
 from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error, is_full
 from r1recipes.machine import files, packages
 from r1recipes.machine.meter import Meter
 from r1recipes.machine.settings import Settings
 from r1recipes.machine.terminal import Capture, Interrupts
 from r1recipes.planning import disk, out_of_memory
+from r1recipes.planning.architectures import num_embeddings
 from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
@@ -65,8 +66,13 @@ def prepare(
         stack.callback(backend.close)
     tokenizer = backend.tokenizer()
     preflight.set_chat_template(tokenizer, recipe, plan.base_dir)
-    splits, prompts = preflight.check_prompts(splits, tokenizer, plan.preset, recipe.data.overlong)
-    for line in prompts.lines():
+    rows = num_embeddings(recipe.model, plan.base_dir, offline=offline)
+    is_unsloth = plan.backend == "unsloth"
+    notes = special_tokens.settle(tokenizer, recipe, num_embeddings=rows, needs_pad=is_unsloth)
+    splits, prompts = preflight.check_prompts(
+        splits, tokenizer, plan.preset, recipe.data.overlong, rows
+    )
+    for line in [*prompts.lines(), *notes]:
         observer.note(line)
     observer.phase("Checking rewards")
     verifier = stack.enter_context(answers.Verifier(time_limit_s=settings.answer_limit_s))

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, TextStreamer
 
+from r1recipes.data import special_tokens
 from r1recipes.errors import RecipeError
 from r1recipes.planning.plan import Plan
 from r1recipes.training.backends.base import Messages, Sample
+from r1recipes.training.backends.trainer import stop_ids
 from r1recipes.training.backends.trl import TrlBackend
 
 
@@ -36,6 +38,7 @@ class Chat:
         self.backend = TrlBackend(plan, offline=offline)
         self.tokenizer = self.backend.tokenizer()
         self.tokenizer.chat_template = template
+        special_tokens.settle_end(self.tokenizer)
         self.backend.load(base, adapter)
         self.backend.model.eval()
 
@@ -66,7 +69,7 @@ class Chat:
                 **inputs, generation_config=config, streamer=streamer
             )
         ids = output[0, num_prompt:].tolist()
-        ended = bool(ids) and ids[-1] == self.tokenizer.eos_token_id
+        ended = bool(ids) and ids[-1] in stop_ids(self.tokenizer, self.backend.model)
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return Sample(text, len(ids), not ended)
 
@@ -90,7 +93,7 @@ class Chat:
         return GenerationConfig(
             max_new_tokens=max_new_tokens,
             pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,  # as in training
+            eos_token_id=stop_ids(self.tokenizer, self.backend.model),  # as in training
             bos_token_id=self.tokenizer.bos_token_id,
             **(drawn if sampling.temperature > 0 else {"do_sample": False}),
         )

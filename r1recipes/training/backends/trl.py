@@ -115,7 +115,7 @@ class TrlBackend:
             do_sample=not greedy,
             num_return_sequences=1 if greedy else num_samples,
             pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=trainer.stop_ids(tokenizer, self.model),
             bos_token_id=tokenizer.bos_token_id,
             repetition_penalty=train.repetition_penalty,
             **({} if greedy else trainer.sampling(self.plan)),
@@ -152,10 +152,10 @@ class TrlBackend:
 
     def _sample(self, ids: list[int]) -> Sample:
         tokenizer = self.tokenizer()
-        ended = tokenizer.eos_token_id in ids
-        if ended:
-            ids = ids[: ids.index(tokenizer.eos_token_id) + 1]
-        return Sample(tokenizer.decode(ids, skip_special_tokens=True), len(ids), not ended)
+        stops = trainer.stop_ids(tokenizer, self.model)
+        end = next((n for n, token in enumerate(ids, 1) if token in stops), None)
+        text = tokenizer.decode(ids[:end], skip_special_tokens=True)
+        return Sample(text, len(ids[:end]), end is None)
 
     def train(
         self,
@@ -174,6 +174,7 @@ class TrlBackend:
             arguments=trainer.arguments(self.plan, output_dir),
             hooks=hooks,
         )
+        trainer.stop_at(made, trainer.stop_ids(self.tokenizer(), self.model))
         for parameter in self.model.parameters():
             if parameter.requires_grad:  # of a 4-bit model TRL makes them bfloat16, without a word
                 parameter.data = parameter.data.float()

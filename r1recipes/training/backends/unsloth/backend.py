@@ -56,6 +56,8 @@ class UnslothBackend:
         self.model: Any = None
         self.trainer: Any = None
         self._tokenizer: Any = None
+        self._stop: list[int] = []
+        """Tokens that end a completion and that the engine does not stop at by itself."""
         self._commit: str | None = None
 
     def tokenizer(self) -> Any:
@@ -113,6 +115,10 @@ class UnslothBackend:
         if not builtin.is_own(own):  # else Unsloth's has another splitting: see `load_tokenizer`
             tokenizer.chat_template = own.chat_template  # as preflight has checked it
             tokenizer.padding_side = "left"
+            if own.eos_token != tokenizer.eos_token:  # the engine has read the model's own
+                tokenizer.eos_token, self._stop = own.eos_token, [own.eos_token_id]
+            if own.pad_token != own.eos_token:  # else Unsloth has found one, or added it
+                tokenizer.pad_token = own.pad_token
             self._tokenizer = tokenizer
         refuse_second_try(model, self.plan)
         refuse_differences(engine_differences(model, self.plan))
@@ -187,6 +193,7 @@ class UnslothBackend:
             max_tokens=self.plan.preset.max_completion_length,
             seed=self.recipe.seed,
             repetition_penalty=self.recipe.train.repetition_penalty,
+            stop_token_ids=self._stop or None,
             **({"temperature": 0.0} if greedy else sampling(self.plan)),
         )
         groups: list[list[Sample]] = []
@@ -219,6 +226,8 @@ class UnslothBackend:
         hooks: Hooks,
     ) -> None:
         asked = trainer.arguments(self.plan, output_dir) | ENGINE_ARGUMENTS
+        if self._stop:
+            asked["generation_kwargs"] = {"stop_token_ids": self._stop}
         self.trainer = trainer.make(
             self.plan,
             model=self.model,
