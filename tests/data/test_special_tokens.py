@@ -85,7 +85,9 @@ def bos_line(given: PreTrainedTokenizerFast, *questions: str, system: str = "thi
             for text in questions or ("what is 1", "what is 2")]  # fmt: skip
     both = Splits(datasets.Dataset.from_list(rows), datasets.Dataset.from_list(rows[:1]))
     try:
-        _, report = preflight.check_prompts(both, given, Preset.model_validate(PRESET), "drop", **more)
+        _, report = preflight.check_prompts(
+            both, given, Preset.model_validate(PRESET), "drop", **more
+        )
     except RecipeError as error:
         (problem,) = error.problems
         return f"refused: {problem.message}; {problem.hint}"
