@@ -1,8 +1,10 @@
 """What all sections of a file share: their base, common types, and errors over several keys."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from datetime import date, time
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -13,6 +15,7 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -100,6 +103,43 @@ class Section(BaseModel):
     )
 
 
+class OpenSection(Section):
+    """A section with free keys, whose meaning is checked elsewhere. A value is plain: a text, a
+    number, true or false, or a list of these."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="after")
+    def _plain(self) -> Self:
+        refuse(
+            [
+                (key, f"`{key}` cannot be {_in_words(value)}", _PLAIN_HINT)
+                for key, value in self.values().items()
+                if not _is_plain(value)
+            ]
+        )
+        return self
+
+    def values(self) -> dict[str, Any]:
+        """The keys that were given, with their values."""
+        return dict(self.model_extra or {})
+
+
+_PLAIN_HINT = "a value is a text in quotes, a number, true or false, or a list of these"
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return isinstance(value, str | int) or isinstance(value, float) and math.isfinite(value)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, date | time):
+        return "a date or time; write it in quotes"
+    return "a section" if isinstance(value, dict) else f"`{value}`"
+
+
 def _auto_or(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     return value if value == AUTO and isinstance(value, str) else validate(value)
 
@@ -131,6 +171,9 @@ def without_later_defaults(section: BaseModel, dumped: dict[str, Any]) -> dict[s
     depth. A whole section may be marked as well."""
     kept: dict[str, Any] = {}
     for name, value in dumped.items():
+        if name not in type(section).model_fields:  # a free key of an open section
+            kept[name] = value
+            continue
         field, current = type(section).model_fields[name], getattr(section, name)
         default = field.get_default(call_default_factory=True)
         if any(mark is ADDED_LATER for mark in field.metadata) and current == default:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from r1recipes import rewards
 from r1recipes.algorithms.base import Preset
-from r1recipes.data.chat_template import (
-    adds_bos,
+from r1recipes.data.splits import Splits
+from r1recipes.data.tokenizer import special_tokens
+from r1recipes.data.tokenizer.chat_template import (
     refuse_template_columns,
     render,
     set_chat_template,
 )
-from r1recipes.data.splits import Splits
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.rewards import doubts
 from r1recipes.rewards.answers import AnswerColumn
@@ -78,7 +78,11 @@ class _Tokens:
 
     lengths: list[int]
     bos: list[int]
+    begins: list[bool]
+    """Whether each prompt begins with the BOS token."""
     unknown: list[int]
+    largest: list[int]
+    """The largest token id of each prompt."""
 
 
 def check_prompts(
@@ -86,16 +90,25 @@ def check_prompts(
     tokenizer: PreTrainedTokenizerBase,
     preset: Preset,
     overlong: Literal["drop", "refuse"],
+    num_embeddings: int | None = None,
 ) -> tuple[Splits, PromptReport]:
     """Tokenise every prompt; drop or refuse those that do not fit beside a completion.
 
-    Returns the splits without the dropped rows, and the report. Raises: RecipeError.
+    `num_embeddings` are the tokens that the model has embeddings for, where that is known. Returns
+    the splits without the dropped rows, and the report. Raises: RecipeError.
     """
     refuse_template_columns(splits.train, tokenizer)
     limit = preset.max_seq_length - preset.max_completion_length
     rows = {"train": splits.train, "held_out": splits.held_out}
     tokens = {name: _tokenise(split, tokenizer) for name, split in rows.items()}
-    bos, warnings = _check_bos(tokens, tokenizer)
+    _refuse_beyond(tokens, tokenizer, num_embeddings)
+    prompts = [*rows["train"]["prompt"], *rows["held_out"]["prompt"]]
+    bos, warnings = special_tokens.check_bos(
+        prompts,
+        [n for split in tokens.values() for n in split.bos],
+        [begins for split in tokens.values() for begins in split.begins],
+        tokenizer,
+    )
     num_dropped: dict[str, int] = {}
     lengths: list[int] = []
     for name, split in rows.items():
@@ -113,6 +126,7 @@ def check_prompts(
             "(`prompts_per_step`)",
             hint=f"add rows or set `prompts_per_step = {num_train}` in the preset",
         )
+    warnings += special_tokens.in_questions(prompts, tokenizer)
     warnings += _unknown_tokens(tokens, tokenizer) + _dated(tokenizer)
     report = PromptReport(
         num_train=num_train,
@@ -177,10 +191,12 @@ def varied_rows(rows: datasets.Dataset) -> list[dict[str, Any]]:
 
 def _tokenise(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> _Tokens:
     bos, unknown = tokenizer.bos_token_id, tokenizer.unk_token_id
-    counts = _Tokens([], [], [])
+    counts = _Tokens([], [], [], [], [])
     for ids in _prompt_ids(rows["prompt"], tokenizer):
         counts.lengths.append(len(ids))
+        counts.largest.append(max(ids, default=0))
         counts.bos.append(0 if bos is None else ids.count(bos))
+        counts.begins.append(bos is not None and ids[:1] == [bos])
         counts.unknown.append(0 if unknown is None else ids.count(unknown))
     return counts
 
@@ -198,35 +214,19 @@ def _prompt_ids(prompts: Sequence[Any], tokenizer: PreTrainedTokenizerBase) -> I
         yield from batch["input_ids"]
 
 
-def _check_bos(
-    tokens: dict[str, _Tokens], tokenizer: PreTrainedTokenizerBase
-) -> tuple[str, list[str]]:
-    """Where the BOS token comes from, and warnings. Raises: RecipeError when a prompt has two."""
-    bos, counts = tokenizer.bos_token, [n for split in tokens.values() for n in split.bos]
-    if bos is None:
-        return "none, this tokenizer has no such token", []
-    # A token that also ends a text or pads it may rightly occur again.
-    several = sum(n > 1 for n in counts)
-    if several and bos not in (tokenizer.eos_token, tokenizer.pad_token):
-        everywhere = several == len(counts)
+def _refuse_beyond(
+    tokens: dict[str, _Tokens], tokenizer: PreTrainedTokenizerBase, num_embeddings: int | None
+) -> None:
+    """Raises: RecipeError for prompts with tokens that the model has no embedding for."""
+    largest = [n for split in tokens.values() for n in split.largest]
+    beyond = [n for n in largest if num_embeddings is not None and n >= num_embeddings]
+    if beyond:
+        token = tokenizer.convert_ids_to_tokens(max(beyond))
         raise RecipeError(
-            f"{several} of {len(counts)} prompts have more than one BOS token `{bos}`",
-            hint="remove it from `model.chat_template` or `prompt.system`; one is written twice"
-            if everywhere
-            else f"remove the text `{bos}` from these questions",
+            f"{len(beyond)} of {len(largest)} prompts have tokens that the model has no embedding "
+            f"for, such as `{token}`: {max(beyond)}, of {num_embeddings:,}",
+            hint=special_tokens.OTHER_TOKENIZER,
         )
-    adds = adds_bos(tokenizer)
-    if all(counts):
-        text = f"one `{bos}`, from the chat template"
-        # This is so for Llama: TRL passes ids with one BOS token; from the text vLLM would get two.
-        return text + ("; the tokenizer would add a second to a text" if adds else ""), []
-    if not adds:
-        return "none, neither the chat template nor the tokenizer adds it", []
-    warning = (
-        f"no prompt begins with `{bos}`, which this tokenizer puts before every text: the model "
-        "has not seen such prompts; begin `model.chat_template` with {{ bos_token }}"
-    )
-    return "none, although the tokenizer adds it to other texts", [warning]
 
 
 def _overlong(name: str, lengths: list[int], preset: Preset, overlong: str) -> str:

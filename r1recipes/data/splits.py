@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.config.suggest import nearest
-from r1recipes.data import answer_column, generators, sources
+from r1recipes.data import answer_column, generators, gym, sources
 from r1recipes.errors import Problem, RecipeError, listed
 from r1recipes.recipe import references
-from r1recipes.recipe.schema import RESERVED_COLUMNS, Data, Problems, Recipe
+from r1recipes.recipe.schema import Data, Problems, Recipe
+from r1recipes.rewards.reward import RESERVED_COLUMNS
 
 if TYPE_CHECKING:
     import datasets
@@ -70,6 +71,10 @@ def load(recipe: Recipe, base_dir: Path, *, offline: bool = False) -> Splits:
     if data.name.startswith("builtin:"):
         train = _builtin(recipe, "train", data.size or BUILTIN_SIZE, recipe.seed)
         held_out = _builtin(recipe, "test", data.eval_size, HELD_OUT_SEED)
+    elif references.is_gym(data.name):
+        size = data.size or BUILTIN_SIZE
+        parts = [(f"test {HELD_OUT_SEED}", data.eval_size), (f"train {recipe.seed}", size)]
+        held_out, train = map(_as_rows, gym.make(data, parts))
     else:
         train, revision = _read(data, base_dir, data.split, "data.split", offline, compared)
         held_out = train
@@ -101,15 +106,18 @@ def load(recipe: Recipe, base_dir: Path, *, offline: bool = False) -> Splits:
 
 
 def _builtin(recipe: Recipe, split: str, size: int, seed: int) -> _Rows:
+    return _as_rows(builtin_problems(recipe.data, split, size, seed))
+
+
+def _as_rows(rows: list[dict[str, Any]]) -> _Rows:
     import datasets
 
-    rows = builtin_problems(recipe.data, split, size, seed)
     source = datasets.Dataset.from_list(rows)
     return _Rows(source, [row["question"] for row in rows], [row["answer"] for row in rows])
 
 
 def builtin_problems(data: Data, split: str, size: int, seed: int) -> list[generators.Row]:
-    level = data.problems or Problems()
+    level = data.problems if isinstance(data.problems, Problems) else Problems()
     try:
         if data.name == "builtin:arithmetic":
             return generators.arithmetic(

@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     answer_limit_s: float = Field(5.0, gt=0, le=3600)
     """Seconds that comparing one answer with its reference may take at most."""
     reward_limit_s: float = Field(10.0, gt=0, le=3600)
-    """Seconds that one call of a user's reward function may take at most."""
+    """Seconds that a call of a user's reward, or one answer for `gym`, may take at most."""
 
     @field_validator("runs_dir", "cache_dir")
     @classmethod

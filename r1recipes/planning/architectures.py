@@ -151,6 +151,23 @@ def refuse_adapter(name: str, revision: str | None, *, offline: bool) -> None:
         raise PlanError(message, hint=hint)
 
 
+def num_embeddings(model: Model, base_dir: Path, *, offline: bool) -> int | None:
+    """The tokens that a model of any architecture has embeddings for; None where its config.json
+    does not say it or cannot be read, which loading will explain."""
+    known = models.BUILTIN.get(model.name) or models.find(model.name)
+    folder = base_dir / model.name
+    if known and not folder.is_dir():
+        return known.vocab_size
+    try:
+        path = folder / "config.json"
+        config = _read(path if folder.is_dir() else _fetch(model.name, model.revision, offline))
+    except PlanError:
+        return None
+    text = config.get("text_config")
+    number = (text if isinstance(text, dict) else config).get("vocab_size")
+    return number if isinstance(number, int) else None
+
+
 def of_config(config: dict[str, Any], name: str) -> Checkpoint:
     """The checkpoint that a config.json describes. Raises: PlanError."""
     kind = config.get("model_type", "without a model_type")

@@ -313,7 +313,12 @@ def _local(planned: Plan, offline: bool) -> list[Finding]:
         text = f"offline, and `{name}` is not cached; as a folder: --set model.name='\"{local}\"'"
         mend = f"HF_HUB_OFFLINE=0 hf download {name} --local-dir {local}"
         missing.append(Finding("model", text, "everything", mend))
-    if not recipe.data.name.startswith("builtin:"):
+    if references.is_gym(recipe.data.name):
+        if packages.version("reasoning-gym") is None:
+            mend = "python -m pip install reasoning-gym"
+            text = f"`{recipe.data.name}` needs the package reasoning-gym"
+            missing.append(Finding("data", text, "everything", mend))
+    elif not recipe.data.name.startswith(references.MADE_HERE):
         path = references.local_path(recipe.data.name, planned.base_dir)
         if path is not None and not path.exists():
             missing.append(Finding("data", f"{path} does not exist", "everything"))

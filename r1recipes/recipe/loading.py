@@ -54,6 +54,11 @@ class Loaded:
         """The name of its runs."""
         return self.source.name if self.source else self.path.stem
 
+    def places(self) -> explain.Where:
+        """A function that says where a key (path, True) or its value (path, False) stands."""
+        shown = self.path if self.source is None else self.source.reference
+        return _finder(shown, self.text, self.overrides)
+
     @property
     def shown(self) -> str:
         """The file as people know it, or where the recipe came from."""
@@ -61,8 +66,7 @@ class Loaded:
 
     def where(self, loc: Loc) -> str:
         """The flag that set a key, or `file:line:column` of its value."""
-        shown = self.source.reference if self.source else self.path
-        return _finder(shown, self.text, self.overrides)(loc, False) or str(shown)
+        return self.places()(loc, False) or self.shown
 
 
 def shipped_folder() -> Path:

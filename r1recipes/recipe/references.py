@@ -19,6 +19,8 @@ from r1recipes.rewards.user_code import is_user_code
 FILE_SUFFIXES = (".jsonl", ".csv", ".parquet")
 # A name with such an ending is meant as a file: the Hub's answer on it would be misleading.
 OTHER_SUFFIXES = (".json", ".tsv", ".txt", ".arrow", ".xlsx", ".gz", ".zip", ".zst", ".toml", ".py")
+MADE_HERE = ("builtin:", "gym:")
+"""What the names of models and data begin with that are neither files nor on the Hub."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 SENDING = ("track", "export")
 """Sections that would send something to somebody, or write outside of the run folder."""
@@ -45,11 +47,16 @@ class Refusal(NamedTuple):
     hint: str
 
 
+def is_gym(name: str) -> bool:
+    """Whether data are made by reasoning-gym."""
+    return name.startswith("gym:")
+
+
 def references_in(data: dict[str, Any]) -> Iterator[Reference]:
     """Every value of plain recipe data, valid or not, that may name a file or a folder."""
     model, rows = _table(data, "model"), _table(data, "data")
     for section, table in (("model", model), ("data", rows)):
-        if not _text(table, "name").startswith("builtin:") and _text(table, "name"):
+        if not _text(table, "name").startswith(MADE_HERE) and _text(table, "name"):
             yield Reference((section, "name"), table["name"], may_be_hub=True)
     template = _text(model, "chat_template")
     if template and "{{" not in template and "{%" not in template:

@@ -17,6 +17,7 @@ from r1recipes.algorithms.base import AUTO_ON_GPU, CPU_ONLY, GPU_ONLY
 from r1recipes.algorithms.grpo import GrpoTrain
 from r1recipes.config.render import show
 from r1recipes.config.section import Found
+from r1recipes.recipe import references
 from r1recipes.rewards.user_code import is_user_code
 
 PRESET_NAME = re.compile(r"cpu|[1-9][0-9]{0,3}GB")
@@ -29,12 +30,11 @@ COMPARES_ANSWERS = ("correctness", "notebook_correctness")
 def of_data(data: Any) -> Found:
     """Keys that do not apply to this kind of data, and splits or columns taken twice."""
     found: Found = []
-    builtin = data.name.startswith("builtin:")
-    if data.problems is not None and not builtin:
-        found.append(
-            ("problems", "difficulty can be set for built-in data only", "remove this section")
-        )
-    if builtin:
+    made_here = data.name.startswith(references.MADE_HERE)
+    if data.problems is not None and not made_here:
+        message = "difficulty can be set for built-in and gym: data only"
+        found.append(("problems", message, "remove this section"))
+    if made_here:
         for key in ("config", "revision", "answer_after", "answer_kind", "eval_split"):
             if getattr(data, key) is not None:
                 found.append((key, f"`{key}` does not apply to `{data.name}`", "remove this line"))
@@ -103,7 +103,7 @@ def of_cold_start(start: Any, model: Any, data: Any) -> Found:
         found.append(
             (
                 "",
-                "a cold start on your own data needs demonstrations",
+                f"a cold start on `{data.name}` needs demonstrations",
                 'add `data = "demonstrations.jsonl"` to [cold_start]',
             )
         )
@@ -124,7 +124,7 @@ def of_cold_start(start: Any, model: Any, data: Any) -> Found:
 
 
 def of_rewards(evaluation: Any, weights: Any, data: Any) -> Found:
-    """Rewards that cannot judge this built-in data. Keys of `[eval]`. None: not valid itself."""
+    """Rewards that cannot judge this data. Keys of `[eval]`. None: not valid itself."""
     if data is None:
         return []
     found: Found = []
@@ -135,8 +135,13 @@ def of_rewards(evaluation: Any, weights: Any, data: Any) -> Found:
             if better in weights:
                 hint = f"remove this line: `{better}` is there"
             found.append((f"/rewards.{name}", f"[rewards] `{name}`: {why}", hint))
-    if evaluation is not None and (why := _misjudges(evaluation.reward, data.name)):
-        is_given = "reward" in evaluation.model_fields_set
+    if evaluation is None:
+        return found
+    is_given = "reward" in evaluation.model_fields_set
+    why = _misjudges(evaluation.reward, data.name)
+    if not why and not is_given and references.is_gym(data.name):
+        why = "problems of reasoning-gym may have other right answers than the reference"
+    if why:
         default = "" if is_given else ", the default,"
         message = f'`eval.reward` "{evaluation.reward}"{default} decides what is right: {why}'
         verb = "write" if is_given else "add"
@@ -147,12 +152,16 @@ def of_rewards(evaluation: Any, weights: Any, data: Any) -> Found:
 def _misjudges(reward: str, data: str) -> str:
     if data == "builtin:countdown" and reward in COMPARES_ANSWERS:
         return f"on `{data}` it pays for the bare target, without an expression"
-    if data == "builtin:arithmetic" and reward == "countdown":
+    if reward == "countdown" and (data == "builtin:arithmetic" or references.is_gym(data)):
         return f"`{data}` lacks its columns, `numbers` and `target`"
+    if reward == "gym" and not references.is_gym(data):
+        return f"it pays for the problems of reasoning-gym (`gym:NAME`), not for those of `{data}`"
     return ""
 
 
 def _judge(data: str) -> str:
+    if references.is_gym(data):
+        return "gym"
     return "countdown" if data == "builtin:countdown" else "correctness"
 
 
@@ -189,6 +198,13 @@ def rewards_schema(schema: dict[str, Any]) -> None:
         for name, function in rewards.REWARDS.items()
     }
     schema["patternProperties"] = {r"^.+\.py:[A-Za-z_][A-Za-z0-9_]*$": number}
+
+
+def gym_settings_schema(schema: dict[str, Any]) -> None:
+    """Let an editor take the settings of gym: data in [data.problems]; only `check` knows them."""
+    text = "gym:NAME: a setting of this data set of reasoning-gym."
+    schema["patternProperties"] = {r"^[A-Za-z_][A-Za-z0-9_]*$": {"description": text}}
+    schema["properties"]["operators"]["type"] = ["string", "array"]  # a list in some of them
 
 
 def known_algorithm(name: str) -> str:

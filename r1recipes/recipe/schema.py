@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     SerializeAsAny,
@@ -25,6 +26,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 from r1recipes.algorithms import ALGORITHMS, GRPO
 from r1recipes.algorithms.base import Preset, Train
@@ -33,6 +35,7 @@ from r1recipes.config import json_schema
 from r1recipes.config.section import (
     ADDED_LATER,
     Batch,
+    OpenSection,
     Section,
     Text,
     Word,
@@ -41,7 +44,7 @@ from r1recipes.config.section import (
     refuse,
     with_problems,
 )
-from r1recipes.recipe import rules
+from r1recipes.recipe import references, rules
 from r1recipes.recipe.foreign_keys import (
     FOREIGN_KEYS,
     FOREIGN_VALUES,
@@ -62,23 +65,6 @@ Respond in the following format:
 ...
 </answer>
 """
-
-# TRL passes these to reward functions itself or builds them (trl, grpo_trainer.py,
-# _calculate_rewards), so a column of that name would collide or be dropped.
-RESERVED_COLUMNS = (
-    "prompt",
-    "prompts",
-    "completion",
-    "completions",
-    "completion_ids",
-    "trainer_state",
-    "log_extra",
-    "log_metric",
-    "environments",
-    "environment",
-    "image",
-    "images",
-)
 
 
 AlgorithmName = Annotated[str, AfterValidator(rules.known_algorithm)]
@@ -132,7 +118,9 @@ class Lora(Section):
 
 
 class Problems(Section):
-    """How hard the problems of a built-in data set are."""
+    """How hard the problems of a built-in data set are; the settings of a gym: data set."""
+
+    model_config = ConfigDict(json_schema_extra=rules.gym_settings_schema)
 
     digits: Annotated[int, Field(ge=1, le=9)] = 2
     """builtin:arithmetic: digits of each term."""
@@ -156,7 +144,8 @@ class Data(Section):
     """Where questions and reference answers come from."""
 
     name: Annotated[Word, Field(examples=["openai/gsm8k"])]
-    """Hub id, a local .jsonl, .csv or .parquet file, builtin:arithmetic or builtin:countdown."""
+    """Hub id, a local .jsonl, .csv or .parquet file, builtin:arithmetic, builtin:countdown, or
+    gym:NAME for a data set of reasoning-gym, such as gym:chain_sum."""
     config: Annotated[Word | None, Field(examples=["main"])] = None
     """Configuration of a Hub data set, such as "main"."""
     revision: Annotated[Word | None, Field(examples=["main"])] = None
@@ -164,7 +153,8 @@ class Data(Section):
     split: Word = "train"
     """Split that is trained on."""
     size: Annotated[int | None, Field(ge=1, le=100_000_000, examples=[2000])] = None
-    """At most so many training rows, a seeded choice; for built-in data the number made (2000)."""
+    """At most so many training rows, a seeded choice; the number made for built-in and gym: data
+    (2000)."""
     question: Text = "question"
     """Column with the question."""
     answer: Text = "answer"
@@ -179,13 +169,23 @@ class Data(Section):
     """Number of held-out problems that are evaluated before and after."""
     overlong: Literal["drop", "refuse"] = "drop"
     """What is done with prompts that do not fit beside max_completion_length."""
-    problems: Problems | None = None
-    """Difficulty of a built-in data set."""
+    problems: Problems | SkipJsonSchema[OpenSection] | None = None
+    """Difficulty of a built-in data set; settings of a data set of reasoning-gym."""
 
     @field_validator("name")
     @classmethod
     def _known_builtin(cls, name: str) -> str:
         return known_builtin(name, BUILTIN_DATA, "unknown built-in data set")
+
+    @field_validator("problems", mode="wrap")
+    @classmethod
+    def _of_its_kind(
+        cls, given: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
+        if not isinstance(given, Mapping):
+            return validate(given)
+        is_gym = references.is_gym(info.data.get("name", ""))
+        return (OpenSection if is_gym else Problems).model_validate(given)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 from r1recipes.rewards.answers import Verifier, equal, extract_answer, parse_number
+from r1recipes.rewards.gym import gym
 from r1recipes.rewards.user_code import completion_text
 
 TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
@@ -243,6 +244,7 @@ REWARDS: dict[str, Callable[..., list[float]]] = {
     "soft_format": soft_format,
     "xml_tags": xml_tags,
     "countdown": countdown,
+    "gym": gym,
     "notebook_xmlcount": notebook_xmlcount,
     "notebook_soft_format": notebook_soft_format,
     "notebook_strict_format": notebook_strict_format,

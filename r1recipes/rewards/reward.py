@@ -18,6 +18,7 @@ from r1recipes.errors import R1RecipesError, RecipeError
 from r1recipes.rewards import functions
 from r1recipes.rewards.answers import Verifier
 from r1recipes.rewards.functions import REWARDS
+from r1recipes.rewards.gym import GymScorer, gym
 from r1recipes.rewards.user_code import (
     Failed,
     Paid,
@@ -29,6 +30,22 @@ from r1recipes.rewards.user_code import (
     refuse_missing_columns,
 )
 
+RESERVED_COLUMNS = (
+    "prompt",
+    "prompts",
+    "completion",
+    "completions",
+    "completion_ids",
+    "trainer_state",
+    "log_extra",
+    "log_metric",
+    "environments",
+    "environment",
+    "image",
+    "images",
+)
+"""What TRL passes to reward functions itself or builds (trl 1.12 grpo_trainer.py,
+_calculate_rewards): a column of that name would collide or be dropped."""
 ROW_SHARE = 5
 """A call for a single row gets one fifth of a batch's time limit; assumed."""
 RETRY_LIMITS = 3
@@ -52,7 +69,11 @@ class Reward:
     """
 
     def __init__(
-        self, name: str, function: RewardFunction | UserCode, *, time_limit_s: float = 10.0
+        self,
+        name: str,
+        function: RewardFunction | UserCode | GymScorer,
+        *,
+        time_limit_s: float = 10.0,
     ):
         self.__name__ = name  # TRL logs under it
         self.name = name
@@ -93,7 +114,7 @@ class Reward:
         time_limit_s: float | None = None,
     ) -> Paid:
         """One call without a second try; rows may be Failed. Raises: Failed when the call fails."""
-        if isinstance(self._function, UserCode):
+        if isinstance(self._function, UserCode | GymScorer):
             return self._function.pay(prompts, completions, columns, time_limit_s)
         refuse_missing_columns(self._function, ["prompts", "completions", *columns])
         try:
@@ -105,8 +126,8 @@ class Reward:
         return numbers(values, len(completions))
 
     def close(self) -> None:
-        """End the child process of user code, if there is one."""
-        if isinstance(self._function, UserCode):
+        """End the child processes, if there are any."""
+        if isinstance(self._function, UserCode | GymScorer):
             self._function.close()
 
     def _row_by_row(
@@ -152,19 +173,21 @@ def load(
 ) -> list[Reward]:
     """The rewards of these names, in their order. User code is looked up but not yet run.
 
-    `base_dir` is the recipe's folder, and `time_limit_s` the limit for a call of user code. Close
-    each reward when done. Raises: RecipeError for an unknown name, a missing file or function, and
-    user code that was not allowed.
+    `base_dir` is the recipe's folder, and `time_limit_s` the limit for a call of user code, and for
+    an answer that `gym` judges. Close each reward when done. Raises: RecipeError for an unknown
+    name, a missing file or function, and user code that was not allowed.
     """
     rewards = []
     for name in names:
-        function: RewardFunction | UserCode
+        function: RewardFunction | UserCode | GymScorer
         if is_user_code(name):
             function = _user_code(name, base_dir, allow_code, time_limit_s)
         elif name not in REWARDS:
             raise _unknown(name)
         elif REWARDS[name] is functions.correctness:
             function = _with_verifier(verifier)
+        elif REWARDS[name] is gym:
+            function = GymScorer(time_limit_s=time_limit_s)
         else:
             function = REWARDS[name]
         rewards.append(Reward(name, function, time_limit_s=time_limit_s))

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from r1recipes import rewards
-from r1recipes.data import chat_template, preflight
+from r1recipes.data import preflight
 from r1recipes.data.splits import Splits
+from r1recipes.data.tokenizer import chat_template
 from r1recipes.machine.settings import Settings
 from r1recipes.recipe.loading import Loaded
 from r1recipes.rewards import doubts, grading

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from r1recipes import data, rewards
 from r1recipes.data import demonstrations, preflight
-from r1recipes.data.chat_template import opened_tag
+from r1recipes.data.tokenizer import chat_template, special_tokens
 from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error, is_full
 from r1recipes.machine import files, packages
 from r1recipes.machine.meter import Meter
 from r1recipes.machine.settings import Settings
 from r1recipes.machine.terminal import Capture, Interrupts
 from r1recipes.planning import disk, out_of_memory
+from r1recipes.planning.architectures import num_embeddings
 from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
@@ -66,11 +67,16 @@ def prepare(
         stack.callback(backend.close)
     tokenizer = backend.tokenizer()
     preflight.set_chat_template(tokenizer, recipe, plan.base_dir)
-    splits, prompts = preflight.check_prompts(splits, tokenizer, plan.preset, recipe.data.overlong)
-    for line in prompts.lines():
+    rows = num_embeddings(recipe.model, plan.base_dir, offline=offline)
+    is_unsloth = plan.backend == "unsloth"
+    notes = special_tokens.settle(tokenizer, recipe, num_embeddings=rows, needs_pad=is_unsloth)
+    splits, prompts = preflight.check_prompts(
+        splits, tokenizer, plan.preset, recipe.data.overlong, rows
+    )
+    for line in [*prompts.lines(), *notes]:
         observer.note(line)
     loaded, verifier = _load_rewards(
-        plan, splits, observer, settings, options, stack, opened_tag(prompts.example)
+        plan, splits, observer, settings, options, stack, chat_template.opened_tag(prompts.example)
     )
     return Prepared(
         plan=plan,

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from r1recipes import rewards
 from r1recipes.algorithms.base import Preset
 from r1recipes.data import preflight
-from r1recipes.data.chat_template import CHATML, render
 from r1recipes.data.splits import Splits
+from r1recipes.data.tokenizer.chat_template import CHATML, render
 from r1recipes.errors import RecipeError
 from r1recipes.recipe.schema import Recipe
 from r1recipes.rewards.answers import Verifier
@@ -249,7 +249,7 @@ def test_a_step_must_be_filled():
 
 def test_two_bos_tokens_are_refused():
     double = "{{ bos_token }}" + LLAMA
-    with pytest.raises(RecipeError, match="2 of 2 prompts have more than one BOS token `<s>`"):
+    with pytest.raises(RecipeError, match="2 of 2 prompts begin with two BOS tokens `<s>`"):
         preflight.check_prompts(splits("what is 1"), tokenizer(double), preset(), "drop")
     with pytest.raises(RecipeError) as caught:
         preflight.check_prompts(splits("<s> what is 1"), tokenizer(), preset(), "drop")

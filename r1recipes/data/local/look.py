@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from r1recipes.data import answer_column, splits
-from r1recipes.data.chat_template import template_text
+from r1recipes.data import answer_column, gym, splits
 from r1recipes.data.local.model import (
     describe,
     missing_model,
@@ -22,6 +21,7 @@ from r1recipes.data.local.model import (
     starting_point,
 )
 from r1recipes.data.local.rows import sample
+from r1recipes.data.tokenizer.chat_template import template_text
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
@@ -52,7 +52,10 @@ def look(loaded: Loaded, *, allow_code: bool = False) -> Findings:
     """Look at what a valid recipe names. `allow_code`: files of rewards are imported, in a child
     process that can be killed."""
     recipe, base_dir, findings = loaded.recipe, loaded.path.parent, Findings()
-    if not recipe.data.name.startswith("builtin:"):
+    if references.is_gym(recipe.data.name):
+        with findings.guard():
+            gym.check(loaded)
+    elif not recipe.data.name.startswith("builtin:"):
         _look_at_data(recipe, base_dir, findings)
     if recipe.cold_start and recipe.cold_start.data:
         _look_at_demonstrations(recipe.cold_start.data, base_dir, findings)

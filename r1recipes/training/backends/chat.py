@@ -13,10 +13,12 @@ import torch
 from peft import PeftModel
 from transformers import GenerationConfig, TextStreamer
 
+from r1recipes.data.tokenizer import special_tokens
 from r1recipes.errors import RecipeError
 from r1recipes.planning.plan import Plan
 from r1recipes.training.backends import weights
 from r1recipes.training.backends.base import Messages, Sample
+from r1recipes.training.backends.trainer import stop_ids
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Chat:
         # Any: the methods of a tokenizer return unions of types.
         self.tokenizer: Any = weights.tokenizer_of(plan, offline)
         self.tokenizer.chat_template = template
+        special_tokens.settle_end(self.tokenizer)
         base_model = weights.load_base(plan, base, offline=offline)
         self.model: Any = PeftModel.from_pretrained(base_model, adapter).eval()
 
@@ -67,7 +70,7 @@ class Chat:
             torch.manual_seed(sampling.seed)
             output = self.model.generate(**inputs, generation_config=config, streamer=streamer)
         ids = output[0, num_prompt:].tolist()
-        ended = bool(ids) and ids[-1] == self.tokenizer.eos_token_id
+        ended = bool(ids) and ids[-1] in stop_ids(self.tokenizer, self.model)
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return Sample(text, len(ids), not ended)
 
@@ -91,7 +94,7 @@ class Chat:
         return GenerationConfig(
             max_new_tokens=max_new_tokens,
             pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,  # as in training
+            eos_token_id=stop_ids(self.tokenizer, self.model),  # as in training
             bos_token_id=self.tokenizer.bos_token_id,
             **(sampled if sampling.temperature > 0 else {"do_sample": False}),
         )

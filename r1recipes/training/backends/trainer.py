@@ -101,6 +101,37 @@ def arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
     }
 
 
+def stop_ids(tokenizer: Any, model: Any) -> list[int]:
+    """The tokens that end a completion: the tokenizer's, then others that the model was made with,
+    such as Llama's `<|end_of_text|>` beside `<|eot_id|>` (generation_config.json)."""
+    others = model.generation_config.eos_token_id
+    others = others if isinstance(others, list) else [others]
+    ids = [tokenizer.eos_token_id, *(i for i in others if i is not None)]
+    return list(dict.fromkeys(ids))
+
+
+def stop_at(trainer: Any, ids: list[int]) -> None:
+    """Let completions of a trainer that generates with transformers end at any of several tokens.
+
+    TRL cuts them at the tokenizer's end token alone and would learn the padding behind another
+    (1.12, `_generate_single_turn`). It still counts those that end with another as cut.
+    """
+    if len(ids) == 1:
+        return
+    trainer.generation_kwargs["eos_token_id"] = ids
+    trainer.generation_config.eos_token_id = ids
+    generate = trainer._generate_single_turn
+
+    def cut(*arguments: Any, **options: Any) -> Any:
+        made = generate(*arguments, **options)
+        completions, *rest = made if isinstance(made, tuple) else (made,)
+        ends = [next((n for n, i in enumerate(c, 1) if i in ids), len(c)) for c in completions]
+        completions = [c[:end] for c, end in zip(completions, ends, strict=True)]
+        return (completions, *rest) if isinstance(made, tuple) else completions
+
+    trainer._generate_single_turn = cut
+
+
 def make(
     plan: Plan,
     *,

@@ -100,7 +100,7 @@ class TrlBackend:
             do_sample=not greedy,
             num_return_sequences=1 if greedy else num_samples,
             pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=trainer.stop_ids(tokenizer, self.model),
             bos_token_id=tokenizer.bos_token_id,
             repetition_penalty=train.repetition_penalty,
             **({} if greedy else trainer.sampling(self.plan)),
@@ -136,10 +136,10 @@ class TrlBackend:
 
     def _sample(self, ids: list[int]) -> Sample:
         tokenizer: Any = self.tokenizer()
-        ended = tokenizer.eos_token_id in ids
-        if ended:
-            ids = ids[: ids.index(tokenizer.eos_token_id) + 1]
-        return Sample(tokenizer.decode(ids, skip_special_tokens=True), len(ids), not ended)
+        stops = trainer.stop_ids(tokenizer, self.model)
+        end = next((n for n, token in enumerate(ids, 1) if token in stops), None)
+        text = tokenizer.decode(ids[:end], skip_special_tokens=True)
+        return Sample(text, len(ids[:end]), end is None)
 
     def train(
         self,
@@ -161,6 +161,7 @@ class TrlBackend:
             arguments=trainer.arguments(plan, output_dir),
             hooks=hooks,
         )
+        trainer.stop_at(trl_trainer, trainer.stop_ids(self.tokenizer(), self.model))
         for parameter in self.model.parameters():
             if parameter.requires_grad:  # TRL silently makes those of a 4-bit model bfloat16
                 parameter.data = parameter.data.float()

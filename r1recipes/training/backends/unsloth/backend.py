@@ -49,6 +49,8 @@ class UnslothBackend:
         self.model: Any = None
         self.trainer: Any = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._stop: list[int] = []
+        """Tokens that end a completion and that the engine does not stop at by itself."""
         self._commit: str | None = None
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -123,6 +125,10 @@ class UnslothBackend:
         if not builtin.is_own(checked):  # Unsloth would split text otherwise: `load_tokenizer`
             tokenizer.chat_template = checked.chat_template  # as preflight has checked it
             tokenizer.padding_side = "left"
+            if checked.eos_token != tokenizer.eos_token:  # the engine has read the model's own
+                tokenizer.eos_token, self._stop = checked.eos_token, [checked.eos_token_id]
+            if checked.pad_token != checked.eos_token:  # else Unsloth has found one, or added it
+                tokenizer.pad_token = checked.pad_token
             self._tokenizer = tokenizer
         refuse_second_try(model, self.plan)
         refuse_differences(engine_differences(model, self.plan))
@@ -202,6 +208,7 @@ class UnslothBackend:
             max_tokens=self.plan.preset.max_completion_length,
             seed=self.recipe.seed,
             repetition_penalty=self.recipe.train.repetition_penalty,
+            stop_token_ids=self._stop or None,
             **({"temperature": 0.0} if greedy else sampling(self.plan)),
         )
         groups: list[list[Sample]] = []
@@ -237,6 +244,8 @@ class UnslothBackend:
     ) -> None:
         plan = plan or self.plan
         arguments = trainer.arguments(plan, output_dir) | ENGINE_ARGUMENTS
+        if self._stop:
+            arguments["generation_kwargs"] = {"stop_token_ids": self._stop}
         self.trainer = trainer.make(
             plan,
             model=self.model,

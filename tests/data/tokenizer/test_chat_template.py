@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from r1recipes import rewards
-from r1recipes.data import chat_template, preflight
+from r1recipes.data import preflight
+from r1recipes.data.tokenizer import chat_template
 from r1recipes.errors import RecipeError
 from r1recipes.recipe.schema import Model, Recipe
 from tests.data.test_preflight import splits
