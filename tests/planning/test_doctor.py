@@ -334,6 +334,7 @@ def test_what_is_to_be_downloaded_needs_a_cache_that_can_be_written(driver, monk
     code, out, _ = in_process("doctor", "phi4")
     assert code == 2 and "no   phi4  Hub cache: /proc/hub cannot be written" in out
     (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
     here = f"model.name='{tmp_path / 'model'}'"
     assert in_process("doctor", "phi4", "--set", here)[0] == 0
 

@@ -148,7 +148,7 @@ def test_an_observer_that_decides_prunes_a_run(small, tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_within_an_observer_stops_the_run_as_anywhere(small, tmp_path):
-    with pytest.raises(Stopped, match="no step is saved yet"):
+    with pytest.raises(Stopped, match="the cold start is done and saved"):
         run_in_process(
             small, tmp_path / "runs", observers=[Failing("evaluated", KeyboardInterrupt())]
         )
