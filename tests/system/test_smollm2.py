@@ -116,10 +116,10 @@ def stopped(recipe: Path) -> tuple[Run, str]:
     return run, printed
 
 
-def test_check_accepts_a_bos_token_in_every_turn(recipe):
-    code, out, err = in_process("check", recipe, "--allow-code")
-    assert (code, err) == (0, ""), out + err
-    assert "`<|im_start|>`, with which the chat template begins every turn" in out
+def test_check_accepts_it(recipe):
+    code, out, err = in_process("check", recipe)
+    assert code == 0, err
+    assert out.startswith("cities.toml: ok") or f"{recipe}: ok" in out
 
 
 def test_given_completions_are_graded(recipe):
@@ -150,6 +150,7 @@ def test_its_own_completions_are_graded(recipe):
 
 def test_ctrl_c_leaves_a_whole_checkpoint_of_a_run_that_was_probed(stopped):
     run, printed = stopped
+    assert "`<|im_start|>`, with which the chat template begins every turn" in printed
     assert "can be learned" in printed or "nothing can be learned" in printed, printed
     checkpoint = run.last_checkpoint()
     assert checkpoint is not None and checkpoint[1] >= 3
