@@ -1,203 +1,226 @@
 """Which problems of reasoning-gym a small model can learn from: right answers and groups with
 spread, before training.
 
-    python -m benchmarks.learning.problem_sets MODEL OUT.json [SET...]
+    python -m benchmarks.learning.problem_sets MODEL OUT.json [--sets SET...] [--prompts PROMPT...]
 
-MODEL is a local folder. Each set of `SETS` is tried on the CPU with the tags alone, and with the
-tags and one worked example. Limits: a few dozen problems for each row, so a share of 20 % is known
-to about 10 points; short completions only.
+MODEL is a local folder. Each set of `SETS` is tried on the CPU under three prompts: the tags alone
+as a system message, with a solved problem in that message, and with three as earlier turns. A group
+has spread when right and wrong answers are in it. Limits: a few problems for each row, so a share
+of 20 % is known to about 10 points; the shared part of a group's prompt is read once, and nothing
+of it is trained.
 """
 
 import argparse
-import json
-import tempfile
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import about
-from benchmarks.learning.prompts import XML, attempt
-from r1recipes import data, planning, recipe
-from r1recipes.machine import host, settings
-from r1recipes.training.backends import create, prepare_environment
+from r1recipes.recipe.schema import SYSTEM_PROMPT
+from r1recipes.rewards.answers import extract_answer
+
+Messages = list[dict[str, str]]
+SEED = 5
 
 
 @dataclass(frozen=True)
 class ProblemSet:
-    """A data set of reasoning-gym with its settings, and a problem solved in the tags."""
+    """A data set of reasoning-gym with its settings, and solved problems of its kind."""
 
     name: str
-    question: str
-    reasoning: str
-    answer: str
-    settings: dict[str, int] = field(default_factory=dict)
-
-    def example(self) -> str:
-        return (
-            f'\nFor example, for "{self.question}":\n<reasoning>\n{self.reasoning}\n</reasoning>\n'
-            f"<answer>\n{self.answer}\n</answer>\n"
-        )
+    settings: dict[str, int]
+    solved: list[tuple[str, str, str]]
+    """(question, reasoning, answer)"""
 
 
-SUM = "State the final answer to the following arithmetic problem: "
-LEGS = "How many legs are there in total if you have 2 dogs, 1 chicken?"
+SUM = "State the final answer to the following arithmetic problem: {} ="
+BACKWARD = "Spell this word backward (example: sun -> nus): {}"
+LETTERS = 'How many times does the letter "{}" appear in the text: "{}"?'
+
+
+def sums(terms: int, digits: int) -> ProblemSet:
+    """Sums and differences of `terms` numbers with `digits` digits each."""
+    solved = {
+        2: [
+            ("3 + 5", "3 + 5 = 8", "8"),
+            ("9 - 2", "9 - 2 = 7", "7"),
+            ("6 + 4", "6 + 4 = 10", "10"),
+        ],
+        3: [
+            ("3 + 5 - 2", "3 + 5 = 8, 8 - 2 = 6", "6"),
+            ("9 - 2 - 1", "9 - 2 = 7, 7 - 1 = 6", "6"),
+            ("6 + 4 + 7", "6 + 4 = 10, 10 + 7 = 17", "17"),
+        ],
+    }[terms]
+    limits = {"min_terms": terms, "max_terms": terms, "min_digits": digits, "max_digits": digits}
+    return ProblemSet("chain_sum", limits, [(SUM.format(q), r, a) for q, r, a in solved])
+
+
 SETS = {
-    "sums of 2 digits": ProblemSet(
-        "chain_sum",
-        f"{SUM}6 + 3 =",
-        "6 + 3 = 9",
-        "9",
-        {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
-    ),
-    "sums of 2 to 3 numbers": ProblemSet(
-        "chain_sum",
-        f"{SUM}6 + 13 - 4 =",
-        "6 + 13 = 19, 19 - 4 = 15",
-        "15",
-        {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2},
-    ),
-    "words of 3 to 4 letters backward": ProblemSet(
+    "sums-2x1": sums(2, 1),
+    "sums-2x2": sums(2, 2),
+    "sums-3x1": sums(3, 1),
+    "backward": ProblemSet(
         "spell_backward",
-        "Spell this word backward (example: sun -> nus): map",
-        "m a p, backward: p a m",
-        "pam",
         {"min_word_len": 3, "max_word_len": 4},
+        [
+            (BACKWARD.format("map"), "m a p -> p a m", "pam"),
+            (BACKWARD.format("Top"), "T o p -> p o T", "poT"),
+            (BACKWARD.format("lid"), "l i d -> d i l", "dil"),
+        ],
     ),
-    "letters of 3 to 5 words": ProblemSet(
+    "letters": ProblemSet(
         "letter_counting",
-        'How many times does the letter "a" appear in the text: "had a plan"?',
-        "had: 1, a: 1, plan: 1. 1 + 1 + 1 = 3",
-        "3",
         {"min_words": 3, "max_words": 5},
-    ),
-    "legs of 1 to 2 animals": ProblemSet(
-        "leg_counting",
-        LEGS,
-        "2 dogs have 2 * 4 = 8 legs, 1 chicken has 2 legs. 8 + 2 = 10",
-        "10",
-        {"min_animals": 1, "max_animals": 2, "max_instances": 3},
-    ),
-    "products of digits": ProblemSet(
-        "products",
-        "Solve the following multiplication: 6 * 3. Give only the result as your final answer.",
-        "6 * 3 = 18",
-        "18",
-        {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2},
-    ),
-    "greatest common divisors to 20": ProblemSet(
-        "gcd",
-        "Find the Greatest Common Divisor (GCD) of these numbers: 12, 18. Give only the GCD as "
-        "your final answer.",
-        "12 = 2 * 6, 18 = 3 * 6",
-        "6",
-        {"min_value": 1, "max_value": 20},
-    ),
-    "largest of some numbers": ProblemSet(
-        "number_format",
-        "Now, pick the smallest number of the following candidates: 12.5 9.25 31.0",
-        "9.25 < 12.5 < 31.0",
-        "9.25",
-        {"max_num_candidates": 3, "max_n": 1000},
-    ),
-    "who of 3 to 6 people": ProblemSet(
-        "needle_haystack",
-        "Tom likes tea. Ann hates rain. Who hates rain? Reply only with a name.",
-        "Ann hates rain.",
-        "Ann",
-        {"min_num_statements": 3, "max_num_statements": 6},
-    ),
-    "families": ProblemSet(
-        "family_relationships",
-        "Tom is married to Ann. They have a child called Bob. What is Ann to Bob? Respond only "
-        "with the word that describes their relationship.",
-        "Bob is the child of Ann, and Ann is a woman.",
-        "mother",
+        [
+            (LETTERS.format("a", "had a plan"), "had 1, a 1, plan 1: 1 + 1 + 1 = 3", "3"),
+            (LETTERS.format("t", "it is better"), "it 1, is 0, better 2: 1 + 0 + 2 = 3", "3"),
+            (LETTERS.format("o", "go on now"), "go 1, on 1, now 1: 1 + 1 + 1 = 3", "3"),
+        ],
     ),
 }
-RECIPE = """\
-format = 1
 
-[model]
-name = {model}
 
-[data]
-name = "gym:{name}"
-size = 8
-eval_size = {num}
+def tagged(reasoning: str, answer: str) -> str:
+    return f"<reasoning>\n{reasoning}\n</reasoning>\n<answer>\n{answer}\n</answer>"
 
-[data.problems]
-{settings}
 
-[prompt]
-system = ""
+def before(prompt: str, problems: ProblemSet) -> Messages:
+    """The messages before the question under the prompt `tags`, `example` or `turns`."""
+    system = SYSTEM_PROMPT
+    turns: Messages = []
+    if prompt == "example":
+        question, reasoning, answer = problems.solved[0]
+        system += f'\nFor example, for "{question}":\n{tagged(reasoning, answer)}\n'
+    if prompt == "turns":
+        for question, reasoning, answer in problems.solved:
+            turns.append({"role": "user", "content": question})
+            turns.append({"role": "assistant", "content": tagged(reasoning, answer)})
+    return [{"role": "system", "content": system}, *turns]
 
-[rewards]
-gym = 1.0
-soft_format = 0.1
 
-[eval]
-reward = "gym"
-batch_size = 128
+PROMPTS = ("tags", "example", "turns")
 
-[preset.cpu]
-max_seq_length = 512
-max_completion_length = {tokens}
-lora_rank = 8
-num_generations = {samples}
-prompts_per_step = 4
-"""
+
+class Sampler:
+    """A causal language model on the CPU in 32 bits, and samples of it."""
+
+    def __init__(self, folder: Path):
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
+
+    def sample(
+        self, prompts: list[Messages], num_samples: int, max_tokens: int, temperature: float
+    ) -> list[tuple[str, int]]:
+        """(text, tokens) of `num_samples` completions for each prompt, in the prompts' order."""
+        import torch
+
+        inputs = self._tokenizer.apply_chat_template(
+            prompts,
+            add_generation_prompt=True,
+            return_dict=True,
+            return_tensors="pt",
+            padding=True,
+        )
+        torch.manual_seed(SEED)
+        with torch.no_grad():
+            tokens = torch.cat(
+                list(self._tokens(inputs, num_samples, max_tokens, temperature)), dim=1
+            )
+        end = self._tokenizer.eos_token_id
+        lengths = [row.index(end) + 1 if end in row else len(row) for row in tokens.tolist()]
+        texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return list(zip(texts, lengths, strict=True))
+
+    def _tokens(
+        self, inputs: Any, num_samples: int, max_tokens: int, temperature: float
+    ) -> Iterator[Any]:
+        """One token of every completion at a time; after the end token, only that."""
+        import torch
+
+        end = self._tokenizer.eos_token_id
+        first = self._model(**inputs, use_cache=True, logits_to_keep=1)
+        cache = first.past_key_values
+        cache.batch_repeat_interleave(num_samples)
+        mask = inputs["attention_mask"].repeat_interleave(num_samples, 0)
+        positions = mask.sum(1, keepdim=True)
+        logits = first.logits[:, -1].repeat_interleave(num_samples, 0)
+        done = torch.zeros(len(logits), dtype=torch.bool)
+        for _ in range(max_tokens):
+            tokens = torch.multinomial((logits / temperature).softmax(-1), 1)
+            tokens[done] = end
+            yield tokens
+            done |= tokens[:, 0] == end
+            if done.all():
+                return
+            mask = torch.cat([mask, torch.ones_like(tokens)], dim=1)
+            output = self._model(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            logits, positions = output.logits[:, -1], positions + 1
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("model", type=Path)
     options.add_argument("out", type=Path)
-    options.add_argument("sets", nargs="*", metavar="SET", help="instead of all")
-    options.add_argument("--num", type=int, default=32, help="problems of each set")
-    options.add_argument("--samples", type=int, default=8)
-    options.add_argument("--tokens", type=int, default=96, help="of a completion, at most")
+    options.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
+    options.add_argument("--prompts", nargs="*", choices=PROMPTS, default=list(PROMPTS))
+    options.add_argument("--num", type=int, default=20, help="problems of each set")
+    options.add_argument("--samples", type=int, default=8, help="completions of a group")
+    options.add_argument("--tokens", type=int, default=48, help="of a completion, at most")
+    options.add_argument("--temperature", type=float, default=1.0)
     args = options.parse_args()
+    sampler = Sampler(args.model)
     rows: list[dict[str, Any]] = []
-    with ExitStack() as stack:
-        backend = None
-        for title in args.sets or SETS:
-            plan, splits = _prepared(args, SETS[title])
-            if backend is None:
-                prepare_environment(plan, settings.load().cache_dir)
-                backend = create(plan, offline=True)
-                stack.callback(backend.close)
-                backend.tokenizer()
-                backend.load(None, None)
-            for prompt, system in {"tags": XML, "example": XML + SETS[title].example()}.items():
-                began = time.monotonic()
-                row = attempt(backend, splits, system, args.samples, "gym")
-                seconds = round(time.monotonic() - began, 1)
-                rows.append({"problems": title, "prompt": prompt} | row | {"seconds": seconds})
-                print(rows[-1], flush=True)
-                result = {"model": args.model.name, "tokens": args.tokens, "rows": rows}
-                about.write(args.out, result, "reasoning-gym")
-
-
-def _prepared(args: argparse.Namespace, problems: ProblemSet) -> tuple[planning.Plan, data.Splits]:
-    lines = [f"{key} = {value}" for key, value in problems.settings.items()]
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "problems.toml")
-        file.write_text(
-            RECIPE.format(
-                model=json.dumps(str(args.model.absolute())),
-                name=problems.name,
-                num=args.num,
-                settings="\n".join(lines),
-                tokens=args.tokens,
-                samples=args.samples,
+    for name in args.sets:
+        for prompt in args.prompts:
+            began = time.monotonic()
+            row = attempt(sampler, SETS[name], prompt, args)
+            row |= {"seconds": round(time.monotonic() - began)}
+            rows.append({"set": name, "prompt": prompt} | row)
+            print(rows[-1], flush=True)
+            asked = {key: getattr(args, key) for key in ("num", "samples", "tokens", "temperature")}
+            about.write(
+                args.out, {"model": args.model.name} | asked | {"rows": rows}, "reasoning-gym"
             )
-        )
-        loaded = recipe.load(file)
-        target = planning.Target.here(None, host.cores())
-        plan = planning.make(loaded.recipe, target, base_dir=Path(folder))
-        return plan, data.load(loaded.recipe, Path(folder))
+
+
+def attempt(
+    sampler: Sampler, problems: ProblemSet, prompt: str, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Shares of completions in the tags, of right ones, and of groups with spread."""
+    import reasoning_gym
+
+    made = reasoning_gym.create_dataset(
+        problems.name, size=args.num, seed=SEED, **problems.settings
+    )
+    entries = [made[index] for index in range(args.num)]
+    start = before(prompt, problems)
+    prompts = [[*start, {"role": "user", "content": entry["question"]}] for entry in entries]
+    samples = sampler.sample(prompts, args.samples, args.tokens, args.temperature)
+    answers = [extract_answer(text) for text, _ in samples]
+    right = [
+        answer is not None and made.score_answer(answer, entries[index // args.samples]) == 1
+        for index, answer in enumerate(answers)
+    ]
+    groups = [sum(right[i : i + args.samples]) for i in range(0, len(right), args.samples)]
+    return {
+        "tagged": round(sum(answer is not None for answer in answers) / len(answers), 3),
+        "right": round(sum(right) / len(right), 3),
+        "spread": round(sum(0 < group < args.samples for group in groups) / len(groups), 3),
+        "groups": groups,
+        "mean_tokens": round(sum(length for _, length in samples) / len(samples), 1),
+        "example": samples[0][0],
+    }
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def main() -> None:
                 backend.load(None, None)
             for name, system in PROMPTS.items():
                 began = time.monotonic()
-                row = attempt(backend, splits, system, args.samples, "correctness")
+                row = _try(backend, splits, system, args.samples)
                 row |= {"problems": path.stem, "prompt": name}
                 rows.append(row | {"seconds": round(time.monotonic() - began, 1)})
                 print(row, flush=True)
@@ -139,13 +139,8 @@ def _plan(args: argparse.Namespace, problems: Path) -> tuple[planning.Plan, data
         return plan, data.load(loaded.recipe, Path(folder))
 
 
-def attempt(
-    backend: Backend, splits: data.Splits, system: str, samples: int, decisive: str
-) -> dict[str, Any]:
-    """The held-out problems under one system prompt, as a run's probe sees them.
-
-    `decisive` is the reward that decides, "correctness" or "gym".
-    """
+def _try(backend: Backend, splits: data.Splits, system: str, samples: int) -> dict[str, Any]:
+    """The held-out problems under one system prompt, as a run's probe sees them."""
     start = [{"role": "system", "content": system}] if system else []
     rows = [row | {"prompt": start + row["prompt"]} for row in splits.held_out]
     hooks = Hooks(
@@ -157,7 +152,7 @@ def attempt(
     column = AnswerColumn.from_references(row["answer"] for row in rows)
     with Verifier(column=column) as verifier, ExitStack() as stack:
         paid = rewards.load(
-            [decisive, "soft_format"],
+            ["correctness", "soft_format"],
             base_dir=Path(),
             allow_code=False,
             verifier=verifier,
@@ -171,8 +166,7 @@ def attempt(
             lambda prompts, n, greedy: backend.generate(prompts, n, greedy, False, hooks),
             paid[0],
         )
-        judge = verifier.verify if decisive == "correctness" else None
-        result = probe(items, rows, [(paid[0], 1.0), (paid[1], 0.1)], judge)
+        result = probe(items, rows, [(paid[0], 1.0), (paid[1], 0.1)], verifier.verify)
     summary = statistics.summary(items)
     return vars(result) | {
         "greedy": summary["greedy"],
