@@ -112,7 +112,7 @@ def _check_every(loaded: Loaded, findings: Findings) -> None:
             f"`eval.every = {recipe.eval.every}` never comes in {recipe.train.max_steps} steps"
         )
     for name, preset in recipe.preset.items():
-        if not {"prompts_per_step", "per_device_train_batch_size"}.isdisjoint(open_keys(preset)):
+        if {"prompts_per_step", "per_device_train_batch_size"} & {*open_keys(preset)}:
             continue
         completions = ALGORITHMS[recipe.algorithm].step(preset).completions
         try:

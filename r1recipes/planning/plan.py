@@ -241,7 +241,7 @@ def eval_problems(recipe: Recipe, device: Device, completions: int) -> int | Non
         raise PlanError(
             f"`eval.every = {every}` costs too much: with steps of {completions} completions, "
             f"answers to {cost.fewest} held-out problems, the fewest that say something, take up "
-            f"to {cost.share(cost.fewest, every):.0%} of the time, and {speed.MAX_SHARE:.0%} is "
+            f"to {cost.share(cost.fewest, every):.1%} of the time, and {speed.MAX_SHARE:.0%} is "
             "the limit",
             hint=f"set `eval.every = {cost.least_every}` or more",
         )

@@ -74,13 +74,12 @@ class Evaluation:
     def problems(self, every: int) -> int | None:
         """The most problems that may be answered every so many steps; None if these are too few."""
         sizes = range(self.fewest, self.available + 1)
-        number = bisect_right(sizes, MAX_SHARE * every, key=self.steps)
+        number = bisect_right(sizes, MAX_SHARE, key=lambda size: self.share(size, every))
         return sizes[number - 1] if number else None
 
     def share(self, problems: int, every: int) -> float:
-        """Share of the training time, at most."""
-        steps = self.steps(problems)
-        return steps / (every + steps)
+        """Its time by that of the steps from one to the next, at most."""
+        return self.steps(problems) / every
 
     @property
     def least_every(self) -> int:

@@ -210,7 +210,7 @@ class Eval(Section):
     """The reward that decides: a completion is right when it pays 1."""
     batch_size: Batch = 64
     """Completions that are generated at once."""
-    every: Annotated[Steps | None, ADDED_LATER, Field(examples=[25])] = None
+    every: Annotated[Steps | None, ADDED_LATER, Field(examples=[50])] = None
     """Steps between small held-out evaluations while training (3 % of its time); none without."""
 
 

@@ -115,7 +115,7 @@ def test_a_candidate_that_cannot_fit_is_told_without_a_start(someone, made, monk
 
 @pytest.mark.slow
 def test_a_hopeless_trial_ends_early_and_says_so(someone, made, monkeypatch):
-    monkeypatch.setattr(search, "intermediate_value", lambda rows, max_steps: 0.25)
+    monkeypatch.setattr(search, "intermediate_value", lambda *arguments: 0.25)
     monkeypatch.setattr(search.NoisePruner, "prune", lambda *arguments: True)
     someone.run_trial(made, claim(made))
     (trial,) = made.all()
