@@ -1,4 +1,4 @@
-"""Held-out evaluations while training (`eval.every`): they change nothing else, and none is lost."""
+"""Held-out evaluations while training (`eval.every`) change nothing else, and none is lost."""
 
 import os
 import random
