@@ -10,7 +10,12 @@ from r1recipes.config.suggest import models_in
 from r1recipes.planning import models
 from r1recipes.recipe import scaffold
 
-SHIPPED = [path.stem for path in recipe.shipped()]
+SHIPPED = [
+    path.stem
+    for path in recipe.shipped()
+    if not recipe.load(path).recipe.data.name.startswith("gym:")
+]
+"""Those that a new recipe may be based on."""
 
 
 def new(tmp_path, base: str, model: str, change=lambda text: text):
