@@ -156,7 +156,7 @@ def test_ctrl_c_leaves_a_whole_checkpoint_of_a_run_that_was_probed(stopped):
     assert checkpoint is not None and checkpoint[1] >= 3
     assert f"step {checkpoint[1]} is saved" in printed
     assert run.read()["status"] == "stopped"
-    losses = [json.loads(line)["loss"] for line in files.read_lines(run.metrics)]
+    losses = [row["loss"] for row in files.read_lines(run.metrics)]
     assert len(losses) == checkpoint[1]
 
 
