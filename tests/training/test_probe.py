@@ -6,8 +6,8 @@ import pytest
 from r1recipes import planning
 from r1recipes.errors import RunError
 from r1recipes.recipe import loading
-from r1recipes.training import probe as training_probe
-from r1recipes.training.probe import Probe, outlook, refuse_hopeless
+from r1recipes.training.evaluation import probe as training_probe
+from r1recipes.training.evaluation.probe import Probe, outlook, refuse_hopeless
 from tests.conftest import SMALL
 from tests.training.test_evaluation import answered, pay, rows
 
