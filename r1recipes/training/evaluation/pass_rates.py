@@ -16,6 +16,7 @@ from typing import Any
 
 from r1recipes.machine import files, packages
 from r1recipes.planning.plan import Plan
+from r1recipes.recipe import references
 from r1recipes.runs.pass_rates import is_within
 from r1recipes.runs.reading import Row
 from r1recipes.training.backends.base import Messages, Sample
@@ -158,7 +159,7 @@ def asked(plan: Plan, inputs: dict[str, str], weights: str, answers: Iterable[An
         "format": FORMAT,
         "model": recipe.model.name,
         "weights": weights,
-        "reward": [reward, inputs.get(code), packages.version("reasoning-gym")],
+        "reward": [reward, inputs.get(code), _scorer_version(recipe.data.name)],
         "answers": _sha256([recipe.data.answer_kind, sorted(map(str, answers))]),
         "chat_template": inputs["the chat template"],
         "sampling": [train.temperature, train.top_p, train.top_k, train.min_p],
@@ -171,6 +172,11 @@ def asked(plan: Plan, inputs: dict[str, str], weights: str, answers: Iterable[An
         "num_threads": plan.num_threads if plan.device == "cpu" else None,
         "versions": _versions(plan),
     }
+
+
+def _scorer_version(data: str) -> str | None:
+    """The version of what judges the problems of reasoning-gym, where the data are such."""
+    return packages.version("reasoning-gym") if references.is_gym(data) else None
 
 
 def _versions(plan: Plan) -> dict[str, str]:
