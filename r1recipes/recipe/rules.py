@@ -64,7 +64,8 @@ def of_data(data: Any) -> Found:
 def _of_range(keep: list[float]) -> Found:
     """That `keep` is a lowest and a highest pass rate."""
     if len(keep) != 2:
-        message = f"`keep` has {len(keep)} numbers, not a lowest and a highest pass rate"
+        count = f"{len(keep)} number{'s' * (len(keep) != 1)}"
+        message = f"`keep` has {count}, not a lowest and a highest pass rate"
         return [("keep", message, "write two, such as `keep = [0.1, 0.9]`")]
     low, high = keep
     if not all(0 <= bound <= 1 for bound in keep):

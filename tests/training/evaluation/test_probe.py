@@ -9,7 +9,7 @@ from r1recipes.recipe import loading
 from r1recipes.training.evaluation import probe as training_probe
 from r1recipes.training.evaluation.probe import Probe, outlook, refuse_hopeless
 from tests.conftest import SMALL
-from tests.training.test_evaluation import answered, pay, rows
+from tests.training.evaluation.test_evaluation import answered, pay, rows
 
 PLAN = planning.make(
     loading.load_text(SMALL, Path("small.toml")).recipe,
