@@ -77,6 +77,24 @@ def test_the_outlook_says_whether_answers_or_only_the_format_can_be_learned(chan
     assert sentence.startswith(start) and hint in sentence
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_named"),
+    [
+        ({"share_right": 0.3, "share_decisive_spread": 0.3}, True),
+        ({"share_right": 0.8, "share_decisive_spread": 0.5}, True),
+        ({"share_right": 0.3, "share_decisive_spread": 0.0}, True),  # some always, some never
+        ({"share_right": 0.3, "share_decisive_spread": 0.6}, False),  # most groups teach
+        ({"share_right": 0.0, "share_decisive_spread": 0.0}, False),  # nothing is in between
+        ({"share_right": 1.0, "share_decisive_spread": 0.0}, False),
+        ({"share_right": 0.3, "share_decisive_spread": 1.0, "num_samples": 1}, False),
+    ],
+)
+def test_the_outlook_names_the_filter_where_it_can_help(changes, is_named):
+    result = dataclasses.replace(SEEN, **changes)
+    assert ("`data.keep = [0.1, 0.9]`" in outlook(result, "correctness")) is is_named
+    assert "data.keep" not in outlook(result, "correctness", is_filtered=True)
+
+
 def test_answers_outside_the_tags_are_seen():
     """A model that knows the answers and not the format is told apart from one that knows none."""
     items = answered(4, 2, lambda problem, sample: False)

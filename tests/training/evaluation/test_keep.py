@@ -1,0 +1,288 @@
+"""The filter `data.keep` in whole runs: what is trained on, when it is measured, and when not."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from r1recipes import planning, recipe, training
+from r1recipes.errors import RecipeError, RunError, Stopped
+from r1recipes.machine import files, settings
+from r1recipes.report import run as report
+from r1recipes.runs import lock, record
+from r1recipes.runs.record import Run
+from r1recipes.study import database, loading, trials, worker
+from r1recipes.training import Observer
+from r1recipes.training.backends.trl import TrlBackend
+from r1recipes.training.prepared import Options
+from tests.helpers import hint, in_process
+from tests.study.claims import claim
+from tests.study.test_loading import write
+from tests.training.test_run import Killed, comparable
+
+ALLOWED = Options(allow_code=True, force=True)
+CODE = """\
+def third(completion, row):
+    return float(len(completion) % 3 == 0)
+"""
+"""Right by chance, so that pass rates of a model that knows nothing are of every kind."""
+
+
+@pytest.fixture
+def filtered(small):
+    """The small recipe with a filter; six blocks of eight problems hold more than it needs."""
+    (small.parent / "mine.py").write_text(CODE)
+    text = small.read_text().replace("correctness = 2.0", '"mine.py:third" = 2.0')
+    text = text.replace("size = 64", "size = 64\nkeep = [0.3, 0.8]")
+    text = text.replace("[eval]", '[eval]\nbatch_size = 8\nreward = "mine.py:third"')
+    small.write_text(text)
+    return small
+
+
+class Watching(Observer):
+    """Keeps what is said, and sends Ctrl-C after so many problems are measured."""
+
+    def __init__(self, stop_after: int | None = None):
+        self.stop_after = stop_after
+        self.notes: list[str] = []
+        self.phases: list[str] = []
+
+    def phase(self, title):
+        self.phases.append(title)
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def progress(self, done, total):
+        assert done <= total
+        if self.phases[-1] == "Pass rates" and done == self.stop_after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def machine_of(path):
+    folder = path.parent
+    return settings.Settings(runs_dir=folder / "runs", cache_dir=folder / "cache", offline=True)
+
+
+def train(path, *overrides, watching=None, locked=None) -> Run:
+    loaded = recipe.load(path, list(overrides))
+    plan = planning.make(loaded.recipe, planning.Target.here(None, 1), base_dir=path.parent)
+    observers = [watching] if watching else []
+    return training.start(loaded, plan, observers, machine_of(path), options=ALLOWED, locked=locked)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The prompts of each call of the backend's `generate` with the samples of a group."""
+    calls: list[list[str]] = []
+    original = TrlBackend.generate
+
+    def generate(self, prompts, num_samples, greedy, adapter, hooks):
+        if num_samples == 4:
+            calls.append([prompt[-1]["content"] for prompt in prompts])
+        return original(self, prompts, num_samples, greedy, adapter, hooks)
+
+    monkeypatch.setattr(TrlBackend, "generate", generate)
+    return calls
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
+def test_only_problems_within_the_range_are_trained_on(algorithm, filtered, asked):
+    watching = Watching()
+    run = train(filtered, f"algorithm={algorithm}", watching=watching)
+    rows = files.read_lines(run.pass_rates)
+    kept = {row["question"] for row in rows if row["kept"]}
+    assert kept == {row["question"] for row in rows if row["num_right"] in (2, 3)}
+    assert 24 <= len(kept) < len(rows) < 64
+    trained = {row["prompt"] for row in files.read_lines(run.completions)}
+    assert trained and trained <= kept
+    places = run.read_lock()["kept_rows"]
+    assert places == sorted(row["row"] for row in rows if row["kept"])
+    recorded = run.read()["pass_rates"]
+    assert recorded["num_measured"] == len(rows) and recorded["num_kept"] == len(kept)
+    assert recorded["num_cached"] == 0 and sum(recorded["histogram"]) == len(rows)
+    assert run.read()["duration_s"]["pass_rates"] > 0
+    assert len(run.read()["evaluation"]["before"]["interval"]) == 2
+    assert len(files.read_lines(run.evaluation("after"))) == 6
+    assert watching.phases.count("Pass rates") == 1
+    assert f"{len(kept)} of {len(rows)} problems have a pass rate from 0.3 to 0.8" in " ".join(
+        watching.notes
+    )
+    page = report.html([run])
+    assert f"{len(kept)} of {len(rows)}" in page and "Pass rates" in page
+    assert run.plan().recipe.data.keep == [0.3, 0.8]
+
+    before, again = len(asked), Watching()
+    repeated = train(filtered, f"algorithm={algorithm}", watching=again)
+    assert len(asked) == before  # nothing was generated
+    assert f"pass rates of {len(rows)} problems from the cache" in again.notes
+    assert comparable(repeated) == comparable(run)
+    assert repeated.read_lock()["kept_rows"] == places
+    assert repeated.read()["pass_rates"]["num_cached"] == len(rows)
+
+
+@pytest.mark.slow
+def test_a_stop_loses_no_block_and_a_resume_ends_as_if_there_was_none(filtered, asked):
+    whole = train(filtered, "seed=1")
+    num_blocks = len(asked)
+    asked.clear()
+    machine = machine_of(filtered)
+    for path in (machine.cache_dir / "pass-rates").rglob("*.json"):
+        path.unlink()
+    with pytest.raises(Stopped):
+        train(filtered, watching=Watching(stop_after=24))
+    run = record.all_runs(machine.runs_dir)[-1]
+    assert run.read()["status"] == "stopped" and "kept_rows" not in run.read_lock()
+    watching = Watching()
+    training.resume(run, [watching], machine, options=ALLOWED)
+    assert run.read()["status"] == "complete"
+    assert "pass rates of 16 problems from the cache" in watching.notes
+    assert len(asked) == num_blocks + 1  # the block that was stopped
+    assert run.read_lock()["kept_rows"] == whole.read_lock()["kept_rows"]
+    assert comparable(run) == comparable(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [0, 3])
+def test_a_run_that_died_in_training_goes_on_with_the_same_problems(
+    step, filtered, asked, monkeypatch
+):
+    whole = train(filtered)
+    with monkeypatch.context() as patch:
+        if step:
+            patch.setattr("r1recipes.training.stages.Stages.on_step", _die_after(step))
+        else:
+            patch.setattr(TrlBackend, "train", _die)
+        with pytest.raises(Killed):
+            train(filtered)
+    machine = machine_of(filtered)
+    dead = record.all_runs(machine.runs_dir)[-1]
+    for path in (machine.cache_dir / "pass-rates").rglob("*.json"):
+        path.unlink()  # a resume does not need it
+    num_calls, watching = len(asked), Watching()
+    training.resume(dead, [watching], machine, options=ALLOWED)
+    assert len(asked) == num_calls and "Pass rates" not in watching.phases
+    assert comparable(dead) == comparable(whole)
+    assert dead.read()["pass_rates"]["num_kept"] == len(dead.read_lock()["kept_rows"])
+
+
+def _die(self, *arguments, **options):
+    raise Killed
+
+
+def _die_after(step):
+    from r1recipes.training.stages import Stages
+
+    original = Stages.on_step
+
+    def on_step(self, row, samples):
+        original(self, row, samples)
+        if row["step"] == step:
+            raise Killed
+
+    return on_step
+
+
+@pytest.mark.slow
+def test_a_locked_run_trains_on_the_problems_of_the_lock(filtered, asked, tmp_path):
+    run = train(filtered)
+    bundle = tmp_path / "shared.r1.zip"
+    code, _, err = in_process("share", run.folder, "--to", bundle)
+    assert code == 0, err
+    loaded = recipe.load(str(bundle))
+    locked = lock.of_source(loaded)
+    assert locked.kept_rows == run.read_lock()["kept_rows"]
+    num_calls, watching = len(asked), Watching()
+    again = train(filtered, watching=watching, locked=locked)
+    assert len(asked) == num_calls and "Pass rates" not in watching.phases
+    sentence = f"{len(locked.kept_rows)} problems are trained on, those that the lock names"
+    assert sentence in watching.notes
+    assert comparable(again) == comparable(run)
+    assert again.read()["pass_rates"]["from_lock"] is True
+    assert "of the lock" in report.html([again])
+    for rows, fault in [
+        ([0, 1, 2, 64], "is not a choice of the 64 training rows"),
+        ([3, 2, 1, 0], "is not a choice of the 64 training rows"),
+        ([0, 0, 1, 2], "is not a choice of the 64 training rows"),
+        ([0, 1], "has 2 rows, and a step needs 4"),
+    ]:
+        with pytest.raises(RecipeError, match=fault):
+            train(filtered, locked=locked.model_copy(update={"kept_rows": rows}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("keep", "rate", "counts", "way_out"),
+    [
+        ("[0.1, 0.9]", "0.0", "64 are too hard, 0 too easy", "take easier problems"),
+        ("[0.1, 0.9]", "1.0", "0 are too hard, 64 too easy", "take harder problems"),
+    ],
+)
+def test_too_few_problems_are_refused(keep, rate, counts, way_out, filtered):
+    (filtered.parent / "mine.py").write_text(f"def third(completion, row):\n    return {rate}\n")
+    with pytest.raises(RunError, match=r"0 of 64 problems have a pass rate") as raised:
+        train(filtered, f"data.keep={keep}")
+    assert raised.value.kind == "reward" and counts in str(raised.value)
+    assert "a step needs 4 (`prompts_per_step`)" in str(raised.value)
+    assert hint(raised).startswith(way_out) and "widen `data.keep`" in hint(raised)
+    failed = record.all_runs(machine_of(filtered).runs_dir)[-1]
+    assert failed.read()["status"] == "failed" and "kept_rows" not in failed.read_lock()
+    assert len(files.read_lines(failed.pass_rates)) == 64
+
+
+@pytest.mark.slow
+def test_fewer_problems_than_all_steps_need_occur_again(filtered):
+    watching = Watching()
+    run = train(filtered, "data.size=16", "data.keep=[0.2, 0.8]", watching=watching)
+    num_kept = run.read()["pass_rates"]["num_kept"]
+    assert 4 <= num_kept < 16 and len(files.read_lines(run.metrics)) == 6
+    assert any("each occurs" in note and "the 24 of all steps" in note for note in watching.notes)
+
+
+@pytest.mark.slow
+def test_a_bare_range_keeps_everything_and_other_bounds_cost_nothing(filtered, asked):
+    run = train(filtered, "data.keep=[0, 1]")
+    assert run.read()["pass_rates"]["num_kept"] == run.read()["pass_rates"]["num_measured"] == 24
+    num_calls, watching = len(asked), Watching()
+    other = train(filtered, "data.keep=[0.2, 1]", watching=watching)
+    assert other.read()["pass_rates"]["num_cached"] == 24
+    assert len(asked) - num_calls == len(files.read_lines(other.pass_rates)) // 8 - 3
+
+
+@pytest.mark.slow
+def test_the_trials_of_a_study_measure_once(filtered, asked, tmp_path):
+    text = (
+        'format = 1\nrecipe = "small.toml"\n\n[study]\nn_trials = 2\nbaseline = false\n\n'
+        '[search]\n"train.learning_rate" = { low = 1e-4, high = 1e-2, log = true }\n'
+    )
+    (cell,) = loading.load(write(tmp_path, text)).cells
+    made = trials.create_cell(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
+    someone = worker.Worker([made], worker.Place(machine_of(filtered), 1, ALLOWED))
+    someone.run_trial(made, claim(made))
+    num_calls = len(asked)
+    someone.run_trial(made, claim(made))
+    first, last = (Run(made.all()[i].user_attrs["run"]) for i in (0, 1))
+    first, last = (Run(record.find(tmp_path, str(run.folder)).folder) for run in (first, last))
+    assert num_calls and len(asked) == num_calls
+    assert last.read_lock()["kept_rows"] == first.read_lock()["kept_rows"]
+    assert last.read()["pass_rates"]["num_cached"] == last.read()["pass_rates"]["num_measured"]
+
+
+@pytest.mark.slow
+def test_a_recipe_without_the_key_measures_nothing(small, tmp_path):
+    loaded = recipe.load(small)
+    assert recipe.fingerprint(loaded.recipe) == recipe.fingerprint(
+        recipe.load(small, ["train.save_steps=2"]).recipe
+    )
+    plan = planning.make(loaded.recipe, planning.Target.here(None, 1), base_dir=small.parent)
+    machine = replace_cache(tmp_path)
+    run = training.start(loaded, plan, [], machine, options=Options(force=True))
+    assert "pass_rates" not in run.read() and not run.pass_rates.exists()
+    assert "kept_rows" not in json.loads(run.lock.read_text())
+    assert not (machine.cache_dir / "pass-rates").exists()
+
+
+def replace_cache(tmp_path):
+    return settings.Settings(runs_dir=tmp_path / "runs", cache_dir=tmp_path / "cache", offline=True)
