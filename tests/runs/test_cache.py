@@ -39,7 +39,8 @@ def test_what_can_be_made_again_goes_and_what_a_run_needs_stays(cache, tmp_path)
     code, out, err = in_process("clean", "--cache")
     assert code == 2 and "--yes" in err and "2.0 MB  models in 4 bits" in out
     code, out, _ = in_process("clean", "--cache", "--yes")
-    assert code == 0 and "recipes from elsewhere" in out and "pass rates of problems" in out and "deleted 2.0 MB" in out
+    assert code == 0 and "recipes from elsewhere" in out and "deleted 2.0 MB" in out
+    assert "pass rates of problems" in out
     assert needed.path.exists() and not other.path.exists()
     assert len([path for path in draft.parent.iterdir() if path != draft]) == 1
     assert {path.name for path in cache.iterdir()} == {"recipes", "mine.txt"}

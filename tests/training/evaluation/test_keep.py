@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from r1recipes.study import database, loading, trials, worker
 from r1recipes.training import Observer
 from r1recipes.training.backends.trl import TrlBackend
 from r1recipes.training.prepared import Options
+from tests.conftest import SMALL
 from tests.helpers import hint, in_process
 from tests.study.claims import claim
 from tests.study.test_loading import write
@@ -29,15 +31,27 @@ def third(completion, row):
 """Right by chance, so that pass rates of a model that knows nothing are of every kind."""
 
 
-@pytest.fixture
-def filtered(small):
-    """The small recipe with a filter; six blocks of eight problems hold more than it needs."""
-    (small.parent / "mine.py").write_text(CODE)
-    text = small.read_text().replace("correctness = 2.0", '"mine.py:third" = 2.0')
+def write_recipe(folder: Path) -> Path:
+    """The small recipe, with fewer steps and a filter; its 64 problems are more than it needs."""
+    (folder / "mine.py").write_text(CODE)
+    text = SMALL.replace("correctness = 2.0", '"mine.py:third" = 2.0')
     text = text.replace("size = 64", "size = 64\nkeep = [0.3, 0.8]")
+    text = text.replace("steps = 12", "steps = 3").replace("max_steps = 6", "max_steps = 4")
     text = text.replace("[eval]", '[eval]\nbatch_size = 8\nreward = "mine.py:third"')
-    small.write_text(text)
-    return small
+    path = folder / "small.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def filtered(tmp_path: Path) -> Path:
+    return write_recipe(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One complete run with a filter, in a folder with its own cache."""
+    return train(write_recipe(tmp_path_factory.mktemp("whole")))
 
 
 class Watching(Observer):
@@ -89,13 +103,13 @@ def asked(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
-def test_only_problems_within_the_range_are_trained_on(algorithm, filtered, asked):
+def test_only_problems_within_the_range_are_trained_on(algorithm, filtered):
     watching = Watching()
     run = train(filtered, f"algorithm={algorithm}", watching=watching)
     rows = files.read_lines(run.pass_rates)
     kept = {row["question"] for row in rows if row["kept"]}
     assert kept == {row["question"] for row in rows if row["num_right"] in (2, 3)}
-    assert 24 <= len(kept) < len(rows) < 64
+    assert 16 <= len(kept) < len(rows) < 64
     trained = {row["prompt"] for row in files.read_lines(run.completions)}
     assert trained and trained <= kept
     places = run.read_lock()["kept_rows"]
@@ -110,27 +124,27 @@ def test_only_problems_within_the_range_are_trained_on(algorithm, filtered, aske
     assert f"{len(kept)} of {len(rows)} problems have a pass rate from 0.3 to 0.8" in " ".join(
         watching.notes
     )
+    assert "pass-rates" in {path.stem for path in report.write_csv([run], filtered.parent / "csv")}
     page = report.html([run])
     assert f"{len(kept)} of {len(rows)}" in page and "Pass rates" in page
     assert run.plan().recipe.data.keep == [0.3, 0.8]
 
-    before, again = len(asked), Watching()
-    repeated = train(filtered, f"algorithm={algorithm}", watching=again)
-    assert len(asked) == before  # nothing was generated
-    assert f"pass rates of {len(rows)} problems from the cache" in again.notes
-    assert comparable(repeated) == comparable(run)
-    assert repeated.read_lock()["kept_rows"] == places
-    assert repeated.read()["pass_rates"]["num_cached"] == len(rows)
+
+@pytest.mark.slow
+def test_a_second_run_generates_nothing(whole, asked):
+    watching = Watching()
+    again = train(whole.folder.parents[2] / "small.toml", watching=watching)
+    recorded = whole.read()["pass_rates"]
+    assert not asked
+    assert f"pass rates of {recorded['num_measured']} problems from the cache" in watching.notes
+    assert comparable(again) == comparable(whole)
+    assert again.read_lock()["kept_rows"] == whole.read_lock()["kept_rows"]
+    assert again.read()["pass_rates"] == recorded | {"num_cached": recorded["num_measured"]}
 
 
 @pytest.mark.slow
-def test_a_stop_loses_no_block_and_a_resume_ends_as_if_there_was_none(filtered, asked):
-    whole = train(filtered, "seed=1")
-    num_blocks = len(asked)
-    asked.clear()
+def test_a_stop_loses_no_block_and_a_resume_ends_as_if_there_was_none(whole, filtered, asked):
     machine = machine_of(filtered)
-    for path in (machine.cache_dir / "pass-rates").rglob("*.json"):
-        path.unlink()
     with pytest.raises(Stopped):
         train(filtered, watching=Watching(stop_after=24))
     run = record.all_runs(machine.runs_dir)[-1]
@@ -139,6 +153,7 @@ def test_a_stop_loses_no_block_and_a_resume_ends_as_if_there_was_none(filtered, 
     training.resume(run, [watching], machine, options=ALLOWED)
     assert run.read()["status"] == "complete"
     assert "pass rates of 16 problems from the cache" in watching.notes
+    num_blocks = -(-whole.read()["pass_rates"]["num_measured"] // 8)
     assert len(asked) == num_blocks + 1  # the block that was stopped
     assert run.read_lock()["kept_rows"] == whole.read_lock()["kept_rows"]
     assert comparable(run) == comparable(whole)
@@ -147,9 +162,8 @@ def test_a_stop_loses_no_block_and_a_resume_ends_as_if_there_was_none(filtered, 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 3])
 def test_a_run_that_died_in_training_goes_on_with_the_same_problems(
-    step, filtered, asked, monkeypatch
+    step, whole, filtered, asked, monkeypatch
 ):
-    whole = train(filtered)
     with monkeypatch.context() as patch:
         if step:
             patch.setattr("r1recipes.training.stages.Stages.on_step", _die_after(step))
@@ -186,20 +200,19 @@ def _die_after(step):
 
 
 @pytest.mark.slow
-def test_a_locked_run_trains_on_the_problems_of_the_lock(filtered, asked, tmp_path):
-    run = train(filtered)
+def test_a_locked_run_trains_on_the_problems_of_the_lock(whole, filtered, asked, tmp_path):
     bundle = tmp_path / "shared.r1.zip"
-    code, _, err = in_process("share", run.folder, "--to", bundle)
+    code, _, err = in_process("share", whole.folder, "--to", bundle)
     assert code == 0, err
     loaded = recipe.load(str(bundle))
     locked = lock.of_source(loaded)
-    assert locked.kept_rows == run.read_lock()["kept_rows"]
-    num_calls, watching = len(asked), Watching()
+    assert locked.kept_rows == whole.read_lock()["kept_rows"]
+    watching = Watching()
     again = train(filtered, watching=watching, locked=locked)
-    assert len(asked) == num_calls and "Pass rates" not in watching.phases
+    assert not asked and "Pass rates" not in watching.phases
     sentence = f"{len(locked.kept_rows)} problems are trained on, those that the lock names"
     assert sentence in watching.notes
-    assert comparable(again) == comparable(run)
+    assert comparable(again) == comparable(whole)
     assert again.read()["pass_rates"]["from_lock"] is True
     assert "of the lock" in report.html([again])
     for rows, fault in [
@@ -235,20 +248,20 @@ def test_too_few_problems_are_refused(keep, rate, counts, way_out, filtered):
 @pytest.mark.slow
 def test_fewer_problems_than_all_steps_need_occur_again(filtered):
     watching = Watching()
-    run = train(filtered, "data.size=16", "data.keep=[0.2, 0.8]", watching=watching)
+    run = train(filtered, "data.size=12", "data.keep=[0.2, 0.8]", watching=watching)
     num_kept = run.read()["pass_rates"]["num_kept"]
-    assert 4 <= num_kept < 16 and len(files.read_lines(run.metrics)) == 6
-    assert any("each occurs" in note and "the 24 of all steps" in note for note in watching.notes)
+    assert 4 <= num_kept < 13 and len(files.read_lines(run.metrics)) == 4
+    assert any("each occurs" in note and "the 16 of all steps" in note for note in watching.notes)
 
 
 @pytest.mark.slow
 def test_a_bare_range_keeps_everything_and_other_bounds_cost_nothing(filtered, asked):
     run = train(filtered, "data.keep=[0, 1]")
-    assert run.read()["pass_rates"]["num_kept"] == run.read()["pass_rates"]["num_measured"] == 24
+    assert run.read()["pass_rates"]["num_kept"] == run.read()["pass_rates"]["num_measured"] == 16
     num_calls, watching = len(asked), Watching()
     other = train(filtered, "data.keep=[0.2, 1]", watching=watching)
-    assert other.read()["pass_rates"]["num_cached"] == 24
-    assert len(asked) - num_calls == len(files.read_lines(other.pass_rates)) // 8 - 3
+    assert other.read()["pass_rates"]["num_cached"] == 16
+    assert len(asked) - num_calls == len(files.read_lines(other.pass_rates)) // 8 - 2
 
 
 @pytest.mark.slow
@@ -263,8 +276,7 @@ def test_the_trials_of_a_study_measure_once(filtered, asked, tmp_path):
     someone.run_trial(made, claim(made))
     num_calls = len(asked)
     someone.run_trial(made, claim(made))
-    first, last = (Run(made.all()[i].user_attrs["run"]) for i in (0, 1))
-    first, last = (Run(record.find(tmp_path, str(run.folder)).folder) for run in (first, last))
+    first, last = (Run(Path(trial.user_attrs["run"])) for trial in made.all())
     assert num_calls and len(asked) == num_calls
     assert last.read_lock()["kept_rows"] == first.read_lock()["kept_rows"]
     assert last.read()["pass_rates"]["num_cached"] == last.read()["pass_rates"]["num_measured"]
