@@ -210,6 +210,7 @@ def test_a_locked_run_trains_on_the_problems_of_the_lock(whole, filtered, asked,
     watching = Watching()
     again = train(filtered, watching=watching, locked=locked)
     assert not asked and "Pass rates" not in watching.phases
+    assert locked.kept_rows is not None
     sentence = f"{len(locked.kept_rows)} problems are trained on, those that the lock names"
     assert sentence in watching.notes
     assert comparable(again) == comparable(whole)
@@ -282,19 +283,46 @@ def test_the_trials_of_a_study_measure_once(filtered, asked, tmp_path):
     assert last.read()["pass_rates"]["num_cached"] == last.read()["pass_rates"]["num_measured"]
 
 
+OTHER_DATA = {
+    "builtin:countdown": 'reward = "countdown"',
+    "gym:chain_sum": 'reward = "gym"',
+    "rows.jsonl": 'reward = "mine.py:third"',
+}
+
+
 @pytest.mark.slow
-def test_a_recipe_without_the_key_measures_nothing(small, tmp_path):
+@pytest.mark.parametrize("name", OTHER_DATA)
+def test_problems_of_every_source_are_measured(name, filtered):
+    """By their own rewards, which need the columns of their data."""
+    if name.startswith("gym:"):
+        pytest.importorskip("reasoning_gym")
+    shape = "<reasoning>\nx\n</reasoning>\n<answer>\n{}\n</answer>"
+    rows = [{"question": f"{i} + 1 = ?", "answer": str(i + 1)} for i in range(80)]
+    shown = [{"question": r["question"], "completion": shape.format(r["answer"])} for r in rows]
+    for file, lines in (("rows.jsonl", rows), ("shown.jsonl", shown)):
+        (filtered.parent / file).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = filtered.read_text().replace("builtin:arithmetic", name)
+    text = text.replace('reward = "mine.py:third"', OTHER_DATA[name])
+    text = text.replace("keep = [0.3, 0.8]", "keep = [0.0, 0.9]").replace("digits = 2\n", "")
+    if not name.startswith("builtin:"):
+        text = text.replace("[data.problems]\n", "").replace("wrong = 0.3", 'data = "shown.jsonl"')
+    text = text.replace("max_seq_length = 128", "max_seq_length = 400")
+    text = text.replace("correctness", "soft_format").replace("soft_format = 0.5\n", "", 1)
+    filtered.write_text(text)
+    size = [] if name == "rows.jsonl" else ["data.size=24"]
+    run = train(filtered, *size, "train.max_steps=2")
+    recorded = run.read()["pass_rates"]
+    assert recorded["num_kept"] >= 8 and sum(recorded["histogram"]) == recorded["num_measured"]
+    questions = {row["question"] for row in files.read_lines(run.pass_rates) if row["kept"]}
+    assert {row["prompt"] for row in files.read_lines(run.completions)} <= questions
+
+
+@pytest.mark.slow
+def test_a_recipe_without_the_key_measures_nothing(small):
     loaded = recipe.load(small)
-    assert recipe.fingerprint(loaded.recipe) == recipe.fingerprint(
-        recipe.load(small, ["train.save_steps=2"]).recipe
-    )
     plan = planning.make(loaded.recipe, planning.Target.here(None, 1), base_dir=small.parent)
-    machine = replace_cache(tmp_path)
+    machine = machine_of(small)
     run = training.start(loaded, plan, [], machine, options=Options(force=True))
     assert "pass_rates" not in run.read() and not run.pass_rates.exists()
     assert "kept_rows" not in json.loads(run.lock.read_text())
     assert not (machine.cache_dir / "pass-rates").exists()
-
-
-def replace_cache(tmp_path):
-    return settings.Settings(runs_dir=tmp_path / "runs", cache_dir=tmp_path / "cache", offline=True)
