@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from r1recipes import rewards
@@ -53,10 +54,56 @@ def of_data(data: Any) -> Found:
     if data.answer_after and data.answer_after.rstrip("{ ").endswith("\\boxed"):
         message = "`answer_after` would leave the brace that closes \\boxed{}"
         found.append(("answer_after", message, "remove this line: what it holds is found without"))
+    found += _of_range(data.keep) if data.keep is not None else []
     if data.question == data.answer:
         message = f'question and answer are the same column, "{data.answer}"'
         found.append(("answer", message, "name two columns"))
     return found
+
+
+def _of_range(keep: list[float]) -> Found:
+    """That `keep` is a lowest and a highest pass rate."""
+    if len(keep) != 2:
+        count = f"{len(keep)} number{'s' * (len(keep) != 1)}"
+        message = f"`keep` has {count}, not a lowest and a highest pass rate"
+        return [("keep", message, "write two, such as `keep = [0.1, 0.9]`")]
+    low, high = keep
+    if not all(0 <= bound <= 1 for bound in keep):
+        message = f"`keep` [{low:g}, {high:g}] is not within 0 and 1"
+        return [("keep", message, "a pass rate is a share of samples: `keep = [0.1, 0.9]`")]
+    if low >= high:
+        message = f"`keep` [{low:g}, {high:g}]: the first number must be below the second"
+        hint = f"write `keep = [{high:g}, {low:g}]`" if low > high else "such as `[0.1, 0.9]`"
+        return [("keep", message, hint)]
+    return []
+
+
+def of_keep(data: Any, presets: Mapping[str, Any]) -> Found:
+    """Presets whose samples cannot give a pass rate within `data.keep`."""
+    if data is None or data.keep is None:
+        return []
+    low, high = data.keep
+    found: Found = []
+    for name, preset in presets.items():
+        size = preset.num_generations
+        if not any(low <= right / size <= high for right in range(size + 1)):
+            message = (
+                f"no share of {size} samples (`num_generations`) lies from {low:g} to {high:g}, so "
+                "`data.keep` keeps no problem"
+            )
+            hint = "widen `data.keep`, such as to `[0.1, 0.9]`"
+            found.append((f"{name}.num_generations", message, hint))
+    return found
+
+
+def keep_schema(schema: dict[str, Any]) -> None:
+    """Let an editor check that `data.keep` has two shares; only `check` knows their order."""
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    schema |= {"items": share, "minItems": 2, "maxItems": 2}
+
+
+KEEP = Field(json_schema_extra=keep_schema, examples=[[0.1, 0.9]])
+"""What an editor and a message need to know of `data.keep`."""
 
 
 def of_presets(presets: Any) -> Found:

@@ -168,6 +168,9 @@ class Data(Section):
     """Held-out split; without it eval_size rows are held out of the training split."""
     eval_size: Annotated[int, Field(ge=1, le=100_000)] = 200
     """Number of held-out problems that are evaluated before and after."""
+    keep: Annotated[list[float] | None, ADDED_LATER, rules.KEEP] = None
+    """Train only on problems whose pass rate before training lies from the first number to the
+    second: the share of num_generations samples that eval.reward calls right."""
     overlong: Literal["drop", "refuse"] = "drop"
     """What is done with prompts that do not fit beside max_completion_length."""
     problems: Problems | SkipJsonSchema[OpenSection] | None = None
@@ -276,7 +279,7 @@ class Recipe(Section):
             if found:  # report these beside the errors within a preset
                 raise with_problems(error, found) from None
             raise
-        refuse(found)
+        refuse(found + rules.of_keep(info.data.get("data"), presets))
         return presets
 
     @field_validator("cold_start")
