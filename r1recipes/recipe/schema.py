@@ -60,6 +60,10 @@ BUILTIN_DATA = {
         "countdown", ("numbers", "target"), "it pays for the bare target, without an expression"
     ),
 }
+_DATA_NAME = (
+    f"Hub id, a local {', '.join(references.FILE_SUFFIXES)} file, {', '.join(BUILTIN_DATA)}, or "
+    "gym:NAME for a data set of reasoning-gym, such as gym:chain_sum."
+)
 BUILTIN_MODELS = ("builtin:tiny", "builtin:small")
 SYSTEM_PROMPT = """\
 Respond in the following format:
@@ -140,9 +144,7 @@ AnswerKind = Literal[
 class Data(Section):
     """Where questions and reference answers come from."""
 
-    name: Annotated[Word, Field(examples=["openai/gsm8k"])]
-    """Hub id, a local .jsonl, .csv or .parquet file, builtin:arithmetic, builtin:countdown, or
-    gym:NAME for a data set of reasoning-gym, such as gym:chain_sum."""
+    name: Annotated[Word, Field(examples=["openai/gsm8k"], description=_DATA_NAME)]
     config: Annotated[Word | None, Field(examples=["main"])] = None
     """Configuration of a Hub data set, such as "main"."""
     revision: Annotated[Word | None, Field(examples=["main"])] = None
