@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,16 +98,21 @@ def _look(name: str, overrides: list[str], allow_code: bool) -> Findings:
 
 def _check_origin(loaded: Loaded) -> None:
     """Check a run or an adapter that a recipe names as its model. Raises: RecipeError."""
-    from r1recipes.machine import hub, settings
+    from r1recipes.machine import RUNS_DIR, hub
     from r1recipes.recipe.schema import BUILTIN_MODELS
 
     name = loaded.recipe.model.name
     if name in BUILTIN_MODELS:
         return
-    runs_dir = settings.load().runs_dir
+    # Settings and runs are read only where they matter: their imports take longer than the check.
+    runs_dir = RUNS_DIR
+    if Path(".env").exists() or any(key.upper() == "R1RECIPES_RUNS_DIR" for key in os.environ):
+        from r1recipes.machine import settings
+
+        runs_dir = settings.load().runs_dir
     folders = (loaded.path.parent, Path(), runs_dir)
     on_disk = any((folder / Path(name).expanduser()).exists() for folder in folders)
-    if on_disk or hub.has_adapter(name):  # else the import would take longer than the check
+    if on_disk or hub.has_adapter(name):
         from r1recipes.runs import origin
 
         origin.of_recipe(loaded, runs_dir)
