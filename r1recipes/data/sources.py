@@ -143,6 +143,8 @@ def _nearest_file(path: Path) -> str:
 def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
     import pyarrow
 
+    from r1recipes.data import json_column
+
     rows: list[dict[str, Any]] = []
     problems: list[Problem] = []
     with path.open("rb") as handle:
@@ -159,8 +161,10 @@ def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
             problems[MAX_PROBLEMS:] = [Problem(f"{more} more lines are not valid", str(path))]
         raise RecipeError(problems=problems)
     names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: _json_column(path, name, [row.get(name) for row in rows]) for name in names}
-    return pyarrow.table(columns)
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    return pyarrow.table(
+        {name: json_column.read(path, name, values) for name, values in columns.items()}
+    )
 
 
 def json_object(line: bytes, where: str, first: bool) -> dict[str, Any] | Problem:
@@ -177,31 +181,6 @@ def json_object(line: bytes, where: str, first: bool) -> dict[str, Any] | Proble
     if not isinstance(row, dict):
         return Problem(f"is a JSON {type(row).__name__}, not an object", where, hint)
     return row
-
-
-def _json_column(path: Path, name: str, values: list[Any]) -> pyarrow.Array:
-    import pyarrow
-
-    from r1recipes.data import json_column
-
-    try:
-        column = pyarrow.array(values)
-    except UnicodeEncodeError as error:
-        message = f"column `{name}` has a text with half a character (a lone surrogate)"
-        raise RecipeError.at(str(path), message, "write the character itself, in UTF-8") from error
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError) as error:
-        if all(value is None or type(value) in (str, int, float) for value in values):
-            return pyarrow.array([None if value is None else str(value) for value in values])
-        if all(value is None or isinstance(value, dict | list) for value in values):
-            return json_column.of(values)
-        kinds = sorted({type(value).__name__ for value in values if value is not None})
-        message = f"column `{name}` has values of different kinds ({', '.join(kinds)})"
-        raise RecipeError.at(
-            str(path), message, "give every row a value of the same kind"
-        ) from error
-    if any(isinstance(value, dict | list) for value in values) and column.to_pylist() != values:
-        return json_column.of(values)
-    return column
 
 
 def _read_parquet(path: Path, texts: Sequence[str]) -> pyarrow.Table:
