@@ -5,9 +5,10 @@ checked, or from the top of the recipe with a leading `/`. The schema, which imp
 them on its sections and raises; nothing is changed here.
 """
 
+import inspect
 import re
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from pydantic import Field
 from pydantic_core import PydanticCustomError
@@ -19,13 +20,23 @@ from r1recipes.algorithms.grpo import GrpoTrain
 from r1recipes.config.render import show
 from r1recipes.config.section import Found
 from r1recipes.recipe import references
+from r1recipes.rewards.functions import COMPARES_ANSWERS
 from r1recipes.rewards.user_code import is_user_code
 
 PRESET_NAME = re.compile(r"cpu|[1-9][0-9]{0,3}GB")
 LOSSES = get_args(GrpoTrain.model_fields["loss_type"].annotation)
 """Variants of GRPO that users take for algorithms."""
-COMPARES_ANSWERS = ("correctness", "notebook_correctness")
-"""Rewards that pay for the bare target of a countdown problem, which is no solution."""
+
+
+class Builtin(NamedTuple):
+    """What decides about the rewards of built-in problems, which `data.generators` makes."""
+
+    judge: str
+    """The reward that decides what is right."""
+    columns: tuple[str, ...] = ()
+    """Columns beside question and answer."""
+    misjudged: str | None = None
+    """What is wrong with rewards that compare with the reference; None where nothing is."""
 
 
 def of_data(data: Any) -> Found:
@@ -176,8 +187,8 @@ def of_rewards(evaluation: Any, weights: Any, data: Any) -> Found:
         return []
     found: Found = []
     for name in weights or ():
-        if why := _misjudges(name, data.name):
-            better = _judge(data.name)
+        if why := _misjudges(name, data):
+            better = _judge(data)
             hint = f"in [rewards] write `{better}` in its place"
             if better in weights:
                 hint = f"remove this line: `{better}` is there"
@@ -185,31 +196,46 @@ def of_rewards(evaluation: Any, weights: Any, data: Any) -> Found:
     if evaluation is None:
         return found
     is_given = "reward" in evaluation.model_fields_set
-    why = _misjudges(evaluation.reward, data.name)
+    why = _misjudges(evaluation.reward, data)
     if not why and not is_given and references.is_gym(data.name):
         why = "problems of reasoning-gym may have other right answers than the reference"
     if why:
         default = "" if is_given else ", the default,"
         message = f'`eval.reward` "{evaluation.reward}"{default} decides what is right: {why}'
         verb = "write" if is_given else "add"
-        found.append(("reward", message, f'{verb} `reward = "{_judge(data.name)}"` in [eval]'))
+        found.append(("reward", message, f'{verb} `reward = "{_judge(data)}"` in [eval]'))
     return found
 
 
-def _misjudges(reward: str, data: str) -> str:
-    if data == "builtin:countdown" and reward in COMPARES_ANSWERS:
-        return f"on `{data}` it pays for the bare target, without an expression"
-    if reward == "countdown" and (data == "builtin:arithmetic" or references.is_gym(data)):
-        return f"`{data}` lacks its columns, `numbers` and `target`"
-    if reward == "gym" and not references.is_gym(data):
-        return f"it pays for the problems of reasoning-gym (`gym:NAME`), not for those of `{data}`"
+def _misjudges(reward: str, data: Any) -> str:
+    builtin, is_gym = data.builtin, references.is_gym(data.name)
+    if builtin and builtin.misjudged and reward in COMPARES_ANSWERS:
+        return f"on `{data.name}` {builtin.misjudged}"
+    if reward == "gym" and not is_gym:
+        kind = "it pays for the problems of reasoning-gym (`gym:NAME`)"
+        return f"{kind}, not for those of `{data.name}`"
+    if not builtin and not is_gym:
+        return ""  # the columns of other data are known when they are read
+    columns = ("question", "answer", *(builtin.columns if builtin else ("gym",)))
+    if missing := [f"`{name}`" for name in _columns_of(reward) if name not in columns]:
+        ending = "s" * (len(missing) > 1)
+        return f"`{data.name}` lacks its column{ending}, {' and '.join(missing)}"
     return ""
 
 
-def _judge(data: str) -> str:
-    if references.is_gym(data):
+def _columns_of(reward: str) -> list[str]:
+    """The columns of the data that a reward of the table takes."""
+    if is_user_code(reward):
+        return []
+    parameters = inspect.signature(rewards.REWARDS[reward]).parameters.values()
+    columns = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+    return [p.name for p in columns if p.name not in ("prompts", "completions")]
+
+
+def _judge(data: Any) -> str:
+    if references.is_gym(data.name):
         return "gym"
-    return "countdown" if data == "builtin:countdown" else "correctness"
+    return data.builtin.judge if data.builtin else "correctness"
 
 
 def preset_name(name: str) -> str:
