@@ -214,7 +214,7 @@ class Notes(Observer):
 
 
 def test_evaluations_that_took_too_long_are_said_with_what_mends_it(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "MAX_SHARE", 0.001)
+    monkeypatch.setattr(while_training, "MAX_SHARE", 0.001)
     notes = Notes()
     run = run_in_process(small, tmp_path / "runs", EVERY, observers=[notes])
     share = run.read()["while_training"]["share_of_training"]
