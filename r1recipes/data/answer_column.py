@@ -17,7 +17,6 @@ from typing import Any
 
 from r1recipes.errors import Problem
 from r1recipes.recipe.schema import Data, Recipe
-from r1recipes.rewards import answers
 
 COMPARE = ("correctness", "notebook_correctness")
 """The rewards that compare an answer with the reference."""
@@ -62,6 +61,8 @@ def final_answers(
 
     `compared`: some reward compares answers with them (`are_compared`).
     """
+    from r1recipes.rewards import answers  # the tables of `answers` take 16 ms to import
+
     finals = [answers.final_reference(value, data.answer_after) for value in values]
     plain = FinalAnswers([final for final, _ in finals], [fault for _, fault in finals])
     if not compared or data.answer_after or data.answer_kind == "text":

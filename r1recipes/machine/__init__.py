@@ -2,3 +2,8 @@
 
 Nothing here knows what a recipe or a run is.
 """
+
+from pathlib import Path
+
+RUNS_DIR = Path("runs")
+"""Folder of the run folders where no setting names another."""

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from r1recipes.errors import Problem, RecipeError
+from r1recipes.machine import RUNS_DIR
 
 
 class Settings(BaseSettings):
@@ -24,7 +25,7 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    runs_dir: Path = Path("runs")
+    runs_dir: Path = RUNS_DIR
     """Folder of the run folders."""
     cache_dir: Path = Path("~/.cache/r1recipes").expanduser()
     """Folder of what is kept between runs: compiled kernels, recipes from elsewhere."""

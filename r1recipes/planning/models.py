@@ -107,8 +107,9 @@ def adapter_parameters(shape: ModelShape, rank: int, targets: tuple[str, ...]) -
 def _qwen(
     size: str, hidden: int, inner: int, layers: int, heads: int, kv: int, vocab: int, tied: bool
 ) -> ModelShape:
-    # config.json of Qwen/Qwen2.5-<size> (published); head_dim is hidden / heads, none is given.
-    names = (f"Qwen2.5-{size}", f"Qwen2.5-{size}-Instruct")
+    # config.json of Qwen/Qwen2.5-<size> and its Coder (published); head_dim is hidden / heads.
+    lines = (f"Qwen2.5-{size}", f"Qwen2.5-Coder-{size}")
+    names = tuple(name + variant for name in lines for variant in ("", "-Instruct"))
     dim = hidden // heads
     return ModelShape("Qwen", names, hidden, inner, layers, heads, kv, dim, vocab, tied, True)
 

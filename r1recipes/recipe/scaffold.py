@@ -18,7 +18,7 @@ from r1recipes.algorithms.base import CPU_ONLY, GPU_ONLY, Preset, preset_bytes
 from r1recipes.config import render
 from r1recipes.config.render import toml_key
 from r1recipes.config.suggest import models_in
-from r1recipes.recipe import loading
+from r1recipes.recipe import loading, references
 from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe
 
 WIDTH = 98
@@ -122,16 +122,20 @@ FindShape = Callable[[str], Shape | None]
 def base_for(model: str, find_shape: FindShape) -> Path:
     """The shipped recipe with the nearest model: the same one, the same family, or by size.
 
+    Recipes whose problems are made on the spot are left out: a new recipe begins with GSM8K.
     Size is the catalogue's number of parameters, or else what the name says, such as `3B`; a name
     without either is taken as 8B, the middle. Families weigh more than sizes up to twofold.
     """
-    paths = {path: loading.load(path).recipe.model.name for path in loading.shipped()}
-    builtin = [path for path, name in paths.items() if name in BUILTIN_MODELS]
-    for path in builtin:
-        if paths[path] == model:
+    recipes = {path: loading.load(path).recipe for path in loading.shipped()}
+    for path, recipe in recipes.items():
+        if recipe.model.name in BUILTIN_MODELS and recipe.model.name == model:
             return path
-    real = [path for path in paths if path not in builtin]
-    return min(real, key=lambda path: (_distance(model, paths[path], find_shape), path.name))
+    names = {
+        path: recipe.model.name
+        for path, recipe in recipes.items()
+        if not recipe.data.name.startswith(references.MADE_HERE)
+    }
+    return min(names, key=lambda path: (_distance(model, names[path], find_shape), path.name))
 
 
 def _distance(model: str, other: str, find_shape: FindShape) -> float:

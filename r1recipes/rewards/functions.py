@@ -5,18 +5,23 @@
 Completions are strings or lists of messages. Each function pays 0 to 1, in time linear in the
 text, whatever the text is. The `notebook_*` functions pay the same as the reward functions of the
 notebook of February 2025, with its known defects (docs/rewards.md), so that weight 1.0 reproduces
-it. Limits: a user's own functions are run by `user_code`.
+it. Limits: a user's own functions are run by `user_code`. `answers` is imported where an answer is
+judged: its tables would cost every command 16 ms.
 """
+
+from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from r1recipes.rewards.answers import Verifier, equal, extract_answer, parse_number
 from r1recipes.rewards.gym import gym
 from r1recipes.rewards.user_code import completion_text
+
+if TYPE_CHECKING:
+    from r1recipes.rewards.answers import Verifier
 
 TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 MAX_EXPRESSION_CHARS = 200
@@ -37,13 +42,17 @@ def correctness(
     in the column accepts any of its entries. A verifier knows the kinds of the whole column and
     also compares expressions, such as 2*pi with 2\\pi; `r1recipes.rewards.load` passes one.
     """
+    from r1recipes.rewards import answers
+
     pairs = list(zip(_answers(completions), answer, strict=True))
-    same = verifier.verify(pairs) if verifier else [equal(*pair) for pair in pairs]
+    same = verifier.verify(pairs) if verifier else [answers.equal(*pair) for pair in pairs]
     return [float(value) for value in same]
 
 
 def integer(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
     """1 when the answer is a whole number: "-5", "1,000" and "$476." are, "6 * 7" is not."""
+    from r1recipes.rewards.answers import parse_number
+
     values = [parse_number(answer) if answer else None for answer in _answers(completions)]
     return [float(value is not None and value.denominator == 1) for value in values]
 
@@ -146,6 +155,8 @@ def _accepted(reference: Any) -> list[str]:
 
 
 def _answers(completions: list[Any]) -> list[str | None]:
+    from r1recipes.rewards.answers import extract_answer
+
     return [extract_answer(completion_text(completion)) for completion in completions]
 
 
@@ -187,6 +198,8 @@ def _pay_tags(text: str) -> float:
 
 def _reaches(answer: str | None, numbers: list[Any], target: Any) -> bool:
     """Whether an expression uses the numbers and has the value `target`."""
+    from r1recipes.rewards.answers import parse_number
+
     goal = parse_number(str(target))
     if answer is None or goal is None or len(answer) > MAX_EXPRESSION_CHARS:
         return False

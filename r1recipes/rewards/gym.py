@@ -11,7 +11,6 @@ from typing import Any
 from r1recipes.errors import RecipeError
 from r1recipes.machine.processes import Children
 from r1recipes.rewards import gym_child
-from r1recipes.rewards.answers import extract_answer
 from r1recipes.rewards.user_code import Failed, Paid, completion_text, refuse_missing_columns
 
 COLUMN = "gym"
@@ -103,6 +102,8 @@ class GymScorer:
 
     @staticmethod
     def _call(completion: Any, question: str, reference: str, pack: str) -> Call | None:
+        from r1recipes.rewards.answers import extract_answer
+
         answer = extract_answer(completion_text(completion))
         if not answer or len(answer) > MAX_ANSWER_CHARS:
             return None

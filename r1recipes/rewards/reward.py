@@ -5,18 +5,19 @@ and never hangs a run: rows without a result are paid 0 and counted. `check` is 
 before a run; it finds what would be counted in training.
 """
 
+from __future__ import annotations
+
 import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r1recipes.config.suggest import nearest
 from r1recipes.errors import R1RecipesError, RecipeError
 from r1recipes.rewards import functions
-from r1recipes.rewards.answers import Verifier
 from r1recipes.rewards.functions import REWARDS
 from r1recipes.rewards.gym import GymScorer, gym
 from r1recipes.rewards.user_code import (
@@ -29,6 +30,9 @@ from r1recipes.rewards.user_code import (
     numbers,
     refuse_missing_columns,
 )
+
+if TYPE_CHECKING:
+    from r1recipes.rewards.answers import Verifier
 
 RESERVED_COLUMNS = (
     "prompt",

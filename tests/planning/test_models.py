@@ -41,6 +41,7 @@ def test_adapter_size_follows_from_the_projections():
         ("unsloth/Qwen2.5-1.5B-Instruct-bnb-4bit", "qwen2.5-1.5b"),
         ("unsloth/Qwen2.5-7B-Instruct-unsloth-bnb-4bit", "qwen2.5-7b"),
         ("unsloth/Meta-Llama-3.1-8B-Instruct", "llama-3.1-8b"),
+        ("Qwen/Qwen2.5-Coder-0.5B-Instruct", "qwen2.5-0.5b"),
         ("meta-llama/Llama-3.1-8B", "llama-3.1-8b"),
         ("unsloth/mistral-7b-instruct-v0.3-bnb-4bit", "mistral-7b-v0.3"),
         ("HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2-135m"),

@@ -10,7 +10,12 @@ from r1recipes.config.suggest import models_in
 from r1recipes.planning import models
 from r1recipes.recipe import scaffold
 
-SHIPPED = [path.stem for path in recipe.shipped()]
+SHIPPED = [
+    path.stem
+    for path in recipe.shipped()
+    if not recipe.load(path).recipe.data.name.startswith("gym:")
+]
+"""Those that a new recipe may be based on."""
 
 
 def new(tmp_path, base: str, model: str, change=lambda text: text):
@@ -88,7 +93,7 @@ def test_names_with_quotes_stay_what_they_are(tmp_path):
         ("mistralai/Ministral-8B-Instruct-2410", "llama3.1-8b"),
         ("mistralai/Mistral-7B-v0.1", "mistral-7b"),
         ("google/gemma-3-12b-it", "phi4"),
-        ("HuggingFaceTB/SmolLM2-360M", "smollm2-135m"),
+        ("HuggingFaceTB/SmolLM2-360M", "qwen2.5-1.5b"),
         ("me/unknown", "llama3.1-8b"),
         ("", "llama3.1-8b"),
         ("me/model-0B", "llama3.1-8b"),

@@ -17,11 +17,11 @@ REAL = ["llama3.1-8b", "mistral-7b", "phi4", "qwen2.5-1.5b", "qwen2.5-7b"]
 FINGERPRINTS = {
     "tiny": "83ddb244",
     "small": "90c6d81d",
-    "phi4": "8bc0f1d7",
-    "llama3.1-8b": "5e3ff96b",
-    "mistral-7b": "659bc8db",
-    "qwen2.5-1.5b": "d9cd75c0",
-    "qwen2.5-7b": "96430062",
+    "phi4": "0d83967b",
+    "llama3.1-8b": "0c330ffe",
+    "mistral-7b": "e34ddf0a",
+    "qwen2.5-1.5b": "f0426307",
+    "qwen2.5-7b": "8258e9a6",
 }
 
 
@@ -63,13 +63,13 @@ def test_every_preset_covers_its_card(name):
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_the_known_models_train_on_gsm8k_with_the_five_rewards(name):
+def test_the_known_models_train_on_gsm8k_and_the_answer_outweighs_the_format(name):
     shipped = recipe.load(name).recipe
     rows = shipped.data
     assert (rows.name, rows.config, rows.eval_split) == ("openai/gsm8k", "main", "test")
     assert rows.answer_after == "####"
     assert shipped.prompt.system == schema.SYSTEM_PROMPT
-    assert list(shipped.rewards.values()) == [2.0, 0.5, 0.5, 0.5, 0.5]
+    assert shipped.rewards == {"correctness": 1.0, "soft_format": 0.1}
     train = shipped.train
     assert isinstance(train, GrpoTrain) and train.beta == 0
     assert 1e-5 <= train.learning_rate <= 3e-5
