@@ -144,7 +144,7 @@ def make(
 ) -> Any:
     """The TRL trainer of a plan's algorithm, with callbacks that call `hooks`."""
     trainer_class, config_class = plan.algorithm.trainer()
-    collector = Collector(rewards, plan.recipe.eval.reward)
+    collector = Collector(rewards, plan.recipe.rewards, plan.recipe.eval.reward)
     watch = Watch(hooks, collector, plan.algorithm)
     reward_arguments = {"reward_funcs": collector.functions()} if rewards else {}
     trainer = trainer_class(
@@ -185,8 +185,9 @@ def _announced(generate: Callable[..., Any], hooks: Hooks) -> Callable[..., Any]
 class Collector:
     """Records what each reward paid for the completions of a step, in the recipe's order."""
 
-    def __init__(self, rewards: dict[str, Reward], decisive: str):
+    def __init__(self, rewards: dict[str, Reward], weights: Mapping[str, float], decisive: str):
         self._rewards = rewards
+        self._weights = weights
         self._decisive = decisive
         self._completions: list[Any] = []
         self._prompts: list[Any] = []
@@ -224,11 +225,14 @@ class Collector:
         }
 
     def samples(self) -> list[dict[str, Any]]:
-        """The best and the worst paid completion of the step, and the first ones."""
+        """The best and the worst paid completion of the step by the weighted sum, which is what is
+        trained on, and the first ones."""
         if not self._completions:
             return []
-        unweighted = zip(*self._paid.values(), strict=True)
-        totals = [sum(v or 0.0 for v in paid) for paid in unweighted]
+        totals = [0.0] * len(self._completions)
+        for name, paid in self._paid.items():
+            for index, value in enumerate(paid):
+                totals[index] += self._weights[name] * (value or 0.0)
         order = sorted(range(len(totals)), key=lambda i: totals[i])
         indices = dict.fromkeys([order[-1], order[0], *range(len(totals))])
         return [self._row(index) for index in list(indices)[:SAMPLES_PER_STEP]]
