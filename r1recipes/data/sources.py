@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from r1recipes.config.suggest import nearest
+from r1recipes.data import csv_file
+from r1recipes.data.csv_file import FirstRows
 from r1recipes.errors import Problem, RecipeError, listed
 from r1recipes.machine import hub
+from r1recipes.machine.files import first_lines
 from r1recipes.recipe.references import FILE_SUFFIXES
 from r1recipes.recipe.schema import Data
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 MAX_PROBLEMS = 5
 """Lines of a .jsonl file that are not valid and are shown; the others are counted."""
+FIRST_ROWS = 1000
+"""Rows of a .parquet file that are taken as its first ones; assumed."""
 HUB_LIMIT_S = 10.0
 """Seconds in which the Hub must answer; assumed."""
 
@@ -39,12 +43,11 @@ def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Datas
     """
     import pyarrow
 
-    from r1recipes.data import csv_file, json_column
+    from r1recipes.data import json_column
 
-    readers = {".jsonl": _read_jsonl, ".csv": csv_file.read, ".parquet": _read_parquet}
-    check_file(path, key)
+    reader = check_file(path, key)
     try:
-        table = readers[path.suffix.lower()](path, texts)
+        table = reader.whole(path, texts)
     except OSError as error:
         raise RecipeError.at(str(path), f"cannot be read: {error.strerror or error}") from error
     except pyarrow.ArrowException as error:
@@ -79,7 +82,7 @@ def read_repository(
     failures = (OSError, ValueError, RuntimeError, httpx.HTTPError, datasets_error)
     offline = offline or datasets.config.HF_HUB_OFFLINE
     try:
-        with _no_requests(path is not None or offline or not _hub_answers()):
+        with hub.no_requests(path is not None or offline or not _hub_answers()):
             if path:
                 rows = datasets.load_dataset(name, data.config, split=split, revision=data.revision)
             else:
@@ -112,8 +115,11 @@ def _refuse_files_elsewhere(files: Mapping[str, Sequence[str]], data: Data) -> N
             )
 
 
-def check_file(path: Path, key: str) -> None:
-    """Raises: RecipeError unless it is a data file with something in it. `key` named it."""
+def check_file(path: Path, key: str) -> Reader:
+    """What reads the data file that `key` names.
+
+    Raises: RecipeError unless it is one with something in it.
+    """
     if not path.is_file():
         if path.parent.is_dir():
             message = "is a folder, not a file" if path.is_dir() else "does not exist"
@@ -121,13 +127,15 @@ def check_file(path: Path, key: str) -> None:
         raise RecipeError.at(
             str(path), f"does not exist (`{key}`): there is no folder `{path.parent}`"
         )
-    if path.suffix.lower() not in FILE_SUFFIXES:
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
         hint = f"save the rows as one of {', '.join(FILE_SUFFIXES)}"
         if path.suffix.lower() == ".json":
             hint = f"write one JSON object on each line and name it `{path.stem}.jsonl`"
         raise RecipeError.at(str(path), f"is not a {', '.join(FILE_SUFFIXES)} file (`{key}`)", hint)
     if path.stat().st_size == 0:
         raise RecipeError.at(str(path), f"is empty (`{key}`)")
+    return reader
 
 
 def _nearest_file(path: Path) -> str:
@@ -142,6 +150,8 @@ def _nearest_file(path: Path) -> str:
 
 def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
     import pyarrow
+
+    from r1recipes.data import json_column
 
     rows: list[dict[str, Any]] = []
     problems: list[Problem] = []
@@ -159,7 +169,9 @@ def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
             problems[MAX_PROBLEMS:] = [Problem(f"{more} more lines are not valid", str(path))]
         raise RecipeError(problems=problems)
     names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: _json_column(path, name, [row.get(name) for row in rows]) for name in names}
+    columns = {
+        name: json_column.column(path, name, [row.get(name) for row in rows]) for name in names
+    }
     return pyarrow.table(columns)
 
 
@@ -179,35 +191,54 @@ def json_object(line: bytes, where: str, first: bool) -> dict[str, Any] | Proble
     return row
 
 
-def _json_column(path: Path, name: str, values: list[Any]) -> pyarrow.Array:
-    import pyarrow
-
-    from r1recipes.data import json_column
-
-    try:
-        column = pyarrow.array(values)
-    except UnicodeEncodeError as error:
-        message = f"column `{name}` has a text with half a character (a lone surrogate)"
-        raise RecipeError.at(str(path), message, "write the character itself, in UTF-8") from error
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError) as error:
-        if all(value is None or type(value) in (str, int, float) for value in values):
-            return pyarrow.array([None if value is None else str(value) for value in values])
-        if all(value is None or isinstance(value, dict | list) for value in values):
-            return json_column.of(values)
-        kinds = sorted({type(value).__name__ for value in values if value is not None})
-        message = f"column `{name}` has values of different kinds ({', '.join(kinds)})"
-        raise RecipeError.at(
-            str(path), message, "give every row a value of the same kind"
-        ) from error
-    if any(isinstance(value, dict | list) for value in values) and column.to_pylist() != values:
-        return json_column.of(values)
-    return column
-
-
 def _read_parquet(path: Path, texts: Sequence[str]) -> pyarrow.Table:
     from pyarrow import parquet
 
     return parquet.ParquetFile(path).read()
+
+
+def _first_jsonl(path: Path, texts: Sequence[str], num_bytes: int) -> FirstRows:
+    content, is_whole = first_lines(path, num_bytes)
+    rows = []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.strip():
+            row = json_object(line, f"{path}:{number}", first=number == 1)
+            if isinstance(row, Problem):
+                raise RecipeError(problems=[row])
+            rows.append(row)
+    return list(dict.fromkeys(name for row in rows for name in row)), rows, is_whole
+
+
+def _first_parquet(path: Path, texts: Sequence[str], num_bytes: int) -> FirstRows:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+        batch = next(file.iter_batches(batch_size=FIRST_ROWS), None)
+    except pyarrow.ArrowException as error:
+        raise RecipeError.at(str(path), f"is not a valid .parquet file: {error}") from error
+    rows = batch.to_pylist() if batch is not None else []
+    return file.schema_arrow.names, rows, len(rows) == file.metadata.num_rows
+
+
+class Reader(NamedTuple):
+    """How one kind of data file is read."""
+
+    whole: Callable[[Path, Sequence[str]], pyarrow.Table]
+    """(path, texts) -> the table; the columns `texts` are not read as numbers. Raises: RecipeError,
+    OSError, pyarrow.ArrowException."""
+    first: Callable[[Path, Sequence[str], int], FirstRows]
+    """(path, texts, bytes) -> the columns, the rows within about so many bytes, and whether they
+    are all rows. Raises: RecipeError, OSError."""
+
+
+READERS = {
+    ".jsonl": Reader(_read_jsonl, _first_jsonl),
+    ".csv": Reader(csv_file.read, csv_file.first),
+    ".parquet": Reader(_read_parquet, _first_parquet),
+}
+"""The kinds of data files by suffix, those of `references.FILE_SUFFIXES`."""
 
 
 def _hub_answers() -> bool:
@@ -221,23 +252,6 @@ def _hub_answers() -> bool:
         logger.warning("the Hub cannot be reached (%s): looking in the local cache", error)
         return False
     return True
-
-
-@contextmanager
-def _no_requests(is_offline: bool) -> Iterator[None]:
-    """Make no request to the Hub if `is_offline`; libraries read HF_HUB_OFFLINE on import only."""
-    import datasets
-    import huggingface_hub
-
-    places = (datasets.config, huggingface_hub.constants)
-    before = [place.HF_HUB_OFFLINE for place in places]
-    try:
-        for place, value in zip(places, before, strict=True):
-            place.HF_HUB_OFFLINE = value or is_offline
-        yield
-    finally:
-        for place, value in zip(places, before, strict=True):
-            place.HF_HUB_OFFLINE = value
 
 
 def _commit(rows: datasets.Dataset, data: Data) -> str | None:

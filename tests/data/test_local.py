@@ -6,13 +6,16 @@ import sys
 from pathlib import Path
 
 import datasets
+import pyarrow
 import pytest
 import tomli
 import tomli_w
 
 from r1recipes import recipe
-from r1recipes.data import local
+from r1recipes.data import local, sources
 from r1recipes.data.local import model, rows
+from r1recipes.errors import RecipeError
+from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 from tests.conftest import SMALL
 from tests.rows import GSM8K, numbered, write
@@ -120,6 +123,38 @@ def test_data_that_are_refused(data, message, folder):
 def test_files_that_cannot_be_read(name, content, message, folder):
     (folder / name).write_bytes(content.encode(errors="surrogateescape"))
     assert message in said(load(folder, data={"name": name, "eval_size": 2}))
+
+
+def test_each_kind_of_data_file_has_its_readers():
+    assert tuple(sources.READERS) == references.FILE_SUFFIXES
+
+
+@pytest.mark.parametrize("reading", ["whole", "first"])
+def test_a_kind_without_a_reader_is_refused_by_its_suffix(folder, monkeypatch, reading):
+    """It is not read as if it were another kind."""
+    for suffix in references.FILE_SUFFIXES:
+        path = folder / f"rows{suffix}"
+        path.write_text("question,answer\na,1\n")
+        with monkeypatch.context() as patch:
+            patch.delitem(sources.READERS, suffix)
+            with pytest.raises(RecipeError, match="is not a .* file .`data.name`"):
+                if reading == "whole":
+                    sources.read_file(path, "data.name")
+                else:
+                    rows.sample(path, "data.name", ())
+
+
+def test_a_new_kind_needs_no_more_than_its_row(folder, monkeypatch):
+    """Once the suffix is in `references.FILE_SUFFIXES`; here it takes the place of .csv."""
+    tabs = sources.Reader(
+        lambda path, texts: pyarrow.table({"question": ["whole"]}),
+        lambda path, texts, num_bytes: (["question"], [{"question": "first"}], False),
+    )
+    monkeypatch.setitem(sources.READERS, ".csv", tabs)
+    (folder / "rows.csv").write_text("anything")
+    assert list(sources.read_file(folder / "rows.csv", "data.name")) == [{"question": "whole"}]
+    columns, sample = rows.sample(folder / "rows.csv", "data.name", ())
+    assert columns == ["question"] and sample.about == "1 row of more"
 
 
 def test_of_a_large_file_the_first_rows_are_read(folder, monkeypatch):
