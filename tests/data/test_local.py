@@ -237,6 +237,20 @@ def test_a_name_of_the_hub_that_is_like_a_folder_here_is_a_warning(folder):
             {"model.safetensors.index.json": json.dumps({"weight_map": {"a": "m-1", "b": "m-2"}})},
             "lacks 2 of 2 files of weights: m-1",
         ),
+        *(
+            ({index: content}, f"qwen/{index}` is damaged: {reason}")
+            for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+            for content, reason in (
+                ("", "it is not JSON"),
+                ('{"weight_map": {"a": "m-', "it is not JSON"),
+                ("[" * 100_000, "it is not JSON"),
+                ("[]", "it has no `weight_map`"),
+                ("{}", "it has no `weight_map`"),
+                ('{"weight_map": ["m-1"]}', "it has no `weight_map`"),
+                ('{"weight_map": {"a": 1}}', "it has no `weight_map`"),
+                ('{"weight_map": {"a": ["m-1"]}}', "it has no `weight_map`"),
+            )
+        ),
     ],
 )
 def test_a_folder_that_is_no_whole_model(files, message, folder):
@@ -249,6 +263,15 @@ def test_a_folder_that_is_no_whole_model(files, message, folder):
             path.write_text(content)
     text = said(load(folder, model={"name": "./qwen"}))
     assert message in text and text.count("\n") == 0
+
+
+def test_an_index_that_cannot_be_read_or_decoded_is_a_problem(folder):
+    index = folder / "qwen" / "model.safetensors.index.json"
+    index.write_bytes(b'{"weight_map": "caf\xe9"}')
+    assert "is damaged: it is not JSON: 'utf-8'" in said(load(folder, model={"name": "./qwen"}))
+    index.unlink()
+    index.mkdir()
+    assert "cannot be read: Is a directory" in said(load(folder, model={"name": "./qwen"}))
 
 
 @pytest.mark.parametrize(

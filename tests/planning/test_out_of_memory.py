@@ -97,6 +97,23 @@ def test_without_an_engine_its_share_and_standby_mend_nothing(phase):
     assert answer.change == "--set preset.load_in_4bit=true" and "engine" not in answer.kind
 
 
+@pytest.mark.parametrize("phase", ["load", "generate", "first step", "steps"])
+@pytest.mark.parametrize("message", [CUDA, *out_of_memory.NO_CACHE])
+def test_a_share_that_the_preset_does_not_have_is_not_changed(phase, message):
+    """No share is made up to be raised or lowered."""
+    asked = made("preset.per_device_train_batch_size=1", "preset.standby=true")
+    preset = asked.preset.model_copy(update={"gpu_memory_utilization": None})
+    answer = out_of_memory.explain(message, phase, asked.model_copy(update={"preset": preset}))
+    assert "gpu_memory_utilization" not in answer.change and answer.change.startswith("--set ")
+
+
+@pytest.mark.parametrize(("share", "change"), [(0.6, "=0.5"), (0.35, "=0.3"), (0.3, "in_4bit")])
+def test_of_a_model_of_unknown_shape_the_share_is_not_lowered_for_ever(monkeypatch, share, change):
+    monkeypatch.setattr(out_of_memory.disk, "shape_of", lambda *_, **__: None)
+    asked = made("preset.load_in_4bit=false", f"preset.gpu_memory_utilization={share}")
+    assert change in out_of_memory.explain(CUDA, "load", asked).change
+
+
 def test_what_unsloth_says_before_the_cause_does_not_hide_it():
     advice = "Unsloth: Your GPU ran out of memory loading vLLM with standby mode enabled.\nTry:\n"
     line = out_of_memory.telling_line(f"{advice}Original error: {out_of_memory.NO_CACHE[0]}.")

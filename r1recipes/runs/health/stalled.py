@@ -8,6 +8,7 @@ out, and why, stands in docs/verdicts.md.
 import math
 import statistics
 
+from r1recipes.rewards import SHIPPED
 from r1recipes.runs.health import trends
 from r1recipes.runs.health.signs import SPENT, Signs, mean
 from r1recipes.runs.health.trends import Change
@@ -57,19 +58,6 @@ DOMINANT = 0.7
 SPIKE_SIGMAS, SPIKE_RATIO, NUM_SPIKES = 8.0, 3.0, 3
 """Robust standard deviations and medians that a gradient norm must exceed, and the number of such
 steps, rldoctor's limits. The four healthy runs in tests/fixtures/verdicts have none."""
-FORMATS = frozenset(
-    (
-        "integer",
-        "strict_format",
-        "soft_format",
-        "xml_tags",
-        "notebook_int",
-        "notebook_strict_format",
-        "notebook_soft_format",
-        "notebook_xmlcount",
-    )
-)
-"""The shipped rewards that pay for the form of an answer."""
 
 
 def cut(s: Signs) -> Verdict | None:
@@ -117,7 +105,7 @@ def something_else_rises(s: Signs) -> Verdict | None:
     length = _length_change(s)
     if length:
         what += f", length {length.old:.0f} -> {length.new:.0f} tokens"
-    if risen and set(risen) <= FORMATS:
+    if risen and all(_pays_for_form(name) for name in risen):
         if s.num < s.terms.max_steps and not trends.flattened(s.reward):
             return Verdict("format first", f"The format comes first: {what} so far")
         text = f"The format is learned and the answers are not: {what}"
@@ -127,6 +115,11 @@ def something_else_rises(s: Signs) -> Verdict | None:
         return Verdict("shorter", text, f"lower the weight of {names}" if names else _READ)
     text = f"Only {names or 'the reward'} rises, not the answers: {what}"
     return Verdict("side reward", text, f"lower the weight of {names}" if names else _READ)
+
+
+def _pays_for_form(name: str) -> bool:
+    """Whether a shipped reward pays for the form of an answer; not known of a user's own."""
+    return name in SHIPPED and SHIPPED[name].pays_for == "form"
 
 
 def _answers_stay(s: Signs) -> bool:
