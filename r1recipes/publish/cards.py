@@ -5,7 +5,8 @@ Limits: Markdown is not escaped, so the Hub shows what a recipe says as it shows
 """
 
 import shlex
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from r1recipes.algorithms import ALGORITHMS
 from r1recipes.planning.plan import Plan
@@ -15,38 +16,27 @@ from r1recipes.runs.trained import TrainedRun
 
 MARK = "<!-- made by `r1recipes share` -->"
 """Ends the card of a shared recipe; a README.md without it was written by somebody else."""
-USE = {
-    "lora": """\
-```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, {tokenizer}
-
-base = AutoModelForCausalLM.from_pretrained({base!r})
-model = PeftModel.from_pretrained(base, "THIS_FOLDER")
-tokenizer = {tokenizer}.from_pretrained("THIS_FOLDER")
-```
-""",
-    "merged": """\
-```python
-from transformers import AutoModelForCausalLM, {tokenizer}
-
-model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")
-tokenizer = {tokenizer}.from_pretrained("THIS_FOLDER")
-```
-""",
-    "gguf": "```\nllama-cli -m {file}\n```\n",
-    "ollama": "```\nollama create {name} -f Modelfile\nollama run {name}\n```\n",
-}
-"""How each form is loaded; a form that is not named here is loaded as a merged model."""
 
 
-def of_export(finished: TrainedRun, manifest: dict[str, Any]) -> str:
+@dataclass(frozen=True)
+class FormCard:
+    """What the card of an export says of its form."""
+
+    relation: Literal["adapter", "finetune", "quantized"]
+    """What the form is to its base, in the Hub's words."""
+    library: str
+    """The library that loads it, as the Hub names it."""
+    use: str
+    """How it is loaded, in Markdown, with `_use`'s fields in braces."""
+
+
+def of_export(finished: TrainedRun, manifest: dict[str, Any], form: FormCard) -> str:
     """The card of one form of a run; `manifest` is the content of its export.json."""
     plan, record, lock = finished.plan, finished.run.read(), finished.run.read_lock()
     recipe, gpu = plan.recipe, lock.get("machine", {}).get("gpu")
     versions = ", ".join(f"{name} {version}" for name, version in lock["versions"].items())
     paragraphs = [
-        _front_matter_of_export(manifest, plan.algorithm.name),
+        _front_matter_of_export(manifest, plan.algorithm.name, form),
         f"# {record['recipe']}, {manifest['form']}\n",
         f"{recipe.description or 'A reasoning model'}: {plan.algorithm.title} on "
         f"`{finished.model_name}`"
@@ -56,7 +46,7 @@ def of_export(finished: TrainedRun, manifest: dict[str, Any]) -> str:
         "## What this is\n",
         _contents(manifest),
         "## Use\n",
-        _use(record["recipe"], manifest),
+        _use(record["recipe"], manifest, form),
         _prompt(recipe.prompt.system),
         "## Reproduce\n",
         f"Fingerprint of the resolved recipe `{record['fingerprint']}`, preset "
@@ -70,16 +60,15 @@ def of_export(finished: TrainedRun, manifest: dict[str, Any]) -> str:
     return "\n".join(paragraphs)
 
 
-def _front_matter_of_export(manifest: dict[str, Any], algorithm: str) -> str:
+def _front_matter_of_export(manifest: dict[str, Any], algorithm: str, form: FormCard) -> str:
     """The licence is that of the base, so it is left to whoever publishes the form."""
-    form, is_on_hub = manifest["form"], manifest["base_on_hub"]
-    relation = {"lora": "adapter", "merged_16bit": "finetune"}.get(form, "quantized")
+    is_on_hub = manifest["base_on_hub"]
     return _front_matter(
         tags=["r1recipes", algorithm, "reasoning"],
         pipeline_tag="text-generation",
         base_model=manifest["base"] if is_on_hub else None,
-        base_model_relation=relation if is_on_hub else None,
-        library_name={"lora": "peft", "gguf": "gguf", "ollama": "gguf"}.get(form, "transformers"),
+        base_model_relation=form.relation if is_on_hub else None,
+        library_name=form.library,
     )
 
 
@@ -130,9 +119,9 @@ def _contents(manifest: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _use(name: str, manifest: dict[str, Any]) -> str:
+def _use(name: str, manifest: dict[str, Any], form: FormCard) -> str:
     has_base = manifest["cold_start"] or manifest["own_tokenizer"] or manifest.get("starts_from")
-    return USE.get(manifest["form"], USE["merged"]).format(
+    return form.use.format(
         base="THIS_FOLDER/base" if has_base else manifest["base"],
         name=name,
         file=next(iter(manifest["files"]), ""),

@@ -18,7 +18,7 @@ from r1recipes.data import splits
 from r1recipes.errors import Problem, RecipeError, full_disk, unwritable
 from r1recipes.machine import files, gpu
 from r1recipes.publish import hub, llama_cpp
-from r1recipes.recipe.targets import Target
+from r1recipes.recipe.targets import KINDS, Kind, Target
 from r1recipes.runs.trained import TrainedRun
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 NUM_EXAMPLES = 8
 """Held-out answers that a form is compared on; assumed to be enough, and quick."""
-ORDER = ("lora", "merged_16bit", "merged_4bit", "gguf", "ollama")
-"""The adapter comes first, since merging changes the model in memory."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Request:
     def forms(self) -> list[Target]:
         """The forms in the order in which they are made; a push alone makes the adapter."""
         forms = [target for target in self.targets if target.kind != "hub"] or [Target("lora")]
-        return sorted(forms, key=lambda target: ORDER.index(target.kind))
+        return sorted(forms, key=lambda target: list(KINDS).index(target.kind))
 
 
 def check(finished: TrainedRun, request: Request) -> None:
@@ -105,17 +103,18 @@ def missing(forms: list[Target], model: str) -> list[Problem]:
     for target in forms:
         if target.types:
             problems += llama_cpp.missing(target.types, builtin=model.startswith("builtin:"))
-        elif target.kind == "merged_4bit":
-            problems += _missing_4bit()
+        problems += _missing_of(KINDS[target.kind])
     return list(dict.fromkeys(problems))
 
 
-def _missing_4bit() -> list[Problem]:
-    hint = "`--to gguf:q4_k_m` has 4 bits and needs no GPU"
-    if gpu.current() is None:
-        return [Problem("merged_4bit needs an NVIDIA GPU, and there is none here", hint=hint)]
-    if importlib.util.find_spec("bitsandbytes") is None:
-        return [Problem("merged_4bit needs the package `bitsandbytes`", hint=hint)]
+def _missing_of(kind: Kind) -> list[Problem]:
+    """What this machine lacks of the needs that the row of a form names."""
+    hint = "`--to gguf:q4_k_m` has 4 bits and needs no GPU" if kind.needs_gpu else None
+    if kind.needs_gpu and gpu.current() is None:
+        message = f"{kind.name} needs an NVIDIA GPU, and there is none here"
+        return [Problem(message, hint=hint)]
+    if kind.package and importlib.util.find_spec(kind.package) is None:
+        return [Problem(f"{kind.name} needs the package `{kind.package}`", hint=hint)]
     return []
 
 

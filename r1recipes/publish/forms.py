@@ -8,7 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import safe_open
 
@@ -17,6 +17,7 @@ from r1recipes.machine.files import now, put
 from r1recipes.planning import disk
 from r1recipes.planning.plan import Plan
 from r1recipes.publish import builtin_gguf, cards, llama_cpp, ollama
+from r1recipes.publish.cards import FormCard
 from r1recipes.publish.checks import NUM_TOKENS, Reference
 from r1recipes.recipe.targets import Target
 from r1recipes.runs.trained import TrainedRun
@@ -83,13 +84,7 @@ class Maker:
 
     def make(self, target: Target) -> Path:
         """Make one form and return its folder. The adapter comes before what merges it."""
-        return {
-            "lora": self.lora,
-            "merged_16bit": self.merged_16bit,
-            "merged_4bit": self.merged_4bit,
-            "gguf": self.gguf,
-            "ollama": self.for_ollama,
-        }[target.kind](target)
+        return FORMS[target.kind].make(self, target)
 
     def lora(self, target: Target) -> Path:
         """The adapter; beside it the base, where the Hub does not have it."""
@@ -219,11 +214,48 @@ class Maker:
             "versions": packages.versions(),
             "made": now(),
         }
-        card = cards.of_export(self.finished, manifest)
+        card = cards.of_export(self.finished, manifest, FORMS[target.kind].card)
         (draft / "README.md").write_text(card, encoding="utf-8")
         (draft / "export.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         put(draft, self.folder / target.kind, taken="replace")
         return self.folder / target.kind
+
+
+class Form(NamedTuple):
+    """How one form is made, and what its card says of it."""
+
+    make: Callable[[Maker, Target], Path]
+    card: FormCard
+
+
+WITH_ADAPTER = """\
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, {tokenizer}
+
+base = AutoModelForCausalLM.from_pretrained({base!r})
+model = PeftModel.from_pretrained(base, "THIS_FOLDER")
+tokenizer = {tokenizer}.from_pretrained("THIS_FOLDER")
+```
+"""
+MERGED = """\
+```python
+from transformers import AutoModelForCausalLM, {tokenizer}
+
+model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")
+tokenizer = {tokenizer}.from_pretrained("THIS_FOLDER")
+```
+"""
+GGUF = "```\nllama-cli -m {file}\n```\n"
+OLLAMA = "```\nollama create {name} -f Modelfile\nollama run {name}\n```\n"
+FORMS = {
+    "lora": Form(Maker.lora, FormCard("adapter", "peft", WITH_ADAPTER)),
+    "merged_16bit": Form(Maker.merged_16bit, FormCard("finetune", "transformers", MERGED)),
+    "merged_4bit": Form(Maker.merged_4bit, FormCard("quantized", "transformers", MERGED)),
+    "gguf": Form(Maker.gguf, FormCard("quantized", "gguf", GGUF)),
+    "ollama": Form(Maker.for_ollama, FormCard("quantized", "gguf", OLLAMA)),
+}
+"""The kinds of `targets.KINDS` that are made here: all but the push to the Hub."""
 
 
 def _adapter_dtype(adapter: Path) -> str:

@@ -111,7 +111,7 @@ def test_what_is_shown_of_a_run_names_its_algorithm(tmp_path, algorithm):
     """A recipe's card, the live view, the chart of the loss and the refusal of a hopeless run."""
     loaded, plan = recipe.load(of(algorithm, tmp_path)), planned(of(algorithm, tmp_path))
     card = cards.of_recipe("mine", loaded.recipe, lock.of_recipe(loaded), None, {})
-    assert set(ModelCard(card).data.tags) == {"r1recipes", algorithm.name}
+    assert set(ModelCard(card).data.to_dict()["tags"]) == {"r1recipes", algorithm.name}
     (tmp_path / "record.json").write_text('{"status": "complete"}')
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.1}\n{"step": 2, "loss": 0.2}\n')
     (tmp_path / "resolved.json").write_text(plan.model_dump_json())

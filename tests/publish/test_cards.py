@@ -1,5 +1,6 @@
 """The cards of an export and of a shared recipe: what the Hub reads of them, and what people do."""
 
+import dataclasses
 import shlex
 from typing import Any
 
@@ -7,7 +8,10 @@ import pytest
 from huggingface_hub import ModelCard
 
 from r1recipes import recipe
+from r1recipes.algorithms import ALGORITHMS
 from r1recipes.publish import cards
+from r1recipes.publish.forms import FORMS
+from r1recipes.recipe.targets import KINDS
 from r1recipes.runs import lock, trained
 from r1recipes.runs.trained import TrainedRun
 
@@ -33,6 +37,24 @@ def run(finished) -> TrainedRun:
     return trained.find(finished.folder, str(finished.folder))
 
 
+def of_export(run: TrainedRun, **changes: Any) -> str:
+    manifest = MANIFEST | changes
+    return cards.of_export(run, manifest, FORMS[manifest["form"]].card)
+
+
+def test_each_form_of_the_table_is_made_and_has_its_card():
+    assert set(FORMS) == {name for name, kind in KINDS.items() if kind.takes != "repository"}
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_card_of_an_export_names_the_algorithm_of_its_run(run, name):
+    trained_so = run.plan.recipe.model_copy(update={"algorithm": name})
+    plan = run.plan.model_copy(update={"recipe": trained_so})
+    text = of_export(dataclasses.replace(run, plan=plan))
+    assert ModelCard(text).data.to_dict()["tags"] == ["r1recipes", name, "reasoning"]
+    assert f": {ALGORITHMS[name].title} on `" in text
+
+
 @pytest.mark.parametrize(
     ("form", "relation", "library"),
     [
@@ -44,7 +66,7 @@ def run(finished) -> TrainedRun:
     ],
 )
 def test_the_hub_reads_what_an_export_is(run, form, relation, library):
-    data = ModelCard(cards.of_export(run, MANIFEST | {"form": form})).data.to_dict()
+    data = ModelCard(of_export(run, form=form)).data.to_dict()
     assert data == {
         "base_model": "Qwen/Qwen2.5-0.5B",
         "base_model_relation": relation,
@@ -55,7 +77,7 @@ def test_the_hub_reads_what_an_export_is(run, form, relation, library):
 
 
 def test_a_base_that_is_not_on_the_hub_is_not_named_to_it(run):
-    text = cards.of_export(run, MANIFEST | {"base": "my model", "base_on_hub": False})
+    text = of_export(run, base="my model", base_on_hub=False)
     data = ModelCard(text).data.to_dict()
     assert "base_model" not in data and "base_model_relation" not in data
     assert "- base: `my model` at `7ae5576" in text
@@ -63,13 +85,13 @@ def test_a_base_that_is_not_on_the_hub_is_not_named_to_it(run):
 
 def test_a_name_that_yaml_would_read_otherwise_stays_a_name(run):
     for base in ("user/yes: [no]", "user/#1", "user/'x", "user/x\nlicense: mit"):
-        data = ModelCard(cards.of_export(run, MANIFEST | {"base": base})).data.to_dict()
+        data = ModelCard(of_export(run, base=base)).data.to_dict()
         assert data["base_model"] == base and "license" not in data
 
 
 def test_the_files_of_an_export_are_listed(run):
     files = {"small-q8_0.gguf": GGUF_FILE}
-    text = cards.of_export(run, MANIFEST | {"form": "gguf", "files": files})
+    text = of_export(run, form="gguf", files=files)
     assert "- form `gguf`, made from weights in float32" in text
     assert "- `small-q8_0.gguf`: 5.0 MB; 15 x Q8_0, 4 x F32" in text
     assert "```\nllama-cli -m small-q8_0.gguf\n```" in text

@@ -2,6 +2,8 @@ import pytest
 
 from r1recipes import recipe
 from r1recipes.errors import RecipeError
+from r1recipes.publish import export
+from r1recipes.recipe import targets
 from r1recipes.recipe.targets import Target, parse
 
 
@@ -29,6 +31,25 @@ def test_anything_else_is_refused_with_what_there_is(text):
     assert targets == [] and len(problems) == 1
     assert text.split(":")[0] in problems[0].message
     assert "lora" in str(problems[0].hint)
+
+
+def test_a_new_form_is_read_ordered_and_its_needs_are_looked_for(monkeypatch, tmp_path):
+    """By its row alone."""
+    row = targets.Kind("pruned", package="no_such_package")
+    monkeypatch.setitem(targets.KINDS, "pruned", row)
+    made, problems = parse(["pruned", "hub:me/x", "lora"])
+    assert not problems and made[0] == Target("pruned")
+    forms = export.Request(made, tmp_path).forms
+    assert [form.kind for form in forms] == ["lora", "pruned"]
+    (missing,) = export.missing(forms, "some/model")
+    assert missing.message == "pruned needs the package `no_such_package`"
+
+
+def test_every_form_is_named_in_the_hint():
+    _, (problem,) = parse(["x"])
+    assert problem.hint == (
+        "one of lora, merged_16bit, merged_4bit, gguf:q8_0,q4_k_m, ollama, hub:user/name"
+    )
 
 
 def test_a_form_is_named_once_and_all_problems_are_told():
