@@ -1,4 +1,4 @@
-"""Check template, prompts, rewards and disk on the real data before any weight is loaded.
+"""Check template, prompts and rewards on the real data before any weight is loaded.
 
 Limits: text prompts only. Prompts are tokenised as TRL's GRPOTrainer does (trl,
 `_tokenize_prompts`: the chat template with a generation prompt, no special tokens added). The

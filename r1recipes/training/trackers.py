@@ -135,13 +135,13 @@ class WandbSink:
 
 
 class TensorboardSink:
-    """Event files in the folder `tensorboard` of the run."""
+    """Event files in a folder."""
 
     def __init__(self, folder: Path, first_step: int):
         from torch.utils.tensorboard import SummaryWriter
 
         # TensorBoard then hides the steps of an earlier attempt that are done again.
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+        self._writer = SummaryWriter(str(folder), purge_step=first_step)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -239,7 +239,7 @@ class Trackers(Observer):
         first_step = checkpoint[1] + 1 if checkpoint else 1
         makers: dict[str, Callable[[], Sink]] = {
             "wandb": lambda: WandbSink(track.wandb or Wandb(), folder, config),
-            "tensorboard": lambda: TensorboardSink(folder, first_step),
+            "tensorboard": lambda: TensorboardSink(run.tensorboard.absolute(), first_step),
             "trackio": lambda: TrackioSink(track.trackio or Trackio(), folder, config),
         }
         self._workers = [Worker(name, makers[name], self._note) for name in track.names()]

@@ -118,7 +118,7 @@ class HeldOut:
 
     @classmethod
     def of_summary(cls, step: int, summary: Mapping[str, Any]) -> "HeldOut":
-        """From `evaluate.summary`."""
+        """From `runs.statistics.summary`."""
         samples = summary["num_problems"] * summary["num_samples"]
         return cls(step, summary["accuracy"], samples / HELD_OUT_DESIGN)
 
