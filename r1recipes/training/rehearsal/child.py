@@ -25,6 +25,7 @@ from r1recipes.training.backends.child import Send
 
 if TYPE_CHECKING:
     import datasets
+    from transformers import PreTrainedTokenizerBase
 
     from r1recipes.rewards import Reward
 
@@ -230,7 +231,7 @@ def _write_weights(plan: Plan, folder: Path) -> None:
     torch.cuda.empty_cache()
 
 
-def _rows(plan: Plan, tokenizer: Any) -> datasets.Dataset:
+def _rows(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> datasets.Dataset:
     """Prompts of exactly the length that the preset allows; here a character is a token."""
     from datasets import Dataset
 
