@@ -191,6 +191,7 @@ def _print_json(loaded: Loaded, resolved: Plan, predicted: Predicted, card: Gpu)
         "settings": settings
         | {"per_device_train_batch_size": resolved.per_device_train_batch_size},
         "max_num_seqs": resolved.max_num_seqs,
+        "eval_problems": resolved.eval_problems,
         "headroom_bytes": predicted.headroom_bytes,
         "origin": resolved.origin.model_dump(mode="json") if resolved.origin else None,
     }
@@ -229,6 +230,7 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
 
 
 def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
+    from r1recipes.planning.speed import MAX_SHARE
     from r1recipes.planning.verdict import SLACK
 
     peak, needed = predicted.peak_bytes / GIB, predicted.needed_bytes / GIB
@@ -244,6 +246,17 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     ]
     if predicted.needed_bytes == predicted.peak_bytes:
         del lines[1]
+    if resolved.eval_problems:
+        lines.append(
+            f"evaluates {resolved.eval_problems} held-out problems every "
+            f"{resolved.recipe.eval.every} steps, in at most {MAX_SHARE:.0%} of the time"
+        )
+    if resolved.recipe.data.keep is not None:
+        completions = resolved.num_prompts * resolved.preset.num_generations
+        lines.append(
+            f"filter    generates {completions:,} completions or more before training, as many as "
+            "all its steps,\n          unless the data have fewer problems"
+        )
     verdict = predicted.verdict + (f": {predicted.why}" if predicted.why else "")
     lines += textwrap.wrap(verdict, 80, initial_indent="verdict   ", subsequent_indent=" " * 10)
     lines += [f"this fits {way}" for way in predicted.ways]

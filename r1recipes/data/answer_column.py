@@ -17,9 +17,8 @@ from typing import Any
 
 from r1recipes.errors import Problem
 from r1recipes.recipe.schema import Data, Recipe
+from r1recipes.rewards.functions import COMPARES_ANSWERS
 
-COMPARE = ("correctness", "notebook_correctness")
-"""The rewards that compare an answer with the reference."""
 MARKERS = (
     "####", "The final answer is:", "The final answer is", "the final answer is:",
     "the final answer is", "The answer is:", "The answer is", "the answer is:", "the answer is",
@@ -51,7 +50,7 @@ class FinalAnswers:
 
 def are_compared(recipe: Recipe) -> bool:
     """Whether a reward of the recipe compares answers with the references."""
-    return not {*recipe.rewards, recipe.eval.reward}.isdisjoint(COMPARE)
+    return not {*recipe.rewards, recipe.eval.reward}.isdisjoint(COMPARES_ANSWERS)
 
 
 def final_answers(

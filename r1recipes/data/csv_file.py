@@ -6,21 +6,15 @@ Limits: UTF-8 with one line of names; no comments, and no decimal commas.
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from r1recipes.errors import RecipeError
-from r1recipes.machine.files import first_lines
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pyarrow
 
 SEPARATORS = (",", ";", "\t", "|")
 """What may stand between columns; the first of those that serve alike is taken."""
-FirstRows = tuple[list[str], list[dict[str, Any]], bool]
-"""The columns of a file, its first rows, and whether these are all."""
 MAX_HEADER_BYTES = 100_000
 """Bytes of the first line that are looked at; assumed."""
 
@@ -45,27 +39,6 @@ def read(path: Path, texts: Sequence[str]) -> pyarrow.Table:
             column_types=dict.fromkeys(texts, pyarrow.string())
         ),
     )
-
-
-def first(path: Path, texts: Sequence[str], num_bytes: int) -> FirstRows:
-    """The columns, the rows within `num_bytes`, and whether they are all. Values are texts.
-
-    Raises: OSError, and RecipeError for a file that is not valid.
-    """
-    content, is_whole = first_lines(path, num_bytes)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        message = f"is not UTF-8 text (byte {error.start + 1})"
-        raise RecipeError.at(str(path), message, "save the file as UTF-8") from error
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator(path, texts))
-    try:
-        columns = next(reader, [])
-        rows = [dict(zip(columns, values, strict=False)) for values in reader if values]
-    except csv.Error as error:
-        raise RecipeError.at(str(path), f"is not a valid .csv file: {error}") from error
-    # The last one may be cut within a field that has a line break.
-    return columns, rows if is_whole else rows[:-1], is_whole
 
 
 def separator(path: Path, texts: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
-"""The columns of a .jsonl file; of JSON objects each row keeps its own keys and exact values.
+"""The columns of a .jsonl file; one of objects is a feature in which each row keeps its own keys.
 
 Arrow has one list of keys for a whole column: a row without one of them would get it as null. So
-a column of objects is stored as JSON texts and read again row by row. Limits: imports `datasets`.
+such a column is stored as JSON texts and read again row by row. Limits: imports `datasets`.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ def of(values: Sequence[Any]) -> pyarrow.Array:
     return pyarrow.array(texts, pyarrow.json_())
 
 
-def column(path: Path, name: str, values: list[Any]) -> pyarrow.Array:
-    """A column of a .jsonl file; texts where it mixes texts with numbers. Raises: RecipeError."""
+def read(path: Path, name: str, values: list[Any]) -> pyarrow.Array:
+    """The column `name` of the .jsonl file `path`. Raises: RecipeError for values that differ in
+    kind, and for a text that is not Unicode."""
     try:
-        made = pyarrow.array(values)
+        column = pyarrow.array(values)
     except UnicodeEncodeError as error:
         message = f"column `{name}` has a text with half a character (a lone surrogate)"
         raise RecipeError.at(str(path), message, "write the character itself, in UTF-8") from error
@@ -53,9 +54,9 @@ def column(path: Path, name: str, values: list[Any]) -> pyarrow.Array:
         raise RecipeError.at(
             str(path), message, "give every row a value of the same kind"
         ) from error
-    if any(isinstance(value, dict | list) for value in values) and made.to_pylist() != values:
+    if any(isinstance(value, dict | list) for value in values) and column.to_pylist() != values:
         return of(values)
-    return made
+    return column
 
 
 def dataset(table: pyarrow.Table) -> datasets.Dataset:

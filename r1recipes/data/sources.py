@@ -10,16 +10,15 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from r1recipes.config.suggest import nearest
 from r1recipes.data import csv_file
-from r1recipes.data.csv_file import FirstRows
 from r1recipes.errors import Problem, RecipeError, listed
 from r1recipes.machine import hub
-from r1recipes.machine.files import first_lines
 from r1recipes.recipe.references import FILE_SUFFIXES
 from r1recipes.recipe.schema import Data
 
@@ -30,14 +29,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 MAX_PROBLEMS = 5
 """Lines of a .jsonl file that are not valid and are shown; the others are counted."""
-FIRST_ROWS = 1000
-"""Rows of a .parquet file that are taken as its first ones; assumed."""
 HUB_LIMIT_S = 10.0
 """Seconds in which the Hub must answer; assumed."""
 
 
 def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Dataset:
-    """The rows of a .jsonl, .csv or .parquet file; CSV columns in `texts` are not read as numbers.
+    """The rows of a file of one of `FILES`; CSV columns in `texts` are not read as numbers.
 
     `key` is the recipe's key that named the file. Raises: RecipeError.
     """
@@ -45,9 +42,9 @@ def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Datas
 
     from r1recipes.data import json_column
 
-    reader = check_file(path, key)
+    check_file(path, key)
     try:
-        table = reader.whole(path, texts)
+        table = FILES[path.suffix.lower()].read(path, texts)
     except OSError as error:
         raise RecipeError.at(str(path), f"cannot be read: {error.strerror or error}") from error
     except pyarrow.ArrowException as error:
@@ -82,7 +79,7 @@ def read_repository(
     failures = (OSError, ValueError, RuntimeError, httpx.HTTPError, datasets_error)
     offline = offline or datasets.config.HF_HUB_OFFLINE
     try:
-        with hub.no_requests(path is not None or offline or not _hub_answers()):
+        with _no_requests(path is not None or offline or not _hub_answers()):
             if path:
                 rows = datasets.load_dataset(name, data.config, split=split, revision=data.revision)
             else:
@@ -115,11 +112,8 @@ def _refuse_files_elsewhere(files: Mapping[str, Sequence[str]], data: Data) -> N
             )
 
 
-def check_file(path: Path, key: str) -> Reader:
-    """What reads the data file that `key` names.
-
-    Raises: RecipeError unless it is one with something in it.
-    """
+def check_file(path: Path, key: str) -> None:
+    """Raises: RecipeError unless it is a data file with something in it. `key` named it."""
     if not path.is_file():
         if path.parent.is_dir():
             message = "is a folder, not a file" if path.is_dir() else "does not exist"
@@ -127,15 +121,13 @@ def check_file(path: Path, key: str) -> Reader:
         raise RecipeError.at(
             str(path), f"does not exist (`{key}`): there is no folder `{path.parent}`"
         )
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
+    if path.suffix.lower() not in FILE_SUFFIXES:
         hint = f"save the rows as one of {', '.join(FILE_SUFFIXES)}"
         if path.suffix.lower() == ".json":
             hint = f"write one JSON object on each line and name it `{path.stem}.jsonl`"
         raise RecipeError.at(str(path), f"is not a {', '.join(FILE_SUFFIXES)} file (`{key}`)", hint)
     if path.stat().st_size == 0:
         raise RecipeError.at(str(path), f"is empty (`{key}`)")
-    return reader
 
 
 def _nearest_file(path: Path) -> str:
@@ -169,10 +161,10 @@ def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
             problems[MAX_PROBLEMS:] = [Problem(f"{more} more lines are not valid", str(path))]
         raise RecipeError(problems=problems)
     names = dict.fromkeys(name for row in rows for name in row)
-    columns = {
-        name: json_column.column(path, name, [row.get(name) for row in rows]) for name in names
-    }
-    return pyarrow.table(columns)
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    return pyarrow.table(
+        {name: json_column.read(path, name, values) for name, values in columns.items()}
+    )
 
 
 def json_object(line: bytes, where: str, first: bool) -> dict[str, Any] | Problem:
@@ -197,48 +189,21 @@ def _read_parquet(path: Path, texts: Sequence[str]) -> pyarrow.Table:
     return parquet.ParquetFile(path).read()
 
 
-def _first_jsonl(path: Path, texts: Sequence[str], num_bytes: int) -> FirstRows:
-    content, is_whole = first_lines(path, num_bytes)
-    rows = []
-    for number, line in enumerate(content.split(b"\n"), 1):
-        if line.strip():
-            row = json_object(line, f"{path}:{number}", first=number == 1)
-            if isinstance(row, Problem):
-                raise RecipeError(problems=[row])
-            rows.append(row)
-    return list(dict.fromkeys(name for row in rows for name in row)), rows, is_whole
-
-
-def _first_parquet(path: Path, texts: Sequence[str], num_bytes: int) -> FirstRows:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        file = parquet.ParquetFile(path)
-        batch = next(file.iter_batches(batch_size=FIRST_ROWS), None)
-    except pyarrow.ArrowException as error:
-        raise RecipeError.at(str(path), f"is not a valid .parquet file: {error}") from error
-    rows = batch.to_pylist() if batch is not None else []
-    return file.schema_arrow.names, rows, len(rows) == file.metadata.num_rows
-
-
-class Reader(NamedTuple):
+class FileKind(NamedTuple):
     """How one kind of data file is read."""
 
-    whole: Callable[[Path, Sequence[str]], pyarrow.Table]
-    """(path, texts) -> the table; the columns `texts` are not read as numbers. Raises: RecipeError,
-    OSError, pyarrow.ArrowException."""
-    first: Callable[[Path, Sequence[str], int], FirstRows]
-    """(path, texts, bytes) -> the columns, the rows within about so many bytes, and whether they
-    are all rows. Raises: RecipeError, OSError."""
+    read: Callable[[Path, Sequence[str]], pyarrow.Table]
+    """(file, columns that are texts) -> all rows."""
+    first_rows: Literal["jsonl", "csv", "parquet", "whole"] = "whole"
+    """How `local.rows` reads the first rows alone: as of such a file, or by reading all rows."""
 
 
-READERS = {
-    ".jsonl": Reader(_read_jsonl, _first_jsonl),
-    ".csv": Reader(csv_file.read, csv_file.first),
-    ".parquet": Reader(_read_parquet, _first_parquet),
+FILES = {
+    ".jsonl": FileKind(_read_jsonl, "jsonl"),
+    ".csv": FileKind(csv_file.read, "csv"),
+    ".parquet": FileKind(_read_parquet, "parquet"),
 }
-"""The kinds of data files by suffix, those of `references.FILE_SUFFIXES`."""
+"""Suffix -> kind. A recipe knows the suffixes by `references.FILE_SUFFIXES`."""
 
 
 def _hub_answers() -> bool:
@@ -252,6 +217,23 @@ def _hub_answers() -> bool:
         logger.warning("the Hub cannot be reached (%s): looking in the local cache", error)
         return False
     return True
+
+
+@contextmanager
+def _no_requests(is_offline: bool) -> Iterator[None]:
+    """Make no request to the Hub if `is_offline`; libraries read HF_HUB_OFFLINE on import only."""
+    import datasets
+    import huggingface_hub
+
+    places = (datasets.config, huggingface_hub.constants)
+    before = [place.HF_HUB_OFFLINE for place in places]
+    try:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value or is_offline
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value
 
 
 def _commit(rows: datasets.Dataset, data: Data) -> str | None:
@@ -296,8 +278,8 @@ def _explain(
         reason = "may not be asked (offline)" if offline else "cannot be reached"
         return Problem(
             f"{name} is not in the local cache, and the Hub {reason}",
-            hint="load it once with a connection, or copy a .jsonl, .csv or .parquet file here and "
-            "set `data.name` to its name",
+            hint="load it once with a connection, or copy a "
+            f"{', '.join(FILE_SUFFIXES)} file here and set `data.name` to its name",
         )
     if isinstance(error, datasets.exceptions.DataFilesNotFoundError) or "data files" in text:
         return Problem(f"{name} has no data files", hint=f"{', '.join(FILE_SUFFIXES)} are read")
@@ -305,7 +287,7 @@ def _explain(
     cause = error.__cause__ or error
     return Problem(
         f"split `{split}` of {name} cannot be loaded: {type(cause).__name__}: {cause}",
-        hint="name a single .jsonl, .csv or .parquet file in `data.name`" if is_data else None,
+        hint=f"name a single {', '.join(FILE_SUFFIXES)} file in `data.name`" if is_data else None,
     )
 
 
@@ -333,5 +315,5 @@ def _not_found(text: str, data: Data) -> Problem:
     return Problem(
         f"there is no data set `{name}` on the Hub, or it is private",
         hint="check the name on https://huggingface.co/datasets, set HF_TOKEN if it is private, or "
-        "name a local .jsonl, .csv or .parquet file",
+        f"name a local {', '.join(FILE_SUFFIXES)} file",
     )

@@ -201,14 +201,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1] if line.strip()]
 
 
-def first_lines(path: Path, num_bytes: int) -> tuple[bytes, bool]:
-    """The whole lines within the first `num_bytes` of a file, and whether that is all of it."""
-    with path.open("rb") as file:
-        content = file.read(num_bytes)
-    is_whole = len(content) < num_bytes
-    return (content if is_whole else content.rpartition(b"\n")[0]), is_whole
-
-
 def numbered(stem: str, suffix: str = "") -> Iterator[str]:
     """Names without end: `stem`, `stem-2`, `stem-3`, each with the suffix."""
     yield f"{stem}{suffix}"

@@ -25,23 +25,6 @@ def is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-@contextmanager
-def no_requests(is_offline: bool) -> Iterator[None]:
-    """Make no request to the Hub if `is_offline`; libraries read HF_HUB_OFFLINE on import only."""
-    import datasets
-    import huggingface_hub
-
-    places = (datasets.config, huggingface_hub.constants)
-    before = [place.HF_HUB_OFFLINE for place in places]
-    try:
-        for place, value in zip(places, before, strict=True):
-            place.HF_HUB_OFFLINE = value or is_offline
-        yield
-    finally:
-        for place, value in zip(places, before, strict=True):
-            place.HF_HUB_OFFLINE = value
-
-
 def _home() -> str:
     general = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     return os.environ.get("HF_HOME", f"{general}/huggingface")

@@ -6,7 +6,7 @@ Limits: Markdown is not escaped, so the Hub shows what a recipe says as it shows
 
 import shlex
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from r1recipes.algorithms import ALGORITHMS
 from r1recipes.planning.plan import Plan
@@ -16,27 +16,54 @@ from r1recipes.runs.trained import TrainedRun
 
 MARK = "<!-- made by `r1recipes share` -->"
 """Ends the card of a shared recipe; a README.md without it was written by somebody else."""
+_MERGED = """\
+```python
+from transformers import AutoModelForCausalLM, {tokenizer}
+
+model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")
+tokenizer = {tokenizer}.from_pretrained("THIS_FOLDER")
+```
+"""
 
 
 @dataclass(frozen=True)
-class FormCard:
-    """What the card of an export says of its form."""
+class Use:
+    """How a form is loaded, and what the Hub calls it."""
 
-    relation: Literal["adapter", "finetune", "quantized"]
-    """What the form is to its base, in the Hub's words."""
-    library: str
-    """The library that loads it, as the Hub names it."""
-    use: str
-    """How it is loaded, in Markdown, with `_use`'s fields in braces."""
+    text: str
+    """Markdown with {tokenizer}, {base}, {name} and {file}."""
+    library: str = "transformers"
+    relation: str = "quantized"
+    """To the base: one of the Hub's adapter, finetune, quantized."""
 
 
-def of_export(finished: TrainedRun, manifest: dict[str, Any], form: FormCard) -> str:
+ADAPTER = Use(
+    """\
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, {tokenizer}
+
+base = AutoModelForCausalLM.from_pretrained({base!r})
+model = PeftModel.from_pretrained(base, "THIS_FOLDER")
+tokenizer = {tokenizer}.from_pretrained("THIS_FOLDER")
+```
+""",
+    "peft",
+    "adapter",
+)
+MERGED = Use(_MERGED, relation="finetune")
+QUANTIZED = Use(_MERGED)
+GGUF = Use("```\nllama-cli -m {file}\n```\n", "gguf")
+OLLAMA = Use("```\nollama create {name} -f Modelfile\nollama run {name}\n```\n", "gguf")
+
+
+def of_export(finished: TrainedRun, manifest: dict[str, Any], use: Use) -> str:
     """The card of one form of a run; `manifest` is the content of its export.json."""
     plan, record, lock = finished.plan, finished.run.read(), finished.run.read_lock()
     recipe, gpu = plan.recipe, lock.get("machine", {}).get("gpu")
     versions = ", ".join(f"{name} {version}" for name, version in lock["versions"].items())
     paragraphs = [
-        _front_matter_of_export(manifest, plan.algorithm.name, form),
+        _front_matter_of_export(manifest, plan.algorithm.name, use),
         f"# {record['recipe']}, {manifest['form']}\n",
         f"{recipe.description or 'A reasoning model'}: {plan.algorithm.title} on "
         f"`{finished.model_name}`"
@@ -46,7 +73,7 @@ def of_export(finished: TrainedRun, manifest: dict[str, Any], form: FormCard) ->
         "## What this is\n",
         _contents(manifest),
         "## Use\n",
-        _use(record["recipe"], manifest, form),
+        _use(record["recipe"], manifest, use),
         _prompt(recipe.prompt.system),
         "## Reproduce\n",
         f"Fingerprint of the resolved recipe `{record['fingerprint']}`, preset "
@@ -60,15 +87,15 @@ def of_export(finished: TrainedRun, manifest: dict[str, Any], form: FormCard) ->
     return "\n".join(paragraphs)
 
 
-def _front_matter_of_export(manifest: dict[str, Any], algorithm: str, form: FormCard) -> str:
+def _front_matter_of_export(manifest: dict[str, Any], algorithm: str, use: Use) -> str:
     """The licence is that of the base, so it is left to whoever publishes the form."""
     is_on_hub = manifest["base_on_hub"]
     return _front_matter(
         tags=["r1recipes", algorithm, "reasoning"],
         pipeline_tag="text-generation",
         base_model=manifest["base"] if is_on_hub else None,
-        base_model_relation=form.relation if is_on_hub else None,
-        library_name=form.library,
+        base_model_relation=use.relation if is_on_hub else None,
+        library_name=use.library,
     )
 
 
@@ -119,9 +146,9 @@ def _contents(manifest: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _use(name: str, manifest: dict[str, Any], form: FormCard) -> str:
+def _use(name: str, manifest: dict[str, Any], use: Use) -> str:
     has_base = manifest["cold_start"] or manifest["own_tokenizer"] or manifest.get("starts_from")
-    return form.use.format(
+    return use.text.format(
         base="THIS_FOLDER/base" if has_base else manifest["base"],
         name=name,
         file=next(iter(manifest["files"]), ""),

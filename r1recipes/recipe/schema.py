@@ -11,7 +11,7 @@ field's text, the key is passed on under that name.
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import (
     AfterValidator,
@@ -39,6 +39,7 @@ from r1recipes.config.section import (
     Batch,
     OpenSection,
     Section,
+    Steps,
     Text,
     Word,
     a_whole_number,
@@ -56,7 +57,16 @@ from r1recipes.recipe.foreign_keys import (
 from r1recipes.recipe.targets import Export, Track
 
 FORMAT = 1
-BUILTIN_DATA = ("builtin:arithmetic", "builtin:countdown")
+BUILTIN_DATA = {
+    "builtin:arithmetic": rules.Builtin("correctness"),
+    "builtin:countdown": rules.Builtin(
+        "countdown", ("numbers", "target"), "it pays for the bare target, without an expression"
+    ),
+}
+_DATA_NAME = (
+    f"Hub id, a local {', '.join(references.FILE_SUFFIXES)} file, {', '.join(BUILTIN_DATA)}, or "
+    "gym:NAME for a data set of reasoning-gym, such as gym:chain_sum."
+)
 BUILTIN_MODELS = ("builtin:tiny", "builtin:small")
 SYSTEM_PROMPT = """\
 Respond in the following format:
@@ -105,15 +115,7 @@ class Lora(Section):
     """Scale of the adapter; without it equal to lora_rank."""
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of adapter inputs that are zeroed in training."""
-    target_modules: Annotated[list[Projection], Field(min_length=1)] = [
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    ]
+    target_modules: Annotated[list[Projection], Field(min_length=1)] = [*get_args(Projection)]
     """Layers that get an adapter. All linear layers learn best (arXiv 2106.09685 took fewer)."""
     use_rslora: bool = False
     """Scale by alpha / sqrt(rank) in place of alpha / rank."""
@@ -145,9 +147,7 @@ AnswerKind = Literal[
 class Data(Section):
     """Where questions and reference answers come from."""
 
-    name: Annotated[Word, Field(examples=["openai/gsm8k"])]
-    """Hub id, a local .jsonl, .csv or .parquet file, builtin:arithmetic, builtin:countdown, or
-    gym:NAME for a data set of reasoning-gym, such as gym:chain_sum."""
+    name: Annotated[Word, Field(examples=["openai/gsm8k"], description=_DATA_NAME)]
     config: Annotated[Word | None, Field(examples=["main"])] = None
     """Configuration of a Hub data set, such as "main"."""
     revision: Annotated[Word | None, Field(examples=["main"])] = None
@@ -169,6 +169,9 @@ class Data(Section):
     """Held-out split; without it eval_size rows are held out of the training split."""
     eval_size: Annotated[int, Field(ge=1, le=100_000)] = 200
     """Number of held-out problems that are evaluated before and after."""
+    keep: Annotated[list[float] | None, ADDED_LATER, rules.KEEP] = None
+    """Train only on problems whose pass rate before training lies from the first number to the
+    second: the share of num_generations samples that eval.reward calls right."""
     overlong: Literal["drop", "refuse"] = "drop"
     """What is done with prompts that do not fit beside max_completion_length."""
     problems: Problems | SkipJsonSchema[OpenSection] | None = None
@@ -177,7 +180,7 @@ class Data(Section):
     @field_validator("name")
     @classmethod
     def _known_builtin(cls, name: str) -> str:
-        return known_builtin(name, BUILTIN_DATA, "unknown built-in data set")
+        return known_builtin(name, tuple(BUILTIN_DATA), "unknown built-in data set")
 
     @field_validator("problems", mode="wrap")
     @classmethod
@@ -194,6 +197,11 @@ class Data(Section):
         refuse(rules.of_data(self))
         return self
 
+    @property
+    def builtin(self) -> rules.Builtin | None:
+        """What is known of built-in problems; None of other data."""
+        return BUILTIN_DATA.get(self.name)
+
 
 class Prompt(Section):
     """What the model sees beside the question."""
@@ -203,7 +211,7 @@ class Prompt(Section):
 
 
 class Eval(Section):
-    """The evaluation before and after training."""
+    """The evaluation before and after training, and small ones in between."""
 
     samples: Annotated[int, Field(ge=1, le=256)] = 4
     """Completions for each held-out problem, sampled at train.temperature."""
@@ -211,6 +219,8 @@ class Eval(Section):
     """The reward that decides: a completion is right when it pays 1 or more."""
     batch_size: Batch = 64
     """Completions that are generated at once."""
+    every: Annotated[Steps | None, ADDED_LATER, Field(examples=[50])] = None
+    """Steps between small held-out evaluations while training (3 % of its time); none without."""
 
 
 class Recipe(Section):
@@ -275,7 +285,7 @@ class Recipe(Section):
             if found:  # report these beside the errors within a preset
                 raise with_problems(error, found) from None
             raise
-        refuse(found)
+        refuse(found + rules.of_keep(info.data.get("data"), presets))
         return presets
 
     @field_validator("cold_start")
@@ -325,25 +335,7 @@ def for_editors() -> dict[str, Any]:
     which of them the one that is named takes."""
     root = json_schema.of(of_algorithm("grpo"), "recipe")
     root["properties"]["algorithm"] |= {"enum": list(ALGORITHMS)}
-    trains = {
-        name: json_schema.of(algorithm.train, name)["properties"]
-        for name, algorithm in ALGORITHMS.items()
-    }
-    keys = dict.fromkeys(key for properties in trains.values() for key in properties)
-    root["properties"]["train"]["properties"] = {
-        key: _of_all({name: keys[key] for name, keys in trains.items() if key in keys})
-        for key in keys
-    }
+    root["properties"]["train"]["properties"] = json_schema.merged(
+        {name: algorithm.train for name, algorithm in ALGORITHMS.items()}
+    )
     return root
-
-
-def _of_all(schemas: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """One schema for a key of [train] from those of the algorithms that have it."""
-    first = next(iter(schemas.values()))
-    if len(schemas) < len(ALGORITHMS):
-        return first | {"description": f"{', '.join(schemas)}: {first['description']}"}
-    if all(schema == first for schema in schemas.values()):
-        return first
-    defaults = ", ".join(f"{schema['default']} for {name}" for name, schema in schemas.items())
-    rest = {key: value for key, value in first.items() if key != "default"}
-    return rest | {"description": f"{first['description']} Default: {defaults}."}

@@ -15,36 +15,17 @@ from r1recipes.errors import Problem
 
 GGUF_TYPES = ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m")
 """The types of llama.cpp that can be written, from the largest to the smallest."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One row of `KINDS`."""
-
-    name: str
-    takes: Literal["", "one type", "types", "repository"] = ""
-    """What may stand after a colon; types are those of llama.cpp."""
-    example: str = ""
-    """As in a hint, where it is more than the name."""
-    needs_gpu: bool = False
-    package: str | None = None
-    """The package beyond those of every export that it needs."""
-
-
 KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind("lora"),
-        Kind("merged_16bit"),
-        Kind("merged_4bit", needs_gpu=True, package="bitsandbytes"),
-        Kind("gguf", takes="types", example="gguf:q8_0,q4_k_m"),
-        Kind("ollama", takes="one type"),
-        Kind("hub", takes="repository", example="hub:user/name"),
-    )
+    "lora": "lora",
+    "merged_16bit": "merged_16bit",
+    "merged_4bit": "merged_4bit",
+    "gguf": "gguf:q8_0,q4_k_m",
+    "ollama": "ollama",
+    "hub": "hub:user/name",
 }
-"""In the order in which they are made: the adapter first, since merging changes the model in
-memory, and pushed last."""
-HINT = "one of " + ", ".join(kind.example or kind.name for kind in KINDS.values())
+"""Name of a form -> how it is written. They are made in this order: the adapter comes first, since
+merging changes the model in memory. How each is made stands in `publish.forms.FORMS`."""
+HINT = f"one of {', '.join(KINDS.values())}"
 REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
@@ -80,19 +61,18 @@ def _target(text: str) -> Target | str:
     kind, colon, rest = text.partition(":")
     if kind not in KINDS:
         return f"unknown form `{text}`"
-    takes = KINDS[kind].takes
-    if takes == "repository":
+    if kind == "hub":
         return (
             Target(kind, repo=rest) if REPO.fullmatch(rest) else f"`{text}` does not name user/name"
         )
-    if not takes:
+    if kind not in ("gguf", "ollama"):
         return f"`{kind}` takes nothing after a colon" if colon else Target(kind)
     types = tuple(dict.fromkeys(part.strip().lower() for part in rest.split(","))) if colon else ()
     unknown = [name for name in types if name not in GGUF_TYPES]
     if unknown:
         return f"`{unknown[0]}` in `{text}` is not one of {', '.join(GGUF_TYPES)}"
-    if takes == "one type" and len(types) > 1:
-        return f"`{text}`: `{kind}` has one type"
+    if kind == "ollama" and len(types) > 1:
+        return f"`{text}`: an Ollama model has one type"
     return Target(kind, types or ("q8_0",))
 
 

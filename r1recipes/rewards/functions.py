@@ -278,3 +278,15 @@ SHIPPED = {
 REWARDS: dict[str, Callable[..., list[float]]] = {
     name: row.function for name, row in SHIPPED.items()
 }
+"""Name in a recipe -> function. What else is known of one by its name is in the lists below."""
+FORMATS = frozenset(name for name, row in SHIPPED.items() if row.pays_for == "form")
+"""Those that pay for the form of an answer."""
+COMPARES_ANSWERS = ("correctness", "notebook_correctness")
+"""Those that compare the answer with the reference, so that no other solution is right."""
+MOST = {
+    "notebook_xmlcount": 0.5,
+    "notebook_soft_format": 0.5,
+    "notebook_strict_format": 0.5,
+    "notebook_int": 0.5,
+}
+"""The most that they pay, where it is below 1."""

@@ -93,8 +93,9 @@ def engine_key(plan: Plan) -> str:
 def base_key(plan: Plan) -> str:
     """Everything that the weights after a cold start depend on, apart from what is read."""
     recipe = plan.recipe
-    sections = [recipe.model, recipe.cold_start, recipe.data]
+    sections = [recipe.model, recipe.cold_start]
     parts: list[Any] = [section.model_dump() if section else None for section in sections]
+    parts += [recipe.data.model_dump(exclude={"keep"})]  # which chooses what is trained on later
     parts += [recipe.prompt.system, recipe.seed, plan.preset.max_seq_length, plan.dtype]
     parts += [plan.num_threads, str(plan.base_dir)]
     return json.dumps(parts, sort_keys=True)
@@ -103,7 +104,8 @@ def base_key(plan: Plan) -> str:
 def evaluation_key(plan: Plan) -> str:
     """Everything that the evaluation of the base model depends on, apart from what is read."""
     train = plan.recipe.train
-    parts: list[Any] = [engine_key(plan), base_key(plan), plan.recipe.eval.model_dump()]
+    evaluation = plan.recipe.eval.model_dump(exclude={"every"})
+    parts: list[Any] = [engine_key(plan), base_key(plan), evaluation]
     parts += [train.temperature, train.top_p, train.top_k, train.min_p, train.repetition_penalty]
     parts += [plan.preset.max_completion_length]
     return json.dumps(parts, sort_keys=True)

@@ -14,7 +14,6 @@ import tomli_w
 from r1recipes import recipe
 from r1recipes.data import local, sources
 from r1recipes.data.local import model, rows
-from r1recipes.errors import RecipeError
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 from tests.conftest import SMALL
@@ -125,36 +124,16 @@ def test_files_that_cannot_be_read(name, content, message, folder):
     assert message in said(load(folder, data={"name": name, "eval_size": 2}))
 
 
-def test_each_kind_of_data_file_has_its_readers():
-    assert tuple(sources.READERS) == references.FILE_SUFFIXES
-
-
-@pytest.mark.parametrize("reading", ["whole", "first"])
-def test_a_kind_without_a_reader_is_refused_by_its_suffix(folder, monkeypatch, reading):
-    """It is not read as if it were another kind."""
-    for suffix in references.FILE_SUFFIXES:
-        path = folder / f"rows{suffix}"
-        path.write_text("question,answer\na,1\n")
-        with monkeypatch.context() as patch:
-            patch.delitem(sources.READERS, suffix)
-            with pytest.raises(RecipeError, match="is not a .* file .`data.name`"):
-                if reading == "whole":
-                    sources.read_file(path, "data.name")
-                else:
-                    rows.sample(path, "data.name", ())
-
-
-def test_a_new_kind_needs_no_more_than_its_row(folder, monkeypatch):
+def test_a_new_kind_of_data_file_needs_no_more_than_its_row(folder, monkeypatch):
     """Once the suffix is in `references.FILE_SUFFIXES`; here it takes the place of .csv."""
-    tabs = sources.Reader(
-        lambda path, texts: pyarrow.table({"question": ["whole"]}),
-        lambda path, texts, num_bytes: (["question"], [{"question": "first"}], False),
-    )
-    monkeypatch.setitem(sources.READERS, ".csv", tabs)
+    assert tuple(sources.FILES) == references.FILE_SUFFIXES
+    kind = sources.FileKind(lambda path, texts: pyarrow.table({"question": ["a", "b"]}))
+    monkeypatch.setitem(sources.FILES, ".csv", kind)
     (folder / "rows.csv").write_text("anything")
-    assert list(sources.read_file(folder / "rows.csv", "data.name")) == [{"question": "whole"}]
+    expected = [{"question": "a"}, {"question": "b"}]
+    assert list(sources.read_file(folder / "rows.csv", "data.name")) == expected
     columns, sample = rows.sample(folder / "rows.csv", "data.name", ())
-    assert columns == ["question"] and sample.about == "1 row of more"
+    assert (columns, sample.rows, sample.is_whole) == (["question"], expected, True)
 
 
 def test_of_a_large_file_the_first_rows_are_read(folder, monkeypatch):

@@ -11,7 +11,6 @@ from r1recipes import recipe
 from r1recipes.algorithms import ALGORITHMS
 from r1recipes.publish import cards
 from r1recipes.publish.forms import FORMS
-from r1recipes.recipe.targets import KINDS
 from r1recipes.runs import lock, trained
 from r1recipes.runs.trained import TrainedRun
 
@@ -37,20 +36,11 @@ def run(finished) -> TrainedRun:
     return trained.find(finished.folder, str(finished.folder))
 
 
-def of_export(run: TrainedRun, **changes: Any) -> str:
-    manifest = MANIFEST | changes
-    return cards.of_export(run, manifest, FORMS[manifest["form"]].card)
-
-
-def test_each_form_of_the_table_is_made_and_has_its_card():
-    assert set(FORMS) == {name for name, kind in KINDS.items() if kind.takes != "repository"}
-
-
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_card_of_an_export_names_the_algorithm_of_its_run(run, name):
     trained_so = run.plan.recipe.model_copy(update={"algorithm": name})
     plan = run.plan.model_copy(update={"recipe": trained_so})
-    text = of_export(dataclasses.replace(run, plan=plan))
+    text = cards.of_export(dataclasses.replace(run, plan=plan), MANIFEST, FORMS["lora"].use)
     assert ModelCard(text).data.to_dict()["tags"] == ["r1recipes", name, "reasoning"]
     assert f": {ALGORITHMS[name].title} on `" in text
 
@@ -66,7 +56,8 @@ def test_the_card_of_an_export_names_the_algorithm_of_its_run(run, name):
     ],
 )
 def test_the_hub_reads_what_an_export_is(run, form, relation, library):
-    data = ModelCard(of_export(run, form=form)).data.to_dict()
+    text = cards.of_export(run, MANIFEST | {"form": form}, FORMS[form].use)
+    data = ModelCard(text).data.to_dict()
     assert data == {
         "base_model": "Qwen/Qwen2.5-0.5B",
         "base_model_relation": relation,
@@ -77,7 +68,7 @@ def test_the_hub_reads_what_an_export_is(run, form, relation, library):
 
 
 def test_a_base_that_is_not_on_the_hub_is_not_named_to_it(run):
-    text = of_export(run, base="my model", base_on_hub=False)
+    text = cards.of_export(run, MANIFEST | {"base": "my model", "base_on_hub": False}, cards.MERGED)
     data = ModelCard(text).data.to_dict()
     assert "base_model" not in data and "base_model_relation" not in data
     assert "- base: `my model` at `7ae5576" in text
@@ -85,13 +76,14 @@ def test_a_base_that_is_not_on_the_hub_is_not_named_to_it(run):
 
 def test_a_name_that_yaml_would_read_otherwise_stays_a_name(run):
     for base in ("user/yes: [no]", "user/#1", "user/'x", "user/x\nlicense: mit"):
-        data = ModelCard(of_export(run, base=base)).data.to_dict()
+        text = cards.of_export(run, MANIFEST | {"base": base}, cards.MERGED)
+        data = ModelCard(text).data.to_dict()
         assert data["base_model"] == base and "license" not in data
 
 
 def test_the_files_of_an_export_are_listed(run):
     files = {"small-q8_0.gguf": GGUF_FILE}
-    text = of_export(run, form="gguf", files=files)
+    text = cards.of_export(run, MANIFEST | {"form": "gguf", "files": files}, cards.GGUF)
     assert "- form `gguf`, made from weights in float32" in text
     assert "- `small-q8_0.gguf`: 5.0 MB; 15 x Q8_0, 4 x F32" in text
     assert "```\nllama-cli -m small-q8_0.gguf\n```" in text

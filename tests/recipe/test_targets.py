@@ -3,6 +3,7 @@ import pytest
 from r1recipes import recipe
 from r1recipes.errors import RecipeError
 from r1recipes.publish import export
+from r1recipes.publish.forms import FORMS
 from r1recipes.recipe import targets
 from r1recipes.recipe.targets import Target, parse
 
@@ -33,16 +34,11 @@ def test_anything_else_is_refused_with_what_there_is(text):
     assert "lora" in str(problems[0].hint)
 
 
-def test_a_new_form_is_read_ordered_and_its_needs_are_looked_for(monkeypatch, tmp_path):
-    """By its row alone."""
-    row = targets.Kind("pruned", package="no_such_package")
-    monkeypatch.setitem(targets.KINDS, "pruned", row)
-    made, problems = parse(["pruned", "hub:me/x", "lora"])
-    assert not problems and made[0] == Target("pruned")
-    forms = export.Request(made, tmp_path).forms
-    assert [form.kind for form in forms] == ["lora", "pruned"]
-    (missing,) = export.missing(forms, "some/model")
-    assert missing.message == "pruned needs the package `no_such_package`"
+def test_every_form_is_made_in_the_order_of_its_name(tmp_path):
+    """A name without a row, or a row without a name, would be an error on import."""
+    assert list(FORMS) == [name for name in targets.KINDS if name != "hub"]
+    made = [Target(name) for name in reversed(targets.KINDS)]
+    assert [form.kind for form in export.Request(made, tmp_path).forms] == list(FORMS)
 
 
 def test_every_form_is_named_in_the_hint():

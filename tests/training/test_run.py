@@ -21,7 +21,8 @@ from r1recipes.runs import record
 from r1recipes.runs.record import Run
 from r1recipes.training import Observer, stages
 from r1recipes.training.backends.trl import TrlBackend
-from r1recipes.training.stages import Options, Prepared, Stages
+from r1recipes.training.prepared import Options, Prepared
+from r1recipes.training.stages import Stages
 from tests.helpers import command, in_process, quiet_view, run_in_process
 
 TIMES = ("step_time", "num_tokens", "time/")
@@ -287,7 +288,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(dtype, steps, small, tmp_pa
         self.plan = self.plan.model_copy(update={"dtype": dtype})
         original(self, row | {"grad_norm": float("nan")}, samples)
 
-    monkeypatch.setattr("r1recipes.training.stages.FLOAT16_NAN_STEPS", 5)
+    monkeypatch.setattr("r1recipes.runs.health.rules.FLOAT16_NAN_STEPS", 5)
     monkeypatch.setattr("r1recipes.training.stages.Stages.on_step", on_step)
     with pytest.raises(RunError, match=f"not finite for {steps} steps") as raised:
         run_in_process(small, tmp_path / "runs")

@@ -1,19 +1,24 @@
 """Reads the columns and the first rows of a data file, within a tenth of a second.
 
-Limits: what stands behind the first `SAMPLE_BYTES` is not looked at; values of a .csv are texts.
+Limits: what stands behind the first `SAMPLE_BYTES` is not looked at; values of a .csv are texts. A
+kind of file without a shorter way is read whole, however long that takes.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1recipes.data import sources
-from r1recipes.errors import RecipeError
+from r1recipes.data import csv_file, sources
+from r1recipes.errors import Problem, RecipeError
 
 SAMPLE_BYTES = 4 * 2**20
 """Bytes of a data file that are read; assumed, some thousand rows, in about 0.1 s."""
+SAMPLE_ROWS = 1000
+"""Rows of another file than of lines that are read; assumed."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,73 @@ class Sample:
 
 def sample(path: Path, key: str, texts: tuple[str, ...]) -> tuple[list[str], Sample]:
     """The columns of a data file, and its first rows. Raises: RecipeError."""
-    reader = sources.check_file(path, key)
+    sources.check_file(path, key)
     try:
-        columns, rows, is_whole = reader.first(path, texts, SAMPLE_BYTES)
+        match sources.FILES[path.suffix.lower()].first_rows:
+            case "jsonl":
+                columns, rows = _jsonl(*_first_lines(path), path)
+            case "csv":
+                columns, rows = _csv(*_first_lines(path), path, texts)
+            case "parquet":
+                columns, rows = _parquet(path)
+            case "whole":
+                table = sources.read_file(path, key, texts)
+                first = table.select(range(min(SAMPLE_ROWS, len(table))))
+                columns, rows = table.column_names, Sample(list(first), len(first) == len(table))
     except OSError as error:
         raise RecipeError.at(str(path), f"cannot be read: {error.strerror or error}") from error
-    if not rows:
+    if not rows.rows:
         hint = f"`{key}` must name a file with at least one row"
         raise RecipeError.at(str(path), "has no rows", hint)
-    return columns, Sample(rows, is_whole)
+    return columns, rows
+
+
+def _first_lines(path: Path) -> tuple[bytes, bool]:
+    """The lines within the first `SAMPLE_BYTES`, and whether they are all. Raises: OSError."""
+    with path.open("rb") as file:
+        content = file.read(SAMPLE_BYTES)
+    is_whole = len(content) < SAMPLE_BYTES
+    return (content if is_whole else content.rpartition(b"\n")[0]), is_whole
+
+
+def _jsonl(content: bytes, is_whole: bool, path: Path) -> tuple[list[str], Sample]:
+    rows = []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.strip():
+            row = sources.json_object(line, f"{path}:{number}", first=number == 1)
+            if isinstance(row, Problem):
+                raise RecipeError(problems=[row])
+            rows.append(row)
+    return list(dict.fromkeys(name for row in rows for name in row)), Sample(rows, is_whole)
+
+
+def _csv(
+    content: bytes, is_whole: bool, path: Path, texts: tuple[str, ...]
+) -> tuple[list[str], Sample]:
+    mark = csv_file.separator(path, texts)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"is not UTF-8 text (byte {error.start + 1})"
+        raise RecipeError.at(str(path), message, "save the file as UTF-8") from error
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
+    try:
+        columns = next(reader, [])
+        rows = [dict(zip(columns, values, strict=False)) for values in reader if values]
+    except csv.Error as error:
+        raise RecipeError.at(str(path), f"is not a valid {path.suffix} file: {error}") from error
+    # The last one may be cut within a field that has a line break.
+    return columns, Sample(rows if is_whole else rows[:-1], is_whole)
+
+
+def _parquet(path: Path) -> tuple[list[str], Sample]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+        batch = next(file.iter_batches(batch_size=SAMPLE_ROWS), None)
+    except pyarrow.ArrowException as error:
+        raise RecipeError.at(str(path), f"is not a valid .parquet file: {error}") from error
+    rows = batch.to_pylist() if batch is not None else []
+    return file.schema_arrow.names, Sample(rows, len(rows) == file.metadata.num_rows)

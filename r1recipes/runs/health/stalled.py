@@ -8,7 +8,7 @@ out, and why, stands in docs/verdicts.md.
 import math
 import statistics
 
-from r1recipes.rewards import SHIPPED
+from r1recipes.rewards.functions import FORMATS
 from r1recipes.runs.health import trends
 from r1recipes.runs.health.signs import SPENT, Signs, mean
 from r1recipes.runs.health.trends import Change
@@ -105,7 +105,7 @@ def something_else_rises(s: Signs) -> Verdict | None:
     length = _length_change(s)
     if length:
         what += f", length {length.old:.0f} -> {length.new:.0f} tokens"
-    if risen and all(_pays_for_form(name) for name in risen):
+    if risen and set(risen) <= FORMATS:
         if s.num < s.terms.max_steps and not trends.flattened(s.reward):
             return Verdict("format first", f"The format comes first: {what} so far")
         text = f"The format is learned and the answers are not: {what}"
@@ -115,11 +115,6 @@ def something_else_rises(s: Signs) -> Verdict | None:
         return Verdict("shorter", text, f"lower the weight of {names}" if names else _READ)
     text = f"Only {names or 'the reward'} rises, not the answers: {what}"
     return Verdict("side reward", text, f"lower the weight of {names}" if names else _READ)
-
-
-def _pays_for_form(name: str) -> bool:
-    """Whether a shipped reward pays for the form of an answer; not known of a user's own."""
-    return name in SHIPPED and SHIPPED[name].pays_for == "form"
 
 
 def _answers_stay(s: Signs) -> bool:

@@ -87,6 +87,9 @@ class TrlBackend:
         self.model = get_peft_model(self._base, config)
         return weights.commit(self._base)
 
+    def commit(self) -> str | None:
+        return weights.commit(self._base) if self._base is not None else None
+
     def facts(self) -> dict[str, float]:
         return {}
 
@@ -109,6 +112,7 @@ class TrlBackend:
         )
         size = max(1, self.recipe.eval.batch_size // config.num_return_sequences)
         groups: list[list[Sample]] = []
+        is_training = self.model.training
         self.model.eval()
         devices = [self.model.device] if self.plan.device == "cuda" else []
         random_state = torch.random.fork_rng(devices=devices)
@@ -117,6 +121,7 @@ class TrlBackend:
             for start in range(0, len(prompts), size):
                 groups += self._generate_batch(prompts[start : start + size], config)
                 hooks.on_progress(len(groups), len(prompts))
+        self.model.train(is_training)
         return groups
 
     def _generate_batch(

@@ -65,7 +65,7 @@ def test_the_reference_pass_is_not_compiled():
 def test_the_best_and_the_worst_paid_are_so_by_the_weighted_sum(weights, best, worst):
     """A reward of weight 0 is only looked at; None pays nothing."""
     paid = {"a": [0.0, 1.59, 1.6, 0.5, 0.1], "b": [2.0, 0.2, None, 0.3, -0.1]}
-    collector = Collector({}, weights, "a")
+    collector = Collector({}, weights, "a", 5)
     collector._paid, collector._completions = paid, [[{"content": str(n)}] for n in range(5)]
     collector._prompts = [[{"content": "?"}]] * 5
     first, second, *rest = (row["completion"] for row in collector.samples())
