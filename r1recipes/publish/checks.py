@@ -18,7 +18,6 @@ from r1recipes.training.backends import merge
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
 
 NUM_TOKENS = 64
 """Tokens of a greedy answer that are compared; assumed to tell models apart, and to be quick."""
@@ -35,7 +34,7 @@ SHARE = 0.5
 class Reference:
     """How base + adapter judge the recorded answers, before they are merged."""
 
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Any
     examples: list[merge.Example]
     likelihoods: list[torch.Tensor]
     effect: float
@@ -142,7 +141,7 @@ class Reference:
 
 
 def _ids(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], answer: str
+    tokenizer: Any, messages: list[dict[str, str]], answer: str
 ) -> tuple[list[int], list[int]]:
     """Tokens of the prompt and of the answer."""
     prompt = merge.prompt_ids(tokenizer, messages)

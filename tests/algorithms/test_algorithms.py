@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from r1recipes.training.probe import Probe, refuse_hopeless
 from rich.console import Console
 
 from r1recipes import planning, recipe, study, training
@@ -16,9 +17,9 @@ from r1recipes.machine import settings
 from r1recipes.publish import cards
 from r1recipes.recipe import schema
 from r1recipes.report import curves
+from r1recipes.report.charts import Plot
 from r1recipes.runs import Run, lock, reading
 from r1recipes.training.backends import trainer
-from r1recipes.training.probe import Probe, refuse_hopeless
 from r1recipes.training.view import View
 from tests.conftest import SMALL
 from tests.helpers import in_process, run_in_process
@@ -125,6 +126,7 @@ def test_what_is_shown_of_a_run_names_its_algorithm(tmp_path, algorithm):
     view.phase("Training")
     view.step({"step": 1, "reward": 1.0})
     view.console.print(view.render())
+    assert isinstance(loss, Plot)
     for text in (card, loss.note, str(refused.value), out.getvalue()):
         assert algorithm.title in text
         assert not any(row.title in text for row in ALGORITHMS.values() if row is not algorithm)
@@ -140,6 +142,7 @@ def test_the_loss_of_several_algorithms_has_the_note_of_each(tmp_path):
         (folder / "resolved.json").write_text(planned(of(algorithm, folder)).model_dump_json())
         readings.append(reading.read(Run(folder), name))
     (loss,) = curves.optimiser(readings)
+    assert isinstance(loss, Plot)
     assert all(row.note_on_loss.lower() in loss.note.lower() for row in ALGORITHMS.values())
     (tmp_path / "grpo" / "resolved.json").unlink()
     assert curves._loss_note([reading.read(Run(tmp_path / "grpo"))]) == ""

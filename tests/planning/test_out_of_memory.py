@@ -6,7 +6,7 @@ import pytest
 
 from r1recipes import planning, recipe
 from r1recipes.machine.gpu import Gpu
-from r1recipes.planning import out_of_memory, proofs
+from r1recipes.planning import disk, out_of_memory, proofs
 
 CARD = Gpu(0, "NVIDIA T4", 14 * 2**30, 14 * 2**30, 8.0, "580.0")
 CUDA = "OutOfMemoryError: CUDA out of memory. Tried to allocate 224.00 MiB"
@@ -109,7 +109,7 @@ def test_a_share_that_the_preset_does_not_have_is_not_changed(phase, message):
 
 @pytest.mark.parametrize(("share", "change"), [(0.6, "=0.5"), (0.35, "=0.3"), (0.3, "in_4bit")])
 def test_of_a_model_of_unknown_shape_the_share_is_not_lowered_for_ever(monkeypatch, share, change):
-    monkeypatch.setattr(out_of_memory.disk, "shape_of", lambda *_, **__: None)
+    monkeypatch.setattr(disk, "shape_of", lambda *_, **__: None)
     asked = made("preset.load_in_4bit=false", f"preset.gpu_memory_utilization={share}")
     assert change in out_of_memory.explain(CUDA, "load", asked).change
 

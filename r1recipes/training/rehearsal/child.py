@@ -25,7 +25,6 @@ from r1recipes.training.backends.child import Send
 
 if TYPE_CHECKING:
     import datasets
-    from transformers import PreTrainedTokenizerBase
 
     from r1recipes.rewards import Reward
 
@@ -233,7 +232,7 @@ def _write_weights(plan: Plan, folder: Path) -> None:
     torch.cuda.empty_cache()
 
 
-def _rows(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> datasets.Dataset:
+def _rows(plan: Plan, tokenizer: Any) -> datasets.Dataset:
     """Prompts of exactly the length that the preset allows; here a character is a token."""
     from datasets import Dataset
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from r1recipes import planning, recipe
 from r1recipes.training.backends.trainer import SAMPLES_PER_STEP, Collector
 from r1recipes.training.backends.unsloth import patches
 
@@ -62,10 +63,16 @@ def test_the_reference_pass_is_not_compiled():
         ({"a": 1.0, "b": 2.0}, 0, 4),
     ],
 )
-def test_the_best_and_the_worst_paid_are_so_by_the_weighted_sum(weights, best, worst):
+def test_the_best_and_the_worst_paid_are_so_by_the_weighted_sum(small, weights, best, worst):
     """A reward of weight 0 is only looked at; None pays nothing."""
-    paid = {"a": [0.0, 1.59, 1.6, 0.5, 0.1], "b": [2.0, 0.2, None, 0.3, -0.1]}
-    collector = Collector({}, weights, "a", 5)
+    paid: dict[str, list[float | None]] = {
+        "a": [0.0, 1.59, 1.6, 0.5, 0.1],
+        "b": [2.0, 0.2, None, 0.3, -0.1],
+    }
+    loaded = recipe.load(small).recipe.model_copy(update={"rewards": weights})
+    target = planning.Target.here(None, 1)
+    plan = planning.make(recipe.load(small).recipe, target, base_dir=small.parent)
+    collector = Collector({}, plan.model_copy(update={"recipe": loaded}))
     collector._paid, collector._completions = paid, [[{"content": str(n)}] for n in range(5)]
     collector._prompts = [[{"content": "?"}]] * 5
     first, second, *rest = (row["completion"] for row in collector.samples())
