@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
-from r1recipes.training.probe import Probe, refuse_hopeless
 from rich.console import Console
 
 from r1recipes import planning, recipe, study, training
@@ -20,6 +19,7 @@ from r1recipes.report import curves
 from r1recipes.report.charts import Plot
 from r1recipes.runs import Run, lock, reading
 from r1recipes.training.backends import trainer
+from r1recipes.training.evaluation.probe import Probe, refuse_hopeless
 from r1recipes.training.view import View
 from tests.conftest import SMALL
 from tests.helpers import in_process, run_in_process
