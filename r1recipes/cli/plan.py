@@ -283,7 +283,6 @@ def rehearse_command(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from r1recipes import planning, recipe
-    from r1recipes.algorithms.base import preset_bytes
     from r1recipes.machine import gpu, host, settings
     from r1recipes.runs import origin
     from r1recipes.training import rehearsal
@@ -297,13 +296,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         raise RecipeError(f"--steps {args.steps} measures nothing", hint="such as --steps 4")
     loaded, card = recipe.load(args.recipe, args.overrides), gpu.take()
     if card is None:
-        cards = [name for name in loaded.recipe.preset if name != "cpu"]
-        name = args.preset or min(cards, key=preset_bytes, default="cpu")
-        command = shlex.join(["r1recipes", "plan", args.recipe, "--preset", name])
-        raise PlanError(
-            "a rehearsal needs an NVIDIA GPU, and this machine has none",
-            hint=f"`{command}` predicts; `r1recipes doctor` looks for a GPU",
-        )
+        raise _no_card(args, loaded.recipe)
     if args.proof:  # now, and not after minutes of measuring
         check_place(args.proof)
     vram_bytes = round(args.vram * GIB) if args.vram else None
@@ -316,11 +309,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         preset=args.preset,
         origin=origin.of_recipe(loaded, settings.load().runs_dir),
     )
-    weights_dir = settings.load().cache_dir / "random-weights"
-    try:
-        weights_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(weights_dir, error, "set R1RECIPES_CACHE_DIR to another folder") from error
+    weights_dir = _weights_dir(settings.load().cache_dir)
     batches = tuple(sorted(args.batches or ()))
     measured = rehearsal.rehearse(
         resolved, weights_dir=weights_dir, vram_bytes=vram_bytes, steps=args.steps, batches=batches
@@ -331,3 +320,25 @@ def rehearse_command(args: argparse.Namespace) -> int:
     if args.proof:
         write_over(args.proof, text)
     return 1 if "error" in proofs[-1] else 0
+
+
+def _no_card(args: argparse.Namespace, asked: Recipe) -> PlanError:
+    from r1recipes.algorithms.base import preset_bytes
+
+    cards = [name for name in asked.preset if name != "cpu"]
+    name = args.preset or min(cards, key=preset_bytes, default="cpu")
+    command = shlex.join(["r1recipes", "plan", args.recipe, "--preset", name])
+    return PlanError(
+        "a rehearsal needs an NVIDIA GPU, and this machine has none",
+        hint=f"`{command}` predicts; `r1recipes doctor` looks for a GPU",
+    )
+
+
+def _weights_dir(cache_dir: Path) -> Path:
+    """The folder of random weights, made if it is not there. Raises: RunError."""
+    folder = cache_dir / "random-weights"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error, "set R1RECIPES_CACHE_DIR to another folder") from error
+    return folder
