@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from r1recipes.algorithms.base import Preset, Step, Train
-from r1recipes.config.section import Found
+from r1recipes.config.section import KeyProblems
 
 TIMED = {
     "training_step": "step",
@@ -31,7 +31,7 @@ class GroupTrain(Train):
     mask_truncated_completions: bool = False
     """Leave completions that were cut out of the loss."""
 
-    def problems(self) -> Found:
+    def problems(self) -> KeyProblems:
         problems = super().problems()
         if self.epsilon_high < self.epsilon:
             message = f"`epsilon_high` {self.epsilon_high} is below `epsilon` {self.epsilon}"

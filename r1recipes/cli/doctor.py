@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli.common import overridable
+from r1recipes.machine.units import gib
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
@@ -71,7 +72,7 @@ def _recipe_line(verdict: Verdict) -> Line:
     if verdict.why_not:
         return "no", verdict.recipe, verdict.why_not, verdict.mend
     peak = verdict.peak_bytes
-    memory = f"measured peak {peak / 2**30:.2f} GiB" if peak else "memory not measured"
+    memory = f"measured peak {gib(peak, 2)} GiB" if peak else "memory not measured"
     preset = verdict.preset or ""
     return "ok", verdict.recipe, preset if preset == "cpu" else f"{preset}, {memory}", None
 

@@ -117,8 +117,8 @@ def _card(args: argparse.Namespace, recipe: Recipe) -> Gpu:
     Raises: RecipeError, PlanError when there is none.
     """
     from r1recipes.algorithms.base import preset_bytes
-    from r1recipes.machine import cards, gpu
-    from r1recipes.planning import plan
+    from r1recipes.machine import gpu
+    from r1recipes.planning import plan, proofs
 
     if list(recipe.preset) == ["cpu"]:
         raise RecipeError(
@@ -139,9 +139,8 @@ def _card(args: argparse.Namespace, recipe: Recipe) -> Gpu:
         )
     if args.preset == "cpu" or args.preset not in recipe.preset:
         raise _no_memory(plan.choose_preset(recipe, None, args.preset))
-    size = preset_bytes(args.preset)
-    sold = [card.usable_bytes for card in cards.GPUS.values() if card.sold_gb * GIB == size]
-    return _imagined(f"the smallest card of {args.preset}", min(sold, default=size), 8.0)
+    size = proofs.class_bytes(args.preset) or preset_bytes(args.preset)
+    return _imagined(f"the smallest card of {args.preset}", size, 8.0)
 
 
 def _named(name: str) -> Gpu:
@@ -164,12 +163,17 @@ def _gib(text: str) -> float:
     """Memory in GiB. Raises: RecipeError."""
     number = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:G|GB|GiB)?\s*", text, re.IGNORECASE)
     size = float(number[1]) if number else 0.0
+    _check_vram(size, text)
+    return size
+
+
+def _check_vram(size: float, text: str) -> None:
+    """Raises: RecipeError for GiB that no GPU has; `text` is what the user wrote."""
     if not 0.5 <= size <= 4096:
         raise RecipeError(
             f"`--vram {text}` is not the memory of a GPU, from 0.5 to 4096 GiB",
             hint="such as --vram 16",
         )
-    return size
 
 
 def _imagined(name: str, size: int, capability: float) -> Gpu:
@@ -219,8 +223,7 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     for line in _sentences(resolved, predicted):
         print(line)
     size = card.total_bytes
-    sold = [other.usable_bytes for other in cards.GPUS.values() if other.sold_gb * GIB == size]
-    if sold:
+    if sold := cards.sold_as(size / GIB):
         ends = dict.fromkeys(f"{end / GIB:.1f}" for end in (min(sold), max(sold)))
         print(
             f"note      cards sold as {size // GIB}GB have {' to '.join(ends)} GiB: "
@@ -271,15 +274,12 @@ def rehearse_command(args: argparse.Namespace) -> int:
 
     from r1recipes import planning, recipe
     from r1recipes.algorithms.base import preset_bytes
-    from r1recipes.machine import gpu, host, settings
+    from r1recipes.machine import OTHER_CACHE, gpu, host, settings
     from r1recipes.runs import origin
     from r1recipes.training import rehearsal
 
-    if args.vram is not None and not 0.5 <= args.vram <= 4096:
-        raise RecipeError(
-            f"--vram {args.vram:g} is not the memory of a GPU, from 0.5 to 4096 GiB",
-            hint="such as --vram 14.74",
-        )
+    if args.vram is not None:
+        _check_vram(args.vram, f"{args.vram:g}")
     if args.steps < 1:
         raise RecipeError(f"--steps {args.steps} measures nothing", hint="such as --steps 4")
     loaded, card = recipe.load(args.recipe, args.overrides), gpu.take()
@@ -307,7 +307,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
     try:
         weights_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(weights_dir, error, "set R1RECIPES_CACHE_DIR to another folder") from error
+        raise unwritable(weights_dir, error, OTHER_CACHE) from error
     batches = tuple(sorted(args.batches or ()))
     measured = rehearsal.rehearse(
         resolved, weights_dir=weights_dir, vram_bytes=vram_bytes, steps=args.steps, batches=batches

@@ -21,20 +21,20 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from r1recipes.config.render import Loc
 
-Found = list[tuple[str | Loc, str, str]]
+KeyProblems = list[tuple[str | Loc, str, str]]
 """Problems with the keys of a section, `(key, message, hint)` each. The key is dotted, seen from
 the section, or from the top of the file with a leading `/`; it is a path where a part has dots."""
 AUTO = "auto"
 """The value for "choose it for me", of keys that allow it; the reader of the file chooses."""
 
 
-def refuse(problems: Found) -> None:
+def refuse(problems: KeyProblems) -> None:
     """Raise one error that carries all problems of a section, if there are any."""
     if problems:
         raise PydanticCustomError("refused", "refused", {"problems": problems})
 
 
-def with_problems(error: ValidationError, problems: Found) -> ValidationError:
+def with_problems(error: ValidationError, problems: KeyProblems) -> ValidationError:
     """The same errors and one more; pydantic has no other way to add one."""
     refused = PydanticCustomError("refused", "refused", {"problems": problems})
     details = [InitErrorDetails(type=refused, loc=(), input=None)]

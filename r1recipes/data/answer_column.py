@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from r1recipes.errors import Problem
+from r1recipes.machine.units import shortened
 from r1recipes.recipe.schema import Data, Recipe
+from r1recipes.rewards import COMPARE_ANSWERS
 
-COMPARE = ("correctness", "notebook_correctness")
-"""The rewards that compare an answer with the reference."""
 MARKERS = (
     "####", "The final answer is:", "The final answer is", "the final answer is:",
     "the final answer is", "The answer is:", "The answer is", "the answer is:", "the answer is",
@@ -51,7 +51,7 @@ class FinalAnswers:
 
 def are_compared(recipe: Recipe) -> bool:
     """Whether a reward of the recipe compares answers with the references."""
-    return not {*recipe.rewards, recipe.eval.reward}.isdisjoint(COMPARE)
+    return not {*recipe.rewards, recipe.eval.reward}.isdisjoint(COMPARE_ANSWERS)
 
 
 def final_answers(
@@ -125,7 +125,7 @@ def _solutions(texts: dict[int, str], data: Data, where: str) -> Problem | None:
     return Problem(
         f"`{data.answer}` of {where} holds whole solutions in {len(solutions):,} of "
         f"{len(texts):,} rows, and no answer is the same as one: the first begins "
-        f"`{_beginning(solutions[0])}`",
+        f"`{shortened(solutions[0], 60)}`",
         hint=f'{hint}; if the texts themselves are the references, set `data.answer_kind = "text"`',
     )
 
@@ -166,8 +166,3 @@ def _common_marker(solutions: Iterable[str]) -> str | None:
         begins[re.split(r"[\d$\\-]", line, maxsplit=1)[0].strip()] += 1
     marker, count = begins.most_common(1)[0]
     return marker if marker and count >= NEARLY_ALL * begins.total() else None
-
-
-def _beginning(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 60 else f"{line[:57]}..."

@@ -120,6 +120,11 @@ def _names(key: str) -> tuple[str, ...]:
     return full, short, full.removeprefix("rtx "), short.removeprefix("rtx ")
 
 
+def sold_as(gigabytes: float) -> list[int]:
+    """Usable bytes of each card that is sold with this much memory."""
+    return [card.usable_bytes for card in GPUS.values() if card.sold_gb == gigabytes]
+
+
 def size_class(usable_bytes: int, usable_share: float) -> str:
     """The largest size that cards are sold in, such as `16GB`, whose usable memory this one has."""
     sold = sorted({card.sold_gb for card in GPUS.values()})

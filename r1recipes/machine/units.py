@@ -1,13 +1,13 @@
-"""Sizes, times and shares as people read them."""
+"""Sizes, times, shares and long texts as people read them."""
 
 import math
 
 GIB = 2**30
 
 
-def gib(size: float) -> str:
+def gib(size: float, digits: int = 1) -> str:
     """Bytes in GiB, such as `13.1`."""
-    return f"{size / GIB:.1f}"
+    return f"{size / GIB:.{digits}f}"
 
 
 def gigabytes(size: int) -> str:
@@ -18,6 +18,16 @@ def gigabytes(size: int) -> str:
 def percent(share: float) -> str:
     """A share such as `84%`; `-` for one that is not a number."""
     return "-" if math.isnan(share) else f"{share:.0%}"
+
+
+def cut(line: str, width: int) -> str:
+    """A line of at most `width` characters, with `...` where something is left out."""
+    return line if len(line) <= width else f"{line[: width - 3]}..."
+
+
+def shortened(text: str, width: int) -> str:
+    """The beginning of a text of any length, as one line of at most `width` characters."""
+    return cut(" ".join(text.split()), width)
 
 
 def clock(seconds: float) -> str:

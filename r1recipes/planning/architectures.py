@@ -17,6 +17,7 @@ from r1recipes.errors import PlanError
 from r1recipes.machine import hub
 from r1recipes.planning import models
 from r1recipes.planning.models import ModelShape
+from r1recipes.recipe import references
 from r1recipes.recipe.schema import Model
 
 MAX_COUNT = 10**8
@@ -130,7 +131,7 @@ def find(name: str, base_dir: Path, *, revision: str | None = None, offline: boo
         return of_config(_read(folder / "config.json"), name)
     shape = models.find(name)
     if shape:
-        return Checkpoint(shape, name.lower().endswith("-bnb-4bit"))
+        return Checkpoint(shape, references.is_4bit_name(name))
     return of_config(_read(_fetch(name, revision, offline)), name)
 
 

@@ -18,7 +18,7 @@ from r1recipes.machine import gpu, host, hub, packages
 from r1recipes.machine.gpu import Gpu, NoDriver, Process
 from r1recipes.machine.packages import Finding, Stops
 from r1recipes.machine.settings import Settings
-from r1recipes.machine.units import GIB, gib
+from r1recipes.machine.units import GIB, gib, gigabytes
 from r1recipes.planning import disk, models, plan, proofs
 from r1recipes.planning.architectures import Origin
 from r1recipes.planning.plan import Plan
@@ -207,7 +207,7 @@ def folder_findings(settings: Settings) -> list[Finding]:
             mend = f'export {variable}="$HOME/{variable.lower()}"'
             findings.append(Finding(what, text, stops, mend))
             continue
-        findings.append(Finding(what, f"{folder}, {free / 1e9:.1f} GB free"))
+        findings.append(Finding(what, f"{folder}, {gigabytes(free)} free"))
     return findings
 
 

@@ -6,6 +6,7 @@ and a plan for this machine is refused where its predicted memory does not fit.
 """
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -246,7 +247,7 @@ def opened(recipe: Recipe, card: Gpu, requested: str | None) -> tuple[str, Recip
     The other values are those of the preset that the card would get, or of the smallest preset.
     """
     names = sorted((name for name in recipe.preset if name != "cpu"), key=preset_bytes)
-    fitting = [name for name in names if preset_bytes(name) * USABLE_SHARE <= card.total_bytes]
+    fitting = _fitting(names, card)
     base = fitting[-1] if fitting else names[0]
     if requested:
         base = choose_preset(recipe, card, requested)
@@ -299,7 +300,7 @@ def choose_preset(recipe: Recipe, card: Gpu | None, requested: str | None) -> st
             f"{', '.join(names)}), and this machine has none",
             hint=_HINT,
         )
-    fitting = [name for name in names if preset_bytes(name) * USABLE_SHARE <= card.total_bytes]
+    fitting = _fitting(names, card)
     if not fitting:
         smaller = "" if names[0] == "6GB" else ", or `r1recipes run qwen2.5-1.5b`, which needs 6GB"
         raise PlanError(
@@ -307,6 +308,11 @@ def choose_preset(recipe: Recipe, card: Gpu | None, requested: str | None) -> st
             hint=f"`r1recipes plan RECIPE --fit` looks for settings that fit this card{smaller}",
         )
     return fitting[-1]
+
+
+def _fitting(names: Sequence[str], card: Gpu) -> list[str]:
+    """The presets whose class of card has no more memory than this one."""
+    return [name for name in names if preset_bytes(name) * USABLE_SHARE <= card.total_bytes]
 
 
 _HINT = (

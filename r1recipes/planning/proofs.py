@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from r1recipes.algorithms.base import Preset, preset_bytes
+from r1recipes.algorithms.base import Preset, preset_bytes, preset_gb
 from r1recipes.machine import cards
 from r1recipes.machine.units import GIB
 from r1recipes.recipe import loading
@@ -84,8 +84,7 @@ def folder() -> Path:
 
 def class_bytes(preset: str) -> int | None:
     """Usable memory of the card of this size that has least; None where no card has this size."""
-    sizes = (c.usable_bytes for c in cards.GPUS.values() if f"{c.sold_gb}GB" == preset)
-    return min(sizes, default=None)
+    return min(cards.sold_as(preset_gb(preset) or 0), default=None)
 
 
 def find(loaded: Loaded, preset: str, folder: Path) -> Proof | None:

@@ -132,8 +132,7 @@ def check_cold_start(recipe: Recipe, shape: ModelShape, card: Gpu, dtype: str) -
     """
     if recipe.cold_start is None:
         return
-    in_float32 = dtype != "bfloat16" or recipe.model.name in models.BUILTIN
-    needed = 4 * (4 if in_float32 else 2) * shape.parameters
+    needed = 4 * models.whole_weight_bytes(recipe.model.name, dtype) * shape.parameters
     if needed > card.total_bytes:
         raise PlanError(
             f"[cold_start] trains all {shape.parameters / 1e9:.1f} billion weights, which takes "

@@ -233,13 +233,9 @@ def _adapter_dtype(adapter: Path) -> str:
 
 
 def _with_revision(finished: TrainedRun) -> Plan:
-    """The plan with the commit of the 16-bit base. Where the base was loaded in 4 bits, the
-    recorded commit may be of another repository, so only one that the recipe names is used."""
+    """The plan with the commit of the 16-bit base."""
     plan = finished.plan
-    if not plan.preset.load_in_4bit:
-        return plan
-    revision = finished.run.plan().recipe.model.revision
-    model = plan.recipe.model.model_copy(update={"revision": revision})
+    model = plan.recipe.model.model_copy(update={"revision": finished.base_revision})
     return plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"model": model})})
 
 

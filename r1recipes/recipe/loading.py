@@ -262,12 +262,6 @@ def _finder(path: Path | str, text: str, overrides: dict[Loc, str]) -> explain.W
     return where
 
 
-def place(loaded: Loaded, loc: Loc) -> str:
-    """`file:line:column` of a value, or the flag that set it."""
-    where = _finder(loaded.shown, loaded.text, loaded.overrides)
-    return where(loc, False) or loaded.shown
-
-
 def fingerprint(recipe: Recipe) -> str:
     """The sha256 (hex) of the canonical JSON of a recipe, all defaults included.
 

@@ -29,7 +29,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from r1recipes.algorithms import ALGORITHMS, GRPO
-from r1recipes.algorithms.base import Preset, Train
+from r1recipes.algorithms.base import PRESET_NAME, Preset, Train
 from r1recipes.algorithms.sft import ColdStart
 from r1recipes.config import json_schema
 from r1recipes.config.section import (
@@ -53,7 +53,6 @@ from r1recipes.recipe.foreign_keys import (
 )
 from r1recipes.recipe.targets import Export, Track
 
-FORMAT = 1
 BUILTIN_DATA = ("builtin:arithmetic", "builtin:countdown")
 BUILTIN_MODELS = ("builtin:tiny", "builtin:small")
 SYSTEM_PROMPT = """\
@@ -72,7 +71,7 @@ Weight = Annotated[float, Field(ge=0, le=1000)]
 RewardName = Annotated[str, AfterValidator(rules.known_reward)]
 PresetName = Annotated[
     str,
-    StringConstraints(pattern=f"^({rules.PRESET_NAME.pattern})$"),
+    StringConstraints(pattern=f"^({PRESET_NAME.pattern})$"),
     BeforeValidator(rules.preset_name),
 ]
 

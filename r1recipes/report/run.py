@@ -5,7 +5,6 @@ them in pairs. `Live` observes a run and writes its page while it trains.
 """
 
 import json
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from r1recipes.machine import files
-from r1recipes.machine.units import duration
+from r1recipes.machine.units import duration, gib
 from r1recipes.planning.architectures import Origin
 from r1recipes.planning.plan import Plan
 from r1recipes.report import charts, curves, page, samples, scales
 from r1recipes.report.page import Cell, Figures, Pill, Table, Verdict
-from r1recipes.runs import health, reading
+from r1recipes.runs import health, lock, reading
 from r1recipes.runs.health import HeldOut, Terms
 from r1recipes.runs.reading import Reading, Row
 from r1recipes.runs.record import Run
@@ -90,7 +89,7 @@ def _write(run: Run) -> None:
 
 def _single(run: Reading) -> str:
     plan = {key: value for key, value in run.resolved.items() if key != "base_dir"}
-    lock = [(name, _text(value)) for name, value in run.environment.items()]
+    lock_rows = [(name, _text(value)) for name, value in run.environment.items()]
     version = run.lock.get("versions", {}).get("r1recipes", "")
     return page.render(
         "run.html",
@@ -106,7 +105,7 @@ def _single(run: Reading) -> str:
         command=_command(run),
         recipe=run.recipe_text,
         plan=json.dumps(plan, indent=1, ensure_ascii=False) if run.resolved else "",
-        lock=Table(["what", "value"], lock) if run.lock else None,
+        lock=Table(["what", "value"], lock_rows) if run.lock else None,
         now=_utc(files.now()),
     )
 
@@ -193,7 +192,7 @@ def _facts(run: Reading) -> list[tuple[str, Cell]]:
         ("Steps", f"{run.steps} of {run.max_steps}" if run.max_steps else run.steps or None),
         ("Completions a step", f"{preset['prompts_per_step']} x {group}" if group else None),
         ("Time", duration(run.duration_s)),
-        ("Peak memory", f"{vram / 2**30:.2f} GiB" if vram else None),
+        ("Peak memory", f"{gib(vram, 2)} GiB" if vram else None),
         ("Reward failures", sum((last.get("reward_failures") or {}).values()) or None),
         ("Started", _utc(str(run.record.get("started", "")))),
         ("Fingerprint", str(run.record.get("fingerprint", ""))[:8]),
@@ -209,12 +208,8 @@ def _model(run: Reading) -> str | None:
 
 def _command(run: Reading) -> str:
     """The command that repeats a run."""
-    command = ["r1recipes run", f"{run.record.get('recipe', 'recipe')}.toml"]
-    if run.record.get("preset"):
-        command.append(f"--preset {run.record['preset']}")
-    for flag in run.lock.get("overrides", []):
-        command.append(f"--set {shlex.quote(flag.removeprefix('--set ').strip())}")
-    return " ".join(command)
+    file = f"{run.record.get('recipe', 'recipe')}.toml"
+    return lock.command(file, run.record.get("preset"), run.lock.get("overrides", []))
 
 
 def _several(runs: Sequence[Reading]) -> str:

@@ -250,6 +250,8 @@ def _notebook_count(text: str) -> float:
     return paid
 
 
+COMPARE_ANSWERS = ("correctness", "notebook_correctness")
+"""Rewards that compare an answer with the reference."""
 REWARDS: dict[str, Callable[..., list[float]]] = {
     "correctness": correctness,
     "integer": integer,

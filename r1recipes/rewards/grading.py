@@ -14,7 +14,7 @@ from typing import Any
 
 from r1recipes.rewards import doubts
 from r1recipes.rewards.answers import Verdict, Verifier, extract_answer, final_answer
-from r1recipes.rewards.reward import Reward
+from r1recipes.rewards.reward import Reward, is_right
 from r1recipes.rewards.user_code import Failed
 
 NO_ANSWER, NOT_INSIDE = "no <answer>...</answer>", "not in <answer>...</answer>"
@@ -89,7 +89,7 @@ def grade(
         failures = {n: v.message for n, v in values.items() if isinstance(v, Failed)}
         numbers = {n: 0.0 if isinstance(v, Failed) else v for n, v in values.items()}
         value = numbers[decisive]
-        right = value is not None and value >= 1.0
+        right = is_right(value)
         why = verdicts[index].why if verdicts else _in_numbers(decisive, value, right)
         why = failures.get(decisive) or why
         grades.append(
@@ -148,7 +148,7 @@ def summaries(
                 name=name,
                 weight=weights.get(name),
                 mean=fmean(values) if values else None,
-                share_full=_share(value >= 1.0 for value in values),
+                share_full=_share(map(is_right, values)),
                 share_nothing=_share(value <= 0.0 for value in values),
                 num_failed=sum(name in grade.failures for grade in grades),
                 length_correlation=doubts.rank_correlation(values, [n for _, n in pairs]),

@@ -23,7 +23,6 @@ from r1recipes.runs import record
 if TYPE_CHECKING:
     import datasets
 
-MAX_PROBLEMS = 5
 OWN_KEYS = ("completion", "rewards", "step", "prompt", "samples", "greedy", "cut", "num_tokens")
 """Keys of a line that are no columns of the data."""
 FORM = '{"completion": "...", "question": "...", "answer": "..."}'
@@ -66,11 +65,7 @@ def read(path: Path, recipe: Recipe, rows: Splits) -> list[Completion]:
             completions += joiner.completions(given, f"{path}:{number}", str(number))
         except RecipeError as error:
             problems += error.problems
-    if len(problems) > MAX_PROBLEMS:
-        more = f"{len(problems) - MAX_PROBLEMS} more lines are not valid"
-        problems[MAX_PROBLEMS:] = [Problem(more, str(path))]
-    if problems:
-        raise RecipeError(problems=problems)
+    sources.refuse_lines(problems, path)
     if not completions:
         raise RecipeError.at(str(path), "has no completions", f"a line is such as {FORM}")
     return completions

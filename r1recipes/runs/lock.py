@@ -8,6 +8,8 @@ Limits: the driver and the CPU's model are not compared, though last digits can 
 """
 
 import hashlib
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -54,6 +56,14 @@ class Lock(_Part):
     """Each thing that the run read beside its recipe -> sha256."""
     model_revision: Commit | None = None
     data_revision: Commit | None = None
+
+
+def command(recipe_file: str, preset: str | None, overrides: Iterable[str]) -> str:
+    """The command that repeats a run. `overrides` are those of its lock, with or without the flag
+    that the user typed."""
+    flags = [f"--set {shlex.quote(text.removeprefix('--set ').strip())}" for text in overrides]
+    preset_flag = [f"--preset {preset}"] if preset else []
+    return " ".join([f"r1recipes run {recipe_file}", *preset_flag, *flags])
 
 
 def make(loaded: Loaded, plan: Plan) -> dict[str, Any]:

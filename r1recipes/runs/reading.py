@@ -205,8 +205,6 @@ class Paired:
     mean: float
     interval: tuple[float, float]
     num_problems: int
-    is_all: bool
-    """Whether both answered these problems and no others."""
 
     @property
     def is_clear(self) -> bool:
@@ -221,12 +219,7 @@ def paired(a: Reading, b: Reading) -> Paired | None:
     if len(common) < 2:
         return None
     difference = statistics.difference([first[k] for k in common], [second[k] for k in common])
-    return Paired(
-        difference["mean"],
-        tuple(difference["interval"]),
-        len(common),
-        len(common) == len(first) == len(second),
-    )
+    return Paired(difference["mean"], tuple(difference["interval"]), len(common))
 
 
 def _by_problem(items: Sequence[Row]) -> dict[tuple[str, str, int], Row]:

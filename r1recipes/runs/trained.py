@@ -42,6 +42,16 @@ class TrainedRun:
         """The model that was trained, for people; no path of this machine."""
         return self.plan.origin.model if self.plan.origin else self.plan.recipe.model.name
 
+    @property
+    def base_revision(self) -> str | None:
+        """The commit of the base in 16 bits, if it is known.
+
+        Where the base was loaded in 4 bits, the recorded commit may be of another repository, so
+        only one that the recipe names is used.
+        """
+        plan = self.run.plan() if self.plan.preset.load_in_4bit else self.plan
+        return plan.recipe.model.revision
+
     def chat_template(self) -> str:
         """The chat template that was trained with, also where the recipe names a file."""
         return (self.adapter / "chat_template.jinja").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from r1recipes.rewards import is_right
 from r1recipes.runs.reading import Row
 from r1recipes.training.backends.base import Messages, Sample
 
@@ -47,7 +48,7 @@ def evaluate(
 
 def _right(rows: Sequence[Row], groups: list[list[Sample]], score: Score) -> list[bool]:
     arguments = reward_arguments(rows, [[sample.text for sample in group] for group in groups])
-    return [value is not None and value >= 1.0 for value in score(**arguments)]
+    return [is_right(value) for value in score(**arguments)]
 
 
 def reward_arguments(rows: Sequence[Row], texts: list[list[str]]) -> dict[str, list[Any]]:

@@ -11,7 +11,7 @@ from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
 from r1recipes.planning import auto, models, plan, speed, verdict
 from r1recipes.planning.auto import Room
-from r1recipes.planning.memory.case import Case
+from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, Case
 from tests.helpers import hint, shape
 
 
@@ -157,7 +157,8 @@ def test_every_shipped_preset_fits_the_cards_that_it_is_named_for(name, tmp_path
 def test_more_sequences_at_once_and_16_bits_are_faster():
     model_shape, peak = models.MODELS["qwen2.5-1.5b"], room(79).peak
     few = Case(
-        model_shape, True, 1024, 768, 32, tuple(model_shape.projections), 8, 8, 8 * GIB, False
+        *(model_shape, True, 1024, 768, 32, tuple(model_shape.projections), 8, 8, 8 * GIB, False),
+        optimizer_bytes=ADAM_8BIT_BYTES,
     )
 
     def per_completion(case, count):

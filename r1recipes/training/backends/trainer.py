@@ -16,7 +16,7 @@ from trl import SFTConfig
 
 from r1recipes.algorithms import Algorithm, sft
 from r1recipes.planning.plan import Plan
-from r1recipes.rewards.reward import Reward
+from r1recipes.rewards.reward import Reward, is_right
 from r1recipes.training.backends.base import Hooks
 
 REFERENCE = "ref"
@@ -145,20 +145,20 @@ def make(
     """The TRL trainer of a plan's algorithm, with callbacks that call `hooks`."""
     trainer_class, config_class = plan.algorithm.trainer()
     collector = Collector(rewards, plan.recipe.eval.reward)
-    watch = Watch(hooks, collector, plan.algorithm)
+    callback = Watch(hooks, collector, plan.algorithm)
     reward_arguments = {"reward_funcs": collector.functions()} if rewards else {}
     trainer = trainer_class(
         model=model,
         args=config_class(**arguments),
         train_dataset=rows,
         processing_class=tokenizer,
-        callbacks=[watch],
+        callbacks=[callback],
         **reward_arguments,
     )
     if REFERENCE in getattr(model, "peft_config", {}):
         model.delete_adapter(REFERENCE)
     _announce_phases(trainer, plan.algorithm, hooks)
-    watch.clock.watch(trainer)
+    callback.clock.time(trainer)
     return trainer
 
 
@@ -213,7 +213,7 @@ class Collector:
     def accuracy(self) -> float | None:
         """Share of the step's completions that the decisive reward pays 1 or more."""
         paid = self._paid.get(self._decisive)
-        return sum(v is not None and v >= 1.0 for v in paid) / len(paid) if paid else None
+        return sum(map(is_right, paid)) / len(paid) if paid else None
 
     def failures(self) -> dict[str, int]:
         """How often each reward failed since the run began, such as {"my.py:f/timeout": 2}."""
@@ -255,7 +255,7 @@ class Clock:
         self._spent = dict.fromkeys(timed.values(), 0.0)
         self._began = self._step_s = 0.0
 
-    def watch(self, trainer: Any) -> None:
+    def time(self, trainer: Any) -> None:
         """Time the methods of a TRL trainer."""
         for name, purpose in self._methods.items():
             setattr(trainer, name, self._timed(purpose, getattr(trainer, name)))
@@ -291,16 +291,14 @@ class Clock:
         }
 
 
-class Progress(TrainerCallback):
-    """Reports the steps of the cold start, and lets Ctrl-C save a checkpoint and stop."""
+class _Stoppable(TrainerCallback):
+    """Calls the hook for checkpoints; saves a checkpoint and stops when asked to."""
 
     def __init__(self, hooks: Hooks):
         self.hooks = hooks
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.hooks.on_progress(state.global_step, state.max_steps)
-        is_last = state.global_step >= state.max_steps  # then the model itself is saved
-        if self.hooks.should_stop() and not is_last:
+    def stop_if_asked(self, control: Any) -> None:
+        if self.hooks.should_stop():
             control.should_save = True
             control.should_training_stop = True
 
@@ -308,11 +306,20 @@ class Progress(TrainerCallback):
         self.hooks.on_checkpoint(Path(args.output_dir, f"checkpoint-{state.global_step}"))
 
 
-class Watch(TrainerCallback):
-    """Calls the hooks for metrics and checkpoints; saves a checkpoint and stops when asked to."""
+class Progress(_Stoppable):
+    """Reports the steps of the cold start, and lets Ctrl-C save a checkpoint and stop."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.hooks.on_progress(state.global_step, state.max_steps)
+        if state.global_step < state.max_steps:  # after the last step the model itself is saved
+            self.stop_if_asked(control)
+
+
+class Watch(_Stoppable):
+    """Also calls the hook for metrics, and times the steps."""
 
     def __init__(self, hooks: Hooks, collector: Collector, algorithm: Algorithm):
-        self.hooks = hooks
+        super().__init__(hooks)
         self.collector = collector
         self.algorithm = algorithm
         self.clock = Clock(algorithm.timed)
@@ -322,9 +329,7 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.clock.end()
-        if self.hooks.should_stop():
-            control.should_save = True
-            control.should_training_stop = True
+        self.stop_if_asked(control)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not logs or "loss" not in logs:
@@ -336,6 +341,3 @@ class Watch(TrainerCallback):
         if failures:
             row["reward_failures"] = failures
         self.hooks.on_step(row, self.collector.samples())
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.hooks.on_checkpoint(Path(args.output_dir, f"checkpoint-{state.global_step}"))

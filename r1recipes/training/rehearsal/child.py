@@ -213,7 +213,7 @@ def _weights_folder(plan: Plan, weights_dir: Path) -> Path:
 def _write_weights(plan: Plan, folder: Path) -> None:
     import torch
 
-    from r1recipes.machine import files
+    from r1recipes.machine import OTHER_CACHE, files
     from r1recipes.training.backends import random_weights
 
     if folder.exists():
@@ -222,9 +222,8 @@ def _write_weights(plan: Plan, folder: Path) -> None:
     assert shape is not None
     # Published 4-bit checkpoints have their other weights in bfloat16, whatever the card uses.
     dtype = getattr(torch, "bfloat16" if four_bit else plan.dtype)
-    files.clear_drafts(folder.parent, ".*.[0-9]*")
-    hint = "set R1RECIPES_CACHE_DIR to another folder"
-    with full_disk(folder.parent, hint), files.draft(folder, taken="keep") as draft:
+    files.clear_drafts(folder.parent, files.OLDER_DRAFTS)
+    with full_disk(folder.parent, OTHER_CACHE), files.draft(folder, taken="keep") as draft:
         random_weights.write(shape, draft, four_bit=four_bit, dtype=dtype)
     torch.cuda.empty_cache()
 
