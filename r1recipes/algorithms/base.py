@@ -190,7 +190,7 @@ class Algorithm:
 
     name: str
     title: str
-    """As in a sentence, such as "GRPO"."""
+    """The name in a sentence, such as "GRPO"."""
     description: str
     """What it does, in one line for users."""
     source: str

@@ -40,7 +40,7 @@ class GroupTrain(Train):
         return problems
 
 
-def step(preset: Preset) -> Step:
+def step_of(preset: Preset) -> Step:
     """All completions of all prompts are generated at once and trained on in equal passes."""
     batch = preset.per_device_train_batch_size or preset.num_generations
     return Step(preset.prompts_per_step * preset.num_generations, batch)

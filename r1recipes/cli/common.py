@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
@@ -77,22 +77,6 @@ def printable(text: str) -> str:
         char if char.isprintable() or char in "\n\t" else f"\\U{ord(char):08x}"  # as in TOML
         for char in text
     )
-
-
-def aligned(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> list[str]:
-    """The lines of a table. The columns in `numbers` end under one another, the others begin so.
-
-    A row with a single cell is a heading, and widens no column.
-    """
-    full = [row for row in rows if len(row) > 1]
-    widths = [max(len(row[column]) for row in full) for column in range(len(full[0]))]
-    return [
-        "  ".join(
-            cell.rjust(width) if column in numbers else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def show_code(recipe: Recipe, base_dir: Path, *, whole: bool) -> None:

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli.common import (
-    aligned,
     offline_settings,
     overridable,
     printable,
@@ -19,7 +18,7 @@ from r1recipes.cli.common import (
     whole_number,
 )
 from r1recipes.errors import RecipeError
-from r1recipes.machine.units import cut, shortened
+from r1recipes.machine.units import aligned, cut, shortened
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands

@@ -69,14 +69,14 @@ def check_command(args: argparse.Namespace) -> int:
         for warning in findings.warnings:
             print(printable(f"warning: {name}: {warning}"), file=sys.stderr)
         if not findings.problems:
-            print(printable("\n  ".join([f"{name}: ok", *findings.things])))
+            print(printable("\n  ".join([f"{name}: ok", *findings.lines])))
     if problems:
         raise RecipeError(problems=list(dict.fromkeys(problems)))
     return 0
 
 
 def _look(name: str, overrides: list[str], allow_code: bool) -> Findings:
-    """What is on this machine of a recipe, or of all recipes of a study. Raises: RecipeError."""
+    """What a recipe, or all recipes of a study, name on this machine. Raises: RecipeError."""
     from r1recipes import recipe
     from r1recipes.data import local
 
@@ -90,7 +90,7 @@ def _look(name: str, overrides: list[str], allow_code: bool) -> Findings:
         _check_origin(loaded)
     looks = [local.look(loaded, allow_code=allow_code) for loaded in recipes]
     return local.Findings(
-        things=list(dict.fromkeys(thing for look in looks for thing in look.things)),
+        lines=list(dict.fromkeys(line for look in looks for line in look.lines)),
         problems=[problem for look in looks for problem in look.problems],
         warnings=list(dict.fromkeys(warning for look in looks for warning in look.warnings)),
     )

@@ -10,9 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import aligned, find_runs, write_over
+from r1recipes.cli.common import find_runs, write_over
 from r1recipes.errors import RecipeError, unwritable
-from r1recipes.machine.units import gigabytes, shortened
+from r1recipes.machine.units import aligned, gigabytes, shortened
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands

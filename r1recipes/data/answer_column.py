@@ -31,7 +31,7 @@ NEARLY_ALL = 0.9
 MOST = 0.5
 """Share of rows that hold whole solutions from which the column is refused; assumed."""
 SOME = 0.02
-"""The same from which the user is warned; assumed."""
+"""Share of rows that hold whole solutions from which the user is warned; assumed."""
 MIN_CHARS, MIN_WORDS, MIN_NUMBERS = 100, 10, 3
 """Characters, words and numbers that a whole solution has at least; assumed, GSM8K's shortest are
 about as long."""
@@ -74,7 +74,7 @@ def final_answers(
     if len(boxed) >= NEARLY_ALL * len(values):
         return _boxed(plain, boxed, data, where)
     problem = _marked(texts, data, where) or _solutions(texts, data, where)
-    note = () if problem else _some_solutions(texts, data, where)
+    note = () if problem else _some_solutions(texts, where)
     return FinalAnswers(plain.values, plain.faults, note, problem)
 
 
@@ -108,8 +108,8 @@ def _marked(texts: dict[int, str], data: Data, where: str) -> Problem | None:
 
 def _has(text: str, marker: str) -> bool:
     """Whether something stands before the marker and something behind it."""
-    before, found, after = text.rpartition(marker)
-    return bool(found and before.strip() and after.strip())
+    before, mark, after = text.rpartition(marker)
+    return bool(mark and before.strip() and after.strip())
 
 
 def _solutions(texts: dict[int, str], data: Data, where: str) -> Problem | None:
@@ -130,7 +130,7 @@ def _solutions(texts: dict[int, str], data: Data, where: str) -> Problem | None:
     )
 
 
-def _some_solutions(texts: dict[int, str], data: Data, where: str) -> tuple[str, ...]:
+def _some_solutions(texts: dict[int, str], where: str) -> tuple[str, ...]:
     rows = [row for row, text in texts.items() if is_solution(text)]
     if len(rows) < SOME * len(texts) or not rows:
         return ()

@@ -1,6 +1,7 @@
-"""Sizes, times, shares and long texts as people read them."""
+"""Sizes, times, shares, long texts and tables as people read them."""
 
 import math
+from collections.abc import Collection, Sequence
 
 GIB = 2**30
 
@@ -28,6 +29,22 @@ def cut(line: str, width: int) -> str:
 def shortened(text: str, width: int) -> str:
     """The beginning of a text of any length, as one line of at most `width` characters."""
     return cut(" ".join(text.split()), width)
+
+
+def aligned(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> list[str]:
+    """The lines of a table. The columns in `numbers` end under one another, the others begin so.
+
+    A row with a single cell is a heading, and widens no column.
+    """
+    full = [row for row in rows if len(row) > 1]
+    widths = [max(len(row[column]) for row in full) for column in range(len(full[0]))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in numbers else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def clock(seconds: float) -> str:

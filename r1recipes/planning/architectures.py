@@ -155,10 +155,10 @@ def refuse_adapter(name: str, revision: str | None, *, offline: bool) -> None:
 def num_embeddings(model: Model, base_dir: Path, *, offline: bool) -> int | None:
     """The tokens that a model of any architecture has embeddings for; None where its config.json
     does not say it or cannot be read, which loading will explain."""
-    known = models.BUILTIN.get(model.name) or models.find(model.name)
+    shape = models.BUILTIN.get(model.name) or models.find(model.name)
     folder = base_dir / model.name
-    if known and not folder.is_dir():
-        return known.vocab_size
+    if shape and not folder.is_dir():
+        return shape.vocab_size
     try:
         path = folder / "config.json"
         config = _read(path if folder.is_dir() else _fetch(model.name, model.revision, offline))

@@ -55,7 +55,7 @@ class Choice:
     preset: Preset
     case: Case
     prediction: Prediction
-    verdict: predict.Verdict
+    verdict: predict.Fit
     step_s: float
 
     @property

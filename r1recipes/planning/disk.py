@@ -62,10 +62,10 @@ def _takes_published(plan: Plan) -> bool:
     return plan.preset.load_in_4bit and not (plan.recipe.model.revision or plan.has_own_base)
 
 
-def too_small(needs: Iterable[Need]) -> Iterator[tuple[Need, str]]:
-    """Each need that does not fit on its disk beside the needs before it, with a sentence on it."""
+def too_small(planned: Iterable[Need]) -> Iterator[tuple[Need, str]]:
+    """Each need that does not fit on its disk beside those before it, with a sentence on it."""
     taken: Counter[int] = Counter()
-    for need in needs:
+    for need in planned:
         folder = existing(need.folder)
         device, free = folder.stat().st_dev, shutil.disk_usage(folder).free
         beside = f", {gigabytes(taken[device])} of it for the run" if taken[device] else ""
@@ -75,9 +75,9 @@ def too_small(needs: Iterable[Need]) -> Iterator[tuple[Need, str]]:
         taken[device] += need.size
 
 
-def check(*needs: Need) -> None:
+def check(*planned: Need) -> None:
     """Raises: RunError(kind="disk") when a disk has less room than is needed on it."""
-    for need, sentence in too_small(needs):
+    for need, sentence in too_small(planned):
         variable = f" with {need.variable}" if need.variable else ""
         hint = f"free some space there, or choose another disk{variable}"
         raise RunError(sentence, kind="disk", hint=hint)

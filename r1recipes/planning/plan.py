@@ -169,10 +169,10 @@ def make(
         if shape:
             verdict.check_cold_start(based, shape, card, choose_dtype("cuda", card))
             settled, predicted = verdict.fitted(based, settled, shape, card)
-    if opened := auto.open_keys(settled):
+    if unsettled := auto.open_keys(settled):
         raise PlanError(
-            f'`{opened[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',
-            hint=f"write a value for `preset.{name}.{opened[0]}`",
+            f'`{unsettled[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',
+            hint=f"write a value for `preset.{name}.{unsettled[0]}`",
         )
     plan = _plan(recipe, target, base_dir, name, settled, predicted, has_engine)
     plan = plan.model_copy(update={"origin": origin})

@@ -87,9 +87,9 @@ def class_bytes(preset: str) -> int | None:
     return min(cards.sold_as(preset_gb(preset) or 0), default=None)
 
 
-def find(loaded: Loaded, preset: str, folder: Path) -> Proof | None:
+def find(loaded: Loaded, preset: str, proofs_folder: Path) -> Proof | None:
     """The proof of a recipe's preset, whether it holds or not; None where there is none."""
-    path = folder / f"{loaded.name}.{preset}.json"
+    path = proofs_folder / f"{loaded.name}.{preset}.json"
     if not path.is_file():
         return None
     usable = class_bytes(preset) or preset_bytes(preset)

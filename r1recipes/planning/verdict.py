@@ -48,7 +48,7 @@ class Predicted(BaseModel):
     room_bytes: int
     """The part of `available_bytes` that the run may take: without standby, torch is held to less
     (`predict.room_bytes`)."""
-    verdict: predict.Verdict
+    verdict: predict.Fit
     error: float
     """How far the measured peak may lie from the predicted one, as a share of it."""
     kv_tokens: int

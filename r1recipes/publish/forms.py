@@ -7,6 +7,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,17 @@ REST_BYTES = 64 * 2**20
 """Bytes of tokenizer, card and other small files; assumed."""
 
 
+@dataclass(frozen=True)
+class Merged:
+    """The merged model, which is made and checked once."""
+
+    folder: Path
+    check: str
+    """The result of its check, a sentence for the card."""
+    greedy: list[list[int]]
+    """Tokens of its greedy answer to each example."""
+
+
 class Maker:
     """Makes the forms of one run; the merged model is made once for all that need it."""
 
@@ -51,7 +63,7 @@ class Maker:
         self.targets, self.folder, self.base = targets, folder, base
         self.plan = finished.plan
         self.is_builtin = finished.model_name.startswith("builtin:")
-        self.merged: Path | None = None
+        self._merged: Merged | None = None
         self.say(f"Loading base and adapter{f', {finished.note}' if finished.note else ''}")
         self.trained = merge.Trained(
             _with_revision(finished),
@@ -116,28 +128,29 @@ class Maker:
 
     def merged_16bit(self, target: Target) -> Path:
         """Base and adapter as one model in 16 bits."""
-        draft = self._merged()
-        self.merged = self._finish(draft, target, [self.merged_check])
-        return self.merged
+        merged = self.merged()
+        self._merged = replace(merged, folder=self._finish(merged.folder, target, [merged.check]))
+        return self._merged.folder
 
-    def _merged(self) -> Path:
-        """The merged folder, made and checked once."""
-        if self.merged is None:
+    def merged(self) -> Merged:
+        """The merged model: a draft until `merged_16bit` gives it its final folder."""
+        if self._merged is None:
             self.say("Merging")
-            self.merged = self._draft("merged_16bit")
-            self.trained.save_merged(self.merged)
+            folder = self._draft("merged_16bit")
+            self.trained.save_merged(folder)
             self.say("Checking the merged model")
-            model, tokenizer = merge.reload(self.merged, own_tokenizer=self.own_tokenizer)
-            self.merged_check = self.reference.check_weights(model, tokenizer)
-            self.greedy = [
+            model, tokenizer = merge.reload(folder, own_tokenizer=self.own_tokenizer)
+            check = self.reference.check_weights(model, tokenizer)
+            greedy = [
                 merge.greedy(model, tokenizer, messages, NUM_TOKENS)
                 for messages, _ in self.reference.examples
             ]
-        return self.merged
+            self._merged = Merged(folder, check, greedy)
+        return self._merged
 
     def merged_4bit(self, target: Target) -> Path:
         """The merged model in 4 bits, for bitsandbytes."""
-        merged = self._merged()
+        merged = self.merged().folder
         self.say("Quantising to NF4")
         draft = self.work / target.kind
         merge.save_4bit(merged, draft)
@@ -166,18 +179,18 @@ class Maker:
 
     def _gguf_file(self, draft: Path, kind: str) -> tuple[Path, str]:
         """The file of a type, and the result of its check."""
-        merged, name = self._merged(), self.finished.run.read()["recipe"]
+        merged, name = self.merged(), self.finished.run.read()["recipe"]
         self.say(f"Writing GGUF {kind}")
         file = draft / f"{name}-{kind}.gguf"
         if llama_cpp.is_small(kind):
             source = self.work / "source.gguf"
             if not source.exists():  # lossless: in the 16 bits of the merged model
-                self._convert(merged, source, "bf16" if self.dtype == "bfloat16" else "f16")
+                self._convert(merged.folder, source, "bf16" if self.dtype == "bfloat16" else "f16")
             llama_cpp.quantize(source, file, kind)
         else:
-            self._convert(merged, file, kind)
+            self._convert(merged.folder, file, kind)
         self.say(f"Checking GGUF {kind}")
-        return file, self.reference.check_gguf(file, kind, self.greedy)
+        return file, self.reference.check_gguf(file, kind, merged.greedy)
 
     def _convert(self, merged: Path, file: Path, outtype: str) -> None:
         if self.own_tokenizer:

@@ -179,12 +179,12 @@ class Data(Section):
     @field_validator("problems", mode="wrap")
     @classmethod
     def _of_its_kind(
-        cls, given: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
+        cls, value: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> Any:
-        if not isinstance(given, Mapping):
-            return validate(given)
+        if not isinstance(value, Mapping):
+            return validate(value)
         is_gym = references.is_gym(info.data.get("name", ""))
-        return (OpenSection if is_gym else Problems).model_validate(given)
+        return (OpenSection if is_gym else Problems).model_validate(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -246,11 +246,11 @@ class Recipe(Section):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _by_its_algorithm(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+    def _by_its_algorithm(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         """`Recipe` itself stands for the recipes of all algorithms: take the one that is named."""
-        if cls is Recipe and isinstance(given, Mapping):
-            return cast(Self, of_algorithm(given.get("algorithm")).model_validate(given))
-        return validate(given)
+        if cls is Recipe and isinstance(data, Mapping):
+            return cast(Self, of_algorithm(data.get("algorithm")).model_validate(data))
+        return validate(data)
 
     @field_validator("rewards")
     @classmethod
@@ -263,16 +263,16 @@ class Recipe(Section):
     @field_validator("preset", mode="wrap")
     @classmethod
     def _fit_their_names(
-        cls, given: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
+        cls, tables: Any, validate: ValidatorFunctionWrapHandler
     ) -> dict[str, Preset]:
-        found = rules.of_presets(given)
+        problems = rules.of_presets(tables)
         try:
-            presets = validate(given)
+            presets = validate(tables)
         except ValidationError as error:
-            if found:  # report these beside the errors within a preset
-                raise with_problems(error, found) from None
+            if problems:  # report these beside the errors within a preset
+                raise with_problems(error, problems) from None
             raise
-        refuse(found)
+        refuse(problems)
         return presets
 
     @field_validator("cold_start")

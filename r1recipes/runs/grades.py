@@ -83,7 +83,7 @@ def make(
         by_name, verifier = preflight.load_rewards(
             recipe, column, base_dir, settings, stack, allow_code=allow_code
         )
-        grades = grading.grade(by_name, weights, decisive, completions, verifier)
+        grades = grading.grade_all(by_name, weights, decisive, completions, verifier)
         warnings = [*splits.notes, *grading.warnings(by_name, grades, completions, decisive)]
         opened = chat_template.opened_by_template(recipe, base_dir)
         rows = preflight.varied_rows(splits.train)

@@ -41,7 +41,10 @@ def of_recipe(loaded: Loaded, runs_dir: Path) -> Origin | None:
 
 
 def find(model: Model, base_dir: Path, runs_dir: Path) -> Origin | None:
-    """As `of_recipe`. Raises: RecipeError."""
+    """The adapter that a model's name means; None where it names a model.
+
+    Raises: RecipeError when it is neither, or cannot be merged.
+    """
     if model.name in BUILTIN_MODELS:
         return None
     name = Path(model.name).expanduser()

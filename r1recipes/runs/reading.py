@@ -35,7 +35,7 @@ class Reading:
     run: Run
     label: str
     status: str
-    """As in the record, or `killed` where that is `running` and no process works on the run."""
+    """The status in the record; `killed` where that is `running` and no process works on the run."""
     record: Row
 
     @cached_property
@@ -87,7 +87,7 @@ class Reading:
 
     @property
     def ending(self) -> str:
-        """Which weights there are of a run that was cut short; empty of any other."""
+        """A sentence on the weights that a run has which was cut short; empty for any other run."""
         step = self.record.get("stopped_at_step")
         if self.status == "complete":
             return f"Training was ended at step {step} of {self.max_steps}." if step else ""

@@ -83,7 +83,7 @@ class TrainedRun:
         ]
 
     def evaluation(self) -> dict[str, Any]:
-        """The recorded evaluations that hold for this adapter: of a checkpoint that of the base."""
+        """The recorded evaluations that hold for this adapter; a checkpoint has only the base's."""
         recorded: dict[str, Any] = self.run.read()["evaluation"]
         names = recorded if self.adapter == self.run.adapter else ("before",)
         return {name: recorded[name] for name in names if name in recorded}
@@ -99,7 +99,11 @@ def find(runs_dir: Path, name: str) -> TrainedRun:
 
 
 def of_run(run: Run) -> TrainedRun:
-    """As `find`."""
+    """The trained run in a run folder.
+
+    Raises: RecipeError when it has neither an adapter nor a whole checkpoint yet, has lost a file,
+    or when the id of its model on the Hub is also a folder here.
+    """
     plan = run.pinned_plan()
     adapter, step = _adapter(run, plan)
     needed = {"recipe.toml": "the recipe"}

@@ -144,8 +144,8 @@ class Study(Section):
             message = f"{show(value)} cannot be searched for: it moves with what is searched"
             refuse([("", message, 'write `metric = "eval/accuracy"`')])
         if not names or any(not isinstance(name, str) or name not in METRICS for name in names):
-            known = {"what": "unknown metric", "known": list(METRICS)}
-            raise PydanticCustomError("unknown_name", "unknown", known)
+            context = {"what": "unknown metric", "known": list(METRICS)}
+            raise PydanticCustomError("unknown_name", "unknown", context)
         return value
 
     @field_validator("direction", mode="before")

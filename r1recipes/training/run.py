@@ -124,9 +124,9 @@ def _inputs(
 ) -> dict[str, str]:
     """sha256 of each thing that a run reads beside its recipe, under its name in plain words."""
     hashes = {"the data": _rows_sha256(splits), "the chat template": _sha256(template.encode())}
-    start = plan.recipe.cold_start
-    if start and start.data:
-        hashes["the demonstrations"] = _sha256((plan.base_dir / start.data).read_bytes())
+    cold_start = plan.recipe.cold_start
+    if cold_start and cold_start.data:
+        hashes["the demonstrations"] = _sha256((plan.base_dir / cold_start.data).read_bytes())
     if plan.origin:
         hashes["the adapter that it starts from"] = plan.origin.sha256
     for reward in loaded:

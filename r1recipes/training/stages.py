@@ -37,9 +37,9 @@ from r1recipes.training.warm import Warm, base_key, evaluation_key, link
 NAN_STEPS = 3
 """Steps in a row without a finite gradient after which a run is stopped; assumed."""
 FLOAT16_NAN_STEPS = 17
-"""The same in float16; derived. A step whose gradient overflows is skipped there and the scale of
-the loss is halved, from 2^16 down (torch.amp.GradScaler), so after 17 steps the scale is 1 and not
-the cause any more."""
+"""Steps in a row without a finite gradient after which a run in float16 is stopped; derived. A step
+whose gradient overflows is skipped there and the scale of the loss is halved, from 2^16 down
+(torch.amp.GradScaler), so after 17 steps the scale is 1 and not the cause any more."""
 
 SLOW_LOAD_S = 600
 """Seconds of loading after which the user is warned; assumed. The slowest load of the committed
@@ -72,7 +72,7 @@ class Prepared:
     inputs: dict[str, str]
     """Each thing that the run reads beside its recipe -> its sha256."""
     settings: Settings | None = None
-    """Of this machine; needed where an adapter is merged."""
+    """The settings of this machine; needed where an adapter is merged."""
     judge: Judge | None = None
     """Judges answers wherever they stand in a completion, if it is answers that decide."""
     warm: Warm = field(default_factory=Warm)

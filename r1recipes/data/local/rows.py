@@ -21,7 +21,7 @@ SAMPLE_ROWS = 1000
 
 
 @dataclass(frozen=True)
-class Sample:
+class FirstRows:
     """The first rows of a file."""
 
     rows: list[dict[str, Any]]
@@ -33,7 +33,7 @@ class Sample:
         return count if self.is_whole else f"{count} of more"
 
 
-def sample(path: Path, key: str, texts: tuple[str, ...]) -> tuple[list[str], Sample]:
+def sample(path: Path, key: str, texts: tuple[str, ...]) -> tuple[list[str], FirstRows]:
     """The columns of a data file, and its first rows. Raises: RecipeError."""
     sources.check_file(path, key)
     try:
@@ -56,7 +56,7 @@ def sample(path: Path, key: str, texts: tuple[str, ...]) -> tuple[list[str], Sam
     return columns, rows
 
 
-def _jsonl(content: bytes, path: Path, is_whole: bool) -> tuple[list[str], Sample]:
+def _jsonl(content: bytes, path: Path, is_whole: bool) -> tuple[list[str], FirstRows]:
     rows = []
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
@@ -64,12 +64,12 @@ def _jsonl(content: bytes, path: Path, is_whole: bool) -> tuple[list[str], Sampl
             if isinstance(row, Problem):
                 raise RecipeError(problems=[row])
             rows.append(row)
-    return list(dict.fromkeys(name for row in rows for name in row)), Sample(rows, is_whole)
+    return list(dict.fromkeys(name for row in rows for name in row)), FirstRows(rows, is_whole)
 
 
 def _csv(
     content: bytes, path: Path, texts: tuple[str, ...], is_whole: bool
-) -> tuple[list[str], Sample]:
+) -> tuple[list[str], FirstRows]:
     mark = csv_file.separator(path, texts)
     try:
         text = content.decode("utf-8-sig")
@@ -83,10 +83,10 @@ def _csv(
     except csv.Error as error:
         raise RecipeError.at(str(path), f"is not a valid .csv file: {error}") from error
     # The last one may be cut within a field that has a line break.
-    return columns, Sample(rows if is_whole else rows[:-1], is_whole)
+    return columns, FirstRows(rows if is_whole else rows[:-1], is_whole)
 
 
-def _parquet(path: Path) -> tuple[list[str], Sample]:
+def _parquet(path: Path) -> tuple[list[str], FirstRows]:
     import pyarrow
     from pyarrow import parquet
 
@@ -96,4 +96,4 @@ def _parquet(path: Path) -> tuple[list[str], Sample]:
     except pyarrow.ArrowException as error:
         raise RecipeError.at(str(path), f"is not a valid .parquet file: {error}") from error
     rows = batch.to_pylist() if batch is not None else []
-    return file.schema_arrow.names, Sample(rows, len(rows) == file.metadata.num_rows)
+    return file.schema_arrow.names, FirstRows(rows, len(rows) == file.metadata.num_rows)

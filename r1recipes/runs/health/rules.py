@@ -249,4 +249,4 @@ RULES = (
     stalled.not_moving,
     stalled.noisy,
 )
-"""In the order in which they are asked; the last always answers."""
+"""The rules in the order in which they are asked; the last always answers."""

@@ -41,7 +41,7 @@ Window = tuple[int, int]
 
 @dataclass(frozen=True)
 class Change:
-    """From the mean of one window to that of another, with the interval of the difference."""
+    """The change from the mean of one window to that of another, with its interval."""
 
     old: float
     new: float

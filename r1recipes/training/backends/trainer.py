@@ -122,8 +122,8 @@ def stop_at(trainer: Any, ids: list[int]) -> None:
     trainer.generation_config.eos_token_id = ids
     generate = trainer._generate_single_turn
 
-    def cut(*arguments: Any, **options: Any) -> Any:
-        made = generate(*arguments, **options)
+    def cut(*args: Any, **kwargs: Any) -> Any:
+        made = generate(*args, **kwargs)
         completions, *rest = made if isinstance(made, tuple) else (made,)
         ends = [next((n for n, i in enumerate(c, 1) if i in ids), len(c)) for c in completions]
         completions = [c[:end] for c, end in zip(completions, ends, strict=True)]
@@ -139,7 +139,7 @@ def make(
     tokenizer: Any,
     rows: Dataset,
     rewards: dict[str, Reward],
-    arguments: dict[str, Any],
+    config_arguments: dict[str, Any],
     hooks: Hooks,
 ) -> Any:
     """The TRL trainer of a plan's algorithm, with callbacks that call `hooks`."""
@@ -149,7 +149,7 @@ def make(
     reward_arguments = {"reward_funcs": collector.functions()} if rewards else {}
     trainer = trainer_class(
         model=model,
-        args=config_class(**arguments),
+        args=config_class(**config_arguments),
         train_dataset=rows,
         processing_class=tokenizer,
         callbacks=[callback],
@@ -173,9 +173,9 @@ def _announce_phases(trainer: Any, algorithm: Algorithm, hooks: Hooks) -> None:
 
 
 def _announced(generate: Callable[..., Any], hooks: Hooks) -> Callable[..., Any]:
-    def announced(*arguments: Any, **options: Any) -> Any:
+    def announced(*args: Any, **kwargs: Any) -> Any:
         hooks.on_phase("generate")
-        completions = generate(*arguments, **options)
+        completions = generate(*args, **kwargs)
         hooks.on_phase("train")
         return completions
 
@@ -261,10 +261,10 @@ class Clock:
             setattr(trainer, name, self._timed(purpose, getattr(trainer, name)))
 
     def _timed(self, purpose: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*arguments: Any, **options: Any) -> Any:
+        def timed(*args: Any, **kwargs: Any) -> Any:
             began = time.perf_counter()
             try:
-                return method(*arguments, **options)
+                return method(*args, **kwargs)
             finally:
                 if torch.cuda.is_initialized():
                     torch.cuda.synchronize()  # the GPU works on after the call has returned

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from r1recipes.rewards import Reward
 
-PHASES = ("weights", "import", "load", "generate", "first step", "steps")
+REHEARSED = ("weights", "import", "load", "generate", "first step", "steps")
+"""The phases of a rehearsal, in their order."""
 ONCE = 3
 """Number of phases at the start that occur once; the others occur once for each batch."""
 BATCH = "per_device_train_batch_size"
@@ -43,8 +44,8 @@ class SharedInt(Protocol):
 
 def phase_index(name: str, number: int) -> int:
     """The number under which the memory of a phase is recorded, for the batch `number`."""
-    index = PHASES.index(name)
-    return index if index < ONCE else index + number * (len(PHASES) - ONCE)
+    index = REHEARSED.index(name)
+    return index if index < ONCE else index + number * (len(REHEARSED) - ONCE)
 
 
 def work(
@@ -84,7 +85,7 @@ class _Memory:
 
     def __init__(self, phase: SharedInt):
         self._phase = phase
-        self.name = PHASES[0]
+        self.name = REHEARSED[0]
         self.number = 0
         """Number of the batch that is trained."""
         self._peaks: dict[str, tuple[float, float]] = {}
@@ -109,7 +110,7 @@ class _Memory:
         """Phase -> [allocated, reserved] GiB; the next batch has its own."""
         self._note()
         peaks = {name: [round(n, 3) for n in peak] for name, peak in self._peaks.items()}
-        for name in PHASES[ONCE:]:
+        for name in REHEARSED[ONCE:]:
             self._peaks.pop(name, None)
         return peaks
 

@@ -253,7 +253,7 @@ class UnslothBackend:
             tokenizer=self.tokenizer(),
             rows=rows,
             rewards=rewards,
-            arguments=arguments,
+            config_arguments=arguments,
             hooks=hooks,
         )
         refuse_differences(argument_differences(arguments, self.trainer.args))
