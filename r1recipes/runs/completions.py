@@ -82,7 +82,7 @@ class _Joiner:
                 self._places.setdefault(question_key(question), (part, index))
 
     def completions(self, line: dict[str, Any], where: str, shown: str) -> Iterator[Completion]:
-        """The completions of one line: one, or all samples of an evaluation. Raises: RecipeError."""
+        """The completions of a line: one, or all samples of an evaluation. Raises: RecipeError."""
         if isinstance(line.get("samples"), list):
             columns, prompt = self._columns(line, where)
             for name, sample in _samples(line):

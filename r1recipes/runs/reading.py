@@ -35,7 +35,7 @@ class Reading:
     run: Run
     label: str
     status: str
-    """The status in the record; `killed` where that is `running` and no process works on the run."""
+    """The status in the record; `killed` where that is `running` and no process runs it."""
     record: Row
 
     @cached_property

@@ -80,7 +80,7 @@ class Terms:
 
     @classmethod
     def of(cls, resolved: Mapping[str, Any]) -> "Terms":
-        """The terms of a plan as a table, such as resolved.json. Raises: KeyError where it is none."""
+        """The terms of a plan as a table, such as resolved.json. Raises: KeyError if it is none."""
         recipe, preset = resolved["recipe"], resolved["preset"]
         return cls(
             weights=recipe["rewards"],
