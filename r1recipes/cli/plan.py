@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
     from r1recipes.machine.gpu import Gpu
     from r1recipes.planning import Plan
-    from r1recipes.planning.verdict import Predicted
+    from r1recipes.planning.fit import Predicted
     from r1recipes.recipe import Loaded, Recipe
 
 
@@ -203,7 +203,7 @@ def _print_json(loaded: Loaded, resolved: Plan, predicted: Predicted, card: Gpu)
 
 def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     from r1recipes.machine import cards
-    from r1recipes.planning.verdict import SLACK
+    from r1recipes.planning.fit import SLACK
 
     phases = predicted.phases
     names = list(dict.fromkeys(name for parts in phases.values() for name in parts))
@@ -232,7 +232,7 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
 
 
 def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
-    from r1recipes.planning.verdict import SLACK
+    from r1recipes.planning.fit import SLACK
 
     peak, needed = predicted.peak_bytes / GIB, predicted.needed_bytes / GIB
     headroom, room = predicted.headroom_bytes / GIB, predicted.room_bytes / GIB

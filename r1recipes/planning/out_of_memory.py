@@ -11,9 +11,9 @@ from typing import Literal
 
 from r1recipes.algorithms.base import divisors
 from r1recipes.planning import auto, disk
+from r1recipes.planning.fit import flags
 from r1recipes.planning.memory import predict
 from r1recipes.planning.plan import Plan
-from r1recipes.planning.verdict import flags
 
 Phase = Literal["cold start", "load", "generate", "first step", "steps"]
 NO_ROOM = (

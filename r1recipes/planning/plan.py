@@ -19,10 +19,10 @@ from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
-from r1recipes.planning import auto, verdict
+from r1recipes.planning import auto, fit
 from r1recipes.planning.architectures import Origin
+from r1recipes.planning.fit import Predicted
 from r1recipes.planning.memory.case import MAX_NUM_SEQS
-from r1recipes.planning.verdict import Predicted
 from r1recipes.recipe.schema import Model, Recipe
 
 USABLE_SHARE = 0.90
@@ -132,7 +132,7 @@ class DoesNotFit(PlanError):
 
     def __init__(self, plan: Plan, predicted: Predicted):
         self.plan, self.predicted = plan, predicted
-        message, hint = verdict.refusal(predicted)
+        message, hint = fit.refusal(predicted)
         super().__init__(message, hint=hint)
 
 
@@ -163,12 +163,10 @@ def make(
     predicted = None
     if card and has_engine:
         based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
-        shape = verdict.shape_of(
-            based, settled, base_dir, offline=offline, strict=not target.is_here
-        )
+        shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
         if shape:
-            verdict.check_cold_start(based, shape, card, choose_dtype("cuda", card))
-            settled, predicted = verdict.fitted(based, settled, shape, card)
+            fit.check_cold_start(based, shape, card, choose_dtype("cuda", card))
+            settled, predicted = fit.fitted(based, settled, shape, card)
     if unsettled := auto.open_keys(settled):
         raise PlanError(
             f'`{unsettled[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',

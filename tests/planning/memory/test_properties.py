@@ -13,7 +13,7 @@ from benchmarks.memory import measured
 from r1recipes import recipe
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
-from r1recipes.planning import auto, models, verdict
+from r1recipes.planning import auto, fit, models
 from r1recipes.planning.memory import constants, engine, predict
 from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, ADAM_BYTES, Case
 from r1recipes.planning.models import ModelShape
@@ -209,7 +209,7 @@ def planned(draw):
 
 def settle(parsed, preset, size: int):
     card = Gpu(0, "card", size, size, 8.0, "")
-    return verdict.fitted(parsed, preset, shape(parsed.model.name), card)
+    return fit.fitted(parsed, preset, shape(parsed.model.name), card)
 
 
 @settings(max_examples=50, deadline=None)
@@ -243,7 +243,7 @@ def test_every_change_that_is_proposed_is_valid_and_fits(drawn):
     settled, predicted = settle(parsed, preset, size)
     if predicted.verdict == "fits":
         return
-    room = verdict.room_of(Gpu(0, "card", size, size, 8.0, ""))
+    room = fit.room_of(Gpu(0, "card", size, size, 8.0, ""))
     for change in auto.changes(parsed, settled, shape(parsed.model.name), room):
         changed = type(settled).model_validate(settled.model_dump() | change)
         assert settle(parsed, changed, size)[1].verdict == "fits", change
@@ -252,7 +252,7 @@ def test_every_change_that_is_proposed_is_valid_and_fits(drawn):
 def test_ten_thousand_candidates_are_searched_in_less_than_a_second():
     parsed, size = RECIPES["llama3.1-8b"], 22 * GIB
     preset = parsed.preset["24GB"].model_copy(update=dict.fromkeys(auto.OPEN, "auto"))
-    room = verdict.room_of(Gpu(0, "card", size, size, 8.0, ""))
+    room = fit.room_of(Gpu(0, "card", size, size, 8.0, ""))
     model_shape = shape(parsed.model.name)
 
     def seconds_for_each() -> float:
