@@ -118,7 +118,7 @@ def _card(args: argparse.Namespace, recipe: Recipe) -> Gpu:
     """
     from r1recipes.algorithms.base import preset_bytes
     from r1recipes.machine import gpu
-    from r1recipes.planning import plan, proofs
+    from r1recipes.planning import plan
 
     if list(recipe.preset) == ["cpu"]:
         raise RecipeError(
@@ -139,6 +139,8 @@ def _card(args: argparse.Namespace, recipe: Recipe) -> Gpu:
         )
     if args.preset == "cpu" or args.preset not in recipe.preset:
         raise _no_memory(plan.choose_preset(recipe, None, args.preset))
+    from r1recipes.planning import proofs  # few calls come to this line
+
     size = proofs.class_bytes(args.preset) or preset_bytes(args.preset)
     return _imagined(f"the smallest card of {args.preset}", size, 8.0)
 
