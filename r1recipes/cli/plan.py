@@ -197,6 +197,7 @@ def _print_json(loaded: Loaded, resolved: Plan, predicted: Predicted, card: Gpu)
         "settings": settings
         | {"per_device_train_batch_size": resolved.per_device_train_batch_size},
         "max_num_seqs": resolved.max_num_seqs,
+        "eval_problems": resolved.eval_problems,
         "headroom_bytes": predicted.headroom_bytes,
         "origin": resolved.origin.model_dump(mode="json") if resolved.origin else None,
     }
@@ -235,6 +236,7 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
 
 def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     from r1recipes.planning.fit import SLACK
+    from r1recipes.planning.speed import MAX_SHARE
 
     peak, needed = predicted.peak_bytes / GIB, predicted.needed_bytes / GIB
     headroom, room = predicted.headroom_bytes / GIB, predicted.room_bytes / GIB
@@ -249,6 +251,11 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     ]
     if predicted.needed_bytes == predicted.peak_bytes:
         del lines[1]
+    if resolved.eval_problems:
+        lines.append(
+            f"evaluates {resolved.eval_problems} held-out problems every "
+            f"{resolved.recipe.eval.every} steps, in at most {MAX_SHARE:.0%} of the time"
+        )
     verdict = predicted.verdict + (f": {predicted.why}" if predicted.why else "")
     lines += textwrap.wrap(verdict, 80, initial_indent="verdict   ", subsequent_indent=" " * 10)
     lines += [f"this fits {way}" for way in predicted.ways]

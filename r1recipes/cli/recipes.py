@@ -15,7 +15,7 @@ from r1recipes.cli.common import (
     write_new,
     write_over,
 )
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.errors import PlanError, Problem, RecipeError
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
@@ -89,11 +89,45 @@ def _look(name: str, overrides: list[str], allow_code: bool) -> Findings:
     for loaded in recipes:
         _check_origin(loaded)
     looks = [local.look(loaded, allow_code=allow_code) for loaded in recipes]
+    for loaded, findings in zip(recipes, looks, strict=True):
+        if loaded.recipe.eval.every:
+            _check_every(loaded, findings)
     return local.Findings(
         lines=list(dict.fromkeys(line for look in looks for line in look.lines)),
         problems=[problem for look in looks for problem in look.problems],
         warnings=list(dict.fromkeys(warning for look in looks for warning in look.warnings)),
     )
+
+
+def _check_every(loaded: Loaded, findings: Findings) -> None:
+    """Presets whose steps are too short for `eval.every`: a warning for each, and a problem where
+    these are all. A preset that leaves the size of a step open is left out."""
+    from r1recipes.algorithms import ALGORITHMS
+    from r1recipes.planning.auto import open_keys
+    from r1recipes.planning.plan import eval_problems
+    from r1recipes.recipe.loading import place
+
+    recipe, refused = loaded.recipe, {}
+    if (recipe.eval.every or 0) >= recipe.train.max_steps:
+        findings.warnings.append(
+            f"`eval.every = {recipe.eval.every}` never comes in {recipe.train.max_steps} steps"
+        )
+    for name, preset in recipe.preset.items():
+        if {"prompts_per_step", "per_device_train_batch_size"} & {*open_keys(preset)}:
+            continue
+        completions = ALGORITHMS[recipe.algorithm].step(preset).completions
+        try:
+            eval_problems(recipe, "cpu" if name == "cpu" else "cuda", completions)
+        except PlanError as error:
+            refused[name] = error.problems[0]
+    if len(refused) == len(recipe.preset):
+        where = place(loaded, ("eval", "every"))
+        findings.problems += [Problem(p.message, where, p.hint) for p in refused.values()]
+    else:
+        findings.warnings += [
+            f"preset {name} is refused: {problem.message}; {problem.hint}"
+            for name, problem in refused.items()
+        ]
 
 
 def _check_origin(loaded: Loaded) -> None:

@@ -155,6 +155,14 @@ MODELS: dict[str, ModelShape] = {
         tie_word_embeddings=True,
         attention_bias=False,
     ),
+    # config.json of HuggingFaceTB/SmolLM2-135M-Instruct (published)
+    "smollm2-135m": ModelShape(
+        "HuggingFaceTB",
+        ("SmolLM2-135M", "SmolLM2-135M-Instruct"),
+        *(576, 1536, 30, 9, 3, 64, 49152),
+        tie_word_embeddings=True,
+        attention_bias=False,
+    ),
     # config.json of mistralai/Mistral-7B-Instruct-v0.3 (published)
     "mistral-7b-v0.3": ModelShape(
         "mistralai",

@@ -19,7 +19,7 @@ from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
-from r1recipes.planning import auto, fit
+from r1recipes.planning import auto, fit, speed
 from r1recipes.planning.architectures import Origin
 from r1recipes.planning.fit import Predicted
 from r1recipes.planning.memory.case import MAX_NUM_SEQS
@@ -66,6 +66,8 @@ class Plan(BaseModel):
 
     origin: Origin | None = None
     """Where `model.name` of the recipe is a run or an adapter."""
+    eval_problems: int | None = None
+    """Held-out problems that are answered every `eval.every` steps; None where none are."""
 
     @property
     def base_model(self) -> Model:
@@ -222,7 +224,27 @@ def _plan(
         max_num_seqs=min(step.completions, MAX_NUM_SEQS),
         num_threads=preset.num_threads or target.num_cores,
         predicted=predicted,
+        eval_problems=eval_problems(recipe, device, step.completions),
     )
+
+
+def eval_problems(recipe: Recipe, device: Device, completions: int) -> int | None:
+    """Held-out problems to answer every `eval.every` steps of so many completions; None where no
+    step of the recipe is followed by such an evaluation. Raises: PlanError if it costs too much."""
+    every = recipe.eval.every
+    if every is None or every >= recipe.train.max_steps:
+        return None
+    cost = speed.Evaluation(device, completions, recipe.eval.batch_size, recipe.data.eval_size)
+    problems = cost.problems(every)
+    if problems is None:
+        raise PlanError(
+            f"`eval.every = {every}` costs too much: with steps of {completions} completions, "
+            f"answers to {cost.fewest} held-out problems, the fewest that say something, take up "
+            f"to {cost.share(cost.fewest, every):.1%} of the time, and {speed.MAX_SHARE:.0%} is "
+            "the limit",
+            hint=f"set `eval.every = {cost.least_every}` or more",
+        )
+    return problems
 
 
 def _settled(preset: Preset, chosen: dict[str, Any]) -> Preset:

@@ -1,9 +1,15 @@
-"""How long a step takes, roughly: enough to tell which of two settings is faster.
+"""How long a step takes, roughly: enough to tell which of two settings is faster, and how many
+problems an evaluation during training may have.
 
 The roofline of generation and training (memory traffic, arithmetic) with the overheads that were
 measured on an H100. Limits: each completion is counted at its full length; a card whose speed is
 not known counts as an RTX 4090 (`machine.cards.UNLISTED`).
 """
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Literal
 
 from r1recipes.machine.cards import Peak
 from r1recipes.planning.memory.case import Case
@@ -22,6 +28,63 @@ LAYER_PASS_S = 0.006
 STANDBY_S = 3.9
 """Seconds that the engine takes to sleep and wake in a step (published: a log of Unsloth on an A100
 40GB)."""
+
+MAX_SHARE = 0.03
+"""Share of the training time that the evaluations of `eval.every` may take; required."""
+MIN_PROBLEMS = 16
+"""Problems below which such an evaluation says too little: at 16, the standard error of an accuracy
+is 12.5 points at most; assumed."""
+CALL_COMPLETIONS = {"cpu": 32, "cuda": 349}
+"""Completions that take as long as what a call of generation costs whatever their number. Measured:
+0.14 s beside 4.4 ms a completion for the tiny model on one core; 57 to 349 for Phi-4, Llama 3.1 8B
+and Qwen2.5 1.5B (benchmarks/speed/choices.md), of which the most is taken."""
+GENERATION_SHARE = {"cpu": 0.5, "cuda": 0.86}
+"""Share of a step that generates; measured, the most of the tiny recipe and of 23 presets
+(recipes/proofs)."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation costs that answers each of some held-out problems once, while training."""
+
+    device: Literal["cpu", "cuda"]
+    completions_per_step: int
+    batch: int
+    """Completions that are generated at once (`eval.batch_size`)."""
+    available: int
+    """Held-out problems."""
+
+    def steps(self, problems: int) -> float:
+        """Its time, in optimiser steps; at most, with completions as long as those of a step."""
+        calls, rest = divmod(problems, self.batch)
+        generations = calls * self._call(self.batch) + (self._call(rest) if rest else 0.0)
+        return GENERATION_SHARE[self.device] * generations
+
+    def _call(self, completions: int) -> float:
+        """Time of a call that generates so many, by that of a step's. More than a step has may not
+        be worked on at once."""
+        of_step, fixed = self.completions_per_step, CALL_COMPLETIONS[self.device]
+        return max((fixed + completions) / (fixed + of_step), completions / of_step)
+
+    @property
+    def fewest(self) -> int:
+        """Problems below which it is of no use."""
+        return min(MIN_PROBLEMS, self.available)
+
+    def problems(self, every: int) -> int | None:
+        """The most problems that may be answered every so many steps; None if these are too few."""
+        sizes = range(self.fewest, self.available + 1)
+        number = bisect_right(sizes, MAX_SHARE, key=lambda size: self.share(size, every))
+        return sizes[number - 1] if number else None
+
+    def share(self, problems: int, every: int) -> float:
+        """Its time by that of the steps from one to the next, at most."""
+        return self.steps(problems) / every
+
+    @property
+    def least_every(self) -> int:
+        """The smallest `eval.every` that `problems` has an answer for."""
+        return math.ceil(self.steps(self.fewest) / MAX_SHARE)
 
 
 def step_s(case: Case, completions: int, kv_tokens: int, peak: Peak) -> float:

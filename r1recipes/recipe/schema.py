@@ -37,6 +37,7 @@ from r1recipes.config.section import (
     Batch,
     OpenSection,
     Section,
+    Steps,
     Text,
     Word,
     a_whole_number,
@@ -200,7 +201,7 @@ class Prompt(Section):
 
 
 class Eval(Section):
-    """The evaluation before and after training."""
+    """The evaluation before and after training, and small ones in between."""
 
     samples: Annotated[int, Field(ge=1, le=256)] = 4
     """Completions for each held-out problem, sampled at train.temperature."""
@@ -208,6 +209,8 @@ class Eval(Section):
     """The reward that decides: a completion is right when it pays 1."""
     batch_size: Batch = 64
     """Completions that are generated at once."""
+    every: Annotated[Steps | None, ADDED_LATER, Field(examples=[50])] = None
+    """Steps between small held-out evaluations while training (3 % of its time); none without."""
 
 
 class Recipe(Section):

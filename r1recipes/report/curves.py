@@ -1,15 +1,16 @@
 """The charts of one run, or of several on the same axes, from metrics.jsonl and the record.
 
-The metrics have TRL's names; `accuracy` and `time/..._s` are added in `training.backends`. A chart
-whose metric no run has is left out.
+The metrics have TRL's names; `accuracy` and `time/..._s` are added in `training.backends`, and
+`eval/...` by `training.evaluation`. A chart whose metric no run has is left out.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from r1recipes.report.charts import GREY, Bar, Bars, Chart, Plot, Series, has_data
 from r1recipes.report.scales import Ends
+from r1recipes.runs import health
 from r1recipes.runs.reading import Reading
 
 STEP_PARTS = {
@@ -17,6 +18,7 @@ STEP_PARTS = {
     "time/rewards_s": "rewards",
     "time/logprobs_s": "log-probabilities",
     "time/backward_s": "backward",
+    "time/evaluation_s": "held-out evaluation",
 }
 STAGES = {
     "cold_start": "cold start",
@@ -105,12 +107,17 @@ OPTIMISER = (
 def learning(readings: Sequence[Reading]) -> list[Chart]:
     """Charts that show whether a run learns."""
     alone = readings[0] if len(readings) == 1 else None
-    reward, *rest = [
-        _length(alone) if alone and curve.key == "length" else _plot(curve, readings)
-        for curve in LEARNING
-    ]
+    reward, *rest = [_learning_plot(curve, readings) for curve in LEARNING]
     by_function = [_rewards(alone)] if alone else _reward_of_each(readings)
     return _drawable([reward, *by_function, *rest])
+
+
+def _learning_plot(curve: Curve, readings: Sequence[Reading]) -> Plot:
+    if curve.metric == "accuracy":
+        return _accuracy(curve, readings)
+    if curve.key == "length" and len(readings) == 1:
+        return _length(readings[0])
+    return _plot(curve, readings)
 
 
 def optimiser(readings: Sequence[Reading]) -> list[Chart]:
@@ -193,6 +200,37 @@ def _plot(curve: Curve, readings: Sequence[Reading]) -> Plot:
         for i, r in enumerate(readings)
     ]
     return Plot(curve.key, curve.title, series, curve.note, unit=curve.unit, y_range=curve.y_range)
+
+
+def _accuracy(curve: Curve, readings: Sequence[Reading]) -> Plot:
+    """The accuracy of the completions in training, of one run with its interval, and with the
+    evaluations of `eval.every` as points, which have one."""
+    plot, points = _plot(curve, readings), [_held_out(i, r) for i, r in enumerate(readings)]
+    series, held_out = list(plot.series), [one for one in points if one.x]
+    rows = [row for row in readings[0].metrics if curve.metric in row]
+    if len(readings) == 1 and any("accuracy_low" in row for row in rows):  # not in old runs
+        low, high = ([row.get(f"accuracy_{end}") for row in rows] for end in ("low", "high"))
+        series[0] = replace(series[0], low=low, high=high)
+    note = curve.note
+    if held_out:
+        note += " Points: held-out problems, with 95 % interval."
+    return replace(plot, series=[*series, *held_out], note=note)
+
+
+def _held_out(number: int, reading: Reading) -> Series:
+    """The evaluations of `eval.every`, between those before and after training where it has any."""
+    rows = [row for row in reading.metrics if row.get(health.ACCURACY) is not None]
+    points = [
+        (row["step"], row[health.ACCURACY], row.get(health.LOW), row.get(health.HIGH))
+        for row in rows
+    ]
+    for step, when in ((0, "before"), (reading.steps, "after")) if rows else ():
+        if evaluation := reading.evaluated(when):
+            points.append((step, evaluation["accuracy"], *evaluation["interval"]))
+    columns = list(zip(*sorted(points, key=lambda point: point[0]), strict=True)) or [()] * 4
+    name = f"{reading.label} held out".strip()
+    tone = number if reading.label else None
+    return Series(name, columns[0], columns[1], columns[2], columns[3], points=True, tone=tone)
 
 
 def _rewards(reading: Reading) -> Plot:

@@ -19,14 +19,12 @@ def summary(items: list[dict[str, Any]]) -> dict[str, Any]:
     trials p(1-p) / Var(mean over problems), between the number of problems and of samples
     (Kish's design effect).
     """
-    shares = [_share(item) for item in items]
     samples = [sample for item in items for sample in item["samples"]]
-    accuracy = sum(shares) / len(shares)
-    effective = _effective_trials(shares, len(samples))
+    accuracy, interval = pass_at_1([[s["right"] for s in item["samples"]] for item in items])
     greedy = sum(item["greedy"]["right"] for item in items) / len(items)
     return {
         "accuracy": accuracy,
-        "interval": wilson(accuracy, effective),
+        "interval": interval,
         "greedy": greedy,
         "greedy_interval": wilson(greedy, len(items)),
         "num_problems": len(items),
@@ -34,6 +32,17 @@ def summary(items: list[dict[str, Any]]) -> dict[str, Any]:
         "mean_length": sum(sample["num_tokens"] for sample in samples) / len(samples),
         "share_cut": sum(sample["cut"] for sample in samples) / len(samples),
     }
+
+
+def pass_at_1(groups: Sequence[Sequence[bool]]) -> tuple[float, tuple[float, float]]:
+    """Accuracy and its 95 % interval, as in `summary`, from whether each sample is right.
+
+    A group has the samples of one problem.
+    """
+    shares = [sum(group) / len(group) for group in groups]
+    accuracy = sum(shares) / len(shares)
+    trials = _effective_trials(shares, sum(len(group) for group in groups))
+    return accuracy, wilson(accuracy, trials)
 
 
 def _share(item: dict[str, Any]) -> float:

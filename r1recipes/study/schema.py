@@ -103,7 +103,8 @@ class Study(Section):
     pruner: Annotated[
         Literal["noise", "median", "hyperband", "none"] | None, Field(examples=["noise"])
     ] = None
-    """When a trial is ended early; "noise", the default, waits until chance cannot explain it."""
+    """When a trial is ended early, by its held-out accuracy where the recipe has `eval.every`, else
+    by that in training; "noise", the default, waits until chance cannot explain it."""
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
     """Seed of the sampler; each recipe has its own."""
     baseline: bool = True
@@ -123,7 +124,7 @@ class Study(Section):
 
     @property
     def is_accuracy(self) -> bool:
-        """Whether the metric is an accuracy, as are the values that trials report in training.
+        """Whether the metric is an accuracy, as are the values that trials report while training.
 
         Optuna takes intermediate values of a single objective only, and as values of it.
         """

@@ -1,7 +1,9 @@
 """Distributions, samplers and pruners of Optuna for a cell, and the values that trials report.
 
-Intermediate values are the accuracy of the completions in training, as the mean of a window of
-steps: the decisive reward alone, so that neither the reward weights nor the loss can mislead.
+Intermediate values are the held-out accuracy where the recipe has it while it trains
+(`eval.every`). Elsewhere they are the accuracy of the completions in training, as the mean of a
+window of steps: the decisive reward alone, so that neither the reward weights nor the loss can
+mislead.
 """
 
 import math
@@ -19,6 +21,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from r1recipes.runs import health
 from r1recipes.study.cell import Cell, is_whole
 from r1recipes.study.schema import Range
 
@@ -125,10 +128,12 @@ PRUNERS: dict[str, Callable[[int, int, int], BasePruner]] = {
 of a trial, and the prompts that an intermediate value is the mean over."""
 
 
-def pruner(cell: Cell, max_steps: int, prompts_per_step: int) -> BasePruner:
-    """The study's pruner for a trial of so many steps."""
+def pruner(
+    cell: Cell, max_steps: int, prompts_per_step: int, eval_problems: int | None = None
+) -> BasePruner:
+    """The study's pruner for a trial of so many steps; `eval_problems` is that of its plan."""
     first = max(window(max_steps), math.ceil(WARMUP_SHARE * max_steps))
-    num_prompts = window(max_steps) * prompts_per_step
+    num_prompts = eval_problems or window(max_steps) * prompts_per_step
     return PRUNERS[cell.settings.pruner_name](first, max_steps, num_prompts)
 
 
@@ -137,8 +142,12 @@ def window(max_steps: int) -> int:
     return max(1, min(WINDOW, max_steps // 5))
 
 
-def intermediate_value(rows: Sequence[dict[str, Any]], max_steps: int) -> float | None:
+def intermediate_value(
+    rows: Sequence[dict[str, Any]], max_steps: int, eval_problems: int | None = None
+) -> float | None:
     """The value to report after these rows of metrics, or None when none is due."""
+    if eval_problems:
+        return rows[-1].get(health.ACCURACY)
     step, width = rows[-1]["step"], window(max_steps)
     if step < width or step % max(1, max_steps // NUM_REPORTS):
         return None

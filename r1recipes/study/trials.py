@@ -115,7 +115,7 @@ class Trials:
     ) -> bool:
         """Write an intermediate value. Returns whether the trial is hopeless. Raises: Lost."""
         if not self.cell.settings.is_accuracy:
-            return False  # the accuracy in training says nothing about it
+            return False  # the accuracy while training says nothing about it
         self.study.pruner = pruner
         try:
             trial.report(value, step)

@@ -78,8 +78,9 @@ class Pruning(Observer):
         cell, self.run = self.trials.cell, run
         about = {"name": cell.study, "cell": cell.name, "trial": self.trial.number}
         run.update(study=about | {"params": self.trial.params})
-        self.trials.note_run(self.trial, run.folder, plan.recipe.train.max_steps)
-        self.pruner = search.pruner(cell, plan.recipe.train.max_steps, plan.preset.prompts_per_step)
+        steps, prompts = plan.recipe.train.max_steps, plan.preset.prompts_per_step
+        self.trials.note_run(self.trial, run.folder, steps)
+        self.pruner = search.pruner(cell, steps, prompts, plan.eval_problems)
 
     def resume_at(self, rows: Sequence[Row]) -> None:
         """Report the values of the steps before a resume: other trials are compared with them."""
@@ -104,7 +105,7 @@ class Pruning(Observer):
         """Report the value that is due after these rows. Returns whether the trial is hopeless."""
         assert self.plan is not None
         max_steps = self.plan.recipe.train.max_steps
-        value = search.intermediate_value(rows, max_steps)
+        value = search.intermediate_value(rows, max_steps, self.plan.eval_problems)
         if value is None or rows[-1]["step"] >= max_steps:
             return False
         return self.trials.report(self.trial, rows[-1]["step"], value, self.pruner)

@@ -293,7 +293,7 @@ def _phase(stages: Stages, error: Exception) -> out_of_memory.Phase:
     if stages.name != "train":
         return "generate" if stages.name and stages.name.startswith("evaluate") else "load"
     frames = traceback.walk_tb(error.__traceback__)
-    if any(frame.f_code.co_name == "_generate" for frame, _ in frames):
+    if any(frame.f_code.co_name in ("_generate", "generate") for frame, _ in frames):
         return "generate"
     return "steps" if stages.rows else "first step"
 

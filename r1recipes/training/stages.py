@@ -29,17 +29,10 @@ from r1recipes.runs.reading import Row
 from r1recipes.runs.record import Run
 from r1recipes.training.backends import merged
 from r1recipes.training.backends.base import Backend, Hooks, Messages, Sample
-from r1recipes.training.evaluation import evaluate
+from r1recipes.training.evaluation import WhileTraining, evaluate
 from r1recipes.training.observers import Observer
 from r1recipes.training.probe import Judge, outlook, probe, refuse_hopeless
 from r1recipes.training.warm import Warm, base_key, evaluation_key, link
-
-NAN_STEPS = 3
-"""Steps in a row without a finite gradient after which a run is stopped; assumed."""
-FLOAT16_NAN_STEPS = 17
-"""Steps in a row without a finite gradient after which a run in float16 is stopped; derived. A step
-whose gradient overflows is skipped there and the scale of the loss is halved, from 2^16 down
-(torch.amp.GradScaler), so after 17 steps the scale is 1 and not the cause any more."""
 
 SLOW_LOAD_S = 600
 """Seconds of loading after which the user is warned; assumed. The slowest load of the committed
@@ -285,6 +278,8 @@ class Stages:
         size = disk.NUM_CHECKPOINTS * self.backend.checkpoint_bytes()
         disk.check(disk.Need(self.run.folder, size))
         if not self.last_step():
+            held_out, score = self.prepared.splits.held_out, self.prepared.decisive
+            small = WhileTraining(self.plan, held_out, self.backend, score)
             with self.stage("train", "Training"), self.interrupts.after_this_step():
                 try:
                     self.backend.train(
@@ -292,10 +287,11 @@ class Stages:
                         self.prepared.rewards,
                         self.run.checkpoints,
                         self.checkpoint[0] if self.checkpoint else None,
-                        self.hooks(),
+                        replace(self.hooks(), evaluate=small.after_step),
                     )
                 finally:
                     self.observer.trained()
+                    small.record_cost(self.run, self.observer.note)
         if self.interrupts.requested:
             raise KeyboardInterrupt
         self.note_step()
@@ -316,7 +312,7 @@ class Stages:
         files.append_line(self.run.metrics, row)
         files.append_line(self.run.completions, *({"step": row["step"]} | s for s in samples))
         self.observer.step(row)
-        allowed = FLOAT16_NAN_STEPS if self.plan.dtype == "float16" else NAN_STEPS
+        allowed = health.num_not_finite_allowed(self.plan.dtype)
         self.rows = [*self.rows, row][-allowed:]
         if len(self.rows) == allowed and health.not_finite(self.rows):
             raise RunError(

@@ -86,6 +86,9 @@ class View(Observer):
                 self.note(f"warning: {plan.predicted.why}" + (f"; {ways} fits" if ways else ""))
         if plan.device == "cuda" and plan.backend == "trl":
             self.note("warning: plain TRL generates slowly; `pip install -e '.[gpu]'` brings vLLM")
+        if plan.eval_problems:
+            every = f"every {plan.recipe.eval.every} steps"
+            self.note(f"{every} {plan.eval_problems} held-out problems are answered once")
         self.note(f"run folder {run.folder}")
 
     def phase(self, title: str) -> None:
@@ -120,6 +123,8 @@ class View(Observer):
             self.note(plain_line(row, total, self.seconds_left()))
             if row["step"] % (5 * every) == 0 or row["step"] == total:
                 self.note(f"  {self.sentence()}")
+        if not self._live and (text := held_out_text([row])):
+            self.note(f"  {text}")
 
     def trained(self) -> None:
         """Training ended or was stopped: leave a line where the panel was."""
@@ -185,9 +190,11 @@ class View(Observer):
             (sparkline([r.get("reward") for r in self.rows]), "cyan"),
         )
         parts = Text("  ".join(reward_parts(row)), "dim")
-        facts = "  ".join(fact_parts(row))
+        facts = "  ".join(fact_parts(row, with_interval=True))
         small = Text("  ".join(small_parts(row)), "dim")
         lines = [head, parts, Text(facts), Text(verdict.sentence, style), small]
+        if text := held_out_text(self.rows):
+            lines.insert(3, Text(text))
         for line in lines:
             line.no_wrap, line.overflow = line is head, "fold"
         return list(lines)
@@ -209,16 +216,36 @@ def reward_parts(row: Row) -> list[str]:
     return [f"{key[8:-5]} {number(row, key):.2f}" for key in means]
 
 
-def fact_parts(row: Row) -> list[str]:
+def fact_parts(row: Row, *, with_interval: bool = False) -> list[str]:
     """Accuracy, spread, length and share of cut completions of a step."""
     parts = [f"spread {number(row, 'reward_std'):.2f}"]
     if row.get("accuracy") is not None:
-        parts.insert(0, f"accuracy {percent(number(row, 'accuracy'))}")
+        keys = ("accuracy_low", "accuracy_high") if with_interval else ()
+        parts.insert(0, f"accuracy {percent(number(row, 'accuracy'))}{interval_text(row, *keys)}")
     parts.append(f"groups without spread {percent(number(row, 'frac_reward_zero_std'))}")
     parts.append(f"length {number(row, 'completions/mean_length'):.0f}")
     parts.append(f"cut {percent(number(row, 'completions/clipped_ratio'))}")
     failures = sum(row.get("reward_failures", {}).values())
     return parts + ([f"reward failures {failures}"] if failures else [])
+
+
+def interval_text(row: Row, low: str = "", high: str = "") -> str:
+    """` (38% to 50%)`; empty where the row has no such interval."""
+    if row.get(low) is None or row.get(high) is None:
+        return ""
+    return f" ({percent(number(row, low))} to {percent(number(row, high))})"
+
+
+def held_out_text(rows: Sequence[Row]) -> str:
+    """The last evaluation of `eval.every`; empty where the rows have none."""
+    row = next((row for row in reversed(rows) if row.get(health.ACCURACY) is not None), None)
+    if row is None:
+        return ""
+    accuracy = percent(number(row, health.ACCURACY)) + interval_text(row, health.LOW, health.HIGH)
+    return (
+        f"held out, step {row['step']}: accuracy {accuracy}, "
+        f"{row[health.NUM_PROBLEMS]} problems x 1 sample"
+    )
 
 
 def small_parts(row: Row) -> list[str]:

@@ -16,6 +16,7 @@ PUBLISHED_PARAMETERS = {
     "llama-3.1-8b": 8_030_261_248,
     "llama-3.2-1b": 1_235_814_400,
     "llama-3.2-3b": 3_212_749_824,
+    "smollm2-135m": 134_515_008,
     "mistral-7b-v0.3": 7_248_023_552,
     "phi-4": 14_659_507_200,
 }
@@ -43,6 +44,8 @@ def test_adapter_size_follows_from_the_projections():
         ("Qwen/Qwen2.5-Coder-0.5B-Instruct", "qwen2.5-0.5b"),
         ("meta-llama/Llama-3.1-8B", "llama-3.1-8b"),
         ("unsloth/mistral-7b-instruct-v0.3-bnb-4bit", "mistral-7b-v0.3"),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2-135m"),
+        ("unsloth/SmolLM2-135M-Instruct", "smollm2-135m"),
         ("unsloth/Phi-4", "phi-4"),
         ("microsoft/phi-4", "phi-4"),
     ],

@@ -235,6 +235,22 @@ def test_the_default_pruner_waits_until_chance_cannot_explain_it():
     assert not pruner.prune(with_values([[0.9] * 4] * 2), known.trials[0])  # too few to compare
 
 
+def test_held_out_accuracy_is_reported_where_a_trial_is_evaluated_while_it_trains():
+    rows = [{"step": step, "accuracy": 0.9} for step in range(1, 101)]
+    rows[49] |= {"eval/accuracy": 0.25}
+    assert search.intermediate_value(rows[:10], 100, 32) is None
+    assert search.intermediate_value(rows[:50], 100, 32) == 0.25
+    assert search.intermediate_value(rows[:51], 100, 32) is None
+
+
+def test_the_noise_of_a_held_out_evaluation_is_that_of_its_problems(small, tmp_path):
+    (cell,) = loading.load(write(tmp_path, SEARCH)).cells
+    in_training, held_out = search.pruner(cell, 100, 8), search.pruner(cell, 100, 8, 32)
+    assert isinstance(in_training, search.NoisePruner) and in_training.num_prompts == 80
+    assert isinstance(held_out, search.NoisePruner) and held_out.num_prompts == 32
+    assert held_out.first_step == in_training.first_step == 25
+
+
 def test_an_intermediate_value_is_the_mean_of_a_window_and_needs_all_of_it():
     rows = [{"step": step, "accuracy": step / 100} for step in range(1, 101)]
     assert search.intermediate_value(rows[:5], 100) is None

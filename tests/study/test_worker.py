@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 from r1recipes import recipe
 from r1recipes.errors import PlanError, RecipeError, RunError
 from r1recipes.machine import files, settings
+from r1recipes.planning import speed
 from r1recipes.runs import record
 from r1recipes.runs.record import Run
 from r1recipes.study import database, loading, search, trials, worker
@@ -115,7 +116,7 @@ def test_a_candidate_that_cannot_fit_is_told_without_a_start(someone, made, monk
 
 @pytest.mark.slow
 def test_a_hopeless_trial_ends_early_and_says_so(someone, made, monkeypatch):
-    monkeypatch.setattr(search, "intermediate_value", lambda rows, max_steps: 0.25)
+    monkeypatch.setattr(search, "intermediate_value", lambda *arguments: 0.25)
     monkeypatch.setattr(search.NoisePruner, "prune", lambda *arguments: True)
     someone.run_trial(made, claim(made))
     (trial,) = made.all()
@@ -123,6 +124,36 @@ def test_a_hopeless_trial_ends_early_and_says_so(someone, made, monkeypatch):
     run = run_of(trial)
     assert run.read()["status"] == "pruned"
     assert len(files.read_lines(run.metrics)) == 1 and trials.is_finished(trial)
+
+
+@pytest.mark.slow
+def test_trials_are_pruned_by_their_held_out_accuracy(small, tmp_path, monkeypatch):
+    """With `eval.every`; reported at its steps and no others, and again after a resume."""
+    monkeypatch.setattr(speed, "MAX_SHARE", 1e9)
+    (cell,) = loading.load(write(tmp_path, STUDY), ["eval.every=2"]).cells
+    made = trials.create_cell(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
+    machine = settings.Settings(runs_dir=tmp_path / "runs", offline=True)
+    someone = worker.Worker([made], worker.Place(machine, 1, Options(force=True)))
+    someone.run_trial(made, claim(made))
+    (trial,) = made.all()
+    rows = files.read_lines(run_of(trial).metrics)
+    accuracies = {row["step"]: row["eval/accuracy"] for row in rows if "eval/accuracy" in row}
+    assert trial.state == TrialState.COMPLETE and list(accuracies) == [2, 4]
+    assert trial.intermediate_values == accuracies
+
+    seen = []
+
+    def prune(self, study, trial):
+        seen.append((trial.last_step, self.num_prompts))
+        return trial.last_step == 4
+
+    monkeypatch.setattr(search.NoisePruner, "prune", prune)
+    someone.run_trial(made, claim(made))
+    pruned = made.all()[1]
+    assert pruned.state == TrialState.PRUNED and list(pruned.intermediate_values) == [2, 4]
+    assert seen == [(2, 6), (4, 6)]
+    record = run_of(pruned).read()
+    assert record["status"] == "pruned" and record["while_training"]["num_evaluations"] == 2
 
 
 @pytest.mark.slow

@@ -287,7 +287,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(dtype, steps, small, tmp_pa
         self.plan = self.plan.model_copy(update={"dtype": dtype})
         original(self, row | {"grad_norm": float("nan")}, samples)
 
-    monkeypatch.setattr("r1recipes.training.stages.FLOAT16_NAN_STEPS", 5)
+    monkeypatch.setattr("r1recipes.runs.health.rules.FLOAT16_NAN_STEPS", 5)
     monkeypatch.setattr("r1recipes.training.stages.Stages.on_step", on_step)
     with pytest.raises(RunError, match=f"not finite for {steps} steps") as raised:
         run_in_process(small, tmp_path / "runs")

@@ -219,6 +219,25 @@ def test_a_tracker_that_fails_is_told_of_once_and_stops_nothing(fails):
     assert notes == ["warning: x stopped: OSError: no route to host"]
 
 
+def test_a_held_out_evaluation_is_tracked_like_every_metric():
+    rows: list[tuple[int, dict[str, float]]] = []
+
+    class Kept:
+        def log(self, step, values):
+            rows.append((step, values))
+
+        def close(self, complete):
+            pass
+
+    observer = Trackers(pytest.fail)
+    worker = trackers.Worker("x", Kept, pytest.fail)
+    observer._workers = [worker]
+    observer.step({"step": 2, "eval/accuracy": 0.5, "eval/num_problems": 16})
+    worker.put(True)
+    worker.thread.join(5)
+    assert rows == [(2, {"eval/accuracy": 0.5, "eval/num_problems": 16.0})]
+
+
 def test_a_tracker_that_hangs_holds_nobody_up(monkeypatch, tmp_path):
     monkeypatch.setattr(trackers, "FINISH_S", 0.2)
     notes: list[str] = []

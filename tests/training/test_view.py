@@ -48,6 +48,35 @@ def test_lines_without_a_terminal_have_no_control_codes(resolved, tmp_path):
     assert "Too early to tell" in text
 
 
+HELD_OUT = {
+    "eval/accuracy": 0.5,
+    "eval/accuracy_low": 0.3,
+    "eval/accuracy_high": 0.7,
+    "eval/num_problems": 20,
+    "eval/num_samples": 20,
+}
+
+
+def test_the_last_held_out_accuracy_is_shown_with_its_interval(resolved, tmp_path):
+    text = "held out, step 2: accuracy 50% (30% to 70%), 20 problems x 1 sample"
+    out = io.StringIO()
+    with View(Console(file=out, width=100)) as view:
+        view.begin(Run(tmp_path), resolved)
+        for step in range(1, 4):
+            view.step(ROW | {"step": step} | (HELD_OUT if step == 2 else {}))
+    assert out.getvalue().count(text) == 1
+    out = io.StringIO()
+    view = View(Console(file=out, width=120), live=True)
+    view.begin(Run(tmp_path), resolved.model_copy(update={"eval_problems": 20}))
+    assert "20 held-out problems are answered once" in out.getvalue()
+    view.phase("Training")
+    view.step(ROW | {"accuracy_low": 0.5, "accuracy_high": 0.7})
+    assert "accuracy 62% (50% to 70%)" in shown(view, out) and "held out," not in out.getvalue()
+    view.step(ROW | {"step": 2} | HELD_OUT)
+    view.step(ROW | {"step": 3})
+    assert text in shown(view, out)
+
+
 @pytest.mark.parametrize(
     ("is_terminal", "lines"),
     [(True, ["one two three", "four", "/a/path/that/is-long"]), (False, [LONG])],

@@ -3,8 +3,38 @@
 The decisive reward is judged first, then everything else. Pure and fast: asked after every step.
 """
 
-from r1recipes.runs.health.rules import not_finite, sentence, verdict
+from r1recipes.runs.health.rules import (
+    not_finite,
+    num_not_finite_allowed,
+    sentence,
+    verdict,
+)
 from r1recipes.runs.health.signs import WINDOW
-from r1recipes.runs.health.verdicts import GOOD, HeldOut, Terms, Verdict
+from r1recipes.runs.health.verdicts import (
+    ACCURACY,
+    GOOD,
+    HIGH,
+    LOW,
+    NUM_PROBLEMS,
+    NUM_SAMPLES,
+    HeldOut,
+    Terms,
+    Verdict,
+)
 
-__all__ = ["GOOD", "WINDOW", "HeldOut", "Terms", "Verdict", "not_finite", "sentence", "verdict"]
+__all__ = [
+    "ACCURACY",
+    "GOOD",
+    "HIGH",
+    "LOW",
+    "NUM_PROBLEMS",
+    "NUM_SAMPLES",
+    "WINDOW",
+    "HeldOut",
+    "Terms",
+    "Verdict",
+    "not_finite",
+    "num_not_finite_allowed",
+    "sentence",
+    "verdict",
+]

@@ -25,6 +25,12 @@ FULL = 0.95
 FRESH = 0.75
 """Share of the steps so far that an evaluation must have seen to say what is left; assumed."""
 READ_BEST = "read the best paid completions"
+NAN_STEPS = 3
+"""Steps in a row without a finite gradient after which a run is stopped; assumed."""
+FLOAT16_NAN_STEPS = 17
+"""Steps in a row without a finite gradient after which a run in float16 is stopped; derived. A step
+whose gradient overflows is skipped there and the scale of the loss is halved, from 2^16 down
+(torch.amp.GradScaler), so after 17 steps the scale is 1 and not the cause any more."""
 FLAT = 60
 """Steps, or those of the whole run, before a run that has learned is told to stop; assumed."""
 
@@ -48,6 +54,11 @@ def not_finite(rows: Sequence[Row]) -> bool:
     """Whether the gradient of every row is not a finite number."""
     norms = [row.get("grad_norm") for row in rows]
     return bool(norms) and all(norm is not None and not math.isfinite(norm) for norm in norms)
+
+
+def num_not_finite_allowed(dtype: str) -> int:
+    """Steps in a row without a finite gradient that end a run in this precision."""
+    return FLOAT16_NAN_STEPS if dtype == "float16" else NAN_STEPS
 
 
 def _waiting(s: Signs) -> Verdict | None:
@@ -173,7 +184,8 @@ def _nearly_all(s: Signs) -> Verdict:
         text = f"Not transferring: n{paid}, and {held_out}"
         return Verdict("not transferring", text, READ_BEST)
     text = f"N{paid}, and {held_out}, which is not certain yet"
-    return Verdict("nearly all paid", text, "raise `data.eval_size`")
+    change = "wait for the evaluation after training" if last.is_part else "raise `data.eval_size`"
+    return Verdict("nearly all paid", text, change)
 
 
 def _not_transferring(s: Signs) -> Verdict | None:

@@ -1,7 +1,7 @@
 """What the rows of metrics.jsonl show, as the facts that a verdict is made of.
 
 Rows carry TRL's names and `accuracy` of `backends.grpo`; a held-out evaluation may stand in the row
-of its step as `eval/accuracy`, a share of `eval/num_samples` completions in all. Everything is
+of its step (`HeldOut.of_row`). Everything is
 computed from the rows that are there, once, when it is asked for.
 """
 
@@ -9,11 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from r1recipes.runs.health import trends
 from r1recipes.runs.health.trends import Change, Series
-from r1recipes.runs.health.verdicts import HELD_OUT_DESIGN, HeldOut, Row, Terms, percent
+from r1recipes.runs.health.verdicts import HeldOut, Row, Terms, is_number, percent
 
 WINDOW = 20
 """Steps that are averaged for what is shown and for what needs no test; assumed, long enough for
@@ -44,7 +43,7 @@ class Signs:
         self.terms = terms
         self.key, self.name = _decisive(rows, terms)
         keys = (self.key, "reward")
-        self.rows = [row for row in rows if all(_is_number(row.get(key)) for key in keys)]
+        self.rows = [row for row in rows if all(is_number(row.get(key)) for key in keys)]
         self._others = held_out
 
     @property
@@ -77,7 +76,7 @@ class Signs:
     def length(self) -> Series | None:
         """Mean length of the completions; None where a row lacks it."""
         key = "completions/mean_length"
-        if not all(_is_number(row.get(key)) for row in self.rows):
+        if not all(is_number(row.get(key)) for row in self.rows):
             return None
         values = [row[key] for row in self.rows]
         variances = [value**2 for value in values]
@@ -87,7 +86,7 @@ class Signs:
     def finished(self) -> Series | None:
         """Share of the completions that are not cut; None where a row lacks it."""
         key = "completions/clipped_ratio"
-        if not all(_is_number(row.get(key)) for row in self.rows):
+        if not all(is_number(row.get(key)) for row in self.rows):
             return None
         finished = [1 - row[key] for row in self.rows]
         return trends.share(finished, self.terms.completions_per_step, self.terms.num_generations)
@@ -100,7 +99,7 @@ class Signs:
             return trends.share(values, num, terms.num_generations)
         spread = "reward_std" if key == "reward" else key.replace("/mean", "/std")
         deviations = [row.get(spread, math.nan) for row in self.rows]
-        if not all(map(_is_number, deviations)):
+        if not all(map(is_number, deviations)):
             return Series(values, [1.0] * len(values), None, groups=terms.num_prompts)
         variances = [deviation**2 / num for deviation in deviations]
         design = trends.design_before(terms.num_generations)
@@ -150,7 +149,7 @@ class Signs:
     def partial_rise(self) -> Change | None:
         """The mean of the decisive reward, where it pays less than 1 too, and rises for sure."""
         key = f"rewards/{self.terms.decisive}/mean"
-        if self.key != "accuracy" or not all(_is_number(row.get(key)) for row in self.rows):
+        if self.key != "accuracy" or not all(is_number(row.get(key)) for row in self.rows):
             return None
         if all(abs(row[key] - row["accuracy"]) < 1e-6 for row in self.rows):
             return None
@@ -198,20 +197,17 @@ class Signs:
     @cached_property
     def held_out(self) -> list[HeldOut]:
         """All evaluations, in the order of the steps."""
-        evaluations = list(self._others)
-        for row in self.all:
-            if all(_is_number(row.get(f"eval/{key}")) for key in ("accuracy", "num_samples")):
-                trials = row["eval/num_samples"] / HELD_OUT_DESIGN
-                evaluations.append(HeldOut(int(row["step"]), row["eval/accuracy"], trials))
+        in_rows = [one for row in self.all if (one := HeldOut.of_row(row))]
+        evaluations = [*self._others, *in_rows]
         return sorted(evaluations, key=lambda one: one.step)
 
 
 def _decisive(rows: Sequence[Row], terms: Terms) -> tuple[str, str]:
     """Key and name of the metric that decides, the best that the rows have."""
-    if any(_is_number(row.get("accuracy")) for row in rows):
+    if any(is_number(row.get("accuracy")) for row in rows):
         return "accuracy", "accuracy"
     key = f"rewards/{terms.decisive}/mean"
-    if any(_is_number(row.get(key)) for row in rows):
+    if any(is_number(row.get(key)) for row in rows):
         return key, terms.decisive
     return "reward", "reward"
 
@@ -220,11 +216,7 @@ def _number(value: float, is_share: bool) -> str:
     return percent(value) if is_share else f"{value:.2f}"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
 def mean(rows: Sequence[Row], key: str) -> float:
     """Mean of a key over the rows in which it is a finite number; NaN when it is in none."""
-    values = [row[key] for row in rows if _is_number(row.get(key))]
+    values = [row[key] for row in rows if is_number(row.get(key))]
     return sum(values) / len(values) if values else math.nan

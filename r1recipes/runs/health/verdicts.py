@@ -3,18 +3,24 @@
 `health` gives verdicts; nothing is judged here.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from r1recipes.runs.statistics import newcombe, wilson
 
 Row = Mapping[str, Any]
 """One line of metrics.jsonl."""
 
+ACCURACY, LOW, HIGH = "eval/accuracy", "eval/accuracy_low", "eval/accuracy_high"
+"""Held-out accuracy after a step and its 95 % interval, in the row of the step (`eval.every`)."""
+NUM_PROBLEMS, NUM_SAMPLES = "eval/num_problems", "eval/num_samples"
+"""Problems of that evaluation, and completions in all."""
 HELD_OUT_DESIGN = 2.0
 """Samples of a held-out problem that count as one where only their number is known; assumed, for
-4 samples to a problem with the correlation of `trends.CORRELATION`."""
+4 samples to a problem with the correlation of `trends.CORRELATION`. A problem is never less than
+one trial."""
 
 
 Kind = Literal[
@@ -109,18 +115,35 @@ class HeldOut:
     accuracy: float
     trials: float
     """Independent completions that would give as narrow an interval."""
+    is_part: bool = False
+    """Whether it was one of `eval.every`, on a part of the held-out problems."""
 
     @classmethod
     def of_summary(cls, step: int, summary: Mapping[str, Any]) -> "HeldOut":
         """From `evaluate.summary`."""
-        samples = summary["num_problems"] * summary["num_samples"]
-        return cls(step, summary["accuracy"], samples / HELD_OUT_DESIGN)
+        problems = summary["num_problems"]
+        samples = problems * summary["num_samples"]
+        return cls(step, summary["accuracy"], max(problems, samples / HELD_OUT_DESIGN))
+
+    @classmethod
+    def of_row(cls, row: Row) -> "HeldOut | None":
+        """From a row of metrics.jsonl; None where it has no evaluation."""
+        accuracy, samples, problems = (row.get(k) for k in (ACCURACY, NUM_SAMPLES, NUM_PROBLEMS))
+        if not (is_number(accuracy) and is_number(samples)):
+            return None
+        trials = max(problems if is_number(problems) else 0, samples / HELD_OUT_DESIGN)
+        return cls(int(row["step"]), accuracy, trials, is_part=True)
 
 
 def held_out_change(old: HeldOut, new: HeldOut, z: float) -> tuple[float, float]:
     """Interval of the change of held-out accuracy, z standard errors wide (Newcombe)."""
     first, second = wilson(old.accuracy, old.trials, z), wilson(new.accuracy, new.trials, z)
     return newcombe(old.accuracy, first, new.accuracy, second)
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value of a row is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def percent(share: float) -> str:

@@ -38,6 +38,10 @@ def _never() -> bool:
     return False
 
 
+def _nothing(_: int) -> Row:
+    return {}
+
+
 @dataclass(frozen=True)
 class Hooks:
     """What a backend calls while it works; the caller sets the hooks that it needs."""
@@ -46,6 +50,9 @@ class Hooks:
     """(done, total) steps of a cold start or completions of an evaluation."""
     on_step: Callable[[Row, list[dict[str, Any]]], None] = _ignore
     """Metrics of an optimiser step under TRL's names, and its sampled completions."""
+    evaluate: Callable[[int], Row] = _nothing
+    """Called after each optimiser step with its number, before `on_step`. It may call the backend's
+    `generate`, and returns what else the metrics of the step have."""
     on_checkpoint: Callable[[Path], None] = _ignore
     """A checkpoint folder is complete."""
     should_stop: Callable[[], bool] = _never
@@ -103,7 +110,11 @@ class Backend(Protocol):
     def generate(
         self, prompts: list[Messages], num_samples: int, greedy: bool, adapter: bool, hooks: Hooks
     ) -> list[list[Sample]]:
-        """Sample from the base (`adapter` False) or from base and adapter; seeded by the recipe."""
+        """Sample from the base (`adapter` False) or from base and adapter; seeded by the recipe.
+
+        While training, it samples with the weights of the last step, and leaves the random state
+        and the mode of the model as they were: training goes on as if it had not been called.
+        """
 
     def train(
         self,

@@ -17,6 +17,7 @@ from trl import SFTConfig
 from r1recipes.algorithms import Algorithm, sft
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward, is_right
+from r1recipes.runs.statistics import pass_at_1
 from r1recipes.training.backends.base import Hooks
 
 REFERENCE = "ref"
@@ -144,7 +145,7 @@ def make(
 ) -> Any:
     """The TRL trainer of a plan's algorithm, with callbacks that call `hooks`."""
     trainer_class, config_class = plan.algorithm.trainer()
-    collector = Collector(rewards, plan.recipe.eval.reward)
+    collector = Collector(rewards, plan.recipe.eval.reward, plan.preset.num_generations)
     callback = Watch(hooks, collector, plan.algorithm)
     reward_arguments = {"reward_funcs": collector.functions()} if rewards else {}
     trainer = trainer_class(
@@ -185,9 +186,10 @@ def _announced(generate: Callable[..., Any], hooks: Hooks) -> Callable[..., Any]
 class Collector:
     """Records what each reward paid for the completions of a step, in the recipe's order."""
 
-    def __init__(self, rewards: dict[str, Reward], decisive: str):
+    def __init__(self, rewards: dict[str, Reward], decisive: str, group_size: int):
         self._rewards = rewards
         self._decisive = decisive
+        self._group_size = group_size
         self._completions: list[Any] = []
         self._prompts: list[Any] = []
         self._answers: list[Any] = []
@@ -210,10 +212,16 @@ class Collector:
         watched.__name__ = name
         return watched
 
-    def accuracy(self) -> float | None:
-        """Share of the step's completions that the decisive reward pays 1 or more."""
+    def accuracy(self) -> dict[str, float | None]:
+        """Share of the step's completions that the decisive reward pays 1 or more, and its 95 %
+        interval, under their names in metrics.jsonl."""
         paid = self._paid.get(self._decisive)
-        return sum(map(is_right, paid)) / len(paid) if paid else None
+        if not paid:
+            return {"accuracy": None}
+        right = list(map(is_right, paid))
+        groups = [right[n : n + self._group_size] for n in range(0, len(right), self._group_size)]
+        accuracy, (low, high) = pass_at_1(groups)
+        return {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
 
     def failures(self) -> dict[str, int]:
         """How often each reward failed since the run began, such as {"my.py:f/timeout": 2}."""
@@ -335,9 +343,9 @@ class Watch(_Stoppable):
         if not logs or "loss" not in logs:
             return  # the summary at the end
         logs = {self.algorithm.metrics.get(name, name): value for name, value in logs.items()}
-        row = {"step": state.global_step, **logs, **self.clock.row()}
-        row["accuracy"] = self.collector.accuracy()
+        row = {"step": state.global_step, **logs, **self.clock.row(), **self.collector.accuracy()}
         failures = self.collector.failures()
         if failures:
             row["reward_failures"] = failures
+        row |= self.hooks.evaluate(state.global_step)  # before the step's checkpoint is saved
         self.hooks.on_step(row, self.collector.samples())

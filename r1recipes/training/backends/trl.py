@@ -107,6 +107,7 @@ class TrlBackend:
         )
         size = max(1, self.recipe.eval.batch_size // config.num_return_sequences)
         groups: list[list[Sample]] = []
+        is_training = self.model.training
         self.model.eval()
         devices = [self.model.device] if self.plan.device == "cuda" else []
         random_state = torch.random.fork_rng(devices=devices)
@@ -115,6 +116,7 @@ class TrlBackend:
             for start in range(0, len(prompts), size):
                 groups += self._generate_batch(prompts[start : start + size], config)
                 hooks.on_progress(len(groups), len(prompts))
+        self.model.train(is_training)
         return groups
 
     def _generate_batch(

@@ -199,6 +199,8 @@ def _projected(plan: Plan, result: dict[str, Any]) -> int:
     """Seconds of the whole run at most: with every completion at its greatest length."""
     recipe = plan.recipe
     sampled = 2 * recipe.data.eval_size * (recipe.eval.samples + 1)
+    if recipe.eval.every and plan.eval_problems:
+        sampled += (recipe.train.max_steps - 1) // recipe.eval.every * plan.eval_problems
     evaluation_s = sampled * plan.preset.max_completion_length / result["tokens_per_s"]
     start_s = result["import_s"] + result["load_s"] + result["first_step_s"]
     return round(start_s + (recipe.train.max_steps - 1) * result["step_s"] + evaluation_s)

@@ -189,6 +189,23 @@ def test_only_held_out_accuracy_says_that_nothing_is_left():
     assert health.verdict([stale, *rows[1:]], terms).kind == "nearly all paid"
 
 
+def test_the_small_evaluations_while_training_count_as_held_out():
+    """16 problems with one sample each are 16 trials, and cannot be certain."""
+    rows = course((0.97, 0.97, 40), frac_reward_zero_std=[0.9] * 40)
+    change = "wait for the evaluation after training"
+    for right, problems, kind in ((1.0, 200, "nothing left"), (1.0, 16, "nearly all paid")):
+        evaluated = {"eval/accuracy": right, "eval/num_samples": problems}
+        rows[-1] |= evaluated | {"eval/num_problems": problems}
+        verdict = say(rows)
+        assert verdict.kind == kind
+        assert verdict.change == (change if kind == "nearly all paid" else "take harder problems")
+    assert (one := HeldOut.of_row(rows[-1])) and one.trials == 16 and one.is_part
+    assert HeldOut.of_row(rows[0]) is None
+    summary = {"accuracy": 0.5, "num_problems": 100, "num_samples": 1}
+    assert HeldOut.of_summary(0, summary).trials == 100
+    assert HeldOut.of_summary(0, summary | {"num_samples": 4}).trials == 200
+
+
 def test_cuts_that_explain_a_fall_are_no_collapse():
     """What is finished is as right as before."""
     share = ramp(0.0, 0.6, 40)

@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 
 from r1recipes import planning, recipe
@@ -16,6 +17,8 @@ from r1recipes.errors import PlanError
 from r1recipes.machine import packages
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
+from r1recipes.training.backends import builtin
+from r1recipes.training.backends.base import Hooks
 from r1recipes.training.backends.unsloth import engine
 
 CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")
@@ -46,6 +49,40 @@ def made(unsloth, *overrides: str):
         loaded.recipe, planning.Target.elsewhere(CARD), base_dir=loaded.path.parent
     )
     return unsloth.UnslothBackend(plan, offline=True)
+
+
+def test_answers_are_those_of_the_weights_of_now_and_take_no_random_numbers(unsloth, monkeypatch):
+    """As in an evaluation while training: each call hands the engine the adapter as it is."""
+    state: dict[str, Any] = {"get_rng_state": lambda device: torch.get_rng_state()}
+    state["set_rng_state"] = lambda state, device: torch.set_rng_state(state)
+    for name, function in state.items():
+        monkeypatch.setattr(torch.cuda, name, function)
+    seen = []
+
+    def fast_generate(batch, sampling_params, lora_request, use_tqdm):
+        torch.rand(3)
+        seen.append((len(batch), sampling_params["n"], sampling_params["seed"], lora_request))
+        output = SimpleNamespace(token_ids=[20], finish_reason="stop")
+        return [SimpleNamespace(outputs=[output]) for _ in batch]
+
+    backend, saved = made(unsloth, "eval.batch_size=2"), ["step 1"]
+    backend._tokenizer = builtin.build_tokenizer()
+    backend.model = SimpleNamespace(
+        device=torch.device("cpu"),
+        fast_generate=fast_generate,
+        save_lora=lambda folder: (Path(folder) / "weights").write_text(saved[0]),
+        load_lora=lambda folder: (Path(folder) / "weights").read_text(),
+    )
+    before = torch.get_rng_state()
+    prompts = [[{"role": "user", "content": "1+1"}]] * 3
+    for saved[0] in ("step 1", "step 2"):
+        groups = backend.generate(prompts, 1, False, True, Hooks())
+        assert [len(group) for group in groups] == [1, 1, 1]
+    backend.generate(prompts[:1], 1, False, False, Hooks())
+    assert torch.equal(torch.get_rng_state(), before)
+    seed = backend.recipe.seed
+    calls = [(2, "step 1"), (1, "step 1"), (2, "step 2"), (1, "step 2"), (1, None)]
+    assert seen == [(size, 1, seed, lora) for size, lora in calls]
 
 
 def test_an_engine_that_cannot_be_shut_down_hides_no_error_before_it(unsloth):

@@ -213,7 +213,11 @@ class UnslothBackend:
             **({"temperature": 0.0} if greedy else sampling(self.plan)),
         )
         groups: list[list[Sample]] = []
-        with self._lora_request(adapter) as lora:
+        # In standby the engine wakes up here, and sleeps again after the next step's completions
+        # (unsloth_zoo, vllm_utils.py, `get_patched_generate`). Each request has its seed, and what
+        # else it draws is not taken from the numbers that training draws.
+        random_state = torch.random.fork_rng(devices=[self.model.device])
+        with random_state, self._lora_request(adapter) as lora:
             for start in range(0, len(ids), size):
                 batch = [{"prompt_token_ids": row} for row in ids[start : start + size]]
                 outputs = self.model.fast_generate(
