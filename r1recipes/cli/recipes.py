@@ -105,7 +105,6 @@ def _check_every(loaded: Loaded, findings: Findings) -> None:
     from r1recipes.algorithms import ALGORITHMS
     from r1recipes.planning.auto import open_keys
     from r1recipes.planning.plan import eval_problems
-    from r1recipes.recipe.loading import place
 
     recipe, refused = loaded.recipe, {}
     if (recipe.eval.every or 0) >= recipe.train.max_steps:
@@ -121,7 +120,7 @@ def _check_every(loaded: Loaded, findings: Findings) -> None:
         except PlanError as error:
             refused[name] = error.problems[0]
     if len(refused) == len(recipe.preset):
-        where = place(loaded, ("eval", "every"))
+        where = loaded.where(("eval", "every"))
         findings.problems += [Problem(p.message, where, p.hint) for p in refused.values()]
     else:
         findings.warnings += [
