@@ -23,7 +23,7 @@ from r1recipes.runs import statistics
 from r1recipes.training.backends import create, prepare_environment
 from r1recipes.training.backends.base import Backend, Hooks
 from r1recipes.training.evaluation import evaluate
-from r1recipes.training.probe import probe
+from r1recipes.training.evaluation.probe import probe
 
 XML = """\
 Respond in the following format:

@@ -19,7 +19,7 @@ class ColdStart(Section):
     wrong: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Built-in data: share of demonstrations that make a mistake."""
     data: Annotated[Word | None, Field(examples=["demonstrations.jsonl"])] = None
-    """Local .jsonl, .csv or .parquet file with columns question and completion."""
+    """Local file, as in data.name, with columns question and completion."""
 
 
 def arguments(start: ColdStart, max_seq_length: int) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def eval_command(args: argparse.Namespace) -> int:
             view.note(run.note)
         view.phase("Starting")
         from r1recipes.training import evaluate_again
-        from r1recipes.training.stages import Options
+        from r1recipes.training.prepared import Options
 
         changes = evaluate_again.Changes(samples=args.samples, size=args.size, other=other)
         options = Options(allow_code=args.allow_code)
@@ -201,7 +201,7 @@ def _sample(args: argparse.Namespace, loaded: Loaded, settings: Settings) -> lis
         for view in views:
             view.phase("Starting")
         from r1recipes.training import evaluate_again
-        from r1recipes.training.stages import Options
+        from r1recipes.training.prepared import Options
 
         options = Options(allow_code=args.allow_code)
         return evaluate_again.sample(plan, args.sample, views, settings, options)

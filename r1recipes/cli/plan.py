@@ -256,6 +256,12 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
             f"evaluates {resolved.eval_problems} held-out problems every "
             f"{resolved.recipe.eval.every} steps, in at most {MAX_SHARE:.0%} of the time"
         )
+    if resolved.recipe.data.keep is not None:
+        completions = resolved.num_prompts * resolved.preset.num_generations
+        lines.append(
+            f"filter    generates {completions:,} completions or more before training, as many as "
+            "all its steps,\n          unless the data have fewer problems"
+        )
     verdict = predicted.verdict + (f": {predicted.why}" if predicted.why else "")
     lines += textwrap.wrap(verdict, 80, initial_indent="verdict   ", subsequent_indent=" " * 10)
     lines += [f"this fits {way}" for way in predicted.ways]

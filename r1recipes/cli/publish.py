@@ -30,8 +30,8 @@ def add(commands: Commands) -> None:
         action="append",
         required=True,
         metavar="FORM",
-        help="lora, merged_16bit, merged_4bit, gguf:q8_0,q4_k_m,q5_k_m, ollama, or hub:user/name; "
-        "can be repeated",
+        help="such as lora, merged_16bit, gguf:q8_0,q4_k_m, ollama or hub:user/name; an unknown "
+        "name lists all; can be repeated",
     )
     export.add_argument("--out", type=Path, metavar="FOLDER", help="default: RUN/export")
     export.add_argument(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from r1recipes.runs import Run
     from r1recipes.runs.lock import Lock
     from r1recipes.training import Observer
-    from r1recipes.training.stages import Options
+    from r1recipes.training.prepared import Options
 
     Train = Callable[[list[Observer], Options], Run]
 
@@ -263,7 +263,7 @@ def _train(args: argparse.Namespace, settings: Settings, plan: Plan, train: Trai
     with View(console) as view:
         view.phase("Starting")
         from r1recipes.report.run import Live
-        from r1recipes.training.stages import Options
+        from r1recipes.training.prepared import Options
         from r1recipes.training.trackers import Trackers
 
         finish = args.finish is not None

@@ -61,7 +61,7 @@ def _be_worker(args: argparse.Namespace, settings: Settings, url: str) -> int:
         settings = settings.model_copy(update={"offline": True})
     share = host.cores() // int(args.child.split("/")[1])
     from r1recipes.study import database, trials, worker
-    from r1recipes.training.stages import Options
+    from r1recipes.training.prepared import Options
 
     cells = trials.load_cells(database.open_storage(url), args.study)
     # An engine that just ended may not have freed all its memory, so free memory does not count.

@@ -4,6 +4,7 @@ Draft 7, with every definition written out in its place: the tools read newer dr
 in part. The schema has no rules over two keys; those are checked when a file is loaded.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -47,3 +48,24 @@ def _plain(node: Any, definitions: dict[str, Any]) -> Any:
     if "patternProperties" in plain:
         plain["additionalProperties"] = False
     return plain
+
+
+def merged(models: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    """The schemas of the keys of several models, by their names, as those of one section."""
+    keys: dict[str, dict[str, Any]] = {}
+    for name, model in models.items():
+        for key, schema in of(model, name)["properties"].items():
+            keys.setdefault(key, {})[name] = schema
+    return {key: _one(schemas, len(models)) for key, schemas in keys.items()}
+
+
+def _one(schemas: dict[str, Any], num_models: int) -> dict[str, Any]:
+    """One schema for a key from those of the models that have it."""
+    first: dict[str, Any] = next(iter(schemas.values()))
+    if len(schemas) < num_models:
+        return first | {"description": f"{', '.join(schemas)}: {first['description']}"}
+    if all(schema == first for schema in schemas.values()):
+        return first
+    defaults = ", ".join(f"{schema['default']} for {name}" for name, schema in schemas.items())
+    rest = {key: value for key, value in first.items() if key != "default"}
+    return rest | {"description": f"{first['description']} Default: {defaults}."}

@@ -133,19 +133,19 @@ def nearest_literal(value: Any, expected: str, loc: Loc) -> str | None:
 
 
 def nearest_key(loc: Loc, model: type[Section]) -> str:
-    """What an unknown key is likely to mean: a key of another section, a misspelt one, or a key of
-    another tool."""
+    """What an unknown key is likely to mean: a key of another section, a key of another tool or
+    algorithm, or a misspelt one."""
     key, section = str(loc[-1]), section_at(loc[:-1], model)
     if is_section(key, model):
         return f"`{key}` is a section of its own: write `[{key}]`"
     homes = [path for path, name in _all_keys(model) if name == key and path != loc[:-1]]
     if homes:
         return f"`{key}` belongs " + " or ".join(_home(path, model) for path in homes)
+    if key in model.foreign_keys:
+        return model.foreign_keys[key]
     keys_here = list(section.model_fields) if section else []
     if meant := nearest(key, keys_here, 0.6):
         return f"did you mean `{dotted((*loc[:-1], meant))}`?"
-    if key in model.foreign_keys:
-        return model.foreign_keys[key]
     everywhere = {name: path for path, name in _all_keys(model)}
     if meant := nearest(key, everywhere, 0.75):
         return f"did you mean `{meant}`? It belongs {_home(everywhere[meant], model)}"

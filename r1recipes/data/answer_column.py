@@ -18,7 +18,7 @@ from typing import Any
 from r1recipes.errors import Problem
 from r1recipes.machine.units import shortened
 from r1recipes.recipe.schema import Data, Recipe
-from r1recipes.rewards import COMPARE_ANSWERS
+from r1recipes.rewards.functions import COMPARES_ANSWERS
 
 MARKERS = (
     "####", "The final answer is:", "The final answer is", "the final answer is:",
@@ -51,7 +51,7 @@ class FinalAnswers:
 
 def are_compared(recipe: Recipe) -> bool:
     """Whether a reward of the recipe compares answers with the references."""
-    return not {*recipe.rewards, recipe.eval.reward}.isdisjoint(COMPARE_ANSWERS)
+    return not {*recipe.rewards, recipe.eval.reward}.isdisjoint(COMPARES_ANSWERS)
 
 
 def final_answers(

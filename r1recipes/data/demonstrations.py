@@ -39,8 +39,8 @@ def make(
     made: list[dict[str, Any]] = []
     while len(made) < count:
         for row in rng.sample(rows, min(len(rows), count - len(made))):
-            work = None if start.data else generators.demonstration(row, rng, start.wrong)
-            text = work or row["completion"]
+            kind = None if start.data else generators.KINDS[recipe.data.name]
+            text = kind.demonstrate(row, rng, start.wrong) if kind else row["completion"]
             completion = [{"role": "assistant", "content": text}]
             made.append({"prompt": messages(row["question"], recipe), "completion": completion})
     return made

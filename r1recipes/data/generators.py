@@ -11,6 +11,7 @@ import operator
 import random
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -25,6 +26,24 @@ OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "/": operator.floordiv,
 }
 _SYMBOLS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of built-in problems. What judges it stands in `recipe.schema.BUILTIN_DATA`."""
+
+    make: Callable[..., list[Row]]
+    """(split, size, seed=..., and the settings) -> rows; ValueError where it cannot."""
+    settings: tuple[str, ...]
+    """Keys of [data.problems] that `make` takes."""
+    work: Callable[[Row, random.Random, bool], tuple[str, str]]
+    """(row, random numbers, whether there is a mistake) -> reasoning and answer. The answer follows
+    from the mistake."""
+
+    def demonstrate(self, row: Row, rng: random.Random, wrong: float = 0.0) -> str:
+        """Return a worked completion for a row; a share `wrong` of them ends in a wrong answer."""
+        reasoning, answer = self.work(row, rng, rng.random() < wrong)
+        return f"<reasoning>\n{reasoning}\n</reasoning>\n<answer>\n{answer}\n</answer>"
 
 
 def arithmetic(
@@ -88,18 +107,6 @@ def countdown(
         return key, _countdown_row(chosen, limit=10 * largest, rng=random.Random(key))
 
     return _draw(largest**numbers, build, split, size, seed)
-
-
-def demonstration(row: Row, rng: random.Random, wrong: float = 0.0) -> str:
-    """Return a worked completion for a row of this module; a share `wrong` ends in a wrong answer.
-
-    The mistake of an arithmetic row is a forgotten carry where the problem has one, else a wrong
-    digit; the mistake of a countdown row is a wrong operator. The answer follows from the mistake.
-    """
-    mistaken = rng.random() < wrong
-    work = _work_countdown if "target" in row else _work_arithmetic
-    reasoning, answer = work(row, rng, mistaken)
-    return f"<reasoning>\n{reasoning}\n</reasoning>\n<answer>\n{answer}\n</answer>"
 
 
 def _draw(
@@ -196,6 +203,7 @@ def _countdown_row(numbers: list[int], limit: int, rng: random.Random) -> Row:
 
 
 def _work_countdown(row: Row, rng: random.Random, mistaken: bool) -> tuple[str, str]:
+    """The expression step by step, inner first; the mistake is a wrong operator."""
     tree = ast.parse(row["answer"], mode="eval").body
     assert isinstance(tree, ast.BinOp)
     steps: list[str] = []
@@ -223,7 +231,8 @@ def _walk(node: ast.expr, steps: list[str]) -> tuple[int, str]:
 
 
 def _work_arithmetic(row: Row, rng: random.Random, mistaken: bool) -> tuple[str, str]:
-    """Work products first, then the sum from left to right; at most one step has the mistake."""
+    """Work products first, then the sum from left to right; at most one step has the mistake: a
+    forgotten carry where the problem has one, else a wrong digit."""
     tokens = re.findall(r"\d+|[+*-]", row["question"])
     signs, products = _products([int(token) for token in tokens[::2]], tokens[1::2])
     count = len(tokens) // 2
@@ -293,3 +302,10 @@ def _carries(pairs: list[tuple[int, int]], symbol: str) -> list[int]:
         if carry:
             columns.append(column + 1)
     return columns
+
+
+KINDS = {
+    "builtin:arithmetic": Kind(arithmetic, ("digits", "terms", "operators"), _work_arithmetic),
+    "builtin:countdown": Kind(countdown, ("numbers", "largest"), _work_countdown),
+}
+"""`data.name` -> how its problems are made and worked."""

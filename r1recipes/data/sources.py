@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from r1recipes.config.suggest import nearest
+from r1recipes.data import csv_file
 from r1recipes.errors import Problem, RecipeError, listed
 from r1recipes.machine import hub
 from r1recipes.recipe.references import FILE_SUFFIXES
@@ -33,18 +34,17 @@ HUB_LIMIT_S = 10.0
 
 
 def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Dataset:
-    """The rows of a .jsonl, .csv or .parquet file; CSV columns in `texts` are not read as numbers.
+    """The rows of a file of one of `FILES`; CSV columns in `texts` are not read as numbers.
 
     `key` is the recipe's key that named the file. Raises: RecipeError.
     """
     import pyarrow
 
-    from r1recipes.data import csv_file, json_column
+    from r1recipes.data import json_column
 
-    readers = {".jsonl": _read_jsonl, ".csv": csv_file.read, ".parquet": _read_parquet}
     check_file(path, key)
     try:
-        table = readers[path.suffix.lower()](path, texts)
+        table = FILES[path.suffix.lower()].read(path, texts)
     except OSError as error:
         raise RecipeError.at(str(path), f"cannot be read: {error.strerror or error}") from error
     except pyarrow.ArrowException as error:
@@ -143,6 +143,8 @@ def _nearest_file(path: Path) -> str:
 def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
     import pyarrow
 
+    from r1recipes.data import json_column
+
     rows: list[dict[str, Any]] = []
     problems: list[Problem] = []
     with path.open("rb") as handle:
@@ -155,8 +157,10 @@ def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
                     rows.append(row)
     refuse_lines(problems, path)
     names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: _json_column(path, name, [row.get(name) for row in rows]) for name in names}
-    return pyarrow.table(columns)
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    return pyarrow.table(
+        {name: json_column.read(path, name, values) for name, values in columns.items()}
+    )
 
 
 def refuse_lines(problems: list[Problem], path: Path) -> None:
@@ -185,35 +189,27 @@ def json_object(line: bytes, where: str, first: bool) -> dict[str, Any] | Proble
     return row
 
 
-def _json_column(path: Path, name: str, values: list[Any]) -> pyarrow.Array:
-    import pyarrow
-
-    from r1recipes.data import json_column
-
-    try:
-        column = pyarrow.array(values)
-    except UnicodeEncodeError as error:
-        message = f"column `{name}` has a text with half a character (a lone surrogate)"
-        raise RecipeError.at(str(path), message, "write the character itself, in UTF-8") from error
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError) as error:
-        if all(value is None or type(value) in (str, int, float) for value in values):
-            return pyarrow.array([None if value is None else str(value) for value in values])
-        if all(value is None or isinstance(value, dict | list) for value in values):
-            return json_column.of(values)
-        kinds = sorted({type(value).__name__ for value in values if value is not None})
-        message = f"column `{name}` has values of different kinds ({', '.join(kinds)})"
-        raise RecipeError.at(
-            str(path), message, "give every row a value of the same kind"
-        ) from error
-    if any(isinstance(value, dict | list) for value in values) and column.to_pylist() != values:
-        return json_column.of(values)
-    return column
-
-
 def _read_parquet(path: Path, texts: Sequence[str]) -> pyarrow.Table:
     from pyarrow import parquet
 
     return parquet.ParquetFile(path).read()
+
+
+class FileKind(NamedTuple):
+    """How one kind of data file is read."""
+
+    read: Callable[[Path, Sequence[str]], pyarrow.Table]
+    """(file, columns that are texts) -> all rows."""
+    first_rows: Literal["jsonl", "csv", "parquet", "whole"] = "whole"
+    """How `local.rows` reads the first rows alone: as of such a file, or by reading all rows."""
+
+
+FILES = {
+    ".jsonl": FileKind(_read_jsonl, "jsonl"),
+    ".csv": FileKind(csv_file.read, "csv"),
+    ".parquet": FileKind(_read_parquet, "parquet"),
+}
+"""Suffix -> kind. A recipe knows the suffixes by `references.FILE_SUFFIXES`."""
 
 
 def _hub_answers() -> bool:
@@ -288,8 +284,8 @@ def _explain(
         reason = "may not be asked (offline)" if offline else "cannot be reached"
         return Problem(
             f"{name} is not in the local cache, and the Hub {reason}",
-            hint="load it once with a connection, or copy a .jsonl, .csv or .parquet file here and "
-            "set `data.name` to its name",
+            hint="load it once with a connection, or copy a "
+            f"{', '.join(FILE_SUFFIXES)} file here and set `data.name` to its name",
         )
     if isinstance(error, datasets.exceptions.DataFilesNotFoundError) or "data files" in text:
         return Problem(f"{name} has no data files", hint=f"{', '.join(FILE_SUFFIXES)} are read")
@@ -297,7 +293,7 @@ def _explain(
     cause = error.__cause__ or error
     return Problem(
         f"split `{split}` of {name} cannot be loaded: {type(cause).__name__}: {cause}",
-        hint="name a single .jsonl, .csv or .parquet file in `data.name`" if is_data else None,
+        hint=f"name a single {', '.join(FILE_SUFFIXES)} file in `data.name`" if is_data else None,
     )
 
 
@@ -325,5 +321,5 @@ def _not_found(text: str, data: Data) -> Problem:
     return Problem(
         f"there is no data set `{name}` on the Hub, or it is private",
         hint="check the name on https://huggingface.co/datasets, set HF_TOKEN if it is private, or "
-        "name a local .jsonl, .csv or .parquet file",
+        f"name a local {', '.join(FILE_SUFFIXES)} file",
     )

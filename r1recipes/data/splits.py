@@ -118,19 +118,10 @@ def _as_rows(rows: list[dict[str, Any]]) -> _Rows:
 
 def builtin_problems(data: Data, split: str, size: int, seed: int) -> list[generators.Row]:
     level = data.problems if isinstance(data.problems, Problems) else Problems()
+    kind = generators.KINDS[data.name]
+    settings = level.model_dump(include=set(kind.settings))
     try:
-        if data.name == "builtin:arithmetic":
-            return generators.arithmetic(
-                split,
-                size,
-                digits=level.digits,
-                terms=level.terms,
-                operators=level.operators,
-                seed=seed,
-            )
-        return generators.countdown(
-            split, size, numbers=level.numbers, largest=level.largest, seed=seed
-        )
+        return kind.make(split, size, seed=seed, **settings)
     except ValueError as error:
         key = "data.size" if split == "train" else "data.eval_size"
         raise RecipeError(

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Any
 
 ANSWER_LIMIT_S = 2.0
 """Seconds that a run waits at its end for an answer that is being printed; assumed."""
+ONE_PRESS_S = 1.0
+"""Seconds within which signals are one request; assumed. `timeout` and launchers such as `uv run`
+pass a signal on that the process has had already, as a member of its group."""
 AFTER_STEP = "Stopping after this step; Ctrl-C again stops at once"
 AT_ONCE = "Stopping"
 
@@ -31,6 +35,7 @@ class Interrupts:
     def __init__(self, say: Callable[[str], None]):
         self.say = say
         self.requested = False
+        self._handled_at = -ONE_PRESS_S
         self._graceful = False
         self._answered = False
         self._answering = threading.Lock()
@@ -58,22 +63,28 @@ class Interrupts:
             os.close(self._signals)
 
     def _handle(self, number: int, frame: object) -> None:
+        now = time.monotonic()
+        if now - self._handled_at < ONE_PRESS_S:
+            return
+        self._handled_at = now
         if not self._graceful or self.requested:
             raise KeyboardInterrupt
         self.requested = True
 
     def _answer_signals(self) -> None:
         """Read the number of each signal as C's handler writes it, and answer those of a stop."""
-        is_first = True
+        is_first, answered_at = True, -ONE_PRESS_S
         while numbers := os.read(self._signals, 64):
-            for number in numbers:
-                if number not in self._previous:
-                    continue
-                if is_first and self._graceful:
-                    self._say_after_step()
-                else:
-                    self.say(AT_ONCE)
-                is_first = False
+            if not self._previous.keys() & set(numbers):
+                continue
+            now = time.monotonic()
+            if now - answered_at < ONE_PRESS_S:
+                continue
+            if is_first and self._graceful:
+                self._say_after_step()
+            else:
+                self.say(AT_ONCE)
+            is_first, answered_at = False, now
 
     def _say_after_step(self) -> None:
         """Say it once: the thread and `asked` may both want to."""

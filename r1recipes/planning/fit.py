@@ -6,13 +6,14 @@ by the same arithmetic. Within the error of the prediction nothing is refused: i
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from r1recipes.algorithms.base import Preset
+from r1recipes.algorithms.base import Preset, preset_bytes
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
@@ -139,6 +140,12 @@ def check_cold_start(recipe: Recipe, shape: ModelShape, card: Gpu, dtype: str) -
             f"more than {gib(needed)} GiB, and {card.name} has {gib(card.total_bytes)}",
             hint="remove [cold_start], or take a smaller model or a larger card",
         )
+
+
+def presets_for(names: Sequence[str], card: Gpu) -> list[str]:
+    """The presets whose class of card has no more memory than this one."""
+    usable_share = cards.USABLE_SHARE
+    return [name for name in names if preset_bytes(name) * usable_share <= card.total_bytes]
 
 
 def room_of(card: Gpu) -> Room:

@@ -6,7 +6,6 @@ and a plan for this machine is refused where its predicted memory does not fit.
 """
 
 import importlib.util
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -25,9 +24,6 @@ from r1recipes.planning.fit import Predicted
 from r1recipes.planning.memory.case import MAX_NUM_SEQS
 from r1recipes.recipe.schema import Model, Recipe
 
-USABLE_SHARE = 0.90
-"""A card sold as 16 GB reports less: T4 14.74, L4 22.16, RTX 4090 23.64, A100 39.56, H100 79.2 GiB
-(saved logs of the Unsloth notebooks at bdda2efc). 90 % of the name separates the size classes."""
 MIN_CAPABILITY = 7.5
 """Oldest compute capability that vLLM's wheels have kernels for, and CUDA 13, which they are built
 with (read in vllm, _C_stable_libtorch.abi3.so: sm_75 and newer)."""
@@ -91,6 +87,11 @@ class Plan(BaseModel):
     @property
     def completions_per_step(self) -> int:
         return self.algorithm.step(self.preset).completions
+
+    @property
+    def num_prompts(self) -> int:
+        """Prompts of all steps together; a problem that occurs twice counts twice."""
+        return self.recipe.train.max_steps * self.preset.prompts_per_step
 
     @property
     def max_prompt_length(self) -> int:
@@ -267,12 +268,12 @@ def opened(recipe: Recipe, card: Gpu, requested: str | None) -> tuple[str, Recip
     The other values are those of the preset that the card would get, or of the smallest preset.
     """
     names = sorted((name for name in recipe.preset if name != "cpu"), key=preset_bytes)
-    fitting = _fitting(names, card)
+    fitting = fit.presets_for(names, card)
     base = fitting[-1] if fitting else names[0]
     if requested:
         base = choose_preset(recipe, card, requested)
     preset = recipe.preset[base].model_copy(update=dict.fromkeys(auto.OPEN, "auto"))
-    name = requested or cards.size_class(card.total_bytes, USABLE_SHARE)
+    name = requested or cards.size_class(card.total_bytes)
     return name, recipe.model_copy(update={"preset": recipe.preset | {name: preset}})
 
 
@@ -320,7 +321,7 @@ def choose_preset(recipe: Recipe, card: Gpu | None, requested: str | None) -> st
             f"{', '.join(names)}), and this machine has none",
             hint=_HINT,
         )
-    fitting = _fitting(names, card)
+    fitting = fit.presets_for(names, card)
     if not fitting:
         smaller = "" if names[0] == "6GB" else ", or `r1recipes run qwen2.5-1.5b`, which needs 6GB"
         raise PlanError(
@@ -328,11 +329,6 @@ def choose_preset(recipe: Recipe, card: Gpu | None, requested: str | None) -> st
             hint=f"`r1recipes plan RECIPE --fit` looks for settings that fit this card{smaller}",
         )
     return fitting[-1]
-
-
-def _fitting(names: Sequence[str], card: Gpu) -> list[str]:
-    """The presets whose class of card has no more memory than this one."""
-    return [name for name in names if preset_bytes(name) * USABLE_SHARE <= card.total_bytes]
 
 
 _HINT = (

@@ -4,6 +4,7 @@ Both are made from the run's record and lock and from what was checked, and hold
 Limits: Markdown is not escaped, so the Hub shows what a recipe says as it shows any Markdown.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from r1recipes.recipe.bundle import Files
@@ -13,8 +14,29 @@ from r1recipes.runs.trained import TrainedRun
 
 MARK = "<!-- made by `r1recipes share` -->"
 """Ends the card of a shared recipe; a README.md without it was written by somebody else."""
-USE = {
-    "lora": """\
+_MERGED = """\
+```python
+from transformers import AutoModelForCausalLM, {tokenizer}
+
+model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")
+tokenizer = {tokenizer}.from_pretrained("THIS_FOLDER")
+```
+"""
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a form is loaded, and what the Hub calls it."""
+
+    text: str
+    """Markdown with {tokenizer}, {base}, {name} and {file}."""
+    library: str = "transformers"
+    relation: str = "quantized"
+    """To the base: one of the Hub's adapter, finetune, quantized."""
+
+
+ADAPTER = Use(
+    """\
 ```python
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, {tokenizer}
@@ -24,28 +46,23 @@ model = PeftModel.from_pretrained(base, "THIS_FOLDER")
 tokenizer = {tokenizer}.from_pretrained("THIS_FOLDER")
 ```
 """,
-    "merged": """\
-```python
-from transformers import AutoModelForCausalLM, {tokenizer}
-
-model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")
-tokenizer = {tokenizer}.from_pretrained("THIS_FOLDER")
-```
-""",
-    "gguf": "```\nllama-cli -m {file}\n```\n",
-    "ollama": "```\nollama create {name} -f Modelfile\nollama run {name}\n```\n",
-}
-"""How each form is loaded; a form that is not named here is loaded as a merged model."""
+    "peft",
+    "adapter",
+)
+MERGED = Use(_MERGED, relation="finetune")
+QUANTIZED = Use(_MERGED)
+GGUF = Use("```\nllama-cli -m {file}\n```\n", "gguf")
+OLLAMA = Use("```\nollama create {name} -f Modelfile\nollama run {name}\n```\n", "gguf")
 
 
-def of_export(finished: TrainedRun, manifest: dict[str, Any]) -> str:
+def of_export(finished: TrainedRun, manifest: dict[str, Any], use: Use) -> str:
     """The card of one form of a run; `manifest` is the content of its export.json."""
     plan, record, lock = finished.plan, finished.run.read(), finished.run.read_lock()
     recipe, gpu = plan.recipe, lock.get("machine", {}).get("gpu")
     versions = ", ".join(f"{name} {version}" for name, version in lock["versions"].items())
     command = run_lock.command("recipe.toml", plan.preset_name, lock.get("overrides", []))
     paragraphs = [
-        _front_matter_of_export(manifest),
+        _front_matter_of_export(manifest, use),
         f"# {record['recipe']}, {manifest['form']}\n",
         f"{recipe.description or 'A reasoning model'}: GRPO on `{finished.model_name}`"
         f"{f', {finished.progress}' if finished.is_cut_short else ''}.\n",
@@ -54,7 +71,7 @@ def of_export(finished: TrainedRun, manifest: dict[str, Any]) -> str:
         "## What this is\n",
         _contents(manifest),
         "## Use\n",
-        _use(record["recipe"], manifest),
+        _use(record["recipe"], manifest, use),
         _prompt(recipe.prompt.system),
         "## Reproduce\n",
         f"Fingerprint of the resolved recipe `{record['fingerprint']}`, preset "
@@ -68,16 +85,15 @@ def of_export(finished: TrainedRun, manifest: dict[str, Any]) -> str:
     return "\n".join(paragraphs)
 
 
-def _front_matter_of_export(manifest: dict[str, Any]) -> str:
+def _front_matter_of_export(manifest: dict[str, Any], use: Use) -> str:
     """The licence is that of the base, so it is left to whoever publishes the form."""
-    form, is_on_hub = manifest["form"], manifest["base_on_hub"]
-    relation = {"lora": "adapter", "merged_16bit": "finetune"}.get(form, "quantized")
+    is_on_hub = manifest["base_on_hub"]
     return _front_matter(
         tags=["r1recipes", "grpo", "reasoning"],
         pipeline_tag="text-generation",
         base_model=manifest["base"] if is_on_hub else None,
-        base_model_relation=relation if is_on_hub else None,
-        library_name={"lora": "peft", "gguf": "gguf", "ollama": "gguf"}.get(form, "transformers"),
+        base_model_relation=use.relation if is_on_hub else None,
+        library_name=use.library,
     )
 
 
@@ -128,9 +144,9 @@ def _contents(manifest: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _use(name: str, manifest: dict[str, Any]) -> str:
+def _use(name: str, manifest: dict[str, Any], use: Use) -> str:
     has_base = manifest["cold_start"] or manifest["own_tokenizer"] or manifest.get("starts_from")
-    return USE.get(manifest["form"], USE["merged"]).format(
+    return use.text.format(
         base="THIS_FOLDER/base" if has_base else manifest["base"],
         name=name,
         file=next(iter(manifest["files"]), ""),

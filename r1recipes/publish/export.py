@@ -7,7 +7,6 @@ again, compared with base + adapter as trained, and only then renamed. Limits: e
 the CPU, except for 4 bits.
 """
 
-import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from r1recipes.data import splits
 from r1recipes.errors import Problem, RecipeError, full_disk, unwritable
-from r1recipes.machine import files, gpu
-from r1recipes.publish import hub, llama_cpp
+from r1recipes.machine import files
+from r1recipes.publish import hub
+from r1recipes.publish.forms import FORMS, Maker
 from r1recipes.recipe.targets import Target
 from r1recipes.runs.trained import TrainedRun
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 NUM_EXAMPLES = 8
 """Held-out answers that a form is compared on; assumed to be enough, and quick."""
-ORDER = ("lora", "merged_16bit", "merged_4bit", "gguf", "ollama")
-"""The adapter comes first, since merging changes the model in memory."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Request:
     def forms(self) -> list[Target]:
         """The forms in the order in which they are made; a push alone makes the adapter."""
         forms = [target for target in self.targets if target.kind != "hub"] or [Target("lora")]
-        return sorted(forms, key=lambda target: ORDER.index(target.kind))
+        return sorted(forms, key=lambda target: list(FORMS).index(target.kind))
 
 
 def check(finished: TrainedRun, request: Request) -> None:
@@ -101,22 +99,10 @@ def _links(finished: TrainedRun) -> list[Problem]:
 
 def missing(forms: list[Target], model: str) -> list[Problem]:
     """What these forms of a model need and this machine does not have."""
-    problems = []
+    problems: list[Problem] = []
     for target in forms:
-        if target.types:
-            problems += llama_cpp.missing(target.types, builtin=model.startswith("builtin:"))
-        elif target.kind == "merged_4bit":
-            problems += _missing_4bit()
+        problems += FORMS[target.kind].missing(target, model)
     return list(dict.fromkeys(problems))
-
-
-def _missing_4bit() -> list[Problem]:
-    hint = "`--to gguf:q4_k_m` has 4 bits and needs no GPU"
-    if gpu.current() is None:
-        return [Problem("merged_4bit needs an NVIDIA GPU, and there is none here", hint=hint)]
-    if importlib.util.find_spec("bitsandbytes") is None:
-        return [Problem("merged_4bit needs the package `bitsandbytes`", hint=hint)]
-    return []
 
 
 def execute(finished: TrainedRun, request: Request, say: Callable[[str], None]) -> list[str]:
@@ -145,8 +131,6 @@ def _make(
     by_base: bool,
     say: Callable[[str], None],
 ) -> list[str]:
-    from r1recipes.publish.forms import Maker
-
     results = []
     if new_forms := _to_make(finished, request):
         files.clear_drafts(request.folder, ".draft-[0-9]*")

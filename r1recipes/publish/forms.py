@@ -1,28 +1,31 @@
-"""Makes the forms of one run: each is written as a draft, checked, and then renamed.
+"""The forms of a run, each a row of a table, and what makes them: as a draft, checked, renamed.
 
-Limits: everything runs on the CPU, except for loading 4 bits again.
+Limits: everything runs on the CPU, except for loading 4 bits again. torch is imported only when a
+form is made, since a run looks here at what the forms of its recipe need.
 """
 
+from __future__ import annotations
+
+import importlib.util
 import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors import safe_open
-
-from r1recipes.machine import packages
+from r1recipes.errors import Problem
+from r1recipes.machine import gpu, packages
 from r1recipes.machine.files import now, put
 from r1recipes.planning import disk
 from r1recipes.planning.plan import Plan
 from r1recipes.publish import builtin_gguf, cards, llama_cpp, ollama
-from r1recipes.publish.checks import NUM_TOKENS, Reference
-from r1recipes.recipe.targets import Target
+from r1recipes.recipe.targets import KINDS, Target
 from r1recipes.runs.trained import TrainedRun
-from r1recipes.training.backends import builtin, merge
-from r1recipes.training.backends.weights import resolve_name
+
+if TYPE_CHECKING:
+    from r1recipes.training.backends import merge
 
 BYTES = {"f16": 2.0, "q8_0": 1.07, "q6_k": 0.83, "q5_k_m": 0.73, "q4_k_m": 0.62}
 """Bytes of a weight: derived from the blocks of ggml-common.h, the k types rounded up for the
@@ -59,6 +62,9 @@ class Maker:
         work: Path,
     ):
         """`work`: an empty folder for drafts, on the file system of `folder`."""
+        from r1recipes.publish.checks import Reference
+        from r1recipes.training.backends import builtin, merge
+
         self.finished, self.say, self.work = finished, say, work
         self.targets, self.folder, self.base = targets, folder, base
         self.plan = finished.plan
@@ -79,32 +85,24 @@ class Maker:
 
     def needed_bytes(self) -> int:
         """Bytes of all forms, and of the files that some are made from."""
-        count, targets = self.trained.num_parameters(), self.targets
-        kinds, types = {t.kind for t in targets}, [n for t in targets for n in t.types]
-        files = self.finished.adapter_files()
-        if "lora" in kinds and self.finished.base:
-            files += self.finished.base.iterdir()
-        needed = sum(path.stat().st_size for path in files) + REST_BYTES
-        if kinds - {"lora", "hub"}:
+        count = self.trained.num_parameters()
+        targets = [target for target in self.targets if target.kind in FORMS]
+        needed = REST_BYTES + sum(FORMS[t.kind].bytes(self, t) for t in targets)
+        if any(FORMS[target.kind].is_merged for target in targets):
             needed += 2 * count
-        if "merged_4bit" in kinds:
-            needed += count
-        if any(llama_cpp.is_small(name) for name in types):
+        if any(llama_cpp.is_small(name) for target in targets for name in target.types):
             needed += 2 * count
-        return needed + sum(round(BYTES[name] * count) for name in types)
+        return needed
 
     def make(self, target: Target) -> Path:
         """Make one form and return its folder. The adapter comes before what merges it."""
-        return {
-            "lora": self.lora,
-            "merged_16bit": self.merged_16bit,
-            "merged_4bit": self.merged_4bit,
-            "gguf": self.gguf,
-            "ollama": self.for_ollama,
-        }[target.kind](target)
+        return FORMS[target.kind].make(self, target)
 
     def lora(self, target: Target) -> Path:
         """The adapter; beside it the base, where the Hub does not have it."""
+        from r1recipes.training.backends import merge
+        from r1recipes.training.backends.weights import resolve_name
+
         self.say("Writing the adapter")
         draft = self._draft("lora")
         for path in self.finished.adapter_files():
@@ -134,6 +132,9 @@ class Maker:
 
     def merged(self) -> Merged:
         """The merged model: a draft until `merged_16bit` gives it its final folder."""
+        from r1recipes.publish.checks import NUM_TOKENS
+        from r1recipes.training.backends import merge
+
         if self._merged is None:
             self.say("Merging")
             folder = self._draft("merged_16bit")
@@ -150,6 +151,8 @@ class Maker:
 
     def merged_4bit(self, target: Target) -> Path:
         """The merged model in 4 bits, for bitsandbytes."""
+        from r1recipes.training.backends import merge
+
         merged = self.merged().folder
         self.say("Quantising to NF4")
         draft = self.work / target.kind
@@ -198,11 +201,6 @@ class Maker:
         else:
             llama_cpp.convert(merged, file, outtype)
 
-    def _dtype(self, target: Target) -> str:
-        if target.kind == "lora":
-            return _adapter_dtype(self.finished.adapter)
-        return "NF4" if target.kind == "merged_4bit" else self.dtype
-
     def _draft(self, name: str) -> Path:
         draft = self.work / name
         draft.mkdir()
@@ -210,7 +208,9 @@ class Maker:
 
     def _finish(self, draft: Path, target: Target, checks: list[str]) -> Path:
         """Write card and export.json into the draft, and rename it to its final folder."""
-        plan = self.plan
+        from r1recipes.training.backends.weights import resolve_name
+
+        plan, form = self.plan, FORMS[target.kind]
         base = self.base or self.finished.model_name
         is_local = self.is_builtin or Path(resolve_name(base, plan.base_dir)).is_dir()
         manifest = {
@@ -225,14 +225,14 @@ class Maker:
             "cold_start": plan.recipe.cold_start is not None,
             "starts_from": plan.origin.sentence() if plan.origin else None,
             "own_tokenizer": self.own_tokenizer,
-            "dtype": self._dtype(target),
+            "dtype": form.dtype(self),
             "trained_in_4bit": plan.preset.load_in_4bit,
             "checks": checks,
             "files": _gguf_files(draft),
             "versions": packages.versions(),
             "made": now(),
         }
-        card = cards.of_export(self.finished, manifest)
+        card = cards.of_export(self.finished, manifest, form.use)
         (draft / "README.md").write_text(card, encoding="utf-8")
         (draft / "export.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         put(draft, self.folder / target.kind, taken="replace")
@@ -241,6 +241,8 @@ class Maker:
 
 def _adapter_dtype(adapter: Path) -> str:
     """The adapter's precision: 32 bits from plain TRL, 16 from Unsloth."""
+    from safetensors import safe_open
+
     with safe_open(adapter / "adapter_model.safetensors", "pt") as tensors:
         return str(tensors.get_tensor(next(iter(tensors.keys()))).dtype).removeprefix("torch.")
 
@@ -267,3 +269,67 @@ def _gguf_files(draft: Path) -> dict[str, Any]:
         types = Counter(tensor.tensor_type.name for tensor in GGUFReader(path).tensors)
         described[path.name] = {"bytes": path.stat().st_size, "tensors": dict(types.most_common())}
     return described
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form: what it needs, how large it is, how it is made and how it is used."""
+
+    make: Callable[[Maker, Target], Path]
+    """Writes it as a draft, checks it, and returns the folder that `_finish` gives it."""
+    use: cards.Use
+    bytes: Callable[[Maker, Target], int] = lambda maker, target: 0
+    """Its bytes beside those of the merged model in 16 bits."""
+    is_merged: bool = True
+    """Whether it is, or is made from, the merged model in 16 bits."""
+    missing: Callable[[Target, str], list[Problem]] = lambda target, model: []
+    """What it needs, for the model of this name, and this machine does not have."""
+    dtype: Callable[[Maker], str] = lambda maker: maker.dtype
+    """The precision of the weights that it has, or is made from."""
+
+
+def _adapter_bytes(maker: Maker, target: Target) -> int:
+    base = maker.finished.base
+    paths = [*maker.finished.adapter_files(), *(base.iterdir() if base else ())]
+    return sum(path.stat().st_size for path in paths)
+
+
+def _gguf_bytes(maker: Maker, target: Target) -> int:
+    count = maker.trained.num_parameters()
+    return sum(round(BYTES[name] * count) for name in target.types)
+
+
+def _missing_llama_cpp(target: Target, model: str) -> list[Problem]:
+    return llama_cpp.missing(target.types, builtin=model.startswith("builtin:"))
+
+
+def _missing_4bit(target: Target, model: str) -> list[Problem]:
+    hint = "`--to gguf:q4_k_m` has 4 bits and needs no GPU"
+    if gpu.current() is None:
+        return [Problem("merged_4bit needs an NVIDIA GPU, and there is none here", hint=hint)]
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return [Problem("merged_4bit needs the package `bitsandbytes`", hint=hint)]
+    return []
+
+
+_ROWS = {
+    "lora": Form(
+        Maker.lora,
+        cards.ADAPTER,
+        _adapter_bytes,
+        is_merged=False,
+        dtype=lambda maker: _adapter_dtype(maker.finished.adapter),
+    ),
+    "merged_16bit": Form(Maker.merged_16bit, cards.MERGED),
+    "merged_4bit": Form(
+        Maker.merged_4bit,
+        cards.QUANTIZED,
+        lambda maker, target: maker.trained.num_parameters(),
+        missing=_missing_4bit,
+        dtype=lambda maker: "NF4",
+    ),
+    "gguf": Form(Maker.gguf, cards.GGUF, _gguf_bytes, missing=_missing_llama_cpp),
+    "ollama": Form(Maker.for_ollama, cards.OLLAMA, _gguf_bytes, missing=_missing_llama_cpp),
+}
+FORMS = {name: _ROWS[name] for name in KINDS if name != "hub"}
+"""Every form, in the order in which they are made. A push to the Hub is no form of its own."""

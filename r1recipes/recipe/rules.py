@@ -5,9 +5,11 @@ checked, or from the top of the recipe with a leading `/`. The schema, which imp
 them on its sections and raises; nothing is changed here.
 """
 
+import inspect
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from r1recipes import rewards
@@ -24,10 +26,22 @@ from r1recipes.algorithms.grpo import GrpoTrain
 from r1recipes.config.render import show
 from r1recipes.config.section import KeyProblems
 from r1recipes.recipe import references
+from r1recipes.rewards.functions import COMPARES_ANSWERS
 from r1recipes.rewards.user_code import is_user_code
 
 LOSSES = get_args(GrpoTrain.model_fields["loss_type"].annotation)
 """Variants of GRPO that users take for algorithms."""
+
+
+class Builtin(NamedTuple):
+    """What decides about the rewards of built-in problems, which `data.generators` makes."""
+
+    judge: str
+    """The reward that decides what is right."""
+    columns: tuple[str, ...] = ()
+    """Columns beside question and answer."""
+    misjudged: str | None = None
+    """What is wrong with rewards that compare with the reference; None where nothing is."""
 
 
 def of_data(data: Any) -> KeyProblems:
@@ -60,10 +74,56 @@ def of_data(data: Any) -> KeyProblems:
         problems.append(
             ("answer_after", message, "remove this line: what it holds is found without")
         )
+    problems += _of_range(data.keep) if data.keep is not None else []
     if data.question == data.answer:
         message = f'question and answer are the same column, "{data.answer}"'
         problems.append(("answer", message, "name two columns"))
     return problems
+
+
+def _of_range(keep: list[float]) -> KeyProblems:
+    """That `keep` is a lowest and a highest pass rate."""
+    if len(keep) != 2:
+        count = f"{len(keep)} number{'s' * (len(keep) != 1)}"
+        message = f"`keep` has {count}, not a lowest and a highest pass rate"
+        return [("keep", message, "write two, such as `keep = [0.1, 0.9]`")]
+    low, high = keep
+    if not all(0 <= bound <= 1 for bound in keep):
+        message = f"`keep` [{low:g}, {high:g}] is not within 0 and 1"
+        return [("keep", message, "a pass rate is a share of samples: `keep = [0.1, 0.9]`")]
+    if low >= high:
+        message = f"`keep` [{low:g}, {high:g}]: the first number must be below the second"
+        hint = f"write `keep = [{high:g}, {low:g}]`" if low > high else "such as `[0.1, 0.9]`"
+        return [("keep", message, hint)]
+    return []
+
+
+def of_keep(data: Any, presets: Mapping[str, Any]) -> KeyProblems:
+    """Presets whose samples cannot give a pass rate within `data.keep`."""
+    if data is None or data.keep is None:
+        return []
+    low, high = data.keep
+    problems: KeyProblems = []
+    for name, preset in presets.items():
+        size = preset.num_generations
+        if not any(low <= right / size <= high for right in range(size + 1)):
+            message = (
+                f"no share of {size} samples (`num_generations`) lies from {low:g} to {high:g}, so "
+                "`data.keep` keeps no problem"
+            )
+            hint = "widen `data.keep`, such as to `[0.1, 0.9]`"
+            problems.append((f"{name}.num_generations", message, hint))
+    return problems
+
+
+def keep_schema(schema: dict[str, Any]) -> None:
+    """Let an editor check that `data.keep` has two shares; only `check` knows their order."""
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    schema |= {"items": share, "minItems": 2, "maxItems": 2}
+
+
+KEEP = Field(json_schema_extra=keep_schema, examples=[[0.1, 0.9]])
+"""What an editor and a message need to know of `data.keep`."""
 
 
 def of_presets(presets: Any) -> KeyProblems:
@@ -138,8 +198,8 @@ def of_rewards(evaluation: Any, weights: Any, data: Any) -> KeyProblems:
         return []
     problems: KeyProblems = []
     for name in weights or ():
-        if why := _misjudges(name, data.name):
-            better = _judge(data.name)
+        if why := _misjudges(name, data):
+            better = _judge(data)
             hint = f"in [rewards] write `{better}` in its place"
             if better in weights:
                 hint = f"remove this line: `{better}` is there"
@@ -147,31 +207,46 @@ def of_rewards(evaluation: Any, weights: Any, data: Any) -> KeyProblems:
     if evaluation is None:
         return problems
     is_given = "reward" in evaluation.model_fields_set
-    why = _misjudges(evaluation.reward, data.name)
+    why = _misjudges(evaluation.reward, data)
     if not why and not is_given and references.is_gym(data.name):
         why = "problems of reasoning-gym may have other right answers than the reference"
     if why:
         default = "" if is_given else ", the default,"
         message = f'`eval.reward` "{evaluation.reward}"{default} decides what is right: {why}'
         verb = "write" if is_given else "add"
-        problems.append(("reward", message, f'{verb} `reward = "{_judge(data.name)}"` in [eval]'))
+        problems.append(("reward", message, f'{verb} `reward = "{_judge(data)}"` in [eval]'))
     return problems
 
 
-def _misjudges(reward: str, data: str) -> str:
-    if data == "builtin:countdown" and reward in rewards.COMPARE_ANSWERS:
-        return f"on `{data}` it pays for the bare target, without an expression"
-    if reward == "countdown" and (data == "builtin:arithmetic" or references.is_gym(data)):
-        return f"`{data}` lacks its columns, `numbers` and `target`"
-    if reward == "gym" and not references.is_gym(data):
-        return f"it pays for the problems of reasoning-gym (`gym:NAME`), not for those of `{data}`"
+def _misjudges(reward: str, data: Any) -> str:
+    builtin, is_gym = data.builtin, references.is_gym(data.name)
+    if builtin and builtin.misjudged and reward in COMPARES_ANSWERS:
+        return f"on `{data.name}` {builtin.misjudged}"
+    if reward == "gym" and not is_gym:
+        kind = "it pays for the problems of reasoning-gym (`gym:NAME`)"
+        return f"{kind}, not for those of `{data.name}`"
+    if not builtin and not is_gym:
+        return ""  # the columns of other data are known when they are read
+    columns = ("question", "answer", *(builtin.columns if builtin else ("gym",)))
+    if missing := [f"`{name}`" for name in _columns_of(reward) if name not in columns]:
+        ending = "s" * (len(missing) > 1)
+        return f"`{data.name}` lacks its column{ending}, {' and '.join(missing)}"
     return ""
 
 
-def _judge(data: str) -> str:
-    if references.is_gym(data):
+def _columns_of(reward: str) -> list[str]:
+    """The columns of the data that a reward of the table takes."""
+    if is_user_code(reward):
+        return []
+    parameters = inspect.signature(rewards.REWARDS[reward]).parameters.values()
+    columns = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+    return [p.name for p in columns if p.name not in ("prompts", "completions")]
+
+
+def _judge(data: Any) -> str:
+    if references.is_gym(data.name):
         return "gym"
-    return "countdown" if data == "builtin:countdown" else "correctness"
+    return data.builtin.judge if data.builtin else "correctness"
 
 
 def preset_name(name: str) -> str:

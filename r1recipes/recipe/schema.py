@@ -9,7 +9,7 @@ field's text, the key is passed on under that name.
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import (
     AfterValidator,
@@ -54,7 +54,16 @@ from r1recipes.recipe.foreign_keys import (
 )
 from r1recipes.recipe.targets import Export, Track
 
-BUILTIN_DATA = ("builtin:arithmetic", "builtin:countdown")
+BUILTIN_DATA = {
+    "builtin:arithmetic": rules.Builtin("correctness"),
+    "builtin:countdown": rules.Builtin(
+        "countdown", ("numbers", "target"), "it pays for the bare target, without an expression"
+    ),
+}
+_DATA_NAME = (
+    f"Hub id, a local {', '.join(references.FILE_SUFFIXES)} file, {', '.join(BUILTIN_DATA)}, or "
+    "gym:NAME for a data set of reasoning-gym, such as gym:chain_sum."
+)
 BUILTIN_MODELS = ("builtin:tiny", "builtin:small")
 SYSTEM_PROMPT = """\
 Respond in the following format:
@@ -103,15 +112,7 @@ class Lora(Section):
     """Scale of the adapter; without it equal to lora_rank."""
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of adapter inputs that are zeroed in training."""
-    target_modules: Annotated[list[Projection], Field(min_length=1)] = [
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    ]
+    target_modules: Annotated[list[Projection], Field(min_length=1)] = [*get_args(Projection)]
     """Layers that get an adapter. All linear layers learn best (arXiv 2106.09685 took fewer)."""
     use_rslora: bool = False
     """Scale by alpha / sqrt(rank) in place of alpha / rank."""
@@ -143,9 +144,7 @@ AnswerKind = Literal[
 class Data(Section):
     """Where questions and reference answers come from."""
 
-    name: Annotated[Word, Field(examples=["openai/gsm8k"])]
-    """Hub id, a local .jsonl, .csv or .parquet file, builtin:arithmetic, builtin:countdown, or
-    gym:NAME for a data set of reasoning-gym, such as gym:chain_sum."""
+    name: Annotated[Word, Field(examples=["openai/gsm8k"], description=_DATA_NAME)]
     config: Annotated[Word | None, Field(examples=["main"])] = None
     """Configuration of a Hub data set, such as "main"."""
     revision: Annotated[Word | None, Field(examples=["main"])] = None
@@ -167,6 +166,9 @@ class Data(Section):
     """Held-out split; without it eval_size rows are held out of the training split."""
     eval_size: Annotated[int, Field(ge=1, le=100_000)] = 200
     """Number of held-out problems that are evaluated before and after."""
+    keep: Annotated[list[float] | None, ADDED_LATER, rules.KEEP] = None
+    """Train only on problems whose pass rate before training lies from the first number to the
+    second: the share of num_generations samples that eval.reward calls right."""
     overlong: Literal["drop", "refuse"] = "drop"
     """What is done with prompts that do not fit beside max_completion_length."""
     problems: Problems | SkipJsonSchema[OpenSection] | None = None
@@ -175,7 +177,7 @@ class Data(Section):
     @field_validator("name")
     @classmethod
     def _known_builtin(cls, name: str) -> str:
-        return known_builtin(name, BUILTIN_DATA, "unknown built-in data set")
+        return known_builtin(name, tuple(BUILTIN_DATA), "unknown built-in data set")
 
     @field_validator("problems", mode="wrap")
     @classmethod
@@ -191,6 +193,11 @@ class Data(Section):
     def _consistent(self) -> Self:
         refuse(rules.of_data(self))
         return self
+
+    @property
+    def builtin(self) -> rules.Builtin | None:
+        """What is known of built-in problems; None of other data."""
+        return BUILTIN_DATA.get(self.name)
 
 
 class Prompt(Section):
@@ -266,7 +273,7 @@ class Recipe(Section):
     @field_validator("preset", mode="wrap")
     @classmethod
     def _fit_their_names(
-        cls, tables: Any, validate: ValidatorFunctionWrapHandler
+        cls, tables: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> dict[str, Preset]:
         problems = rules.of_presets(tables)
         try:
@@ -275,7 +282,7 @@ class Recipe(Section):
             if problems:  # report these beside the errors within a preset
                 raise with_problems(error, problems) from None
             raise
-        refuse(problems)
+        refuse(problems + rules.of_keep(info.data.get("data"), presets))
         return presets
 
     @field_validator("cold_start")
@@ -325,25 +332,7 @@ def for_editors() -> dict[str, Any]:
     which of them the one that is named takes."""
     root = json_schema.of(of_algorithm("grpo"), "recipe")
     root["properties"]["algorithm"] |= {"enum": list(ALGORITHMS)}
-    trains = {
-        name: json_schema.of(algorithm.train, name)["properties"]
-        for name, algorithm in ALGORITHMS.items()
-    }
-    keys = dict.fromkeys(key for properties in trains.values() for key in properties)
-    root["properties"]["train"]["properties"] = {
-        key: _of_all({name: keys[key] for name, keys in trains.items() if key in keys})
-        for key in keys
-    }
+    root["properties"]["train"]["properties"] = json_schema.merged(
+        {name: algorithm.train for name, algorithm in ALGORITHMS.items()}
+    )
     return root
-
-
-def _of_all(schemas: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """One schema for a key of [train] from those of the algorithms that have it."""
-    first = next(iter(schemas.values()))
-    if len(schemas) < len(ALGORITHMS):
-        return first | {"description": f"{', '.join(schemas)}: {first['description']}"}
-    if all(schema == first for schema in schemas.values()):
-        return first
-    defaults = ", ".join(f"{schema['default']} for {name}" for name, schema in schemas.items())
-    rest = {key: value for key, value in first.items() if key != "default"}
-    return rest | {"description": f"{first['description']} Default: {defaults}."}

@@ -15,8 +15,17 @@ from r1recipes.errors import Problem
 
 GGUF_TYPES = ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m")
 """The types of llama.cpp that can be written, from the largest to the smallest."""
-KINDS = ("lora", "merged_16bit", "merged_4bit", "gguf", "ollama", "hub")
-HINT = "one of lora, merged_16bit, merged_4bit, gguf:q8_0,q4_k_m, ollama, hub:user/name"
+KINDS = {
+    "lora": "lora",
+    "merged_16bit": "merged_16bit",
+    "merged_4bit": "merged_4bit",
+    "gguf": "gguf:q8_0,q4_k_m",
+    "ollama": "ollama",
+    "hub": "hub:user/name",
+}
+"""Name of a form -> how it is written. They are made in this order: the adapter comes first, since
+merging changes the model in memory. How each is made stands in `publish.forms.FORMS`."""
+HINT = f"one of {', '.join(KINDS.values())}"
 REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 

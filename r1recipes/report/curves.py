@@ -24,6 +24,7 @@ STAGES = {
     "cold_start": "cold start",
     "load": "loading the model",
     "evaluate_before": "evaluation before",
+    "pass_rates": "pass rates",
     "train": "training",
     "evaluate_after": "evaluation after",
 }
@@ -168,10 +169,23 @@ def results(readings: Sequence[Reading]) -> list[Chart]:
     )
 
 
+def problems(reading: Reading) -> list[Chart]:
+    """The chart of the pass rates by which `data.keep` has chosen problems; empty without them."""
+    recorded = reading.record.get("pass_rates") or {}
+    num_samples = recorded.get("num_samples", 0)
+    bars = []
+    for count, number in enumerate(recorded.get("histogram", [])):
+        is_kept = recorded["low"] <= count / num_samples <= recorded["high"]
+        bars.append(Bar(f"{count} of {num_samples}", number, tone=0 if is_kept else GREY))
+    note = "Problems by the number of right samples before training; grey ones are left out."
+    return _drawable([Bars("pass-rates", "Pass rates", bars, note)])
+
+
 def every(readings: Sequence[Reading]) -> list[Chart]:
     """All charts of a page, in its order."""
     return [
         *results(readings),
+        *(problems(readings[0]) if len(readings) == 1 else []),
         *learning(readings),
         *optimiser(readings),
         *cost(readings),

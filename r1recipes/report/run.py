@@ -17,7 +17,7 @@ from r1recipes.planning.architectures import Origin
 from r1recipes.planning.plan import Plan
 from r1recipes.report import charts, curves, page, samples, scales
 from r1recipes.report.page import Cell, Figures, Headline, Pill, Table
-from r1recipes.runs import health, lock, reading
+from r1recipes.runs import health, lock, pass_rates, reading
 from r1recipes.runs.health import HeldOut, Terms
 from r1recipes.runs.reading import Reading, Row
 from r1recipes.runs.record import Run
@@ -115,11 +115,12 @@ def _figures(runs: Sequence[Reading]) -> list[Figures]:
     alone = runs[0] if len(runs) == 1 else None
     groups = [
         Figures("Before and after", curves.results(runs), _held_out_note(alone) if alone else ""),
+        Figures("Training problems", curves.problems(alone), _kept_note(alone)) if alone else None,
         Figures("Learning", curves.learning(runs)),
         Figures("Optimiser", curves.optimiser(runs), _kl_note(alone) if alone else ""),
         Figures("Time and memory", curves.cost(runs)),
     ]
-    return [group for group in groups if group.charts]
+    return [group for group in groups if group and group.charts]
 
 
 def _held_out_note(run: Reading) -> str:
@@ -127,6 +128,11 @@ def _held_out_note(run: Reading) -> str:
     if not evaluation:
         return ""
     return f"On {evaluation['num_problems']} problems that are in no training set."
+
+
+def _kept_note(run: Reading) -> str:
+    recorded = run.record.get("pass_rates")
+    return f"{pass_rates.sentence(recorded)}." if recorded else ""
 
 
 def _kl_note(run: Reading) -> str:
@@ -191,12 +197,22 @@ def _facts(run: Reading) -> list[tuple[str, Cell]]:
         ("Machine", machine.get("gpu") or cpu),
         ("Steps", f"{run.steps} of {run.max_steps}" if run.max_steps else run.steps or None),
         ("Completions a step", f"{preset['prompts_per_step']} x {group}" if group else None),
+        ("Problems kept", _num_kept(run)),
         ("Time", duration(run.duration_s)),
         ("Peak memory", f"{gib(vram, 2)} GiB" if vram else None),
         ("Reward failures", sum((last.get("reward_failures") or {}).values()) or None),
         ("Started", _utc(str(run.record.get("started", "")))),
         ("Fingerprint", str(run.record.get("fingerprint", ""))[:8]),
     ]
+
+
+def _num_kept(run: Reading) -> str | None:
+    """The training problems that `data.keep` kept, of those that were measured."""
+    recorded = run.record.get("pass_rates") or {}
+    if "num_kept" not in recorded:
+        return None
+    others = f"of {recorded['num_measured']:,}" if "num_measured" in recorded else "of the lock"
+    return f"{recorded['num_kept']:,} {others}"
 
 
 def _model(run: Reading) -> str | None:

@@ -11,16 +11,10 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from r1recipes.rewards.functions import MOST
 from r1recipes.rewards.reward import Reward
 from r1recipes.rewards.user_code import Failed
 
-MOST = {
-    "notebook_xmlcount": 0.5,
-    "notebook_soft_format": 0.5,
-    "notebook_strict_format": 0.5,
-    "notebook_int": 0.5,
-}
-"""The most that rewards of the table pay, where it is below 1."""
 FORMAT = "<reasoning>\n{}\n</reasoning>\n<answer>\n{}\n</answer>"
 WORK, FILLER = "Step by step.", "And so it goes on and on. " * 40
 WRONG = "-987654321"

@@ -250,8 +250,6 @@ def _notebook_count(text: str) -> float:
     return paid
 
 
-COMPARE_ANSWERS = ("correctness", "notebook_correctness")
-"""Rewards that compare an answer with the reference."""
 REWARDS: dict[str, Callable[..., list[float]]] = {
     "correctness": correctness,
     "integer": integer,
@@ -266,3 +264,26 @@ REWARDS: dict[str, Callable[..., list[float]]] = {
     "notebook_int": notebook_int,
     "notebook_correctness": notebook_correctness,
 }
+"""Name in a recipe -> function. What else is known of one by its name is in the lists below."""
+FORMATS = frozenset(
+    (
+        "integer",
+        "strict_format",
+        "soft_format",
+        "xml_tags",
+        "notebook_int",
+        "notebook_strict_format",
+        "notebook_soft_format",
+        "notebook_xmlcount",
+    )
+)
+"""Those that pay for the form of an answer."""
+COMPARES_ANSWERS = ("correctness", "notebook_correctness")
+"""Those that compare the answer with the reference, so that no other solution is right."""
+MOST = {
+    "notebook_xmlcount": 0.5,
+    "notebook_soft_format": 0.5,
+    "notebook_strict_format": 0.5,
+    "notebook_int": 0.5,
+}
+"""The most that they pay, where it is below 1."""

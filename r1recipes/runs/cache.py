@@ -14,6 +14,7 @@ PARTS = {
     "models in 4 bits": ("nf4",),
     "models with an adapter merged": ("merged",),
     "random weights of rehearsals": ("random-weights",),
+    "pass rates of problems": ("pass-rates",),
     "compiled kernels": ("inductor", "triton", "vllm", "unsloth"),
 }
 """Content in plain words -> its folders in `cache_dir`."""

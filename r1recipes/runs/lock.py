@@ -3,7 +3,8 @@
 A lock has the recipe's fingerprint, the seed, the preset, versions, the GPU, CPU threads, the hash
 of every file that the recipe names, and once they are loaded those of the data and chat template.
 All of these are compared. Commits of model and data are taken from the lock, and so are the values
-that were chosen for "auto", since the same card with less free memory would get others.
+that were chosen for "auto", since the same card with less free memory would get others, and the
+problems that `data.keep` kept, since samples on a GPU differ.
 Limits: the driver and the CPU's model are not compared, though last digits can depend on them.
 """
 
@@ -25,6 +26,7 @@ from r1recipes.recipe.loading import Loaded
 
 Short = Annotated[str, StringConstraints(max_length=300)]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+Rows = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=1_000_000)]
 Table = Annotated[dict[Short, Short], Field(max_length=500)]
 
 
@@ -56,6 +58,9 @@ class Lock(_Part):
     """Each thing that the run read beside its recipe -> sha256."""
     model_revision: Commit | None = None
     data_revision: Commit | None = None
+    kept_rows: Rows | None = None
+    """Places of the training rows within `data.keep`, where the recipe has it and the run measured
+    them: a run of this lock trains on the same ones."""
 
 
 def command(recipe_file: str, preset: str | None, overrides: Iterable[str]) -> str:

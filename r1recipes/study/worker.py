@@ -36,7 +36,7 @@ from r1recipes.study.cell import plan_trial
 from r1recipes.study.database import HEARTBEAT_S
 from r1recipes.study.trials import RESTART, Lost, Trials, this_worker
 from r1recipes.training.observers import Observer, Pruned
-from r1recipes.training.stages import Options
+from r1recipes.training.prepared import Options
 from r1recipes.training.view import View
 from r1recipes.training.warm import OtherEngine, Warm
 

@@ -6,8 +6,6 @@ resume    goes on in an existing run folder, from its last whole checkpoint
 """
 
 import errno
-import hashlib
-import json
 import os
 import traceback
 from collections.abc import Iterable
@@ -34,7 +32,8 @@ from r1recipes.runs.lock import Lock
 from r1recipes.runs.record import Run
 from r1recipes.training.backends import create, prepare_environment
 from r1recipes.training.observers import Observer, Observers, Pruned
-from r1recipes.training.stages import Options, Prepared, Stages
+from r1recipes.training.prepared import Options, Prepared, input_hashes
+from r1recipes.training.stages import Stages
 from r1recipes.training.trackers import sends
 from r1recipes.training.warm import Warm
 
@@ -84,7 +83,7 @@ def prepare(
         backend=backend,
         rewards={name: loaded[name] for name in recipe.rewards},
         decisive=loaded[recipe.eval.reward],
-        inputs=_inputs(plan, splits, tokenizer.chat_template, loaded.values()),
+        inputs=input_hashes(plan, splits, tokenizer.chat_template, loaded.values()),
         settings=settings,
         judge=verifier.verify if recipe.eval.reward == "correctness" else None,
         warm=warm or Warm(),
@@ -117,34 +116,6 @@ def _load_rewards(
     for warning in preflight.check_rewards(called, splits, decisive=decisive, opened=opened):
         observer.note(f"warning: {warning}")
     return loaded, verifier
-
-
-def _inputs(
-    plan: Plan, splits: data.Splits, template: str, loaded: Iterable[Reward]
-) -> dict[str, str]:
-    """sha256 of each thing that a run reads beside its recipe, under its name in plain words."""
-    hashes = {"the data": _rows_sha256(splits), "the chat template": _sha256(template.encode())}
-    cold_start = plan.recipe.cold_start
-    if cold_start and cold_start.data:
-        hashes["the demonstrations"] = _sha256((plan.base_dir / cold_start.data).read_bytes())
-    if plan.origin:
-        hashes["the adapter that it starts from"] = plan.origin.sha256
-    for reward in loaded:
-        if reward.code_sha256:
-            hashes[f"the code of reward `{reward.name}`"] = reward.code_sha256
-    return hashes
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _rows_sha256(splits: data.Splits) -> str:
-    digest = hashlib.sha256()
-    for rows in (splits.train, splits.held_out):
-        for row in rows:
-            digest.update(json.dumps(row, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
 
 
 def start(
@@ -184,6 +155,8 @@ def start(
         run = record.create(loaded, plan, folder, settings.runs_dir)
         capture.move_to(run.log)
         run.update_lock(inputs=prepared.inputs, data_revision=prepared.splits.revision)
+        if locked and locked.kept_rows is not None:
+            run.update_lock(kept_rows=locked.kept_rows)
         _execute(run, prepared, watching, options, meter)
     return run
 
@@ -291,7 +264,7 @@ def _phase(stages: Stages, error: Exception) -> out_of_memory.Phase:
     if stages.name == "cold_start":
         return "cold start"
     if stages.name != "train":
-        return "generate" if stages.name and stages.name.startswith("evaluate") else "load"
+        return "generate" if (stages.name or "").startswith(("evaluate", "pass")) else "load"
     frames = traceback.walk_tb(error.__traceback__)
     if any(frame.f_code.co_name in ("_generate", "generate") for frame, _ in frames):
         return "generate"

@@ -10,66 +10,30 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from r1recipes.data import demonstrations
-from r1recipes.data.splits import Splits
 from r1recipes.errors import RunError
 from r1recipes.machine import files
-from r1recipes.machine.settings import Settings
 from r1recipes.machine.terminal import Interrupts, warned_when_slow
 from r1recipes.planning import disk
-from r1recipes.planning.plan import Plan
-from r1recipes.rewards.reward import Reward
 from r1recipes.runs import health, record, statistics
 from r1recipes.runs.origin import verify
 from r1recipes.runs.reading import Row
 from r1recipes.runs.record import Run
 from r1recipes.training.backends import merged
-from r1recipes.training.backends.base import Backend, Hooks, Messages, Sample
-from r1recipes.training.evaluation import WhileTraining, evaluate
+from r1recipes.training.backends.base import Hooks, Messages, Sample
+from r1recipes.training.evaluation import WhileTraining, evaluate, keep
+from r1recipes.training.evaluation.probe import outlook, probe, refuse_hopeless
 from r1recipes.training.observers import Observer
-from r1recipes.training.probe import Judge, outlook, probe, refuse_hopeless
-from r1recipes.training.warm import Warm, base_key, evaluation_key, link
+from r1recipes.training.prepared import Options, Prepared
+from r1recipes.training.warm import base_key, evaluation_key, link
 
 SLOW_LOAD_S = 600
 """Seconds of loading after which the user is warned; assumed. The slowest load of the committed
 rehearsals, which download nothing, took 107 s."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user allowed or asked for on the command line."""
-
-    allow_code: bool = False
-    """Run rewards from the recipe's own Python files."""
-    force: bool = False
-    """Train even if the probe sees nothing to learn from."""
-    finish: bool = False
-    """Train no further than the last whole checkpoint: evaluate it, and close the run."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A plan with everything that can be loaded and checked before the weights."""
-
-    plan: Plan
-    splits: Splits
-    backend: Backend
-    rewards: dict[str, Reward]
-    """The rewards that training pays, by their name in the recipe."""
-    decisive: Reward
-    """The reward that decides whether a completion is right."""
-    inputs: dict[str, str]
-    """Each thing that the run reads beside its recipe -> its sha256."""
-    settings: Settings | None = None
-    """The settings of this machine; needed where an adapter is merged."""
-    judge: Judge | None = None
-    """Judges answers wherever they stand in a completion, if it is answers that decide."""
-    warm: Warm = field(default_factory=Warm)
-    """What earlier runs in this process have loaded and computed."""
 
 
 class Stages:
@@ -112,6 +76,7 @@ class Stages:
         self.load()
         self.evaluate("before", adapter=False)
         self.probe()
+        self.keep_problems()
         self.train()
         self.evaluate("after", adapter=True)
         self.finish()
@@ -265,9 +230,19 @@ class Stages:
         weighted = [(reward, weights[name]) for name, reward in self.prepared.rewards.items()]
         result = probe(items, list(self.prepared.splits.held_out), weighted, self.prepared.judge)
         self.run.update(probe=vars(result))
-        self.observer.note(outlook(result, self.plan.recipe.eval.reward))
+        is_filtered = self.plan.recipe.data.keep is not None
+        self.observer.note(outlook(result, self.plan.recipe.eval.reward, is_filtered=is_filtered))
         if not self.options.force:
             refuse_hopeless(result, self.plan)
+
+    def keep_problems(self) -> None:
+        """Train only on problems whose pass rate is within `data.keep`, if the recipe has it."""
+        if self.plan.recipe.data.keep is None or self.saved_adapter():
+            return
+        if "kept_rows" not in self.run.read_lock():
+            with self.stage("pass_rates", "Pass rates"):
+                keep.choose(self.run, self.prepared, self.hooks(), self.observer.note)
+        self.prepared = keep.apply(self.run, self.prepared, self.observer.note)
 
     def train(self) -> None:
         """Train the adapter, from the last checkpoint if there is one, and save it."""

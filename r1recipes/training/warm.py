@@ -93,8 +93,9 @@ def engine_key(plan: Plan) -> str:
 def base_key(plan: Plan) -> str:
     """Everything that the weights after a cold start depend on, apart from what is read."""
     recipe = plan.recipe
-    sections = [recipe.model, recipe.cold_start, recipe.data]
+    sections = [recipe.model, recipe.cold_start]
     parts: list[Any] = [section.model_dump() if section else None for section in sections]
+    parts += [recipe.data.model_dump(exclude={"keep"})]  # which chooses what is trained on later
     parts += [recipe.prompt.system, recipe.seed, plan.preset.max_seq_length, plan.dtype]
     parts += [plan.num_threads, str(plan.base_dir)]
     return json.dumps(parts, sort_keys=True)

@@ -20,6 +20,14 @@ def test_the_table_adds_up_and_says_whether_it_fits():
         assert sum(column[:-1]) == pytest.approx(column[-1], abs=0.07)
 
 
+def test_the_table_says_what_a_filter_generates():
+    code, out, _ = in_process("plan", "phi4", "--gpu", "t4", "--set", "data.keep=[0.1,0.9]")
+    loaded = recipe.load("phi4")
+    preset, steps = loaded.recipe.preset["16GB"], loaded.recipe.train.max_steps
+    completions = steps * preset.prompts_per_step * preset.num_generations
+    assert code == 0 and f"filter    generates {completions:,} completions or more" in out
+
+
 def test_json_has_every_part_in_bytes():
     code, out, _ = in_process("plan", "llama3.1-8b", "--vram", "16", "--json")
     prediction = json.loads(out)

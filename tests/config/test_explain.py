@@ -27,7 +27,7 @@ class Config(Section):
     named_sections: ClassVar = {
         "server": NamedSections("berlin", "a section for each machine", "by its town")
     }
-    foreign_keys: ClassVar = {"proxy": "remove it: there is none"}
+    foreign_keys: ClassVar = {"proxy": "remove it: there is none", "named": "it is a table here"}
     foreign_values: ClassVar = {"all": "remove this line: all words are the default"}
     name: str = ""
     weights: dict[str, float] = {}
@@ -56,6 +56,7 @@ def test_the_words_are_those_of_the_files_model() -> None:
     assert only({"prt": 1})[1] == "did you mean `port`? It belongs in each [server.berlin]"
     assert only({"port": 1}) == ("unknown key `port`", "`port` belongs in each [server.berlin]")
     assert only({"proxy": 1}) == ("unknown key `proxy`", "remove it: there is none")
+    assert only({"named": 1})[1] == "it is a table here", "not the key `name`, which is like it"
     message, hint = only({"server": {"a": {"port": 1, "words": "all"}}})
     assert message == '`server.a.words` must be a list in brackets, not "all"'
     assert hint == "remove this line: all words are the default"

@@ -7,7 +7,9 @@ from collections import Counter
 
 import pytest
 
-from r1recipes.data.generators import arithmetic, countdown, demonstration
+from r1recipes.data.generators import KINDS, arithmetic, countdown
+from r1recipes.recipe.schema import BUILTIN_DATA, Problems
+from r1recipes.rewards import REWARDS
 
 LEVELS = [
     {},
@@ -15,6 +17,7 @@ LEVELS = [
     {"digits": 3, "operators": "+-"},
     {"digits": 2, "terms": 4, "operators": "+-*"},
 ]
+demonstration = KINDS["builtin:arithmetic"].demonstrate
 FORMAT = re.compile(r"<reasoning>\n(.+)\n</reasoning>\n<answer>\n(.+)\n</answer>", re.DOTALL)
 
 
@@ -173,7 +176,7 @@ def test_the_share_of_mistakes_is_as_asked():
 def test_a_countdown_demonstration(wrong):
     rng = random.Random(0)
     for row in countdown("train", 100, numbers=4, largest=30):
-        reasoning, answer = parts(demonstration(row, rng, wrong=wrong))
+        reasoning, answer = parts(KINDS["builtin:countdown"].demonstrate(row, rng, wrong=wrong))
         assert numbers_in(answer) == sorted(row["numbers"])
         assert (eval(answer) == row["target"]) is (wrong == 0.0)
         assert int(reasoning.split("=")[-1]) == eval(answer)
@@ -184,3 +187,22 @@ def test_ten_thousand_rows_take_about_a_second():
     arithmetic("train", 10_000, digits=3)
     countdown("train", 10_000, numbers=4, largest=99)
     assert time.process_time() - start < 4
+
+
+def test_a_recipe_knows_the_kinds_of_problems_that_are_made():
+    assert KINDS.keys() == BUILTIN_DATA.keys()
+    assert all(kind.settings for kind in KINDS.values())
+    settings = [key for kind in KINDS.values() for key in kind.settings]
+    assert set(settings) == set(Problems.model_fields)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_judge_of_a_kind_pays_for_its_demonstrations_and_not_for_mistakes(name):
+    kind, known, rng = KINDS[name], BUILTIN_DATA[name], random.Random(0)
+    level = Problems().model_dump(include=set(kind.settings))
+    rows = kind.make("train", 50, seed=3, **level)
+    assert {*rows[0]} == {"question", "answer", *known.columns}
+    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    for wrong, paid in ((0.0, 1.0), (1.0, 0.0)):
+        texts = [kind.demonstrate(row, rng, wrong) for row in rows]
+        assert REWARDS[known.judge]([""] * 50, texts, **columns) == [paid] * 50

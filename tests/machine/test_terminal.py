@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from r1recipes.machine.terminal import AFTER_STEP, AT_ONCE, Interrupts, warned_when_slow
+from r1recipes.machine.terminal import (
+    AFTER_STEP,
+    AT_ONCE,
+    ONE_PRESS_S,
+    Interrupts,
+    warned_when_slow,
+)
 
 ROUNDS = 10_000_000
 """Some seconds, long enough for another thread to be heard on a busy machine."""
@@ -32,6 +38,7 @@ def test_a_stop_is_answered_while_a_step_is_in_c() -> None:
             work_in_c()
             ended = time.monotonic()
             assert interrupts.requested and interrupts.asked() and interrupts.asked()
+            time.sleep(ONE_PRESS_S)
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(10)
@@ -46,6 +53,24 @@ def test_a_stage_that_saves_nothing_stops_at_once_with_an_answer() -> None:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(10)
     assert answers == [AT_ONCE]
+
+
+@pytest.mark.parametrize("is_graceful", [True, False])
+def test_a_signal_that_a_launcher_passes_on_is_no_second_request(is_graceful: bool) -> None:
+    """`timeout` signals the process, then its group; nothing may interrupt what is saved."""
+    answers: list[str] = []
+    num_interrupts = 0
+    with Interrupts(answers.append) as interrupts:
+        interrupts._graceful = is_graceful
+        for _ in range(5):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.05)
+            except KeyboardInterrupt:
+                num_interrupts += 1
+        assert interrupts.requested == is_graceful
+    assert num_interrupts == (0 if is_graceful else 1)
+    assert answers == [AFTER_STEP if is_graceful else AT_ONCE]
 
 
 def test_signals_and_the_wakeup_descriptor_are_as_before() -> None:

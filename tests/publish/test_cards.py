@@ -7,6 +7,7 @@ from huggingface_hub import ModelCard
 
 from r1recipes import recipe
 from r1recipes.publish import cards
+from r1recipes.publish.forms import FORMS
 from r1recipes.runs import lock, trained
 from r1recipes.runs.trained import TrainedRun
 
@@ -43,7 +44,8 @@ def run(finished) -> TrainedRun:
     ],
 )
 def test_the_hub_reads_what_an_export_is(run, form, relation, library):
-    data = ModelCard(cards.of_export(run, MANIFEST | {"form": form})).data.to_dict()
+    text = cards.of_export(run, MANIFEST | {"form": form}, FORMS[form].use)
+    data = ModelCard(text).data.to_dict()
     assert data == {
         "base_model": "Qwen/Qwen2.5-0.5B",
         "base_model_relation": relation,
@@ -54,7 +56,7 @@ def test_the_hub_reads_what_an_export_is(run, form, relation, library):
 
 
 def test_a_base_that_is_not_on_the_hub_is_not_named_to_it(run):
-    text = cards.of_export(run, MANIFEST | {"base": "my model", "base_on_hub": False})
+    text = cards.of_export(run, MANIFEST | {"base": "my model", "base_on_hub": False}, cards.MERGED)
     data = ModelCard(text).data.to_dict()
     assert "base_model" not in data and "base_model_relation" not in data
     assert "- base: `my model` at `7ae5576" in text
@@ -62,20 +64,21 @@ def test_a_base_that_is_not_on_the_hub_is_not_named_to_it(run):
 
 def test_a_name_that_yaml_would_read_otherwise_stays_a_name(run):
     for base in ("user/yes: [no]", "user/#1", "user/'x", "user/x\nlicense: mit"):
-        data = ModelCard(cards.of_export(run, MANIFEST | {"base": base})).data.to_dict()
+        text = cards.of_export(run, MANIFEST | {"base": base}, cards.MERGED)
+        data = ModelCard(text).data.to_dict()
         assert data["base_model"] == base and "license" not in data
 
 
 def test_the_files_of_an_export_are_listed(run):
     files = {"small-q8_0.gguf": GGUF_FILE}
-    text = cards.of_export(run, MANIFEST | {"form": "gguf", "files": files})
+    text = cards.of_export(run, MANIFEST | {"form": "gguf", "files": files}, cards.GGUF)
     assert "- form `gguf`, made from weights in float32" in text
     assert "- `small-q8_0.gguf`: 5.0 MB; 15 x Q8_0, 4 x F32" in text
     assert "```\nllama-cli -m small-q8_0.gguf\n```" in text
 
 
 def test_the_card_has_the_command_that_repeats_the_run(run):
-    text = cards.of_export(run, MANIFEST)
+    text = cards.of_export(run, MANIFEST, cards.MERGED)
     assert "```\npython -m r1recipes run recipe.toml --preset cpu" in text
 
 

@@ -110,6 +110,43 @@ def test_the_kinds_of_answers_are_those_that_are_judged():
     assert "does not apply to `builtin:arithmetic`" in refused(data={"answer_kind": "number"})
 
 
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ([0.9, 0.1], "write `keep = [0.1, 0.9]`"),
+        ([0.5, 0.5], "must be below the second"),
+        ([10, 90], "[10, 90] is not within 0 and 1"),
+        ([-0.1, 0.9], "is not within 0 and 1"),
+        ([0.1], "has 1 number, not a lowest and a highest pass rate"),
+        ([], "has 0 numbers"),
+        ([0.1, 0.5, 0.9], "has 3 numbers"),
+        ([0.3, 0.4], "no share of 4 samples (`num_generations`) lies from 0.3 to 0.4"),
+        ([0.1, "a"], "float_type"),
+        ([True, 1], "float_type"),
+        ([float("nan"), 1], "finite_number"),
+        (0.5, "list_type"),
+        ("0.1", "list_type"),
+    ],
+)
+def test_a_range_of_pass_rates_is_two_rising_shares_that_samples_can_have(keep, message):
+    assert message in refused(data={"keep": keep})
+
+
+@pytest.mark.parametrize("keep", [[0, 1], [0.0, 0.9], [0.25, 0.4], [0.1, 1]])
+def test_a_range_of_pass_rates_is_part_of_the_recipe(keep):
+    changed = valid(data={"keep": keep})
+    assert changed.data.keep == keep
+    assert [type(bound) for bound in changed.data.keep or ()] == [float, float]
+    assert recipe.fingerprint(changed) != recipe.fingerprint(valid())
+    assert recipe.fingerprint(valid()) == recipe.fingerprint(valid(data={"keep": None}))
+
+
+def test_an_editor_knows_that_a_range_is_two_shares():
+    key = schema.for_editors()["properties"]["data"]["properties"]["keep"]
+    assert (key["type"], key["minItems"], key["maxItems"]) == ("array", 2, 2)
+    assert key["items"] == {"type": "number", "minimum": 0, "maximum": 1}
+
+
 class Inner(section.Section):
     old: int = 1
     new: Annotated[int | None, section.ADDED_LATER] = None

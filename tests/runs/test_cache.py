@@ -28,6 +28,8 @@ def test_what_can_be_made_again_goes_and_what_a_run_needs_stays(cache, tmp_path)
     run = record.create(needed, resolved, None, tmp_path / "runs")
     (cache / "nf4" / "model").mkdir(parents=True)
     (cache / "nf4" / "model" / "weights").write_bytes(b"x" * 2_000_000)
+    (cache / "pass-rates" / "key").mkdir(parents=True)
+    (cache / "pass-rates" / "key" / "block.json").write_text("{}")
     (cache / "mine.txt").write_text("not ours")
     draft = cache / "recipes" / "references" / f"{files.DRAFT}00"
     draft.mkdir()  # of a process that was killed; the next one to write there removes it
@@ -38,6 +40,7 @@ def test_what_can_be_made_again_goes_and_what_a_run_needs_stays(cache, tmp_path)
     assert code == 2 and "--yes" in err and "2.0 MB  models in 4 bits" in out
     code, out, _ = in_process("clean", "--cache", "--yes")
     assert code == 0 and "recipes from elsewhere" in out and "deleted 2.0 MB" in out
+    assert "pass rates of problems" in out
     assert needed.path.exists() and not other.path.exists()
     assert len([path for path in draft.parent.iterdir() if path != draft]) == 1
     assert {path.name for path in cache.iterdir()} == {"recipes", "mine.txt"}

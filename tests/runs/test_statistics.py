@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 
 from r1recipes.runs import statistics
-from tests.training.test_evaluation import answered
+from tests.training.evaluation.test_evaluation import answered
 
 
 def test_accuracy_counts_samples_and_greedy_apart():

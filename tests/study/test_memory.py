@@ -11,7 +11,7 @@ from r1recipes.planning import plan
 from r1recipes.report import study
 from r1recipes.study import database, leaderboard, loading, results, worker
 from r1recipes.study.trials import create_cell
-from r1recipes.training.stages import Options
+from r1recipes.training.prepared import Options
 from tests.study.test_loading import write
 
 STUDY = """\

@@ -13,7 +13,7 @@ from r1recipes.planning import speed
 from r1recipes.runs import record
 from r1recipes.runs.record import Run
 from r1recipes.study import database, loading, search, trials, worker
-from r1recipes.training.stages import Options
+from r1recipes.training.prepared import Options
 from tests.study.claims import claim
 from tests.study.test_loading import write
 from tests.training.test_run import comparable

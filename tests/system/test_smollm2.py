@@ -2,6 +2,7 @@
 turn with its BOS token."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -151,13 +152,13 @@ def test_its_own_completions_are_graded(recipe):
 def test_ctrl_c_leaves_a_whole_checkpoint_of_a_run_that_was_probed(stopped):
     run, printed = stopped
     assert "`<|im_start|>`, with which the chat template begins every turn" in printed
-    assert "can be learned" in printed or "nothing can be learned" in printed, printed
+    assert re.search("can be learned|little is left to learn", printed.partition("Training ...")[0])
     checkpoint = run.last_checkpoint()
     assert checkpoint is not None and checkpoint[1] >= 3
     assert f"step {checkpoint[1]} is saved" in printed
     assert run.read()["status"] == "stopped"
-    losses = [row["loss"] for row in files.read_lines(run.metrics)]
-    assert len(losses) == checkpoint[1]
+    steps = [row["step"] for row in files.read_lines(run.metrics)]
+    assert steps == list(range(1, checkpoint[1] + 1))
 
 
 def test_the_checkpoint_answers_and_names_its_step(stopped, capfd):

@@ -21,7 +21,8 @@ from r1recipes.runs import record
 from r1recipes.runs.record import Run
 from r1recipes.training import Observer, stages
 from r1recipes.training.backends.trl import TrlBackend
-from r1recipes.training.stages import Options, Prepared, Stages
+from r1recipes.training.prepared import Options, Prepared
+from r1recipes.training.stages import Stages
 from tests.helpers import command, in_process, quiet_view, run_in_process
 
 TIMES = ("step_time", "num_tokens", "time/")

@@ -1,6 +1,7 @@
 """Reads the columns and the first rows of a data file, within a tenth of a second.
 
-Limits: what stands behind the first `SAMPLE_BYTES` is not looked at; values of a .csv are texts.
+Limits: what stands behind the first `SAMPLE_BYTES` is not looked at; values of a .csv are texts. A
+kind of file without a shorter way is read whole, however long that takes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from r1recipes.errors import Problem, RecipeError
 SAMPLE_BYTES = 4 * 2**20
 """Bytes of a data file that are read; assumed, some thousand rows, in about 0.1 s."""
 SAMPLE_ROWS = 1000
-"""Rows of a .parquet file that are read; assumed."""
+"""Rows of another file than of lines that are read; assumed."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,17 @@ def sample(path: Path, key: str, texts: tuple[str, ...]) -> tuple[list[str], Fir
     """The columns of a data file, and its first rows. Raises: RecipeError."""
     sources.check_file(path, key)
     try:
-        if path.suffix.lower() == ".parquet":
-            columns, rows = _parquet(path)
-        else:
-            with path.open("rb") as file:
-                content = file.read(SAMPLE_BYTES)
-            is_whole = len(content) < SAMPLE_BYTES
-            whole = content if is_whole else content.rpartition(b"\n")[0]
-            if path.suffix.lower() == ".jsonl":
-                columns, rows = _jsonl(whole, path, is_whole)
-            else:
-                columns, rows = _csv(whole, path, texts, is_whole)
+        match sources.FILES[path.suffix.lower()].first_rows:
+            case "jsonl":
+                columns, rows = _jsonl(*_first_lines(path), path)
+            case "csv":
+                columns, rows = _csv(*_first_lines(path), path, texts)
+            case "parquet":
+                columns, rows = _parquet(path)
+            case "whole":
+                table = sources.read_file(path, key, texts)
+                first = table.select(range(min(SAMPLE_ROWS, len(table))))
+                columns, rows = table.column_names, FirstRows(list(first), len(first) == len(table))
     except OSError as error:
         raise RecipeError.at(str(path), f"cannot be read: {error.strerror or error}") from error
     if not rows.rows:
@@ -56,7 +57,15 @@ def sample(path: Path, key: str, texts: tuple[str, ...]) -> tuple[list[str], Fir
     return columns, rows
 
 
-def _jsonl(content: bytes, path: Path, is_whole: bool) -> tuple[list[str], FirstRows]:
+def _first_lines(path: Path) -> tuple[bytes, bool]:
+    """The lines within the first `SAMPLE_BYTES`, and whether they are all. Raises: OSError."""
+    with path.open("rb") as file:
+        content = file.read(SAMPLE_BYTES)
+    is_whole = len(content) < SAMPLE_BYTES
+    return (content if is_whole else content.rpartition(b"\n")[0]), is_whole
+
+
+def _jsonl(content: bytes, is_whole: bool, path: Path) -> tuple[list[str], FirstRows]:
     rows = []
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
@@ -68,7 +77,7 @@ def _jsonl(content: bytes, path: Path, is_whole: bool) -> tuple[list[str], First
 
 
 def _csv(
-    content: bytes, path: Path, texts: tuple[str, ...], is_whole: bool
+    content: bytes, is_whole: bool, path: Path, texts: tuple[str, ...]
 ) -> tuple[list[str], FirstRows]:
     mark = csv_file.separator(path, texts)
     try:
@@ -81,7 +90,7 @@ def _csv(
         columns = next(reader, [])
         rows = [dict(zip(columns, values, strict=False)) for values in reader if values]
     except csv.Error as error:
-        raise RecipeError.at(str(path), f"is not a valid .csv file: {error}") from error
+        raise RecipeError.at(str(path), f"is not a valid {path.suffix} file: {error}") from error
     # The last one may be cut within a field that has a line break.
     return columns, FirstRows(rows if is_whole else rows[:-1], is_whole)
 

@@ -8,6 +8,7 @@ out, and why, stands in docs/verdicts.md.
 import math
 import statistics
 
+from r1recipes.rewards.functions import FORMATS
 from r1recipes.runs.health import trends
 from r1recipes.runs.health.signs import SPENT, Signs, mean
 from r1recipes.runs.health.trends import Change
@@ -57,19 +58,6 @@ DOMINANT = 0.7
 SPIKE_SIGMAS, SPIKE_RATIO, NUM_SPIKES = 8.0, 3.0, 3
 """Robust standard deviations and medians that a gradient norm must exceed, and the number of such
 steps, rldoctor's limits. The four healthy runs in tests/fixtures/verdicts have none."""
-FORMATS = frozenset(
-    (
-        "integer",
-        "strict_format",
-        "soft_format",
-        "xml_tags",
-        "notebook_int",
-        "notebook_strict_format",
-        "notebook_soft_format",
-        "notebook_xmlcount",
-    )
-)
-"""The shipped rewards that pay for the form of an answer."""
 
 
 def cut(s: Signs) -> Verdict | None:

@@ -98,6 +98,10 @@ class Backend(Protocol):
         Returns the commit of the weights, if they came from the Hub.
         """
 
+    def commit(self) -> str | None:
+        """The commit of the weights that were loaded, in whatever repository; None if they are not
+        from the Hub. `load` returns it only where it is of the recipe's own repository."""
+
     def facts(self) -> dict[str, float]:
         """Sizes that the engine chose for itself when the model was loaded, for a rehearsal.
 

@@ -344,8 +344,7 @@ class Watch(_Stoppable):
             return  # the summary at the end
         logs = {self.algorithm.metrics.get(name, name): value for name, value in logs.items()}
         row = {"step": state.global_step, **logs, **self.clock.row(), **self.collector.accuracy()}
-        failures = self.collector.failures()
-        if failures:
+        if failures := self.collector.failures():
             row["reward_failures"] = failures
         row |= self.hooks.evaluate(state.global_step)  # before the step's checkpoint is saved
         self.hooks.on_step(row, self.collector.samples())

@@ -85,6 +85,9 @@ class TrlBackend:
         self.model = get_peft_model(self._base, config)
         return weights.commit(self._base)
 
+    def commit(self) -> str | None:
+        return weights.commit(self._base) if self._base is not None else None
+
     def facts(self) -> dict[str, float]:
         return {}
 

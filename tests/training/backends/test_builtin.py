@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from r1recipes.data.generators import arithmetic, demonstration
+from r1recipes.data.generators import KINDS, arithmetic
 from r1recipes.recipe.schema import Model
 from r1recipes.training.backends.builtin import TAGS, build_model, build_tokenizer
 
@@ -77,7 +77,7 @@ def test_the_tokenizer_survives_saving(tokenizer, tmp_path):
 
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
-    text = demonstration(arithmetic("train", 1)[0], random.Random(0))
+    text = KINDS["builtin:arithmetic"].demonstrate(arithmetic("train", 1)[0], random.Random(0))
     assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert loaded.decode(loaded(text)["input_ids"], skip_special_tokens=True) == text
     assert loaded.chat_template == tokenizer.chat_template

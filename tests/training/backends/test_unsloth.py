@@ -53,10 +53,10 @@ def made(unsloth, *overrides: str):
 
 def test_answers_are_those_of_the_weights_of_now_and_take_no_random_numbers(unsloth, monkeypatch):
     """As in an evaluation while training: each call hands the engine the adapter as it is."""
-    state: dict[str, Any] = {"get_rng_state": lambda device: torch.get_rng_state()}
-    state["set_rng_state"] = lambda state, device: torch.set_rng_state(state)
-    for name, function in state.items():
-        monkeypatch.setattr(torch.cuda, name, function)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.get_rng_state())
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state)
+    )
     seen = []
 
     def fast_generate(batch, sampling_params, lora_request, use_tqdm):

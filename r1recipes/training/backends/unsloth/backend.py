@@ -190,6 +190,9 @@ class UnslothBackend:
         cache = (base.parent if base else settings.load().cache_dir) / "nf4"
         return str(nf4.cached(folder, cache, getattr(torch, self.plan.dtype)))
 
+    def commit(self) -> str | None:
+        return self._commit or weights.commit(self.model)
+
     def facts(self) -> dict[str, float]:
         return engine.facts(self.model.vllm_engine)
 

@@ -6,10 +6,10 @@ import pytest
 from r1recipes import planning
 from r1recipes.errors import RunError
 from r1recipes.recipe import loading
-from r1recipes.training import probe as training_probe
-from r1recipes.training.probe import Probe, outlook, refuse_hopeless
+from r1recipes.training.evaluation import probe as training_probe
+from r1recipes.training.evaluation.probe import Probe, outlook, refuse_hopeless
 from tests.conftest import SMALL
-from tests.training.test_evaluation import answered, pay, rows
+from tests.training.evaluation.test_evaluation import answered, pay, rows
 
 PLAN = planning.make(
     loading.load_text(SMALL, Path("small.toml")).recipe,
@@ -75,6 +75,24 @@ SEEN = Probe(0.0, 0.6, 0.6, num_problems=50, num_samples=4)
 def test_the_outlook_says_whether_answers_or_only_the_format_can_be_learned(changes, start, hint):
     sentence = outlook(dataclasses.replace(SEEN, **changes), "correctness")
     assert sentence.startswith(start) and hint in sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_named"),
+    [
+        ({"share_right": 0.3, "share_decisive_spread": 0.3}, True),
+        ({"share_right": 0.8, "share_decisive_spread": 0.5}, True),
+        ({"share_right": 0.3, "share_decisive_spread": 0.0}, True),  # some always, some never
+        ({"share_right": 0.3, "share_decisive_spread": 0.6}, False),  # most groups teach
+        ({"share_right": 0.0, "share_decisive_spread": 0.0}, False),  # nothing is in between
+        ({"share_right": 1.0, "share_decisive_spread": 0.0}, False),
+        ({"share_right": 0.3, "share_decisive_spread": 1.0, "num_samples": 1}, False),
+    ],
+)
+def test_the_outlook_names_the_filter_where_it_can_help(changes, is_named):
+    result = dataclasses.replace(SEEN, **changes)
+    assert ("`data.keep = [0.1, 0.9]`" in outlook(result, "correctness")) is is_named
+    assert "data.keep" not in outlook(result, "correctness", is_filtered=True)
 
 
 def test_answers_outside_the_tags_are_seen():

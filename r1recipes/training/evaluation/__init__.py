@@ -62,6 +62,12 @@ def evaluate(
     return items
 
 
+def num_right(rows: Sequence[Row], groups: list[list[Sample]], score: Score) -> list[int]:
+    """How many samples of each row are right; `groups` has the same number for each."""
+    right, size = _right(rows, groups, score), len(groups[0])
+    return [sum(right[start : start + size]) for start in range(0, len(right), size)]
+
+
 def _right(rows: Sequence[Row], groups: list[list[Sample]], score: Score) -> list[bool]:
     arguments = reward_arguments(rows, [[sample.text for sample in group] for group in groups])
     return [is_right(value) for value in score(**arguments)]

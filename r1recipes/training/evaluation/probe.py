@@ -29,6 +29,10 @@ KNOWN_ELSEWHERE = 2.0
 """Right answers anywhere for each one in the tags, from which on the format is what is missing;
 assumed."""
 
+MANY_SAME = 0.5
+"""Share of the groups that are all right or all wrong from which on the filter is named; assumed.
+"""
+
 Judge = Callable[[list[tuple[str | None, Any]]], list[bool]]
 """(answer, reference) pairs -> whether each is right."""
 
@@ -107,9 +111,15 @@ def _spread(paid: Sequence[float], size: int) -> float:
     return _share([max(group) - min(group) > 1e-6 for group in groups])
 
 
-def outlook(result: Probe, decisive: str) -> str:
+def outlook(result: Probe, decisive: str, *, is_filtered: bool = False) -> str:
     """What training will be able to teach, in a sentence; begins with "warning: " where that is not
-    the answers. `decisive` is the name of the reward that decides."""
+    the answers. `decisive` is the name of the reward that decides; `is_filtered` says that the
+    recipe leaves out problems by `data.keep` already."""
+    sentence = _outlook(result, decisive)
+    return sentence if is_filtered else sentence + _filter(result)
+
+
+def _outlook(result: Probe, decisive: str) -> str:
     right = f"{result.share_right:.0%} of the completions are right"
     if result.share_decisive_spread > 0:
         groups = "completions" if result.num_samples == 1 else "groups"
@@ -121,6 +131,18 @@ def outlook(result: Probe, decisive: str) -> str:
         return f"warning: little is left to learn: {where}, and {right}; use harder problems"
     lesson = "only the format can be learned" if result.share_spread else "nothing can be learned"
     return f"warning: {lesson}: {where}, and {right}; {_help(result)}"
+
+
+def _filter(result: Probe) -> str:
+    """The key that leaves out the groups that teach nothing, where they are many and not all."""
+    same = 1 - result.share_decisive_spread
+    is_mixed = 0 < result.share_right < 1
+    if result.num_samples == 1 or same < MANY_SAME or not is_mixed:
+        return ""
+    return (
+        f"; in {same:.0%} of the groups all are right or all wrong: `data.keep = [0.1, 0.9]` "
+        "trains on problems in between"
+    )
 
 
 def _help(result: Probe) -> str:

@@ -1,0 +1,79 @@
+"""What a run begins with: what the user allowed, and a plan with everything loaded but the weights.
+
+The hashes of what was loaded go into the lock (`inputs`). Limits: nothing is loaded here.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from r1recipes import data
+from r1recipes.data.splits import Splits
+from r1recipes.machine.settings import Settings
+from r1recipes.planning.plan import Plan
+from r1recipes.rewards.reward import Reward
+from r1recipes.training.backends.base import Backend
+from r1recipes.training.evaluation.probe import Judge
+from r1recipes.training.warm import Warm
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user allowed or asked for on the command line."""
+
+    allow_code: bool = False
+    """Run rewards from the recipe's own Python files."""
+    force: bool = False
+    """Train even if the probe sees nothing to learn from."""
+    finish: bool = False
+    """Train no further than the last whole checkpoint: evaluate it, and close the run."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with everything that can be loaded and checked before the weights."""
+
+    plan: Plan
+    splits: Splits
+    backend: Backend
+    rewards: dict[str, Reward]
+    """The rewards that training pays, by their name in the recipe."""
+    decisive: Reward
+    """The reward that decides whether a completion is right."""
+    inputs: dict[str, str]
+    """Each thing that the run reads beside its recipe -> its sha256."""
+    settings: Settings | None = None
+    """The settings of this machine; needed where an adapter is merged."""
+    judge: Judge | None = None
+    """Judges answers wherever they stand in a completion, if it is answers that decide."""
+    warm: Warm = field(default_factory=Warm)
+    """What earlier runs in this process have loaded and computed."""
+
+
+def input_hashes(
+    plan: Plan, splits: data.Splits, template: str, loaded: Iterable[Reward]
+) -> dict[str, str]:
+    """sha256 of each thing that a run reads beside its recipe, under its name in plain words."""
+    hashes = {"the data": _rows_sha256(splits), "the chat template": _sha256(template.encode())}
+    start = plan.recipe.cold_start
+    if start and start.data:
+        hashes["the demonstrations"] = _sha256((plan.base_dir / start.data).read_bytes())
+    if plan.origin:
+        hashes["the adapter that it starts from"] = plan.origin.sha256
+    for reward in loaded:
+        if reward.code_sha256:
+            hashes[f"the code of reward `{reward.name}`"] = reward.code_sha256
+    return hashes
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _rows_sha256(splits: data.Splits) -> str:
+    digest = hashlib.sha256()
+    for rows in (splits.train, splits.held_out):
+        for row in rows:
+            digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
