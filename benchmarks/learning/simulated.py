@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from r1recipes.runs.health.verdicts import Kind, Row, Terms
+from r1recipes.runs.health.verdicts import GOOD, UNDECIDED, Kind, Row, Terms, Verdict
 
 SORTS = ("rising", "flat", "collapsing", "format only", "hacked", "noisy")
 SHIPPED = {
@@ -48,6 +48,11 @@ UNCLEAR: dict[str, tuple[Kind, ...]] = {
     "noisy": (),
 }
 """Verdicts that are not wrong if the change is lost in the noise, by sort."""
+
+
+def is_alarm(verdict: Verdict) -> bool:
+    """Whether a verdict says that something is wrong."""
+    return verdict.kind not in GOOD | UNDECIDED
 
 
 @dataclass(frozen=True)

@@ -72,9 +72,9 @@ def in_every_step(runs: list[Simulated]) -> dict[str, Any]:
         for num in range(1, len(run.rows) + 1):
             verdict = health.verdict(run.rows[:num], run.terms)
             kinds[verdict.kind] += 1
-            alarms += verdict.is_alarm
+            alarms += simulated.is_alarm(verdict)
             if run.sort == "rising":
-                false += verdict.is_alarm and run.gained(num) > LEARNED
+                false += simulated.is_alarm(verdict) and run.gained(num) > LEARNED
             else:
                 false += verdict.kind not in run.right | {"too early", "format first"}
         runs_with_false += false > before

@@ -17,8 +17,8 @@ from typing import Any
 from r1recipes.machine.units import GIB
 from r1recipes.planning import models, out_of_memory
 from r1recipes.planning.memory import predict
-from r1recipes.planning.memory.case import MAX_NUM_SEQS, Case
-from r1recipes.planning.memory.engine import engine_pass
+from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, MAX_NUM_SEQS, Case
+from r1recipes.planning.memory.engine import engine_passes, sized_bytes
 
 PHASES = {"load": ("load",), "generate": ("generate",), "train": ("first step", "steps")}
 """Phases of a proof for each phase of the prediction. Old rehearsals have no phase "generate" and
@@ -74,6 +74,7 @@ def of_proof(name: str, proof: dict[str, Any]) -> Point | None:
         batch=settings["per_device_train_batch_size"] or settings["num_generations"],
         engine_bytes=math.floor(settings["gpu_memory_utilization"] * cap),
         standby=settings["standby"],
+        optimizer_bytes=ADAM_8BIT_BYTES,
     )
     by_phase = proof["peak_gib_by_phase"]
     phases = {
@@ -114,6 +115,12 @@ def _measured_parts(proof: dict[str, Any]) -> dict[str, float]:
             for phase in ("load", "steps"):
                 parts[f"outside in {phase}"] = (peaks[phase] - torch_peaks[phase][1]) * GIB
     return parts
+
+
+def engine_pass(case: Case, values: dict[str, float]) -> float:
+    """Bytes of the pass that the ladder gives if Unsloth's estimate equals that of r1recipes."""
+    cache = sized_bytes(case)
+    return max(size for step, size in engine_passes(case, values) if cache > step or step == 0)
 
 
 def predicted_parts(case: Case, values: dict[str, float]) -> dict[str, float]:

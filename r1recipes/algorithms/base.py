@@ -16,7 +16,7 @@ from r1recipes.config.section import (
     AutoBool,
     AutoCount,
     AutoShare,
-    Found,
+    KeyProblems,
     Section,
     Steps,
     refuse,
@@ -66,7 +66,7 @@ class Train(Section):
         refuse(self.problems())
         return self
 
-    def problems(self) -> Found:
+    def problems(self) -> KeyProblems:
         """Keys that contradict one another, as `(key, message, hint)`."""
         if self.lr_scheduler_type == "constant" and self.warmup_ratio > 0:
             message = f'"constant" ignores `warmup_ratio` {self.warmup_ratio}'
@@ -105,10 +105,26 @@ class Preset(Section):
         return self
 
 
+PRESET_NAME = re.compile(r"cpu|[1-9][0-9]{0,3}GB")
+"""What a preset may be called."""
+
+
+def preset_gb(name: object) -> int | None:
+    """The size in the name of a preset, also one that no card has; None where it names none."""
+    match = re.fullmatch(r"(\d+)GB", name) if isinstance(name, str) else None
+    return int(match[1]) if match else None
+
+
 def preset_bytes(name: str) -> int:
     """Marketing size of a preset's card in bytes; 0 for the CPU. `8GB` is 8 GiB of memory chips."""
-    match = re.fullmatch(r"(\d+)GB", name)
-    return int(match[1]) * 2**30 if match else 0
+    return (preset_gb(name) or 0) * 2**30
+
+
+def likely_preset(name: str) -> str | None:
+    """The preset's name that was meant by `CPU`, `24`, `024 gb` or `24GiB`; None for no size."""
+    text = name.strip().lower()
+    size = re.fullmatch(r"0*([1-9]\d{0,3})[\s_-]*(g|gb|gib)?", text)
+    return "cpu" if text == "cpu" else f"{size[1]}GB" if size else None
 
 
 GPU_ONLY = ("gpu_memory_utilization", "load_in_4bit", "standby")
@@ -116,12 +132,12 @@ CPU_ONLY = ("num_threads",)
 AUTO_ON_GPU = ("prompts_per_step", "per_device_train_batch_size")
 
 
-def of_preset(preset: Any) -> Found:
+def of_preset(preset: Any) -> KeyProblems:
     """Batches that do not divide a step, and no room for a prompt, as `(key, message, hint)`.
 
     `preset` is a Preset; its counts may be "auto", which their types do not say.
     """
-    problems: Found = []
+    problems: KeyProblems = []
     batch = preset.per_device_train_batch_size or preset.num_generations
     is_open = "auto" in (batch, preset.prompts_per_step)
     completions = 0 if is_open else preset.prompts_per_step * preset.num_generations
@@ -174,7 +190,7 @@ class Algorithm:
 
     name: str
     title: str
-    """As in a sentence, such as "GRPO"."""
+    """The name in a sentence, such as "GRPO"."""
     description: str
     """What it does, in one line for users."""
     source: str

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from r1recipes.algorithms.base import Preset, Step, Train
-from r1recipes.config.section import Found
+from r1recipes.config.section import KeyProblems
 
 TIMED = {
     "training_step": "step",
@@ -34,7 +34,7 @@ class GroupTrain(Train):
     mask_truncated_completions: bool = False
     """Leave completions that were cut out of the loss."""
 
-    def problems(self) -> Found:
+    def problems(self) -> KeyProblems:
         problems = super().problems()
         if self.epsilon_high < self.epsilon:
             message = f"`epsilon_high` {self.epsilon_high} is below `epsilon` {self.epsilon}"
@@ -43,7 +43,7 @@ class GroupTrain(Train):
         return problems
 
 
-def step(preset: Preset) -> Step:
+def step_of(preset: Preset) -> Step:
     """All completions of all prompts are generated at once and trained on in equal passes."""
     batch = preset.per_device_train_batch_size or preset.num_generations
     return Step(preset.prompts_per_step * preset.num_generations, batch)

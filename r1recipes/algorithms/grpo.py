@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from r1recipes.algorithms import group
 from r1recipes.algorithms.base import Algorithm, Preset, Step
-from r1recipes.config.section import Found
+from r1recipes.config.section import KeyProblems
 
 
 class GrpoTrain(group.GroupTrain):
@@ -19,7 +19,7 @@ class GrpoTrain(group.GroupTrain):
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """Which standard deviation the advantages are divided by."""
 
-    def problems(self) -> Found:
+    def problems(self) -> KeyProblems:
         """Refuses also a scaling that Unsloth turns off (unsloth, models/rl.py, check_dr_grpo)."""
         problems = super().problems()
         if self.loss_type == "cispo" and self.epsilon_high < 1:
@@ -67,7 +67,7 @@ GRPO = Algorithm(
     train=GrpoTrain,
     arguments=arguments,
     trainer=trainer,
-    step=group.step,
+    step=group.step_of,
     reference=group.reference,
     timed=group.TIMED,
     loss_note=group.LOSS_NOTE,

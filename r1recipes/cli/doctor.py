@@ -7,10 +7,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli.common import overridable
+from r1recipes.machine.units import gib
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
-    from r1recipes.planning.doctor import Report, Verdict
+    from r1recipes.planning.doctor import RecipeVerdict, Report
 
     Line = tuple[str, str, str, str | None]
     """Level, name, finding, and the command that fixes it."""
@@ -56,22 +57,31 @@ def doctor_command(args: argparse.Namespace) -> int:
 
 
 def _as_json(report: Report) -> dict[str, Any]:
-    findings = [asdict(finding) | {"level": finding.level} for finding in report.findings]
+    findings = [
+        {
+            "what": finding.subject,
+            "found": finding.state,
+            "stops": finding.stops,
+            "mend": finding.mend,
+            "level": finding.level,
+        }
+        for finding in report.findings
+    ]
     verdicts = [asdict(v) | {"runs": v.why_not is None} for v in report.verdicts]
     return {"ok": report.ok, "findings": findings, "recipes": verdicts}
 
 
 def _print(report: Report) -> None:
-    _print_lines([(f.level, f.what, f.found, f.mend) for f in report.findings])
+    _print_lines([(f.level, f.subject, f.state, f.mend) for f in report.findings])
     print()
     _print_lines([_recipe_line(verdict) for verdict in report.verdicts])
 
 
-def _recipe_line(verdict: Verdict) -> Line:
+def _recipe_line(verdict: RecipeVerdict) -> Line:
     if verdict.why_not:
         return "no", verdict.recipe, verdict.why_not, verdict.mend
     peak = verdict.peak_bytes
-    memory = f"measured peak {peak / 2**30:.2f} GiB" if peak else "memory not measured"
+    memory = f"measured peak {gib(peak, 2)} GiB" if peak else "memory not measured"
     preset = verdict.preset or ""
     return "ok", verdict.recipe, preset if preset == "cpu" else f"{preset}, {memory}", None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from r1recipes.cli.common import (
     whole_number,
 )
 from r1recipes.errors import RecipeError
+from r1recipes.machine.units import aligned, cut, shortened
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from r1recipes.runs.trained import TrainedRun
 
 
+CELL = 24
+"""Most characters of an answer in the table of `grade`."""
 MAX_REASONS = 5
 """Reasons why completions are not right that are printed."""
 
@@ -132,13 +134,11 @@ def table(summary: dict[str, Any]) -> list[str]:
     rows.append(("greedy", _share(greedy[0]), _share(greedy[1])))
     rows.append(("tokens", f"{base['mean_length']:.0f}", f"{trained['mean_length']:.0f}"))
     rows.append(("cut", f"{base['share_cut']:.1%}", f"{trained['share_cut']:.1%}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
     change, pairs = summary["difference"], summary["mcnemar"]
     low, high = change["interval"]
     return [
         f"{base['num_problems']} problems x {base['num_samples']} samples of {summary['data']}",
-        *lines,
+        *aligned(rows),
         f"difference of pass@1 {change['mean']:+.1%} (95 % {low:+.1%} to {high:+.1%})",
         f"greedy: {pairs['gained']} problems gained, {pairs['lost']} lost, "
         f"McNemar p = {pairs['p']:.2g}",
@@ -156,7 +156,9 @@ def grade_command(args: argparse.Namespace) -> int:
     from r1recipes.runs import completions, grades
 
     if (args.completions is None) == (args.sample is None):
-        message = "`grade` needs completions" if args.sample is None else "--sample makes its own"
+        message = "`grade` needs completions, and none are named"
+        if args.sample is not None:
+            message = "with --sample the model writes the completions, and COMPLETIONS names others"
         raise RecipeError(message, hint="give a .jsonl file or a run, or else `--sample 8`")
     settings = offline_settings(args.offline)
     loaded = recipe.load(args.recipe, args.overrides)
@@ -170,17 +172,17 @@ def grade_command(args: argparse.Namespace) -> int:
     path = completions.source(args.completions, settings.runs_dir) if args.completions else None
     rows = data.load(loaded.recipe, loaded.path.parent, offline=settings.offline)
     if path:
-        given = completions.read(path, loaded.recipe, rows)
+        answers = completions.read(path, loaded.recipe, rows)
     else:
-        given = _sample(args, loaded, settings)
-    graded = grades.make(loaded, rows, given, settings, allow_code=args.allow_code)
+        answers = _sample(args, loaded, settings)
+    graded = grades.make(loaded, rows, answers, settings, allow_code=args.allow_code)
     warnings = list(dict.fromkeys([*look.warnings, *graded.warnings]))
     if args.json:
         print(json.dumps(graded.as_json() | {"warnings": warnings}, indent=1))
         return 0
     width = shutil.get_terminal_size((120, 24)).columns
     for line in _table_of_rows(graded, args.rows, "line" if path else "problem"):
-        print(_cut(printable(line), width))
+        print(cut(printable(line), width))
     for line in ["", *_table_of_rewards(graded), "", *_results(graded)]:
         print(printable(line))
     for warning in warnings:
@@ -208,14 +210,14 @@ def _sample(args: argparse.Namespace, loaded: Loaded, settings: Settings) -> lis
 def _table_of_rows(graded: Grades, num_rows: int, place: str) -> list[str]:
     """A line for each of the first completions; `place` is what they are numbered by."""
     names = [summary.name for summary in graded.summaries]
-    table = [(place, "right", "why", *map(_function, names), "answer", "reference")]
+    rows = [(place, "right", "why", *map(_function, names), "answer", "reference")]
     pairs = list(zip(graded.completions, graded.grades, strict=True))
     for completion, grade in pairs[:num_rows]:
         paid = ["failed" if n in grade.failures else _number(grade.paid[n]) for n in names]
-        right, why = "yes" if grade.right else "no", _short(grade.why, 40)
-        texts = _short(grade.answer or ""), _short(str(completion.columns["answer"]))
-        table.append((completion.where, right, why, *paid, *texts))
-    lines = _aligned(table, range(3, 3 + len(names)))
+        right, why = "yes" if grade.right else "no", shortened(grade.why, 40)
+        texts = [grade.answer or "", str(completion.columns["answer"])]
+        rows.append((completion.where, right, why, *paid, *(shortened(t, CELL) for t in texts)))
+    lines = aligned(rows, range(3, 3 + len(names)))
     if len(pairs) > num_rows:
         lines.append(f"... and {len(pairs) - num_rows:,} more; `--rows N` prints more of them")
     return lines
@@ -225,7 +227,7 @@ def _table_of_rewards(graded: Grades) -> list[str]:
     """A line for each reward: what it pays on average, how often all of it, how often nothing, and
     the rank correlation with the length of the completion."""
     header = ("reward", "weight", "mean", "paid 1", "paid 0", "with length", "")
-    return _aligned([header, *map(_summary_row, graded.summaries)], range(1, 6))
+    return aligned([header, *map(_summary_row, graded.summaries)], range(1, 6))
 
 
 def _results(graded: Grades) -> list[str]:
@@ -265,24 +267,3 @@ def _summary_row(summary: Summary) -> tuple[str, ...]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def _short(text: str, width: int = 24) -> str:
-    """A text of any length for a column of the table."""
-    return _cut(" ".join(text.split()), width)
-
-
-def _cut(line: str, width: int) -> str:
-    return line if len(line) <= width else f"{line[: width - 3]}..."
-
-
-def _aligned(rows: Sequence[Sequence[str]], right: Collection[int]) -> list[str]:
-    """The lines of a table; the columns in `right` are numbers, which end under one another."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
     from r1recipes.machine.gpu import Gpu
     from r1recipes.planning import Plan
-    from r1recipes.planning.verdict import Predicted
+    from r1recipes.planning.fit import Predicted
     from r1recipes.recipe import Loaded, Recipe
 
 
@@ -117,7 +117,7 @@ def _card(args: argparse.Namespace, recipe: Recipe) -> Gpu:
     Raises: RecipeError, PlanError when there is none.
     """
     from r1recipes.algorithms.base import preset_bytes
-    from r1recipes.machine import cards, gpu
+    from r1recipes.machine import gpu
     from r1recipes.planning import plan
 
     if list(recipe.preset) == ["cpu"]:
@@ -139,9 +139,10 @@ def _card(args: argparse.Namespace, recipe: Recipe) -> Gpu:
         )
     if args.preset == "cpu" or args.preset not in recipe.preset:
         raise _no_memory(plan.choose_preset(recipe, None, args.preset))
-    size = preset_bytes(args.preset)
-    sold = [card.usable_bytes for card in cards.GPUS.values() if card.sold_gb * GIB == size]
-    return _imagined(f"the smallest card of {args.preset}", min(sold, default=size), 8.0)
+    from r1recipes.planning import proofs  # few calls come to this line
+
+    size = proofs.class_bytes(args.preset) or preset_bytes(args.preset)
+    return _imagined(f"the smallest card of {args.preset}", size, 8.0)
 
 
 def _named(name: str) -> Gpu:
@@ -164,12 +165,17 @@ def _gib(text: str) -> float:
     """Memory in GiB. Raises: RecipeError."""
     number = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:G|GB|GiB)?\s*", text, re.IGNORECASE)
     size = float(number[1]) if number else 0.0
+    _check_vram(size, text)
+    return size
+
+
+def _check_vram(size: float, text: str) -> None:
+    """Raises: RecipeError for GiB that no GPU has; `text` is what the user wrote."""
     if not 0.5 <= size <= 4096:
         raise RecipeError(
             f"`--vram {text}` is not the memory of a GPU, from 0.5 to 4096 GiB",
             hint="such as --vram 16",
         )
-    return size
 
 
 def _imagined(name: str, size: int, capability: float) -> Gpu:
@@ -200,7 +206,7 @@ def _print_json(loaded: Loaded, resolved: Plan, predicted: Predicted, card: Gpu)
 
 def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     from r1recipes.machine import cards
-    from r1recipes.planning.verdict import SLACK
+    from r1recipes.planning.fit import SLACK
 
     phases = predicted.phases
     names = list(dict.fromkeys(name for parts in phases.values() for name in parts))
@@ -220,8 +226,7 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     for line in _sentences(resolved, predicted):
         print(line)
     size = card.total_bytes
-    sold = [other.usable_bytes for other in cards.GPUS.values() if other.sold_gb * GIB == size]
-    if sold:
+    if sold := cards.sold_as(size / GIB):
         ends = dict.fromkeys(f"{end / GIB:.1f}" for end in (min(sold), max(sold)))
         print(
             f"note      cards sold as {size // GIB}GB have {' to '.join(ends)} GiB: "
@@ -230,8 +235,8 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
 
 
 def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
+    from r1recipes.planning.fit import SLACK
     from r1recipes.planning.speed import MAX_SHARE
-    from r1recipes.planning.verdict import SLACK
 
     peak, needed = predicted.peak_bytes / GIB, predicted.needed_bytes / GIB
     headroom, room = predicted.headroom_bytes / GIB, predicted.room_bytes / GIB
@@ -287,11 +292,8 @@ def rehearse_command(args: argparse.Namespace) -> int:
     from r1recipes.runs import origin
     from r1recipes.training import rehearsal
 
-    if args.vram is not None and not 0.5 <= args.vram <= 4096:
-        raise RecipeError(
-            f"--vram {args.vram:g} is not the memory of a GPU, from 0.5 to 4096 GiB",
-            hint="such as --vram 14.74",
-        )
+    if args.vram is not None:
+        _check_vram(args.vram, f"{args.vram:g}")
     if args.steps < 1:
         raise RecipeError(f"--steps {args.steps} measures nothing", hint="such as --steps 4")
     loaded, card = recipe.load(args.recipe, args.overrides), gpu.take()
@@ -336,9 +338,11 @@ def _no_card(args: argparse.Namespace, asked: Recipe) -> PlanError:
 
 def _weights_dir(cache_dir: Path) -> Path:
     """The folder of random weights, made if it is not there. Raises: RunError."""
+    from r1recipes.machine import OTHER_CACHE
+
     folder = cache_dir / "random-weights"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(folder, error, "set R1RECIPES_CACHE_DIR to another folder") from error
+        raise unwritable(folder, error, OTHER_CACHE) from error
     return folder

@@ -157,7 +157,7 @@ def share_command(args: argparse.Namespace) -> int:
     if target.startswith("hub:"):
         reference = hub.push_recipe(shared.files, target, private=args.private)
     else:
-        share.write(shared.files, Path(target), replace=args.force)
+        share.write(shared.files, Path(target), overwrite=args.force)
         reference = target
     size = sum(map(len, shared.files.values()))
     print(f"shared {len(shared.files)} files, {size / 1000:.0f} kB: {reference}")

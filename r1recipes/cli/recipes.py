@@ -69,14 +69,14 @@ def check_command(args: argparse.Namespace) -> int:
         for warning in findings.warnings:
             print(printable(f"warning: {name}: {warning}"), file=sys.stderr)
         if not findings.problems:
-            print(printable("\n  ".join([f"{name}: ok", *findings.things])))
+            print(printable("\n  ".join([f"{name}: ok", *findings.lines])))
     if problems:
         raise RecipeError(problems=list(dict.fromkeys(problems)))
     return 0
 
 
 def _look(name: str, overrides: list[str], allow_code: bool) -> Findings:
-    """What is on this machine of a recipe, or of all recipes of a study. Raises: RecipeError."""
+    """What a recipe, or all recipes of a study, name on this machine. Raises: RecipeError."""
     from r1recipes import recipe
     from r1recipes.data import local
 
@@ -93,7 +93,7 @@ def _look(name: str, overrides: list[str], allow_code: bool) -> Findings:
         if loaded.recipe.eval.every:
             _check_every(loaded, findings)
     return local.Findings(
-        things=list(dict.fromkeys(thing for look in looks for thing in look.things)),
+        lines=list(dict.fromkeys(line for look in looks for line in look.lines)),
         problems=[problem for look in looks for problem in look.problems],
         warnings=list(dict.fromkeys(warning for look in looks for warning in look.warnings)),
     )
@@ -105,7 +105,6 @@ def _check_every(loaded: Loaded, findings: Findings) -> None:
     from r1recipes.algorithms import ALGORITHMS
     from r1recipes.planning.auto import open_keys
     from r1recipes.planning.plan import eval_problems
-    from r1recipes.recipe.loading import place
 
     recipe, refused = loaded.recipe, {}
     if (recipe.eval.every or 0) >= recipe.train.max_steps:
@@ -121,7 +120,7 @@ def _check_every(loaded: Loaded, findings: Findings) -> None:
         except PlanError as error:
             refused[name] = error.problems[0]
     if len(refused) == len(recipe.preset):
-        where = place(loaded, ("eval", "every"))
+        where = loaded.where(("eval", "every"))
         findings.problems += [Problem(p.message, where, p.hint) for p in refused.values()]
     else:
         findings.warnings += [

@@ -20,6 +20,7 @@ from r1recipes.cli.common import (
     show_code,
 )
 from r1recipes.errors import RecipeError
+from r1recipes.machine.units import gib
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,17 +96,14 @@ def run_command(args: argparse.Namespace) -> int:
 
 def _start(args: argparse.Namespace, settings: Settings) -> int:
     from r1recipes import recipe
-    from r1recipes.runs import lock
+    from r1recipes.runs import lock, record
     from r1recipes.training import trackers
 
     loaded = recipe.load(args.recipe, args.overrides)
     if args.wandb:
         loaded = _with_wandb(loaded, args.wandb)
-    if args.run_dir is not None and args.run_dir.exists():
-        raise RecipeError(
-            f"{args.run_dir} exists, and a run folder is never reused",
-            hint=f"choose another name, or `r1recipes run --resume {args.run_dir}` to resume it",
-        )
+    if args.run_dir is not None:
+        record.refuse_used(args.run_dir)
     look_here(loaded)
     locked = lock.of_source(loaded) if args.locked else None
     plan = make_plan(args, loaded, locked, settings)
@@ -303,7 +301,7 @@ def _memory_line(vram: dict[str, Any]) -> str | None:
     predicted, measured = vram["predicted_bytes"], vram["measured_bytes"]
     if measured is None:
         return None
-    line = f"Memory: peak {measured / 2**30:.1f} GiB"
+    line = f"Memory: peak {gib(measured)} GiB"
     if predicted is None:
         return line
-    return f"{line}, predicted {predicted / 2**30:.1f} ({predicted / measured - 1:+.1%})"
+    return f"{line}, predicted {gib(predicted)} ({predicted / measured - 1:+.1%})"

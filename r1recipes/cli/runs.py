@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from r1recipes.cli.common import find_runs, write_over
 from r1recipes.errors import RecipeError, unwritable
+from r1recipes.machine.units import aligned, gigabytes, shortened
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
@@ -65,7 +66,7 @@ def list_runs() -> int:
             print(f"warning: {problem.where} {problem.message}", file=sys.stderr)
             rows.append([str(run.folder), "damaged", "", "", "", ""])
     if runs:
-        print(_columns(rows))
+        print(*aligned(rows), sep="\n")
     else:
         print("there are no runs yet; `r1recipes run tiny` makes one", file=sys.stderr)
     return 0
@@ -92,10 +93,10 @@ def compare_command(args: argparse.Namespace) -> int:
     names = reading.letters(len(runs))
     with reading.understood(*runs):
         readings = [reading.read(run, name) for run, name in zip(runs, names, strict=True)]
-        table = _columns([["", *names], *_results(readings), *_differing(readings)])
+        table = aligned([["", *names], *_results(readings), *_differing(readings)])
         pairs = [_pair(readings[0], other) for other in readings[1:]]
     folders = [f"{r.label}  {r.run.folder}" for r in readings]
-    print(*folders, "", table, "", *pairs, sep="\n")
+    print(*folders, "", *table, "", *pairs, sep="\n")
     return 0
 
 
@@ -126,23 +127,9 @@ def _differing(readings: Sequence[Reading]) -> list[list[str]]:
         remark = f"unknown for {unknown}" if unknown else "" if differences else "the same"
         rows += [[], [f"{title}: {remark}"]]
         for key, values in differences.items():
-            rows.append([f"  {key}", *("-" if v is None else _short(v) for v in values)])
+            cells = ["-" if value is None else shortened(str(value), 32) for value in values]
+            rows.append([f"  {key}", *cells])
     return rows
-
-
-def _short(value: object) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 32 else text[:29] + "..."
-
-
-def _columns(rows: list[list[str]]) -> str:
-    full = [row for row in rows if len(row) > 1]
-    widths = [max(len(row[i]) for row in full) for i in range(len(full[0]))]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
 
 
 def _pair(first: Reading, other: Reading) -> str:
@@ -173,14 +160,14 @@ def clean_command(args: argparse.Namespace) -> int:
         elif size:
             needed_bytes += size
             if args.runs:
-                reason = f"kept: {run.folder} {run.standing()} and needs them"
+                reason = f"{run.folder} {run.standing()} and needs its checkpoints: they stay"
                 print(f"{reason}; {run.to_go_on()}", file=sys.stderr)
     if needed_bytes and not args.runs:
-        total = _readable(needed_bytes)
+        total = gigabytes(needed_bytes)
         print(f"kept {total} of checkpoints that unfinished runs need", file=sys.stderr)
     for run, size in removable:
-        print(f"{_readable(size):>10}  {run.checkpoints}")
-    total = _readable(sum(size for _, size in removable))
+        print(f"{gigabytes(size):>10}  {run.checkpoints}")
+    total = gigabytes(sum(size for _, size in removable))
     question = f"delete {total} of checkpoints? Adapters and records stay."
     if not removable or not (args.yes or _agreed(question)):
         print("nothing was deleted" if removable else "nothing to delete", file=sys.stderr)
@@ -202,8 +189,8 @@ def _clean_cache(args: argparse.Namespace) -> int:
     removable = cache.removable(folder, find_runs([]))
     sizes = {name: sum(map(_size, paths)) for name, paths in removable.items()}
     for name, size in sizes.items():
-        print(f"{_readable(size):>10}  {name}")
-    total = _readable(sum(sizes.values()))
+        print(f"{gigabytes(size):>10}  {name}")
+    total = gigabytes(sum(sizes.values()))
     question = f"delete {total} from {folder}? It is made or fetched again when needed."
     if not removable or not (args.yes or _agreed(question)):
         print("nothing was deleted" if removable else "nothing to delete", file=sys.stderr)
@@ -231,10 +218,6 @@ def _size(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
     files = (path, *path.rglob("*"))
     return sum(file.lstat().st_size for file in files if file.is_symlink() or file.is_file())
-
-
-def _readable(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def report_command(args: argparse.Namespace) -> int:

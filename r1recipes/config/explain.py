@@ -125,7 +125,7 @@ def _without_names(message: str) -> str:
 
 
 def _path_of(loc: Loc, key: str | Loc) -> Loc:
-    """The path of a key of the section at `loc`, in one of the forms of `section.Found`."""
+    """The path of a key of the section at `loc`, in one of the forms of `section.KeyProblems`."""
     if isinstance(key, tuple):
         return (*loc, *key)
     parts = tuple(part for part in key.lstrip("/").split(".") if part)

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 Loc = tuple[str | int, ...]
 """Path of a key, such as ("lora", "target_modules", 0)."""
-Origin = Callable[[Loc], str | None]
+OriginOf = Callable[[Loc], str | None]
 """Path of a key -> where its value came from, None for the file itself."""
 
 
@@ -49,7 +49,7 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def render(file: BaseModel, origin: Origin | None = None) -> str:
+def render(file: BaseModel, origin: OriginOf | None = None) -> str:
     """A file's model as TOML that loads to the same model.
 
     `origin(path)` may give a comment that is written behind each value. A key whose value is
@@ -67,7 +67,7 @@ def render(file: BaseModel, origin: Origin | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _render_table(key: str, table: dict[str, Any], origin: Origin | None) -> list[str]:
+def _render_table(key: str, table: dict[str, Any], origin: OriginOf | None) -> list[str]:
     """A table with free names, which has either values or sections."""
     values = {name: v for name, v in table.items() if not isinstance(v, BaseModel)}
     lines = ["", f"[{dotted((key,))}]"] if values else []
@@ -79,7 +79,7 @@ def _render_table(key: str, table: dict[str, Any], origin: Origin | None) -> lis
     return lines
 
 
-def _render_section(path: Loc, section: BaseModel, origin: Origin | None) -> list[str]:
+def _render_section(path: Loc, section: BaseModel, origin: OriginOf | None) -> list[str]:
     lines = ["", f"[{dotted(path)}]"]
     inner: list[str] = []
     for key, value in section:
@@ -90,7 +90,7 @@ def _render_section(path: Loc, section: BaseModel, origin: Origin | None) -> lis
     return lines + inner
 
 
-def _render_value(key: str, value: Any, origin: Origin | None, path: Loc) -> list[str]:
+def _render_value(key: str, value: Any, origin: OriginOf | None, path: Loc) -> list[str]:
     line = f"{toml_key(key)} = {toml_value(value)}"
     comment = origin(path) if origin else None
     return [f"{line:<48}  # {comment}" if comment and "\n" not in line else line]

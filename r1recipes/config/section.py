@@ -21,21 +21,21 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from r1recipes.config.render import Loc
 
-Found = list[tuple[str | Loc, str, str]]
+KeyProblems = list[tuple[str | Loc, str, str]]
 """Problems with the keys of a section, `(key, message, hint)` each. The key is dotted, seen from
 the section, or from the top of the file with a leading `/`; it is a path where a part has dots."""
 AUTO = "auto"
 """The value for "choose it for me", of keys that allow it; the reader of the file chooses."""
 
 
-def refuse(problems: Found) -> None:
+def refuse(problems: KeyProblems) -> None:
     """Raise one error that carries all problems of a section, if there are any."""
     if problems:
         raise PydanticCustomError("refused", "refused", {"problems": problems})
 
 
-def with_problems(error: ValidationError, problems: Found) -> ValidationError:
-    """The same errors and one more; pydantic has no other way to add one."""
+def with_problems(error: ValidationError, problems: KeyProblems) -> ValidationError:
+    """`error` with the problems added to its errors; pydantic has no other way to add one."""
     refused = PydanticCustomError("refused", "refused", {"problems": problems})
     details = [InitErrorDetails(type=refused, loc=(), input=None)]
     for old in error.errors(include_url=False):
@@ -169,10 +169,10 @@ while it has its default, so that files written before it keep theirs."""
 def without_later_defaults(section: BaseModel, dumped: dict[str, Any]) -> dict[str, Any]:
     """The dump of a section, without the keys marked `ADDED_LATER` that have their default, at any
     depth. A whole section may be marked as well."""
-    kept: dict[str, Any] = {}
+    remaining: dict[str, Any] = {}
     for name, value in dumped.items():
         if name not in type(section).model_fields:  # a free key of an open section
-            kept[name] = value
+            remaining[name] = value
             continue
         field, current = type(section).model_fields[name], getattr(section, name)
         default = field.get_default(call_default_factory=True)
@@ -187,5 +187,5 @@ def without_later_defaults(section: BaseModel, dumped: dict[str, Any]) -> dict[s
                 else value[key]
                 for key, inner in current.items()
             }
-        kept[name] = value
-    return kept
+        remaining[name] = value
+    return remaining

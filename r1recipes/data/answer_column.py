@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from r1recipes.errors import Problem
+from r1recipes.machine.units import shortened
 from r1recipes.recipe.schema import Data, Recipe
 from r1recipes.rewards.functions import COMPARES_ANSWERS
 
@@ -30,7 +31,7 @@ NEARLY_ALL = 0.9
 MOST = 0.5
 """Share of rows that hold whole solutions from which the column is refused; assumed."""
 SOME = 0.02
-"""The same from which the user is warned; assumed."""
+"""Share of rows that hold whole solutions from which the user is warned; assumed."""
 MIN_CHARS, MIN_WORDS, MIN_NUMBERS = 100, 10, 3
 """Characters, words and numbers that a whole solution has at least; assumed, GSM8K's shortest are
 about as long."""
@@ -73,7 +74,7 @@ def final_answers(
     if len(boxed) >= NEARLY_ALL * len(values):
         return _boxed(plain, boxed, data, where)
     problem = _marked(texts, data, where) or _solutions(texts, data, where)
-    note = () if problem else _some_solutions(texts, data, where)
+    note = () if problem else _some_solutions(texts, where)
     return FinalAnswers(plain.values, plain.faults, note, problem)
 
 
@@ -107,8 +108,8 @@ def _marked(texts: dict[int, str], data: Data, where: str) -> Problem | None:
 
 def _has(text: str, marker: str) -> bool:
     """Whether something stands before the marker and something behind it."""
-    before, found, after = text.rpartition(marker)
-    return bool(found and before.strip() and after.strip())
+    before, mark, after = text.rpartition(marker)
+    return bool(mark and before.strip() and after.strip())
 
 
 def _solutions(texts: dict[int, str], data: Data, where: str) -> Problem | None:
@@ -124,12 +125,12 @@ def _solutions(texts: dict[int, str], data: Data, where: str) -> Problem | None:
     return Problem(
         f"`{data.answer}` of {where} holds whole solutions in {len(solutions):,} of "
         f"{len(texts):,} rows, and no answer is the same as one: the first begins "
-        f"`{_beginning(solutions[0])}`",
+        f"`{shortened(solutions[0], 60)}`",
         hint=f'{hint}; if the texts themselves are the references, set `data.answer_kind = "text"`',
     )
 
 
-def _some_solutions(texts: dict[int, str], data: Data, where: str) -> tuple[str, ...]:
+def _some_solutions(texts: dict[int, str], where: str) -> tuple[str, ...]:
     rows = [row for row, text in texts.items() if is_solution(text)]
     if len(rows) < SOME * len(texts) or not rows:
         return ()
@@ -165,8 +166,3 @@ def _common_marker(solutions: Iterable[str]) -> str | None:
         begins[re.split(r"[\d$\\-]", line, maxsplit=1)[0].strip()] += 1
     marker, count = begins.most_common(1)[0]
     return marker if marker and count >= NEARLY_ALL * begins.total() else None
-
-
-def _beginning(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 60 else f"{line[:57]}..."

@@ -66,10 +66,10 @@ def _demonstrated(
         rows = _demonstration_file(name, base_dir)
     questions = [] if held_out is None else held_out["question"]
     keys = {question_key(question) for question in questions}
-    left = [row for row in rows if question_key(row["question"]) not in keys]
-    if not left:
+    remaining = [row for row in rows if question_key(row["question"]) not in keys]
+    if not remaining:
         raise RecipeError("every demonstration is on a held-out question", hint="add others")
-    return left, len(rows) - len(left)
+    return remaining, len(rows) - len(remaining)
 
 
 def _demonstration_file(name: str, base_dir: Path) -> list[dict[str, Any]]:

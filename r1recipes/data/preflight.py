@@ -8,7 +8,9 @@ backends must see to it that generation gets these token ids too, and not a text
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,17 +25,21 @@ from r1recipes.data.tokenizer.chat_template import (
 )
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.rewards import doubts
-from r1recipes.rewards.answers import AnswerColumn
+from r1recipes.rewards.answers import AnswerColumn, Verifier
 
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
+
+    from r1recipes.machine.settings import Settings
+    from r1recipes.recipe.schema import Recipe
 
 __all__ = [
     "PromptReport",
     "answer_column",
     "check_prompts",
     "check_rewards",
+    "load_rewards",
     "set_chat_template",
 ]
 
@@ -154,6 +160,35 @@ def answer_column(splits: Splits, kind: str | None = None) -> AnswerColumn:
     """
     references = [*splits.train["answer"], *splits.held_out["answer"]]
     return AnswerColumn.from_references(references, kind)
+
+
+def load_rewards(
+    recipe: Recipe,
+    column: AnswerColumn,
+    base_dir: Path,
+    settings: Settings,
+    stack: ExitStack,
+    *,
+    allow_code: bool,
+) -> tuple[dict[str, rewards.Reward], Verifier]:
+    """The rewards of a recipe and the one that decides, by name, and what judges answers.
+
+    `column` has the references of the data (`answer_column`); `stack` closes what is loaded.
+    Raises: RecipeError for a reward that cannot be loaded.
+    """
+    verifier = stack.enter_context(Verifier(time_limit_s=settings.answer_limit_s))
+    verifier.column = column
+    names = list(dict.fromkeys([*recipe.rewards, recipe.eval.reward]))
+    loaded = rewards.load(
+        names,
+        base_dir=base_dir,
+        allow_code=allow_code,
+        verifier=verifier,
+        time_limit_s=settings.reward_limit_s,
+    )
+    for reward in loaded:
+        stack.callback(reward.close)
+    return dict(zip(names, loaded, strict=True)), verifier
 
 
 def check_rewards(

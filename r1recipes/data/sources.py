@@ -155,16 +155,22 @@ def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
                     problems.append(row)
                 else:
                     rows.append(row)
-    if problems:
-        more = len(problems) - MAX_PROBLEMS
-        if more > 0:
-            problems[MAX_PROBLEMS:] = [Problem(f"{more} more lines are not valid", str(path))]
-        raise RecipeError(problems=problems)
+    refuse_lines(problems, path)
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [row.get(name) for row in rows] for name in names}
     return pyarrow.table(
         {name: json_column.read(path, name, values) for name, values in columns.items()}
     )
+
+
+def refuse_lines(problems: list[Problem], path: Path) -> None:
+    """Raises: RecipeError with the first problems with the lines of a file, and how many more."""
+    more = len(problems) - MAX_PROBLEMS
+    if more > 0:
+        rest = Problem(f"{more} more lines are not valid", str(path))
+        raise RecipeError(problems=[*problems[:MAX_PROBLEMS], rest])
+    if problems:
+        raise RecipeError(problems=problems)
 
 
 def json_object(line: bytes, where: str, first: bool) -> dict[str, Any] | Problem:

@@ -82,6 +82,9 @@ _ROWS = (
     _card("H200 141GB", 139.7, 9.0, "published", "banner, Unsloth 2026.5.2", 4800, 989),
 )
 GPUS = {card.name: card for card in _ROWS}
+USABLE_SHARE = 0.90
+"""A card sold as 16 GB reports less: T4 14.74, L4 22.16, RTX 4090 23.64, A100 39.56, H100 79.2 GiB
+(saved logs of the Unsloth notebooks at bdda2efc). 90 % of the name separates the size classes."""
 UNLISTED = Peak(1.008e12, 165e12)
 """Assumed of a card whose peak is not known: that of an RTX 4090."""
 
@@ -120,8 +123,13 @@ def _names(key: str) -> tuple[str, ...]:
     return full, short, full.removeprefix("rtx "), short.removeprefix("rtx ")
 
 
-def size_class(usable_bytes: int, usable_share: float) -> str:
+def sold_as(gigabytes: float) -> list[int]:
+    """Usable bytes of each card that is sold with this much memory."""
+    return [card.usable_bytes for card in GPUS.values() if card.sold_gb == gigabytes]
+
+
+def size_class(usable_bytes: int) -> str:
     """The largest size that cards are sold in, such as `16GB`, whose usable memory this one has."""
     sold = sorted({card.sold_gb for card in GPUS.values()})
-    held = [gb for gb in sold if gb * GIB * usable_share <= usable_bytes]
+    held = [gb for gb in sold if gb * GIB * USABLE_SHARE <= usable_bytes]
     return f"{held[-1] if held else max(1, usable_bytes // GIB)}GB"

@@ -17,7 +17,7 @@ import secrets
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,8 @@ from r1recipes.errors import RunError, disk_error
 
 DRAFT = ".r1recipes-draft-"
 """How the name of every folder of drafts begins, and of nothing else."""
+OLDER_DRAFTS = ".*.[0-9]*"
+"""Pattern of the names that drafts had in older versions, as `clear_drafts` takes it."""
 Taken = Literal["refuse", "replace", "keep"]
 """What happens to a name that is taken: an error, the new content, or the old content."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
@@ -199,6 +201,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_bytes().split(b"\n")
     return [json.loads(line) for line in lines[:-1] if line.strip()]
+
+
+def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Name, bytes and time of the last change (ns) of each file: they change when it changes."""
+    stats = [(path.name, path.stat()) for path in paths]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
 def numbered(stem: str, suffix: str = "") -> Iterator[str]:

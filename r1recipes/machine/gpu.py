@@ -138,19 +138,19 @@ def devices() -> list[Device]:
 
 
 def _device(nvml: Any, index: int, driver: str) -> Device:
-    uuid, what = "", "state"
+    uuid, unknown_part = "", "state"
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         uuid = str(nvml.nvmlDeviceGetUUID(handle))
         if _is_sliced(nvml, handle):
             return Device(uuid, None, is_sliced=True)
         name = str(nvml.nvmlDeviceGetName(handle))
-        what = "memory"
+        unknown_part = "memory"
         free_bytes, used_bytes = _memory(nvml, handle)
-        what = "compute capability"
+        unknown_part = "compute capability"
         major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
     except nvml.NVMLError as error:
-        return Device(uuid, None, unknown=f"{what} ({error})")
+        return Device(uuid, None, unknown=f"{unknown_part} ({error})")
     total_bytes, capability = free_bytes + used_bytes, float(f"{major}.{minor}")
     return Device(uuid, Gpu(index, name, total_bytes, free_bytes, capability, driver))
 

@@ -3,6 +3,7 @@
 import os
 
 from r1recipes.machine import gpu
+from r1recipes.machine.units import gib
 
 
 def cores() -> int:
@@ -19,5 +20,5 @@ def describe() -> str:
     """One line such as `2 cores, 24 GiB, no GPU`."""
     card = gpu.current()
     if card:
-        return f"{card.name}, {card.total_bytes / 2**30:.0f} GiB, driver {card.driver}"
-    return f"{cores()} cores, {memory_bytes() / 2**30:.0f} GiB, no GPU"
+        return f"{card.name}, {gib(card.total_bytes, 0)} GiB, driver {card.driver}"
+    return f"{cores()} cores, {gib(memory_bytes(), 0)} GiB, no GPU"

@@ -63,11 +63,11 @@ every such place has to be read again (`grep -rE "unsloth|vllm"` finds them)."""
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was examined; `doctor --json` prints its fields."""
+    """One thing that was examined."""
 
-    what: str
+    subject: str
     """The thing, such as `driver`."""
-    found: str
+    state: str
     """Its state, in words."""
     stops: Stops | None = None
     """What cannot run because of it."""
@@ -163,7 +163,7 @@ def _out_of_range(requirement: Requirement, stops: Stops) -> Finding | None:
     if _fits(requirement.specifier, installed):
         return None
     failures = REASONS.get(canonicalize_name(name), [])
-    reasons = [reason for versions, reason in failures if _fits(versions, installed)][:1]
+    reasons = [reason for affected, reason in failures if _fits(affected, installed)][:1]
     text = "; ".join([f"{installed}, supported is {supported}", *reasons])
     return Finding(name, text, stops, mend)
 

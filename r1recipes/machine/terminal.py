@@ -111,16 +111,16 @@ class Interrupts:
 
 @contextmanager
 def warned_when_slow(
-    limit_s: float, log: Path, say: Callable[[str], None], what: str
+    limit_s: float, log: Path, say: Callable[[str], None], activity: str
 ) -> Iterator[None]:
-    """Say that `what` has taken longer than `limit_s` seconds, and write to the log where every
+    """Say that `activity` has taken longer than `limit_s` seconds, and write to the log where every
     thread is: code that hangs prints nothing."""
 
     def warn() -> None:
         with open(log, "a") as file:
             faulthandler.dump_traceback(file)
         say(
-            f"{what} has taken {limit_s / 60:.0f} minutes: it is downloading, or it hangs; "
+            f"{activity} has taken {limit_s / 60:.0f} minutes: it is downloading, or it hangs; "
             f"the end of {log} shows where it is"
         )
 

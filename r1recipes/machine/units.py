@@ -1,13 +1,14 @@
-"""Sizes, times and shares as people read them."""
+"""Sizes, times, shares, long texts and tables as people read them."""
 
 import math
+from collections.abc import Collection, Sequence
 
 GIB = 2**30
 
 
-def gib(size: float) -> str:
+def gib(size: float, digits: int = 1) -> str:
     """Bytes in GiB, such as `13.1`."""
-    return f"{size / GIB:.1f}"
+    return f"{size / GIB:.{digits}f}"
 
 
 def gigabytes(size: int) -> str:
@@ -18,6 +19,32 @@ def gigabytes(size: int) -> str:
 def percent(share: float) -> str:
     """A share such as `84%`; `-` for one that is not a number."""
     return "-" if math.isnan(share) else f"{share:.0%}"
+
+
+def cut(line: str, width: int) -> str:
+    """A line of at most `width` characters, with `...` where something is left out."""
+    return line if len(line) <= width else f"{line[: width - 3]}..."
+
+
+def shortened(text: str, width: int) -> str:
+    """The beginning of a text of any length, as one line of at most `width` characters."""
+    return cut(" ".join(text.split()), width)
+
+
+def aligned(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> list[str]:
+    """The lines of a table. The columns in `numbers` end under one another, the others begin so.
+
+    A row with a single cell is a heading, and widens no column.
+    """
+    full = [row for row in rows if len(row) > 1]
+    widths = [max(len(row[column]) for row in full) for column in range(len(full[0]))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in numbers else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def clock(seconds: float) -> str:

@@ -17,6 +17,7 @@ from r1recipes.errors import PlanError
 from r1recipes.machine import hub
 from r1recipes.planning import models
 from r1recipes.planning.models import ModelShape
+from r1recipes.recipe import references
 from r1recipes.recipe.schema import Model
 
 MAX_COUNT = 10**8
@@ -130,7 +131,7 @@ def find(name: str, base_dir: Path, *, revision: str | None = None, offline: boo
         return of_config(_read(folder / "config.json"), name)
     shape = models.find(name)
     if shape:
-        return Checkpoint(shape, name.lower().endswith("-bnb-4bit"))
+        return Checkpoint(shape, references.is_4bit_name(name))
     return of_config(_read(_fetch(name, revision, offline)), name)
 
 
@@ -154,10 +155,10 @@ def refuse_adapter(name: str, revision: str | None, *, offline: bool) -> None:
 def num_embeddings(model: Model, base_dir: Path, *, offline: bool) -> int | None:
     """The tokens that a model of any architecture has embeddings for; None where its config.json
     does not say it or cannot be read, which loading will explain."""
-    known = models.BUILTIN.get(model.name) or models.find(model.name)
+    shape = models.BUILTIN.get(model.name) or models.find(model.name)
     folder = base_dir / model.name
-    if known and not folder.is_dir():
-        return known.vocab_size
+    if shape and not folder.is_dir():
+        return shape.vocab_size
     try:
         path = folder / "config.json"
         config = _read(path if folder.is_dir() else _fetch(model.name, model.revision, offline))

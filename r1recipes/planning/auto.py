@@ -15,7 +15,7 @@ from r1recipes.algorithms.base import Preset, divisors
 from r1recipes.machine import cards
 from r1recipes.planning import speed
 from r1recipes.planning.memory import constants, predict
-from r1recipes.planning.memory.case import MAX_NUM_SEQS, Case
+from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, ADAM_BYTES, MAX_NUM_SEQS, Case
 from r1recipes.planning.memory.predict import Prediction
 from r1recipes.planning.models import ModelShape
 from r1recipes.recipe.schema import Recipe
@@ -55,7 +55,7 @@ class Choice:
     preset: Preset
     case: Case
     prediction: Prediction
-    verdict: predict.Verdict
+    verdict: predict.Fit
     step_s: float
 
     @property
@@ -77,7 +77,7 @@ def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int
         batch=preset.per_device_train_batch_size or preset.num_generations,
         engine_bytes=math.floor((preset.gpu_memory_utilization or 0) * usable_bytes),
         standby=preset.standby,
-        optimizer_bytes=2.03 if "8bit" in recipe.train.optim else 8,
+        optimizer_bytes=ADAM_8BIT_BYTES if "8bit" in recipe.train.optim else ADAM_BYTES,
     )
 
 

@@ -19,6 +19,7 @@ from r1recipes.machine.units import gigabytes
 from r1recipes.planning import architectures, models
 from r1recipes.planning.models import ModelShape
 from r1recipes.planning.plan import Plan
+from r1recipes.recipe import references
 
 NUM_CHECKPOINTS = 4
 """Two are kept, one is being written, and the adapter at the end is no larger than one."""
@@ -61,10 +62,10 @@ def _takes_published(plan: Plan) -> bool:
     return plan.preset.load_in_4bit and not (plan.recipe.model.revision or plan.has_own_base)
 
 
-def too_small(needs: Iterable[Need]) -> Iterator[tuple[Need, str]]:
-    """Each need that does not fit on its disk beside the needs before it, with a sentence on it."""
+def too_small(planned: Iterable[Need]) -> Iterator[tuple[Need, str]]:
+    """Each need that does not fit on its disk beside those before it, with a sentence on it."""
     taken: Counter[int] = Counter()
-    for need in needs:
+    for need in planned:
         folder = existing(need.folder)
         device, free = folder.stat().st_dev, shutil.disk_usage(folder).free
         beside = f", {gigabytes(taken[device])} of it for the run" if taken[device] else ""
@@ -74,9 +75,9 @@ def too_small(needs: Iterable[Need]) -> Iterator[tuple[Need, str]]:
         taken[device] += need.size
 
 
-def check(*needs: Need) -> None:
+def check(*planned: Need) -> None:
     """Raises: RunError(kind="disk") when a disk has less room than is needed on it."""
-    for need, sentence in too_small(needs):
+    for need, sentence in too_small(planned):
         variable = f" with {need.variable}" if need.variable else ""
         hint = f"free some space there, or choose another disk{variable}"
         raise RunError(sentence, kind="disk", hint=hint)
@@ -92,15 +93,19 @@ def run_bytes(plan: Plan, shape: ModelShape | None) -> int:
     """Bytes of the run's own base and of the checkpoints; 0 for an unknown model."""
     if shape is None:
         return 0
-    in_float32 = plan.dtype != "bfloat16" or plan.base_model.name in models.BUILTIN
     base = 0
     if plan.has_own_base:
-        base = (4 if in_float32 else 2) * shape.parameters
+        base = models.whole_weight_bytes(plan.base_model.name, plan.dtype) * shape.parameters
         base += models.weights_bytes(shape, four_bit=True) if plan.preset.load_in_4bit else 0
     targets = tuple(plan.recipe.lora.target_modules)
     trained = models.adapter_parameters(shape, plan.preset.lora_rank, targets)
-    checkpoint = 12 * trained + CHECKPOINT_REST_BYTES
-    return base + NUM_CHECKPOINTS * checkpoint
+    return base + NUM_CHECKPOINTS * checkpoint_bytes(trained)
+
+
+def checkpoint_bytes(num_trained: int) -> int:
+    """Bytes of a checkpoint: each trained weight with the optimiser's two moments, all in float32,
+    and some MB for the tokenizer."""
+    return 12 * num_trained + CHECKPOINT_REST_BYTES
 
 
 def shape_of(plan: Plan, *, offline: bool) -> ModelShape | None:
@@ -137,10 +142,10 @@ def _cached(name: str, four_bit: bool) -> Iterator[Path]:
     shape = models.find(name)
     for folder in hub.cache().glob("models--*"):
         cached = folder.name.removeprefix("models--").replace("--", "/")
-        if shape is None or name.lower().endswith("-bnb-4bit"):
+        if shape is None or references.is_4bit_name(name):
             if cached == name:
                 yield folder
-        elif models.find(cached) is shape and _is_form(cached.lower(), four_bit):
+        elif models.find(cached) is shape and _is_form(cached, four_bit):
             yield folder
 
 
@@ -148,8 +153,8 @@ def _is_form(name: str, four_bit: bool) -> bool:
     """Whether a repository has the form that is loaded; in 4 bits that is not Unsloth's dynamic
     one."""
     if not four_bit:
-        return not name.endswith("bnb-4bit")
-    return name.endswith("-bnb-4bit") and not name.endswith("-unsloth-bnb-4bit")
+        return not references.is_4bit_name(name)
+    return references.is_4bit_name(name) and not references.is_dynamic_4bit_name(name)
 
 
 def _is_whole(snapshot: Path) -> bool:

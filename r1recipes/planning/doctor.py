@@ -18,11 +18,11 @@ from r1recipes.machine import gpu, host, hub, packages
 from r1recipes.machine.gpu import Gpu, NoDriver, Process
 from r1recipes.machine.packages import Finding, Stops
 from r1recipes.machine.settings import Settings
-from r1recipes.machine.units import GIB, gib
+from r1recipes.machine.units import GIB, gib, gigabytes
 from r1recipes.planning import disk, models, plan, proofs
 from r1recipes.planning.architectures import Origin
+from r1recipes.planning.fit import OTHERS
 from r1recipes.planning.plan import Plan
-from r1recipes.planning.verdict import OTHERS
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 
@@ -33,7 +33,7 @@ PCI_DEVICES = Path("/sys/bus/pci/devices")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RecipeVerdict:
     """Whether one recipe runs here."""
 
     recipe: str
@@ -49,11 +49,11 @@ class Report:
     """What was examined, and which recipes run here."""
 
     findings: list[Finding]
-    verdicts: list[Verdict]
+    verdicts: list[RecipeVerdict]
 
     @property
     def ok(self) -> bool:
-        return any(verdict.why_not is None for verdict in self.verdicts)
+        return any(v.why_not is None for v in self.verdicts)
 
 
 def examine(
@@ -197,7 +197,7 @@ def folder_findings(settings: Settings) -> list[Finding]:
         ("Hub cache", hub.cache(), None, "HF_HUB_CACHE"),
     ]
     findings = []
-    for what, folder, stops, variable in folders:
+    for subject, folder, stops, variable in folders:
         existing = disk.existing(folder)
         try:
             with tempfile.TemporaryFile(dir=existing):
@@ -205,9 +205,9 @@ def folder_findings(settings: Settings) -> list[Finding]:
         except OSError as error:
             text = f"{folder} cannot be written: {error.strerror}"
             mend = f'export {variable}="$HOME/{variable.lower()}"'
-            findings.append(Finding(what, text, stops, mend))
+            findings.append(Finding(subject, text, stops, mend))
             continue
-        findings.append(Finding(what, f"{folder}, {free / 1e9:.1f} GB free"))
+        findings.append(Finding(subject, f"{folder}, {gigabytes(free)} free"))
     return findings
 
 
@@ -235,23 +235,23 @@ def verdict(
     *,
     card: Gpu | None,
     offline: bool,
-) -> Verdict:
+) -> RecipeVerdict:
     """Whether a recipe runs here; if not, the first reason and what mends it."""
     if isinstance(planned, PlanError):
-        gpu_fault = next((f for f in findings if f.what == "GPU" and f.stops), None)
+        gpu_fault = next((f for f in findings if f.subject == "GPU" and f.stops), None)
         why = planned.problems[0].message
         if card is None and "cpu" not in loaded.recipe.preset:
             smallest = min(loaded.recipe.preset, key=preset_bytes)
             why = f"needs an NVIDIA GPU of {smallest} or more"
         if card and OTHERS in (planned.problems[0].hint or ""):
-            return Verdict(loaded.name, None, why, _end_another(card))
-        return Verdict(loaded.name, None, why, gpu_fault.mend if gpu_fault else None)
+            return RecipeVerdict(loaded.name, None, why, _end_another(card))
+        return RecipeVerdict(loaded.name, None, why, gpu_fault.mend if gpu_fault else None)
     name = planned.preset_name
     proof = proofs.find(loaded, name, loaded.path.parent / "proofs")
     measured = proof.measured if proof and proof.holds else None
     peak = round(measured.peak_gib * GIB) if measured else None
     stopping = [
-        Finding(f.what, f"{f.what}: {f.found}", f.stops, f.mend)
+        Finding(f.subject, f"{f.subject}: {f.state}", f.stops, f.mend)
         for f in findings
         if _concerns(f, planned)
     ]
@@ -259,12 +259,12 @@ def verdict(
     if card and planned.device == "cuda":
         needs += _free_memory(planned, card, peak)
     if needs:
-        return Verdict(loaded.name, name, needs[0].found, needs[0].mend, peak)
-    return Verdict(loaded.name, name, peak_bytes=peak)
+        return RecipeVerdict(loaded.name, name, needs[0].state, needs[0].mend, peak)
+    return RecipeVerdict(loaded.name, name, peak_bytes=peak)
 
 
 def _concerns(finding: Finding, planned: Plan) -> bool:
-    if finding.what == "Hub cache" and finding.level == "warning":
+    if finding.subject == "Hub cache" and finding.level == "warning":
         return not disk.is_here(planned)  # then its weights will be downloaded to that folder
     on_gpu = planned.device == "cuda"
     four_bit = on_gpu and planned.preset.load_in_4bit

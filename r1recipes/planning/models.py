@@ -4,10 +4,10 @@ Limits: dense decoders of the Llama family only (grouped-query attention, gated 
 model is known by its Hub id, not by its files: a fine-tune under another name is unknown.
 """
 
-import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from r1recipes.recipe import references
 from r1recipes.recipe.schema import BUILTIN_MODELS
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -95,6 +95,12 @@ def weights_bytes(shape: ModelShape, four_bit: bool) -> int:
     """Bytes of all weights in 16 bits, or with the linear layers of the blocks in NF4."""
     rest = 2 * (shape.embedding_parameters + shape.small_parameters)
     return round(shape.linear_parameters * (NF4_BYTES if four_bit else 2)) + rest
+
+
+def whole_weight_bytes(name: str, dtype: str) -> int:
+    """Bytes of a weight where all weights of a model are trained or merged: 32 bits on a card
+    without bfloat16 and for a built-in model, else 16."""
+    return 4 if dtype != "bfloat16" or name in BUILTIN else 2
 
 
 @lru_cache(maxsize=1024)
@@ -192,13 +198,11 @@ BUILTIN: dict[str, ModelShape] = {
 }
 """Models that are built on the spot; a character is a token."""
 
-_QUANTISED = re.compile(r"(-unsloth)?-bnb-4bit$")
-
 
 def find(name: str) -> ModelShape | None:
     """The shape behind a Hub id such as `unsloth/phi-4-unsloth-bnb-4bit`, or None if unknown."""
     owner, slash, repository = name.lower().partition("/")
-    plain = _QUANTISED.sub("", repository)
+    plain = references.without_4bit(repository)
     for shape in MODELS.values():
         if slash and owner in (shape.owner.lower(), "unsloth"):
             if plain in (repository.lower() for repository in shape.repositories):

@@ -5,13 +5,13 @@ small, a training pass was too large, or memory grew from step to step. Text and
 apart.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Literal
 
 from r1recipes.algorithms.base import divisors
 from r1recipes.planning import auto, disk
+from r1recipes.planning.fit import flags
 from r1recipes.planning.memory import predict
 from r1recipes.planning.plan import Plan
 
@@ -89,7 +89,7 @@ def _share(plan: Plan) -> str:
         return _lighter_weights(plan)
     larger = max(share + SHARE_STEP, _least_share(plan))
     if larger <= auto.MAX_SHARE:
-        return _set(gpu_memory_utilization=round(larger, 2))
+        return flags({"gpu_memory_utilization": round(larger, 2)})
     return _lighter_weights(plan)
 
 
@@ -99,7 +99,7 @@ def _smaller_engine(plan: Plan) -> str:
         return _lighter_weights(plan)
     smaller = max(share - SHARE_STEP, _least_share(plan))
     if smaller < share:
-        return _set(gpu_memory_utilization=round(smaller, 2))
+        return flags({"gpu_memory_utilization": round(smaller, 2)})
     return _lighter_weights(plan)
 
 
@@ -117,24 +117,19 @@ def _smaller_pass(plan: Plan) -> str:
     batch = plan.per_device_train_batch_size
     if batch > 1:
         smaller = max(n for n in divisors(batch) if n < batch)
-        return _set(per_device_train_batch_size=smaller)
+        return flags({"per_device_train_batch_size": smaller})
     if plan.backend == "unsloth" and not plan.preset.standby:
-        return _set(standby=True)
+        return flags({"standby": True})
     return _smaller_engine(plan)
 
 
 def _lighter_weights(plan: Plan) -> str:
     if not plan.preset.load_in_4bit:
-        return _set(load_in_4bit=True)
+        return flags({"load_in_4bit": True})
     return _shorter(plan)
 
 
 def _shorter(plan: Plan) -> str:
     completion = plan.preset.max_completion_length // 2
     prompt = plan.preset.max_seq_length - plan.preset.max_completion_length
-    return f"{_set(max_completion_length=completion)} {_set(max_seq_length=completion + prompt)}"
-
-
-def _set(**change: object) -> str:
-    ((key, value),) = change.items()
-    return f"--set preset.{key}={json.dumps(value)}"
+    return flags({"max_completion_length": completion, "max_seq_length": completion + prompt})

@@ -18,15 +18,12 @@ from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
-from r1recipes.planning import auto, speed, verdict
+from r1recipes.planning import auto, fit, speed
 from r1recipes.planning.architectures import Origin
+from r1recipes.planning.fit import Predicted
 from r1recipes.planning.memory.case import MAX_NUM_SEQS
-from r1recipes.planning.verdict import Predicted
 from r1recipes.recipe.schema import Model, Recipe
 
-USABLE_SHARE = 0.90
-"""A card sold as 16 GB reports less: T4 14.74, L4 22.16, RTX 4090 23.64, A100 39.56, H100 79.2 GiB
-(saved logs of the Unsloth notebooks at bdda2efc). 90 % of the name separates the size classes."""
 MIN_CAPABILITY = 7.5
 """Oldest compute capability that vLLM's wheels have kernels for, and CUDA 13, which they are built
 with (read in vllm, _C_stable_libtorch.abi3.so: sm_75 and newer)."""
@@ -133,7 +130,7 @@ class DoesNotFit(PlanError):
 
     def __init__(self, plan: Plan, predicted: Predicted):
         self.plan, self.predicted = plan, predicted
-        message, hint = verdict.refusal(predicted)
+        message, hint = fit.refusal(predicted)
         super().__init__(message, hint=hint)
 
 
@@ -164,16 +161,14 @@ def make(
     predicted = None
     if card and has_engine:
         based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
-        shape = verdict.shape_of(
-            based, settled, base_dir, offline=offline, strict=not target.is_here
-        )
+        shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
         if shape:
-            verdict.check_cold_start(based, shape, card, choose_dtype("cuda", card))
-            settled, predicted = verdict.fitted(based, settled, shape, card)
-    if opened := auto.open_keys(settled):
+            fit.check_cold_start(based, shape, card, choose_dtype("cuda", card))
+            settled, predicted = fit.fitted(based, settled, shape, card)
+    if unsettled := auto.open_keys(settled):
         raise PlanError(
-            f'`{opened[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',
-            hint=f"write a value for `preset.{name}.{opened[0]}`",
+            f'`{unsettled[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',
+            hint=f"write a value for `preset.{name}.{unsettled[0]}`",
         )
     plan = _plan(recipe, target, base_dir, name, settled, predicted, has_engine)
     plan = plan.model_copy(update={"origin": origin})
@@ -268,12 +263,12 @@ def opened(recipe: Recipe, card: Gpu, requested: str | None) -> tuple[str, Recip
     The other values are those of the preset that the card would get, or of the smallest preset.
     """
     names = sorted((name for name in recipe.preset if name != "cpu"), key=preset_bytes)
-    fitting = [name for name in names if preset_bytes(name) * USABLE_SHARE <= card.total_bytes]
+    fitting = fit.presets_for(names, card)
     base = fitting[-1] if fitting else names[0]
     if requested:
         base = choose_preset(recipe, card, requested)
     preset = recipe.preset[base].model_copy(update=dict.fromkeys(auto.OPEN, "auto"))
-    name = requested or cards.size_class(card.total_bytes, USABLE_SHARE)
+    name = requested or cards.size_class(card.total_bytes)
     return name, recipe.model_copy(update={"preset": recipe.preset | {name: preset}})
 
 
@@ -321,7 +316,7 @@ def choose_preset(recipe: Recipe, card: Gpu | None, requested: str | None) -> st
             f"{', '.join(names)}), and this machine has none",
             hint=_HINT,
         )
-    fitting = [name for name in names if preset_bytes(name) * USABLE_SHARE <= card.total_bytes]
+    fitting = fit.presets_for(names, card)
     if not fitting:
         smaller = "" if names[0] == "6GB" else ", or `r1recipes run qwen2.5-1.5b`, which needs 6GB"
         raise PlanError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from r1recipes.algorithms.base import Preset, preset_bytes
+from r1recipes.algorithms.base import Preset, preset_bytes, preset_gb
 from r1recipes.machine import cards
 from r1recipes.machine.units import GIB
 from r1recipes.recipe import loading
@@ -84,13 +84,12 @@ def folder() -> Path:
 
 def class_bytes(preset: str) -> int | None:
     """Usable memory of the card of this size that has least; None where no card has this size."""
-    sizes = (c.usable_bytes for c in cards.GPUS.values() if f"{c.sold_gb}GB" == preset)
-    return min(sizes, default=None)
+    return min(cards.sold_as(preset_gb(preset) or 0), default=None)
 
 
-def find(loaded: Loaded, preset: str, folder: Path) -> Proof | None:
+def find(loaded: Loaded, preset: str, proofs_folder: Path) -> Proof | None:
     """The proof of a recipe's preset, whether it holds or not; None where there is none."""
-    path = folder / f"{loaded.name}.{preset}.json"
+    path = proofs_folder / f"{loaded.name}.{preset}.json"
     if not path.is_file():
         return None
     usable = class_bytes(preset) or preset_bytes(preset)

@@ -4,14 +4,13 @@ Both are made from the run's record and lock and from what was checked, and hold
 Limits: Markdown is not escaped, so the Hub shows what a recipe says as it shows any Markdown.
 """
 
-import shlex
 from dataclasses import dataclass
 from typing import Any
 
 from r1recipes.algorithms import ALGORITHMS
-from r1recipes.planning.plan import Plan
 from r1recipes.recipe.bundle import Files
 from r1recipes.recipe.schema import Recipe
+from r1recipes.runs import lock as run_lock
 from r1recipes.runs.trained import TrainedRun
 
 MARK = "<!-- made by `r1recipes share` -->"
@@ -62,6 +61,7 @@ def of_export(finished: TrainedRun, manifest: dict[str, Any], use: Use) -> str:
     plan, record, lock = finished.plan, finished.run.read(), finished.run.read_lock()
     recipe, gpu = plan.recipe, lock.get("machine", {}).get("gpu")
     versions = ", ".join(f"{name} {version}" for name, version in lock["versions"].items())
+    command = run_lock.command("recipe.toml", plan.preset_name, lock.get("overrides", []))
     paragraphs = [
         _front_matter_of_export(manifest, plan.algorithm.name, use),
         f"# {record['recipe']}, {manifest['form']}\n",
@@ -79,7 +79,7 @@ def of_export(finished: TrainedRun, manifest: dict[str, Any], use: Use) -> str:
         f"Fingerprint of the resolved recipe `{record['fingerprint']}`, preset "
         f"`{plan.preset_name}`, seed {recipe.seed}{f', on {gpu}' if gpu else ''}. "
         f"Versions: {versions}.\n",
-        f"```\n{_command(plan, lock)}\n```\n",
+        f"```\npython -m {command}\n```\n",
         "<details><summary>recipe.toml</summary>\n",
         f"```toml\n{finished.run.recipe.read_text(encoding='utf-8').rstrip()}\n```\n",
         "</details>\n",
@@ -161,13 +161,6 @@ def _prompt(system: str) -> str:
     if not system:
         return "It was trained without a system message: the question alone.\n"
     return f"It was trained with this system message:\n\n```\n{system.rstrip()}\n```\n"
-
-
-def _command(plan: Plan, lock: dict[str, Any]) -> str:
-    # The lock has the overrides as the user typed them, with the flag.
-    overrides = [text.removeprefix("--set ") for text in lock.get("overrides", [])]
-    flags = [f"--set {shlex.quote(text)}" for text in overrides]
-    return " ".join(["python -m r1recipes run recipe.toml", f"--preset {plan.preset_name}", *flags])
 
 
 def of_recipe(

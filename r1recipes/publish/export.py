@@ -158,8 +158,10 @@ def _make(
 
 
 def _examples(finished: TrainedRun) -> tuple[list["Example"], bool]:
-    """Held-out prompts with recorded answers, and whether the base gave them: where the adapter was
-    not evaluated. Of the trained model's, those that the base answers otherwise come first.
+    """Held-out prompts with recorded answers, and whether the base gave them.
+
+    The base gave them where the adapter was not evaluated. Among the trained model's answers those
+    come first that differ from the base's.
 
     Raises: RecipeError when no evaluation is there, as in a folder that is half copied.
     """

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,17 @@ BYTES = {"f16": 2.0, "q8_0": 1.07, "q6_k": 0.83, "q5_k_m": 0.73, "q4_k_m": 0.62}
 tensors that llama-quantize leaves larger."""
 REST_BYTES = 64 * 2**20
 """Bytes of tokenizer, card and other small files; assumed."""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The merged model, which is made and checked once."""
+
+    folder: Path
+    check: str
+    """The result of its check, a sentence for the card."""
+    greedy: list[list[int]]
+    """Tokens of its greedy answer to each example."""
 
 
 class Maker:
@@ -58,7 +69,7 @@ class Maker:
         self.targets, self.folder, self.base = targets, folder, base
         self.plan = finished.plan
         self.is_builtin = finished.model_name.startswith("builtin:")
-        self.merged: Path | None = None
+        self._merged: Merged | None = None
         self.say(f"Loading base and adapter{f', {finished.note}' if finished.note else ''}")
         self.trained = merge.Trained(
             _with_revision(finished),
@@ -115,33 +126,34 @@ class Maker:
 
     def merged_16bit(self, target: Target) -> Path:
         """Base and adapter as one model in 16 bits."""
-        draft = self._merged()
-        self.merged = self._finish(draft, target, [self.merged_check])
-        return self.merged
+        merged = self.merged()
+        self._merged = replace(merged, folder=self._finish(merged.folder, target, [merged.check]))
+        return self._merged.folder
 
-    def _merged(self) -> Path:
-        """The merged folder, made and checked once."""
+    def merged(self) -> Merged:
+        """The merged model: a draft until `merged_16bit` gives it its final folder."""
         from r1recipes.publish.checks import NUM_TOKENS
         from r1recipes.training.backends import merge
 
-        if self.merged is None:
+        if self._merged is None:
             self.say("Merging")
-            self.merged = self._draft("merged_16bit")
-            self.trained.save_merged(self.merged)
+            folder = self._draft("merged_16bit")
+            self.trained.save_merged(folder)
             self.say("Checking the merged model")
-            model, tokenizer = merge.reload(self.merged, own_tokenizer=self.own_tokenizer)
-            self.merged_check = self.reference.check_weights(model, tokenizer)
-            self.greedy = [
+            model, tokenizer = merge.reload(folder, own_tokenizer=self.own_tokenizer)
+            check = self.reference.check_weights(model, tokenizer)
+            greedy = [
                 merge.greedy(model, tokenizer, messages, NUM_TOKENS)
                 for messages, _ in self.reference.examples
             ]
-        return self.merged
+            self._merged = Merged(folder, check, greedy)
+        return self._merged
 
     def merged_4bit(self, target: Target) -> Path:
         """The merged model in 4 bits, for bitsandbytes."""
         from r1recipes.training.backends import merge
 
-        merged = self._merged()
+        merged = self.merged().folder
         self.say("Quantising to NF4")
         draft = self.work / target.kind
         merge.save_4bit(merged, draft)
@@ -170,18 +182,18 @@ class Maker:
 
     def _gguf_file(self, draft: Path, kind: str) -> tuple[Path, str]:
         """The file of a type, and the result of its check."""
-        merged, name = self._merged(), self.finished.run.read()["recipe"]
+        merged, name = self.merged(), self.finished.run.read()["recipe"]
         self.say(f"Writing GGUF {kind}")
         file = draft / f"{name}-{kind}.gguf"
         if llama_cpp.is_small(kind):
             source = self.work / "source.gguf"
             if not source.exists():  # lossless: in the 16 bits of the merged model
-                self._convert(merged, source, "bf16" if self.dtype == "bfloat16" else "f16")
+                self._convert(merged.folder, source, "bf16" if self.dtype == "bfloat16" else "f16")
             llama_cpp.quantize(source, file, kind)
         else:
-            self._convert(merged, file, kind)
+            self._convert(merged.folder, file, kind)
         self.say(f"Checking GGUF {kind}")
-        return file, self.reference.check_gguf(file, kind, self.greedy)
+        return file, self.reference.check_gguf(file, kind, merged.greedy)
 
     def _convert(self, merged: Path, file: Path, outtype: str) -> None:
         if self.own_tokenizer:
@@ -236,13 +248,9 @@ def _adapter_dtype(adapter: Path) -> str:
 
 
 def _with_revision(finished: TrainedRun) -> Plan:
-    """The plan with the commit of the 16-bit base. Where the base was loaded in 4 bits, the
-    recorded commit may be of another repository, so only one that the recipe names is used."""
+    """The plan with the commit of the 16-bit base."""
     plan = finished.plan
-    if not plan.preset.load_in_4bit:
-        return plan
-    revision = finished.run.plan().recipe.model.revision
-    model = plan.recipe.model.model_copy(update={"revision": revision})
+    model = plan.recipe.model.model_copy(update={"revision": finished.base_revision})
     return plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"model": model})})
 
 

@@ -9,6 +9,7 @@ with those that it knows.
 
 from typing import Any
 
+from r1recipes.data.tokenizer.chat_template import adds_bos
 from r1recipes.errors import RunError
 
 Messages = list[dict[str, str]]
@@ -107,9 +108,7 @@ def _conversations(has_system: bool) -> list[Messages]:
 
 def _rendered(tokenizer: Any, messages: Messages, generation: bool) -> str:
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
-    bos = tokenizer.bos_token
-    adds = bos is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
-    return text.removeprefix(bos) if adds else text
+    return text.removeprefix(tokenizer.bos_token) if adds_bos(tokenizer) else text
 
 
 def _written(texts: Texts, messages: Messages) -> str:

@@ -54,17 +54,17 @@ def strip_home(text: str) -> str:
 def problems(files: Files) -> list[Problem]:
     """What may not be shared, each with its file and line; the token itself is not repeated."""
     secrets, home = _secrets(), _home()
-    problems = []
+    leaks = []
     for name, content in files.items():
         for token in _TOKEN.finditer(content):
-            problems.append(_problem(name, content, token.start(), "what looks like a token"))
+            leaks.append(_problem(name, content, token.start(), "what looks like a token"))
         for origin, secret in secrets.items():
             if (start := content.find(secret)) >= 0:
-                problems.append(_problem(name, content, start, f"the value of {origin}"))
+                leaks.append(_problem(name, content, start, f"the value of {origin}"))
         text = content.decode("latin-1")  # one character a byte, whatever the file is
         if home and (path := home.search(text)):
-            problems.append(_problem(name, content, path.start(), "the path of your home folder"))
-    return list(dict.fromkeys(problems))
+            leaks.append(_problem(name, content, path.start(), "the path of your home folder"))
+    return list(dict.fromkeys(leaks))
 
 
 def _problem(name: str, content: bytes, start: int, secret: str) -> Problem:

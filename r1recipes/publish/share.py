@@ -43,7 +43,7 @@ class Shared:
     fingerprint: str
     files: Files
     note: str | None = None
-    """`step 35 of 100`, of a run that was cut short."""
+    """The progress of a run that was cut short, such as `step 35 of 100`."""
 
 
 def of_recipe(loaded: Loaded) -> Shared:
@@ -215,7 +215,7 @@ def _with_names(source: Recipe, renamed: dict[str, str]) -> Recipe:
     return Recipe.model_validate(data)
 
 
-def write(files: Files, target: Path, *, replace: bool = False) -> None:
+def write(files: Files, target: Path, *, overwrite: bool = False) -> None:
     """Write a bundle, or a new folder if the name does not end in .r1.zip; whole or not at all.
 
     Raises: RecipeError when the name is taken and may not be replaced, or cannot be written;
@@ -227,7 +227,7 @@ def write(files: Files, target: Path, *, replace: bool = False) -> None:
     try:
         clear_drafts(target.parent, f".{glob.escape(target.name)}.*.tmp")
         if _is_file(target):
-            _refuse_taken(target, replace)
+            _refuse_taken(target, overwrite)
             write_bytes(target, bundle.pack(files))
         else:
             if target.exists() or target.is_symlink():
@@ -244,7 +244,7 @@ def _is_file(target: Path) -> bool:
     return target.name.endswith(bundle.SUFFIX)
 
 
-def _refuse_taken(target: Path, replace: bool) -> None:
+def _refuse_taken(target: Path, overwrite: bool) -> None:
     """Raises: RecipeError unless the target is new, or a bundle that may be replaced."""
     if not target.exists():
         return
@@ -253,7 +253,7 @@ def _refuse_taken(target: Path, replace: bool) -> None:
     except (OSError, RecipeError) as error:
         message = "exists and is not a bundle"
         raise RecipeError.at(str(target), message, "take another name") from error
-    if not replace:
+    if not overwrite:
         raise RecipeError.at(str(target), "exists", "`--force` replaces it")
 
 

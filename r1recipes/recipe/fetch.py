@@ -49,7 +49,7 @@ class Source:
         return f"{self.reference}{at}, sha256 {self.sha256[:16]}"
 
     def origin(self) -> dict[str, Any]:
-        """The entry in the lock of a run; of a file on this machine it has the name alone."""
+        """The entry in the lock of a run; a file on this machine is entered by its name alone."""
         is_local = not is_remote(self.reference)
         reference = Path(self.reference).name if is_local else self.reference
         return {"reference": reference, "commit": self.commit, "sha256": self.sha256}

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from r1recipes.config import explain
-from r1recipes.config.render import Loc, Origin
+from r1recipes.config.render import Loc, OriginOf
 from r1recipes.config.section import without_later_defaults
 from r1recipes.config.suggest import nearest
 from r1recipes.config.toml import parse
@@ -117,7 +117,7 @@ def load(name: str | Path, overrides: list[str] | None = None) -> Loaded:
 def load_text(
     text: str, path: Path, overrides: list[str] | None = None, source: Source | None = None
 ) -> Loaded:
-    """As `load`, from the text of a file that may be on another machine.
+    """Validate the text of a recipe file, which may be on another machine, with overrides.
 
     Raises: RecipeError with all problems of the text and of the overrides.
     """
@@ -262,12 +262,6 @@ def _finder(path: Path | str, text: str, overrides: dict[Loc, str]) -> explain.W
     return where
 
 
-def place(loaded: Loaded, loc: Loc) -> str:
-    """`file:line:column` of a value, or the flag that set it."""
-    where = _finder(loaded.shown, loaded.text, loaded.overrides)
-    return where(loc, False) or loaded.shown
-
-
 def fingerprint(recipe: Recipe) -> str:
     """The sha256 (hex) of the canonical JSON of a recipe, all defaults included.
 
@@ -280,7 +274,7 @@ def fingerprint(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
 
 
-def origin_of(loaded: Loaded) -> Origin:
+def origin_of(loaded: Loaded) -> OriginOf:
     """A function that gives the origin of the value at a path: a flag, a default, or the file."""
 
     def origin(path: Loc) -> str | None:

@@ -4,20 +4,17 @@ A key is dotted as in TOML. A value is TOML, or else taken as a text, so that a 
 quotes for `--set model.name=unsloth/Phi-4`. Sections are merged, lists are replaced.
 """
 
-import re
 from typing import Any
 
 import tomli
 
-from r1recipes.algorithms.base import CPU_ONLY, GPU_ONLY
+from r1recipes.algorithms.base import CPU_ONLY, GPU_ONLY, likely_preset, preset_gb
 from r1recipes.config.render import Loc, dotted, show
 from r1recipes.config.suggest import section_at
 from r1recipes.config.toml import MAX_DEPTH
 from r1recipes.errors import Problem
 from r1recipes.recipe.schema import Recipe
 
-PRESET_NAME = re.compile(r"cpu|\d+\s*g?i?b?", re.IGNORECASE)
-"""A preset's name, or one that is misspelt."""
 Path = tuple[str, ...]
 """Path of a key; unlike `Loc` without places in a list."""
 
@@ -108,7 +105,8 @@ def _spread_over_presets(path: Path, data: dict[str, Any]) -> list[Path]:
     settings = section_at(("preset", "8GB"), Recipe)
     if path[1] in presets or not settings:
         return [path]
-    if path[1] not in settings.model_fields and PRESET_NAME.fullmatch(path[1]):
+    is_preset = likely_preset(path[1]) or preset_gb(path[1]) is not None
+    if path[1] not in settings.model_fields and is_preset:
         return [path]
     names = [name for name, preset in presets.items() if isinstance(preset, dict)]
     if path[1] in GPU_ONLY:

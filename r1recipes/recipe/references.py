@@ -30,6 +30,11 @@ _REPOSITORY = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*
 _REVISION = re.compile(r"(?!.*\.\.)[\w.-]+(/[\w.-]+){0,3}", re.ASCII)
 
 
+_FOUR_BIT = re.compile(r"(-unsloth)?-bnb-4bit$", re.IGNORECASE)
+"""How the names of repositories end that have weights in 4 bits; `-unsloth`: in its dynamic form.
+"""
+
+
 class Reference(NamedTuple):
     """A value of a recipe that may name something on the disk."""
 
@@ -45,6 +50,22 @@ class Refusal(NamedTuple):
     loc: tuple[str, ...]
     message: str
     hint: str
+
+
+def is_4bit_name(name: str) -> bool:
+    """Whether a model's name says that its weights are in 4 bits."""
+    return bool(_FOUR_BIT.search(name))
+
+
+def is_dynamic_4bit_name(name: str) -> bool:
+    """Whether a model's name says that they are in Unsloth's dynamic form of 4 bits."""
+    match = _FOUR_BIT.search(name)
+    return bool(match and match[1])
+
+
+def without_4bit(name: str) -> str:
+    """The name of the same model in 16 bits."""
+    return _FOUR_BIT.sub("", name)
 
 
 def is_gym(name: str) -> bool:
@@ -186,5 +207,4 @@ def local_path(name: str, base_dir: Path) -> Path | None:
     A path that exists wins over a Hub id of the same name.
     """
     path = base_dir / Path(name).expanduser()
-    is_file_name = path.suffix.lower() in FILE_SUFFIXES + OTHER_SUFFIXES
-    return path if is_file_name or not HUB_ID.fullmatch(name) or path.exists() else None
+    return path if is_file_name(name) or path.exists() else None

@@ -1,12 +1,11 @@
 """What must hold between the keys of a recipe, beyond the type and range of each.
 
-Every check returns what it found as `(key, message, hint)`, the key seen from the section that is
+Every check returns its problems as `(key, message, hint)`, the key seen from the section that is
 checked, or from the top of the recipe with a leading `/`. The schema, which imports this, calls
 them on its sections and raises; nothing is changed here.
 """
 
 import inspect
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
 
@@ -15,15 +14,21 @@ from pydantic_core import PydanticCustomError
 
 from r1recipes import rewards
 from r1recipes.algorithms import ALGORITHMS
-from r1recipes.algorithms.base import AUTO_ON_GPU, CPU_ONLY, GPU_ONLY
+from r1recipes.algorithms.base import (
+    AUTO_ON_GPU,
+    CPU_ONLY,
+    GPU_ONLY,
+    PRESET_NAME,
+    likely_preset,
+    preset_gb,
+)
 from r1recipes.algorithms.grpo import GrpoTrain
 from r1recipes.config.render import show
-from r1recipes.config.section import Found
+from r1recipes.config.section import KeyProblems
 from r1recipes.recipe import references
 from r1recipes.rewards.functions import COMPARES_ANSWERS
 from r1recipes.rewards.user_code import is_user_code
 
-PRESET_NAME = re.compile(r"cpu|[1-9][0-9]{0,3}GB")
 LOSSES = get_args(GrpoTrain.model_fields["loss_type"].annotation)
 """Variants of GRPO that users take for algorithms."""
 
@@ -39,23 +44,25 @@ class Builtin(NamedTuple):
     """What is wrong with rewards that compare with the reference; None where nothing is."""
 
 
-def of_data(data: Any) -> Found:
+def of_data(data: Any) -> KeyProblems:
     """Keys that do not apply to this kind of data, and splits or columns taken twice."""
-    found: Found = []
+    problems: KeyProblems = []
     made_here = data.name.startswith(references.MADE_HERE)
     if data.problems is not None and not made_here:
         message = "difficulty can be set for built-in and gym: data only"
-        found.append(("problems", message, "remove this section"))
+        problems.append(("problems", message, "remove this section"))
     if made_here:
         for key in ("config", "revision", "answer_after", "answer_kind", "eval_split"):
             if getattr(data, key) is not None:
-                found.append((key, f"`{key}` does not apply to `{data.name}`", "remove this line"))
+                problems.append(
+                    (key, f"`{key}` does not apply to `{data.name}`", "remove this line")
+                )
         for key in ("question", "answer"):
             if getattr(data, key) != key:
                 message = f"the column of `{data.name}` is `{key}`"
-                found.append((key, message, "remove this line"))
+                problems.append((key, message, "remove this line"))
     elif data.eval_split == data.split:
-        found.append(
+        problems.append(
             (
                 "eval_split",
                 f'`eval_split` "{data.split}" is the split that is trained on',
@@ -64,15 +71,17 @@ def of_data(data: Any) -> Found:
         )
     if data.answer_after and data.answer_after.rstrip("{ ").endswith("\\boxed"):
         message = "`answer_after` would leave the brace that closes \\boxed{}"
-        found.append(("answer_after", message, "remove this line: what it holds is found without"))
-    found += _of_range(data.keep) if data.keep is not None else []
+        problems.append(
+            ("answer_after", message, "remove this line: what it holds is found without")
+        )
+    problems += _of_range(data.keep) if data.keep is not None else []
     if data.question == data.answer:
         message = f'question and answer are the same column, "{data.answer}"'
-        found.append(("answer", message, "name two columns"))
-    return found
+        problems.append(("answer", message, "name two columns"))
+    return problems
 
 
-def _of_range(keep: list[float]) -> Found:
+def _of_range(keep: list[float]) -> KeyProblems:
     """That `keep` is a lowest and a highest pass rate."""
     if len(keep) != 2:
         count = f"{len(keep)} number{'s' * (len(keep) != 1)}"
@@ -89,12 +98,12 @@ def _of_range(keep: list[float]) -> Found:
     return []
 
 
-def of_keep(data: Any, presets: Mapping[str, Any]) -> Found:
+def of_keep(data: Any, presets: Mapping[str, Any]) -> KeyProblems:
     """Presets whose samples cannot give a pass rate within `data.keep`."""
     if data is None or data.keep is None:
         return []
     low, high = data.keep
-    found: Found = []
+    problems: KeyProblems = []
     for name, preset in presets.items():
         size = preset.num_generations
         if not any(low <= right / size <= high for right in range(size + 1)):
@@ -103,8 +112,8 @@ def of_keep(data: Any, presets: Mapping[str, Any]) -> Found:
                 "`data.keep` keeps no problem"
             )
             hint = "widen `data.keep`, such as to `[0.1, 0.9]`"
-            found.append((f"{name}.num_generations", message, hint))
-    return found
+            problems.append((f"{name}.num_generations", message, hint))
+    return problems
 
 
 def keep_schema(schema: dict[str, Any]) -> None:
@@ -117,48 +126,47 @@ KEEP = Field(json_schema_extra=keep_schema, examples=[[0.1, 0.9]])
 """What an editor and a message need to know of `data.keep`."""
 
 
-def of_presets(presets: Any) -> Found:
-    """What a preset needs by its name. Takes tables as they were given, so also broken ones."""
-    found: Found = []
+def of_presets(presets: Any) -> KeyProblems:
+    """What a preset needs by its name. Takes tables as the user wrote them, so also broken ones."""
+    problems: KeyProblems = []
     for name, preset in presets.items() if isinstance(presets, Mapping) else ():
-        given = preset.__dict__ if hasattr(preset, "lora_rank") else preset
-        if not isinstance(given, Mapping):
+        table = preset.__dict__ if hasattr(preset, "lora_rank") else preset
+        if not isinstance(table, Mapping):
             continue  # the schema says so
         if name == "cpu":
             for key in AUTO_ON_GPU:
-                if given.get(key) == "auto":
+                if table.get(key) == "auto":
                     message = f'`{key} = "auto"` is chosen by the memory of a card'
-                    found.append((f"{name}.{key}", message, "write a number"))
+                    problems.append((f"{name}.{key}", message, "write a number"))
             for key in GPU_ONLY:
-                if given.get(key):
-                    found.append((f"{name}.{key}", f"`{key}` needs a GPU", "remove this line"))
+                if table.get(key):
+                    problems.append((f"{name}.{key}", f"`{key}` needs a GPU", "remove this line"))
             continue
+        is_size = preset_gb(name) is not None  # another name is an error of its own
         for key in CPU_ONLY:
-            if is_size(name) and given.get(key):
+            if is_size and table.get(key):
                 message = f"`{key}` is for the preset `cpu`"
-                found.append((f"{name}.{key}", message, "remove this line"))
-        if is_size(name) and given.get("gpu_memory_utilization") is None:
-            found.append(
+                problems.append((f"{name}.{key}", message, "remove this line"))
+        if is_size and table.get("gpu_memory_utilization") is None:
+            problems.append(
                 (
                     f"{name}.gpu_memory_utilization",
                     f"`preset.{name}.gpu_memory_utilization` is missing",
                     "add `gpu_memory_utilization = 0.5`, the share of the card for vLLM",
                 )
             )
-    return found
+    return problems
 
 
-def is_size(name: Any) -> bool:
-    """Whether a preset is named after a card's memory; another name is an error of its own."""
-    return isinstance(name, str) and name.endswith("GB") and name[:-2].isdecimal()
+def of_cold_start(start: Any, model: Any, data: Any) -> KeyProblems:
+    """Where demonstrations come from, and that random weights get some.
 
-
-def of_cold_start(start: Any, model: Any, data: Any) -> Found:
-    """Where demonstrations come from, and that random weights get some. None: not valid itself."""
-    found: Found = []
+    A section is None where it is not valid itself.
+    """
+    problems: KeyProblems = []
     builtin = data is not None and data.name.startswith("builtin:")
     if start and start.data is None and data is not None and not builtin:
-        found.append(
+        problems.append(
             (
                 "",
                 f"a cold start on `{data.name}` needs demonstrations",
@@ -166,35 +174,38 @@ def of_cold_start(start: Any, model: Any, data: Any) -> Found:
             )
         )
     if start and start.data is not None and start.wrong:
-        found.append(("wrong", "`wrong` is for built-in demonstrations", "remove this line"))
-    if start and model is not None and model.name.lower().endswith("-bnb-4bit"):
+        problems.append(("wrong", "`wrong` is for built-in demonstrations", "remove this line"))
+    if start and model is not None and references.is_4bit_name(model.name):
         message = f"[cold_start] trains all weights, but those of `{model.name}` are in 4 bits"
-        found.append(("/model.name", message, "take the model without `-bnb-4bit`"))
+        problems.append(("/model.name", message, "take the model without `-bnb-4bit`"))
     if start is None and model is not None and model.name.startswith("builtin:"):
-        found.append(
+        problems.append(
             (
                 "/model.name",
                 f"`{model.name}` starts from random weights and knows nothing",
                 "add a section `[cold_start]` with `steps = 300`",
             )
         )
-    return found
+    return problems
 
 
-def of_rewards(evaluation: Any, weights: Any, data: Any) -> Found:
-    """Rewards that cannot judge this data. Keys of `[eval]`. None: not valid itself."""
+def of_rewards(evaluation: Any, weights: Any, data: Any) -> KeyProblems:
+    """Rewards that cannot judge this data, under keys as seen from `[eval]`.
+
+    A section is None where it is not valid itself.
+    """
     if data is None:
         return []
-    found: Found = []
+    problems: KeyProblems = []
     for name in weights or ():
         if why := _misjudges(name, data):
             better = _judge(data)
             hint = f"in [rewards] write `{better}` in its place"
             if better in weights:
                 hint = f"remove this line: `{better}` is there"
-            found.append((f"/rewards.{name}", f"[rewards] `{name}`: {why}", hint))
+            problems.append((f"/rewards.{name}", f"[rewards] `{name}`: {why}", hint))
     if evaluation is None:
-        return found
+        return problems
     is_given = "reward" in evaluation.model_fields_set
     why = _misjudges(evaluation.reward, data)
     if not why and not is_given and references.is_gym(data.name):
@@ -203,8 +214,8 @@ def of_rewards(evaluation: Any, weights: Any, data: Any) -> Found:
         default = "" if is_given else ", the default,"
         message = f'`eval.reward` "{evaluation.reward}"{default} decides what is right: {why}'
         verb = "write" if is_given else "add"
-        found.append(("reward", message, f'{verb} `reward = "{_judge(data)}"` in [eval]'))
-    return found
+        problems.append(("reward", message, f'{verb} `reward = "{_judge(data)}"` in [eval]'))
+    return problems
 
 
 def _misjudges(reward: str, data: Any) -> str:
@@ -244,11 +255,8 @@ def preset_name(name: str) -> str:
         return name
     from r1recipes.machine import cards
 
-    size = re.fullmatch(r"0*([1-9]\d{0,3})[\s_-]*(g|gb|gib)?", name.strip().lower())
     card = cards.find_gpu(name)
-    likely = size[1] + "GB" if size else f"{card.sold_gb}GB" if card else None
-    if name.strip().lower() == "cpu":
-        likely = "cpu"
+    likely = likely_preset(name) or (f"{card.sold_gb}GB" if card else None)
     hint = "name it by the memory of the card, such as `8GB` or `24GB`, or `cpu`"
     message = f"{show(name)} is not a preset's name"
     hint = f"did you mean `[preset.{likely}]`?" if likely else hint
@@ -258,8 +266,8 @@ def preset_name(name: str) -> str:
 def known_reward(name: str) -> str:
     """Refuse a reward that is neither in the table nor somebody's own function."""
     if not is_user_code(name) and name not in rewards.REWARDS:
-        known = {"what": "unknown reward", "known": sorted(rewards.REWARDS)}
-        raise PydanticCustomError("unknown_name", "unknown", known)
+        context = {"what": "unknown reward", "known": sorted(rewards.REWARDS)}
+        raise PydanticCustomError("unknown_name", "unknown", context)
     return name
 
 
@@ -286,7 +294,7 @@ def known_algorithm(name: str) -> str:
         hint = f'write `algorithm = "grpo"`, and `loss_type = "{name}"` in [train]'
         message = f'"{name}" is a loss of GRPO, not an algorithm'
         raise PydanticCustomError("worded", "a loss", {"message": message, "hint": hint})
-    known = {"what": "unknown algorithm", "known": list(ALGORITHMS)}
     if name not in ALGORITHMS:
-        raise PydanticCustomError("unknown_name", "unknown", known)
+        context = {"what": "unknown algorithm", "known": list(ALGORITHMS)}
+        raise PydanticCustomError("unknown_name", "unknown", context)
     return name

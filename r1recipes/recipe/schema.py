@@ -31,7 +31,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from r1recipes.algorithms import ALGORITHMS, GRPO
-from r1recipes.algorithms.base import Preset, Train
+from r1recipes.algorithms.base import PRESET_NAME, Preset, Train
 from r1recipes.algorithms.sft import ColdStart
 from r1recipes.config import json_schema
 from r1recipes.config.section import (
@@ -56,7 +56,6 @@ from r1recipes.recipe.foreign_keys import (
 )
 from r1recipes.recipe.targets import Export, Track
 
-FORMAT = 1
 BUILTIN_DATA = {
     "builtin:arithmetic": rules.Builtin("correctness"),
     "builtin:countdown": rules.Builtin(
@@ -84,7 +83,7 @@ Weight = Annotated[float, Field(ge=0, le=1000)]
 RewardName = Annotated[str, AfterValidator(rules.known_reward)]
 PresetName = Annotated[
     str,
-    StringConstraints(pattern=f"^({rules.PRESET_NAME.pattern})$"),
+    StringConstraints(pattern=f"^({PRESET_NAME.pattern})$"),
     BeforeValidator(rules.preset_name),
 ]
 
@@ -185,12 +184,12 @@ class Data(Section):
     @field_validator("problems", mode="wrap")
     @classmethod
     def _of_its_kind(
-        cls, given: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
+        cls, value: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> Any:
-        if not isinstance(given, Mapping):
-            return validate(given)
+        if not isinstance(value, Mapping):
+            return validate(value)
         is_gym = references.is_gym(info.data.get("name", ""))
-        return (OpenSection if is_gym else Problems).model_validate(given)
+        return (OpenSection if is_gym else Problems).model_validate(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -259,11 +258,11 @@ class Recipe(Section):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _by_its_algorithm(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+    def _by_its_algorithm(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         """`Recipe` itself stands for the recipes of all algorithms: take the one that is named."""
-        if cls is Recipe and isinstance(given, Mapping):
-            return cast(Self, of_algorithm(given.get("algorithm")).model_validate(given))
-        return validate(given)
+        if cls is Recipe and isinstance(data, Mapping):
+            return cast(Self, of_algorithm(data.get("algorithm")).model_validate(data))
+        return validate(data)
 
     @field_validator("rewards")
     @classmethod
@@ -276,16 +275,16 @@ class Recipe(Section):
     @field_validator("preset", mode="wrap")
     @classmethod
     def _fit_their_names(
-        cls, given: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
+        cls, tables: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> dict[str, Preset]:
-        found = rules.of_presets(given)
+        problems = rules.of_presets(tables)
         try:
-            presets = validate(given)
+            presets = validate(tables)
         except ValidationError as error:
-            if found:  # report these beside the errors within a preset
-                raise with_problems(error, found) from None
+            if problems:  # report these beside the errors within a preset
+                raise with_problems(error, problems) from None
             raise
-        refuse(found + rules.of_keep(info.data.get("data"), presets))
+        refuse(problems + rules.of_keep(info.data.get("data"), presets))
         return presets
 
     @field_validator("cold_start")

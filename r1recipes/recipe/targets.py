@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from r1recipes.config.section import Found, Section, Word, refuse
+from r1recipes.config.section import KeyProblems, Section, Word, refuse
 from r1recipes.errors import Problem
 
 GGUF_TYPES = ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m")
@@ -86,7 +86,7 @@ class Export(Section):
     @classmethod
     def _known(cls, texts: list[str]) -> list[str]:
         targets, problems = parse(texts)
-        refused: Found = [("", problem.message, problem.hint or "") for problem in problems]
+        refused: KeyProblems = [("", problem.message, problem.hint or "") for problem in problems]
         if any(target.kind == "hub" for target in targets):
             hint = "`export RUN --to hub:user/name` pushes when you ask for it"
             refused.append(("", "a recipe pushes nothing to the Hub", hint))

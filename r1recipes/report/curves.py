@@ -14,7 +14,7 @@ from r1recipes.report.scales import Ends
 from r1recipes.runs import health
 from r1recipes.runs.reading import Reading
 
-PHASES = {
+STEP_PARTS = {
     "time/generation_s": "generation",
     "time/rewards_s": "rewards",
     "time/logprobs_s": "log-probabilities",
@@ -298,7 +298,7 @@ def _length(reading: Reading) -> Plot:
 
 
 def _phases(reading: Reading) -> Plot:
-    phases = [_series(reading, key, name) for key, name in PHASES.items()]
+    phases = [_series(reading, key, name) for key, name in STEP_PARTS.items()]
     phases = [series for series in phases if series.x]
     note = "Seconds of each step by what they were spent on." if phases else "Seconds."
     step = _step(reading, "whole step" if phases else "step")

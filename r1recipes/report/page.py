@@ -34,7 +34,7 @@ Cell = str | int | float | Pill | None
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Headline:
     """The result in large letters, with sentences below; `tone` is better, worse or empty."""
 
     headline: str

@@ -5,7 +5,6 @@ them in pairs. `Live` observes a run and writes its page while it trains.
 """
 
 import json
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from r1recipes.machine import files
-from r1recipes.machine.units import duration
+from r1recipes.machine.units import duration, gib
 from r1recipes.planning.architectures import Origin
 from r1recipes.planning.plan import Plan
 from r1recipes.report import charts, curves, page, samples, scales
-from r1recipes.report.page import Cell, Figures, Pill, Table, Verdict
-from r1recipes.runs import health, pass_rates, reading
+from r1recipes.report.page import Cell, Figures, Headline, Pill, Table
+from r1recipes.runs import health, lock, pass_rates, reading
 from r1recipes.runs.health import HeldOut, Terms
 from r1recipes.runs.reading import Reading, Row
 from r1recipes.runs.record import Run
@@ -90,7 +89,7 @@ def _write(run: Run) -> None:
 
 def _single(run: Reading) -> str:
     plan = {key: value for key, value in run.resolved.items() if key != "base_dir"}
-    lock = [(name, _text(value)) for name, value in run.environment.items()]
+    lock_rows = [(name, _text(value)) for name, value in run.environment.items()]
     version = run.lock.get("versions", {}).get("r1recipes", "")
     return page.render(
         "run.html",
@@ -106,7 +105,7 @@ def _single(run: Reading) -> str:
         command=_command(run),
         recipe=run.recipe_text,
         plan=json.dumps(plan, indent=1, ensure_ascii=False) if run.resolved else "",
-        lock=Table(["what", "value"], lock) if run.lock else None,
+        lock=Table(["what", "value"], lock_rows) if run.lock else None,
         now=_utc(files.now()),
     )
 
@@ -141,14 +140,14 @@ def _kl_note(run: Reading) -> str:
     return "The KL divergence is not measured at beta = 0." if beta == 0 else ""
 
 
-def _verdict(run: Reading) -> Verdict:
+def _verdict(run: Reading) -> Headline:
     before, after, status = run.evaluated("before"), run.evaluated("after"), run.status
     if status == "complete" and before and after:
         difference = run.record["evaluation"]["difference"]
         sentence, tone = difference_sentence(difference["mean"], difference["interval"])
         problems = f"{after['num_problems']} held-out problems, {after['num_samples']} samples each"
         greedy = f"Greedy {percent(before['greedy'])} → {percent(after['greedy'])}."
-        return Verdict(
+        return Headline(
             percent(after["accuracy"]),
             [f"{sentence} on {problems}. {greedy}", run.ending],
             tone,
@@ -160,13 +159,13 @@ def _verdict(run: Reading) -> Verdict:
         sentences.append(f"Accuracy before training: {percent(before['accuracy'])}.")
     if status != "failed":
         headline = f"{status.capitalize()}: {progress}"
-        return Verdict(headline, sentences, is_sentence=True)
+        return Headline(headline, sentences, is_sentence=True)
     message = (run.record.get("error") or {}).get("message", "the record does not say why")
-    return Verdict(f"Failed at {progress}", [message, *sentences], "worse", is_sentence=True)
+    return Headline(f"Failed at {progress}", [message, *sentences], "worse", is_sentence=True)
 
 
 def difference_sentence(mean: float, interval: Sequence[float]) -> tuple[str, str]:
-    """What a difference of two accuracies, from -1 to 1, says; and its tone for `Verdict`."""
+    """What a difference of two accuracies, from -1 to 1, says; and its tone for `Headline`."""
     low, high = interval
     points = f"{100 * mean:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
     if low > 0:
@@ -200,7 +199,7 @@ def _facts(run: Reading) -> list[tuple[str, Cell]]:
         ("Completions a step", f"{preset['prompts_per_step']} x {group}" if group else None),
         ("Problems kept", _num_kept(run)),
         ("Time", duration(run.duration_s)),
-        ("Peak memory", f"{vram / 2**30:.2f} GiB" if vram else None),
+        ("Peak memory", f"{gib(vram, 2)} GiB" if vram else None),
         ("Reward failures", sum((last.get("reward_failures") or {}).values()) or None),
         ("Started", _utc(str(run.record.get("started", "")))),
         ("Fingerprint", str(run.record.get("fingerprint", ""))[:8]),
@@ -225,12 +224,8 @@ def _model(run: Reading) -> str | None:
 
 def _command(run: Reading) -> str:
     """The command that repeats a run."""
-    command = ["r1recipes run", f"{run.record.get('recipe', 'recipe')}.toml"]
-    if run.record.get("preset"):
-        command.append(f"--preset {run.record['preset']}")
-    for flag in run.lock.get("overrides", []):
-        command.append(f"--set {shlex.quote(flag.removeprefix('--set ').strip())}")
-    return " ".join(command)
+    file = f"{run.record.get('recipe', 'recipe')}.toml"
+    return lock.command(file, run.record.get("preset"), run.lock.get("overrides", []))
 
 
 def _several(runs: Sequence[Reading]) -> str:
@@ -250,23 +245,23 @@ def _several(runs: Sequence[Reading]) -> str:
     )
 
 
-def _ranking(runs: Sequence[Reading]) -> Verdict:
+def _ranking(runs: Sequence[Reading]) -> Headline:
     ranked = reading.best(runs)
     if not ranked:
-        return Verdict("No run has been evaluated after training yet", is_sentence=True)
+        return Headline("No run has been evaluated after training yet", is_sentence=True)
     best = ranked[0]
     first = f"{best.label} has the highest accuracy: {percent(best.evaluated('after')['accuracy'])}"
     if len(ranked) == 1:
-        return Verdict(first, ["No other run has been evaluated yet."], is_sentence=True)
+        return Headline(first, ["No other run has been evaluated yet."], is_sentence=True)
     label, pair = ranked[1].label, reading.paired(ranked[1], best)
     if pair is None:
-        return Verdict(first, ["The runs answered different problems."], is_sentence=True)
+        return Headline(first, ["The runs answered different problems."], is_sentence=True)
     headline = first if pair.is_clear else f"{first}, but it is no clear winner"
     if pair.mean == 0:
         headline = f"{best.label} and {label} are equal on the problems that both answered"
     sentence, tone = difference_sentence(pair.mean, pair.interval)
     sentence += f", against {label}, the next, on the same {pair.num_problems} problems."
-    return Verdict(headline, [sentence], tone, is_sentence=True)
+    return Headline(headline, [sentence], tone, is_sentence=True)
 
 
 def _overview(runs: Sequence[Reading]) -> Table:

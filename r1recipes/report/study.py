@@ -13,10 +13,10 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from r1recipes.machine.units import gib
+from r1recipes.machine.units import aligned, gib
 from r1recipes.report import page
 from r1recipes.report.charts import Axis, Bar, Bars, Chart, Line, Parallel, Plot, Series
-from r1recipes.report.page import Cell, Pill, Table, Verdict
+from r1recipes.report.page import Cell, Headline, Pill, Table
 from r1recipes.study import leaderboard, results
 from r1recipes.study.leaderboard import cells_of, short, show_param, show_value
 from r1recipes.study.schema import Range
@@ -52,12 +52,12 @@ def html(cells: list[Trials]) -> str:
     )
 
 
-def _verdict(cells: list[Trials], best: list[tuple[Trials, FrozenTrial]]) -> Verdict:
+def _verdict(cells: list[Trials], best: list[tuple[Trials, FrozenTrial]]) -> Headline:
     if not best:
-        return Verdict("no trial is complete", leaderboard.failures(cells), is_sentence=True)
+        return Headline("no trial is complete", leaderboard.failures(cells), is_sentence=True)
     trials, trial = results.best_of(best)
     value = show_value(trial.values[0], trials.cell.settings.metrics[0])
-    return Verdict(value, leaderboard.summary(cells, trials, trial))
+    return Headline(value, leaderboard.summary(cells, trials, trial))
 
 
 def _matrix(cells: list[Trials]) -> Table:
@@ -254,9 +254,7 @@ def comparison(first: list[Trials], second: list[Trials]) -> str:
     rows = [("", first[0].cell.study, second[0].cell.study)]
     left, right = _described(first), _described(second)
     rows += [(name, left.get(name, ""), right.get(name, "")) for name in left | right]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
-    return "".join(line.rstrip() + "\n" for line in lines)
+    return "".join(line + "\n" for line in aligned(rows))
 
 
 def _described(cells: list[Trials]) -> dict[str, str]:

@@ -4,6 +4,6 @@ Nothing here knows a run or a card.
 """
 
 from r1recipes.rewards.functions import REWARDS, SHIPPED
-from r1recipes.rewards.reward import Reward, check, load
+from r1recipes.rewards.reward import Reward, check, is_right, load
 
-__all__ = ["REWARDS", "SHIPPED", "Reward", "check", "load"]
+__all__ = ["REWARDS", "SHIPPED", "Reward", "check", "is_right", "load"]

@@ -135,8 +135,8 @@ def notebook_int(prompts: list[Any], completions: list[Any], **columns: Any) -> 
 
     Defect R5: "1,000" and "-5" pay nothing. A completion without tags is an answer as a whole.
     """
-    answers = [_notebook_answer(completion_text(c)) for c in completions]
-    return [0.5 if text.isdigit() else 0.0 for text in answers]
+    texts = [_notebook_answer(completion_text(c)) for c in completions]
+    return [0.5 if text.isdigit() else 0.0 for text in texts]
 
 
 def notebook_correctness(

@@ -13,8 +13,8 @@ from statistics import fmean
 from typing import Any
 
 from r1recipes.rewards import doubts
-from r1recipes.rewards.answers import Verdict, Verifier, extract_answer, final_answer
-from r1recipes.rewards.reward import Reward
+from r1recipes.rewards.answers import Judgement, Verifier, extract_answer, final_answer
+from r1recipes.rewards.reward import Reward, is_right
 from r1recipes.rewards.user_code import Failed
 
 NO_ANSWER, NOT_INSIDE = "no <answer>...</answer>", "not in <answer>...</answer>"
@@ -27,7 +27,7 @@ class Completion:
     text: str
     prompt: list[dict[str, str]]
     columns: dict[str, Any]
-    """Of the row: `question`, `answer`, and the others."""
+    """The columns of the row: `question`, `answer`, and the others."""
     where: str
     """Its place: the number of a line or problem, and after a colon that of a sample."""
     cut: bool = False
@@ -39,9 +39,9 @@ class Grade:
     """What one completion is paid."""
 
     paid: dict[str, float | None]
-    """By reward, without weight; None is no opinion."""
+    """What each reward pays, without its weight; None is no opinion."""
     failures: dict[str, str]
-    """Of rewards that brought no number, which training pays 0."""
+    """Why a reward brought no number, by its name; training pays 0 for it."""
     total: float
     """The weighted sum."""
     right: bool
@@ -59,9 +59,9 @@ class Summary:
     """None for a reward that only decides."""
     mean: float | None
     share_full: float
-    """Of completions that are paid 1 or more."""
+    """Share of the completions that are paid 1 or more."""
     share_nothing: float
-    """Of completions that are paid 0 or less."""
+    """Share of the completions that are paid 0 or less."""
     num_failed: int
     length_correlation: float | None
     """Rank correlation of the payment with the length of the completion."""
@@ -72,7 +72,7 @@ class Summary:
         return "always" if self.share_full == 1 else "never" if self.share_nothing == 1 else ""
 
 
-def grade(
+def grade_all(
     rewards: Mapping[str, Reward],
     weights: Mapping[str, float],
     decisive: str,
@@ -89,7 +89,7 @@ def grade(
         failures = {n: v.message for n, v in values.items() if isinstance(v, Failed)}
         numbers = {n: 0.0 if isinstance(v, Failed) else v for n, v in values.items()}
         value = numbers[decisive]
-        right = value is not None and value >= 1.0
+        right = is_right(value)
         why = verdicts[index].why if verdicts else _in_numbers(decisive, value, right)
         why = failures.get(decisive) or why
         grades.append(
@@ -115,15 +115,16 @@ def _arguments(completions: Sequence[Completion]) -> dict[str, Any]:
     }
 
 
-def _verdicts(completions: Sequence[Completion], verifier: Verifier) -> list[Verdict]:
+def _verdicts(completions: Sequence[Completion], verifier: Verifier) -> list[Judgement]:
     """Why `correctness` pays or does not; where the tags are missing, whether they alone do."""
     pairs = [(extract_answer(c.text), c.columns["answer"]) for c in completions]
     outside = [(final_answer(c.text), c.columns["answer"]) for c in completions]
     verdicts = verifier.judge(pairs)
     untagged = [i for i, (answer, _) in enumerate(pairs) if answer is None]
-    for index, found in zip(untagged, verifier.judge([outside[i] for i in untagged]), strict=True):
-        why = f"right, but {NOT_INSIDE}" if found.right else NO_ANSWER
-        verdicts[index] = Verdict(False, why)
+    judged = verifier.judge([outside[i] for i in untagged])
+    for index, verdict in zip(untagged, judged, strict=True):
+        why = f"right, but {NOT_INSIDE}" if verdict.right else NO_ANSWER
+        verdicts[index] = Judgement(False, why)
     return verdicts
 
 
@@ -148,7 +149,7 @@ def summaries(
                 name=name,
                 weight=weights.get(name),
                 mean=fmean(values) if values else None,
-                share_full=_share(value >= 1.0 for value in values),
+                share_full=_share(map(is_right, values)),
                 share_nothing=_share(value <= 0.0 for value in values),
                 num_failed=sum(name in grade.failures for grade in grades),
                 length_correlation=doubts.rank_correlation(values, [n for _, n in pairs]),
@@ -170,20 +171,20 @@ def warnings(
 ) -> list[str]:
     """What these completions show about the rewards."""
     lengths = [len(completion.text) for completion in completions]
-    found = []
+    messages = []
     for name, reward in rewards.items():
         paid = [grade.paid[name] for grade in grades]
         if len(paid) > 1 and len(set(paid)) == 1:
             value = "no opinion" if paid[0] is None else f"{paid[0]:g}"
-            found.append(f"reward `{name}` pays {value} for each of the {len(paid)} completions")
+            messages.append(f"reward `{name}` pays {value} for each of the {len(paid)} completions")
         if reward.is_user_code:
-            found += doubts.of_paid(name, paid, lengths)
+            messages += doubts.of_paid(name, paid, lengths)
         failed = [grade.failures[name] for grade in grades if name in grade.failures]
         if failed:
-            found.append(f"reward `{name}` failed on {len(failed)} completions: {failed[0]}")
+            messages.append(f"reward `{name}` failed on {len(failed)} completions: {failed[0]}")
     if not any(grade.right for grade in grades):
-        found.append(f"no completion is right: `eval.reward` {decisive} pays none of them 1")
-    return found
+        messages.append(f"no completion is right: `eval.reward` {decisive} pays none of them 1")
+    return messages
 
 
 def reasons(grades: Sequence[Grade]) -> list[tuple[str, int]]:

@@ -161,7 +161,7 @@ def restrict() -> None:
     sys.addaudithook(_refuse)
 
 
-def refuse_code(code: str, known: Mapping[str, Any]) -> None:
+def refuse_code(code: str, functions: Mapping[str, Any]) -> None:
     """Refuse what is no formula, of the code that sympy's parser makes of a text.
 
     That is Python's, with all built-in functions: `__import__('os').system(...)` would run.
@@ -173,7 +173,7 @@ def refuse_code(code: str, known: Mapping[str, Any]) -> None:
     tree = ast.parse(code.strip(), mode="eval")
     for node in ast.walk(tree):  # a call comes before its arguments
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            function, name = known.get(node.func.id), node.func.id
+            function, name = functions.get(node.func.id), node.func.id
             if not (isinstance(function, type) and issubclass(function, Basic)):
                 if name not in (*_FORMULA_FUNCTIONS, *_NAMED_BY_TEXT):
                     raise ValueError(f"`{name}` is not a function of mathematics")

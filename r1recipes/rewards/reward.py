@@ -163,6 +163,11 @@ class Reward:
         return 0.0
 
 
+def is_right(value: float | None) -> bool:
+    """Whether a completion is right, by what the decisive reward pays for it: 1 or more."""
+    return value is not None and value >= 1.0
+
+
 def _is_column(value: Any, completions: list[Any]) -> bool:
     return isinstance(value, list) and len(value) == len(completions)
 

@@ -80,14 +80,14 @@ def _shown(arguments: ast.arguments) -> str:
 def _definition(code: Code) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | None:
     """The last definition of the name at the top of the file; None where it is not defined there,
     or where something else may be its value."""
-    found: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | None = None
+    definition: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | None = None
     for node in ast.parse(code.source).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             if node.name == code.function:
-                found = None if node.decorator_list else node
+                definition = None if node.decorator_list else node
         elif any(isinstance(n, ast.Name) and n.id == code.function for n in _targets(node)):
-            found = None
-    return found
+            definition = None
+    return definition
 
 
 def _targets(node: ast.stmt) -> Iterator[ast.AST]:

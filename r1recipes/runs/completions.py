@@ -23,7 +23,6 @@ from r1recipes.runs import record
 if TYPE_CHECKING:
     import datasets
 
-MAX_PROBLEMS = 5
 OWN_KEYS = ("completion", "rewards", "step", "prompt", "samples", "greedy", "cut", "num_tokens")
 """Keys of a line that are no columns of the data."""
 FORM = '{"completion": "...", "question": "...", "answer": "..."}'
@@ -59,18 +58,14 @@ def read(path: Path, recipe: Recipe, rows: Splits) -> list[Completion]:
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
             continue
-        given = sources.json_object(line, f"{path}:{number}", first=number == 1)
+        parsed = sources.json_object(line, f"{path}:{number}", first=number == 1)
         try:
-            if isinstance(given, Problem):
-                raise RecipeError(problems=[given])
-            completions += joiner.completions(given, f"{path}:{number}", str(number))
+            if isinstance(parsed, Problem):
+                raise RecipeError(problems=[parsed])
+            completions += joiner.completions(parsed, f"{path}:{number}", str(number))
         except RecipeError as error:
             problems += error.problems
-    if len(problems) > MAX_PROBLEMS:
-        more = f"{len(problems) - MAX_PROBLEMS} more lines are not valid"
-        problems[MAX_PROBLEMS:] = [Problem(more, str(path))]
-    if problems:
-        raise RecipeError(problems=problems)
+    sources.refuse_lines(problems, path)
     if not completions:
         raise RecipeError.at(str(path), "has no completions", f"a line is such as {FORM}")
     return completions
@@ -86,31 +81,31 @@ class _Joiner:
             for index, question in enumerate(part["question"]):
                 self._places.setdefault(question_key(question), (part, index))
 
-    def completions(self, given: dict[str, Any], where: str, shown: str) -> Iterator[Completion]:
-        """Those of one line: one, or all samples of an evaluation. Raises: RecipeError."""
-        if isinstance(given.get("samples"), list):
-            columns, prompt = self._columns(given, where)
-            for name, sample in _samples(given):
+    def completions(self, line: dict[str, Any], where: str, shown: str) -> Iterator[Completion]:
+        """The completions of a line: one, or all samples of an evaluation. Raises: RecipeError."""
+        if isinstance(line.get("samples"), list):
+            columns, prompt = self._columns(line, where)
+            for name, sample in _samples(line):
                 if not isinstance(sample, dict) or not isinstance(sample.get("text"), str):
                     raise RecipeError.at(where, f"{name} has no `text`", "is it an evaluation?")
                 cut = sample.get("cut") is True
                 place = f"{shown}:{name.removeprefix('sample ')}"
                 yield Completion(sample["text"], prompt, columns, place, cut)
             return
-        if "completion" not in given:
-            message = f"has no `completion`; it has {', '.join(given) or 'nothing'}"
+        if "completion" not in line:
+            message = f"has no `completion`; it has {', '.join(line) or 'nothing'}"
             raise RecipeError.at(where, message, f"a line is such as {FORM}")
-        text = _text(given["completion"])
+        text = _text(line["completion"])
         if text is None:
-            message = f"`completion` is a {type(given['completion']).__name__}, not a text"
+            message = f"`completion` is a {type(line['completion']).__name__}, not a text"
             raise RecipeError.at(where, message, "write the text of it, or a list of messages")
-        columns, prompt = self._columns(given, where)
-        yield Completion(text, prompt, columns, shown, given.get("cut") is True)
+        columns, prompt = self._columns(line, where)
+        yield Completion(text, prompt, columns, shown, line.get("cut") is True)
 
-    def _columns(self, given: dict[str, Any], where: str) -> tuple[dict[str, Any], Any]:
+    def _columns(self, line: dict[str, Any], where: str) -> tuple[dict[str, Any], Any]:
         """The columns of a line and the prompt of its question."""
         data = self._recipe.data
-        question = _first(given, data.question, "question", "prompt")
+        question = _first(line, data.question, "question", "prompt")
         if isinstance(question, list):
             question = completion_text(question)
         question = question if isinstance(question, str) else ""
@@ -119,9 +114,9 @@ class _Joiner:
             part, index = place
             columns = dict(part[index])
         prompt = columns.pop("prompt", None) or splits.messages(question, self._recipe)
-        own = {key: value for key, value in given.items() if key not in OWN_KEYS}
+        own = {key: value for key, value in line.items() if key not in OWN_KEYS}
         columns = columns | own | {"question": question}
-        raw = _first(given, data.answer, "answer")
+        raw = _first(line, data.answer, "answer")
         if raw is not None:
             columns["answer"] = self._answer(raw, where)
         elif "answer" not in columns:
@@ -145,15 +140,15 @@ class _Joiner:
         return finals.values[0]
 
 
-def _samples(given: dict[str, Any]) -> list[tuple[str, Any]]:
+def _samples(line: dict[str, Any]) -> list[tuple[str, Any]]:
     """The answers of one line of an evaluation, each with its name."""
-    named = [(f"sample {number}", sample) for number, sample in enumerate(given["samples"], 1)]
-    return [*named, ("greedy", given["greedy"])] if "greedy" in given else named
+    named = [(f"sample {number}", sample) for number, sample in enumerate(line["samples"], 1)]
+    return [*named, ("greedy", line["greedy"])] if "greedy" in line else named
 
 
-def _first(given: dict[str, Any], *names: str) -> Any:
+def _first(line: dict[str, Any], *names: str) -> Any:
     """The value under the first of these names that is there and not null."""
-    return next((given[name] for name in names if given.get(name) is not None), None)
+    return next((line[name] for name in names if line.get(name) is not None), None)
 
 
 def _text(completion: Any) -> str | None:

@@ -19,7 +19,6 @@ from r1recipes.data.tokenizer import chat_template
 from r1recipes.machine.settings import Settings
 from r1recipes.recipe.loading import Loaded
 from r1recipes.rewards import doubts, grading
-from r1recipes.rewards.answers import Verifier
 from r1recipes.rewards.grading import Completion, Grade, Summary
 
 
@@ -79,21 +78,12 @@ def make(
     loaded; what a loaded one does wrong is a warning."""
     recipe, base_dir = loaded.recipe, loaded.path.parent
     decisive, weights = recipe.eval.reward, recipe.rewards
-    names = list(dict.fromkeys([*weights, decisive]))
+    column = preflight.answer_column(splits, recipe.data.answer_kind)
     with ExitStack() as stack:
-        verifier = stack.enter_context(Verifier(time_limit_s=settings.answer_limit_s))
-        verifier.column = preflight.answer_column(splits, recipe.data.answer_kind)
-        by_name = {}
-        for reward in rewards.load(
-            names,
-            base_dir=base_dir,
-            allow_code=allow_code,
-            verifier=verifier,
-            time_limit_s=settings.reward_limit_s,
-        ):
-            by_name[reward.name] = reward
-            stack.callback(reward.close)
-        grades = grading.grade(by_name, weights, decisive, completions, verifier)
+        by_name, verifier = preflight.load_rewards(
+            recipe, column, base_dir, settings, stack, allow_code=allow_code
+        )
+        grades = grading.grade_all(by_name, weights, decisive, completions, verifier)
         warnings = [*splits.notes, *grading.warnings(by_name, grades, completions, decisive)]
         opened = chat_template.opened_by_template(recipe, base_dir)
         rows = preflight.varied_rows(splits.train)
@@ -106,6 +96,6 @@ def make(
             grades=grades,
             summaries=grading.summaries(grades, weights, completions),
             decisive=decisive,
-            references=verifier.column.summary,
+            references=column.summary,
             warnings=list(dict.fromkeys(text.removeprefix("warning: ") for text in warnings)),
         )

@@ -9,6 +9,8 @@ Limits: the driver and the CPU's model are not compared, though last digits can 
 """
 
 import hashlib
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -59,6 +61,14 @@ class Lock(_Part):
     kept_rows: Rows | None = None
     """Places of the training rows within `data.keep`, where the recipe has it and the run measured
     them: a run of this lock trains on the same ones."""
+
+
+def command(recipe_file: str, preset: str | None, overrides: Iterable[str]) -> str:
+    """The command that repeats a run. `overrides` are those of its lock, with or without the flag
+    that the user typed."""
+    flags = [f"--set {shlex.quote(text.removeprefix('--set ').strip())}" for text in overrides]
+    preset_flag = [f"--preset {preset}"] if preset else []
+    return " ".join([f"r1recipes run {recipe_file}", *preset_flag, *flags])
 
 
 def make(loaded: Loaded, plan: Plan) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from r1recipes.errors import PlanError, RecipeError
 from r1recipes.machine import hub
 from r1recipes.planning.architectures import Origin
-from r1recipes.recipe import loading, references
+from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 from r1recipes.recipe.schema import BUILTIN_MODELS, Model
 from r1recipes.runs import record, trained
@@ -36,12 +36,15 @@ def of_recipe(loaded: Loaded, runs_dir: Path) -> Origin | None:
         return find(loaded.recipe.model, loaded.path.parent, runs_dir)
     except (RecipeError, PlanError) as error:
         problem = error.problems[0]
-        where = loading.place(loaded, key)
+        where = loaded.where(key)
         raise RecipeError.at(where, f"`model.name`: {problem.message}", problem.hint) from error
 
 
 def find(model: Model, base_dir: Path, runs_dir: Path) -> Origin | None:
-    """As `of_recipe`. Raises: RecipeError."""
+    """The adapter that a model's name means; None where it names a model.
+
+    Raises: RecipeError when it is neither, or cannot be merged.
+    """
     if model.name in BUILTIN_MODELS:
         return None
     name = Path(model.name).expanduser()
@@ -93,15 +96,12 @@ def _of_trained(source: TrainedRun, model: Model) -> Origin:
     name = source.model_name
     local = source.plan.base_dir / Path(name).expanduser()
     folder = source.base or (local if local.is_dir() else None)
-    # Where the base was loaded in 4 bits, the recorded commit may be of another repository.
-    plan = source.run.plan() if source.plan.preset.load_in_4bit else source.plan
-    revision = plan.recipe.model.revision
     _refuse_rounded(name, folder)
     return _origin(
         source.adapter,
         folder,
         model=local.name if local.is_dir() else name,
-        revision=revision if folder is None else None,
+        revision=source.base_revision if folder is None else None,
         run=source.run.folder.absolute(),
         step=source.step,
         max_steps=source.plan.recipe.train.max_steps,
@@ -169,11 +169,11 @@ def _local_base(folder: Path, name: str) -> Path | None:
 
 def _refuse_rounded(name: str, folder: Path | None) -> None:
     """Raises: RecipeError when the base is quantised."""
-    is_quantised = name.lower().endswith("-bnb-4bit")
+    is_quantised = references.is_4bit_name(name)
     if folder:
         is_quantised = "quantization_config" in _json(folder / "config.json")
     if is_quantised:
-        plain = name.removesuffix("-bnb-4bit").removesuffix("-unsloth")
+        plain = references.without_4bit(name)
         base = plain if plain != name else "MODEL"
         raise RecipeError(
             f"its base `{name}` is quantised; merging into it would round the adapter away",

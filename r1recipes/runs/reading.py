@@ -35,7 +35,7 @@ class Reading:
     run: Run
     label: str
     status: str
-    """As in the record, or `killed` where that is `running` and no process works on the run."""
+    """The status in the record; `killed` where that is `running` and no process runs it."""
     record: Row
 
     @cached_property
@@ -87,7 +87,7 @@ class Reading:
 
     @property
     def ending(self) -> str:
-        """Which weights there are of a run that was cut short; empty of any other."""
+        """A sentence on the weights that a run has which was cut short; empty for any other run."""
         step = self.record.get("stopped_at_step")
         if self.status == "complete":
             return f"Training was ended at step {step} of {self.max_steps}." if step else ""
@@ -213,8 +213,6 @@ class Paired:
     mean: float
     interval: tuple[float, float]
     num_problems: int
-    is_all: bool
-    """Whether both answered these problems and no others."""
 
     @property
     def is_clear(self) -> bool:
@@ -229,12 +227,7 @@ def paired(a: Reading, b: Reading) -> Paired | None:
     if len(common) < 2:
         return None
     difference = statistics.difference([first[k] for k in common], [second[k] for k in common])
-    return Paired(
-        difference["mean"],
-        tuple(difference["interval"]),
-        len(common),
-        len(common) == len(first) == len(second),
-    )
+    return Paired(difference["mean"], tuple(difference["interval"]), len(common))
 
 
 def _by_problem(items: Sequence[Row]) -> dict[tuple[str, str, int], Row]:

@@ -170,6 +170,15 @@ class Run:
                 shutil.rmtree(folder)
 
 
+def refuse_used(folder: Path) -> None:
+    """Raises: RecipeError if the folder of a new run exists."""
+    if folder.exists():
+        raise RecipeError(
+            f"{folder} exists, and a run folder is never reused",
+            hint=f"choose another name, or `r1recipes run --resume {folder}` to resume it",
+        )
+
+
 def create(loaded: Loaded, plan: Plan, folder: Path | None, runs_dir: Path) -> Run:
     """Make the folder of a new run, with its recipe, plan, lock and first record.
 
@@ -180,11 +189,8 @@ def create(loaded: Loaded, plan: Plan, folder: Path | None, runs_dir: Path) -> R
     try:
         if folder is None:
             folder = files.free_name(runs_dir / loaded.name, f"{files.stamp()}-{fingerprint[:8]}")
-        elif folder.exists():
-            raise RecipeError(
-                f"{folder} exists, and a run folder is never reused",
-                hint=f"choose another name, or `r1recipes run --resume {folder}` to resume it",
-            )
+        else:
+            refuse_used(folder)
         is_ours = runs_dir.absolute() in folder.absolute().parents
         older_name = "*" if is_ours else glob.escape(folder.name)
         files.clear_drafts(folder.parent, f".{older_name}.[0-9]*.tmp")

@@ -80,10 +80,10 @@ def difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dic
     n, mean = len(gains), sum(gains) / len(gains)
     if max(gains) - min(gains) < 1e-9:
         first, second = summary(before), summary(after)
-        interval = newcombe(
+        low, high = newcombe(
             first["accuracy"], first["interval"], second["accuracy"], second["interval"]
         )
-        return {"mean": mean, "interval": interval}
+        return {"mean": mean, "interval": (max(-1.0, low), min(1.0, high))}
     half = Z_95 * math.sqrt(sum((gain - mean) ** 2 for gain in gains) / (n - 1) / n)
     return {"mean": mean, "interval": (max(-1.0, mean - half), min(1.0, mean + half))}
 
@@ -91,13 +91,14 @@ def difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dic
 def newcombe(
     before: float, first: tuple[float, float], after: float, second: tuple[float, float]
 ) -> tuple[float, float]:
-    """95 % interval of after - before from the Wilson interval of each (Newcombe 1998, method 10).
+    """Interval of after - before from the interval of each (Newcombe 1998, method 10).
 
-    For unpaired samples; conservative where the same problems are answered twice.
+    It is as many standard errors wide as those two, which are Wilson's for shares. For unpaired
+    samples; conservative where the same problems are answered twice.
     """
     low = after - before - math.hypot(after - second[0], first[1] - before)
     high = after - before + math.hypot(second[1] - after, before - first[0])
-    return max(-1.0, low), min(1.0, high)
+    return low, high
 
 
 def pass_at_k(items: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:

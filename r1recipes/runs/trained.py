@@ -42,6 +42,16 @@ class TrainedRun:
         """The model that was trained, for people; no path of this machine."""
         return self.plan.origin.model if self.plan.origin else self.plan.recipe.model.name
 
+    @property
+    def base_revision(self) -> str | None:
+        """The commit of the base in 16 bits, if it is known.
+
+        Where the base was loaded in 4 bits, the recorded commit may be of another repository, so
+        only one that the recipe names is used.
+        """
+        plan = self.run.plan() if self.plan.preset.load_in_4bit else self.plan
+        return plan.recipe.model.revision
+
     def chat_template(self) -> str:
         """The chat template that was trained with, also where the recipe names a file."""
         return (self.adapter / "chat_template.jinja").read_text(encoding="utf-8")
@@ -73,7 +83,7 @@ class TrainedRun:
         ]
 
     def evaluation(self) -> dict[str, Any]:
-        """The recorded evaluations that hold for this adapter: of a checkpoint that of the base."""
+        """The recorded evaluations that hold for this adapter; a checkpoint has only the base's."""
         recorded: dict[str, Any] = self.run.read()["evaluation"]
         names = recorded if self.adapter == self.run.adapter else ("before",)
         return {name: recorded[name] for name in names if name in recorded}
@@ -89,7 +99,11 @@ def find(runs_dir: Path, name: str) -> TrainedRun:
 
 
 def of_run(run: Run) -> TrainedRun:
-    """As `find`."""
+    """The trained run in a run folder.
+
+    Raises: RecipeError when it has neither an adapter nor a whole checkpoint yet, has lost a file,
+    or when the id of its model on the Hub is also a folder here.
+    """
     plan = run.pinned_plan()
     adapter, step = _adapter(run, plan)
     needed = {"recipe.toml": "the recipe"}

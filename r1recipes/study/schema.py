@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from pydantic_core import PydanticCustomError
 
 from r1recipes.config.render import Loc, show
-from r1recipes.config.section import Found, Section, Word, a_whole_number, refuse
+from r1recipes.config.section import KeyProblems, Section, Word, a_whole_number, refuse
 
 Metric = Literal["eval/accuracy", "eval/greedy", "eval/mean_length", "eval/share_cut"]
 Direction = Literal["maximize", "minimize"]
@@ -56,13 +56,13 @@ class Range(Section):
         return self.low, self.high
 
 
-def _range_problems(searched: Range) -> Found:
+def _range_problems(searched: Range) -> KeyProblems:
     if searched.choices is not None:
         return _choices_problems(searched, searched.choices)
     low, high, step = searched.low, searched.high, searched.step
     if low is None or high is None:
         return [("", "a range needs `low` and `high`, or `choices`", _RANGES)]
-    problems: Found = []
+    problems: KeyProblems = []
     if low >= high:
         hint = "exchange them; a key with one value belongs in [set]"
         problems.append(("high", f"`high` {high:g} is not above `low` {low:g}", hint))
@@ -76,8 +76,8 @@ def _range_problems(searched: Range) -> Found:
     return problems
 
 
-def _choices_problems(searched: Range, choices: list[Any]) -> Found:
-    problems: Found = [
+def _choices_problems(searched: Range, choices: list[Any]) -> KeyProblems:
+    problems: KeyProblems = [
         (key, f"`{key}` does not go with `choices`", "remove one of them")
         for key in ("low", "high", "log", "step")
         if key in searched.model_fields_set
@@ -145,8 +145,8 @@ class Study(Section):
             message = f"{show(value)} cannot be searched for: it moves with what is searched"
             refuse([("", message, 'write `metric = "eval/accuracy"`')])
         if not names or any(not isinstance(name, str) or name not in METRICS for name in names):
-            known = {"what": "unknown metric", "known": list(METRICS)}
-            raise PydanticCustomError("unknown_name", "unknown", known)
+            context = {"what": "unknown metric", "known": list(METRICS)}
+            raise PydanticCustomError("unknown_name", "unknown", context)
         return value
 
     @field_validator("direction", mode="before")
@@ -160,7 +160,7 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        problems: Found = []
+        problems: KeyProblems = []
         if len(set(self.metrics)) < len(self.metrics):
             problems.append(("metric", "a metric is named twice", 'such as `"eval/accuracy"`'))
         if len(self.directions) != len(self.metrics):
@@ -209,9 +209,9 @@ class StudyFile(Section):
         return self
 
 
-def _shape_problems(section: dict[str, Any], name: str | None) -> Found:
+def _shape_problems(section: dict[str, Any], name: str | None) -> KeyProblems:
     """Keys of [set], [search] or [matrix] that have values of another shape."""
-    problems: Found = []
+    problems: KeyProblems = []
     for key, value in section.items():
         if isinstance(value, dict) and not value.keys() & Range.model_fields.keys():
             inner = next(iter(value), "KEY")
@@ -226,8 +226,8 @@ def _shape_problems(section: dict[str, Any], name: str | None) -> Found:
     return problems
 
 
-def _file_problems(file: StudyFile) -> Found:
-    problems: Found = []
+def _file_problems(file: StudyFile) -> KeyProblems:
+    problems: KeyProblems = []
     if not file.search and not file.matrix:
         hint = 'add [search] with `"train.learning_rate" = { low = 1e-6, high = 5e-5, log = true }`'
         problems.append(("", "there is neither [search] nor [matrix]: nothing varies", hint))

@@ -8,7 +8,7 @@ recipe answer problems before there is a run. Limits: the record of the run is n
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,7 +93,7 @@ def sample(
     with ExitStack() as stack:
         stack.enter_context(Capture())
         prepared = prepare(plan, watching, settings, options, stack)
-        hooks = _hooks(watching.progress)
+        hooks = Hooks(on_progress=watching.progress)
         base = None
         if start := plan.recipe.cold_start:
             watching.phase("Cold start")
@@ -114,16 +114,6 @@ def sample(
         for place, (row, prompt, group) in enumerate(zip(rows, prompts, groups, strict=True), 1)
         for number, made in enumerate(group, 1)
     ]
-
-
-def _hooks(on_progress: Callable[[int, int], None]) -> Hooks:
-    """Hooks of an evaluation, which only tell how far it is."""
-    return Hooks(
-        on_progress=on_progress,
-        on_step=lambda row, samples: None,
-        on_checkpoint=lambda path: None,
-        should_stop=lambda: False,
-    )
 
 
 def _plan(plan: Plan, trained: TrainedRun, changes: Changes) -> Plan:
@@ -183,7 +173,7 @@ def _answers(
 
     def generate(prompts: list[Messages], n: int, greedy: bool) -> list[list[Sample]]:
         before = len(prompts) * greedy
-        hooks = _hooks(lambda done, total: observer.progress(before + done, 2 * total))
+        hooks = Hooks(on_progress=lambda done, total: observer.progress(before + done, 2 * total))
         return prepared.backend.generate(prompts, n, greedy, adapter, hooks)
 
     samples = prepared.plan.recipe.eval.samples

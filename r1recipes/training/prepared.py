@@ -44,7 +44,7 @@ class Prepared:
     inputs: dict[str, str]
     """Each thing that the run reads beside its recipe -> its sha256."""
     settings: Settings | None = None
-    """Of this machine; needed where an adapter is merged."""
+    """The settings of this machine; needed where an adapter is merged."""
     judge: Judge | None = None
     """Judges answers wherever they stand in a completion, if it is answers that decide."""
     warm: Warm = field(default_factory=Warm)

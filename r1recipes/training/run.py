@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from r1recipes import data, rewards
+from r1recipes import data
 from r1recipes.data import demonstrations, preflight
 from r1recipes.data.tokenizer import chat_template, special_tokens
 from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error, is_full
@@ -106,24 +106,16 @@ def _load_rewards(
     """
     recipe = plan.recipe
     observer.phase("Checking rewards")
-    verifier = stack.enter_context(answers.Verifier(time_limit_s=settings.answer_limit_s))
-    verifier.column = preflight.answer_column(splits, recipe.data.answer_kind)
-    names = list(dict.fromkeys([*recipe.rewards, recipe.eval.reward]))
-    if "correctness" in names:
-        observer.note(verifier.column.summary)
-    loaded = rewards.load(
-        names,
-        base_dir=plan.base_dir,
-        allow_code=options.allow_code,
-        verifier=verifier,
-        time_limit_s=settings.reward_limit_s,
+    column = preflight.answer_column(splits, recipe.data.answer_kind)
+    if "correctness" in (*recipe.rewards, recipe.eval.reward):
+        observer.note(column.summary)
+    loaded, verifier = preflight.load_rewards(
+        recipe, column, plan.base_dir, settings, stack, allow_code=options.allow_code
     )
-    for reward in loaded:
-        stack.callback(reward.close)
-    decisive = recipe.eval.reward
-    for warning in preflight.check_rewards(loaded, splits, decisive=decisive, opened=opened):
+    called, decisive = list(loaded.values()), recipe.eval.reward
+    for warning in preflight.check_rewards(called, splits, decisive=decisive, opened=opened):
         observer.note(f"warning: {warning}")
-    return dict(zip(names, loaded, strict=True)), verifier
+    return loaded, verifier
 
 
 def start(

@@ -84,7 +84,7 @@ class Stages:
     def clear_drafts(self) -> None:
         """Remove the half-written files and folders of a killed attempt."""
         files.clear_drafts(self.run.folder, ".draft-*", ".*.tmp")
-        files.clear_drafts(self.run.quantised, ".*.[0-9]*")
+        files.clear_drafts(self.run.quantised, files.OLDER_DRAFTS)
 
     def count_killed_stage(self) -> None:
         """Add the time of a stage that was killed, up to the last step that it wrote."""

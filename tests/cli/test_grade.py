@@ -131,7 +131,7 @@ def test_code_runs_only_where_it_is_allowed(small, given):
     ("arguments", "message"),
     [
         ([], "`grade` needs completions"),
-        (["given.jsonl", "--sample", "2"], "--sample makes its own"),
+        (["given.jsonl", "--sample", "2"], "with --sample the model writes the completions"),
         (["none.jsonl"], "does not exist"),
         (["bad.jsonl"], "bad.jsonl:2: has no `completion`; it has question"),
     ],

@@ -127,7 +127,10 @@ def test_clean_asks_first_and_leaves_what_can_be_resumed(two, monkeypatch):
     assert "deleted" in out and "checkpoints that unfinished runs need" in err
     assert two[1].checkpoints.exists() and two[0].adapter.exists()
     assert in_process("clean", "--yes")[2].endswith("nothing to delete\n")
-    assert "was stopped at step 6 and needs them" in in_process("clean", "small/b", "--yes")[2]
+    assert (
+        "was stopped at step 6 and needs its checkpoints"
+        in in_process("clean", "small/b", "--yes")[2]
+    )
 
 
 def test_clean_leaves_a_run_that_is_worked_on(two):

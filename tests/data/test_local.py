@@ -57,7 +57,7 @@ def test_everything_that_is_named_is_looked_at(folder):
         model={"name": "./qwen", "chat_template": "template.jinja"},
         rewards={"mine.py:dose": 1.0, "correctness": 1.0},
     )
-    assert local.look(loaded).things == [
+    assert local.look(loaded).lines == [
         "data.name rows.jsonl: 20 rows, columns question, answer, id",
         "cold_start.data shown.jsonl: 3 rows, columns question, completion",
         "model.chat_template template.jinja: 49 characters",
@@ -89,7 +89,7 @@ def test_files_of_all_kinds_have_columns(folder):
     datasets.Dataset.from_list(numbered(20)).to_parquet(folder / "rows.parquet")
     for name, about in (("rows.csv", "9 rows, columns question, answer"), ("rows.parquet", "20 r")):
         loaded = load(folder, data={"name": name, "eval_size": 2})
-        assert f"data.name {name}: {about}" in local.look(loaded).things[0]
+        assert f"data.name {name}: {about}" in local.look(loaded).lines[0]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_of_a_large_file_the_first_rows_are_read(folder, monkeypatch):
     text = said(load(folder))
     assert "the first rows of" in text and "`####` stands before the final answer" in text
     loaded = load(folder, data={"name": "rows.csv", "eval_size": 2})
-    assert "rows of more, columns question, answer" in local.look(loaded).things[0]
+    assert "rows of more, columns question, answer" in local.look(loaded).lines[0]
     assert said(loaded) == ""
 
 
@@ -259,12 +259,12 @@ def test_an_index_that_cannot_be_read_or_decoded_is_a_problem(folder):
 def test_a_run_or_an_adapter_may_stand_for_the_model(file, kind, folder, monkeypatch):
     (folder / "first").mkdir()
     (folder / "first" / file).write_text("{}")
-    things = local.look(load(folder, model={"name": "./first"})).things
+    things = local.look(load(folder, model={"name": "./first"})).lines
     assert f"model.name ./first: {kind}, which the run starts from" in things
     (folder / "here").mkdir()
     monkeypatch.chdir(folder / "here")
     findings = local.look(load(folder, model={"name": "../first"}))
-    assert findings.problems == [] and any(kind in thing for thing in findings.things)
+    assert findings.problems == [] and any(kind in thing for thing in findings.lines)
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_code_is_imported_where_it_is_allowed(folder):
     assert said(loaded) == ""
     assert "reward `mine.py:f` raised ZeroDivisionError" in said(loaded, allow_code=True)
     (folder / "mine.py").write_text("def f(completion, row): ...\n")
-    assert "f(completion, row), imported" in local.look(loaded, allow_code=True).things[-1]
+    assert "f(completion, row), imported" in local.look(loaded, allow_code=True).lines[-1]
 
 
 def test_a_file_of_rewards_that_is_not_there(folder):

@@ -292,7 +292,7 @@ def test_a_rehearsal_measures_each_phase_and_each_batch(tmp_path):
     for measured in proofs:
         assert "error" not in measured, measured
         phases = measured["peak_gib_by_phase"].keys()
-        assert phases >= {*child.PHASES} - {"weights"}  # those may be there already
+        assert phases >= {*child.REHEARSED} - {"weights"}  # those may be there already
         assert measured["steps"] == 2 and measured["step_s"] > measured["generation_s"] > 0
         assert measured["kv_tokens"] > 0 and measured["weights_gib"] > 0
         assert measured["mean_length"] > 0.9 * measured["settings"]["max_completion_length"]

@@ -9,9 +9,9 @@ from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
-from r1recipes.planning import auto, models, plan, speed, verdict
+from r1recipes.planning import auto, fit, models, plan, speed
 from r1recipes.planning.auto import Room
-from r1recipes.planning.memory.case import Case
+from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, Case
 from tests.helpers import hint, shape
 
 
@@ -110,7 +110,7 @@ def test_what_is_in_excess_is_so_of_what_the_run_may_take(standby):
     model_shape = shape(parsed.model.name)
     for hundredths in range(2000, 2400, 5):
         gpu = card(hundredths / 100)
-        _, predicted = verdict.fitted(parsed, preset, model_shape, gpu)
+        _, predicted = fit.fitted(parsed, preset, model_shape, gpu)
         assert (predicted.excess_bytes > 0) == (predicted.verdict == "does not fit")
         assert predicted.headroom_bytes >= 0 or predicted.verdict != "fits"
         assert predicted.room_bytes < gpu.total_bytes or standby
@@ -157,7 +157,8 @@ def test_every_shipped_preset_fits_the_cards_that_it_is_named_for(name, tmp_path
 def test_more_sequences_at_once_and_16_bits_are_faster():
     model_shape, peak = models.MODELS["qwen2.5-1.5b"], room(79).peak
     few = Case(
-        model_shape, True, 1024, 768, 32, tuple(model_shape.projections), 8, 8, 8 * GIB, False
+        *(model_shape, True, 1024, 768, 32, tuple(model_shape.projections), 8, 8, 8 * GIB, False),
+        optimizer_bytes=ADAM_8BIT_BYTES,
     )
 
     def per_completion(case, count):

@@ -37,7 +37,7 @@ def package(tmp_path, monkeypatch):
 
 
 def by_name(findings: list[packages.Finding]) -> dict[str, packages.Finding]:
-    return {finding.what: finding for finding in findings if finding.level != "ok"}
+    return {finding.subject: finding for finding in findings if finding.level != "ok"}
 
 
 def mend(finding: packages.Finding) -> str:
@@ -77,18 +77,18 @@ def test_versions_outside_the_ranges_are_named_with_reason_and_command(package):
     package("unsloth", "2026.10.7")
     package("trl", "1.15.0")
     faults = by_name(packages.examine(CARD))
-    assert "needs `vllm-bnb-plugin`" in faults["vllm"].found and faults["vllm"].stops == "gpu"
+    assert "needs `vllm-bnb-plugin`" in faults["vllm"].state and faults["vllm"].stops == "gpu"
     assert faults["vllm"].mend == "python -m pip install 'vllm<0.27,>=0.26'"
-    assert faults["unsloth-zoo"].found.startswith("not installed; needed is")
-    assert "does not run on a CPU" in faults["trl"].found and faults["trl"].stops == "everything"
+    assert faults["unsloth-zoo"].state.startswith("not installed; needed is")
+    assert "does not run on a CPU" in faults["trl"].state and faults["trl"].stops == "everything"
     assert "unsloth" not in faults and "nothing-of-this-name" not in faults
 
 
 def test_what_the_packages_ask_of_each_other_is_compared(package):
     package("vllm", "0.26.0", "rich==1.0", 'rich==2.0; extra == "other"')
-    conflicts = [f for f in packages.examine(None) if f.what == "rich"]
+    conflicts = [f for f in packages.examine(None) if f.subject == "rich"]
     assert [f.mend for f in conflicts] == ["python -m pip install 'rich==1.0'"]
-    assert "but vllm 0.26.0 asks for ==1.0" in conflicts[0].found
+    assert "but vllm 0.26.0 asks for ==1.0" in conflicts[0].state
 
 
 def test_a_cpu_build_of_torch_beside_a_gpu(monkeypatch, package):
@@ -154,7 +154,7 @@ def test_a_card_that_another_process_holds(driver, monkeypatch):
 
 def test_a_process_of_which_the_driver_tells_little(driver):
     driver.says(FakeCard(processes=[(4242, None, None), (4243, "/bin/vllm", MIB)]))
-    in_use = [f.found for f in doctor.card_findings(gpu.current()) if f.what == "GPU in use"]
+    in_use = [f.state for f in doctor.card_findings(gpu.current()) if f.subject == "GPU in use"]
     assert in_use == [
         "a program (process 4242) holds memory, how much is not known",
         "vllm (process 4243) holds 0.0 GiB",
@@ -269,7 +269,7 @@ def test_a_card_that_is_hidden(driver, monkeypatch):
 def test_why_no_card_can_be_used(card, text, command, driver):
     driver.says(*filter(None, [card]))
     (finding,) = doctor.card_findings(gpu.current())
-    assert (finding.stops, finding.mend) == ("gpu", command) and text in finding.found
+    assert (finding.stops, finding.mend) == ("gpu", command) and text in finding.state
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_why_no_card_can_be_used(card, text, command, driver):
 def test_why_the_driver_cannot_be_asked(error, text, command, driver):
     driver.says(init_error=error)
     (finding,) = doctor.card_findings(gpu.current())
-    assert (finding.stops, finding.mend) == ("gpu", command) and text in finding.found
+    assert (finding.stops, finding.mend) == ("gpu", command) and text in finding.state
 
 
 def test_a_machine_without_the_drivers_library(monkeypatch):
@@ -299,7 +299,7 @@ def test_a_machine_without_the_drivers_library(monkeypatch):
     assert finding.mend == "sudo apt-get install nvidia-driver-580"
     monkeypatch.setattr(doctor, "_is_nvidia", lambda device: False)
     (finding,) = doctor.card_findings(gpu.current())
-    assert (finding.found, finding.level) == ("none from NVIDIA", "ok")
+    assert (finding.state, finding.level) == ("none from NVIDIA", "ok")
 
 
 def test_what_is_wrong_beside_the_card_is_said_as_it_is(monkeypatch):

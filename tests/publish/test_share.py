@@ -249,7 +249,7 @@ def test_the_name_in_a_lock_stays_one_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("R1RECIPES_CACHE_DIR", str(tmp_path / "cache"))
     for name in ("../../x", "/etc/x", "a/b", ".hidden", "x" * 300, 5, "a\n"):
         files = {"recipe.toml": SMALL.encode(), "lock.json": json.dumps({"recipe": name}).encode()}
-        share.write(files, tmp_path / "good.r1.zip", replace=True)
+        share.write(files, tmp_path / "good.r1.zip", overwrite=True)
         assert recipe.load(tmp_path / "good.r1.zip").name == "good"
 
 
@@ -278,7 +278,7 @@ def test_a_kill_leaves_the_old_or_the_new(kind, tmp_path):
         "for n in itertools.count():\n"
         "    name = sys.argv[1] + ('' if sys.argv[1].endswith('.zip') else str(n))\n"
         "    files = {'recipe.toml': b'x%d' % n, 'metrics.jsonl': b'%d' % n * 10**6}\n"
-        "    share.write(files, Path(name), replace=True)\n"
+        "    share.write(files, Path(name), overwrite=True)\n"
         "    print(n, flush=True)\n"
     )
     for _ in range(6):
@@ -302,5 +302,5 @@ def test_a_kill_leaves_the_old_or_the_new(kind, tmp_path):
         if kind == "new folder":
             for path in names:
                 path.rename(tmp_path / f".seen{time.monotonic_ns()}")
-    share.write({"recipe.toml": b"x"}, target, replace=True)
+    share.write({"recipe.toml": b"x"}, target, overwrite=True)
     assert not list(tmp_path.glob(f"{DRAFT}*"))

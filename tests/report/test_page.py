@@ -8,7 +8,7 @@ from jinja2 import UndefinedError, nodes
 
 from r1recipes.report import page, run, samples, study
 from r1recipes.report.charts import Axis, Bar, Bars, Line, Parallel, Plot, Series
-from r1recipes.report.page import Figures, Pill, Table, Verdict
+from r1recipes.report.page import Figures, Headline, Pill, Table
 
 HOSTILE = [
     "</pre></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&",
@@ -59,7 +59,7 @@ def everything(text: str) -> dict[str, object]:
     """Every name that a template uses, with `text` wherever a string can be."""
     *charts, parallel = charts_of(text)
     assert isinstance(parallel, Parallel)
-    verdict = Verdict(text, [text, text], before=text, tone="better")
+    verdict = Headline(text, [text, text], before=text, tone="better")
     table = Table([text, text], [[text, Pill(text, "good")], [text, None]])
     side = samples.Side(text, True, text)
     problem = samples.Problem(text, text, "became right", (side, side))

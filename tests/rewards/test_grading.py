@@ -45,7 +45,7 @@ def load(*names: str, verifier: Verifier) -> dict[str, Reward]:
 )
 def test_why_an_answer_is_right_or_not(text, right, why, verifier):
     names = load("correctness", verifier=verifier)
-    (grade,) = grading.grade(
+    (grade,) = grading.grade_all(
         names, {"correctness": 2.0}, "correctness", [completion(text)], verifier
     )
     assert (grade.right, grade.why, grade.total) == (right, why, 2.0 * right)
@@ -55,7 +55,7 @@ def test_each_reward_pays_and_the_weighted_sum_is_the_total(verifier):
     names = load("correctness", "integer", "xml_tags", "soft_format", verifier=verifier)
     weights = {"correctness": 2.0, "integer": 0.5, "xml_tags": 1.0}
     given = [completion(TAGS.format("41")), completion("<answer>42</answer>", cut=True)]
-    first, second = grading.grade(names, weights, "soft_format", given, verifier)
+    first, second = grading.grade_all(names, weights, "soft_format", given, verifier)
     assert first.paid == {"correctness": 0, "integer": 1, "xml_tags": 1, "soft_format": 1}
     assert (first.total, first.right, first.why) == (1.5, True, "soft_format pays 1")
     assert second.paid == {"correctness": 1, "integer": 1, "xml_tags": 0.5, "soft_format": 0}
@@ -69,7 +69,9 @@ def test_a_reward_that_fails_pays_0_and_says_why(verifier):
         return [1 / len(c[-1]["content"]) if a else None for c, a in pairs]
 
     given = [completion("a"), completion(""), completion("bb", answer="")]
-    grades = grading.grade({"mine": Reward("mine", pay)}, {"mine": 1.0}, "mine", given, verifier)
+    grades = grading.grade_all(
+        {"mine": Reward("mine", pay)}, {"mine": 1.0}, "mine", given, verifier
+    )
     assert [grade.paid["mine"] for grade in grades] == [1.0, 0.0, None]
     assert grades[1].failures["mine"].startswith("raised ZeroDivisionError")
     assert grades[1].why.startswith("raised ZeroDivisionError")
@@ -85,7 +87,7 @@ def test_a_reward_that_fails_pays_0_and_says_why(verifier):
 def test_summaries_and_reasons(verifier):
     names = load("correctness", "integer", "strict_format", verifier=verifier)
     given = [completion(TAGS.format(n)) for n in ("42", "41", "40", "no")]
-    grades = grading.grade(names, {"correctness": 2.0}, "correctness", given, verifier)
+    grades = grading.grade_all(names, {"correctness": 2.0}, "correctness", given, verifier)
     by_name = {s.name: s for s in grading.summaries(grades, {"correctness": 2.0}, given)}
     correct = by_name["correctness"]
     assert (correct.weight, correct.mean, correct.share_full) == (2.0, 0.25, 0.25)
@@ -98,7 +100,7 @@ def test_summaries_and_reasons(verifier):
 def test_rewards_that_teach_nothing_are_named(verifier):
     names = load("correctness", "strict_format", verifier=verifier)
     given = [completion(TAGS.format(n)) for n in ("41", "40")]
-    grades = grading.grade(names, {"correctness": 2.0}, "correctness", given, verifier)
+    grades = grading.grade_all(names, {"correctness": 2.0}, "correctness", given, verifier)
     assert grading.warnings(names, grades, given, "correctness") == [
         "reward `correctness` pays 0 for each of the 2 completions",
         "reward `strict_format` pays 1 for each of the 2 completions",
@@ -114,5 +116,5 @@ def test_a_column_that_some_rows_lack_is_none_there(verifier):
         return [1.0] * len(completions)
 
     given = [Completion("x", [], {"answer": "1", "level": 3}, "1"), completion("y")]
-    grading.grade({"mine": Reward("mine", pay)}, {"mine": 1.0}, "mine", given, verifier)
+    grading.grade_all({"mine": Reward("mine", pay)}, {"mine": 1.0}, "mine", given, verifier)
     assert seen["level"] == [3, None]

@@ -1,6 +1,7 @@
 """What was chosen for "auto" is in the lock, and a run with --locked takes it from there."""
 
 import json
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -40,6 +41,13 @@ def test_the_lock_has_every_value_that_was_chosen(loaded):
     assert first.preset.model_copy(update=locked.chosen) == first.preset
     closed = recipe.load("llama3.1-8b")
     assert lock.make(closed, make(closed, CARD))["chosen"] == {}
+
+
+def test_the_command_repeats_the_overrides_with_or_without_their_flag():
+    line = lock.command("x.toml", "cpu", ["--set seed=2", "prompt.system='a b'"])
+    words = ["r1recipes", "run", "x.toml", "--preset", "cpu", "--set", "seed=2"]
+    assert shlex.split(line) == [*words, "--set", "prompt.system='a b'"]
+    assert lock.command("x.toml", None, []) == "r1recipes run x.toml"
 
 
 def test_a_card_with_less_room_repeats_what_was_chosen(loaded):

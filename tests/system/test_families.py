@@ -15,7 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from r1recipes.planning import architectures
 from r1recipes.planning.memory import engine, predict, training
-from r1recipes.planning.memory.case import Case
+from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, Case
 
 KEYS = (
     "hidden_size",
@@ -118,7 +118,9 @@ def test_every_family_has_a_model_here():
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_can_be_planned(name):
     shape = architectures.of_config(config_of(name), name).shape
-    case = Case(shape, True, 1024, 768, 16, tuple(shape.projections), 8, 2, 0, False)
+    case = Case(
+        shape, True, 1024, 768, 16, tuple(shape.projections), 8, 2, 0, False, ADAM_8BIT_BYTES
+    )
     least = predict.least_share_bytes(case)
     prediction = predict.predict(Case(**vars(case) | {"engine_bytes": least}))
     assert prediction.kv_tokens >= engine.sequence_tokens(case)
@@ -134,7 +136,9 @@ def test_capped_scores_count_for_every_pair_of_tokens():
     ).shape
 
     def scores(length: int) -> int:
-        case = Case(plain, True, length, 16, 16, tuple(shape.projections), 8, 2, 0, False)
+        case = Case(
+            plain, True, length, 16, 16, tuple(shape.projections), 8, 2, 0, False, ADAM_8BIT_BYTES
+        )
         with_scores = Case(**vars(case) | {"shape": shape})
         capped, uncapped = (predict.predict(c).phases["train"] for c in (with_scores, case))
         return capped["training activations"] - uncapped["training activations"]
@@ -181,7 +185,7 @@ def test_the_plain_mlp_takes_the_bytes_that_are_counted():
 def test_the_mlp_is_fused_where_unsloth_has_a_kernel_for_it():
     def trained(name: str, targets: set[str], **config) -> int:
         shape = architectures.of_config(config_of(name) | config, name).shape
-        case = Case(shape, True, 1024, 16, 16, tuple(targets), 8, 2, 0, False)
+        case = Case(shape, True, 1024, 16, 16, tuple(targets), 8, 2, 0, False, ADAM_8BIT_BYTES)
         return predict.predict(case).phases["train"]["training activations"]
 
     every = {"q_proj", "k_proj", "v_proj", "o_proj", *training.MLP}

@@ -29,7 +29,7 @@ CHUNK = 500
 MAX_TRIES = 12
 """Problems that are made for each one that is asked for, before it is given up; assumed."""
 FEWEST_TRIES = 1000
-"""The same for a few that are asked for; assumed."""
+"""Problems that are made at least before it is given up, however few are asked for; assumed."""
 
 Finding = tuple[str, str, str]
 """Key below [data], message, hint."""
@@ -42,10 +42,10 @@ class Unusable(Exception):
 
 def examine(name: str, settings: Settings) -> list[Finding]:
     """What is wrong with a data set's name and settings."""
-    known = gym_child.names()
-    if name not in known:
-        close = nearest(name, known, 0.5)
-        hint = f'did you mean "gym:{close}"?' if close else f"it has {listed(known)}"
+    names = gym_child.names()
+    if name not in names:
+        close = nearest(name, names, 0.5)
+        hint = f'did you mean "gym:{close}"?' if close else f"it has {listed(names)}"
         return [("name", f'reasoning-gym has no data set "{name}"', hint)]
     if name in gym_child.REFUSED:
         return [_refusal(name, gym_child.REFUSED[name])]

@@ -73,10 +73,10 @@ def make(data: Data, parts: list[tuple[str, int]]) -> list[list[Row]]:
 def _too_few(
     name: str, key: str, made: list[list[Row]], parts: list[tuple[str, int]], is_late: bool
 ) -> RecipeError:
-    total, wanted = sum(map(len, made)), sum(count for _, count in parts)
+    total, asked = sum(map(len, made)), sum(count for _, count in parts)
     limit = f" within {MAKE_LIMIT_S:.0f} s" if is_late else ""
     return RecipeError(
-        f"`{name}` gave {total:,} different problems{limit}, {wanted:,} were asked for",
+        f"`{name}` gave {total:,} different problems{limit}, {asked:,} were asked for",
         hint=f"lower `{key}`, or change [data.problems]",
     )
 

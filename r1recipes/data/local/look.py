@@ -31,9 +31,10 @@ from r1recipes.rewards import doubts, signatures, user_code
 
 @dataclass
 class Findings:
-    """What was looked at, one line each, and what is wrong with it."""
+    """What a recipe names on this machine, and what is wrong with it."""
 
-    things: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    """What was looked at, in a line each."""
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     columns: list[str] | None = None
@@ -81,12 +82,12 @@ def _look_at_data(recipe: Recipe, base_dir: Path, findings: Findings) -> None:
         near = nearest_path(data.name, base_dir)
         if near:
             findings.warnings.append(
-                f"`data.name` {data.name} is looked for on the Hub: there is no such file or "
-                f"folder here, but `{near}`"
+                f"`data.name` {data.name} is looked for on the Hub: no file or folder here has "
+                f"this name, but there is `{near}`"
             )
         return
     if path.is_dir():
-        findings.things.append(f"data.name {data.name}: a folder")
+        findings.lines.append(f"data.name {data.name}: a folder")
         return
     with findings.guard():
         path = splits.local_file(data, base_dir, path, "data.name")
@@ -105,14 +106,14 @@ def _look_at_rows(path: Path, key: str, recipe: Recipe, findings: Findings) -> l
     where = f"`{path}`" if rows.is_whole else f"the first rows of `{path}`"
     questions = [splits.read_question(row.get(data.question)) for row in rows.rows]
     compared = answer_column.are_compared(recipe)
-    given = [row.get(data.answer) for row in rows.rows]
-    finals = answer_column.final_answers(given, data, where, compared=compared)
+    values = [row.get(data.answer) for row in rows.rows]
+    finals = answer_column.final_answers(values, data, where, compared=compared)
     problems = splits.count_faults(data.question, [fault for _, fault in questions], where)
     problems += splits.count_faults(data.answer, finals.faults, where)
     problems += [finals.problem] if finals.problem else []
     findings.problems += problems
     findings.warnings += [note.removeprefix("warning: ") for note in finals.notes]
-    findings.things.append(f"{key} {path.name}: {rows.about}, columns {', '.join(columns)}")
+    findings.lines.append(f"{key} {path.name}: {rows.about}, columns {', '.join(columns)}")
     return list(dict.fromkeys(["question", "answer", *columns]))
 
 
@@ -126,7 +127,7 @@ def _look_at_demonstrations(name: str, base_dir: Path, findings: Findings) -> No
                 message = f"`{path}` has no column `{column}`; it has {names}"
                 hint = f"`{key}` needs the columns question and completion"
                 findings.problems.append(Problem(message, hint=hint))
-        findings.things.append(f"{key} {name}: {rows.about}, columns {', '.join(columns)}")
+        findings.lines.append(f"{key} {name}: {rows.about}, columns {', '.join(columns)}")
 
 
 # The model
@@ -146,13 +147,13 @@ def _look_at_template(template: str, base_dir: Path, findings: Findings) -> None
         except RecursionError as error:
             raise RecipeError("`model.chat_template` is nested too deeply") from error
         shown = "in the recipe" if text == template else f"{template}: {len(text):,} characters"
-        findings.things.append(f"model.chat_template {shown}")
+        findings.lines.append(f"model.chat_template {shown}")
 
 
 def _look_at_model(model: Model, loaded: Loaded, findings: Findings) -> None:
     base_dir, where = loaded.path.parent, loaded.where(("model", "name"))
     if kind := starting_point(model.name, base_dir):
-        findings.things.append(f"model.name {model.name}: {kind}, which the run starts from")
+        findings.lines.append(f"model.name {model.name}: {kind}, which the run starts from")
         return
     if problem := missing_model(model.name, base_dir):
         findings.problems.append(Problem(problem.message, where, problem.hint))
@@ -162,11 +163,11 @@ def _look_at_model(model: Model, loaded: Loaded, findings: Findings) -> None:
         problems = list(model_folder_problems(folder))
         findings.problems += [Problem(p.message, where, p.hint) for p in problems]
         if not problems:
-            findings.things.append(f"model.name {model.name}: {describe(folder)}")
+            findings.lines.append(f"model.name {model.name}: {describe(folder)}")
     elif near := nearest_path(model.name, base_dir, is_model=True):
         findings.warnings.append(
-            f"`model.name` {model.name} is looked for on the Hub: there is no such folder here, "
-            f"but `{near}`"
+            f"`model.name` {model.name} is looked for on the Hub: no folder here has this name, "
+            f"but there is `{near}`"
         )
 
 
@@ -189,4 +190,4 @@ def _look_at_code(name: str, base_dir: Path, allow_code: bool, findings: Finding
     if not problems:
         ran = ", imported" if allow_code else ""
         file = name.rpartition(":")[0]
-        findings.things.append(f"reward {file}: {signatures.describe(code)}{ran}")
+        findings.lines.append(f"reward {file}: {signatures.describe(code)}{ran}")

@@ -19,7 +19,7 @@ from r1recipes.recipe.schema import BUILTIN_MODELS
 CLOSE = 0.8
 """How alike a name of the Hub is to one here for which it is a slip; assumed."""
 LIKELY = 0.6
-"""The same for a name that can only be one here; assumed."""
+"""How alike a name that can only be one here is to one for which it is a slip; assumed."""
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model",
     "sentencepiece.bpe.model", "tekken.json",

@@ -22,7 +22,7 @@ SAMPLE_ROWS = 1000
 
 
 @dataclass(frozen=True)
-class Sample:
+class FirstRows:
     """The first rows of a file."""
 
     rows: list[dict[str, Any]]
@@ -34,7 +34,7 @@ class Sample:
         return count if self.is_whole else f"{count} of more"
 
 
-def sample(path: Path, key: str, texts: tuple[str, ...]) -> tuple[list[str], Sample]:
+def sample(path: Path, key: str, texts: tuple[str, ...]) -> tuple[list[str], FirstRows]:
     """The columns of a data file, and its first rows. Raises: RecipeError."""
     sources.check_file(path, key)
     try:
@@ -48,7 +48,7 @@ def sample(path: Path, key: str, texts: tuple[str, ...]) -> tuple[list[str], Sam
             case "whole":
                 table = sources.read_file(path, key, texts)
                 first = table.select(range(min(SAMPLE_ROWS, len(table))))
-                columns, rows = table.column_names, Sample(list(first), len(first) == len(table))
+                columns, rows = table.column_names, FirstRows(list(first), len(first) == len(table))
     except OSError as error:
         raise RecipeError.at(str(path), f"cannot be read: {error.strerror or error}") from error
     if not rows.rows:
@@ -65,7 +65,7 @@ def _first_lines(path: Path) -> tuple[bytes, bool]:
     return (content if is_whole else content.rpartition(b"\n")[0]), is_whole
 
 
-def _jsonl(content: bytes, is_whole: bool, path: Path) -> tuple[list[str], Sample]:
+def _jsonl(content: bytes, is_whole: bool, path: Path) -> tuple[list[str], FirstRows]:
     rows = []
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
@@ -73,12 +73,12 @@ def _jsonl(content: bytes, is_whole: bool, path: Path) -> tuple[list[str], Sampl
             if isinstance(row, Problem):
                 raise RecipeError(problems=[row])
             rows.append(row)
-    return list(dict.fromkeys(name for row in rows for name in row)), Sample(rows, is_whole)
+    return list(dict.fromkeys(name for row in rows for name in row)), FirstRows(rows, is_whole)
 
 
 def _csv(
     content: bytes, is_whole: bool, path: Path, texts: tuple[str, ...]
-) -> tuple[list[str], Sample]:
+) -> tuple[list[str], FirstRows]:
     mark = csv_file.separator(path, texts)
     try:
         text = content.decode("utf-8-sig")
@@ -92,10 +92,10 @@ def _csv(
     except csv.Error as error:
         raise RecipeError.at(str(path), f"is not a valid {path.suffix} file: {error}") from error
     # The last one may be cut within a field that has a line break.
-    return columns, Sample(rows if is_whole else rows[:-1], is_whole)
+    return columns, FirstRows(rows if is_whole else rows[:-1], is_whole)
 
 
-def _parquet(path: Path) -> tuple[list[str], Sample]:
+def _parquet(path: Path) -> tuple[list[str], FirstRows]:
     import pyarrow
     from pyarrow import parquet
 
@@ -105,4 +105,4 @@ def _parquet(path: Path) -> tuple[list[str], Sample]:
     except pyarrow.ArrowException as error:
         raise RecipeError.at(str(path), f"is not a valid .parquet file: {error}") from error
     rows = batch.to_pylist() if batch is not None else []
-    return file.schema_arrow.names, Sample(rows, len(rows) == file.metadata.num_rows)
+    return file.schema_arrow.names, FirstRows(rows, len(rows) == file.metadata.num_rows)

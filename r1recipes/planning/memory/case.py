@@ -7,6 +7,9 @@ from r1recipes.planning.models import ModelShape
 MAX_NUM_SEQS = 255
 """Most sequences that the engine works on at once, also where a step has more. Unsloth takes 256
 for "not set" (unsloth_zoo, load_vllm)."""
+ADAM_BYTES, ADAM_8BIT_BYTES = 8.0, 2.03
+"""Bytes of Adam's two moments of a parameter (derived): in 32 bits, or in 8 bits with a scale for
+each 256 values (bitsandbytes)."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,5 @@ class Case:
     engine_bytes: int
     """Memory that the engine may take: gpu_memory_utilization times the card's memory."""
     standby: bool
-    optimizer_bytes: float = 2.03
-    """Bytes of the optimizer for each trained parameter. Two moments in 8 bits with a scale for
-    each 256 take 2.03 (bitsandbytes); two in 32 bits take 8."""
+    optimizer_bytes: float
+    """Bytes of the optimizer for each trained parameter."""

@@ -52,11 +52,11 @@ def sized_tokens(case: Case) -> int:
 
     It decides how long a sequence may be and, by the ladder, how large the engine's pass is.
     """
-    cache = _sized_bytes(case)
+    cache = sized_bytes(case)
     return int(0.95 * cache / case.shape.kv_token_bytes) // 256 * 256
 
 
-def _sized_bytes(case: Case) -> float:
+def sized_bytes(case: Case) -> float:
     overhead = sized_overhead(case.shape, case.four_bit, case.lora_rank)
     return max(0.0, case.engine_bytes - overhead)
 
@@ -75,17 +75,10 @@ def engine_work(case: Case, calibrated: dict[str, float]) -> int:
 
     Near a step of the ladder Unsloth, which counts slightly differently, may be above it already.
     """
-    cache, work = _sized_bytes(case), 0.0
+    cache, work = sized_bytes(case), 0.0
     for step, size in engine_passes(case, calibrated):
         work = max(work, size if cache >= step else size - LADDER_SLOPE * (step - cache))
     return round(work)
-
-
-def engine_pass(case: Case, calibrated: dict[str, float]) -> float:
-    """Bytes of the pass that the ladder gives if Unsloth's estimate equals the one here."""
-    cache = _sized_bytes(case)
-    passes = engine_passes(case, calibrated)
-    return max(size for step, size in passes if cache > step or step == 0)
 
 
 def engine_passes(case: Case, calibrated: dict[str, float]) -> tuple[tuple[int, float], ...]:

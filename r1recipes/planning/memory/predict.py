@@ -36,7 +36,7 @@ TORCH_SHARE, OUTSIDE_TORCH = 0.97, GIB
 """The backend lets torch's allocator have this share of the card, less the memory outside torch:
 CUDA context and libraries' workspaces, measured 0.7 to 0.9 GiB (H100, H200, 2026-11-21)."""
 
-Verdict = Literal["fits", "tight", "does not fit"]
+Fit = Literal["fits", "tight", "does not fit"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _calibrated() -> dict[str, float]:
     return values()
 
 
-def verdict(prediction: Prediction, case: Case, usable_bytes: int) -> Verdict:
+def verdict(prediction: Prediction, case: Case, usable_bytes: int) -> Fit:
     """Whether a run fits into `usable_bytes`, within the error that the prediction has.
 
     "tight": the memory lies within the error of the peak, so it may run. There the error is a share

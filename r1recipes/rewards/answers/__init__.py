@@ -4,7 +4,7 @@ Numbers, choices, lists, sets, dates, expressions and texts each have a rule; no
 the value that it evaluates to. Limits: nothing here knows a run or a reward.
 """
 
-from r1recipes.rewards.answers.judge import MAX_ANSWER_CHARS, Verdict
+from r1recipes.rewards.answers.judge import MAX_ANSWER_CHARS, Judgement
 from r1recipes.rewards.answers.kinds import Kind, reference_text
 from r1recipes.rewards.answers.numbers import parse_number
 from r1recipes.rewards.answers.verifier import (
@@ -22,7 +22,7 @@ __all__ = [
     "MAX_ANSWER_CHARS",
     "AnswerColumn",
     "Kind",
-    "Verdict",
+    "Judgement",
     "Verifier",
     "equal",
     "extract_answer",

@@ -29,7 +29,7 @@ MAX_ANSWER_CHARS = 500
 The references of GSM8K and MATH are far shorter."""
 
 
-class Verdict(NamedTuple):
+class Judgement(NamedTuple):
     """Whether an answer is right, and why, in a few words for people."""
 
     right: bool
@@ -42,22 +42,22 @@ class Undecided(NamedTuple):
     pairs: tuple[Pair, ...]
 
 
-def compare(answer: str | None, reference: Reference) -> Verdict | Undecided:
+def compare(answer: str | None, reference: Reference) -> Judgement | Undecided:
     """Compare an answer with one reference."""
     if reference.fault:
-        return Verdict(False, f"the reference is {reference.fault}")
+        return Judgement(False, f"the reference is {reference.fault}")
     if answer is None or not answer.strip():
-        return Verdict(False, "no answer")
+        return Judgement(False, "no answer")
     limit = MAX_ANSWER_CHARS + 2 * len(reference.raw)
     if len(answer) > limit:
-        return Verdict(False, f"more than {limit} characters")
+        return Judgement(False, f"more than {limit} characters")
     if answer.strip() == reference.raw:
-        return Verdict(True, "the same text")
+        return Judgement(True, "the same text")
     if reference.kind is Kind.NUMBER:
         return _number(answer, reference)
     text = clean(answer)
     if unwrap(text) == reference.text:
-        return Verdict(True, "the same text")
+        return Judgement(True, "the same text")
     match reference.kind:
         case Kind.CHOICE:
             return _choice(answer, reference)
@@ -76,31 +76,31 @@ def compare(answer: str | None, reference: Reference) -> Verdict | Undecided:
     return _text(text, reference)
 
 
-def _first(verdicts: Iterator[Verdict | Undecided]) -> Verdict | Undecided:
+def _first(verdicts: Iterator[Judgement | Undecided]) -> Judgement | Undecided:
     """The first verdict that may be right, else the last: that of the text without its phrase."""
-    verdict: Verdict | Undecided = Verdict(False, "no answer")
+    verdict: Judgement | Undecided = Judgement(False, "no answer")
     for verdict in verdicts:
         if isinstance(verdict, Undecided) or verdict.right:
             return verdict
     return verdict
 
 
-def _number(answer: str, reference: Reference) -> Verdict:
+def _number(answer: str, reference: Reference) -> Judgement:
     expected: Quantity = reference.value
     quantity = read_quantity(answer, unit=expected.unit)
     if isinstance(quantity, NoNumber):
         if unwrap(clean(answer)) == reference.text:
-            return Verdict(True, "the same text")
-        return Verdict(False, quantity.why)
+            return Judgement(True, "the same text")
+        return Judgement(False, quantity.why)
     if not quantity.is_worked and expected.is_worked:
-        return Verdict(False, "an expression, not worked out")
+        return Judgement(False, "an expression, not worked out")
     if quantity.is_percent and expected.unit:
-        return Verdict(False, f"{expected.unit} expected, a percentage given")
+        return Judgement(False, f"{expected.unit} expected, a percentage given")
     if not _same_value(quantity, expected):
-        return Verdict(False, f"{show(expected)} expected, {show(quantity)} given")
+        return Judgement(False, f"{show(expected)} expected, {show(quantity)} given")
     if not same_unit(quantity.unit, expected.unit):
-        return Verdict(False, f"{expected.unit} expected, {quantity.unit} given")
-    return Verdict(True, "the same number")
+        return Judgement(False, f"{expected.unit} expected, {quantity.unit} given")
+    return Judgement(True, "the same number")
 
 
 def _same_value(left: Quantity, right: Quantity) -> bool:
@@ -125,53 +125,53 @@ def show(quantity: Quantity) -> str:
     return text + "%" * quantity.is_percent
 
 
-def _choice(answer: str, reference: Reference) -> Verdict:
+def _choice(answer: str, reference: Reference) -> Judgement:
     expected: forms.Choice = reference.value
     choice = forms.read_choice(answer)
     letters = ", ".join(sorted(expected.letters))
     if choice is None:
         if expected.text and any(same_text(t, expected.text) for t in remainders(clean(answer))):
-            return Verdict(True, f"the text of choice {letters}")
-        return Verdict(False, f"not one choice; {letters} expected")
+            return Judgement(True, f"the text of choice {letters}")
+        return Judgement(False, f"not one choice; {letters} expected")
     chosen = ", ".join(sorted(choice.letters))
     if choice.letters != expected.letters:
-        return Verdict(False, f"{letters} expected, {chosen} chosen")
+        return Judgement(False, f"{letters} expected, {chosen} chosen")
     if choice.text and expected.text and not same_text(choice.text, expected.text):
-        return Verdict(False, f"the letter {chosen}, but the text of another choice")
-    return Verdict(True, "the same choice")
+        return Judgement(False, f"the letter {chosen}, but the text of another choice")
+    return Judgement(True, "the same choice")
 
 
-def _boolean(answer: str, reference: Reference) -> Verdict:
+def _boolean(answer: str, reference: Reference) -> Judgement:
     value = forms.read_boolean(answer)
     if value is None:
-        return Verdict(False, "neither yes nor no")
+        return Judgement(False, "neither yes nor no")
     if value is not reference.value:
-        return Verdict(False, f"{reference.text} expected, the opposite given")
-    return Verdict(True, "the same")
+        return Judgement(False, f"{reference.text} expected, the opposite given")
+    return Judgement(True, "the same")
 
 
-def _date(answer: str, reference: Reference) -> Verdict:
+def _date(answer: str, reference: Reference) -> Judgement:
     expected: forms.Date = reference.value
     date = forms.read_date(answer, day_first=reference.day_first)
     if date is None:
-        return Verdict(False, "not a date")
+        return Judgement(False, "not a date")
     turned = (expected.year, expected.day, expected.month)
     if date.is_ambiguous != expected.is_ambiguous and date[:3] in (expected[:3], turned):
-        return Verdict(False, "day and month may be the other way round")
+        return Judgement(False, "day and month may be the other way round")
     if date[:3] != expected[:3]:
-        return Verdict(False, "another date")
-    return Verdict(True, "the same date")
+        return Judgement(False, "another date")
+    return Judgement(True, "the same date")
 
 
-def _json(answer: str, reference: Reference) -> Verdict:
+def _json(answer: str, reference: Reference) -> Judgement:
     value = forms.read_json(answer)
     if value is None:
-        return Verdict(False, "not JSON")
+        return Judgement(False, "not JSON")
     is_same = forms.same_json(value, reference.value)
-    return Verdict(is_same, "the same value" if is_same else "another value")
+    return Judgement(is_same, "the same value" if is_same else "another value")
 
 
-def _list(text: str, reference: Reference) -> Verdict | Undecided:
+def _list(text: str, reference: Reference) -> Judgement | Undecided:
     is_simple = all(" " not in item.text for item in reference.items)
     text = forms.without_member(text)
     items = forms.read_items(text, spaces=is_simple)
@@ -183,14 +183,14 @@ def _list(text: str, reference: Reference) -> Verdict | Undecided:
             texts = tuple(glued)  # AC for A, C
     brackets = items.opening + items.closing if items else ""
     if len(texts) != len(reference.items):
-        return Verdict(False, f"{len(reference.items)} items expected, {len(texts)} given")
+        return Judgement(False, f"{len(reference.items)} items expected, {len(texts)} given")
     if brackets == "{}" or reference.brackets and brackets not in ("", reference.brackets):
-        return Verdict(False, f"{reference.brackets or 'no brackets'} expected, {brackets} given")
+        return Judgement(False, f"{reference.brackets or 'no brackets'} expected, {brackets} given")
     if brackets and len(set(brackets)) == 2 and not reference.brackets and brackets in ("(]", "[)"):
-        return Verdict(False, "an interval, not a list")
+        return Judgement(False, "an interval, not a list")
     is_interval = reference.brackets in ("(]", "[)") or "\u2208" in reference.text
     if is_interval and not brackets:
-        return Verdict(False, "the brackets of the interval are missing")
+        return Judgement(False, "the brackets of the interval are missing")
     return _all_items(texts, reference.items)
 
 
@@ -200,11 +200,11 @@ def _names(texts: Iterable[str]) -> list[str]:
     return [name[1] for name in names if name] if all(names) else []
 
 
-def _all_items(texts: tuple[str, ...], items: tuple[Reference, ...]) -> Verdict | Undecided:
+def _all_items(texts: tuple[str, ...], items: tuple[Reference, ...]) -> Judgement | Undecided:
     named, expected = _names(texts), _names(item.text for item in items)
     if len(set(named)) > 1 and named != (expected or sorted(named)):
         if sorted(named) != sorted(expected) or len(set(named)) < len(named):
-            return Verdict(False, "other names, or in another order")
+            return Judgement(False, "other names, or in another order")
         texts = tuple(texts[named.index(name)] for name in expected)  # y = 3, x = 2
     pairs: list[Pair] = []
     for number, (text, item) in enumerate(zip(texts, items, strict=True), 1):
@@ -212,37 +212,37 @@ def _all_items(texts: tuple[str, ...], items: tuple[Reference, ...]) -> Verdict 
         if isinstance(verdict, Undecided):
             pairs += verdict.pairs
         elif not verdict.right:
-            return Verdict(False, f"item {number}: {verdict.why}")
-    return Undecided(tuple(pairs)) if pairs else Verdict(True, "the same items in the same order")
+            return Judgement(False, f"item {number}: {verdict.why}")
+    return Undecided(tuple(pairs)) if pairs else Judgement(True, "the same items in the same order")
 
 
-def compare_item(text: str, item: Reference) -> Verdict | Undecided:
+def compare_item(text: str, item: Reference) -> Judgement | Undecided:
     """Compare one item of a list as an answer, but the zeros of a code such as 0101 count."""
     if text == item.text:
-        return Verdict(True, "the same text")
+        return Judgement(True, "the same text")
     if item.kind is Kind.TEXT:
         return _text(text, item)
     return compare(text, item)
 
 
-def _set(text: str, reference: Reference) -> Verdict | Undecided:
+def _set(text: str, reference: Reference) -> Judgement | Undecided:
     is_simple = all(" " not in item.text for item in reference.items)
     if both := re.fullmatch(r"(?:\w\s?=\s?)?\u00b1\s?(.+)", text):
         text = f"{both[1]}, -{both[1]}"
     text = forms.without_member(text)
     items = forms.read_items(text, spaces=is_simple, joined="and|or")
     if items and items.opening + items.closing not in ("", "{}"):
-        return Verdict(False, f"a set expected, {items.opening}{items.closing} given")
+        return Judgement(False, f"a set expected, {items.opening}{items.closing} given")
     answered = {_key(item): item for item in (items.texts if items else (text,))}
     expected = {_key(item.text): item.text for item in reference.items}
     if answered.keys() == expected.keys():
-        return Verdict(True, "the same set")
+        return Judgement(True, "the same set")
     if reference.text.startswith(("{", "\\{")) and any(is_expression(t) for t in expected.values()):
         return _expression(text, reference.text)
     missing = [item for key, item in expected.items() if key not in answered]
     extra = [item for key, item in answered.items() if key not in expected]
     difference = f"{missing[0]} is missing" if missing else f"{extra[0]} is not in it"
-    return Verdict(False, f"another set: {difference}")
+    return Judgement(False, f"another set: {difference}")
 
 
 def _key(item: str) -> Hashable:
@@ -253,16 +253,16 @@ def _key(item: str) -> Hashable:
     return normal_form(item) if is_expression(item) else item.casefold()
 
 
-def _expression(text: str, reference: str) -> Verdict | Undecided:
+def _expression(text: str, reference: str) -> Judgement | Undecided:
     same = compare_expressions(*right_side(text, reference))
     if same is True:
-        return Verdict(True, "the same expression")
+        return Judgement(True, "the same expression")
     if isinstance(same, Pair):
         return Undecided((same,))
-    return Verdict(False, same or "another expression")
+    return Judgement(False, same or "another expression")
 
 
-def _text(text: str, reference: Reference) -> Verdict:
+def _text(text: str, reference: Reference) -> Judgement:
     if any(same_text(candidate, reference.text) for candidate in remainders(text)):
-        return Verdict(True, "the same text")
-    return Verdict(False, "another text")
+        return Judgement(True, "the same text")
+    return Judgement(False, "another text")

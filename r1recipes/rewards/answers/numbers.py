@@ -258,8 +258,8 @@ _NUMBER_LIKE = re.compile(r"\d+(?:[.,]\d+)*")
 def _candidates(plain: str) -> list[str]:
     """The parts of a text that may be its number: the last side of an equation, or all of it."""
     whole = unwrap(plain, brackets=True).lstrip("\u2192 ")
-    *left, last = whole.split("=")
-    if left and not all(_is_left_side(side) for side in left):
+    *sides, last = whole.split("=")
+    if sides and not all(_is_left_side(side) for side in sides):
         return []
     texts = [text for text in (last, *without_lead(last)) if text.strip()]
     texts += _without_discourse(last)

@@ -14,7 +14,7 @@ from typing import Any
 
 from r1recipes.machine.processes import Children
 from r1recipes.rewards.answers.expressions import Pair, math_equal
-from r1recipes.rewards.answers.judge import Undecided, Verdict, compare
+from r1recipes.rewards.answers.judge import Judgement, Undecided, compare
 from r1recipes.rewards.answers.kinds import Detector, Kind, Reference, reference_text
 from r1recipes.rewards.answers.numbers import parse_number
 
@@ -149,10 +149,10 @@ class AnswerColumn:
             self._read[texts] = tuple(self._detector.read(text) for text in texts)
         return self._read[texts]
 
-    def compare(self, answer: str | None, reference: Any) -> Verdict | list[Undecided]:
+    def compare(self, answer: str | None, reference: Any) -> Judgement | list[Undecided]:
         """The verdict, or the comparisons left to math-verify: right if one of them is."""
         undecided: list[Undecided] = []
-        first: Verdict | None = None
+        first: Judgement | None = None
         for accepted in self.read(reference):
             verdict = compare(answer, accepted)
             if isinstance(verdict, Undecided):
@@ -161,17 +161,17 @@ class AnswerColumn:
                 return verdict
             else:
                 first = first or verdict
-        return undecided or first or Verdict(False, "no reference")
+        return undecided or first or Judgement(False, "no reference")
 
     def judge(
         self, answer: str | None, reference: Any, verifier: "Verifier | None" = None
-    ) -> Verdict:
+    ) -> Judgement:
         """Whether an answer is right, and why. Without a verifier no expression is computed."""
         verdict = self.compare(answer, reference)
-        if isinstance(verdict, Verdict):
+        if isinstance(verdict, Judgement):
             return verdict
         if verifier is None:
-            return Verdict(False, "another expression, which was not computed")
+            return Judgement(False, "another expression, which was not computed")
         return verifier.settle([verdict])[0]
 
 
@@ -239,7 +239,7 @@ class Verifier:
         self.column = column
         self._children = Children(num_workers, imports=("math_verify",), memory_bytes=MEMORY_BYTES)
 
-    def judge(self, pairs: Sequence[tuple[str | None, Any]]) -> list[Verdict]:
+    def judge(self, pairs: Sequence[tuple[str | None, Any]]) -> list[Judgement]:
         """For each (answer, reference) whether it is right, and why.
 
         Each different pair of expressions is computed once. Raises: RunError when no child process
@@ -254,7 +254,7 @@ class Verifier:
         """`judge` without the reasons."""
         return [verdict.right for verdict in self.judge(pairs)]
 
-    def settle(self, undecided: Sequence[list[Undecided]]) -> list[Verdict]:
+    def settle(self, undecided: Sequence[list[Undecided]]) -> list[Judgement]:
         """The verdicts on comparisons that `AnswerColumn.compare` left to math-verify."""
         pairs = dict.fromkeys(pair for row in undecided for option in row for pair in option.pairs)
         if not pairs:
@@ -282,12 +282,12 @@ class Verifier:
         self.close()
 
 
-def _settled(options: list[Undecided], outcomes: dict[Pair, Any]) -> Verdict:
+def _settled(options: list[Undecided], outcomes: dict[Pair, Any]) -> Judgement:
     if any(all(outcomes[pair] is True for pair in option.pairs) for option in options):
-        return Verdict(True, "equal expressions")
+        return Judgement(True, "equal expressions")
     results = [outcomes[pair] for option in options for pair in option.pairs]
     if any(isinstance(result, TimeoutError) for result in results):
-        return Verdict(False, "took too long to compute")
+        return Judgement(False, "took too long to compute")
     if any(isinstance(result, BaseException) for result in results):
-        return Verdict(False, "not an expression that can be read")
-    return Verdict(False, "another expression")
+        return Judgement(False, "not an expression that can be read")
+    return Judgement(False, "another expression")

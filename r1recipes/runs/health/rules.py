@@ -28,9 +28,9 @@ READ_BEST = "read the best paid completions"
 NAN_STEPS = 3
 """Steps in a row without a finite gradient after which a run is stopped; assumed."""
 FLOAT16_NAN_STEPS = 17
-"""The same in float16; derived. A step whose gradient overflows is skipped there and the scale of
-the loss is halved, from 2^16 down (torch.amp.GradScaler), so after 17 steps the scale is 1 and not
-the cause any more."""
+"""Steps in a row without a finite gradient after which a run in float16 is stopped; derived. A step
+whose gradient overflows is skipped there and the scale of the loss is halved, from 2^16 down
+(torch.amp.GradScaler), so after 17 steps the scale is 1 and not the cause any more."""
 FLAT = 60
 """Steps, or those of the whole run, before a run that has learned is told to stop; assumed."""
 
@@ -261,4 +261,4 @@ RULES = (
     stalled.not_moving,
     stalled.noisy,
 )
-"""In the order in which they are asked; the last always answers."""
+"""The rules in the order in which they are asked; the last always answers."""

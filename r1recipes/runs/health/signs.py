@@ -190,9 +190,9 @@ class Signs:
             name: (weight * mean(self.recent, f"rewards/{name}/std")) ** 2
             for name, weight in self.terms.weights.items()
         }
-        known = {name: value for name, value in variances.items() if not math.isnan(value)}
-        total = sum(known.values())
-        return {name: value / total for name, value in known.items()} if total else {}
+        finite = {name: value for name, value in variances.items() if not math.isnan(value)}
+        total = sum(finite.values())
+        return {name: value / total for name, value in finite.items()} if total else {}
 
     @cached_property
     def held_out(self) -> list[HeldOut]:

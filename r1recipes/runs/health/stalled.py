@@ -101,19 +101,19 @@ def something_else_rises(s: Signs) -> Verdict | None:
     rest = [part for part in s.parts(*s.ends) if part.name != s.terms.decisive]
     risen = [part.name for part in rest if part.gain > reward.size / 10]
     names = ", ".join(f"`{name}`" for name in risen)
-    what = s.both(s.answers.change(*s.ends), s.reward.change(*s.ends))
+    change = s.both(s.answers.change(*s.ends), s.reward.change(*s.ends))
     length = _length_change(s)
     if length:
-        what += f", length {length.old:.0f} -> {length.new:.0f} tokens"
+        change += f", length {length.old:.0f} -> {length.new:.0f} tokens"
     if risen and set(risen) <= FORMATS:
         if s.num < s.terms.max_steps and not trends.flattened(s.reward):
-            return Verdict("format first", f"The format comes first: {what} so far")
-        text = f"The format is learned and the answers are not: {what}"
+            return Verdict("format first", f"The format comes first: {change} so far")
+        text = f"The format is learned and the answers are not: {change}"
         return Verdict("format only", text, _for_rare(s) or f"lower the weights of {names}")
     if length and length.new < length.old:
-        text = f"Shorter without better answers: {what}"
+        text = f"Shorter without better answers: {change}"
         return Verdict("shorter", text, f"lower the weight of {names}" if names else _READ)
-    text = f"Only {names or 'the reward'} rises, not the answers: {what}"
+    text = f"Only {names or 'the reward'} rises, not the answers: {change}"
     return Verdict("side reward", text, f"lower the weight of {names}" if names else _READ)
 
 
@@ -153,13 +153,13 @@ def length_moves(s: Signs) -> Verdict | None:
     change = _length_change(s)
     if change is None:
         return None
-    what = (
+    change_text = (
         f"{change.old:.0f} -> {change.new:.0f} tokens, "
         f"{s.both(s.answers.change(*s.ends), s.reward.change(*s.ends))}"
     )
     if change.new < change.old:
-        return Verdict("shorter", f"Shorter without better answers: {what}", _READ)
-    text = f"Longer without better answers: {what}"
+        return Verdict("shorter", f"Shorter without better answers: {change_text}", _READ)
+    text = f"Longer without better answers: {change_text}"
     return Verdict("longer", text, "lower `max_completion_length`")
 
 
@@ -239,11 +239,11 @@ def noisy(s: Signs) -> Verdict | None:
     """Neither a change nor its absence can be seen."""
     half = (s.thirds.high - s.thirds.low) / 2
     hidden = f"{100 * half:.0f} points" if s.is_share else f"{half:.2f}"
-    what = (
+    trend = (
         "The reward rises, the answers are not clear"
         if trends.risen(s.reward)
         else "No clear trend"
     )
-    text = f"{what}: {s.both(s.thirds, s.reward.change(*s.ends))}; noise hides {hidden}"
+    text = f"{trend}: {s.both(s.thirds, s.reward.change(*s.ends))}; noise hides {hidden}"
     is_done = s.num >= s.terms.max_steps
     return Verdict("noisy", text, "raise `prompts_per_step`" if is_done else "")

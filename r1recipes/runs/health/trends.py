@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 
-from r1recipes.runs.statistics import Z_95, wilson
+from r1recipes.runs.statistics import Z_95, newcombe, wilson
 
 RISE, FALL = 3.5, 4.0
 """Standard errors that a single comparison needs, to which `bar` adds for the number of looks;
@@ -41,7 +41,7 @@ Window = tuple[int, int]
 
 @dataclass(frozen=True)
 class Change:
-    """From the mean of one window to that of another, with the interval of the difference."""
+    """The change from the mean of one window to that of another, with its interval."""
 
     old: float
     new: float
@@ -133,11 +133,9 @@ class Series:
         return mean - half, mean + half
 
     def change(self, old: Window, new: Window, z: float = Z_95) -> Change:
-        """Newcombe's interval of the difference, z standard errors wide (1998, method 10)."""
+        """Newcombe's interval of the difference, z standard errors wide (`statistics.newcombe`)."""
         before, after = self.mean(old), self.mean(new)
-        first, second = self.interval(old, z), self.interval(new, z)
-        low = after - before - math.hypot(after - second[0], first[1] - before)
-        high = after - before + math.hypot(second[1] - after, before - first[0])
+        low, high = newcombe(before, self.interval(old, z), after, self.interval(new, z))
         return Change(before, after, low, high, (old, new))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
-from r1recipes.runs.statistics import wilson
+from r1recipes.runs.statistics import newcombe, wilson
 
 Row = Mapping[str, Any]
 """One line of metrics.jsonl."""
@@ -66,18 +66,13 @@ class Verdict:
     """The step at which it began, where that is known."""
 
     @property
-    def is_alarm(self) -> bool:
-        """Whether it says that something is wrong."""
-        return self.kind not in GOOD | UNDECIDED
-
-    @property
     def sentence(self) -> str:
         return f"{self.text}; {self.change}" if self.change else self.text
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What of a plan the rows cannot say."""
+    """The part of a plan that a verdict needs and the rows do not hold."""
 
     weights: Mapping[str, float]
     """Weight of each reward."""
@@ -91,7 +86,7 @@ class Terms:
 
     @classmethod
     def of(cls, resolved: Mapping[str, Any]) -> "Terms":
-        """From a plan as a table, such as resolved.json. Raises: KeyError where it is none."""
+        """The terms of a plan as a table, such as resolved.json. Raises: KeyError if it is none."""
         recipe, preset = resolved["recipe"], resolved["preset"]
         return cls(
             weights=recipe["rewards"],
@@ -143,10 +138,7 @@ class HeldOut:
 def held_out_change(old: HeldOut, new: HeldOut, z: float) -> tuple[float, float]:
     """Interval of the change of held-out accuracy, z standard errors wide (Newcombe)."""
     first, second = wilson(old.accuracy, old.trials, z), wilson(new.accuracy, new.trials, z)
-    low = math.hypot(new.accuracy - second[0], first[1] - old.accuracy)
-    high = math.hypot(second[1] - new.accuracy, old.accuracy - first[0])
-    size = new.accuracy - old.accuracy
-    return size - low, size + high
+    return newcombe(old.accuracy, first, new.accuracy, second)
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from r1recipes.errors import PlanError, full_disk
-from r1recipes.machine import files, gpu
+from r1recipes.machine import OTHER_CACHE, files, gpu
 from r1recipes.planning import disk
 from r1recipes.planning.architectures import Origin
 from r1recipes.planning.plan import Plan
@@ -94,8 +94,7 @@ def merged(plan: Plan, cache_dir: Path, *, offline: bool) -> tuple[Path, str | N
     if not target.is_dir():
         size = sum(file.stat().st_size for file in base.glob("model*.safetensors"))
         disk.check(disk.Need(cache_dir, size, "R1RECIPES_CACHE_DIR"))
-        hint = "set R1RECIPES_CACHE_DIR to another folder"
-        with full_disk(cache_dir, hint), files.draft(target, taken="keep") as draft:
+        with full_disk(cache_dir, OTHER_CACHE), files.draft(target, taken="keep") as draft:
             draft.mkdir()
             if plan.backend == "unsloth":
                 from r1recipes.training.backends.unsloth import cold_start
@@ -110,15 +109,11 @@ def merged(plan: Plan, cache_dir: Path, *, offline: bool) -> tuple[Path, str | N
 
 def _merge_key(origin: Origin, base: Path) -> str:
     """Everything that the merged weights depend on; a folder's files by size and time."""
-    stats = [
-        (file.name, file.stat().st_size, file.stat().st_mtime_ns)
-        for file in sorted(base.glob("*.safetensors"))
-    ]
+    stats = files.stamps(sorted(base.glob("*.safetensors")))
     content = repr((origin.sha256, origin.tokenizer, str(base.resolve()), stats))
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-_DOCTOR = "`python -m r1recipes doctor` says what is missing and the command that mends it"
 BACKENDS = (
     BackendSpec("unsloth", _unsloth_serves, _create_unsloth),
     BackendSpec("trl", _trl_serves, _create_trl),

@@ -31,7 +31,7 @@ Phase = Literal["generate", "train"]
 
 
 def _ignore(*_: object) -> None:
-    """A hook of a caller who does not want to know."""
+    """Do nothing: the hook where the caller sets none."""
 
 
 def _never() -> bool:
@@ -162,7 +162,7 @@ class BackendSpec:
     """One row of `BACKENDS`: what can be asked of a backend before its libraries are imported."""
 
     name: str
-    """As in `Plan.backend`."""
+    """The name that `Plan.backend` has."""
     serves: Callable[[Plan], str | None]
     """Why the backend cannot carry out a plan; None if it can. Imports no heavy library."""
     create: Callable[[Plan, bool], Backend]

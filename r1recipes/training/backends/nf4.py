@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from r1recipes.errors import RecipeError, full_disk
-from r1recipes.machine import files
+from r1recipes.machine import OTHER_CACHE, files
 
 SHARD_BYTES = 4 * 2**30
 _LINEAR = re.compile(r"\.layers\.\d+\.(self_attn|mlp)\.\w+\.weight$")
@@ -42,13 +42,12 @@ def cached(folder: Path, cache_dir: Path, dtype: torch.dtype) -> Path:
 
     Raises: RecipeError without weights in safetensors; RunError when the disk is full.
     """
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _weights(folder)]
+    stats = files.stamps(_weights(folder))
     digest = hashlib.sha256(repr((str(folder.resolve()), stats, str(dtype))).encode()).hexdigest()
     target = cache_dir / f"{folder.resolve().name}-{digest[:16]}"
     if not target.exists():
-        files.clear_drafts(cache_dir, ".*.[0-9]*")
-        hint = "set R1RECIPES_CACHE_DIR to another folder"
-        with full_disk(cache_dir, hint), files.draft(target, taken="keep") as draft:
+        files.clear_drafts(cache_dir, files.OLDER_DRAFTS)
+        with full_disk(cache_dir, OTHER_CACHE), files.draft(target, taken="keep") as draft:
             write_checkpoint(folder, draft, dtype)
     return target
 

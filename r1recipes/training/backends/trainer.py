@@ -16,7 +16,7 @@ from trl import SFTConfig
 
 from r1recipes.algorithms import Algorithm, sft
 from r1recipes.planning.plan import Plan
-from r1recipes.rewards.reward import Reward
+from r1recipes.rewards.reward import Reward, is_right
 from r1recipes.runs.statistics import pass_at_1
 from r1recipes.training.backends.base import Hooks
 
@@ -123,8 +123,8 @@ def stop_at(trainer: Any, ids: list[int]) -> None:
     trainer.generation_config.eos_token_id = ids
     generate = trainer._generate_single_turn
 
-    def cut(*arguments: Any, **options: Any) -> Any:
-        made = generate(*arguments, **options)
+    def cut(*args: Any, **kwargs: Any) -> Any:
+        made = generate(*args, **kwargs)
         completions, *rest = made if isinstance(made, tuple) else (made,)
         ends = [next((n for n, i in enumerate(c, 1) if i in ids), len(c)) for c in completions]
         completions = [c[:end] for c, end in zip(completions, ends, strict=True)]
@@ -140,26 +140,26 @@ def make(
     tokenizer: Any,
     rows: Dataset,
     rewards: dict[str, Reward],
-    arguments: dict[str, Any],
+    config_arguments: dict[str, Any],
     hooks: Hooks,
 ) -> Any:
     """The TRL trainer of a plan's algorithm, with callbacks that call `hooks`."""
     trainer_class, config_class = plan.algorithm.trainer()
     collector = Collector(rewards, plan)
-    watch = Watch(hooks, collector, plan.algorithm)
+    callback = Watch(hooks, collector, plan.algorithm)
     reward_arguments = {"reward_funcs": collector.functions()} if rewards else {}
     trainer = trainer_class(
         model=model,
-        args=config_class(**arguments),
+        args=config_class(**config_arguments),
         train_dataset=rows,
         processing_class=tokenizer,
-        callbacks=[watch],
+        callbacks=[callback],
         **reward_arguments,
     )
     if REFERENCE in getattr(model, "peft_config", {}):
         model.delete_adapter(REFERENCE)
     _announce_phases(trainer, plan.algorithm, hooks)
-    watch.clock.watch(trainer)
+    callback.clock.time(trainer)
     return trainer
 
 
@@ -174,9 +174,9 @@ def _announce_phases(trainer: Any, algorithm: Algorithm, hooks: Hooks) -> None:
 
 
 def _announced(generate: Callable[..., Any], hooks: Hooks) -> Callable[..., Any]:
-    def announced(*arguments: Any, **options: Any) -> Any:
+    def announced(*args: Any, **kwargs: Any) -> Any:
         hooks.on_phase("generate")
-        completions = generate(*arguments, **options)
+        completions = generate(*args, **kwargs)
         hooks.on_phase("train")
         return completions
 
@@ -218,7 +218,7 @@ class Collector:
         paid = self._paid.get(self._decisive)
         if not paid:
             return {"accuracy": None}
-        right = [value is not None and value >= 1.0 for value in paid]
+        right = list(map(is_right, paid))
         groups = [right[n : n + self._group_size] for n in range(0, len(right), self._group_size)]
         accuracy, (low, high) = pass_at_1(groups)
         return {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
@@ -264,16 +264,16 @@ class Clock:
         self._spent = dict.fromkeys(timed.values(), 0.0)
         self._began = self._step_s = 0.0
 
-    def watch(self, trainer: Any) -> None:
+    def time(self, trainer: Any) -> None:
         """Time the methods of a TRL trainer."""
         for name, purpose in self._methods.items():
             setattr(trainer, name, self._timed(purpose, getattr(trainer, name)))
 
     def _timed(self, purpose: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*arguments: Any, **options: Any) -> Any:
+        def timed(*args: Any, **kwargs: Any) -> Any:
             began = time.perf_counter()
             try:
-                return method(*arguments, **options)
+                return method(*args, **kwargs)
             finally:
                 if torch.cuda.is_initialized():
                     torch.cuda.synchronize()  # the GPU works on after the call has returned
@@ -300,16 +300,14 @@ class Clock:
         }
 
 
-class Progress(TrainerCallback):
-    """Reports the steps of the cold start, and lets Ctrl-C save a checkpoint and stop."""
+class _Stoppable(TrainerCallback):
+    """Calls the hook for checkpoints; saves a checkpoint and stops when asked to."""
 
     def __init__(self, hooks: Hooks):
         self.hooks = hooks
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.hooks.on_progress(state.global_step, state.max_steps)
-        is_last = state.global_step >= state.max_steps  # then the model itself is saved
-        if self.hooks.should_stop() and not is_last:
+    def stop_if_asked(self, control: Any) -> None:
+        if self.hooks.should_stop():
             control.should_save = True
             control.should_training_stop = True
 
@@ -317,11 +315,20 @@ class Progress(TrainerCallback):
         self.hooks.on_checkpoint(Path(args.output_dir, f"checkpoint-{state.global_step}"))
 
 
-class Watch(TrainerCallback):
-    """Calls the hooks for metrics and checkpoints; saves a checkpoint and stops when asked to."""
+class Progress(_Stoppable):
+    """Reports the steps of the cold start, and lets Ctrl-C save a checkpoint and stop."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.hooks.on_progress(state.global_step, state.max_steps)
+        if state.global_step < state.max_steps:  # after the last step the model itself is saved
+            self.stop_if_asked(control)
+
+
+class Watch(_Stoppable):
+    """Also calls the hook for metrics, and times the steps."""
 
     def __init__(self, hooks: Hooks, collector: Collector, algorithm: Algorithm):
-        self.hooks = hooks
+        super().__init__(hooks)
         self.collector = collector
         self.algorithm = algorithm
         self.clock = Clock(algorithm.timed)
@@ -331,20 +338,14 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.clock.end()
-        if self.hooks.should_stop():
-            control.should_save = True
-            control.should_training_stop = True
+        self.stop_if_asked(control)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not logs or "loss" not in logs:
             return  # the summary at the end
         logs = {self.algorithm.metrics.get(name, name): value for name, value in logs.items()}
         row = {"step": state.global_step, **logs, **self.clock.row(), **self.collector.accuracy()}
-        failures = self.collector.failures()
-        if failures:
+        if failures := self.collector.failures():
             row["reward_failures"] = failures
         row |= self.hooks.evaluate(state.global_step)  # before the step's checkpoint is saved
         self.hooks.on_step(row, self.collector.samples())
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.hooks.on_checkpoint(Path(args.output_dir, f"checkpoint-{state.global_step}"))

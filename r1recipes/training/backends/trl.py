@@ -165,7 +165,7 @@ class TrlBackend:
             tokenizer=self.tokenizer(),
             rows=rows,
             rewards=rewards,
-            arguments=trainer.arguments(plan, output_dir),
+            config_arguments=trainer.arguments(plan, output_dir),
             hooks=hooks,
         )
         trainer.stop_at(trl_trainer, trainer.stop_ids(self.tokenizer(), self.model))

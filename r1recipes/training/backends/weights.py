@@ -19,17 +19,16 @@ from transformers import (
 
 from r1recipes.errors import PlanError
 from r1recipes.machine import hub
-from r1recipes.planning import architectures
-from r1recipes.planning.disk import CHECKPOINT_REST_BYTES
+from r1recipes.planning import architectures, disk
 from r1recipes.planning.plan import Plan
+from r1recipes.recipe import references
 from r1recipes.recipe.schema import BUILTIN_MODELS, Model
 from r1recipes.training.backends import builtin
 
 
 def checkpoint_bytes(model: Any) -> int:
-    """Weight and two moments of the optimiser, all in float32; and some MB for the tokenizer."""
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return 12 * trainable + CHECKPOINT_REST_BYTES
+    """Bytes of a checkpoint of the weights of a model that are trained."""
+    return disk.checkpoint_bytes(sum(p.numel() for p in model.parameters() if p.requires_grad))
 
 
 def resolve_name(name: str, base_dir: Path) -> str:
@@ -111,7 +110,7 @@ def load_stored(name: str, revision: str | None, *, offline: bool) -> PreTrained
             hint="give its 16-bit weights with `--base ID_OR_FOLDER`",
         ) from error
     if getattr(model.config, "quantization_config", None):
-        plain = name.removesuffix("-bnb-4bit").removesuffix("-unsloth")
+        plain = references.without_4bit(name)
         raise PlanError(
             f"the base `{name}` is quantised; merging into it would round the adapter away",
             hint=f"give its 16-bit weights, such as `--base {plain}`"

@@ -22,9 +22,9 @@ MIN_GROUPS = 16
 """Groups before a run is refused because no group has spread; derived. If a fifth of the groups had
 spread, chance would show none in 16 groups once in 35."""
 MIN_SINGLES = 20
-"""The same where each problem has one completion, so that all of them are judged as one group;
-derived. If one completion in seven earned something else, chance would show none in 20 once in 22.
-"""
+"""Completions before a run is refused for no spread where each problem has one, so that all of them
+are judged as one group; derived. If one completion in seven earned something else, chance would
+show none in 20 once in 22."""
 KNOWN_ELSEWHERE = 2.0
 """Right answers anywhere for each one in the tags, from which on the format is what is missing;
 assumed."""
@@ -48,19 +48,19 @@ class Probe:
     share_cut: float
     share_rewarded: float
     share_spread: float
-    """Of the groups, by the weighted sum of the rewards."""
+    """Share of the groups whose weighted sums of rewards differ."""
     num_problems: int
     num_samples: int
     """Completions for each problem."""
     share_right: float = 0.0
-    """Of the completions, by the reward that decides."""
+    """Share of the completions that the decisive reward calls right."""
     share_decisive_spread: float = 0.0
-    """Of the groups, by the reward that decides alone."""
+    """Share of the groups whose completions differ in the decisive reward."""
     share_tagged: float = 0.0
-    """Completions that hold an answer in its tags."""
+    """Share of the completions that hold an answer in its tags."""
     share_right_anywhere: float | None = None
-    """Completions whose final answer is right, in the tags or not; None where no answer is judged.
-    """
+    """Share of the completions whose final answer is right, in the tags or not; None where answers
+    are not judged."""
 
 
 def probe(
@@ -85,8 +85,8 @@ def probe(
             for item in items
             for sample in item["samples"]
         ]
-        found = [a or bool(b) for a, b in zip(judge(pairs), right, strict=True)]
-        anywhere = _share(found)
+        rights = [a or bool(b) for a, b in zip(judge(pairs), right, strict=True)]
+        anywhere = _share(rights)
     return Probe(
         share_cut=_share([sample["cut"] for sample in samples]),
         share_rewarded=_share([total > 0 for total in totals]),
@@ -129,8 +129,8 @@ def _outlook(result: Probe, decisive: str) -> str:
     where = f"no group of {result.num_samples} differs in `{decisive}`"
     if result.share_right > 0.5:
         return f"warning: little is left to learn: {where}, and {right}; use harder problems"
-    what = "only the format can be learned" if result.share_spread else "nothing can be learned"
-    return f"warning: {what}: {where}, and {right}; {_help(result)}"
+    lesson = "only the format can be learned" if result.share_spread else "nothing can be learned"
+    return f"warning: {lesson}: {where}, and {right}; {_help(result)}"
 
 
 def _filter(result: Probe) -> str:

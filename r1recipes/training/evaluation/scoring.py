@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from r1recipes.rewards import is_right
 from r1recipes.runs.reading import Row
 from r1recipes.training.backends.base import Messages, Sample
 
@@ -30,7 +31,7 @@ def evaluate(
     sampled = generate(prompts, num_samples, False)
     greedy = [group[0] for group in generate(prompts, 1, True)]
     groups = [[*group, first] for group, first in zip(sampled, greedy, strict=True)]
-    right = iter(is_right(rows, groups, score))
+    right = iter(right_ones(rows, groups, score))
     items: list[dict[str, Any]] = []
     for row, group in zip(rows, groups, strict=True):
         answers = [asdict(sample) | {"right": next(right)} for sample in group]
@@ -47,13 +48,14 @@ def evaluate(
 
 def num_right(rows: Sequence[Row], groups: list[list[Sample]], score: Score) -> list[int]:
     """How many samples of each row are right; `groups` has the same number for each."""
-    right, size = is_right(rows, groups, score), len(groups[0])
+    right, size = right_ones(rows, groups, score), len(groups[0])
     return [sum(right[start : start + size]) for start in range(0, len(right), size)]
 
 
-def is_right(rows: Sequence[Row], groups: list[list[Sample]], score: Score) -> list[bool]:
+def right_ones(rows: Sequence[Row], groups: list[list[Sample]], score: Score) -> list[bool]:
+    """Whether each sample is right, in the order of the rows and of their samples."""
     arguments = reward_arguments(rows, [[sample.text for sample in group] for group in groups])
-    return [value is not None and value >= 1.0 for value in score(**arguments)]
+    return [is_right(value) for value in score(**arguments)]
 
 
 def reward_arguments(rows: Sequence[Row], texts: list[list[str]]) -> dict[str, list[Any]]:

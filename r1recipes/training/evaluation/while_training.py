@@ -22,7 +22,7 @@ from r1recipes.runs import health, statistics
 from r1recipes.runs.reading import Row
 from r1recipes.runs.record import Run
 from r1recipes.training.backends.base import Backend, Hooks
-from r1recipes.training.evaluation.scoring import Score, is_right
+from r1recipes.training.evaluation.scoring import Score, right_ones
 
 
 class WhileTraining:
@@ -46,7 +46,7 @@ class WhileTraining:
         began = time.perf_counter()
         prompts = [row["prompt"] for row in self._rows]
         groups = self._backend.generate(prompts, 1, False, True, Hooks())
-        right = is_right(self._rows, groups, self._score)
+        right = right_ones(self._rows, groups, self._score)
         accuracy, (low, high) = statistics.pass_at_1([[one] for one in right])
         return {
             health.ACCURACY: accuracy,

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from r1recipes.rewards import Reward
 
-PHASES = ("weights", "import", "load", "generate", "first step", "steps")
+REHEARSED = ("weights", "import", "load", "generate", "first step", "steps")
+"""The phases of a rehearsal, in their order."""
 ONCE = 3
 """Number of phases at the start that occur once; the others occur once for each batch."""
 BATCH = "per_device_train_batch_size"
@@ -44,8 +45,8 @@ class SharedInt(Protocol):
 
 def phase_index(name: str, number: int) -> int:
     """The number under which the memory of a phase is recorded, for the batch `number`."""
-    index = PHASES.index(name)
-    return index if index < ONCE else index + number * (len(PHASES) - ONCE)
+    index = REHEARSED.index(name)
+    return index if index < ONCE else index + number * (len(REHEARSED) - ONCE)
 
 
 def work(
@@ -85,7 +86,7 @@ class _Memory:
 
     def __init__(self, phase: SharedInt):
         self._phase = phase
-        self.name = PHASES[0]
+        self.name = REHEARSED[0]
         self.number = 0
         """Number of the batch that is trained."""
         self._peaks: dict[str, tuple[float, float]] = {}
@@ -110,7 +111,7 @@ class _Memory:
         """Phase -> [allocated, reserved] GiB; the next batch has its own."""
         self._note()
         peaks = {name: [round(n, 3) for n in peak] for name, peak in self._peaks.items()}
-        for name in PHASES[ONCE:]:
+        for name in REHEARSED[ONCE:]:
             self._peaks.pop(name, None)
         return peaks
 
@@ -216,7 +217,7 @@ def _weights_folder(plan: Plan, weights_dir: Path) -> Path:
 def _write_weights(plan: Plan, folder: Path) -> None:
     import torch
 
-    from r1recipes.machine import files
+    from r1recipes.machine import OTHER_CACHE, files
     from r1recipes.training.backends import random_weights
 
     if folder.exists():
@@ -225,9 +226,8 @@ def _write_weights(plan: Plan, folder: Path) -> None:
     assert shape is not None
     # Published 4-bit checkpoints have their other weights in bfloat16, whatever the card uses.
     dtype = getattr(torch, "bfloat16" if four_bit else plan.dtype)
-    files.clear_drafts(folder.parent, ".*.[0-9]*")
-    hint = "set R1RECIPES_CACHE_DIR to another folder"
-    with full_disk(folder.parent, hint), files.draft(folder, taken="keep") as draft:
+    files.clear_drafts(folder.parent, files.OLDER_DRAFTS)
+    with full_disk(folder.parent, OTHER_CACHE), files.draft(folder, taken="keep") as draft:
         random_weights.write(shape, draft, four_bit=four_bit, dtype=dtype)
     torch.cuda.empty_cache()
 

@@ -26,7 +26,7 @@ from r1recipes.training.rehearsal import child
 
 SAMPLE_S = 0.005
 """Seconds between two readings of the free memory; assumed."""
-PHASES: tuple[out_of_memory.Phase, ...] = ("generate", "first step", "steps")
+EXPLAINED_PHASES: tuple[out_of_memory.Phase, ...] = ("generate", "first step", "steps")
 """Phases whose out-of-memory errors are explained as such; all others count as loading."""
 
 
@@ -131,8 +131,8 @@ def _oom(plan: Plan, batch: int, result: dict[str, Any]) -> dict[str, str]:
     if not out_of_memory.is_out_of_memory(result.get("error", "")):
         return {}
     tried = plan.model_copy(update={child.BATCH: batch})
-    failed_in = result["failed_in"]
-    phase: out_of_memory.Phase = next((phase for phase in PHASES if phase == failed_in), "load")
+    explained = (phase for phase in EXPLAINED_PHASES if phase == result["failed_in"])
+    phase: out_of_memory.Phase = next(explained, "load")
     return vars(out_of_memory.explain(result["error"], phase, tried))
 
 
@@ -148,7 +148,7 @@ def _peaks(used: dict[int, int], number: int) -> dict[str, Any]:
     """The most memory in use in each phase, for one of the batches."""
     by_phase = {
         name: used[index]
-        for name in child.PHASES
+        for name in child.REHEARSED
         if (index := child.phase_index(name, number)) in used
     }
     counted = [size for name, size in by_phase.items() if name not in ("weights", "import")]

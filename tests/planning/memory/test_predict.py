@@ -8,7 +8,7 @@ import pytest
 from r1recipes.machine.units import GIB
 from r1recipes.planning import models
 from r1recipes.planning.memory import constants, engine, predict
-from r1recipes.planning.memory.case import Case
+from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, Case
 
 LLAMA = models.MODELS["llama-3.1-8b"]
 
@@ -24,6 +24,7 @@ def case(shape=LLAMA, **changes) -> Case:
         "batch": 2,
         "engine_bytes": 9 * GIB,
         "standby": False,
+        "optimizer_bytes": ADAM_8BIT_BYTES,
     }
     return Case(shape=shape, **(settings | changes))
 

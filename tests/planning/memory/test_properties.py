@@ -9,12 +9,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.memory import measured
 from r1recipes import recipe
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
-from r1recipes.planning import auto, models, verdict
+from r1recipes.planning import auto, fit, models
 from r1recipes.planning.memory import constants, engine, predict
-from r1recipes.planning.memory.case import Case
+from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, ADAM_BYTES, Case
 from r1recipes.planning.models import ModelShape
 from tests.helpers import shape
 
@@ -61,7 +62,7 @@ def cases(draw) -> Case:
         batch=draw(st.integers(1, 256)),
         engine_bytes=draw(st.integers(0, 140 * GIB) | st.integers(0, 16 * GIB)),
         standby=draw(st.booleans()),
-        optimizer_bytes=draw(st.sampled_from([2.03, 8.0])),
+        optimizer_bytes=draw(st.sampled_from([ADAM_8BIT_BYTES, ADAM_BYTES])),
     )
 
 
@@ -89,7 +90,10 @@ DIMENSIONS = (
     "extra_parameters",
 )
 SMALL = models.MODELS["llama-3.2-1b"]
-ONE_PASS = Case(SMALL, False, 128, 2376, 16, tuple(SMALL.projections), 1, 250, 8 * GIB, False)
+ONE_PASS = Case(
+    *(SMALL, False, 128, 2376, 16, tuple(SMALL.projections), 1, 250, 8 * GIB, False),
+    optimizer_bytes=ADAM_8BIT_BYTES,
+)
 """Its training pass is the peak, and more sequences at once make more graphs."""
 
 
@@ -143,7 +147,9 @@ def test_more_on_the_same_card_never_gets_a_better_verdict(less, key, factor):
 
 @given(cases())
 def test_a_lighter_way_never_needs_more(case):
-    heavy = predict.predict(replace(case, four_bit=False, standby=False, optimizer_bytes=8))
+    heavy = predict.predict(
+        replace(case, four_bit=False, standby=False, optimizer_bytes=ADAM_BYTES)
+    )
     light = predict.predict(replace(case, four_bit=False, standby=True))
     assert light.peak_bytes <= heavy.peak_bytes
 
@@ -203,7 +209,7 @@ def planned(draw):
 
 def settle(parsed, preset, size: int):
     card = Gpu(0, "card", size, size, 8.0, "")
-    return verdict.fitted(parsed, preset, shape(parsed.model.name), card)
+    return fit.fitted(parsed, preset, shape(parsed.model.name), card)
 
 
 @settings(max_examples=50, deadline=None)
@@ -237,7 +243,7 @@ def test_every_change_that_is_proposed_is_valid_and_fits(drawn):
     settled, predicted = settle(parsed, preset, size)
     if predicted.verdict == "fits":
         return
-    room = verdict.room_of(Gpu(0, "card", size, size, 8.0, ""))
+    room = fit.room_of(Gpu(0, "card", size, size, 8.0, ""))
     for change in auto.changes(parsed, settled, shape(parsed.model.name), room):
         changed = type(settled).model_validate(settled.model_dump() | change)
         assert settle(parsed, changed, size)[1].verdict == "fits", change
@@ -246,7 +252,7 @@ def test_every_change_that_is_proposed_is_valid_and_fits(drawn):
 def test_ten_thousand_candidates_are_searched_in_less_than_a_second():
     parsed, size = RECIPES["llama3.1-8b"], 22 * GIB
     preset = parsed.preset["24GB"].model_copy(update=dict.fromkeys(auto.OPEN, "auto"))
-    room = verdict.room_of(Gpu(0, "card", size, size, 8.0, ""))
+    room = fit.room_of(Gpu(0, "card", size, size, 8.0, ""))
     model_shape = shape(parsed.model.name)
 
     def seconds_for_each() -> float:
@@ -280,6 +286,7 @@ def test_no_step_leads_down(key, values, standby):
             start = Case(
                 *(model_shape, four_bit, 1024, 768, 16, targets, 200, 2, 12 * GIB),
                 standby=standby,
+                optimizer_bytes=ADAM_8BIT_BYTES,
             )
             peaks = dict.fromkeys(predict.PHASES, 0)
             for value in values:
@@ -290,11 +297,12 @@ def test_no_step_leads_down(key, values, standby):
 
 def test_the_pass_grows_without_a_jump_below_a_step_of_the_ladder():
     model_shape, calibrated = models.MODELS["qwen2.5-7b"], constants.values()
-    start = Case(model_shape, True, 1024, 768, 16, tuple(model_shape.projections), 64, 2, 0, False)
+    targets = tuple(model_shape.projections)
+    start = Case(model_shape, True, 1024, 768, 16, targets, 64, 2, 0, False, ADAM_8BIT_BYTES)
     before = None
     for size in range(6 * GIB, 40 * GIB, 2**26):
         case = replace(start, engine_bytes=size)
         after = predict.predict(case).phases["load"]["engine"]
-        assert after >= engine.engine_pass(case, calibrated)
+        assert after >= measured.engine_pass(case, calibrated)
         assert before is None or 0 <= after - before <= 2**26
         before = after

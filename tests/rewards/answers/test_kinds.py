@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from r1recipes.rewards.answers import AnswerColumn, Verdict, Verifier, equal, final_reference
+from r1recipes.rewards.answers import AnswerColumn, Judgement, Verifier, equal, final_reference
 from r1recipes.rewards.answers.kinds import MAX_REFERENCE_CHARS
 
 DATA = Path(__file__).parents[2] / "fixtures"
@@ -291,7 +291,7 @@ def test_the_marker_is_looked_for_in_each_accepted_answer():
 def test_judging_one_answer_computes_only_with_a_verifier(verifier):
     column = AnswerColumn.from_references(["x + 1 + 2"])
     assert not column.judge("2 + x + 1", "x + 1 + 2").right
-    assert column.judge("2 + x + 1", "x + 1 + 2", verifier) == Verdict(True, "equal expressions")
+    assert column.judge("2 + x + 1", "x + 1 + 2", verifier) == Judgement(True, "equal expressions")
     accepted = ["y", "x + 1 + 2"]
     assert column.judge("2 + x + 1", accepted, verifier).right, "any of several, by mathematics too"
 

@@ -24,6 +24,7 @@ from vllm import SamplingParams
 
 from r1recipes.machine import settings
 from r1recipes.planning.plan import Plan
+from r1recipes.recipe import references
 from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends import builtin, nf4, trainer, weights
 from r1recipes.training.backends.base import ColdStarted, Hooks, Messages, Sample
@@ -102,7 +103,7 @@ class UnslothBackend:
         """
         if self._commit:
             return self._commit
-        if self.plan.preset.load_in_4bit and not self.recipe.model.name.endswith("bnb-4bit"):
+        if self.plan.preset.load_in_4bit and not references.is_4bit_name(self.recipe.model.name):
             return None
         return weights.commit(self.model)
 
@@ -262,7 +263,7 @@ class UnslothBackend:
             tokenizer=self.tokenizer(),
             rows=rows,
             rewards=rewards,
-            arguments=arguments,
+            config_arguments=arguments,
             hooks=hooks,
         )
         refuse_differences(argument_differences(arguments, self.trainer.args))
@@ -308,7 +309,7 @@ def published_in_4bit(name: str) -> str | None:
     from unsloth.models.loader_utils import BAD_MAPPINGS
     from unsloth.models.mapper import FLOAT_TO_INT_MAPPER
 
-    if name.lower().endswith("-bnb-4bit"):
+    if references.is_4bit_name(name):
         return name
     dynamic = FLOAT_TO_INT_MAPPER.get(name.lower(), "")
     plain = dynamic.replace("-unsloth-bnb-4bit", "-bnb-4bit")

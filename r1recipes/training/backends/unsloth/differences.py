@@ -36,9 +36,9 @@ def engine_differences(model: Any, plan: Plan) -> list[Difference]:
     differences = [row for row in compared if row[1] != row[2]]
     if config.lora_config.max_lora_rank < preset.lora_rank:
         differences.append(("lora_rank", preset.lora_rank, config.lora_config.max_lora_rank))
-    asked, got = share_bytes(config, plan)
-    if abs(got - asked) > SHARE_TOLERANCE * asked:
-        share = ("the engine's share", f"{asked / GIB:.2f} GiB", f"{got / GIB:.2f} GiB")
+    asked, actual = share_bytes(config, plan)
+    if abs(actual - asked) > SHARE_TOLERANCE * asked:
+        share = ("the engine's share", f"{asked / GIB:.2f} GiB", f"{actual / GIB:.2f} GiB")
         differences.append(share)
     if tokens < preset.max_seq_length:
         differences.append(("KV cache tokens", f"{preset.max_seq_length} or more", tokens))
@@ -49,14 +49,14 @@ def engine_differences(model: Any, plan: Plan) -> list[Difference]:
 
 def adapter_differences(model: Any, plan: Plan) -> list[Difference]:
     """Everything in which PEFT's adapter is not what the plan says."""
-    got, lora = model.peft_config["default"], plan.recipe.lora
+    actual, lora = model.peft_config["default"], plan.recipe.lora
     # PEFT skips modules that a model does not have: Phi-3's own layout has one for q, k and v.
     adapted = {n.rpartition(".")[2] for n, part in model.named_modules() if hasattr(part, "lora_A")}
     compared: list[Difference] = [
-        ("lora_rank", plan.preset.lora_rank, got.r),
-        ("lora_alpha", plan.lora_alpha, got.lora_alpha),
-        ("lora_dropout", lora.lora_dropout, got.lora_dropout),
-        ("use_rslora", lora.use_rslora, got.use_rslora),
+        ("lora_rank", plan.preset.lora_rank, actual.r),
+        ("lora_alpha", plan.lora_alpha, actual.lora_alpha),
+        ("lora_dropout", lora.lora_dropout, actual.lora_dropout),
+        ("use_rslora", lora.use_rslora, actual.use_rslora),
         ("target_modules", sorted(lora.target_modules), sorted(adapted)),
     ]
     return [row for row in compared if row[1] != row[2]]
@@ -80,12 +80,12 @@ def refuse_second_try(model: Any, plan: Plan) -> None:
     """
     if not hasattr(model, "vllm_engine"):
         return
-    asked, got = share_bytes(model.vllm_engine.llm_engine.vllm_config, plan)
-    if got < (1 - SHARE_TOLERANCE) * asked:
+    asked, actual = share_bytes(model.vllm_engine.llm_engine.vllm_config, plan)
+    if actual < (1 - SHARE_TOLERANCE) * asked:
         cause = out_of_memory.explain("", "load", plan)
         raise RunError(
             f"out of memory, {cause.kind}: it asked for {asked / GIB:.1f} GiB, and Unsloth would "
-            f"go on with {got / GIB:.1f}",
+            f"go on with {actual / GIB:.1f}",
             kind="oom",
             hint=f"try `{cause.change}`",
         )
@@ -102,12 +102,12 @@ def quantisation(model: Any) -> str:
     return f"{state.quant_type}, {'double' if state.nested else 'single'}" if state else "none"
 
 
-def argument_differences(asked: dict[str, Any], got: Any) -> list[Difference]:
+def argument_differences(asked: dict[str, Any], actual: Any) -> list[Difference]:
     """Every training argument in which `got`, a trainer's config, differs from `asked`."""
     return [
-        (name, value, getattr(got, name, "dropped"))
+        (name, value, getattr(actual, name, "dropped"))
         for name, value in asked.items()
-        if name not in _NORMALISED and not _same(value, getattr(got, name, "dropped"))
+        if name not in _NORMALISED and not _same(value, getattr(actual, name, "dropped"))
     ]
 
 
@@ -116,14 +116,16 @@ def argument_differences(asked: dict[str, Any], got: Any) -> list[Difference]:
 _NORMALISED = {"report_to", "top_k", "min_p", "output_dir", "bf16", "fp16", "disable_tqdm"}
 
 
-def _same(asked: Any, got: Any) -> bool:
-    return asked == getattr(got, "value", got) or asked == got
+def _same(asked: Any, actual: Any) -> bool:
+    return asked == getattr(actual, "value", actual) or asked == actual
 
 
 def refuse_differences(differences: list[Difference]) -> None:
     """Raises: RunError that names each difference with both values, if there is one."""
     if differences:
-        lines = "; ".join(f"{name}: asked {asked}, got {got}" for name, asked, got in differences)
+        lines = "; ".join(
+            f"{name}: asked {asked}, got {actual}" for name, asked, actual in differences
+        )
         raise RunError(
             f"the stack changed what the recipe asks for: {lines}",
             hint="set the recipe to what fits, or compare the versions with the README's",

@@ -6,13 +6,14 @@ by the same arithmetic. Within the error of the prediction nothing is refused: i
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from r1recipes.algorithms.base import Preset
+from r1recipes.algorithms.base import Preset, preset_bytes
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
@@ -48,7 +49,7 @@ class Predicted(BaseModel):
     room_bytes: int
     """The part of `available_bytes` that the run may take: without standby, torch is held to less
     (`predict.room_bytes`)."""
-    verdict: predict.Verdict
+    verdict: predict.Fit
     error: float
     """How far the measured peak may lie from the predicted one, as a share of it."""
     kv_tokens: int
@@ -132,14 +133,19 @@ def check_cold_start(recipe: Recipe, shape: ModelShape, card: Gpu, dtype: str) -
     """
     if recipe.cold_start is None:
         return
-    in_float32 = dtype != "bfloat16" or recipe.model.name in models.BUILTIN
-    needed = 4 * (4 if in_float32 else 2) * shape.parameters
+    needed = 4 * models.whole_weight_bytes(recipe.model.name, dtype) * shape.parameters
     if needed > card.total_bytes:
         raise PlanError(
             f"[cold_start] trains all {shape.parameters / 1e9:.1f} billion weights, which takes "
             f"more than {gib(needed)} GiB, and {card.name} has {gib(card.total_bytes)}",
             hint="remove [cold_start], or take a smaller model or a larger card",
         )
+
+
+def presets_for(names: Sequence[str], card: Gpu) -> list[str]:
+    """The presets whose class of card has no more memory than this one."""
+    usable_share = cards.USABLE_SHARE
+    return [name for name in names if preset_bytes(name) * usable_share <= card.total_bytes]
 
 
 def room_of(card: Gpu) -> Room:
