@@ -21,8 +21,8 @@ from r1recipes.runs.statistics import pass_at_1
 from r1recipes.training.backends.base import Hooks
 
 REFERENCE = "ref"
-"""TRL's name for a frozen copy of the adapter as the reference, which `make` deletes: the base model
-is the same reference, as a fresh adapter changes nothing; and from a checkpoint with two adapters
+"""TRL's name for a frozen copy of the adapter as the reference, which `make` deletes: the base is
+the same reference, as a fresh adapter changes nothing; and from a checkpoint with two adapters
 transformers does not load the trained one (trainer.py, `_load_from_checkpoint`)."""
 SAMPLES_PER_STEP = 4
 """Completions of a step that are recorded: the best, the worst and the first."""
