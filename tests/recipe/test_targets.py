@@ -3,7 +3,7 @@ import pytest
 from r1recipes import recipe
 from r1recipes.errors import RecipeError
 from r1recipes.publish import export
-from r1recipes.publish.forms import FORMS
+from r1recipes.publish.forms import _ROWS, FORMS
 from r1recipes.recipe import targets
 from r1recipes.recipe.targets import Target, parse
 
@@ -37,6 +37,7 @@ def test_anything_else_is_refused_with_what_there_is(text):
 def test_every_form_is_made_in_the_order_of_its_name(tmp_path):
     """A name without a row, or a row without a name, would be an error on import."""
     assert list(FORMS) == [name for name in targets.KINDS if name != "hub"]
+    assert set(_ROWS) == set(FORMS)  # a row without a name would be out of reach
     made = [Target(name) for name in reversed(targets.KINDS)]
     assert [form.kind for form in export.Request(made, tmp_path).forms] == list(FORMS)
 
