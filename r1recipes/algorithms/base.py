@@ -213,5 +213,13 @@ class Algorithm:
     """Names of the backends that it is trained on: those on which it has been measured."""
     resumes: bool = True
     """Whether the trainer can go on from a checkpoint."""
+    loss_note: str = ""
+    """What users must know of the value of its loss, such as "near 0 by construction"; empty where
+    a falling loss is a sign of progress."""
     metrics: Mapping[str, str] = field(default_factory=dict)
     """The trainer's name of a metric -> ours, where they differ."""
+
+    @property
+    def note_on_loss(self) -> str:
+        """`loss_note` with the name of the algorithm: "near 0 by construction in GRPO"."""
+        return f"{self.loss_note} in {self.title}" if self.loss_note else ""

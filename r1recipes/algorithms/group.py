@@ -17,6 +17,9 @@ TIMED = {
     "_generate": "generation",
     "_calculate_rewards": "rewards",
 }
+LOSS_NOTE = "near 0 by construction"
+"""Derived: the advantages of a group have the sum 0, against the mean of the group and against that
+of the others, and a batch is used once, so that every probability ratio is 1."""
 
 
 class GroupTrain(Train):

@@ -70,5 +70,6 @@ GRPO = Algorithm(
     step=group.step_of,
     reference=group.reference,
     timed=group.TIMED,
+    loss_note=group.LOSS_NOTE,
     backends=("unsloth", "trl"),
 )

@@ -47,5 +47,6 @@ RLOO = Algorithm(
     step=group.step_of,
     reference=group.reference,
     timed=group.TIMED,
+    loss_note=group.LOSS_NOTE,
     backends=("trl",),
 )

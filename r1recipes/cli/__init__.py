@@ -1,8 +1,9 @@
-"""The commands: the only code that prints, catches errors, or exits.
+"""The commands: the only code that catches every error, or exits.
 
-Exit codes: 0 done, 1 the run failed, 2 the user's input is wrong, 130 stopped by the user. Data go
-to stdout, messages to stderr. Each module has a few commands, and `add`, which puts them on the
-command line. Limits: a module imports nothing heavy before its command needs it.
+They print what users read, beside the live view (`training.view`); what else is printed goes to a
+log. Exit codes: 0 done, 1 the run failed, 2 the user's input is wrong, 130 stopped by the user.
+Data go to stdout, messages to stderr. Each module has a few commands, and `add`, which puts them on
+the command line. Limits: a module imports nothing heavy before its command needs it.
 """
 
 import argparse

@@ -257,7 +257,7 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
             f"{resolved.recipe.eval.every} steps, in at most {MAX_SHARE:.0%} of the time"
         )
     if resolved.recipe.data.keep is not None:
-        completions = resolved.num_prompts * resolved.preset.num_generations
+        completions = resolved.recipe.train.max_steps * resolved.completions_per_step
         lines.append(
             f"filter    generates {completions:,} completions or more before training, as many as "
             "all its steps,\n          unless the data have fewer problems"
@@ -288,8 +288,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from r1recipes import planning, recipe
-    from r1recipes.algorithms.base import preset_bytes
-    from r1recipes.machine import OTHER_CACHE, gpu, host, settings
+    from r1recipes.machine import gpu, host, settings
     from r1recipes.runs import origin
     from r1recipes.training import rehearsal
 
@@ -299,13 +298,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         raise RecipeError(f"--steps {args.steps} measures nothing", hint="such as --steps 4")
     loaded, card = recipe.load(args.recipe, args.overrides), gpu.take()
     if card is None:
-        cards = [name for name in loaded.recipe.preset if name != "cpu"]
-        name = args.preset or min(cards, key=preset_bytes, default="cpu")
-        command = shlex.join(["r1recipes", "plan", args.recipe, "--preset", name])
-        raise PlanError(
-            "a rehearsal needs an NVIDIA GPU, and this machine has none",
-            hint=f"`{command}` predicts; `r1recipes doctor` looks for a GPU",
-        )
+        raise _no_card(args, loaded.recipe)
     if args.proof:  # now, and not after minutes of measuring
         check_place(args.proof)
     vram_bytes = round(args.vram * GIB) if args.vram else None
@@ -318,11 +311,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         preset=args.preset,
         origin=origin.of_recipe(loaded, settings.load().runs_dir),
     )
-    weights_dir = settings.load().cache_dir / "random-weights"
-    try:
-        weights_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(weights_dir, error, OTHER_CACHE) from error
+    weights_dir = _weights_dir(settings.load().cache_dir)
     batches = tuple(sorted(args.batches or ()))
     measured = rehearsal.rehearse(
         resolved, weights_dir=weights_dir, vram_bytes=vram_bytes, steps=args.steps, batches=batches
@@ -333,3 +322,27 @@ def rehearse_command(args: argparse.Namespace) -> int:
     if args.proof:
         write_over(args.proof, text)
     return 1 if "error" in proofs[-1] else 0
+
+
+def _no_card(args: argparse.Namespace, asked: Recipe) -> PlanError:
+    from r1recipes.algorithms.base import preset_bytes
+
+    cards = [name for name in asked.preset if name != "cpu"]
+    name = args.preset or min(cards, key=preset_bytes, default="cpu")
+    command = shlex.join(["r1recipes", "plan", args.recipe, "--preset", name])
+    return PlanError(
+        "a rehearsal needs an NVIDIA GPU, and this machine has none",
+        hint=f"`{command}` predicts; `r1recipes doctor` looks for a GPU",
+    )
+
+
+def _weights_dir(cache_dir: Path) -> Path:
+    """The folder of random weights, made if it is not there. Raises: RunError."""
+    from r1recipes.machine import OTHER_CACHE
+
+    folder = cache_dir / "random-weights"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error, OTHER_CACHE) from error
+    return folder

@@ -107,7 +107,7 @@ def export_run(
 
     request = export.Request(
         forms,
-        folder or run.run.folder / "export",
+        folder or run.run.export,
         base=base,
         replace=replace,
         public=public,
@@ -181,8 +181,9 @@ def _collect(name: str) -> Shared:
     if not fetch.is_remote(name):
         for folder in (Path(name), runs_dir / name):
             # A shared folder has a record too, but no plan, which would name local folders.
-            if (folder / "resolved.json").is_file():
-                return share.of_run(runs.Run(folder))
+            run = runs.Run(folder)
+            if run.resolved.is_file():
+                return share.of_run(run)
     return share.of_recipe(recipe.load(name))
 
 

@@ -1,4 +1,4 @@
-"""Check template, prompts, rewards and disk on the real data before any weight is loaded.
+"""Check template, prompts and rewards on the real data before any weight is loaded.
 
 Limits: text prompts only. Prompts are tokenised as TRL's GRPOTrainer does (trl,
 `_tokenize_prompts`: the chat template with a generation prompt, no special tokens added). The
@@ -124,18 +124,11 @@ def check_prompts(
             warnings.append(_overlong(name, tokens[name].lengths, preset, overlong))
             rows[name] = split.select(fits, keep_in_memory=True)
         lengths += [tokens[name].lengths[index] for index in fits]
-    # TRL leaves out an incomplete step, so it would train on nothing (RepeatSampler).
-    num_train = len(rows["train"])
-    if num_train < preset.prompts_per_step:
-        raise RecipeError(
-            f"{num_train} training prompts do not fill a step of {preset.prompts_per_step} "
-            "(`prompts_per_step`)",
-            hint=f"add rows or set `prompts_per_step = {num_train}` in the preset",
-        )
+    _refuse_too_few(len(rows["train"]), preset)
     warnings += special_tokens.in_questions(prompts, tokenizer)
     warnings += _unknown_tokens(tokens, tokenizer) + _dated(tokenizer)
     report = PromptReport(
-        num_train=num_train,
+        num_train=len(rows["train"]),
         num_held_out=len(rows["held_out"]),
         num_dropped=num_dropped,
         num_leaked=splits.num_leaked,
@@ -147,6 +140,17 @@ def check_prompts(
         warnings=(*splits.notes, *warnings),
     )
     return replace(splits, train=rows["train"], held_out=rows["held_out"]), report
+
+
+def _refuse_too_few(num_train: int, preset: Preset) -> None:
+    """Raises: RecipeError. TRL leaves out an incomplete step, so it would train on nothing
+    (RepeatSampler)."""
+    if num_train < preset.prompts_per_step:
+        raise RecipeError(
+            f"{num_train} training prompts do not fill a step of {preset.prompts_per_step} "
+            "(`prompts_per_step`)",
+            hint=f"add rows or set `prompts_per_step = {num_train}` in the preset",
+        )
 
 
 def answer_column(splits: Splits, kind: str | None = None) -> AnswerColumn:

@@ -288,7 +288,8 @@ def _build(rows: _Rows, indices: list[int], recipe: Recipe) -> datasets.Dataset:
     if not others:
         return made
     # Arrow tables: `Dataset.select` and `map` would leave an index or a copy in the cache.
-    chosen = source.select_columns(others).with_format("arrow")[indices]
+    # It has a chunk for each row, and the hash of a Dataset reads the whole column for each chunk.
+    chosen = source.select_columns(others).with_format("arrow")[indices].combine_chunks()
     table = made.data.table.replace_schema_metadata(None)
     for name in others:
         table = table.append_column(name, chosen[name])

@@ -171,18 +171,22 @@ def num_embeddings(model: Model, base_dir: Path, *, offline: bool) -> int | None
 
 def of_config(config: dict[str, Any], name: str) -> Checkpoint:
     """The checkpoint that a config.json describes. Raises: PlanError."""
-    kind = config.get("model_type", "without a model_type")
+    kind = config.get("model_type")
     nested = config.get("text_config")
     merged = config | (nested if isinstance(nested, dict) else {})
     if any(merged.get(key) is not None for key in _SENSES) or nested is not None:
         predicate = "takes more than text"
     elif any(config.get(key) for key in _EXPERTS):
         predicate = "is a mixture of experts"
+    elif kind is None:
+        message = f"config.json of `{name}` has no `model_type`, which names its architecture"
+        raise PlanError(message, hint=f"take the model's own config.json; {_HINT}")
     elif not isinstance(kind, str) or kind not in FAMILIES:
         raise PlanError(f"`{name}` has the unknown architecture `{kind}`", hint=_HINT)
     else:
         return Checkpoint(_shape(config, name), _in_4_bit(config, name))
-    raise PlanError(f"`{name}` {predicate} ({kind}), which is not supported", hint=_HINT)
+    named = f" ({kind})" if kind else ""
+    raise PlanError(f"`{name}` {predicate}{named}, which is not supported", hint=_HINT)
 
 
 _HINT = "supported are dense models of the families " + ", ".join(FAMILIES)

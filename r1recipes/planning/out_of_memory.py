@@ -27,6 +27,10 @@ NO_CACHE = ("No available memory for the cache blocks", "is larger than the avai
 """Messages of vLLM when the share leaves too little beside the weights (vllm,
 v1/core/kv_cache_utils.py)."""
 
+LEAST_SHARE = 0.3
+"""The engine's share below which no less is advised, for a model of unknown shape; assumed."""
+SHARE_STEP = 0.1
+"""How much the engine's share is changed at a time; assumed."""
 NOT_FULL = "NOT an out of memory error"
 """Message of Unsloth when other processes freed memory while the engine measured it (unsloth_zoo,
 vllm_utils.py, _memory_profiling_race_message)."""
@@ -80,30 +84,30 @@ def _smaller_cold_start(plan: Plan) -> str:
 
 
 def _share(plan: Plan) -> str:
-    larger = max(_current_share(plan) + 0.1, _least_share(plan))
+    share = plan.preset.gpu_memory_utilization
+    if share is None:
+        return _lighter_weights(plan)
+    larger = max(share + SHARE_STEP, _least_share(plan))
     if larger <= auto.MAX_SHARE:
         return flags({"gpu_memory_utilization": round(larger, 2)})
     return _lighter_weights(plan)
 
 
 def _smaller_engine(plan: Plan) -> str:
-    if plan.backend == "trl":  # without an engine
+    share = plan.preset.gpu_memory_utilization
+    if plan.backend == "trl" or share is None:  # without an engine, or a share of its own
         return _lighter_weights(plan)
-    smaller = max(_current_share(plan) - 0.1, _least_share(plan))
-    if smaller < _current_share(plan):
+    smaller = max(share - SHARE_STEP, _least_share(plan))
+    if smaller < share:
         return flags({"gpu_memory_utilization": round(smaller, 2)})
     return _lighter_weights(plan)
 
 
-def _current_share(plan: Plan) -> float:
-    return plan.preset.gpu_memory_utilization or 0.5
-
-
 def _least_share(plan: Plan) -> float:
-    """The smallest share whose cache holds one sequence; 0.3 for a model of unknown shape."""
+    """The smallest share whose cache holds one sequence; `LEAST_SHARE` for an unknown shape."""
     shape = disk.shape_of(plan, offline=True)
     if shape is None or plan.usable_bytes is None:
-        return 0.3
+        return LEAST_SHARE
     case = auto.case_of(plan.recipe, plan.preset, shape, plan.usable_bytes)
     return math.ceil(100 * predict.least_share_bytes(case) / plan.usable_bytes) / 100
 

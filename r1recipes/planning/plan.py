@@ -89,11 +89,6 @@ class Plan(BaseModel):
         return self.algorithm.step(self.preset).completions
 
     @property
-    def num_prompts(self) -> int:
-        """Prompts of all steps together; a problem that occurs twice counts twice."""
-        return self.recipe.train.max_steps * self.preset.prompts_per_step
-
-    @property
     def max_prompt_length(self) -> int:
         """Most tokens that a prompt may have."""
         return self.preset.max_seq_length - self.preset.max_completion_length

@@ -7,6 +7,7 @@ Limits: Markdown is not escaped, so the Hub shows what a recipe says as it shows
 from dataclasses import dataclass
 from typing import Any
 
+from r1recipes.algorithms import ALGORITHMS
 from r1recipes.recipe.bundle import Files
 from r1recipes.recipe.schema import Recipe
 from r1recipes.runs import lock as run_lock
@@ -62,9 +63,10 @@ def of_export(finished: TrainedRun, manifest: dict[str, Any], use: Use) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in lock["versions"].items())
     command = run_lock.command("recipe.toml", plan.preset_name, lock.get("overrides", []))
     paragraphs = [
-        _front_matter_of_export(manifest, use),
+        _front_matter_of_export(manifest, plan.algorithm.name, use),
         f"# {record['recipe']}, {manifest['form']}\n",
-        f"{recipe.description or 'A reasoning model'}: GRPO on `{finished.model_name}`"
+        f"{recipe.description or 'A reasoning model'}: {plan.algorithm.title} on "
+        f"`{finished.model_name}`"
         f"{f', {finished.progress}' if finished.is_cut_short else ''}.\n",
         "## Accuracy\n",
         _accuracy(finished.evaluation(), recipe),
@@ -85,11 +87,11 @@ def of_export(finished: TrainedRun, manifest: dict[str, Any], use: Use) -> str:
     return "\n".join(paragraphs)
 
 
-def _front_matter_of_export(manifest: dict[str, Any], use: Use) -> str:
+def _front_matter_of_export(manifest: dict[str, Any], algorithm: str, use: Use) -> str:
     """The licence is that of the base, so it is left to whoever publishes the form."""
     is_on_hub = manifest["base_on_hub"]
     return _front_matter(
-        tags=["r1recipes", "grpo", "reasoning"],
+        tags=["r1recipes", algorithm, "reasoning"],
         pipeline_tag="text-generation",
         base_model=manifest["base"] if is_on_hub else None,
         base_model_relation=use.relation if is_on_hub else None,
@@ -169,16 +171,17 @@ def of_recipe(
     files: Files,
 ) -> str:
     """The card of a shared recipe; `record` is None for a recipe that was not run."""
+    title = ALGORITHMS[recipe.algorithm].title
     paragraphs = [
         _front_matter(
             base_model=_hub_id(recipe.model.name),
             datasets=_hub_id(recipe.data.name),
             library_name="r1recipes",
-            tags=["r1recipes", "grpo"],
+            tags=["r1recipes", recipe.algorithm],
         ),
         f"# {name}\n",
         *([f"{recipe.description}\n"] if recipe.description else []),
-        f"A recipe for r1recipes: `{recipe.model.name}` on `{recipe.data.name}`, GRPO, "
+        f"A recipe for r1recipes: `{recipe.model.name}` on `{recipe.data.name}`, {title}, "
         f"{recipe.train.max_steps} steps, seed {recipe.seed}.\n",
         _proof(record, lock, recipe.train.max_steps)
         if record

@@ -6,13 +6,18 @@ judged by greedy answers, where one rounding can change a token and all tokens a
 counted and reported.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r1recipes.errors import RunError
 from r1recipes.publish import llama_cpp
 from r1recipes.training.backends import merge
+
+if TYPE_CHECKING:
+    import torch
 
 NUM_TOKENS = 64
 """Tokens of a greedy answer that are compared; assumed to tell models apart, and to be quick."""
@@ -31,14 +36,14 @@ class Reference:
 
     tokenizer: Any
     examples: list[merge.Example]
-    likelihoods: list[Any]
+    likelihoods: list[torch.Tensor]
     effect: float
     """Divergence of the base without adapter, nats a token."""
 
     @classmethod
     def of(
         cls, trained: merge.Trained, examples: list[merge.Example], *, by_base: bool = False
-    ) -> "Reference":
+    ) -> Reference:
         """Raises: RunError when this is not the model that gave the recorded answers.
 
         `by_base`: the base gave them, as in a run whose adapter was not evaluated. Then the forms

@@ -84,7 +84,7 @@ def of_run(run: Run) -> Shared:
         message = f"`{changed[0]}` is not what this run read"
         raise RecipeError.at(str(run.folder), message, "put the old version back")
     folders, proof = [run.folder, plan.base_dir, Path.cwd()], {}
-    for path in (run.metrics, run.folder / "report.html"):
+    for path in (run.metrics, run.report):
         if path.is_file():
             proof[path.name] = redact.strip_folders(path.read_text(), folders).encode()
     shared = _shared(loaded, is_changed, locked | {"overrides": []}, record, proof)

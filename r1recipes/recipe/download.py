@@ -4,18 +4,24 @@ Limits: https alone, and http to this machine; no redirect to anything else; siz
 bounded. Tokens go to the Hub only, by huggingface_hub. Nothing is written but the Hub's own cache.
 """
 
+from __future__ import annotations
+
 import ipaddress
 import re
 import time
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from r1recipes.errors import RecipeError
 from r1recipes.machine.hub import hub_errors
 from r1recipes.recipe import bundle
 from r1recipes.recipe.bundle import Reader
+
+if TYPE_CHECKING:
+    import httpx
+    from huggingface_hub import HfApi
 
 CONNECT_LIMIT_S = 10.0
 TOTAL_LIMIT_S = 120.0
@@ -146,7 +152,7 @@ def _is_this_machine(host: str) -> bool:
         return False
 
 
-def _body(response: Any, url: str, deadline: float) -> bytes:
+def _body(response: httpx.Response, url: str, deadline: float) -> bytes:
     if response.status_code != 200:
         raise RecipeError.at(
             url, f"was not found: HTTP {response.status_code} {response.reason_phrase}"
@@ -185,7 +191,7 @@ def _open_hub(parsed: HubReference, reference: str) -> Opened:
     return Opened(read, recipe_name, commit=commit)
 
 
-def _hub_file(api: Any, repo: str, commit: str, path: str, reference: str) -> bytes:
+def _hub_file(api: HfApi, repo: str, commit: str, path: str, reference: str) -> bytes:
     from huggingface_hub import RepoFile
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 

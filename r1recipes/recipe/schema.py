@@ -1,7 +1,9 @@
-"""The recipe as frozen pydantic models: every key, its type, its range and its meaning.
+"""The recipe as frozen pydantic models: each key with its type, its range and its meaning.
 
-The JSON Schema for editors comes from here. Nothing is read, chosen or resolved here: `recipe`
-reads files, `plan` decides. A key that no module reads is a defect, so there are none.
+The keys of [train] and of a preset are in `algorithms` (`base` and each algorithm), those of
+[cold_start] in `algorithms.sft`, of [export] and [track] in `recipe.targets`. The JSON Schema for
+editors comes from here. `recipe.loading` reads files, `planning.plan` decides: nothing is read or
+chosen here. A key that no module reads is a defect.
 
 Keys carry the names that Unsloth, vLLM, PEFT and TRL users know; where a library is named in a
 field's text, the key is passed on under that name.
@@ -213,7 +215,7 @@ class Eval(Section):
     samples: Annotated[int, Field(ge=1, le=256)] = 4
     """Completions for each held-out problem, sampled at train.temperature."""
     reward: RewardName = "correctness"
-    """The reward that decides: a completion is right when it pays 1."""
+    """The reward that decides: a completion is right when it pays 1 or more."""
     batch_size: Batch = 64
     """Completions that are generated at once."""
     every: Annotated[Steps | None, ADDED_LATER, Field(examples=[50])] = None

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from r1recipes.algorithms import ALGORITHMS
 from r1recipes.report.charts import GREY, Bar, Bars, Chart, Plot, Series, has_data
 from r1recipes.report.scales import Ends
 from r1recipes.runs import health
@@ -60,7 +61,7 @@ LEARNING = (
         "spread",
         "reward_std",
         "Spread of the reward",
-        "Standard deviation. GRPO learns from differences alone.",
+        "Standard deviation. Only differences are learned from.",
         y_range=(0, None),
     ),
     Curve(
@@ -101,8 +102,9 @@ OPTIMISER = (
         y_range=(0, None),
         if_any=True,
     ),
-    Curve("loss", "loss", "Loss", "Near 0 by construction in GRPO; not a sign of progress."),
+    Curve("loss", "loss", "Loss", ""),
 )
+"""The note on the loss is that of the algorithm."""
 
 
 def learning(readings: Sequence[Reading]) -> list[Chart]:
@@ -124,7 +126,17 @@ def _learning_plot(curve: Curve, readings: Sequence[Reading]) -> Plot:
 def optimiser(readings: Sequence[Reading]) -> list[Chart]:
     """Charts of the optimiser, for experts."""
     present = [curve for curve in OPTIMISER if not curve.if_any or _any(curve.metric, readings)]
-    return _drawable([_plot(curve, readings) for curve in present])
+    notes = {"loss": _loss_note(readings)}
+    noted = [replace(curve, note=notes.get(curve.key, curve.note)) for curve in present]
+    return _drawable([_plot(curve, readings) for curve in noted])
+
+
+def _loss_note(readings: Sequence[Reading]) -> str:
+    """What the algorithms of the runs say of their loss; empty where the runs have no plan."""
+    names = dict.fromkeys(reading.recipe.get("algorithm") for reading in readings)
+    algorithms = [ALGORITHMS[name] for name in names if name in ALGORITHMS]
+    text = ", ".join(row.note_on_loss for row in algorithms if row.note_on_loss)
+    return f"{text[0].upper()}{text[1:]}; not a sign of progress." if text else ""
 
 
 def cost(readings: Sequence[Reading]) -> list[Chart]:

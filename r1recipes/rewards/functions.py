@@ -15,7 +15,7 @@ import ast
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from r1recipes.rewards.gym import gym
 from r1recipes.rewards.user_code import completion_text
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from r1recipes.rewards.answers import Verifier
 
 TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
+ANSWER_TAGS = TAGS[2:]
 MAX_EXPRESSION_CHARS = 200
 """Assumed: an expression of six numbers and brackets has at most about 50."""
 
@@ -250,33 +251,35 @@ def _notebook_count(text: str) -> float:
     return paid
 
 
+class Shipped(NamedTuple):
+    """One row of the table."""
+
+    function: Callable[..., list[float]]
+    pays_for: Literal["answer", "form"]
+    """Whether an answer must be right, or only have the form that is asked for."""
+    tags: tuple[str, ...]
+    """The tags that it reads, so that it pays less, or nothing, where a tokenizer hides them."""
+
+
+SHIPPED = {
+    "correctness": Shipped(correctness, "answer", ANSWER_TAGS),
+    "integer": Shipped(integer, "form", ANSWER_TAGS),
+    "strict_format": Shipped(strict_format, "form", TAGS),
+    "soft_format": Shipped(soft_format, "form", TAGS),
+    "xml_tags": Shipped(xml_tags, "form", TAGS),
+    "countdown": Shipped(countdown, "answer", ANSWER_TAGS),
+    "gym": Shipped(gym, "answer", ANSWER_TAGS),
+    "notebook_xmlcount": Shipped(notebook_xmlcount, "form", TAGS),
+    "notebook_soft_format": Shipped(notebook_soft_format, "form", TAGS),
+    "notebook_strict_format": Shipped(notebook_strict_format, "form", TAGS),
+    "notebook_int": Shipped(notebook_int, "form", ANSWER_TAGS),
+    "notebook_correctness": Shipped(notebook_correctness, "answer", ANSWER_TAGS),
+}
 REWARDS: dict[str, Callable[..., list[float]]] = {
-    "correctness": correctness,
-    "integer": integer,
-    "strict_format": strict_format,
-    "soft_format": soft_format,
-    "xml_tags": xml_tags,
-    "countdown": countdown,
-    "gym": gym,
-    "notebook_xmlcount": notebook_xmlcount,
-    "notebook_soft_format": notebook_soft_format,
-    "notebook_strict_format": notebook_strict_format,
-    "notebook_int": notebook_int,
-    "notebook_correctness": notebook_correctness,
+    name: row.function for name, row in SHIPPED.items()
 }
 """Name in a recipe -> function. What else is known of one by its name is in the lists below."""
-FORMATS = frozenset(
-    (
-        "integer",
-        "strict_format",
-        "soft_format",
-        "xml_tags",
-        "notebook_int",
-        "notebook_strict_format",
-        "notebook_soft_format",
-        "notebook_xmlcount",
-    )
-)
+FORMATS = frozenset(name for name, row in SHIPPED.items() if row.pays_for == "form")
 """Those that pay for the form of an answer."""
 COMPARES_ANSWERS = ("correctness", "notebook_correctness")
 """Those that compare the answer with the reference, so that no other solution is right."""

@@ -122,8 +122,9 @@ def _of_adapter(folder: Path, model: Model) -> Origin:
             hint="copy the whole adapter, stored as safetensors",
         )
     folder = folder.absolute()
-    if folder.name == "adapter" and (folder.parent / "resolved.json").is_file():
-        return _of_run(Run(folder.parent), model)
+    run = Run(folder.parent)
+    if folder == run.adapter and run.resolved.is_file():
+        return _of_run(run, model)
     run = Run(folder.parents[1])
     if folder.parent == run.checkpoints and run.resolved.is_file():
         return _of_checkpoint(run, folder, model)

@@ -149,14 +149,22 @@ def understood(*runs: Run) -> Iterator[None]:
 
 
 def _table(path: Path) -> Row:
+    """The object in a file, empty where there is no file. Raises: RecipeError."""
     with _readable(path):
-        table = json.loads(path.read_text()) if path.exists() else {}
-    return table if isinstance(table, dict) else {}
+        return _object(json.loads(path.read_text())) if path.exists() else {}
 
 
 def _rows(path: Path) -> list[Row]:
+    """The objects on the lines of a file. Raises: RecipeError."""
     with _readable(path):
-        return read_lines(path)
+        return [_object(row) for row in read_lines(path)]
+
+
+def _object(value: Any) -> Row:
+    """Raises: ValueError for any JSON that is not an object."""
+    if not isinstance(value, dict):
+        raise ValueError(f"it has a JSON {type(value).__name__} in place of an object")
+    return value
 
 
 @contextmanager

@@ -8,6 +8,8 @@
     base/             model after the cold start, or with the adapter that it starts from merged
     checkpoints/      adapter/                     train.log         report.html
     cold-start/       checkpoint of a cold start that was stopped, until it is resumed
+    nf4/              base/ in 4 bits              evaluations/      a folder for each `eval`
+    export/           forms of the result          tensorboard/      its event files, if asked for
 
 JSON is written under a temporary name, synced and renamed, so a file is whole or absent. A torn
 last line of a .jsonl is dropped on reading and cut before appending. One process at a time owns a
@@ -38,7 +40,8 @@ CHECKPOINT_DONE = "r1recipes-complete"
 
 
 class Run:
-    """One run folder. Its files are named here and nowhere else."""
+    """One run folder, and the names of its files. `data`, which is below this package, knows
+    record.json by itself, and wandb makes a folder of its own."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -55,6 +58,10 @@ class Run:
         self.checkpoints = folder / "checkpoints"
         self.adapter = folder / "adapter"
         self.report = folder / "report.html"
+        self.quantised = folder / "nf4"
+        self.evaluations = folder / "evaluations"
+        self.export = folder / "export"
+        self.tensorboard = folder / "tensorboard"
 
     def evaluation(self, when: str) -> Path:
         """The answers of the evaluation `before` or `after` training."""

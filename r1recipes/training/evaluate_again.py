@@ -66,7 +66,9 @@ def execute(
         if changes.other:
             prepared = _without_training_rows(prepared, trained, settings, watching)
         watching.phase("Loading the model")
-        revision = prepared.backend.load(trained.base, trained.adapter)
+        revision = prepared.backend.load(
+            trained.base, trained.adapter, quantised=trained.run.quantised
+        )
         items = {
             model: _answers(prepared, watching, model, adapter=model == "trained")
             for model in ("base", "trained")
@@ -102,7 +104,7 @@ def sample(
             shown = demonstrations.make(plan.recipe, plan.base_dir, count, held_out=held_out)
             prepared.backend.cold_start(shown, base, None, work / "checkpoints", None, hooks)
         watching.phase("Loading the model")
-        prepared.backend.load(base, None)
+        prepared.backend.load(base, None, quantised=work / "nf4")
         watching.phase("Answering")
         rows = [dict(row) for row in prepared.splits.held_out][:num_problems]
         prompts, samples = [row.pop("prompt") for row in rows], plan.recipe.eval.samples
@@ -226,7 +228,7 @@ def _about(
 
 
 def _write(run: Run, items: dict[str, list[dict[str, Any]]], summary: dict[str, Any]) -> Path:
-    parent = run.folder / "evaluations"
+    parent = run.evaluations
     files.clear_drafts(parent, ".draft-*")
     folder = files.free_name(parent, files.stamp())
     with files.draft(folder) as draft:

@@ -249,7 +249,7 @@ def _execute(
         except Pruned:
             run.update(status="pruned", finished=files.now())
             raise
-        except Exception as error:
+        except Exception as error:  # of any library; `classify` tells the user what it means
             with suppress(OSError):  # the log may be on the full disk
                 traceback.print_exc()
             failure = classify(error, run, _phase(stages, error) if stages else "load")

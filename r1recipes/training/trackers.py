@@ -135,13 +135,13 @@ class WandbSink:
 
 
 class TensorboardSink:
-    """Event files in the folder `tensorboard` of the run."""
+    """Event files in a folder."""
 
     def __init__(self, folder: Path, first_step: int):
         from torch.utils.tensorboard import SummaryWriter
 
         # TensorBoard then hides the steps of an earlier attempt that are done again.
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+        self._writer = SummaryWriter(str(folder), purge_step=first_step)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -181,6 +181,7 @@ class Worker:
         self.name = name
         self._make = make
         self._note = note
+        self._is_behind = False
         self._rows: queue.Queue[tuple[int, dict[str, float]] | bool] = queue.Queue(MAX_WAITING)
         self.thread = threading.Thread(target=self._work, name=f"track-{name}", daemon=True)
         self.thread.start()
@@ -196,11 +197,27 @@ class Worker:
             self._note(f"warning: {self.name} stopped: {type(error).__name__}: {reason[0]}")
 
     def put(self, item: tuple[int, dict[str, float]] | bool) -> None:
-        """Hand over a row, or at the end whether the run is complete."""
+        """Hand over a row, or at the end whether the run is complete.
+
+        The first one that finds no place is told of, since it and others after it are lost.
+        """
         try:
             self._rows.put_nowait(item)
         except queue.Full:
-            pass
+            if not self._is_behind:
+                self._is_behind = True
+                self._note(
+                    f"warning: {self.name} has {MAX_WAITING:,} rows waiting; it does not get "
+                    "those that find no place behind them (metrics.jsonl has all)"
+                )
+
+
+def _is_complete(run: Run) -> bool:
+    """Whether the record says so; one that cannot be read says it of no run."""
+    try:
+        return run.read()["status"] == "complete"
+    except RecipeError:
+        return False
 
 
 class Trackers(Observer):
@@ -222,7 +239,7 @@ class Trackers(Observer):
         first_step = checkpoint[1] + 1 if checkpoint else 1
         makers: dict[str, Callable[[], Sink]] = {
             "wandb": lambda: WandbSink(track.wandb or Wandb(), folder, config),
-            "tensorboard": lambda: TensorboardSink(folder, first_step),
+            "tensorboard": lambda: TensorboardSink(run.tensorboard.absolute(), first_step),
             "trackio": lambda: TrackioSink(track.trackio or Trackio(), folder, config),
         }
         self._workers = [Worker(name, makers[name], self._note) for name in track.names()]
@@ -239,7 +256,7 @@ class Trackers(Observer):
 
     def end(self, run: Run) -> None:
         """Wait a little until everything is written or sent."""
-        is_complete = run.adapter.exists()
+        is_complete = _is_complete(run)
         for worker in self._workers:
             worker.put(is_complete)
         for worker in self._workers:

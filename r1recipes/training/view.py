@@ -1,8 +1,8 @@
 """The live view of a run: a panel in a terminal, plain lines elsewhere.
 
 The panel is headed by the reward, its spread, the accuracy and one sentence on whether the run is
-learning; the loss is in small print, because its value says nothing in GRPO. Limits: the view only
-prints; nothing that it computes is recorded.
+learning; the loss is in small print, with the note of its algorithm. Limits: the view only prints;
+nothing that it computes is recorded.
 """
 
 import math
@@ -191,13 +191,17 @@ class View(Observer):
         )
         parts = Text("  ".join(reward_parts(row)), "dim")
         facts = "  ".join(fact_parts(row, with_interval=True))
-        small = Text("  ".join(small_parts(row)), "dim")
+        small = Text("  ".join(small_parts(row, self._loss_note())), "dim")
         lines = [head, parts, Text(facts), Text(verdict.sentence, style), small]
         if text := held_out_text(self.rows):
             lines.insert(3, Text(text))
         for line in lines:
             line.no_wrap, line.overflow = line is head, "fold"
         return list(lines)
+
+    def _loss_note(self) -> str:
+        assert self.plan is not None
+        return self.plan.algorithm.note_on_loss
 
     def _max_reward(self) -> float:
         assert self.plan is not None
@@ -248,12 +252,13 @@ def held_out_text(rows: Sequence[Row]) -> str:
     )
 
 
-def small_parts(row: Row) -> list[str]:
-    """Values for experts."""
+def small_parts(row: Row, loss_note: str) -> list[str]:
+    """Values for experts, and what is to be known of the loss."""
     parts = [f"grad norm {number(row, 'grad_norm'):.2f}", f"lr {number(row, 'learning_rate'):.1e}"]
     if row.get("kl") is not None:
         parts.append(f"KL {row['kl']:.4f}")
-    return [*parts, f"loss {number(row, 'loss'):.4f} (near 0 is normal for GRPO)"]
+    loss = f"loss {number(row, 'loss'):.4f}"
+    return [*parts, f"{loss} ({loss_note})" if loss_note else loss]
 
 
 def plain_line(row: Row, total: int, seconds_left: float | None) -> str:

@@ -6,15 +6,20 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 from rich.console import Console
 
 from r1recipes import planning, recipe, study, training
 from r1recipes.algorithms import ALGORITHMS, Algorithm
-from r1recipes.errors import RecipeError
+from r1recipes.errors import RecipeError, RunError
 from r1recipes.machine import settings
+from r1recipes.publish import cards
 from r1recipes.recipe import schema
-from r1recipes.runs import Run
+from r1recipes.report import curves
+from r1recipes.report.charts import Plot
+from r1recipes.runs import Run, lock, reading
 from r1recipes.training.backends import trainer
+from r1recipes.training.evaluation.probe import Probe, refuse_hopeless
 from r1recipes.training.view import View
 from tests.conftest import SMALL
 from tests.helpers import in_process, run_in_process
@@ -100,6 +105,47 @@ def _another(value: object, key: str) -> object:
         case None:
             return 0.5
     return f"another {key}"
+
+
+@pytest.mark.parametrize("algorithm", ROWS)
+def test_what_is_shown_of_a_run_names_its_algorithm(tmp_path, algorithm):
+    """A recipe's card, the live view, the chart of the loss and the refusal of a hopeless run."""
+    loaded, plan = recipe.load(of(algorithm, tmp_path)), planned(of(algorithm, tmp_path))
+    card = cards.of_recipe("mine", loaded.recipe, lock.of_recipe(loaded), None, {})
+    assert set(ModelCard(card).data.to_dict()["tags"]) == {"r1recipes", algorithm.name}
+    (tmp_path / "record.json").write_text('{"status": "complete"}')
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.1}\n{"step": 2, "loss": 0.2}\n')
+    (tmp_path / "resolved.json").write_text(plan.model_dump_json())
+    (loss,) = curves.optimiser([reading.read(Run(tmp_path))])
+    hopeless = Probe(0.0, 0.0, 0.0, num_problems=50, num_samples=4)
+    with pytest.raises(RunError) as refused:
+        refuse_hopeless(hopeless, plan)
+    out = io.StringIO()
+    view = View(Console(file=out, width=200), live=True)
+    view.begin(Run(tmp_path), plan)
+    view.phase("Training")
+    view.step({"step": 1, "reward": 1.0})
+    view.console.print(view.render())
+    assert isinstance(loss, Plot)
+    for text in (card, loss.note, str(refused.value), out.getvalue()):
+        assert algorithm.title in text
+        assert not any(row.title in text for row in ALGORITHMS.values() if row is not algorithm)
+
+
+def test_the_loss_of_several_algorithms_has_the_note_of_each(tmp_path):
+    readings = []
+    for name, algorithm in ALGORITHMS.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "record.json").write_text('{"status": "complete"}')
+        (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 0.1}\n')
+        (folder / "resolved.json").write_text(planned(of(algorithm, folder)).model_dump_json())
+        readings.append(reading.read(Run(folder), name))
+    (loss,) = curves.optimiser(readings)
+    assert isinstance(loss, Plot)
+    assert all(row.note_on_loss.lower() in loss.note.lower() for row in ALGORITHMS.values())
+    (tmp_path / "grpo" / "resolved.json").unlink()
+    assert curves._loss_note([reading.read(Run(tmp_path / "grpo"))]) == ""
 
 
 @pytest.mark.parametrize("algorithm", ROWS)

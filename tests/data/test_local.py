@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 
 import datasets
+import pyarrow
 import pytest
 import tomli
 import tomli_w
 
 from r1recipes import recipe
-from r1recipes.data import local
+from r1recipes.data import local, sources
 from r1recipes.data.local import model, rows
+from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 from tests.conftest import SMALL
 from tests.rows import GSM8K, numbered, write
@@ -122,6 +124,18 @@ def test_files_that_cannot_be_read(name, content, message, folder):
     assert message in said(load(folder, data={"name": name, "eval_size": 2}))
 
 
+def test_a_new_kind_of_data_file_needs_no_more_than_its_row(folder, monkeypatch):
+    """Once the suffix is in `references.FILE_SUFFIXES`; here it takes the place of .csv."""
+    assert tuple(sources.FILES) == references.FILE_SUFFIXES
+    kind = sources.FileKind(lambda path, texts: pyarrow.table({"question": ["a", "b"]}))
+    monkeypatch.setitem(sources.FILES, ".csv", kind)
+    (folder / "rows.csv").write_text("anything")
+    expected = [{"question": "a"}, {"question": "b"}]
+    assert list(sources.read_file(folder / "rows.csv", "data.name")) == expected
+    columns, sample = rows.sample(folder / "rows.csv", "data.name", ())
+    assert (columns, sample.rows, sample.is_whole) == (["question"], expected, True)
+
+
 def test_of_a_large_file_the_first_rows_are_read(folder, monkeypatch):
     monkeypatch.setattr(rows, "SAMPLE_BYTES", 1000)
     write(folder / "rows.jsonl", [row | {"answer": GSM8K.format(1)} for row in numbered(100)])
@@ -202,6 +216,20 @@ def test_a_name_of_the_hub_that_is_like_a_folder_here_is_a_warning(folder):
             {"model.safetensors.index.json": json.dumps({"weight_map": {"a": "m-1", "b": "m-2"}})},
             "lacks 2 of 2 files of weights: m-1",
         ),
+        *(
+            ({index: content}, f"qwen/{index}` is damaged: {reason}")
+            for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+            for content, reason in (
+                ("", "it is not JSON"),
+                ('{"weight_map": {"a": "m-', "it is not JSON"),
+                ("[" * 100_000, "it is not JSON"),
+                ("[]", "it has no `weight_map`"),
+                ("{}", "it has no `weight_map`"),
+                ('{"weight_map": ["m-1"]}', "it has no `weight_map`"),
+                ('{"weight_map": {"a": 1}}', "it has no `weight_map`"),
+                ('{"weight_map": {"a": ["m-1"]}}', "it has no `weight_map`"),
+            )
+        ),
     ],
 )
 def test_a_folder_that_is_no_whole_model(files, message, folder):
@@ -214,6 +242,15 @@ def test_a_folder_that_is_no_whole_model(files, message, folder):
             path.write_text(content)
     text = said(load(folder, model={"name": "./qwen"}))
     assert message in text and text.count("\n") == 0
+
+
+def test_an_index_that_cannot_be_read_or_decoded_is_a_problem(folder):
+    index = folder / "qwen" / "model.safetensors.index.json"
+    index.write_bytes(b'{"weight_map": "caf\xe9"}')
+    assert "is damaged: it is not JSON: 'utf-8'" in said(load(folder, model={"name": "./qwen"}))
+    index.unlink()
+    index.mkdir()
+    assert "cannot be read: Is a directory" in said(load(folder, model={"name": "./qwen"}))
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,15 @@ def test_a_row_has_prompt_answer_question_and_the_other_columns(tmp_path):
     }
 
 
+def test_other_columns_are_whole(tmp_path):
+    """A chunk for each of 3,000 rows took a minute to hash."""
+    write(tmp_path / "rows.jsonl", numbered(50))
+    splits = data.load(make(), tmp_path)
+    for rows in (splits.train, splits.held_out):
+        assert "id" in rows.column_names
+        assert [column.num_chunks for column in rows.data.columns] == [1] * 4
+
+
 def test_an_empty_system_message_is_left_out(tmp_path):
     write(tmp_path / "rows.jsonl", numbered(10))
     prompt = data.load(make(system=""), tmp_path).train[0]["prompt"]

@@ -97,8 +97,11 @@ def test_another_quantisation_is_refused_by_name(tmp_path, config, words):
         ({"model_type": "falcon_h1"}, "unknown architecture `falcon_h1`"),
         ({"model_type": "bert"}, "unknown architecture `bert`"),
         ({"model_type": ["llama"]}, "unknown architecture"),
-        ({"model_type": None}, "unknown architecture"),
-        ({}, "unknown architecture `without a model_type`"),
+        ({"model_type": 7}, "unknown architecture `7`"),
+        ({"model_type": None}, "config.json of `model` has no `model_type`"),
+        ({}, "config.json of `model` has no `model_type`"),
+        ({"num_experts": 8}, "`model` is a mixture of experts, which is not supported"),
+        ({"vision_config": {}}, "`model` takes more than text, which is not supported"),
     ],
 )
 def test_other_kinds_are_refused_by_name(tmp_path, config, words):

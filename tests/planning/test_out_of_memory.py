@@ -6,7 +6,7 @@ import pytest
 
 from r1recipes import planning, recipe
 from r1recipes.machine.gpu import Gpu
-from r1recipes.planning import out_of_memory, proofs
+from r1recipes.planning import disk, out_of_memory, proofs
 
 CARD = Gpu(0, "NVIDIA T4", 14 * 2**30, 14 * 2**30, 8.0, "580.0")
 CUDA = "OutOfMemoryError: CUDA out of memory. Tried to allocate 224.00 MiB"
@@ -95,6 +95,23 @@ def test_without_an_engine_its_share_and_standby_mend_nothing(phase):
     plain = asked.model_copy(update={"backend": "trl"})
     answer = out_of_memory.explain(CUDA, phase, plain)
     assert answer.change == "--set preset.load_in_4bit=true" and "engine" not in answer.kind
+
+
+@pytest.mark.parametrize("phase", ["load", "generate", "first step", "steps"])
+@pytest.mark.parametrize("message", [CUDA, *out_of_memory.NO_CACHE])
+def test_a_share_that_the_preset_does_not_have_is_not_changed(phase, message):
+    """No share is made up to be raised or lowered."""
+    asked = made("preset.per_device_train_batch_size=1", "preset.standby=true")
+    preset = asked.preset.model_copy(update={"gpu_memory_utilization": None})
+    answer = out_of_memory.explain(message, phase, asked.model_copy(update={"preset": preset}))
+    assert "gpu_memory_utilization" not in answer.change and answer.change.startswith("--set ")
+
+
+@pytest.mark.parametrize(("share", "change"), [(0.6, "=0.5"), (0.35, "=0.3"), (0.3, "in_4bit")])
+def test_of_a_model_of_unknown_shape_the_share_is_not_lowered_for_ever(monkeypatch, share, change):
+    monkeypatch.setattr(disk, "shape_of", lambda *_, **__: None)
+    asked = made("preset.load_in_4bit=false", f"preset.gpu_memory_utilization={share}")
+    assert change in out_of_memory.explain(CUDA, "load", asked).change
 
 
 def test_what_unsloth_says_before_the_cause_does_not_hide_it():

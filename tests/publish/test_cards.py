@@ -1,11 +1,13 @@
 """The cards of an export and of a shared recipe: what the Hub reads of them, and what people do."""
 
+import dataclasses
 from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
 
 from r1recipes import recipe
+from r1recipes.algorithms import ALGORITHMS
 from r1recipes.publish import cards
 from r1recipes.publish.forms import FORMS
 from r1recipes.runs import lock, trained
@@ -31,6 +33,15 @@ GGUF_FILE = {"bytes": 5_000_000, "tensors": {"Q8_0": 15, "F32": 4}}
 @pytest.fixture
 def run(finished) -> TrainedRun:
     return trained.find(finished.folder, str(finished.folder))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_card_of_an_export_names_the_algorithm_of_its_run(run, name):
+    trained_so = run.plan.recipe.model_copy(update={"algorithm": name})
+    plan = run.plan.model_copy(update={"recipe": trained_so})
+    text = cards.of_export(dataclasses.replace(run, plan=plan), MANIFEST, FORMS["lora"].use)
+    assert ModelCard(text).data.to_dict()["tags"] == ["r1recipes", name, "reasoning"]
+    assert f": {ALGORITHMS[name].title} on `" in text
 
 
 @pytest.mark.parametrize(

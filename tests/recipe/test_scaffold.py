@@ -93,7 +93,7 @@ def test_names_with_quotes_stay_what_they_are(tmp_path):
         ("mistralai/Ministral-8B-Instruct-2410", "llama3.1-8b"),
         ("mistralai/Mistral-7B-v0.1", "mistral-7b"),
         ("google/gemma-3-12b-it", "phi4"),
-        ("HuggingFaceTB/SmolLM2-360M", "smollm2-135m"),
+        ("HuggingFaceTB/SmolLM2-360M", "qwen2.5-1.5b"),
         ("me/unknown", "llama3.1-8b"),
         ("", "llama3.1-8b"),
         ("me/model-0B", "llama3.1-8b"),

@@ -2,6 +2,9 @@ import pytest
 
 from r1recipes import recipe
 from r1recipes.errors import RecipeError
+from r1recipes.publish import export
+from r1recipes.publish.forms import FORMS
+from r1recipes.recipe import targets
 from r1recipes.recipe.targets import Target, parse
 
 
@@ -29,6 +32,20 @@ def test_anything_else_is_refused_with_what_there_is(text):
     assert targets == [] and len(problems) == 1
     assert text.split(":")[0] in problems[0].message
     assert "lora" in str(problems[0].hint)
+
+
+def test_every_form_is_made_in_the_order_of_its_name(tmp_path):
+    """A name without a row, or a row without a name, would be an error on import."""
+    assert list(FORMS) == [name for name in targets.KINDS if name != "hub"]
+    made = [Target(name) for name in reversed(targets.KINDS)]
+    assert [form.kind for form in export.Request(made, tmp_path).forms] == list(FORMS)
+
+
+def test_every_form_is_named_in_the_hint():
+    _, (problem,) = parse(["x"])
+    assert problem.hint == (
+        "one of lora, merged_16bit, merged_4bit, gguf:q8_0,q4_k_m, ollama, hub:user/name"
+    )
 
 
 def test_a_form_is_named_once_and_all_problems_are_told():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from r1recipes import rewards
 from r1recipes.rewards.answers import Verifier
-from r1recipes.rewards.functions import REWARDS
+from r1recipes.rewards.functions import ANSWER_TAGS, REWARDS, TAGS
 
 REPAIRED = ["correctness", "integer", "strict_format", "soft_format", "xml_tags"]
 READ_HERE = [name for name in REWARDS if name != "gym"]
@@ -237,6 +237,32 @@ def test_names_are_those_that_trl_logs(tmp_path):
         assert function.__name__ == name and function.__doc__
     loaded = rewards.load(list(REWARDS), base_dir=tmp_path)
     assert [reward.__name__ for reward in loaded] == list(REWARDS)
+
+
+def best_of(name, answer):
+    """The completion with this answer that a reward pays the most for."""
+    forms = [asked("x", answer, end="\n"), f"<reasoning>x</reasoning><answer>{answer}</answer>"]
+    return max(forms, key=lambda text: pay(name, text, "42", numbers=[42], target=42))
+
+
+@pytest.mark.parametrize("name", READ_HERE)
+def test_the_table_says_what_each_reward_pays_for(name):
+    """A right form with a wrong answer earns what a right answer does, or nothing."""
+    columns = {"numbers": [42], "target": 42}
+    right, wrong = (pay(name, best_of(name, text), "42", **columns) for text in ("42", "41"))
+    assert right > 0
+    assert wrong == {"form": right, "answer": 0.0}[rewards.SHIPPED[name].pays_for]
+
+
+@pytest.mark.parametrize("name", READ_HERE)
+def test_the_table_says_which_tags_each_reward_reads(name):
+    columns, text = {"numbers": [42], "target": 42}, best_of(name, "42")
+    full = pay(name, text, "42", **columns)
+    without = {tag: pay(name, text.replace(tag, ""), "42", **columns) for tag in TAGS}
+    matters = {tag for tag, paid in without.items() if paid != full}
+    assert matters and matters <= set(rewards.SHIPPED[name].tags)
+    assert rewards.SHIPPED[name].tags in (TAGS, ANSWER_TAGS)
+    assert (rewards.SHIPPED[name].tags == TAGS) == ("<reasoning>" in matters)
 
 
 # The check before a run

@@ -36,6 +36,19 @@ def test_a_damaged_file_is_named(tmp_path):
     assert caught.value.problems[0].where == str(tmp_path / "metrics.jsonl")
 
 
+@pytest.mark.parametrize("content", ["[]", "[1]", "null", "1", '"text"', "true"])
+@pytest.mark.parametrize("name", ["resolved", "lock", "metrics", "completions", "before", "after"])
+def test_json_that_is_no_object_is_damage_and_not_an_empty_file(tmp_path, name, content):
+    (tmp_path / "record.json").write_text('{"status": "running"}')
+    files = {"resolved": "resolved.json", "lock": "lock.json"}
+    files |= {"before": "evaluation-before.jsonl", "after": "evaluation-after.jsonl"}
+    file = tmp_path / files.get(name, f"{name}.jsonl")
+    file.write_text(f"{content}\n")
+    with pytest.raises(RecipeError, match="in place of an object") as caught:
+        getattr(reading.read(Run(tmp_path)), name)
+    assert caught.value.problems[0].where == str(file)
+
+
 def test_what_differs_is_found_at_any_depth_and_nothing_else(tmp_path):
     recipe = {"description": "x", "train": {"beta": 0.0, "lr": 1}, "track": {"tensorboard": True}}
     other = {"description": "y", "train": {"beta": 0.1, "lr": 1}, "rewards": {"a": 2.0}}

@@ -8,11 +8,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from r1recipes import planning, recipe
-from r1recipes.errors import RecipeError
+from r1recipes.errors import R1RecipesError, RecipeError
 from r1recipes.machine.files import read_lines
 from r1recipes.recipe.targets import Track, Trackio, Wandb
+from r1recipes.runs import record
 from r1recipes.runs.record import Run
 from r1recipes.training import trackers
+from r1recipes.training.stages import Stages
 from r1recipes.training.trackers import Trackers
 from tests.helpers import command, in_process, run_in_process
 
@@ -248,4 +250,54 @@ def test_a_tracker_that_hangs_holds_nobody_up(monkeypatch, tmp_path):
         observer.step({"step": step, "reward": 1.0})
     observer.end(Run(tmp_path))
     assert time.monotonic() - began < 2
-    assert notes == ["warning: x has not finished; the run goes on without it"]
+    behind, unfinished = notes  # each is told once
+    assert behind.startswith("warning: x has 10,000 rows waiting; it does not get those")
+    assert unfinished == "warning: x has not finished; the run goes on without it"
+
+
+@pytest.mark.parametrize("status", [*record.STATUSES, None])
+def test_a_tracker_is_told_that_a_run_is_complete_only_if_its_record_says_so(tmp_path, status):
+    """Also a run that failed after its training has an adapter."""
+    closed: list[bool] = []
+
+    class Closing(Broken):
+        def close(self, complete):
+            closed.append(complete)
+
+    run = Run(tmp_path)
+    run.adapter.mkdir()
+    if status:
+        run.record.write_text(json.dumps({"status": status}))
+    observer = Trackers(pytest.fail)
+    observer._workers = [trackers.Worker("x", lambda: Closing(""), pytest.fail)]
+    observer.end(run)
+    assert closed == [status == "complete"]
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_in_its_last_evaluation_is_no_success_to_a_tracker(
+    small, tmp_path, monkeypatch
+):
+    closed: list[tuple[str, bool]] = []
+
+    class Closing(Broken):
+        def close(self, complete):
+            closed.append((self.fails, complete))
+
+    def begin(observer, run, plan):
+        observer._workers = [trackers.Worker("x", lambda: Closing(""), pytest.fail)]
+
+    evaluate = Stages.evaluate
+
+    def fail_at_the_end(stages, when, *, adapter):
+        if when == "after":
+            raise OSError("the disk is gone")
+        evaluate(stages, when, adapter=adapter)
+
+    monkeypatch.setattr(Trackers, "begin", begin)
+    monkeypatch.setattr(Stages, "evaluate", fail_at_the_end)
+    with pytest.raises(R1RecipesError, match="the disk is gone"):
+        run_in_process(small, tmp_path / "runs", observers=[Trackers(pytest.fail)])
+    (folder,) = (tmp_path / "runs" / "small").iterdir()
+    assert Run(folder).adapter.is_dir() and Run(folder).read()["status"] == "failed"
+    assert closed == [("", False)]

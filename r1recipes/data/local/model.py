@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from r1recipes.errors import Problem
+from r1recipes.errors import Problem, RecipeError
 from r1recipes.machine import hub
 from r1recipes.recipe import references
 from r1recipes.recipe.schema import BUILTIN_MODELS
@@ -91,7 +91,7 @@ def starting_point(name: str, base_dir: Path) -> str | None:
 
 
 def model_folder_problems(folder: Path) -> Iterator[Problem]:
-    """What a model's folder lacks: configuration, tokenizer, weights that are all there."""
+    """What a model's folder lacks, or has damaged: configuration, tokenizer, index, weights."""
     names = {path.name for path in folder.iterdir()}
     if "config.json" not in names:
         yield _without_config(folder)
@@ -101,7 +101,11 @@ def model_folder_problems(folder: Path) -> Iterator[Problem]:
             f"`{folder}` has no tokenizer: none of {', '.join(TOKENIZER_FILES[:3])}",
             hint="copy the tokenizer's files of the model that it came from",
         )
-    weights = weight_files(folder)
+    try:
+        weights = weight_files(folder)
+    except RecipeError as error:
+        yield from error.problems
+        return
     missing = [name for name in weights if name not in names]
     if missing:
         message = f"`{folder}` lacks {len(missing)} of {len(weights)} files of weights"
@@ -126,15 +130,34 @@ def _without_config(folder: Path) -> Problem:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """The names of the files of weights, by the index where there is one."""
+    """The names of the files of weights, by the index where there is one.
+
+    Raises: RecipeError when the index is damaged.
+    """
     for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
-        try:
-            named = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
-            return sorted(set(named.values()))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            continue
+        if (names := _indexed(folder / index)) is not None:
+            return names
     weights = [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]
     return sorted(path.name for path in weights)
+
+
+def _indexed(path: Path) -> list[str] | None:
+    """The files that an index names; None where there is no index. Raises: RecipeError."""
+    hint = "copy or download this file again"
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RecipeError(f"`{path}` cannot be read: {error.strerror}", hint=hint) from error
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecipeError(f"`{path}` is damaged: it is not JSON: {reason}", hint=hint) from error
+    files = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+        message = f"`{path}` is damaged: it has no `weight_map` of tensors to files"
+        raise RecipeError(message, hint=hint)
+    return sorted(set(files.values()))
 
 
 def _is_pointer(path: Path) -> bool:

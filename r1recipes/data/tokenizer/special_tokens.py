@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from r1recipes.data.tokenizer.chat_template import ANSWER, QUESTION, adds_bos, render
 from r1recipes.errors import RecipeError, listed
 from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe
-from r1recipes.rewards import REWARDS
+from r1recipes.rewards import SHIPPED
 from r1recipes.rewards.functions import TAGS
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def _check_tags(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> list[str]
     in_prompt = _TAG.findall(recipe.prompt.system)
     hidden = [t for t in dict.fromkeys([*TAGS, *in_prompt]) if _is_hidden(t, tokenizer)]
     names = dict.fromkeys([*recipe.rewards, recipe.eval.reward])
-    blind = [n for n in names if n in REWARDS and set(hidden) & set(_tags_read_by(n))]
+    blind = [n for n in names if n in SHIPPED and set(hidden) & set(SHIPPED[n].tags)]
     if blind:
         raise RecipeError(
             f"{listed(hidden)} are special tokens of this tokenizer: completions are decoded "
@@ -240,7 +240,3 @@ def _is_hidden(tag: str, tokenizer: PreTrainedTokenizerBase) -> bool:
     ids = tokenizer(tag, add_special_tokens=False)["input_ids"]
     seen, all_of_it = (tokenizer.decode(ids, skip_special_tokens=skip) for skip in (True, False))
     return tag in all_of_it and tag not in seen
-
-
-def _tags_read_by(name: str) -> tuple[str, ...]:
-    return TAGS if "format" in name or "xml" in name else TAGS[2:]

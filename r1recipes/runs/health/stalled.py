@@ -131,7 +131,7 @@ def _for_rare(s: Signs) -> str:
 
 
 def no_spread(s: Signs) -> Verdict | None:
-    """GRPO learns from differences within a group alone."""
+    """Without differences within a group nothing is learned."""
     norms = [row.get("grad_norm") for row in s.recent]
     is_still = len(norms) >= EARLY and norms.count(0.0) > SPENT * len(norms)
     if not s.is_spent and not is_still:

@@ -120,7 +120,7 @@ class HeldOut:
 
     @classmethod
     def of_summary(cls, step: int, summary: Mapping[str, Any]) -> "HeldOut":
-        """From `evaluate.summary`."""
+        """From `runs.statistics.summary`."""
         problems = summary["num_problems"]
         samples = problems * summary["num_samples"]
         return cls(step, summary["accuracy"], max(problems, samples / HELD_OUT_DESIGN))

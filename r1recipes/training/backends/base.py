@@ -92,9 +92,13 @@ class Backend(Protocol):
         `hooks.should_stop` ends it early.
         """
 
-    def load(self, base: Path | None, adapter: Path | None) -> str | None:
+    def load(
+        self, base: Path | None, adapter: Path | None, *, quantised: Path | None = None
+    ) -> str | None:
         """Load the model, from `base` after a cold start, with a saved adapter or a fresh one.
 
+        `quantised` is the folder for `base` in 4 bits, if a backend has to write it; without it
+        the cache of the machine.
         Returns the commit of the weights, if they came from the Hub.
         """
 

@@ -62,7 +62,7 @@ def run_in_child(
                 outcome[kind] = value
     except EOFError:  # the process has ended
         pass
-    except BaseException:
+    except BaseException:  # also Ctrl-C and errors of the caller: no child outlives this call
         process.kill()
         raise
     finally:
@@ -81,6 +81,6 @@ def _run(
         more = (stop.is_set,) if stop else ()
         returned = function(*arguments, lambda message: send.send(("message", message)), *more)
         send.send(("returned", returned))
-    except Exception as error:
+    except Exception as error:  # whatever it is, the parent must learn of it
         send.send(("raised", f"{type(error).__name__}: {error}"))
         raise  # its traceback goes to stderr

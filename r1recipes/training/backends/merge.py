@@ -174,7 +174,7 @@ def reload(
             base or folder, local_files_only=True, dtype="auto", device_map={"": device}
         )
         model = PeftModel.from_pretrained(weights_model, folder) if base else weights_model
-    except Exception as error:
+    except Exception as error:  # of four libraries without a common root; each means the same
         raise RunError(f"what was written cannot be loaded again: {first_line(error)}") from error
     return model.eval(), tokenizer
 

@@ -21,10 +21,9 @@ from r1recipes.runs.statistics import pass_at_1
 from r1recipes.training.backends.base import Hooks
 
 REFERENCE = "ref"
-"""TRL's name for a frozen copy of the adapter, which it adds to score the reference. `make` deletes
-it. A fresh adapter changes nothing, so the base model is the same reference; and from a checkpoint
-with two adapters transformers does not load the trained one (trainer.py, `_load_from_checkpoint`).
-"""
+"""TRL's name for a frozen copy of the adapter as the reference, which `make` deletes: the base is
+the same reference, as a fresh adapter changes nothing; and from a checkpoint with two adapters
+transformers does not load the trained one (trainer.py, `_load_from_checkpoint`)."""
 SAMPLES_PER_STEP = 4
 """Completions of a step that are recorded: the best, the worst and the first."""
 
@@ -145,7 +144,7 @@ def make(
 ) -> Any:
     """The TRL trainer of a plan's algorithm, with callbacks that call `hooks`."""
     trainer_class, config_class = plan.algorithm.trainer()
-    collector = Collector(rewards, plan.recipe.eval.reward, plan.preset.num_generations)
+    collector = Collector(rewards, plan)
     callback = Watch(hooks, collector, plan.algorithm)
     reward_arguments = {"reward_funcs": collector.functions()} if rewards else {}
     trainer = trainer_class(
@@ -186,10 +185,10 @@ def _announced(generate: Callable[..., Any], hooks: Hooks) -> Callable[..., Any]
 class Collector:
     """Records what each reward paid for the completions of a step, in the recipe's order."""
 
-    def __init__(self, rewards: dict[str, Reward], decisive: str, group_size: int):
+    def __init__(self, rewards: dict[str, Reward], plan: Plan):
         self._rewards = rewards
-        self._decisive = decisive
-        self._group_size = group_size
+        self._weights, self._decisive = plan.recipe.rewards, plan.recipe.eval.reward
+        self._group_size = plan.preset.num_generations
         self._completions: list[Any] = []
         self._prompts: list[Any] = []
         self._answers: list[Any] = []
@@ -232,11 +231,12 @@ class Collector:
         }
 
     def samples(self) -> list[dict[str, Any]]:
-        """The best and the worst paid completion of the step, and the first ones."""
+        """The best and the worst completion of the step by the weighted sum, and the first ones."""
         if not self._completions:
             return []
-        unweighted = zip(*self._paid.values(), strict=True)
-        totals = [sum(v or 0.0 for v in paid) for paid in unweighted]
+        weights = [self._weights[name] for name in self._paid]
+        paid = zip(*self._paid.values(), strict=True)
+        totals = [sum(w * (v or 0.0) for w, v in zip(weights, row, strict=True)) for row in paid]
         order = sorted(range(len(totals)), key=lambda i: totals[i])
         indices = dict.fromkeys([order[-1], order[0], *range(len(totals))])
         return [self._row(index) for index in list(indices)[:SAMPLES_PER_STEP]]

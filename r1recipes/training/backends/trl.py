@@ -65,7 +65,9 @@ class TrlBackend:
             self.tokenizer().save_pretrained(folder)
         return ColdStarted(weights.commit(model), is_complete)
 
-    def load(self, base: Path | None, adapter: Path | None) -> str | None:
+    def load(
+        self, base: Path | None, adapter: Path | None, *, quantised: Path | None = None
+    ) -> str | None:
         if self._base is None:
             self._base = weights.load_base(self.plan, base, offline=self.offline)
         if adapter:

@@ -81,7 +81,7 @@ def _task(plan: Plan) -> Task:
     assert recipe.data.keep is not None, "the recipe has no filter"
     return Task(
         keep=recipe.data.keep,
-        num_needed=plan.num_prompts,
+        num_needed=recipe.train.max_steps * preset.prompts_per_step,
         num_samples=preset.num_generations,
         block_size=recipe.eval.batch_size,
         seed=recipe.seed,

@@ -179,7 +179,8 @@ def refuse_hopeless(result: Probe, plan: Plan) -> None:
             temperature = plan.recipe.train.temperature
             hint = f"raise `train.temperature` ({temperature}), or use harder problems"
         raise RunError(
-            f"nothing can be learned: {why}, and GRPO learns from differences within a group",
+            f"nothing can be learned: {why}, and {plan.algorithm.title} learns from differences "
+            "within a group",
             kind="reward",
             hint=f"{hint}, or train anyway with `--force`",
         )

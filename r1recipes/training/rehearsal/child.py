@@ -1,6 +1,7 @@
 """The worker of a rehearsal: loads random weights, trains a few steps, and sends measurements.
 
-Limits: it runs in its own process, which `rehearsal` starts, and only that process imports torch.
+Limits: it runs in its own process, which `driver` starts. torch is imported there and in the
+process that holds the card's memory, not in the one that asked for the rehearsal.
 """
 
 from __future__ import annotations

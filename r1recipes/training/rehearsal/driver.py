@@ -69,19 +69,7 @@ def rehearse(
         holder.join()
     free_bytes, total_bytes = occupied
     used = {index: free_bytes - low for index, low in lowest.items()}
-    common = {
-        "recipe_model": plan.recipe.model.name,
-        "preset": plan.preset_name,
-        "target_modules": list(plan.recipe.lora.target_modules),
-        "predicted_gib": plan.predicted and round(plan.predicted.peak_bytes / GIB, 2),
-        "vram_gib": round(free_bytes / GIB, 2),
-        "total_gib": round(total_bytes / GIB, 2),
-        "wall_s": round(time.monotonic() - began, 1),
-        "card": card.name if card else None,
-        "driver": card.driver if card else None,
-        "versions": packages.versions(),
-        "date": files.now(),
-    }
+    common = _common(plan, free_bytes, total_bytes, time.monotonic() - began, card)
     return [
         result
         | _oom(plan, batch, result)
@@ -90,6 +78,25 @@ def rehearse(
         | common
         for number, (batch, result) in enumerate(zip(batches, results, strict=False))
     ]
+
+
+def _common(
+    plan: Plan, free_bytes: int, total_bytes: int, wall_s: float, card: gpu.Gpu | None
+) -> dict[str, Any]:
+    """The part of a proof that does not depend on the batch."""
+    return {
+        "recipe_model": plan.recipe.model.name,
+        "preset": plan.preset_name,
+        "target_modules": list(plan.recipe.lora.target_modules),
+        "predicted_gib": plan.predicted and round(plan.predicted.peak_bytes / GIB, 2),
+        "vram_gib": round(free_bytes / GIB, 2),
+        "total_gib": round(total_bytes / GIB, 2),
+        "wall_s": round(wall_s, 1),
+        "card": card.name if card else None,
+        "driver": card.driver if card else None,
+        "versions": packages.versions(),
+        "date": files.now(),
+    }
 
 
 def _refuse_what_cannot_be_rehearsed(plan: Plan, batches: tuple[int, ...]) -> None:

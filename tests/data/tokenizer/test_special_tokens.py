@@ -16,6 +16,7 @@ from r1recipes.data.tokenizer import special_tokens
 from r1recipes.data.tokenizer.chat_template import CHATML
 from r1recipes.errors import RecipeError
 from r1recipes.recipe.schema import Recipe
+from r1recipes.rewards import SHIPPED
 from r1recipes.training.backends import builtin
 
 WORDS = "what is 1 2 3 4 plus system user assistant think zq1 six times seven zq2 forty-two".split()
@@ -274,8 +275,7 @@ def test_ids_beyond_the_embedding_are_refused():
     assert settle(tokenizer(pad_token="<|endoftext|>"), num_embeddings=largest + 1) == []
 
 
-ALL = ("correctness", "integer", "strict_format", "soft_format", "xml_tags", "countdown",
-       "notebook_xmlcount", "notebook_correctness")  # fmt: skip
+ALL = tuple(name for name in SHIPPED if name != "gym")
 
 
 @pytest.mark.parametrize("reward", [name for name in ALL if name != "countdown"])

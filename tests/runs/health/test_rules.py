@@ -5,6 +5,7 @@ import time
 import pytest
 
 from benchmarks.learning.simulated import MOSTLY_RIGHT, SHIPPED
+from r1recipes import rewards
 from r1recipes.runs import health
 from r1recipes.runs.health.verdicts import UNDECIDED, HeldOut, Terms
 from tests.runs.health import recorded
@@ -256,6 +257,16 @@ def test_old_rows_without_an_accuracy_are_judged_by_what_they_have(missing, says
     ]
     assert say(rows).text.startswith(says)
     assert "(no accuracy in these rows)" in say(rows).text
+
+
+@pytest.mark.parametrize("name", sorted(set(rewards.SHIPPED) - {"correctness"}))
+def test_every_shipped_reward_for_the_form_is_judged_as_one(name):
+    terms = Terms({"correctness": 1.0, name: 1.0}, "correctness", 256, 256, 8, 100)
+    rows = course((0.3, 0.3, 60), **{f"rewards/{name}/mean": ramp(0.1, 0.9, 40)})
+    for one in rows:
+        one["reward"] = one["accuracy"] + one[f"rewards/{name}/mean"]
+    kinds = {"form": {"format first", "format only"}, "answer": {"side reward"}}
+    assert say(rows, terms).kind in kinds[rewards.SHIPPED[name].pays_for]
 
 
 def test_what_rises_beside_the_answers_is_named_by_its_reward():

@@ -1,4 +1,4 @@
-"""Repairs of Unsloth's trainer, on a trainer that cuts as Unsloth's does."""
+"""The samples of a step; repairs of Unsloth's trainer, on one that cuts as Unsloth's does."""
 
 import sys
 from types import SimpleNamespace
@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from r1recipes import planning, recipe
+from r1recipes.training.backends.trainer import SAMPLES_PER_STEP, Collector
 from r1recipes.training.backends.unsloth import patches
 
 
@@ -50,6 +52,32 @@ def test_the_reference_pass_is_not_compiled():
     patches.bound_reference_pass(trainer)
     assert trainer._get_per_token_logps_and_entropies("model", rows) == 24 and not compiled
     assert total(rows, 6) == 24 and compiled
+
+
+@pytest.mark.parametrize(
+    ("weights", "best", "worst"),
+    [
+        ({"a": 1.0, "b": 0.0}, 2, 0),
+        ({"a": 0.0, "b": 1.0}, 0, 4),
+        ({"a": 2.0, "b": 1.0}, 1, 4),
+        ({"a": 1.0, "b": 2.0}, 0, 4),
+    ],
+)
+def test_the_best_and_the_worst_paid_are_so_by_the_weighted_sum(small, weights, best, worst):
+    """A reward of weight 0 is only looked at; None pays nothing."""
+    paid: dict[str, list[float | None]] = {
+        "a": [0.0, 1.59, 1.6, 0.5, 0.1],
+        "b": [2.0, 0.2, None, 0.3, -0.1],
+    }
+    loaded = recipe.load(small).recipe.model_copy(update={"rewards": weights})
+    target = planning.Target.here(None, 1)
+    plan = planning.make(recipe.load(small).recipe, target, base_dir=small.parent)
+    collector = Collector({}, plan.model_copy(update={"recipe": loaded}))
+    collector._paid, collector._completions = paid, [[{"content": str(n)}] for n in range(5)]
+    collector._prompts = [[{"content": "?"}]] * 5
+    first, second, *rest = (row["completion"] for row in collector.samples())
+    assert (int(first), int(second)) == (best, worst)
+    assert len(rest) == SAMPLES_PER_STEP - 2
 
 
 def test_memory_of_paged_optimizers_is_counted(monkeypatch):

@@ -81,9 +81,11 @@ class UnslothBackend:
             offline=self.offline,
         )
 
-    def load(self, base: Path | None, adapter: Path | None) -> str | None:
+    def load(
+        self, base: Path | None, adapter: Path | None, *, quantised: Path | None = None
+    ) -> str | None:
         if self.model is None:
-            self._load_engine(base)
+            self._load_engine(base, quantised)
         else:
             self._add_fresh_adapter()
         if adapter:
@@ -105,11 +107,11 @@ class UnslothBackend:
             return None
         return weights.commit(self.model)
 
-    def _load_engine(self, base: Path | None) -> None:
+    def _load_engine(self, base: Path | None, quantised: Path | None) -> None:
         preset, lora = self.plan.preset, self.recipe.lora
         engine.limit_allocator(self.plan)
         model, tokenizer = FastLanguageModel.from_pretrained(
-            model_name=self._weights(base),
+            model_name=self._weights(base, quantised),
             max_seq_length=preset.max_seq_length,
             dtype=getattr(torch, self.plan.dtype),
             load_in_4bit=preset.load_in_4bit,
@@ -169,7 +171,7 @@ class UnslothBackend:
     def held_bytes(self) -> int:
         return torch.cuda.memory_allocated() + patches.paged_bytes()
 
-    def _weights(self, base: Path | None) -> str:
+    def _weights(self, base: Path | None, quantised: Path | None = None) -> str:
         """The name or folder that Unsloth loads; in 4 bits the published NF4 form of a Hub id.
 
         A Hub id without such a form, or at a revision (the engine would load the default branch),
@@ -187,7 +189,8 @@ class UnslothBackend:
         folder = Path(name)
         if not four_bit or nf4.is_quantised(folder):
             return name
-        cache = (base.parent if base else settings.load().cache_dir) / "nf4"
+        own = quantised if base else None
+        cache = own or settings.load().cache_dir / "nf4"
         return str(nf4.cached(folder, cache, getattr(torch, self.plan.dtype)))
 
     def commit(self) -> str | None:

@@ -16,10 +16,10 @@ from r1recipes.report.charts import Plot
 from r1recipes.report.run import html
 from r1recipes.runs import health, reading, record
 from r1recipes.runs.record import Run
-from r1recipes.training import Observer, evaluation
+from r1recipes.training import Observer
 from r1recipes.training.backends.base import Hooks
 from r1recipes.training.backends.trl import TrlBackend
-from r1recipes.training.evaluation import WhileTraining
+from r1recipes.training.evaluation import WhileTraining, while_training
 from r1recipes.training.stages import Stages
 from tests.helpers import quiet_view, run_in_process
 from tests.training.test_run import Killed, comparable
@@ -39,7 +39,7 @@ def evaluated(tmp_path_factory):
     """The small recipe with an evaluation every two steps."""
     folder = tmp_path_factory.mktemp("evaluated")
     path = folder / "small.toml"
-    path.write_text((Path(__file__).parents[2] / "benchmarks" / "small.toml").read_text())
+    path.write_text((Path(__file__).parents[3] / "benchmarks" / "small.toml").read_text())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speed, "MAX_SHARE", 1e9)
         return run_in_process(path, folder / "runs", EVERY)
@@ -64,7 +64,7 @@ def test_the_rows_of_its_steps_have_the_accuracy_with_its_interval(evaluated):
         low, accuracy, high = row[health.LOW], row[health.ACCURACY], row[health.HIGH]
         assert 0 <= low <= accuracy <= high <= 1 and high - low > 0.3
         assert row[health.NUM_PROBLEMS] == row[health.NUM_SAMPLES] == 6
-        assert row[evaluation.TIME] > 0
+        assert row[while_training.TIME] > 0
     assert all(row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] for row in rows)
 
 
@@ -197,7 +197,7 @@ def test_a_stopped_run_ends_as_if_it_had_not(step, evaluated, small, tmp_path):
 def test_the_record_has_what_it_took(evaluated, finished):
     spent = evaluated.read()["while_training"]
     rows = files.read_lines(evaluated.metrics)
-    seconds = sum(row.get(evaluation.TIME, 0) for row in rows)
+    seconds = sum(row.get(while_training.TIME, 0) for row in rows)
     total = seconds + sum(row["time/step_s"] for row in rows)
     assert spent["num_evaluations"] == 2 and spent["num_problems"] == 6
     assert spent["seconds"] == pytest.approx(seconds, abs=0.01)
@@ -214,7 +214,7 @@ class Notes(Observer):
 
 
 def test_evaluations_that_took_too_long_are_said_with_what_mends_it(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "MAX_SHARE", 0.001)
+    monkeypatch.setattr(while_training, "MAX_SHARE", 0.001)
     notes = Notes()
     run = run_in_process(small, tmp_path / "runs", EVERY, observers=[notes])
     share = run.read()["while_training"]["share_of_training"]
