@@ -93,7 +93,7 @@ def test_a_model_that_is_not_there_is_told_before_the_hub_is_asked(small, tmp_pa
     flags[1] = 'model.name="model/tmp"'
     code, out, err = in_process("check", small, *flags)
     assert code == 0 and "`model.name` model/tmp is looked for on the Hub" in err
-    assert "but `model/tmpl`" in err
+    assert "but there is `model/tmpl`" in err
 
 
 def test_check_reports_every_file_and_every_error(small, tmp_path):

@@ -158,8 +158,8 @@ def test_demonstrations_need_their_columns(folder):
 def test_a_data_set_of_the_hub_that_is_like_a_file_here_is_a_warning(folder):
     (warning,) = local.look(load(folder, data={"name": "rws"})).warnings
     assert warning == (
-        "`data.name` rws is looked for on the Hub: there is no such file or folder here, but "
-        "`rows.jsonl`"
+        "`data.name` rws is looked for on the Hub: no file or folder here has this name, "
+        "but there is `rows.jsonl`"
     )
     assert local.look(load(folder, data={"name": "openai/gsm8k"})).warnings == []
 
