@@ -167,11 +167,14 @@ def _leaves(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _look_up(data: dict[str, Any], key: str) -> Any:
-    """The value at a dotted key; `preset.KEY` is the value that all presets share, or None."""
+    """The value at a dotted key; `preset.KEY` is the value that all presets share, or None. A
+    reward that the recipe does not name has the weight 0."""
     path = overrides.path_of(key) or ()
     if len(path) == 2 and path[0] == "preset" and path[1] not in data["preset"]:
         values = [preset.get(path[1]) for preset in data["preset"].values()]
         return values[0] if all(value == values[0] for value in values) else None
+    if path[:1] == ("rewards",):
+        return data["rewards"].get(path[-1], 0.0)
     value: Any = data
     for part in path:
         value = value.get(part) if isinstance(value, dict) else None

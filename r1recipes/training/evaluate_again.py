@@ -94,17 +94,17 @@ def sample(
         stack.enter_context(Capture())
         prepared = prepare(plan, watching, settings, options, stack)
         hooks = Hooks(on_progress=watching.progress)
-        base = None
+        base = quantised = None
         if start := plan.recipe.cold_start:
             watching.phase("Cold start")
             work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            base = work / "base"
+            base, quantised = work / "base", work / "nf4"
             count = start.steps * start.batch_size
             held_out = prepared.splits.held_out
             shown = demonstrations.make(plan.recipe, plan.base_dir, count, held_out=held_out)
             prepared.backend.cold_start(shown, base, None, work / "checkpoints", None, hooks)
         watching.phase("Loading the model")
-        prepared.backend.load(base, None, quantised=work / "nf4")
+        prepared.backend.load(base, None, quantised=quantised)
         watching.phase("Answering")
         rows = [dict(row) for row in prepared.splits.held_out][:num_problems]
         prompts, samples = [row.pop("prompt") for row in rows], plan.recipe.eval.samples
