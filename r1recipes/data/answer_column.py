@@ -86,9 +86,11 @@ def _boxed(plain: FinalAnswers, boxed: dict[int, str], data: Data, where: str) -
         fault or ("" if row in boxed else "has no \\boxed{}, as the others have,")
         for row, fault in enumerate(plain.faults)
     ]
+    num_boxed = sum(not fault for fault in faults)
+    share = f"all {num_rows:,}" if num_boxed == num_rows else f"{num_boxed:,} of {num_rows:,}"
     note = (
-        f"`{data.answer}` of {where}: the reference is what the last \\boxed{{}} holds, in all "
-        f"{num_rows:,} rows"
+        f"`{data.answer}` of {where}: the reference is what the last \\boxed{{}} holds, in {share} "
+        "rows"
     )
     return FinalAnswers(values, faults, (note,))
 

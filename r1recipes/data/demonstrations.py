@@ -20,7 +20,7 @@ from r1recipes.data.splits import (
     question_key,
     read_question,
 )
-from r1recipes.errors import RecipeError
+from r1recipes.errors import Problem, RecipeError
 from r1recipes.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -163,17 +163,30 @@ def _demonstrated(
 
 
 def _demonstration_file(name: str, base_dir: Path) -> list[dict[str, Any]]:
-    key, columns = "cold_start.data", ("question", "completion")
     path = base_dir / Path(name).expanduser()
-    rows = sources.read_file(path, key, columns)
-    missing = [column for column in columns if column not in rows.column_names]
-    if missing:
-        message = f"`{path}` has no column `{missing[0]}`; it has {', '.join(rows.column_names)}"
-        raise RecipeError(message, hint=f"`{key}` needs the columns question and completion")
-    problems = []
-    for column in columns:
-        faults = [read_question(text)[1] for text in rows[column]]
-        problems += count_faults(column, faults, f"`{path}`")
-    if problems:
+    rows = sources.read_file(path, "cold_start.data", COLUMNS)
+    columns = {column: rows[column] for column in rows.column_names if column in COLUMNS}
+    if problems := file_problems(rows.column_names, columns, f"`{path}`"):
         raise RecipeError(problems=problems)
-    return list(rows.select_columns(list(columns)))
+    return list(rows.select_columns(list(COLUMNS)))
+
+
+def file_problems(
+    names: Sequence[str], columns: Mapping[str, Sequence[Any]], where: str
+) -> list[Problem]:
+    """What is wrong with a file of demonstrations, which has the columns `names`.
+
+    `columns` are the values of those in `COLUMNS`; `where` names the file in messages.
+    """
+    problems = [
+        Problem(
+            f"{where} has no column `{column}`; it has {', '.join(names) or 'none'}",
+            hint="`cold_start.data` needs the columns question and completion",
+        )
+        for column in COLUMNS
+        if column not in names
+    ]
+    for column, values in columns.items():
+        faults = [read_question(text)[1] for text in values]
+        problems += count_faults(column, faults, where)
+    return problems

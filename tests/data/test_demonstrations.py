@@ -113,7 +113,7 @@ def test_too_long_demonstrations_of_a_file_are_left_out_and_counted(tmp_path):
     write(tmp_path / "shown.jsonl", rows[:3])
     with pytest.raises(RecipeError, match="3 of 3 demonstrations are longer") as caught:
         demonstrations.check(recipe, tmp_path, held_out, fitting(128))
-    longest = int(re.search(r"max_seq_length = (\d+)", caught.value.problems[0].hint)[1])
+    (longest,) = map(int, re.findall(r"max_seq_length = (\d+)", str(caught.value.problems[0].hint)))
     assert demonstrations.check(recipe, tmp_path, held_out, fitting(longest)) == []
 
 
