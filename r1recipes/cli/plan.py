@@ -213,7 +213,7 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     names.sort(key=SLACK.__eq__)  # last
     print(f"{resolved.recipe.model.name}, preset {resolved.preset_name}, on {card.name}")
     if resolved.origin:
-        print(resolved.origin.sentence())
+        print(*resolved.origin.sentences(resolved.recipe.cold_start is not None), sep="\n")
     print(f"{'GiB':22}" + "".join(f"{phase:>10}" for phase in phases))
     for name in names:
         sizes = [parts.get(name, 0) / GIB for parts in phases.values()]

@@ -86,10 +86,13 @@ def _look(name: str, overrides: list[str], allow_code: bool) -> Findings:
         from r1recipes import study
 
         recipes = distinct_recipes(study.load(name, overrides).cells)
-    for loaded in recipes:
-        _check_origin(loaded)
+    origins = [_origin(loaded) for loaded in recipes]
     looks = [local.look(loaded, allow_code=allow_code) for loaded in recipes]
-    for loaded, findings in zip(recipes, looks, strict=True):
+    for loaded, origin, findings in zip(recipes, origins, looks, strict=True):
+        if origin:
+            name, (start, *warnings) = loaded.recipe.model.name, origin
+            findings.lines.append(f"model.name {name}: {start}")
+            findings.warnings += [text.removeprefix("warning: ") for text in warnings]
         if loaded.recipe.eval.every:
             _check_every(loaded, findings)
     return local.Findings(
@@ -129,14 +132,15 @@ def _check_every(loaded: Loaded, findings: Findings) -> None:
         ]
 
 
-def _check_origin(loaded: Loaded) -> None:
-    """Check a run or an adapter that a recipe names as its model. Raises: RecipeError."""
+def _origin(loaded: Loaded) -> list[str]:
+    """What is to be said of a run or an adapter that a recipe names as its model; empty where it
+    names a model. Raises: RecipeError."""
     from r1recipes.machine import RUNS_DIR, hub
     from r1recipes.recipe.schema import BUILTIN_MODELS
 
     name = loaded.recipe.model.name
     if name in BUILTIN_MODELS:
-        return
+        return []
     # Settings and runs are read only where they matter: their imports take longer than the check.
     runs_dir = RUNS_DIR
     if Path(".env").exists() or any(key.upper() == "R1RECIPES_RUNS_DIR" for key in os.environ):
@@ -148,7 +152,10 @@ def _check_origin(loaded: Loaded) -> None:
     if on_disk or hub.has_adapter(name):
         from r1recipes.runs import origin
 
-        origin.of_recipe(loaded, runs_dir)
+        source = origin.of_recipe(loaded, runs_dir)
+        if source:
+            return source.sentences(loaded.recipe.cold_start is not None)
+    return []
 
 
 def show_command(args: argparse.Namespace) -> int:

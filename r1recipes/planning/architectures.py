@@ -100,6 +100,14 @@ class Origin(BaseModel):
         """The base as a recipe would name it."""
         return Model(name=str(self.base or self.model), revision=self.revision)
 
+    def sentences(self, has_cold_start: bool) -> list[str]:
+        """What a run starts from, and a warning where a cold start comes in between."""
+        warning = (
+            "warning: the cold start trains all weights of the merged model, and may undo what it "
+            "has learned; remove [cold_start] from the recipe to train on from here"
+        )
+        return [self.sentence(), warning] if has_cold_start else [self.sentence()]
+
     def sentence(self) -> str:
         """`starts from run tiny/... at step 35 of 100, merged into builtin:tiny (adapter 1a2b)`."""
         source = f"adapter {self.adapter.name}"

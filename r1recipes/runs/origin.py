@@ -161,7 +161,8 @@ def _local_base(folder: Path, name: str) -> Path | None:
             )
         if (base / "config.json").is_file():
             return base.absolute()
-    if not references.HUB_ID.fullmatch(name) or Path(name).is_absolute():
+    is_hub_id = references.HUB_ID.fullmatch(name) and "/" in name  # `base` is that of an export
+    if not is_hub_id or Path(name).is_absolute():
         message = f"the base of the adapter `{folder}` is not on this machine: `{name}`"
         raise RecipeError(message, hint=hint)
     return None

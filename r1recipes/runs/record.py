@@ -265,6 +265,10 @@ def find(runs_dir: Path, name: str) -> Run:
     for folder in (Path(name), runs_dir / name):
         if (folder / "record.json").is_file():
             return Run(folder)
+        inner = sorted([*folder.glob("*/record.json"), *folder.glob("*/*/record.json")])
+        if inner:
+            hint = f"name one of them, such as `{inner[-1].parent}`; `study` shows those of a study"
+            raise RecipeError(f"`{folder}` holds runs and is none itself", hint=hint)
     raise RecipeError(f"there is no run folder `{name}`", hint=_last_runs(runs_dir))
 
 

@@ -78,7 +78,8 @@ class View(Observer):
         recipe = plan.recipe
         self.note(f"{recipe.model.name}  preset {plan.preset_name}  {plan.batch_sentence()}")
         if plan.origin:
-            self.note(plan.origin.sentence())
+            for line in plan.origin.sentences(recipe.cold_start is not None):
+                self.note(line)
         if plan.predicted:
             self.note(f"memory: {plan.predicted.sentence()}")
             if plan.predicted.why:

@@ -145,6 +145,17 @@ def test_a_folder_at_home_is_understood_without_a_shell(monkeypatch):
     assert settings.load().runs_dir == Path.home() / "runs"
 
 
+def test_a_folder_of_runs_is_told_from_a_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trial = tmp_path / "runs" / "mine" / "trial-1"
+    trial.mkdir(parents=True)
+    (trial / "record.json").write_text("{}")
+    for name in ("mine", "runs/mine"):
+        code, _, err = in_process("report", name)
+        assert code == 2 and "mine` holds runs and is none itself" in err
+        assert "such as `runs/mine/trial-1`" in err
+
+
 def test_no_runs_is_no_error(tmp_path, monkeypatch):
     monkeypatch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path / "none"))
     assert settings.load().runs_dir == tmp_path / "none"

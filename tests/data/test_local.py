@@ -254,18 +254,14 @@ def test_an_index_that_cannot_be_read_or_decoded_is_a_problem(folder):
     assert "cannot be read: Is a directory" in said(load(folder, model={"name": "./qwen"}))
 
 
-@pytest.mark.parametrize(
-    ("file", "kind"), [("record.json", "a run"), ("adapter_config.json", "an adapter")]
-)
-def test_a_run_or_an_adapter_may_stand_for_the_model(file, kind, folder, monkeypatch):
+@pytest.mark.parametrize("file", ["record.json", "adapter_config.json"])
+def test_a_run_or_an_adapter_may_stand_for_the_model(file, folder, monkeypatch):
     (folder / "first").mkdir()
     (folder / "first" / file).write_text("{}")
-    things = local.look(load(folder, model={"name": "./first"})).lines
-    assert f"model.name ./first: {kind}, which the run starts from" in things
+    assert local.look(load(folder, model={"name": "./first"})).problems == []
     (folder / "here").mkdir()
     monkeypatch.chdir(folder / "here")
-    findings = local.look(load(folder, model={"name": "../first"}))
-    assert findings.problems == [] and any(kind in thing for thing in findings.lines)
+    assert local.look(load(folder, model={"name": "../first"})).problems == []
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,9 @@ def greedy(run: Run, when: str) -> list[str]:
 
 
 def test_a_run_starts_from_another_and_needs_it_no_more(source, runs, capfd):
-    assert in_process("check", "next.toml", "--set", "model.name=small/first") == (
-        0,
-        "next.toml: ok\n",
-        "",
-    )
+    code, out, err = in_process("check", "next.toml", "--set", "model.name=small/first")
+    starts = "starts from run small/first at step 6 of 6, merged into builtin:tiny"
+    assert (code, err) == (0, "") and f"ok\n  model.name small/first: {starts}" in out
     code, _, err = in_process("run", "next.toml", "--set", "model.name=small/first")
     assert code == 0, err
     out = capfd.readouterr().out
@@ -107,10 +105,15 @@ def merged_differs_by_adapter(source: Run, run: Run) -> bool:
     return weight.dtype == torch.float32 and torch.allclose(weight, expected, atol=1e-6)
 
 
-def test_a_cold_start_begins_with_the_merged_model(source, runs):
+def test_a_cold_start_begins_with_the_merged_model(source, runs, capfd):
     Path("cold.toml").write_text(SMALL.replace("steps = 12", "steps = 2"))
+    warning = "warning: the cold start trains all weights of the merged model"
+    assert (
+        "trains all weights"
+        in in_process("check", "cold.toml", "--set", "model.name=small/first")[2]
+    )
     code, _, err = in_process("run", "cold.toml", "--set", "model.name=small/first", "--force")
-    assert code == 0, err
+    assert code == 0 and warning in capfd.readouterr().out, err
     run = newest(runs, "cold")
     (merged,) = Path("cache/merged").glob("base-*")
     started, trained = (load_file(f / "model.safetensors") for f in (merged, run.base))
@@ -176,6 +179,8 @@ def test_what_is_no_start_is_refused_with_the_way(source, runs, tmp_path):
     (adapter(tmp_path / "b", "me/b") / origin.WEIGHTS).unlink()
     assert f"and no {origin.WEIGHTS}" in refused("b", runs)
     assert "does not name its base" in refused(adapter(tmp_path / "c", ""), runs)
+    gone = adapter(tmp_path / "moved", "base")  # an export that was moved without its base
+    assert "is not on this machine: `base`" in refused(gone, runs)
     assert "is not on this machine: `/gone/base`" in refused(
         adapter(tmp_path / "d", "/gone/base"), runs
     )

@@ -171,8 +171,7 @@ def _look_at_template(template: str, base_dir: Path, findings: Findings) -> None
 
 def _look_at_model(model: Model, loaded: Loaded, findings: Findings) -> None:
     base_dir, where = loaded.path.parent, loaded.where(("model", "name"))
-    if kind := starting_point(model.name, base_dir):
-        findings.lines.append(f"model.name {model.name}: {kind}, which the run starts from")
+    if starting_point(model.name, base_dir):  # `runs.origin` looks at these
         return
     if problem := missing_model(model.name, base_dir):
         findings.problems.append(Problem(problem.message, where, problem.hint))

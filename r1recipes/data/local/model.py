@@ -79,15 +79,11 @@ def nearest_path(
     return f"./{near}" if name.startswith("./") else str(near)
 
 
-def starting_point(name: str, base_dir: Path) -> str | None:
-    """What a name is if it is no model and a run may start from it: see `runs.origin`."""
+def starting_point(name: str, base_dir: Path) -> bool:
+    """Whether a name is that of a run or an adapter, which a run may start from."""
     path = Path(name).expanduser()
-    for folder in (base_dir / path, path):
-        if (folder / "record.json").is_file():
-            return "a run"
-        if (folder / hub.ADAPTER).is_file():
-            return "an adapter"
-    return None
+    folders = (base_dir / path, path)
+    return any((f / file).is_file() for f in folders for file in ("record.json", hub.ADAPTER))
 
 
 def model_folder_problems(folder: Path) -> Iterator[Problem]:
