@@ -35,6 +35,9 @@ SOME = 0.02
 MIN_CHARS, MIN_WORDS, MIN_NUMBERS = 100, 10, 3
 """Characters, words and numbers that a whole solution has at least; assumed, GSM8K's shortest are
 about as long."""
+MIN_SENTENCE_WORDS = 5
+"""Words that a sentence has at least; assumed: a name or a title with a year has fewer."""
+_BOX = "\\boxed{"
 
 
 @dataclass(frozen=True)
@@ -70,27 +73,52 @@ def final_answers(
     texts = {i: value for i, value in enumerate(values) if isinstance(value, str) and value.strip()}
     if not texts:
         return plain
-    boxed = {row: content for row, text in texts.items() if (content := answers.last_boxed(text))}
+    boxed = {row: answers.last_boxed(text) for row, text in texts.items() if _BOX in text}
     if len(boxed) >= NEARLY_ALL * len(values):
         return _boxed(plain, boxed, data, where)
     problem = _marked(texts, data, where) or _solutions(texts, data, where)
-    note = () if problem else _some_solutions(texts, where)
-    return FinalAnswers(plain.values, plain.faults, note, problem)
+    notes = () if problem else _sentences(texts, data, where) or _some_solutions(texts, where)
+    return FinalAnswers(
+        plain.values, plain.faults, notes + _broken_boxes(boxed, len(texts), where), problem
+    )
 
 
-def _boxed(plain: FinalAnswers, boxed: dict[int, str], data: Data, where: str) -> FinalAnswers:
-    """The column whose rows end in \\boxed{}; those without one are counted as faults."""
+def _boxed(
+    plain: FinalAnswers, boxed: dict[int, str | None], data: Data, where: str
+) -> FinalAnswers:
+    """The column whose rows end in \\boxed{}; those without a whole one are counted as faults."""
     num_rows = len(plain.values)
-    values = [boxed.get(row, final) for row, final in enumerate(plain.values)]
+    values = [boxed.get(row) or final for row, final in enumerate(plain.values)]
     faults = [
-        fault or ("" if row in boxed else "has no \\boxed{}, as the others have,")
+        fault
+        or (_box_fault(boxed[row]) if row in boxed else "has no \\boxed{}, as the others have,")
         for row, fault in enumerate(plain.faults)
     ]
+    num_boxed = sum(not fault for fault in faults)
+    share = f"all {num_rows:,}" if num_boxed == num_rows else f"{num_boxed:,} of {num_rows:,}"
     note = (
-        f"`{data.answer}` of {where}: the reference is what the last \\boxed{{}} holds, in all "
-        f"{num_rows:,} rows"
+        f"`{data.answer}` of {where}: the reference is what the last \\boxed{{}} holds, in {share} "
+        "rows"
     )
-    return FinalAnswers(values, faults, (note,))
+    return FinalAnswers(values, faults, (note,) if num_boxed else ())
+
+
+def _box_fault(content: str | None) -> str:
+    """What is wrong with a \\boxed{} of this content, None for one that is not closed."""
+    if content is None:
+        return "has a \\boxed{ that is not closed"
+    return "" if content else "has an empty \\boxed{}"
+
+
+def _broken_boxes(boxed: dict[int, str | None], num_texts: int, where: str) -> tuple[str, ...]:
+    """The warning on boxes that are empty or not closed, where few rows have any."""
+    broken = [row for row, content in boxed.items() if not content]
+    if not broken:
+        return ()
+    return (
+        f"warning: {len(broken):,} of {num_texts:,} references of {where} have a \\boxed{{}} that "
+        f"is empty or not closed, which no answer matches; the first is row {broken[0] + 1}",
+    )
 
 
 def _marked(texts: dict[int, str], data: Data, where: str) -> Problem | None:
@@ -128,6 +156,46 @@ def _solutions(texts: dict[int, str], data: Data, where: str) -> Problem | None:
         f"`{shortened(solutions[0], 60)}`",
         hint=f'{hint}; if the texts themselves are the references, set `data.answer_kind = "text"`',
     )
+
+
+def _sentences(texts: dict[int, str], data: Data, where: str) -> tuple[str, ...]:
+    """The warning on a column of sentences with numbers, which may be short worked solutions."""
+    from r1recipes.rewards import answers
+
+    sentences = [text for text in texts.values() if _is_sentence(text)]
+    if len(sentences) < NEARLY_ALL * len(texts):
+        return ()
+    kinds = answers.AnswerColumn.from_references(sentences).kinds
+    num_texts = sum(kind is answers.Kind.TEXT for kind in kinds)
+    if num_texts < NEARLY_ALL * len(texts):
+        return ()
+    label = _common_label(sentences)
+    after = (
+        f'set `data.answer_after = "{label}"`'
+        if label
+        else "name in `data.answer_after` what stands before it"
+    )
+    return (
+        f"warning: {num_texts:,} of {len(texts):,} references of {where} are sentences with "
+        f"numbers, which only the same words match: the first is `{shortened(sentences[0], 60)}`; "
+        f"if each ends in a final answer, {after}; if the sentences are the references, set "
+        '`data.answer_kind = "text"`',
+    )
+
+
+def _is_sentence(text: str) -> bool:
+    """Whether a reference has words, a number, and the form of a sentence or a second number."""
+    words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", text)
+    numbers = re.findall(r"\d+(?:[.,]\d+)*", text)
+    has_form = len(numbers) > 1 or bool(re.search(r"[.!?](\s|$)|\n", text.strip()))
+    return has_form and bool(numbers) and len(words) >= MIN_SENTENCE_WORDS and not _is_json(text)
+
+
+def _common_label(texts: Sequence[str]) -> str | None:
+    """The word with a colon that stands last in nearly all texts, such as `Final:`."""
+    labels = Counter(m[-1] for text in texts if (m := re.findall(r"[A-Za-z]+:(?=\s*\S)", text)))
+    label, count = labels.most_common(1)[0] if labels else ("", 0)
+    return label if count >= NEARLY_ALL * len(texts) else None
 
 
 def _some_solutions(texts: dict[int, str], where: str) -> tuple[str, ...]:

@@ -1,12 +1,14 @@
 """The columns of a .jsonl file; one of objects is a feature in which each row keeps its own keys.
 
-Arrow has one list of keys for a whole column: a row without one of them would get it as null. So
-such a column is stored as JSON texts and read again row by row. Limits: imports `datasets`.
+Arrow has one list of keys for a whole column: a row without one of them would get it as null, and
+it has one kind of value, so that true, 1 and a list cannot stand together. So such columns are
+stored as JSON texts and read again row by row. Limits: imports `datasets`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,29 +33,25 @@ class ExactJson(datasets.Json):
 
 
 def of(values: Sequence[Any]) -> pyarrow.Array:
-    """Objects, lists or None as a column of JSON texts."""
+    """Values of any kinds, or None, as a column of JSON texts."""
     texts = [None if value is None else json.dumps(value) for value in values]
     return pyarrow.array(texts, pyarrow.json_())
 
 
 def read(path: Path, name: str, values: list[Any]) -> pyarrow.Array:
-    """The column `name` of the .jsonl file `path`. Raises: RecipeError for values that differ in
-    kind, and for a text that is not Unicode."""
+    """The column `name` of the .jsonl file `path`; texts mixed with numbers become texts, and other
+    kinds that are mixed become JSON. Raises: RecipeError for a text that is not Unicode."""
     try:
         column = pyarrow.array(values)
     except UnicodeEncodeError as error:
         message = f"column `{name}` has a text with half a character (a lone surrogate)"
         raise RecipeError.at(str(path), message, "write the character itself, in UTF-8") from error
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError) as error:
-        if all(value is None or type(value) in (str, int, float) for value in values):
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError):
+        if all(value is None or type(value) in (str, int, float) for value in values) and not any(
+            isinstance(value, float) and math.isnan(value) for value in values
+        ):
             return pyarrow.array([None if value is None else str(value) for value in values])
-        if all(value is None or isinstance(value, dict | list) for value in values):
-            return of(values)
-        kinds = sorted({type(value).__name__ for value in values if value is not None})
-        message = f"column `{name}` has values of different kinds ({', '.join(kinds)})"
-        raise RecipeError.at(
-            str(path), message, "give every row a value of the same kind"
-        ) from error
+        return of(values)
     if any(isinstance(value, dict | list) for value in values) and column.to_pylist() != values:
         return of(values)
     return column

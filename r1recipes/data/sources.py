@@ -2,7 +2,8 @@
 
 Limits: a local file is read whole into memory and leaves nothing on the disk. Folders and the Hub
 go through `datasets` and its cache, outside the user's folder. Values are not changed, except that
-a JSON column that mixes texts with numbers becomes text; objects keep their keys (`json_column`).
+a JSON column that mixes texts with numbers becomes text; objects, and values of other mixed kinds,
+stay as they are in each row (`json_column`).
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ HELD_OUT_SEED = 0
 TEMPLATE_NAMES = ("messages", "tools", "documents")
 """Variables of nearly every chat template. Question and answer may be in columns of these names,
 but no such column may go to the trainer (`chat_template.refuse_template_columns`)."""
+_NO_SPACE = re.compile(r"(?<!\w) | (?!\w)")
+"""Spaces that do not stand between two letters or digits."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +85,15 @@ def load(recipe: Recipe, base_dir: Path, *, offline: bool = False) -> Splits:
             held_out, _ = _read(
                 data, base_dir, data.eval_split, "data.eval_split", offline, compared
             )
-    tested = _choose_held_out(held_out.questions, data)
-    keys = {question_key(held_out.questions[index]) for index in tested}
-    trained = [i for i, text in enumerate(train.questions) if question_key(text) not in keys]
+    key = _made_key if data.name.startswith(references.MADE_HERE) else question_key
+    tested = _choose_held_out([key(text) for text in held_out.questions], data)
+    keys = {key(held_out.questions[index]) for index in tested}
+    trained = [i for i, text in enumerate(train.questions) if key(text) not in keys]
     num_leaked = len(train.questions) - len(trained) - (len(tested) if held_out is train else 0)
     if num_leaked:
         logger.info("%d training rows left out: their question is held out", num_leaked)
     if not trained:
-        raise RecipeError(
-            f"no training rows are left beside {len(tested)} held-out ones of `{data.name}`",
-            hint="lower `data.eval_size` or hold out other rows with `data.eval_split`",
-        )
+        raise RecipeError(problems=[none_to_train(len(tested), data)])
     if data.size and data.size < len(trained):
         random.Random(recipe.seed).shuffle(trained)
         trained = sorted(trained[: data.size])
@@ -216,7 +217,8 @@ def _valid_rows(source: datasets.Dataset, data: Data, where: str, compared: bool
     problems += [finals.problem] if finals.problem else []
     if problems:
         raise RecipeError(problems=problems)
-    return _Rows(source, [text for text, _ in questions], finals.values, finals.notes)
+    answers = _of_one_kind(finals.values)
+    return _Rows(source, [text for text, _ in questions], answers, finals.notes)
 
 
 def count_faults(column: str, faults: list[str], where: str) -> list[Problem]:
@@ -247,25 +249,48 @@ def read_question(value: Any) -> tuple[str, str]:
     return (value, "") if value.strip() else ("", "is empty")
 
 
-def _choose_held_out(questions: list[str], data: Data) -> list[int]:
+def _choose_held_out(keys: list[str], data: Data) -> list[int]:
     """Indices of `eval_size` rows, no question twice; a larger choice contains a smaller one."""
-    order = list(range(len(questions)))
+    order = list(range(len(keys)))
     random.Random(HELD_OUT_SEED).shuffle(order)
     chosen: dict[str, int] = {}
     for index in order:
         if len(chosen) == data.eval_size:
             break
-        chosen.setdefault(question_key(questions[index]), index)
-    if len(chosen) < data.eval_size:
-        split = data.eval_split or data.split
-        raise RecipeError(
-            f"`data.eval_size` is {data.eval_size}, but split `{split}` of `{data.name}` has "
-            f"{len(chosen)} different questions",
-            hint=f"set `data.eval_size = {len(chosen)}`"
-            if data.eval_split
-            else f"set `data.eval_size = {max(1, len(chosen) // 5)}`; the rest is trained on",
-        )
+        chosen.setdefault(keys[index], index)
+    split = f"split `{data.eval_split or data.split}` of `{data.name}`"
+    if problem := too_few_questions(len(chosen), data, split, are_trained=not data.eval_split):
+        raise RecipeError(problems=[problem])
     return list(chosen.values())
+
+
+def too_few_questions(
+    num_different: int, data: Data, where: str, *, are_trained: bool
+) -> Problem | None:
+    """The problem with data that have fewer different questions than `data.eval_size`.
+
+    `are_trained`: what is not held out of them is trained on.
+    """
+    if num_different >= data.eval_size:
+        return None
+    count = f"{num_different} different question" + "s" * (num_different != 1)
+    hint = f"set `data.eval_size = {num_different}`"
+    if are_trained and num_different > 1:
+        hint = f"set `data.eval_size = {max(1, num_different // 5)}`; the rest is trained on"
+    elif are_trained:
+        hint = "add rows with other questions: none would be left to train on"
+    return Problem(f"`data.eval_size` is {data.eval_size}, but {where} has {count}", hint=hint)
+
+
+def none_to_train(num_held_out: int, data: Data) -> Problem:
+    """The problem with data whose questions are all held out."""
+    return Problem(
+        f"no training rows are left beside {num_held_out} held-out ones of `{data.name}`",
+        hint="add rows with other questions, lower `data.eval_size`, or hold out other rows with "
+        "`data.eval_split`"
+        if num_held_out > 1
+        else "add rows with other questions",
+    )
 
 
 def _build(rows: _Rows, indices: list[int], recipe: Recipe) -> datasets.Dataset:
@@ -297,6 +322,13 @@ def _build(rows: _Rows, indices: list[int], recipe: Recipe) -> datasets.Dataset:
     return datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
 
 
+def _of_one_kind(answers: list[str | list[str]]) -> list[str] | list[list[str]]:
+    """Texts, or lists of accepted texts if one of them is a list: Arrow has no columns of both."""
+    if any(isinstance(answer, list) for answer in answers):
+        return [answer if isinstance(answer, list) else [answer] for answer in answers]
+    return [str(answer) for answer in answers]
+
+
 def messages(question: str, recipe: Recipe) -> list[dict[str, str]]:
     """The prompt of a question as chat messages."""
     system = [{"role": "system", "content": recipe.prompt.system}] if recipe.prompt.system else []
@@ -304,5 +336,14 @@ def messages(question: str, recipe: Recipe) -> list[dict[str, str]]:
 
 
 def question_key(question: str) -> str:
-    """The text of a question without differences in white space, which do not count."""
+    """The text of a question without differences in white space, which do not count.
+
+    A space between two letters or digits stays: `12 3` and `1 23` are two questions.
+    """
+    return _NO_SPACE.sub("", _made_key(question))
+
+
+def _made_key(question: str) -> str:
+    """As `question_key`, for problems that a program made, which writes each in one way: spaces
+    may be all that two of them differ in, as in letters drawn with characters (`figlet_font`)."""
     return " ".join(question.split())

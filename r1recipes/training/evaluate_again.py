@@ -100,8 +100,12 @@ def sample(
             work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             base, quantised = work / "base", work / "nf4"
             count = start.steps * start.batch_size
-            held_out = prepared.splits.held_out
-            shown = demonstrations.make(plan.recipe, plan.base_dir, count, held_out=held_out)
+            held_out, lengths = prepared.splits.held_out, prepared.demonstration_lengths()
+            for note in demonstrations.check(plan.recipe, plan.base_dir, held_out, lengths):
+                watching.note(note)
+            shown = demonstrations.make(
+                plan.recipe, plan.base_dir, count, held_out=held_out, lengths=lengths
+            )
             prepared.backend.cold_start(shown, base, None, work / "checkpoints", None, hooks)
         watching.phase("Loading the model")
         prepared.backend.load(base, None, quantised=quantised)

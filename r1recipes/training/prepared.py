@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from r1recipes import data
+from r1recipes.data.demonstrations import Lengths
 from r1recipes.data.splits import Splits
 from r1recipes.machine.settings import Settings
 from r1recipes.planning.plan import Plan
@@ -49,6 +50,10 @@ class Prepared:
     """Judges answers wherever they stand in a completion, if it is answers that decide."""
     warm: Warm = field(default_factory=Warm)
     """What earlier runs in this process have loaded and computed."""
+
+    def demonstration_lengths(self) -> Lengths:
+        """Tells which demonstrations fit into the sequences of this plan."""
+        return Lengths(self.backend.tokenizer(), self.plan.preset.max_seq_length)
 
 
 def input_hashes(

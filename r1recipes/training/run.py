@@ -145,8 +145,10 @@ def start(
         meter = _meter(stack, plan, warm)
         prepared = prepare(plan, watching, settings, options, stack, warm)
         held_out = prepared.splits.held_out
-        if left_out := demonstrations.num_held_out(plan.recipe, plan.base_dir, held_out):
-            watching.note(f"{left_out} demonstrations left out: their question is held out")
+        for note in demonstrations.check(
+            plan.recipe, plan.base_dir, held_out, prepared.demonstration_lengths()
+        ):
+            watching.note(note)
         if locked:
             revision = prepared.splits.revision
             changed = lock.input_differences(locked, prepared.inputs, revision)

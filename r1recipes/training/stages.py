@@ -148,6 +148,7 @@ class Stages:
                 self.plan.base_dir,
                 start.steps * start.batch_size,
                 held_out=self.prepared.splits.held_out,
+                lengths=self.prepared.demonstration_lengths(),
             )
             checkpoint = record.newest_whole(self.run.cold_start)
             with files.draft(self.run.base) as draft:

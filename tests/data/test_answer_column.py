@@ -142,3 +142,71 @@ def test_the_user_has_the_last_word(tmp_path):
     other = data.load(judged_by("mine.py:f"), tmp_path).train["answer"]
     assert all("####" in text for text in other)
     assert "whole solutions" in refused(judged_by("notebook_correctness"), tmp_path)
+
+
+SHORT = "First we add {0} and 3. Then we carry, and get 1{0} in total."
+
+
+@pytest.mark.parametrize(
+    ("template", "hint"),
+    [
+        (SHORT, "name in `data.answer_after` what stands before it"),
+        ("Tom has {0} apples. He buys 2 bags. Final: 1{0}", 'set `data.answer_after = "Final:"`'),
+        ("We add {0} and 3\nthat makes 1{0}", "name in `data.answer_after`"),
+    ],
+)
+def test_short_worked_solutions_are_doubted(tmp_path, template, hint):
+    write(tmp_path / "rows.jsonl", rows(template))
+    notes = data.load(make(), tmp_path).notes
+    assert len(notes) == 1
+    assert notes[0].startswith("warning: 20 of 20 references of")
+    assert hint in notes[0] and 'data.answer_kind = "text"' in notes[0]
+    assert data.load(make(answer_kind="text"), tmp_path).notes == ()
+    assert data.load(judged_by("soft_format"), tmp_path).notes == ()
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{0}",
+        "{0} apples",
+        "Battle of Hastings in 10{0}",
+        "The capital of France is Paris, and that of Spain is Madrid.",
+        "January 5, 20{0}",
+        '{{"first": {0}, "second name": "a of b", "third": [1, 2]}}',
+        "[{0}, 2, 3]",
+        "\\frac{{{0}}}{{7}} + \\sqrt{{3}}",
+        "3 hours and {0} minutes",
+    ],
+)
+def test_final_answers_are_not_doubted(tmp_path, template):
+    write(tmp_path / "rows.jsonl", rows(template))
+    assert data.load(make(), tmp_path).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("So it is 12", "has no \\boxed{}, as the others have,"),
+        ("So \\boxed{12", "has a \\boxed{ that is not closed"),
+        ("So \\boxed{ }.", "has an empty \\boxed{}"),
+    ],
+)
+def test_rows_without_a_whole_box_are_named_and_not_counted_as_boxed(answer, fault):
+    values = [f"So \\boxed{{{n}}}." for n in range(19)] + [answer]
+    finals = answer_column.final_answers(values, make().data, "rows")
+    assert finals.faults == [""] * 19 + [fault]
+    assert "what the last \\boxed{} holds, in 19 of 20 rows" in finals.notes[0]
+    whole = answer_column.final_answers(values[:19], make().data, "rows")
+    assert "in all 19 rows" in whole.notes[0]
+
+
+def test_broken_boxes_are_named_where_few_rows_have_any():
+    values = ["12"] * 17 + ["\\boxed{12}", "\\boxed{12", "\\boxed{}"]
+    finals = answer_column.final_answers(values, make().data, "rows")
+    assert finals.notes == (
+        "warning: 2 of 20 references of rows have a \\boxed{} that is empty or not closed, which "
+        "no answer matches; the first is row 19",
+    )
+    broken = answer_column.final_answers(["\\boxed{12", "\\boxed{}"], make().data, "rows")
+    assert all("\\boxed{" in fault for fault in broken.faults) and not broken.notes

@@ -11,9 +11,10 @@ import pytest
 import tomli
 import tomli_w
 
-from r1recipes import recipe
+from r1recipes import data, recipe
 from r1recipes.data import local, sources
 from r1recipes.data.local import model, rows
+from r1recipes.errors import RecipeError
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 from tests.conftest import SMALL
@@ -85,7 +86,7 @@ def test_looking_imports_nothing_heavy(folder):
 
 
 def test_files_of_all_kinds_have_columns(folder):
-    (folder / "rows.csv").write_text("question;answer\n" + "a,b;1\n" * 9)
+    (folder / "rows.csv").write_text("question;answer\n" + "".join(f"a,{n};1\n" for n in range(9)))
     datasets.Dataset.from_list(numbered(20)).to_parquet(folder / "rows.parquet")
     for name, about in (("rows.csv", "9 rows, columns question, answer"), ("rows.parquet", "20 r")):
         loaded = load(folder, data={"name": name, "eval_size": 2})
@@ -350,3 +351,32 @@ def test_a_file_of_rewards_that_is_not_there(folder):
 def test_the_choice_of_rewards_is_doubted(rewards, judge, warning, folder):
     found = local.look(load(folder, rewards=rewards, eval={"reward": judge})).warnings
     assert (warning in found[0]) if warning else (found == [])
+
+
+@pytest.mark.parametrize("completion", [None, "", "  "])
+def test_demonstrations_without_a_completion(folder, completion):
+    rows = [{"question": "q", "completion": "c"}, {"question": "q", "completion": completion}]
+    write(folder / "shown.jsonl", rows)
+    assert "in 1 of 2 rows of" in said(load(folder)) and "`completion` is" in said(load(folder))
+
+
+@pytest.mark.parametrize(
+    ("num_different", "size", "hint"),
+    [
+        (1, 2, "add rows with other questions"),
+        (1, 1, "add rows with other questions"),
+        (2, 2, "lower `data.eval_size`"),
+        (10, 20, "set `data.eval_size = 2`"),
+    ],
+)
+def test_questions_that_come_again_are_counted(folder, num_different, size, hint):
+    rows = [{"question": f"q {n % num_different}", "answer": "1"} for n in range(60)]
+    write(folder / "rows.jsonl", rows)
+    loaded = load(folder, data={"name": "rows.jsonl", "eval_size": size})
+    line = f"60 rows, {num_different} different question" + "s" * (num_different > 1)
+    assert line in local.look(loaded).lines[0]
+    text = said(loaded)
+    assert hint in text and ("data.eval_size = 1" in text) is False
+    with pytest.raises(RecipeError) as caught:
+        data.load(loaded.recipe, folder)
+    assert hint in str(caught.value.problems[0].hint)

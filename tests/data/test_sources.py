@@ -71,10 +71,42 @@ def test_broken_csv_and_parquet(tmp_path):
     assert "more than one column `answer`" in refused(make(name="rows.csv"), tmp_path)
 
 
-def test_a_column_of_different_kinds(tmp_path):
-    write(tmp_path / "rows.jsonl", [{"question": "a", "answer": 1, "x": 1}, {"x": {"y": 1}}])
-    text = refused(make(), tmp_path)
-    assert "column `x` has values of different kinds (dict, int)" in text
+MIXED = [
+    ([15, [15, "x"], 16], [["15"], ["15", "x"], ["16"]]),
+    ([True, "yes", 1], ["true", "yes", "1"]),
+    ([True, 1, 2], ["true", "1", "2"]),
+    ([True, 0.5, 2.0], ["true", "0.5", "2"]),
+    (["a", ["a", "b"], True], [["a"], ["a", "b"], ["true"]]),
+]
+"""Values of a column of mixed kinds, and the references that they are."""
+
+
+@pytest.mark.parametrize(("values", "references"), MIXED)
+@pytest.mark.parametrize("name", ["answer", "final"])
+def test_answers_of_mixed_kinds_are_each_read_by_itself(tmp_path, values, references, name):
+    rows = [{"question": f"q{n}", name: values[n % 3]} for n in range(30)]
+    write(tmp_path / "rows.jsonl", rows)
+    splits = data.load(make(answer=name), tmp_path)
+    for part in (splits.train, splits.held_out):
+        expected = [references[int(question[1:]) % 3] for question in part["question"]]
+        assert part["answer"] == expected
+        if name == "final":
+            assert part["final"] == [values[int(text[1:]) % 3] for text in part["question"]]
+
+
+def test_further_columns_of_different_kinds_keep_their_values(tmp_path):
+    rows = [row | {"x": [1, {"y": 1}, True][n % 3]} for n, row in enumerate(numbered(9))]
+    write(tmp_path / "rows.jsonl", rows)
+    train = data.load(make(eval_size=1), tmp_path).train
+    assert {str(value) for value in train["x"]} == {"1", "{'y': 1}", "True"}
+
+
+@pytest.mark.parametrize("others", [[1.5], ["a"], [True], [["a"]]])
+def test_nan_is_called_nan(tmp_path, others):
+    answers = [*others * 9, float("nan")]
+    rows = [{"question": f"q{n}", "answer": value} for n, value in enumerate(answers)]
+    write(tmp_path / "rows.jsonl", rows)
+    assert "`answer` is NaN in 1 of 10 rows" in refused(make(), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from r1recipes import data
+from r1recipes.data.splits import question_key
 from tests.rows import GSM8K, make, numbered, refused, write
 
 # What is loaded
@@ -307,3 +308,30 @@ def test_a_large_file_is_read_within_seconds(tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
     splits = data.load(make(name="rows.parquet", answer_after="####", eval_size=200), tmp_path)
     assert len(splits.train) == 9800
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("10+3=?", "10 + 3 = ?"), (" 10 + 3 = ?\n", "10 +3= ?"), ("a (b)", "a( b )"), ("f x", "f  x")],
+)
+def test_questions_that_differ_in_white_space_are_the_same(one, other):
+    assert question_key(one) == question_key(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [("sort 12 3", "sort 1 23"), ("now here", "nowhere")])
+def test_white_space_between_words_and_numbers_counts(one, other):
+    assert question_key(one) != question_key(other)
+
+
+def test_a_question_with_other_spaces_does_not_leak_into_training(tmp_path):
+    rows = [{"question": f"{n} + 3 = ?", "answer": f"{n + 3}"} for n in range(20)]
+    write(
+        tmp_path / "rows.jsonl",
+        rows + [row | {"question": f"{n}+3=?"} for n, row in enumerate(rows)],
+    )
+    splits = data.load(make(eval_size=5), tmp_path)
+    tight = [
+        {text.replace(" ", "") for text in part["question"]}
+        for part in (splits.train, splits.held_out)
+    ]
+    assert not tight[0] & tight[1] and len(tight[1]) == splits.num_leaked == 5

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from r1recipes.data import answer_column, gym, splits
+from r1recipes.data import answer_column, demonstrations, gym, splits
 from r1recipes.data.local.model import (
     describe,
     missing_model,
@@ -111,22 +111,41 @@ def _look_at_rows(path: Path, key: str, recipe: Recipe, findings: Findings) -> l
     problems = splits.count_faults(data.question, [fault for _, fault in questions], where)
     problems += splits.count_faults(data.answer, finals.faults, where)
     problems += [finals.problem] if finals.problem else []
+    different = len({splits.question_key(text) for text, fault in questions if not fault})
+    if rows.is_whole and not problems:
+        problems += _too_few_questions(different, key, recipe, where)
     findings.problems += problems
     findings.warnings += [note.removeprefix("warning: ") for note in finals.notes]
-    findings.lines.append(f"{key} {path.name}: {rows.about}, columns {', '.join(columns)}")
+    about = rows.about
+    if different < sum(not fault for _, fault in questions):
+        about += f", {different:,} different question" + "s" * (different != 1)
+    findings.lines.append(f"{key} {path.name}: {about}, columns {', '.join(columns)}")
     return list(dict.fromkeys(["question", "answer", *columns]))
+
+
+def _too_few_questions(num_different: int, key: str, recipe: Recipe, where: str) -> list[Problem]:
+    """The problem with a whole file that has too few questions to hold some out, if it has."""
+    data = recipe.data
+    are_trained = not data.eval_split
+    if key == "data.name" and not are_trained:
+        return []
+    problem = splits.too_few_questions(num_different, data, where, are_trained=are_trained)
+    if not problem and are_trained and num_different == data.eval_size:
+        problem = splits.none_to_train(num_different, data)
+    return [problem] if problem else []
 
 
 def _look_at_demonstrations(name: str, base_dir: Path, findings: Findings) -> None:
     path, key = base_dir / Path(name).expanduser(), "cold_start.data"
     with findings.guard():
-        columns, rows = sample(path, key, ("question", "completion"))
-        for column in ("question", "completion"):
-            if column not in columns:
-                names = ", ".join(columns) or "none"
-                message = f"`{path}` has no column `{column}`; it has {names}"
-                hint = f"`{key}` needs the columns question and completion"
-                findings.problems.append(Problem(message, hint=hint))
+        columns, rows = sample(path, key, demonstrations.COLUMNS)
+        values = {
+            column: [row.get(column) for row in rows.rows]
+            for column in demonstrations.COLUMNS
+            if column in columns
+        }
+        where = f"`{path}`" if rows.is_whole else f"the first rows of `{path}`"
+        findings.problems += demonstrations.file_problems(columns, values, where)
         findings.lines.append(f"{key} {name}: {rows.about}, columns {', '.join(columns)}")
 
 

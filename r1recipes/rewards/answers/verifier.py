@@ -106,7 +106,9 @@ def final_reference(value: Any, after: str | None) -> tuple[str | list[str], str
         return "", f"is a {type(value).__name__}, not a text, a number, true or false, or a list"
     text = reference_text(value)
     if not text:
-        return "", "is null" if text is None else "is empty"
+        if text is not None:
+            return "", "is empty"
+        return "", "is null" if value is None else "is NaN" if value != value else "is infinite"
     if after and after not in text:
         return "", f"has no `{after}` (`data.answer_after`)"
     final = extract_reference(text, after)

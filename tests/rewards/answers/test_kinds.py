@@ -274,8 +274,10 @@ def test_references_may_be_of_any_type_and_length(answer, reference, is_right):
         (["a", None], "", "has an entry that is null"),
         ([["a"]], "", "has an entry that is a list"),
         ({"a": 1}, "", "is a dict, not a text, a number, true or false, or a list"),
-        (math.nan, "", "is null"),
-        (Decimal("NaN"), "", "is null"),
+        (math.nan, "", "is NaN"),
+        (Decimal("NaN"), "", "is NaN"),
+        (Decimal("Infinity"), "", "is infinite"),
+        ([1.0, math.nan], "", "has an entry that is NaN"),
         (" ", "", "is empty"),
     ],
 )
