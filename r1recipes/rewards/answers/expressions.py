@@ -39,6 +39,8 @@ _SPELLED = {"pi": "\u03c0", "theta": "\u03b8", "alpha": "\u03b1", "beta": "\u03b
 _SPELLED_WORD = re.compile(rf"(?<![A-Za-z\\])(?:{'|'.join(_SPELLED)})(?![A-Za-z])")
 _UNION = re.compile(r"(?<=[)\]}])\s*U\s*(?=[(\[{\\])")
 _FUNCTION = re.compile(rf"\\?(?<![A-Za-z])({_FUNCTIONS})(?![A-Za-z])")
+_INVERSE = re.compile(r"\\?(?<![A-Za-z])(sin|cos|tan)\s?\^\s?(?:\{\s?-1\s?\}|-1(?!\d))")
+_ABSOLUTE = re.compile(r"(?<![A-Za-z\\])abs\s?\(([^()|]{1,100})\)")
 _WORD = re.compile(r"(?<!\\)[^\W\d_]{3,}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}")
@@ -87,6 +89,7 @@ def compare_expressions(answer: str, reference: str) -> bool | Pair | str:
     """True for two clean texts of the same expression, the reason if they are not the same, or the
     pair that math-verify has to compare.
     """
+    answer, reference = _ascending(answer), _ascending(reference)
     (answer, unit), (reference, expected) = without_unit(answer), without_unit(reference)
     if not same_unit(unit, expected):
         return f"{expected} expected, {unit} given"
@@ -112,16 +115,35 @@ def compare_expressions(answer: str, reference: str) -> bool | Pair | str:
 def _normal_words(text: str) -> str:
     text = _UNION.sub("\u222a", text)
     text = _SPELLED_WORD.sub(lambda match: _SPELLED[match[0]], text)
+    text = _INVERSE.sub(r"arc\1 ", _ABSOLUTE.sub(r"|\1|", text))
     return text.replace("**", "^").replace("cbrt(", "\u221a[3](")
 
 
 def right_side(answer: str, reference: str) -> tuple[str, str]:
     """Both without "y =" or "f(x) =", which only names the expression; equations stay."""
     if named := _NAMED.fullmatch(reference):
+        answer = _name_first(answer, reference[: named.start(1)])
         reference = named[1]
     if "=" not in reference and (named := _NAMED.fullmatch(answer)):
         answer = named[1]
     return answer, reference
+
+
+def _name_first(answer: str, name: str) -> str:
+    """2x + 1 = y as y = 2x + 1, where `name` is "y ="."""
+    left, sign, right = answer.partition("=")
+    is_turned = sign and right.strip() == name.rstrip("= ").strip() and right.strip() != left.strip()
+    return f"{right.strip()} = {left.strip()}" if is_turned else answer
+
+
+def _ascending(text: str) -> str:
+    """3 > x > 1 as 1 < x < 3; any other text unchanged."""
+    parts = re.split("([<>\u2264\u2265])", text)
+    if len(parts) != 5 or {parts[1], parts[3]} - {">", "\u2265"} or "," in text or "=" in text:
+        return text
+    flipped = {">": "<", "\u2265": "\u2264"}
+    low, middle, high = (parts[i].strip() for i in (4, 2, 0))
+    return f"{low} {flipped[parts[3]]} {middle} {flipped[parts[1]]} {high}"
 
 
 def _letters(text: str) -> str:
@@ -160,9 +182,15 @@ def _is_unworked(answer: str, reference: str) -> bool:
     """Whether an answer leaves more to compute than the reference: 47x + 38x for 85x."""
     if _operations(answer) > _operations(reference) + EXTRA_OPERATIONS:
         return True
+    if len(_SPLIT_FACTOR.findall(answer)) > len(_SPLIT_FACTOR.findall(reference)):
+        return True
     if _variables(reference):
         return _like_terms(answer) > _like_terms(reference)
     return _sums(answer) > _sums(reference) or _products(answer) > _products(reference)
+
+
+_SPLIT_FACTOR = re.compile(r"\d\s?[A-Za-z](?:\^\{?\w\}?)?\s?[*\u00d7\u00b7]\s?\d")
+"""Two numbers as factors of one term, as in 3x * 2 for 6x."""
 
 
 def _operations(text: str) -> int:
@@ -191,7 +219,7 @@ def _like_terms(text: str) -> int:
 def to_latex(text: str) -> str:
     """A clean text, LaTeX or plain, as LaTeX that math-verify reads. Decimals become fractions."""
     text = _roots(_normal_words(text))
-    text = re.sub(r"exp\s*\(", "e^(", text)
+    text = re.sub(r"\\?exp\s*\(", "e^(", text)
     text = re.sub(r"(?<![\w.^])(\d+)/(\d+)\s+(?=[A-Za-z\\])", r"\\frac{\1}{\2}", text)
     text = _DECIMAL.sub(_exact_decimal, text)
     text = re.sub(r"\^\s*(-?\s?\d+|-\s?\w)", r"^{\1}", text)

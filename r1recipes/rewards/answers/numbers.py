@@ -2,7 +2,7 @@ r"""Reads an answer that is one number, and explains why any other answer is not
 
 It reads thousands separators, decimals, exponents, fractions, mixed fractions, percent, a currency
 or a unit, words for numbers, the last side of an equation, and a short phrase around the number. It
-refuses arithmetic that is left to do (47 + 38, 84/2, 2^3 and every operation with a whole value),
+refuses arithmetic that is left to do (47 + 38, 84/2, 42/1, 2^3 and every operation with a whole value),
 ranges, bounds, estimates, negations and two candidates. Values are exact. Limits: nothing is
 converted between units; a decimal comma is not understood, since 3,5 may be two numbers.
 """
@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from r1recipes.rewards.answers import units
+from r1recipes.rewards.answers.repeating import read_repeating
 from r1recipes.rewards.answers.text import (
     HEDGES,
     NEGATIONS,
@@ -59,7 +60,6 @@ _BASE_EXPONENT = _EXPONENT.format("e", r"[+-]?\s?\d{1,3}")
 _TEN_EXPONENT = _EXPONENT.format("t", r"[+-]?\s?\d{1,3}")
 _FRACTION = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
 _OVER = re.compile(r"\{\s*(\d+)\s*\\over\s*(\d+)\s*\}")
-_REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{(\d{1,20})\}")
 _NUMERAL = re.compile(
     rf"""(?P<mixed>{_INTEGER})(?:[ ]+|[ ]and[ ])(?P<over>\d+)\s?/\s?(?P<under>\d+)(?![\d.,/])
     | (?P<top>{_INTEGER})\s?/\s?(?P<bottom>-?\s?{_INTEGER})(?![.,]?\d)(?!\s?/)
@@ -144,13 +144,8 @@ def _plain_fraction(match: re.Match[str]) -> str:
 
 def _read_numeral(text: str) -> tuple[Quantity, str] | None:
     """The number that a text begins with, and the rest of the text."""
-    if repeating := _REPEATING.match(text):
-        whole, start, period = repeating.groups()
-        if len(whole + start) > MAX_NUMBER_CHARS:
-            return None
-        nines = (10 ** len(period) - 1) * 10 ** len(start)
-        value = Fraction(f"{whole or 0}.{start or 0}") + Fraction(int(period), nines)
-        return Quantity(value, form="fraction"), text[repeating.end() :]
+    if repeating := read_repeating(text):
+        return Quantity(repeating[0], form="fraction"), repeating[1]
     match = _NUMERAL.match(text)
     if match is None:
         spelled = units.read_words(text)
@@ -177,8 +172,7 @@ def _numeral_quantity(parts: dict[str, str]) -> Quantity | None:
         if not bottom:
             return None
         value = top / bottom
-        is_worked = bottom == 1 or value.denominator > 1
-        return Quantity(value, form="fraction", is_worked=is_worked)
+        return Quantity(value, form="fraction", is_worked=value.denominator > 1)
     exponents = [int(parts[k].replace(" ", "")) for k in parts if k[1:].isdigit()]
     if "base" in parts:
         return _power(_exact(parts["base"]), exponents[0])

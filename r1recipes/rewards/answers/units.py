@@ -40,9 +40,11 @@ _ALIASES = {
     "\u00b0": "degree degrees deg degs", "\u00b0C": "celsius", "\u00b0F": "fahrenheit",
     "gal": "gallon gallons", "N": "newton newtons", "J": "joule joules", "W": "watt watts",
     "V": "volt volts", "A": "ampere amperes amp amps", "Hz": "hertz", "Pa": "pascal pascals",
-    "rad": "radian radians", "mi/h": "mph", "km/h": "kmh kph", "cm^3": "cc", "mol": "moles mole",
+    "rad": "radian radians", "mi/h": "mph", "\u03bcg": "mcg", "km/h": "kmh kph", "cm^3": "cc", "mol": "moles mole",
     "": "unit units",
 }  # fmt: skip
+_WORD_PREFIXES = {"nano": "n", "micro": "\u03bc", "milli": "m", "kilo": "k", "mega": "M", "giga": "G"}
+_PREFIXED = re.compile(f"({'|'.join(_WORD_PREFIXES)})([a-z]+)")
 _CANONICAL = {word: name for name, spelled in _ALIASES.items() for word in spelled.split()}
 _EAST_ASIAN = {
     "\u5143": "\u5143", "\u5186": "\u00a5", "\u4e2a": "", "\u500b": "", "\u53ea": "", "\u672c": "",
@@ -76,13 +78,28 @@ _NO_UNIT = frozenset(
     if when because since so else otherwise with without by then remainder modulo mod base
     max min maximum minimum million billion trillion thousand hundred dozen half third
     quarter fifth tenth percent point guess think believe st nd rd th ish tops fails
-    equals seems exceeds lacks differs misses means""".split()
+    equals seems exceeds lacks differs misses means pair pairs couple couples score gross
+    trio trios duo duos percentage basis permille""".split()
 )
 _TOKEN = re.compile(
     r"[A-Za-z\u03bc\u03a9\u00b0$\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba\u00a2]+\.?"
-    r"(?:\^\s?(?:\{\s?-?[1-4]\s?\}|-?[1-4]))?|/"
+    r"(?:\^\s?(?:\{\s?-?[1-4]\s?\}|-?[1-4])|(?<=[a-z])[23](?!\w))?|/"
 )
 _PHRASE = re.compile(rf"(?:{_TOKEN.pattern})(?:[ \u00b7*-]*(?:{_TOKEN.pattern})){{0,7}}")
+
+
+_CYRILLIC = re.compile(
+    "(?!\u0442\u044b\u0441|\u043c\u0438\u043b|\u043c\u043b|\u0442\u0440\u0438\u043b"
+    "|\u0434\u0435\u0441\u044f\u0442|\u0441\u043e\u0442|\u043f\u0430\u0440|\u0434\u044e\u0436"
+    "|\u043f\u0440\u043e\u0446\u0435\u043d|\u0440\u0430\u0437|\u043f\u043e\u043b\u043e\u0432"
+    "|\u0442\u0440\u0435\u0442|\u0447\u0435\u0442\u0432\u0435\u0440|\u043c\u0438\u043d\u0443\u0441"
+    "|\u043f\u043b\u044e\u0441|\u043c\u0435\u043d|\u0431\u043e\u043b|\u043f\u0440\u0438\u043c\u0435\u0440"
+    "|\u043e\u043a\u043e\u043b\u043e|\u0432\u043e\u0437\u043c\u043e\u0436|\u043d\u0435|\u043f\u0440\u043e\u043c"
+    "|\u043a\u0432\u0430\u0434\u0440|\u043a\u0443\u0431|\u0438\u043b\u0438|\u043b\u0438\u0431\u043e)"
+    "[\u0430-\u044f\u0451]{4,20}",
+    re.IGNORECASE,
+)
+"""One Russian noun; the beginnings are those of words that change the number, such as million."""
 
 
 def read_unit(tail: str, value: Fraction, *, is_glued: bool, expected: str = "") -> str | None:
@@ -96,9 +113,13 @@ def read_unit(tail: str, value: Fraction, *, is_glued: bool, expected: str = "")
         return ""
     if tail in _EAST_ASIAN:
         return _EAST_ASIAN[tail]
+    if not is_glued and _CYRILLIC.fullmatch(tail):
+        return tail.casefold()
     if not _PHRASE.fullmatch(tail):
         return None
     tokens = [token.rstrip(".") for token in _TOKEN.findall(tail)]
+    if is_glued and (_is_decade(tokens, value, expected) or re.fullmatch("[a-z]\\d", tokens[0])):
+        return None
     if is_glued and len(tokens[0]) == 1 and tokens[0].isalpha() and tokens[0] not in _GLUED:
         return None
     unit = _measure(_without_closers(tokens))
@@ -117,6 +138,11 @@ def same_unit(left: str, right: str) -> bool:
         return True
     short, long = sorted((left, right), key=len)  # $36 an hour, where the reference says $36
     return not short.isalpha() and long.startswith(f"{short}/")
+
+
+def _is_decade(tokens: list[str], value: Fraction, expected: str) -> bool:
+    """Whether 1990s is a decade and not a number of seconds."""
+    return tokens == ["s"] and expected != "s" and 1000 <= value < 3000 and value % 10 == 0
 
 
 def _without_closers(tokens: list[str]) -> list[str]:
@@ -143,6 +169,10 @@ def _measure(tokens: list[str]) -> str | None:
             name = _named(token)
             if name is None:
                 return None
+            if "^-" in name and made:  # m s^-1 is m/s
+                if over:
+                    return None
+                name, over = name.replace("^-", "^").removesuffix("^1"), True
             made += ("/" if over else " " if made else "") + (name and name + power)
             power, over = "", False
     made = {"\u00b0 \u00b0C": "\u00b0C", "\u00b0 \u00b0F": "\u00b0F"}.get(made, made.strip())
@@ -151,6 +181,7 @@ def _measure(tokens: list[str]) -> str | None:
 
 def _named(token: str) -> str | None:
     """The canonical name of one known unit with its power; None for any other word."""
+    token = re.sub(r"(?<=[a-z])([23])$", r"^\1", token)  # cm2
     stem, raised, power = token.replace(" ", "").replace("{", "").replace("}", "").partition("^")
     if len(stem) == 1 and stem.isalpha() and stem not in _ONE_LETTER:
         return None
@@ -161,6 +192,12 @@ def _named(token: str) -> str | None:
         name = _CANONICAL.get(stem.casefold())
     if name is None and stem.isupper() and stem.lower() in _SYMBOLS:
         name = stem.lower()
+    prefixed = _PREFIXED.fullmatch(stem.casefold()) if name is None else None
+    if prefixed and (base := _CANONICAL.get(prefixed[2])):
+        symbol = _WORD_PREFIXES[prefixed[1]] + base
+        name = symbol if symbol in _SYMBOLS else None
+    if name and name[0] == "u" and name[1:] in _BASES:
+        name = "\u03bc" + name[1:]
     return name and name + raised + power
 
 
