@@ -47,6 +47,7 @@ _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}")
 _NAMED = re.compile(
     r"\s*[^\W\d_](?:_\{?\w\}?)?'{0,2}(?:\^\{-1\})?(?:\s?\([^\W\d_]\))?\s*=([^=<>\u2264\u2265]+)"
 )
+_DECADE = re.compile(r"[12]\d\d0s")
 _DECIMAL = re.compile(r"(?<![\d.])(\d{0,30})\.(\d{1,30})(?![\d.])")
 
 
@@ -63,7 +64,7 @@ def is_expression(text: str) -> bool:
     Letters alone are not a product (LR is a text), and 3-1 is a score.
     """
     text = without_unit(text)[0]
-    if len(text) > MAX_EXPRESSION_CHARS or "\u2192" in text:
+    if len(text) > MAX_EXPRESSION_CHARS or "\u2192" in text or _DECADE.fullmatch(text):
         return False
     marked = _normal_words(text)
     if _WORD.search(_letters(text)) or re.search(r"[A-Z][a-z]?\d|[A-Z]{2}", _letters(text)):
@@ -132,7 +133,9 @@ def right_side(answer: str, reference: str) -> tuple[str, str]:
 def _name_first(answer: str, name: str) -> str:
     """2x + 1 = y as y = 2x + 1, where `name` is "y ="."""
     left, sign, right = answer.partition("=")
-    is_turned = sign and right.strip() == name.rstrip("= ").strip() and right.strip() != left.strip()
+    is_turned = (
+        sign and right.strip() == name.rstrip("= ").strip() and right.strip() != left.strip()
+    )
     return f"{right.strip()} = {left.strip()}" if is_turned else answer
 
 

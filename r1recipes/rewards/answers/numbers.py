@@ -2,7 +2,7 @@ r"""Reads an answer that is one number, and explains why any other answer is not
 
 It reads thousands separators, decimals, exponents, fractions, mixed fractions, percent, a currency
 or a unit, words for numbers, the last side of an equation, and a short phrase around the number. It
-refuses arithmetic that is left to do (47 + 38, 84/2, 42/1, 2^3 and every operation with a whole value),
+refuses arithmetic that is left to do (47 + 38, 84/2, 2^3 and every operation with a whole value),
 ranges, bounds, estimates, negations and two candidates. Values are exact. Limits: nothing is
 converted between units; a decimal comma is not understood, since 3,5 may be two numbers.
 """
@@ -11,7 +11,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from r1recipes.rewards.answers import units
+from r1recipes.rewards.answers import number_words
 from r1recipes.rewards.answers.repeating import read_repeating
 from r1recipes.rewards.answers.text import (
     HEDGES,
@@ -22,7 +22,7 @@ from r1recipes.rewards.answers.text import (
     without_lead,
     words,
 )
-from r1recipes.rewards.answers.units import CURRENCY, read_magnitude, read_unit, same_unit
+from r1recipes.rewards.answers.units import CURRENCY, read_unit, same_unit
 
 MAX_NUMBER_CHARS = 100
 """Characters of a number; assumed. It keeps int() below Python's limit of 4300 digits."""
@@ -41,7 +41,7 @@ class Quantity(NamedTuple):
     form: str = "whole"
     """How it is written: whole, decimal, fraction or power."""
     is_worked: bool = True
-    """False where a division or power with a whole value is left to do: 84/2, 2^3."""
+    """False where a division or power with a whole value is left to do: 84/2, 42/1, 2^3."""
 
 
 class NoNumber(NamedTuple):
@@ -114,7 +114,7 @@ def _one_number(text: str, unit: str) -> Quantity | None:
     if numeral is None:
         return None
     quantity, rest = numeral
-    factor, addend, rest = read_magnitude(rest, after_digit=text[:1] in "0123456789.")
+    factor, addend, rest = number_words.read_magnitude(rest, after_digit=text[:1] in "0123456789.")
     percent = _PERCENT.match(rest)
     rest = rest[percent.end() :] if percent else rest
     value = (quantity.value * factor + addend) * (-1 if is_negative else 1)
@@ -148,7 +148,7 @@ def _read_numeral(text: str) -> tuple[Quantity, str] | None:
         return Quantity(repeating[0], form="fraction"), repeating[1]
     match = _NUMERAL.match(text)
     if match is None:
-        spelled = units.read_words(text)
+        spelled = number_words.read_words(text)
         return (Quantity(spelled[0], form=_form(spelled[0])), spelled[1]) if spelled else None
     if match.end() > MAX_NUMBER_CHARS:
         return None
