@@ -185,15 +185,26 @@ def _is_unworked(answer: str, reference: str) -> bool:
     """Whether an answer leaves more to compute than the reference: 47x + 38x for 85x."""
     if _operations(answer) > _operations(reference) + EXTRA_OPERATIONS:
         return True
-    if len(_SPLIT_FACTOR.findall(answer)) > len(_SPLIT_FACTOR.findall(reference)):
+    if _open_products(answer) > _open_products(reference):
         return True
     if _variables(reference):
         return _like_terms(answer) > _like_terms(reference)
     return _sums(answer) > _sums(reference) or _products(answer) > _products(reference)
 
 
-_SPLIT_FACTOR = re.compile(r"\d\s?[A-Za-z](?:\^\{?\w\}?)?\s?[*\u00d7\u00b7]\s?\d")
-"""Two numbers as factors of one term, as in 3x * 2 for 6x."""
+_PLAIN_SUM = re.compile(r"[\w.*\u00d7\u00b7+\-\s^]*")
+_TEN_POWER = re.compile(r"[*\u00d7\u00b7]\s?10\s?\^\s?-?\d+")
+_FACTOR = re.compile(r"\s*\d[\d.]*(?![\d.^])")
+
+
+def _open_products(text: str) -> int:
+    """How many products of two numbers a sum without brackets leaves open: 3x * 2 has one."""
+    text = _TEN_POWER.sub("", text.replace("{", "").replace("}", ""))
+    if not _PLAIN_SUM.fullmatch(text):
+        return 0
+    terms = [re.split("[*\u00d7\u00b7]", term) for term in re.split("[+-]", text)]
+    counts = [sum(bool(_FACTOR.match(factor)) for factor in term) for term in terms]
+    return sum(max(count - 1, 0) for count in counts)
 
 
 def _operations(text: str) -> int:

@@ -20,7 +20,7 @@ from r1recipes.rewards.answers.expressions import (
     right_side,
 )
 from r1recipes.rewards.answers.kinds import Kind, Reference
-from r1recipes.rewards.answers.measures import read_measure, same_measure
+from r1recipes.rewards.answers.measures import Bounds, read_measure, same_measure
 from r1recipes.rewards.answers.numbers import NoNumber, Quantity, read_quantity
 from r1recipes.rewards.answers.text import clean, remainders, same_text, unwrap
 from r1recipes.rewards.answers.units import same_unit
@@ -89,8 +89,8 @@ _MEASURED = (Kind.EXPRESSION, Kind.TEXT, Kind.SET)
 def _is_same_measure(text: str, reference: str) -> bool:
     """Whether both are the same bound, range, compound measure, time or division."""
     expected = read_measure(reference)
-    if expected is None:
-        return False
+    if expected is None or is_expression(reference) and not isinstance(expected, Bounds):
+        return False  # 2 - 3g is a difference
     measures = (read_measure(candidate) for candidate in remainders(text))
     return any(measure and same_measure(measure, expected) for measure in measures)
 

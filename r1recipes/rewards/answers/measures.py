@@ -80,6 +80,7 @@ _FAMILIES = (
     ("t", "kg", "g", "mg"), ("lb", "oz"), ("L", "mL"), ("dollar", "\u00a2"), ("$", "\u00a2"),
 )  # fmt: skip
 _FEET = re.compile(r"(\d{1,3})\s?'\s?(\d{1,2}(?:\.\d)?)\s?(?:\"|'')")
+_HOURS = re.compile(r"(\d{1,4})\s?h\s?(\d{1,2})\s?m")
 _COMPONENT = re.compile(
     r"(\d{1,9}(?:\.\d{1,6})?)\s?([A-Za-z$\u00a2]{1,9})\.?(?:,?\sand\s|,?\s?(?=\d)|$)"
 )
@@ -130,9 +131,11 @@ def _same_bound(left: Bound, right: Bound) -> bool:
 
 
 def _number(text: str) -> Quantity | None:
-    """A number that begins with its digits, and whose zeros do not make it a code."""
+    """A number that begins with its digits; neither a code such as 0101 nor 2h, maybe a product."""
     text = text.strip()
     if not re.match(r"-?\s?[$\u20ac\u00a3]?\s?-?\.?\d", text) or re.match(r"-?0\d", text):
+        return None
+    if re.search(r"\d[A-Za-z]$", text):
         return None
     quantity = read_quantity(text)
     return quantity if isinstance(quantity, Quantity) and quantity.is_worked else None
@@ -177,6 +180,8 @@ def _read_range(text: str) -> Range | None:
 def _read_compound(text: str) -> Compound | None:
     if feet := _FEET.fullmatch(text):
         return Compound(((Fraction(feet[1]), "ft"), (Fraction(feet[2]), "in")))
+    if hours := _HOURS.fullmatch(text):  # here m is not the metre
+        return Compound(((Fraction(hours[1]), "h"), (Fraction(hours[2]), "min")))
     parts: list[tuple[Fraction, str]] = []
     position = 0
     while position < len(text):

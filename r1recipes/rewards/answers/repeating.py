@@ -24,8 +24,8 @@ def read_repeating(text: str) -> tuple[Fraction, str] | None:
         return _value(whole, start, period), text[barred.end() :]
     dotted = _DOTTED.match(text)
     digits = _PERIOD.fullmatch(dotted[2]) if dotted else None
-    if dotted is None or digits is None:
-        return None
+    if dotted is None or digits is None or digits[2] == "0":
+        return None  # 42.000... is rounded
     return _value(dotted[1], digits[1], digits[2] or digits[3]), text[dotted.end() :]
 
 

@@ -1,4 +1,4 @@
-"""Reads the units and magnitudes behind a number, and numbers that are spelled out.
+"""Reads the units behind a number.
 
 A unit is a known one in any spelling (cm, centimetres) or a plain plural noun (apples, golf balls).
 Words that change a value (times, thirds, below zero) are not units. Symbols are case-sensitive,
@@ -98,18 +98,17 @@ _TOKEN = re.compile(
 _PHRASE = re.compile(rf"(?:{_TOKEN.pattern})(?:[ \u00b7*-]*(?:{_TOKEN.pattern})){{0,7}}")
 
 
-_CYRILLIC = re.compile(
-    "(?!\u0442\u044b\u0441|\u043c\u0438\u043b|\u043c\u043b|\u0442\u0440\u0438\u043b"
-    "|\u0434\u0435\u0441\u044f\u0442|\u0441\u043e\u0442|\u043f\u0430\u0440|\u0434\u044e\u0436"
-    "|\u043f\u0440\u043e\u0446\u0435\u043d|\u0440\u0430\u0437|\u043f\u043e\u043b\u043e\u0432"
-    "|\u0442\u0440\u0435\u0442|\u0447\u0435\u0442\u0432\u0435\u0440|\u043c\u0438\u043d\u0443\u0441"
-    "|\u043f\u043b\u044e\u0441|\u043c\u0435\u043d|\u0431\u043e\u043b|\u043f\u0440\u0438\u043c\u0435\u0440"
-    "|\u043e\u043a\u043e\u043b\u043e|\u0432\u043e\u0437\u043c\u043e\u0436|\u043d\u0435|\u043f\u0440\u043e\u043c"
-    "|\u043a\u0432\u0430\u0434\u0440|\u043a\u0443\u0431|\u0438\u043b\u0438|\u043b\u0438\u0431\u043e)"
-    "[\u0430-\u044f\u0451]{4,20}",
+_RUSSIAN = re.compile(
+    "\u044f\u0431\u043b\u043e\u043a[\u0430\u043e]?|\u0433\u0440\u0443\u0448[\u0430\u0438]?|\u043a\u043d\u0438\u0433[\u0430\u0438]?"
+    "|\u0448\u0442\u0443\u043a[\u0430\u0438]?|\u0447\u0435\u043b\u043e\u0432\u0435\u043a\u0430?|\u043a\u043e\u043d\u0444\u0435\u0442[\u0430\u044b]?"
+    "|\u0440\u0443\u0431\u043b(?:\u044c|\u044f|\u0435\u0439)|\u0434(?:\u0435\u043d\u044c|\u043d\u044f|\u043d\u0435\u0439)|\u0433\u043e\u0434\u0430?|\u043b\u0435\u0442"
+    "|\u0447\u0430\u0441(?:\u0430|\u043e\u0432)?|\u043c\u0438\u043d\u0443\u0442[\u0430\u044b]?|\u0441\u0435\u043a\u0443\u043d\u0434[\u0430\u044b]?"
+    "|(?:\u043a\u0438\u043b\u043e|\u0441\u0430\u043d\u0442\u0438)?\u043c\u0435\u0442\u0440(?:\u0430|\u043e\u0432)?"
+    "|(?:\u043a\u0438\u043b\u043e)?\u0433\u0440\u0430\u043c\u043c(?:\u0430|\u043e\u0432)?",
     re.IGNORECASE,
 )
-"""One Russian noun; the beginnings are those of words that change the number, such as million."""
+"""Russian nouns that stand behind numbers in word problems; any other word, such as the one for
+"almost", may change the number."""
 
 
 def read_unit(tail: str, value: Fraction, *, is_glued: bool, expected: str = "") -> str | None:
@@ -123,7 +122,7 @@ def read_unit(tail: str, value: Fraction, *, is_glued: bool, expected: str = "")
         return ""
     if tail in _EAST_ASIAN:
         return _EAST_ASIAN[tail]
-    if not is_glued and _CYRILLIC.fullmatch(tail):
+    if not is_glued and _RUSSIAN.fullmatch(tail):
         return tail.casefold()
     if not _PHRASE.fullmatch(tail):
         return None
