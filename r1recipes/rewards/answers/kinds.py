@@ -186,7 +186,8 @@ class Detector:
             made[Kind.EXPRESSION] = Reference(raw, text, Kind.EXPRESSION)
         if not made:
             return {Kind.TEXT: as_text}
-        if not self.are_selections and _is_rather_text(text, made):
+        is_selection = self.are_selections and Kind.CHOICE in made
+        if not is_selection and _is_rather_text(text, made):
             return {Kind.TEXT: as_text} | made
         return made | {Kind.TEXT: as_text} if _may_be_text(text) else made
 

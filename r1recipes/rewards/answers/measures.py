@@ -135,7 +135,7 @@ def _number(text: str) -> Quantity | None:
     text = text.strip()
     if not re.match(r"-?\s?[$\u20ac\u00a3]?\s?-?\.?\d", text) or re.match(r"-?0\d", text):
         return None
-    if re.search(r"\d[A-Za-z]$", text):
+    if re.search(r"\d[A-Za-z]$|[,;:]$", text):
         return None
     quantity = read_quantity(text)
     return quantity if isinstance(quantity, Quantity) and quantity.is_worked else None
