@@ -189,7 +189,7 @@ def _read_compound(text: str) -> Compound | None:
         quantity = _number(f"{match[1]} {match[2]}") if match else None
         if match is None or quantity is None:
             return None
-        parts.append((quantity.value, quantity.unit))
+        parts.append((quantity.value, "lb" if quantity.unit == "pound" else quantity.unit))
         position = match.end()
     for family in _FAMILIES:
         places = [family.index(unit) for _, unit in parts if unit in family]
