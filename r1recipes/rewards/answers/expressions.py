@@ -39,12 +39,15 @@ _SPELLED = {"pi": "\u03c0", "theta": "\u03b8", "alpha": "\u03b1", "beta": "\u03b
 _SPELLED_WORD = re.compile(rf"(?<![A-Za-z\\])(?:{'|'.join(_SPELLED)})(?![A-Za-z])")
 _UNION = re.compile(r"(?<=[)\]}])\s*U\s*(?=[(\[{\\])")
 _FUNCTION = re.compile(rf"\\?(?<![A-Za-z])({_FUNCTIONS})(?![A-Za-z])")
+_INVERSE = re.compile(r"\\?(?<![A-Za-z])(sin|cos|tan)\s?\^\s?(?:\{\s?-1\s?\}|-1(?!\d))")
+_ABSOLUTE = re.compile(r"(?<![A-Za-z\\])abs\s?\(([^()|]{1,100})\)")
 _WORD = re.compile(r"(?<!\\)[^\W\d_]{3,}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}")
 _NAMED = re.compile(
     r"\s*[^\W\d_](?:_\{?\w\}?)?'{0,2}(?:\^\{-1\})?(?:\s?\([^\W\d_]\))?\s*=([^=<>\u2264\u2265]+)"
 )
+_DECADE = re.compile(r"[12]\d\d0s")
 _DECIMAL = re.compile(r"(?<![\d.])(\d{0,30})\.(\d{1,30})(?![\d.])")
 
 
@@ -61,7 +64,7 @@ def is_expression(text: str) -> bool:
     Letters alone are not a product (LR is a text), and 3-1 is a score.
     """
     text = without_unit(text)[0]
-    if len(text) > MAX_EXPRESSION_CHARS or "\u2192" in text:
+    if len(text) > MAX_EXPRESSION_CHARS or "\u2192" in text or _DECADE.fullmatch(text):
         return False
     marked = _normal_words(text)
     if _WORD.search(_letters(text)) or re.search(r"[A-Z][a-z]?\d|[A-Z]{2}", _letters(text)):
@@ -87,6 +90,7 @@ def compare_expressions(answer: str, reference: str) -> bool | Pair | str:
     """True for two clean texts of the same expression, the reason if they are not the same, or the
     pair that math-verify has to compare.
     """
+    answer, reference = _ascending(answer), _ascending(reference)
     (answer, unit), (reference, expected) = without_unit(answer), without_unit(reference)
     if not same_unit(unit, expected):
         return f"{expected} expected, {unit} given"
@@ -112,16 +116,37 @@ def compare_expressions(answer: str, reference: str) -> bool | Pair | str:
 def _normal_words(text: str) -> str:
     text = _UNION.sub("\u222a", text)
     text = _SPELLED_WORD.sub(lambda match: _SPELLED[match[0]], text)
+    text = _INVERSE.sub(r"arc\1 ", _ABSOLUTE.sub(r"|\1|", text))
     return text.replace("**", "^").replace("cbrt(", "\u221a[3](")
 
 
 def right_side(answer: str, reference: str) -> tuple[str, str]:
     """Both without "y =" or "f(x) =", which only names the expression; equations stay."""
     if named := _NAMED.fullmatch(reference):
+        answer = _name_first(answer, reference[: named.start(1)])
         reference = named[1]
     if "=" not in reference and (named := _NAMED.fullmatch(answer)):
         answer = named[1]
     return answer, reference
+
+
+def _name_first(answer: str, name: str) -> str:
+    """2x + 1 = y as y = 2x + 1, where `name` is "y ="."""
+    left, sign, right = answer.partition("=")
+    is_turned = (
+        sign and right.strip() == name.rstrip("= ").strip() and right.strip() != left.strip()
+    )
+    return f"{right.strip()} = {left.strip()}" if is_turned else answer
+
+
+def _ascending(text: str) -> str:
+    """3 > x > 1 as 1 < x < 3; any other text unchanged."""
+    parts = re.split("([<>\u2264\u2265])", text)
+    if len(parts) != 5 or {parts[1], parts[3]} - {">", "\u2265"} or "," in text or "=" in text:
+        return text
+    flipped = {">": "<", "\u2265": "\u2264"}
+    low, middle, high = (parts[i].strip() for i in (4, 2, 0))
+    return f"{low} {flipped[parts[3]]} {middle} {flipped[parts[1]]} {high}"
 
 
 def _letters(text: str) -> str:
@@ -160,9 +185,26 @@ def _is_unworked(answer: str, reference: str) -> bool:
     """Whether an answer leaves more to compute than the reference: 47x + 38x for 85x."""
     if _operations(answer) > _operations(reference) + EXTRA_OPERATIONS:
         return True
+    if _open_products(answer) > _open_products(reference):
+        return True
     if _variables(reference):
         return _like_terms(answer) > _like_terms(reference)
     return _sums(answer) > _sums(reference) or _products(answer) > _products(reference)
+
+
+_PLAIN_SUM = re.compile(r"[\w.*\u00d7\u00b7+\-\s^]*")
+_TEN_POWER = re.compile(r"[*\u00d7\u00b7]\s?10\s?\^\s?-?\d+")
+_FACTOR = re.compile(r"\s*\d[\d.]*(?![\d.^])")
+
+
+def _open_products(text: str) -> int:
+    """How many products of two numbers a sum without brackets leaves open: 3x * 2 has one."""
+    text = _TEN_POWER.sub("", text.replace("{", "").replace("}", ""))
+    if not _PLAIN_SUM.fullmatch(text):
+        return 0
+    terms = [re.split("[*\u00d7\u00b7]", term) for term in re.split("[+-]", text)]
+    counts = [sum(bool(_FACTOR.match(factor)) for factor in term) for term in terms]
+    return sum(max(count - 1, 0) for count in counts)
 
 
 def _operations(text: str) -> int:
@@ -191,7 +233,7 @@ def _like_terms(text: str) -> int:
 def to_latex(text: str) -> str:
     """A clean text, LaTeX or plain, as LaTeX that math-verify reads. Decimals become fractions."""
     text = _roots(_normal_words(text))
-    text = re.sub(r"exp\s*\(", "e^(", text)
+    text = re.sub(r"\\?exp\s*\(", "e^(", text)
     text = re.sub(r"(?<![\w.^])(\d+)/(\d+)\s+(?=[A-Za-z\\])", r"\\frac{\1}{\2}", text)
     text = _DECIMAL.sub(_exact_decimal, text)
     text = re.sub(r"\^\s*(-?\s?\d+|-\s?\w)", r"^{\1}", text)

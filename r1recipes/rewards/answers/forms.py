@@ -239,6 +239,37 @@ def read_items(text: str, *, spaces: bool, joined: str = "and|&") -> Items | Non
     return Items(tuple(unwrap(item) for item in texts), opening, closing)
 
 
+_BULLET = re.compile(r"(?:[-*\u2022]\s+(?![\d.$])|(\d{1,3})[.)]\s+)(\S.*)")
+
+
+def one_line(text: str) -> str:
+    """A Markdown list with one item a line as items between commas; any other text unchanged.
+
+    "- 3" may be a negative number, so such a line is no item. The numbers of items must count.
+    """
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    bullets = [_BULLET.fullmatch(line) for line in lines]
+    items = [bullet[2] for bullet in bullets if bullet and not re.search("[,;]", bullet[2])]
+    numbers = [bullet[1] for bullet in bullets if bullet and bullet[1]]
+    if len(items) < max(2, len(lines)) or len(lines) > MAX_ITEMS:
+        return text
+    if numbers and numbers != [str(number) for number in range(1, len(lines) + 1)]:
+        return text
+    return ", ".join(items)
+
+
+_LETTERS = re.compile(r"(?i:\(?[A-J]\)[\s,;&]*(?:and\s+)?){2,10}")
+
+
+def letters_in_order(text: str) -> tuple[str, ...]:
+    """The letters of AC, (A)(C) or "a) and c)", in capitals and in their order; else empty."""
+    if text.isalpha() and text.isupper():
+        return tuple(text)
+    if ")" not in text or not _LETTERS.fullmatch(text):
+        return ()
+    return tuple(re.findall("[A-J]", text.replace("and", "").upper()))
+
+
 def _is_one_group(text: str) -> bool:
     """Whether the first bracket closes at the end; in "(1, 2) and (3, 4)" it does not."""
     depth = 0

@@ -20,6 +20,7 @@ from r1recipes.rewards.answers.expressions import (
     right_side,
 )
 from r1recipes.rewards.answers.kinds import Kind, Reference
+from r1recipes.rewards.answers.measures import Bounds, read_measure, same_measure
 from r1recipes.rewards.answers.numbers import NoNumber, Quantity, read_quantity
 from r1recipes.rewards.answers.text import clean, remainders, same_text, unwrap
 from r1recipes.rewards.answers.units import same_unit
@@ -55,9 +56,14 @@ def compare(answer: str | None, reference: Reference) -> Judgement | Undecided:
         return Judgement(True, "the same text")
     if reference.kind is Kind.NUMBER:
         return _number(answer, reference)
-    text = clean(answer)
+    is_group = reference.kind in (Kind.LIST, Kind.SET)
+    text = clean(forms.one_line(answer) if is_group else answer)
     if unwrap(text) == reference.text:
         return Judgement(True, "the same text")
+    if _is_empty_set(text) and _is_empty_set(reference.text):
+        return Judgement(True, "the empty set")
+    if reference.kind in _MEASURED and _is_same_measure(text, reference.text):
+        return Judgement(True, "the same measure")
     match reference.kind:
         case Kind.CHOICE:
             return _choice(answer, reference)
@@ -74,6 +80,24 @@ def compare(answer: str | None, reference: Reference) -> Judgement | Undecided:
         case Kind.EXPRESSION:
             return _first(_expression(candidate, reference.text) for candidate in remainders(text))
     return _text(text, reference)
+
+
+_MEASURED = (Kind.EXPRESSION, Kind.TEXT, Kind.SET)
+"""The kinds that bounds, ranges and the like are read as."""
+
+
+def _is_same_measure(text: str, reference: str) -> bool:
+    """Whether both are the same bound, range, compound measure, time or division."""
+    expected = read_measure(reference)
+    if expected is None or is_expression(reference) and not isinstance(expected, Bounds):
+        return False  # 2 - 3g is a difference
+    measures = (read_measure(candidate) for candidate in remainders(text))
+    return any(measure and same_measure(measure, expected) for measure in measures)
+
+
+def _is_empty_set(text: str) -> bool:
+    bare = re.sub(r"[\s\\]", "", unwrap(text)).casefold()
+    return bare in ("{}", "\u2205", "emptyset", "theemptyset")
 
 
 def _first(verdicts: Iterator[Judgement | Undecided]) -> Judgement | Undecided:
@@ -173,14 +197,14 @@ def _json(answer: str, reference: Reference) -> Judgement:
 
 def _list(text: str, reference: Reference) -> Judgement | Undecided:
     is_simple = all(" " not in item.text for item in reference.items)
-    text = forms.without_member(text)
+    text = _both_signs(forms.without_member(text), reference)
+    if re.search(r"\sor\s", text):
+        return Judgement(False, "alternatives, where a list in its order is expected")
     items = forms.read_items(text, spaces=is_simple)
     texts = items.texts if items else (text,)
     if len(reference.items) > 1 and all(len(item.text) == 1 for item in reference.items):
         texts = tuple(re.sub(r"\A\((\w)\)\Z", r"\1", item) for item in texts)
-        glued = text.strip("()[]")
-        if glued.isalpha() and glued.isupper():
-            texts = tuple(glued)  # AC for A, C
+        texts = forms.letters_in_order(text) or texts  # AC and (A)(C) for A, C
     brackets = items.opening + items.closing if items else ""
     if len(texts) != len(reference.items):
         return Judgement(False, f"{len(reference.items)} items expected, {len(texts)} given")
@@ -192,6 +216,15 @@ def _list(text: str, reference: Reference) -> Judgement | Undecided:
     if is_interval and not brackets:
         return Judgement(False, "the brackets of the interval are missing")
     return _all_items(texts, reference.items)
+
+
+def _both_signs(text: str, reference: Reference) -> str:
+    """\u00b13 as the two numbers of the reference 3, -3; any other text unchanged."""
+    both = re.fullmatch(r"\u00b1\s?(\d[\d.,]{0,20})", text)
+    texts = [item.text for item in reference.items]
+    if both is None or reference.brackets or set(texts) != {both[1], f"-{both[1]}"}:
+        return text
+    return ", ".join(texts) if len(texts) == 2 else text
 
 
 def _names(texts: Iterable[str]) -> list[str]:
@@ -253,7 +286,15 @@ def _key(item: str) -> Hashable:
     return normal_form(item) if is_expression(item) else item.casefold()
 
 
+_BUILDER = re.compile(r"\\?\{\s*(\w(?:\s*\u2208[^|:]{1,20})?)\s*(?:[|:\u2223]|\\mid\b)(.+?)\\?\}")
+
+
 def _expression(text: str, reference: str) -> Judgement | Undecided:
+    builder, expected = _BUILDER.fullmatch(text), _BUILDER.fullmatch(reference)
+    if builder and expected:  # {x | x > 2} and {x : x > 2}
+        if normal_form(builder[1]) != normal_form(expected[1]):
+            return Judgement(False, "another set")
+        text, reference = builder[2].strip(), expected[2].strip()
     same = compare_expressions(*right_side(text, reference))
     if same is True:
         return Judgement(True, "the same expression")

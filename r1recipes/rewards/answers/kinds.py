@@ -16,6 +16,7 @@ from typing import Any
 
 from r1recipes.rewards.answers import forms
 from r1recipes.rewards.answers.expressions import is_expression
+from r1recipes.rewards.answers.measures import Clock, Compound, Division, read_measure
 from r1recipes.rewards.answers.numbers import Quantity, read_quantity
 from r1recipes.rewards.answers.text import clean, unwrap
 from r1recipes.rewards.answers.units import is_known_unit
@@ -185,12 +186,15 @@ class Detector:
             made[Kind.EXPRESSION] = Reference(raw, text, Kind.EXPRESSION)
         if not made:
             return {Kind.TEXT: as_text}
-        if not self.are_selections and _is_rather_text(text, made):
+        is_selection = self.are_selections and Kind.CHOICE in made
+        if not is_selection and _is_rather_text(text, made):
             return {Kind.TEXT: as_text} | made
         return made | {Kind.TEXT: as_text} if _may_be_text(text) else made
 
     def _groups(self, raw: str, text: str) -> list[Reference]:
         """The reading as a set or an ordered list; empty if it is neither."""
+        if isinstance(read_measure(text), Clock | Compound | Division):
+            return []  # 10 AM, and 5 hours, 30 minutes
         if re.match(r"\u00b1\s?[\d.$]", text):
             sides = (text[1:].strip(), "-" + text[1:].strip())
             return [Reference(raw, text, Kind.SET, items=self._items(sides))]
@@ -252,6 +256,7 @@ _TOKENS = re.compile(
 )
 _LONE_LETTER = re.compile(r"\(?[A-J]\)?[.)]?")
 _SEVERAL_LETTERS = re.compile(r"\(?[A-J]\)?(?:\s?[,;&]\s?\(?[A-J]\)?)+|[A-J]{2,10}")
+_AND_LETTERS = re.compile(r"\(?[A-J]\)?(?:,\s?\(?[A-J]\)?)*,?\s?(?:and|&)\s?\(?[A-J]\)?")
 _SLASHED_DAY = re.compile(r"(\d{1,2})([/-])(\d{1,2})\2\d{4}")
 _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,15})?", re.ASCII)
 _BRACKETED_LETTER = re.compile(r"(?:\([A-J]\)|[A-J]\))\s*\S.*", re.DOTALL)
@@ -268,6 +273,7 @@ def _plain_readings(raw: str, text: str, detector: Detector) -> list[Reference]:
         made.append(Reference(raw, text, Kind.BOOLEAN, forms.read_boolean(text)))
     is_choice = _LONE_LETTER.fullmatch(text) or _BRACKETED_LETTER.fullmatch(text)
     is_choice = is_choice or _POINTED_LETTER.fullmatch(text) or re.fullmatch("[A-J]{2,5}", text)
+    is_choice = is_choice or _AND_LETTERS.fullmatch(text)
     if is_choice or detector.are_selections and _several_letters(text):
         if choice := forms.read_choice(text):
             made.append(Reference(raw, text, Kind.CHOICE, choice))

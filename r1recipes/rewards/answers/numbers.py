@@ -11,7 +11,8 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from r1recipes.rewards.answers import units
+from r1recipes.rewards.answers import number_words
+from r1recipes.rewards.answers.repeating import read_repeating
 from r1recipes.rewards.answers.text import (
     HEDGES,
     NEGATIONS,
@@ -21,7 +22,7 @@ from r1recipes.rewards.answers.text import (
     without_lead,
     words,
 )
-from r1recipes.rewards.answers.units import CURRENCY, read_magnitude, read_unit, same_unit
+from r1recipes.rewards.answers.units import CURRENCY, read_unit, same_unit
 
 MAX_NUMBER_CHARS = 100
 """Characters of a number; assumed. It keeps int() below Python's limit of 4300 digits."""
@@ -40,7 +41,7 @@ class Quantity(NamedTuple):
     form: str = "whole"
     """How it is written: whole, decimal, fraction or power."""
     is_worked: bool = True
-    """False where a division or power with a whole value is left to do: 84/2, 2^3."""
+    """False where a division or power with a whole value is left to do: 84/2, 42/1, 2^3."""
 
 
 class NoNumber(NamedTuple):
@@ -59,7 +60,6 @@ _BASE_EXPONENT = _EXPONENT.format("e", r"[+-]?\s?\d{1,3}")
 _TEN_EXPONENT = _EXPONENT.format("t", r"[+-]?\s?\d{1,3}")
 _FRACTION = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
 _OVER = re.compile(r"\{\s*(\d+)\s*\\over\s*(\d+)\s*\}")
-_REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{(\d{1,20})\}")
 _NUMERAL = re.compile(
     rf"""(?P<mixed>{_INTEGER})(?:[ ]+|[ ]and[ ])(?P<over>\d+)\s?/\s?(?P<under>\d+)(?![\d.,/])
     | (?P<top>{_INTEGER})\s?/\s?(?P<bottom>-?\s?{_INTEGER})(?![.,]?\d)(?!\s?/)
@@ -114,7 +114,7 @@ def _one_number(text: str, unit: str) -> Quantity | None:
     if numeral is None:
         return None
     quantity, rest = numeral
-    factor, addend, rest = read_magnitude(rest, after_digit=text[:1] in "0123456789.")
+    factor, addend, rest = number_words.read_magnitude(rest, after_digit=text[:1] in "0123456789.")
     percent = _PERCENT.match(rest)
     rest = rest[percent.end() :] if percent else rest
     value = (quantity.value * factor + addend) * (-1 if is_negative else 1)
@@ -144,16 +144,11 @@ def _plain_fraction(match: re.Match[str]) -> str:
 
 def _read_numeral(text: str) -> tuple[Quantity, str] | None:
     """The number that a text begins with, and the rest of the text."""
-    if repeating := _REPEATING.match(text):
-        whole, start, period = repeating.groups()
-        if len(whole + start) > MAX_NUMBER_CHARS:
-            return None
-        nines = (10 ** len(period) - 1) * 10 ** len(start)
-        value = Fraction(f"{whole or 0}.{start or 0}") + Fraction(int(period), nines)
-        return Quantity(value, form="fraction"), text[repeating.end() :]
+    if repeating := read_repeating(text):
+        return Quantity(repeating[0], form="fraction"), repeating[1]
     match = _NUMERAL.match(text)
     if match is None:
-        spelled = units.read_words(text)
+        spelled = number_words.read_words(text)
         return (Quantity(spelled[0], form=_form(spelled[0])), spelled[1]) if spelled else None
     if match.end() > MAX_NUMBER_CHARS:
         return None
@@ -177,8 +172,7 @@ def _numeral_quantity(parts: dict[str, str]) -> Quantity | None:
         if not bottom:
             return None
         value = top / bottom
-        is_worked = bottom == 1 or value.denominator > 1
-        return Quantity(value, form="fraction", is_worked=is_worked)
+        return Quantity(value, form="fraction", is_worked=value.denominator > 1)
     exponents = [int(parts[k].replace(" ", "")) for k in parts if k[1:].isdigit()]
     if "base" in parts:
         return _power(_exact(parts["base"]), exponents[0])

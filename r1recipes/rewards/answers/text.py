@@ -325,7 +325,7 @@ def _is_clock(text: str) -> bool:
     return re.fullmatch(r"[\d:. ]+[ap]\.?m\.?", text.casefold()) is not None
 
 
-_ARTICLE = re.compile(r"(?:the|an?)\s+(?=[^\W\d_]{3})", re.IGNORECASE)
+_ARTICLE = re.compile(r"(?:the|an?)\s+(?=[^\W\d_]{3}|\d{4}s\b)", re.IGNORECASE)
 _LOOSE = re.compile(r"\s*([-:/,;\u2192\u2220\u25b3])\s*")
 _FORMULA = re.compile(r"(?<=[A-Za-z)])_(?=\d)")
 _NOON = re.compile(r"\b([ap])\.m\b\.?", re.IGNORECASE)

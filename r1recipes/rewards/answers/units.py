@@ -1,4 +1,4 @@
-"""Reads the units and magnitudes behind a number, and numbers that are spelled out.
+"""Reads the units behind a number.
 
 A unit is a known one in any spelling (cm, centimetres) or a plain plural noun (apples, golf balls).
 Words that change a value (times, thirds, below zero) are not units. Symbols are case-sensitive,
@@ -8,6 +8,8 @@ English.
 
 import re
 from fractions import Fraction
+
+from r1recipes.rewards.answers.number_words import SMALL_NUMBERS
 
 _PREFIXES = ("", "n", "\u03bc", "u", "m", "c", "d", "k", "M", "G", "T")
 _BASES = ("m", "g", "s", "L", "l", "N", "J", "W", "V", "A", "Hz", "Pa", "mol", "eV", "Wh", "\u03a9",
@@ -40,9 +42,19 @@ _ALIASES = {
     "\u00b0": "degree degrees deg degs", "\u00b0C": "celsius", "\u00b0F": "fahrenheit",
     "gal": "gallon gallons", "N": "newton newtons", "J": "joule joules", "W": "watt watts",
     "V": "volt volts", "A": "ampere amperes amp amps", "Hz": "hertz", "Pa": "pascal pascals",
-    "rad": "radian radians", "mi/h": "mph", "km/h": "kmh kph", "cm^3": "cc", "mol": "moles mole",
+    "rad": "radian radians", "mi/h": "mph", "\u03bcg": "mcg",
+    "km/h": "kmh kph", "cm^3": "cc", "mol": "moles mole",
     "": "unit units",
 }  # fmt: skip
+_WORD_PREFIXES = {
+    "nano": "n",
+    "micro": "\u03bc",
+    "milli": "m",
+    "kilo": "k",
+    "mega": "M",
+    "giga": "G",
+}
+_PREFIXED = re.compile(f"({'|'.join(_WORD_PREFIXES)})([a-z]+)")
 _CANONICAL = {word: name for name, spelled in _ALIASES.items() for word in spelled.split()}
 _EAST_ASIAN = {
     "\u5143": "\u5143", "\u5186": "\u00a5", "\u4e2a": "", "\u500b": "", "\u53ea": "", "\u672c": "",
@@ -76,13 +88,27 @@ _NO_UNIT = frozenset(
     if when because since so else otherwise with without by then remainder modulo mod base
     max min maximum minimum million billion trillion thousand hundred dozen half third
     quarter fifth tenth percent point guess think believe st nd rd th ish tops fails
-    equals seems exceeds lacks differs misses means""".split()
+    equals seems exceeds lacks differs misses means pair pairs couple couples score gross
+    trio trios duo duos percentage basis permille""".split()
 )
 _TOKEN = re.compile(
     r"[A-Za-z\u03bc\u03a9\u00b0$\u20ac\u00a3\u00a5\u20b9\u20a9\u20bd\u20ba\u00a2]+\.?"
-    r"(?:\^\s?(?:\{\s?-?[1-4]\s?\}|-?[1-4]))?|/"
+    r"(?:\^\s?(?:\{\s?-?[1-4]\s?\}|-?[1-4])|(?<=[a-z])[23](?!\w))?|/"
 )
 _PHRASE = re.compile(rf"(?:{_TOKEN.pattern})(?:[ \u00b7*-]*(?:{_TOKEN.pattern})){{0,7}}")
+
+
+_RUSSIAN = re.compile(
+    "\u044f\u0431\u043b\u043e\u043a[\u0430\u043e]?|\u0433\u0440\u0443\u0448[\u0430\u0438]?|\u043a\u043d\u0438\u0433[\u0430\u0438]?"
+    "|\u0448\u0442\u0443\u043a[\u0430\u0438]?|\u0447\u0435\u043b\u043e\u0432\u0435\u043a\u0430?|\u043a\u043e\u043d\u0444\u0435\u0442[\u0430\u044b]?"
+    "|\u0440\u0443\u0431\u043b(?:\u044c|\u044f|\u0435\u0439)|\u0434(?:\u0435\u043d\u044c|\u043d\u044f|\u043d\u0435\u0439)|\u0433\u043e\u0434\u0430?|\u043b\u0435\u0442"
+    "|\u0447\u0430\u0441(?:\u0430|\u043e\u0432)?|\u043c\u0438\u043d\u0443\u0442[\u0430\u044b]?|\u0441\u0435\u043a\u0443\u043d\u0434[\u0430\u044b]?"
+    "|(?:\u043a\u0438\u043b\u043e|\u0441\u0430\u043d\u0442\u0438)?\u043c\u0435\u0442\u0440(?:\u0430|\u043e\u0432)?"
+    "|(?:\u043a\u0438\u043b\u043e)?\u0433\u0440\u0430\u043c\u043c(?:\u0430|\u043e\u0432)?",
+    re.IGNORECASE,
+)
+"""Russian nouns that stand behind numbers in word problems; any other word, such as the one for
+"almost", may change the number."""
 
 
 def read_unit(tail: str, value: Fraction, *, is_glued: bool, expected: str = "") -> str | None:
@@ -96,9 +122,13 @@ def read_unit(tail: str, value: Fraction, *, is_glued: bool, expected: str = "")
         return ""
     if tail in _EAST_ASIAN:
         return _EAST_ASIAN[tail]
+    if not is_glued and _RUSSIAN.fullmatch(tail):
+        return tail.casefold()
     if not _PHRASE.fullmatch(tail):
         return None
     tokens = [token.rstrip(".") for token in _TOKEN.findall(tail)]
+    if is_glued and (_is_decade(tokens, value, expected) or re.fullmatch("[a-z]\\d", tokens[0])):
+        return None
     if is_glued and len(tokens[0]) == 1 and tokens[0].isalpha() and tokens[0] not in _GLUED:
         return None
     unit = _measure(_without_closers(tokens))
@@ -117,6 +147,11 @@ def same_unit(left: str, right: str) -> bool:
         return True
     short, long = sorted((left, right), key=len)  # $36 an hour, where the reference says $36
     return not short.isalpha() and long.startswith(f"{short}/")
+
+
+def _is_decade(tokens: list[str], value: Fraction, expected: str) -> bool:
+    """Whether 1990s is a decade and not a number of seconds."""
+    return tokens == ["s"] and expected != "s" and 1000 <= value < 3000 and value % 10 == 0
 
 
 def _without_closers(tokens: list[str]) -> list[str]:
@@ -143,6 +178,10 @@ def _measure(tokens: list[str]) -> str | None:
             name = _named(token)
             if name is None:
                 return None
+            if "^-" in name and made:  # m s^-1 is m/s
+                if over:
+                    return None
+                name, over = name.replace("^-", "^").removesuffix("^1"), True
             made += ("/" if over else " " if made else "") + (name and name + power)
             power, over = "", False
     made = {"\u00b0 \u00b0C": "\u00b0C", "\u00b0 \u00b0F": "\u00b0F"}.get(made, made.strip())
@@ -151,6 +190,7 @@ def _measure(tokens: list[str]) -> str | None:
 
 def _named(token: str) -> str | None:
     """The canonical name of one known unit with its power; None for any other word."""
+    token = re.sub(r"(?<=[a-z])([23])$", r"^\1", token)  # cm2
     stem, raised, power = token.replace(" ", "").replace("{", "").replace("}", "").partition("^")
     if len(stem) == 1 and stem.isalpha() and stem not in _ONE_LETTER:
         return None
@@ -161,6 +201,12 @@ def _named(token: str) -> str | None:
         name = _CANONICAL.get(stem.casefold())
     if name is None and stem.isupper() and stem.lower() in _SYMBOLS:
         name = stem.lower()
+    prefixed = _PREFIXED.fullmatch(stem.casefold()) if name is None else None
+    if prefixed and (base := _CANONICAL.get(prefixed[2])):
+        symbol = _WORD_PREFIXES[prefixed[1]] + base
+        name = symbol if symbol in _SYMBOLS else None
+    if name and name[0] == "u" and name[1:] in _BASES:
+        name = "\u03bc" + name[1:]
     return name and name + raised + power
 
 
@@ -169,7 +215,7 @@ def _noun(tokens: list[str], value: Fraction) -> str | None:
     lowered = [token.casefold() for token in tokens]
     if any(len(word) < 2 and word != "a" or word in _NO_UNIT for word in lowered):
         return None
-    if any(word in _SMALL for word in lowered):
+    if any(word in SMALL_NUMBERS for word in lowered):
         return None  # another number
     if any(not word.isalpha() and word != "/" for word in lowered):
         return None
@@ -205,99 +251,6 @@ def _singular(word: str) -> str:
     if word.endswith(("ses", "xes", "zes", "ches", "shes")):
         return word[:-2]
     return word[:-1] if _is_plural(word) and word.endswith("s") else word
-
-
-_MAGNITUDE = re.compile(
-    r"\s*(hundred|thousand|million|billion|trillion|mn|bn|lakh|crore|dozen)\b"
-    r"|\s*([\u767e\u5343\u4e07\u842c\u4ebf\u5104])",
-    re.IGNORECASE,
-)
-_LETTER_MAGNITUDE = re.compile(r"([kKMB])(?![\w^])")
-_MAGNITUDES = {
-    "hundred": 100, "thousand": 10**3, "k": 10**3, "million": 10**6, "mn": 10**6, "m": 10**6,
-    "billion": 10**9, "bn": 10**9, "b": 10**9, "trillion": 10**12, "lakh": 10**5,
-    "crore": 10**7, "dozen": 12, "\u767e": 100, "\u5343": 1000, "\u4e07": 10**4,
-    "\u842c": 10**4, "\u4ebf": 10**8, "\u5104": 10**8,
-}  # fmt: skip
-_AND_PART = re.compile(r"\s+and\s+(?:a|one)\s+(half|quarter|third)\b", re.IGNORECASE)
-_PART_VALUES = {"half": Fraction(1, 2), "quarter": Fraction(1, 4), "third": Fraction(1, 3)}
-
-
-def read_magnitude(rest: str, *, after_digit: bool) -> tuple[int, Fraction, str]:
-    """The factor and the addend that the words behind a number mean, and the rest of the text.
-
-    Examples are 5 million, 5k, two hundred thousand, 2 and a half. A letter is a magnitude only
-    directly after a digit; 5M is five million, 5m may also be metres and is refused.
-    """
-    factor, addend = 1, Fraction(0)
-    letter = _LETTER_MAGNITUDE.match(rest) if after_digit else None
-    if letter:
-        factor, rest = _MAGNITUDES[letter[1].casefold()], rest[1:]
-    for _ in range(2):
-        if magnitude := _MAGNITUDE.match(rest):
-            factor *= _MAGNITUDES[(magnitude[1] or magnitude[2]).casefold()]
-            rest = rest[magnitude.end() :]
-    if part := _AND_PART.match(rest):
-        addend, rest = _PART_VALUES[part[1].casefold()], rest[part.end() :]
-    return factor, addend, rest
-
-
-_ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
-    fifteen sixteen seventeen eighteen nineteen""".split()
-_TENS = dict(
-    zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10),
-        strict=True)
-)  # fmt: skip
-_SMALL = {word: number for number, word in enumerate(_ONES)} | _TENS
-_LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
-_PARTS = {
-    "half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4,
-    "fourths": 4, "fifth": 5, "fifths": 5, "sixth": 6, "sixths": 6, "seventh": 7, "sevenths": 7,
-    "eighth": 8, "eighths": 8, "ninth": 9, "ninths": 9, "tenth": 10, "tenths": 10,
-}  # fmt: skip
-_SPELLED = re.compile(r"[A-Za-z]+")
-
-
-def read_words(text: str) -> tuple[Fraction, str] | None:
-    """The number that a text begins with in words, and the rest: "forty-two apples" is 42."""
-    total, part, last, end, previous = 0, 0, "", 0, 0
-    for match in _SPELLED.finditer(text[:200]):
-        word, gap = match[0].casefold(), text[previous : match.start()]
-        previous = match.end()
-        if gap.strip(" -") or not last and match.start() > 0:
-            break
-        if word == "and" and last in ("hundred", *_LARGE) or word in ("a", "an") and not last:
-            last = word if not last else last  # a number must follow: "one hundred and five"
-            continue
-        if word in _SMALL and _may_follow(_SMALL[word], part, last):
-            part += _SMALL[word]
-        elif word in _PARTS and _may_count(part, total, word, last):
-            return Fraction(part or 1, _PARTS[word]), text[match.end() :]
-        elif word == "hundred" and (part or last == "a") and part < 10:
-            part = (part or 1) * 100
-        elif word == "dozen" and (part or last == "a") and not total:
-            part = (part or 1) * 12
-        elif word in _LARGE and (part or last == "a") and total % (_LARGE[word] * 1000) == 0:
-            total, part = total + (part or 1) * _LARGE[word], 0
-        else:
-            break
-        last, end = word, match.end()
-    return (Fraction(total + part), text[end:]) if end else None
-
-
-def _may_count(part: int, total: int, word: str, last: str) -> bool:
-    """Whether a word is a part: half, a third, two thirds; "third", "twenty third" are ordinals."""
-    if total or last not in ("", "a", *_SMALL):
-        return False
-    is_plural = word.endswith("s") or word == "halves"
-    return part > 1 if is_plural else part == 1 or last == "a" or word == "half" and not last
-
-
-def _may_follow(number: int, part: int, last: str) -> bool:
-    """Whether a number may follow: forty-two, one hundred five, but not two forty or five six."""
-    if last in ("", "hundred", *_LARGE):
-        return True
-    return last in _TENS and 0 < number < 10 and part % 10 == 0
 
 
 _LAST_WORDS = re.compile(r"(?<=[\w)}])((?:\s+[A-Za-z]{2,12}){1,3})((?:\^\{?[23]\}?)?)$")

@@ -224,7 +224,9 @@ class Verifier:
 
     `column` knows the kinds of the references; without it each is read by itself. `timeouts` counts
     the pairs of expressions that were given up, because they took more than `time_limit_s` seconds
-    or were not reached when a batch had taken `batch_limit_s`; they are not equal.
+    or were not reached when a batch had taken `batch_limit_s`; they are not equal. The children are
+    started by importing the main module anew, so a script must use a `Verifier` below
+    `if __name__ == "__main__":`.
     """
 
     def __init__(

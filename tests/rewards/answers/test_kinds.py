@@ -93,6 +93,7 @@ def test_every_verdict_has_a_short_reason(verdicts):
         ("5", None, "the reference is missing"),
         ("A", "B", "B expected, A chosen"),
         ("A or B", "B", "not one choice; B expected"),
+        ("x = 3 or x = 1", "1, 3", "alternatives, where a list in its order is expected"),
         ("3 2 1", "1 2 3", "item 1: 1 expected, 3 given"),
         ("{1, 3}", "{1, 2}", "another set: 2 is missing"),
         ("May 1, 2024", "2024-01-05", "another date"),
@@ -123,7 +124,9 @@ def test_the_reason_is_what_is_wrong(answer, reference, why):
         ("x^2 + 1", "expression"), ("\\sqrt{2}", "expression"), ("2\\pi", "expression"),
         ("Paris", "text"), ("LR", "text"), ("3-1", "text"), ("0101", "text"), ("E. coli", "text"),
         ("101 Dalmatians", "text"), ("CO2 + H2O", "text"), ("well-known", "text"),
-        ("12:30", "text"),
+        ("12:30", "text"), ("10 AM", "text"), ("5 hours, 30 minutes", "text"), ("42 R 3", "text"),
+        ("1990s", "text"), ("1-2", "text"), ("at least 3", "text"), ("A and B", "choice"),
+        ("0.333...", "number"), ("0.(3)", "number"),
     ],
 )  # fmt: skip
 def test_a_reference_by_itself_is_of_a_kind(reference, kind):
