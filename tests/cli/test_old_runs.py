@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the old runs, which are found by their short names."""
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path)  # no `filter`: Python 3.11.3 and older do not know it
     monkeypatch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "runs" / "old"

@@ -77,7 +77,7 @@ def test_a_second_push_leaves_no_old_proof_and_no_strange_card_changed(finished,
 
 def test_places_of_a_repository(hub, tmp_path):
     own = WITH_FILES.replace("openai/gsm8k", "rows.jsonl").encode()
-    row = b'{"question": "1+1", "answer": "2"}\n'
+    row = b"".join(b'{"question": "1+%d", "answer": "%d"}\n' % (n, n + 1) for n in range(9))
     files = {
         "recipes/sums/recipe.toml": own,
         "recipes/sums/rows.jsonl": row,
