@@ -5,8 +5,8 @@ replaced, which `FOLDER` stands for.
 """
 
 import json
-import sqlite3
 import re
+import sqlite3
 import tarfile
 from pathlib import Path
 
@@ -103,6 +103,7 @@ def test_a_bundle_is_repeated_or_only_other_versions_are_in_the_way(old, tmp_pat
     code, _, err = in_process("run", "old.r1.zip", "--locked", "--force", "--run-dir", folder)
     if code == 2:
         lines = [line for line in err.splitlines() if line.startswith("error: ")]
-        assert lines and all(re.search(r": \S+ in the lock, \S+ here|GPU", line) for line in lines), err
+        other = re.compile(r": \S+ in the lock, \S+ here|GPU")
+        assert lines and all(other.search(line) for line in lines), err
         return
     assert code == 0 and Run(folder).read()["fingerprint"] == FINGERPRINT
