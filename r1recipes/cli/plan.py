@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import check_place, offline_settings, overridable, write_over
+from r1recipes.cli.common import check_place, find_origin, offline_settings, overridable, write_over
 from r1recipes.errors import PlanError, RecipeError, unwritable
 from r1recipes.machine.units import GIB
 
@@ -65,7 +65,6 @@ def plan_command(args: argparse.Namespace) -> int:
 
     from r1recipes import planning, recipe
     from r1recipes.planning import plan
-    from r1recipes.runs import origin
 
     loaded = recipe.load(args.recipe, args.overrides)
     card, preset_name = _card(args, loaded.recipe), args.preset
@@ -79,7 +78,7 @@ def plan_command(args: argparse.Namespace) -> int:
         base_dir=loaded.path.parent,
         preset=preset_name,
         offline=settings.offline,
-        origin=origin.of_recipe(loaded, settings.runs_dir),
+        origin=find_origin(loaded, settings.runs_dir),
     )
     predicted = resolved.predicted
     if predicted is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli.common import (
     distinct_recipes,
+    find_origin,
     overridable,
     printable,
     write_new,
@@ -135,7 +136,7 @@ def _check_every(loaded: Loaded, findings: Findings) -> None:
 def _origin(loaded: Loaded) -> list[str]:
     """What is to be said of a run or an adapter that a recipe names as its model; empty where it
     names a model. Raises: RecipeError."""
-    from r1recipes.machine import RUNS_DIR, hub
+    from r1recipes.machine import RUNS_DIR
     from r1recipes.recipe.schema import BUILTIN_MODELS
 
     name = loaded.recipe.model.name
@@ -147,15 +148,8 @@ def _origin(loaded: Loaded) -> list[str]:
         from r1recipes.machine import settings
 
         runs_dir = settings.load().runs_dir
-    folders = (loaded.path.parent, Path(), runs_dir)
-    on_disk = any((folder / Path(name).expanduser()).exists() for folder in folders)
-    if on_disk or hub.has_adapter(name):
-        from r1recipes.runs import origin
-
-        source = origin.of_recipe(loaded, runs_dir)
-        if source:
-            return source.sentences(loaded.recipe.cold_start is not None)
-    return []
+    source = find_origin(loaded, runs_dir)
+    return source.sentences(loaded.recipe.cold_start is not None) if source else []
 
 
 def show_command(args: argparse.Namespace) -> int:
