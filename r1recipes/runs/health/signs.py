@@ -1,6 +1,6 @@
 """What the rows of metrics.jsonl show, as the facts that a verdict is made of.
 
-Rows carry TRL's names and the `accuracy` of `training.backends.watch`; a held-out evaluation may
+Rows carry TRL's names and the `accuracy` of `training.backends.trainer`; a held-out evaluation may
 stand in the row of its step (`HeldOut.of_row`). Everything is computed from the rows that are
 there, once, when it is asked for.
 """

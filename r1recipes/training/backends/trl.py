@@ -19,7 +19,7 @@ from trl import SFTTrainer
 
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward
-from r1recipes.training.backends import trainer, watch, weights
+from r1recipes.training.backends import trainer, weights
 from r1recipes.training.backends.base import ColdStarted, Hooks, Messages, Sample
 
 
@@ -56,7 +56,7 @@ class TrlBackend:
             args=trainer.sft_config(self.plan, checkpoints),
             train_dataset=Dataset.from_list(rows),
             processing_class=self.tokenizer(),
-            callbacks=[watch.Progress(hooks)],
+            callbacks=[trainer.Progress(hooks)],
         )
         sft_trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         is_complete = sft_trainer.state.global_step >= sft_trainer.state.max_steps

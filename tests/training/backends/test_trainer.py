@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from r1recipes import planning, recipe
+from r1recipes.training.backends.trainer import SAMPLES_PER_STEP, Collector
 from r1recipes.training.backends.unsloth import patches
-from r1recipes.training.backends.watch import SAMPLES_PER_STEP, Collector
 
 
 class CuttingTrainer:

@@ -1,7 +1,6 @@
-"""Plan -> TRL trainer, for every backend: its arguments, and what `watch` calls while it trains.
+"""Plan -> the arguments of a TRL trainer, and the trainer.
 
-No argument is left to a library's default. Where Unsloth is used it must be imported before this
-module, which imports trl.
+No argument is left to a library's default. Limits: nothing is loaded here.
 """
 
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from r1recipes.algorithms import Algorithm, sft
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends.base import Hooks
-from r1recipes.training.backends.watch import Collector, Watch
+from r1recipes.training.backends.trainer.watch import Collector, Watch
 
 REFERENCE = "ref"
 """TRL's name for a frozen copy of the adapter as the reference, which `make` deletes: the base is

@@ -1,4 +1,4 @@
-"""Watches a TRL trainer: what the rewards of a step paid, how long its parts took, when it may stop.
+"""Watches a TRL trainer: what the rewards of a step paid, how long it took, when it may stop.
 
 Limits: nothing is decided or written here; `base.Hooks` has what the caller does.
 """
