@@ -6,7 +6,7 @@ measured. Limits: TRL is not imported before a backend asks for a trainer.
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
@@ -133,26 +133,8 @@ AUTO_ON_GPU = ("prompts_per_step", "per_device_train_batch_size")
 
 
 def of_preset(preset: Any) -> KeyProblems:
-    """Batches that do not divide a step, and no room for a prompt, as `(key, message, hint)`.
-
-    `preset` is a Preset; its counts may be "auto", which their types do not say.
-    """
+    """No room for a prompt, as `(key, message, hint)`; `preset` is a Preset."""
     problems: KeyProblems = []
-    batch = preset.per_device_train_batch_size or preset.num_generations
-    is_open = "auto" in (batch, preset.prompts_per_step)
-    completions = 0 if is_open else preset.prompts_per_step * preset.num_generations
-    if not is_open and completions % batch:
-        fitting = divisors(completions)
-        below = max(n for n in fitting if n < batch)
-        above = min((n for n in fitting if n > batch), default=None)
-        problems.append(
-            (
-                "per_device_train_batch_size",
-                f"{preset.prompts_per_step} prompts x {preset.num_generations} generations = "
-                f"{completions} completions a step do not divide into batches of {batch}",
-                f"set `per_device_train_batch_size = {below}`" + (f" or {above}" if above else ""),
-            )
-        )
     if preset.max_completion_length >= preset.max_seq_length:
         problems.append(
             (
@@ -163,6 +145,29 @@ def of_preset(preset: Any) -> KeyProblems:
             )
         )
     return problems
+
+
+def of_batches(algorithm: "Algorithm", table: Mapping[str, Any]) -> KeyProblems:
+    """Passes that do not divide a step of the algorithm, as `(key, message, hint)`.
+
+    `table` has the keys of a preset, also broken ones; there, a count may be "auto". Nothing where
+    a count is missing or none at all: the schema says so.
+    """
+    keys = ("prompts_per_step", "num_generations", "per_device_train_batch_size")
+    counts: dict[str, Any] = {key: table.get(key) for key in keys}
+    if not all(type(n) is int and n > 0 for key, n in counts.items() if n or key != keys[-1]):
+        return []
+    preset = Preset.model_construct(**counts)
+    step = algorithm.step(preset)
+    if step.is_whole:
+        return []
+    fitting = step.batches()
+    below = max((n for n in fitting if n < step.batch), default=None)
+    above = min((n for n in fitting if n > step.batch), default=None)
+    first, *more = [size for size in (below, above) if size]
+    hint = f"set `{keys[-1]} = {first}`" + "".join(f" or {size}" for size in more)
+    message = f"{algorithm.step_in_words(preset)} do not divide into batches of {step.batch}"
+    return [(keys[-1], message, hint)]
 
 
 def divisors(number: int) -> list[int]:
@@ -178,10 +183,71 @@ class Step:
     completions: int
     batch: int
     """Completions in one forward and backward pass."""
+    unit: int = 1
+    """Completions that stay together in a pass, such as the two of a pair."""
 
     @property
     def passes(self) -> int:
         return self.completions // self.batch
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its passes have all of its completions, and none a part of a unit."""
+        return self.completions % self.batch == 0 and self.batch % self.unit == 0
+
+    def batches(self) -> list[int]:
+        """The sizes that its passes may have, ascending."""
+        return sorted(self.unit * n for n in divisors(self.completions // self.unit))
+
+
+Fact = tuple[str, str, Literal["%", ""]]
+"""(the trainer's name of a metric, what people call it, its unit)."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A sample of the model that ended by itself, and what the rewards of the recipe say of it."""
+
+    text: str
+    total: float
+    """The weighted sum of [rewards]; 0 where the algorithm does not go by it."""
+    is_right: bool
+    """Whether `eval.reward` pays 1 or more."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What an algorithm learns from: the form of its examples, and how samples become some."""
+
+    noun: str
+    """What an example is called, such as "pair"."""
+    columns: dict[str, Literal["text", "flag"]]
+    """The columns of an example beside its question. Each text is a completion."""
+    choose: Callable[[Sequence[Scored]], list[dict[str, str | bool]]]
+    """The samples of one question -> its examples, by column; none where they teach nothing."""
+    by_rewards: bool
+    """Whether `choose` goes by [rewards], and not by `eval.reward` alone."""
+    teaches: str
+    """Which samples teach something, in words for people, such as "right samples"."""
+    facts: tuple[Fact, ...]
+    """Metrics of a step that tell how well its examples are fitted."""
+
+    @property
+    def sequences(self) -> int:
+        """Completions of one example."""
+        return sum(kind == "text" for kind in self.columns.values())
+
+    def step(self, preset: Preset) -> Step:
+        """A step has `prompts_per_step` examples. A pass of more completions than these has all of
+        them; without a size of the passes it is `num_generations`, or less where that divides."""
+        each, examples = self.sequences, preset.prompts_per_step
+        default = each * math.gcd(examples, max(1, preset.num_generations // each))
+        batch = preset.per_device_train_batch_size or default
+        return Step(each * examples, min(batch, each * examples), each)
+
+    def example(self, count: int) -> str:
+        """`1 pair`, `64 pairs`."""
+        return f"{count:,} {self.noun}" + "s" * (count != 1)
 
 
 @dataclass(frozen=True)
@@ -218,6 +284,27 @@ class Algorithm:
     a falling loss is a sign of progress."""
     metrics: Mapping[str, str] = field(default_factory=dict)
     """The trainer's name of a metric -> ours, where they differ."""
+    learned: Learned | None = None
+    """The examples that it learns from; None where it samples completions while it trains, which
+    rewards pay."""
+    logit_bytes: float = 0.0
+    """Bytes for each logit of a whole pass that its trainer holds; derived from its source. 0 where
+    the logits of a few rows at a time are computed."""
+
+    @property
+    def samples(self) -> bool:
+        """Whether it samples completions while it trains."""
+        return self.learned is None
+
+    def step_in_words(self, preset: Preset) -> str:
+        """The completions of a step: `4 prompts x 8 completions = 32 completions a step`."""
+        if self.learned is None:
+            parts = f"{preset.prompts_per_step} prompts x {preset.num_generations} completions"
+        else:
+            parts = self.learned.example(preset.prompts_per_step)
+            if self.learned.sequences == 1:
+                return f"{parts} a step"
+        return f"{parts} = {self.step(preset).completions} completions a step"
 
     @property
     def note_on_loss(self) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Any
 
-from r1recipes.algorithms.base import Preset, divisors
+from r1recipes.algorithms import ALGORITHMS
+from r1recipes.algorithms.base import Preset
 from r1recipes.machine import cards
 from r1recipes.planning import speed
 from r1recipes.planning.memory import constants, predict
@@ -65,7 +66,7 @@ class Choice:
 
 def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int) -> Case:
     """The part of a recipe that its memory depends on, for a preset without an open value."""
-    completions = preset.prompts_per_step * preset.num_generations
+    algorithm = ALGORITHMS[recipe.algorithm]
     return Case(
         shape=shape,
         four_bit=preset.load_in_4bit,
@@ -73,12 +74,21 @@ def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int
         max_completion_length=preset.max_completion_length,
         lora_rank=preset.lora_rank,
         targets=tuple(recipe.lora.target_modules),
-        num_seqs=min(completions, MAX_NUM_SEQS),
-        batch=preset.per_device_train_batch_size or preset.num_generations,
+        num_seqs=sequences_at_once(preset),
+        batch=algorithm.step(preset).batch,
         engine_bytes=math.floor((preset.gpu_memory_utilization or 0) * usable_bytes),
         standby=preset.standby,
         optimizer_bytes=ADAM_8BIT_BYTES if "8bit" in recipe.train.optim else ADAM_BYTES,
+        samples=algorithm.samples,
+        reference=algorithm.reference(recipe.train),
+        logit_bytes=algorithm.logit_bytes,
     )
+
+
+def sequences_at_once(preset: Preset) -> int:
+    """Completions that the engine works on at once: those of a step or, for an algorithm that
+    samples before it trains, of as many problems."""
+    return min(preset.prompts_per_step * preset.num_generations, MAX_NUM_SEQS)
 
 
 def open_keys(preset: Preset) -> list[str]:
@@ -101,16 +111,17 @@ def resolve(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Ch
 
 def choices(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Iterator[Choice]:
     """Every combination of the open values, each with the best share for the engine."""
-    opened = open_keys(preset)
+    opened, algorithm = open_keys(preset), ALGORITHMS[recipe.algorithm]
     both = (False, True)
     four_bits = both if "load_in_4bit" in opened else (preset.load_in_4bit,)
     standbys = both if "standby" in opened else (preset.standby,)
     counts = _prompts(preset) if "prompts_per_step" in opened else (preset.prompts_per_step,)
     for four_bit, standby, prompts in product(four_bits, standbys, counts):
-        batches = [preset.per_device_train_batch_size or preset.num_generations]
+        batches = [preset.per_device_train_batch_size]
         if "per_device_train_batch_size" in opened:
-            completions = prompts * preset.num_generations
-            batches = [n for n in divisors(completions) if n <= AUTO_BATCH]
+            sized = {"prompts_per_step": prompts, "per_device_train_batch_size": None}
+            step = algorithm.step(preset.model_copy(update=sized))
+            batches = [n for n in step.batches() if n <= AUTO_BATCH]
         for batch in batches:
             draft = preset.model_copy(
                 update={
@@ -120,7 +131,8 @@ def choices(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> It
                     "per_device_train_batch_size": batch,
                 }
             )
-            yield _with_share(recipe, draft, shape, room)
+            if algorithm.samples or algorithm.step(draft).is_whole:
+                yield _with_share(recipe, draft, shape, room)
 
 
 def _prompts(preset: Preset) -> Iterator[int]:
@@ -179,7 +191,7 @@ def _largest_that_fits(choose: Callable[[int], Choice], least: int, most: int) -
 def _choice(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Choice:
     case = case_of(recipe, preset, shape, room.usable_bytes)
     prediction = predict.predict(case)
-    completions = preset.prompts_per_step * preset.num_generations
+    completions = ALGORITHMS[recipe.algorithm].step(preset).completions
     return Choice(
         preset,
         case,

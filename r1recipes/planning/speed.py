@@ -53,12 +53,15 @@ class Evaluation:
     """Completions that are generated at once (`eval.batch_size`)."""
     available: int
     """Held-out problems."""
+    samples: bool = True
+    """Whether a step generates its completions. One that does not takes the rest of the time."""
 
     def steps(self, problems: int) -> float:
         """Its time, in optimiser steps; at most, with completions as long as those of a step."""
         calls, rest = divmod(problems, self.batch)
         generations = calls * self._call(self.batch) + (self._call(rest) if rest else 0.0)
-        return GENERATION_SHARE[self.device] * generations
+        share = GENERATION_SHARE[self.device]
+        return generations * (share if self.samples else share / (1 - share))
 
     def _call(self, completions: int) -> float:
         """Time of a call that generates so many, by that of a step's. More than a step has may not
@@ -89,7 +92,8 @@ class Evaluation:
 
 def step_s(case: Case, completions: int, kv_tokens: int, peak: Peak) -> float:
     """Seconds of an optimiser step over `completions`, with a KV cache of `kv_tokens`."""
-    return _generation_s(case, completions, kv_tokens, peak) + _training_s(case, completions, peak)
+    generation_s = _generation_s(case, completions, kv_tokens, peak) if case.samples else 0.0
+    return generation_s + _training_s(case, completions, peak)
 
 
 def _generation_s(case: Case, completions: int, kv_tokens: int, peak: Peak) -> float:
@@ -106,7 +110,9 @@ def _generation_s(case: Case, completions: int, kv_tokens: int, peak: Peak) -> f
 
 def _training_s(case: Case, completions: int, peak: Peak) -> float:
     shape = case.shape
-    # forward, forward again for the backward pass, and the gradient of each layer's input
-    operations = 6 * case.batch * case.max_seq_length * shape.linear_parameters
+    # forward, forward again for the backward pass, and the gradient of each layer's input; where
+    # an offline algorithm has a reference, its forward pass
+    passes = 8 if case.reference and not case.samples else 6
+    operations = passes * case.batch * case.max_seq_length * shape.linear_parameters
     pass_s = max(operations / peak.operations / UTILIZATION, LAYER_PASS_S * shape.num_hidden_layers)
     return pass_s * completions / case.batch

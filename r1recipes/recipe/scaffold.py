@@ -14,12 +14,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from r1recipes.algorithms import ALGORITHMS
-from r1recipes.algorithms.base import CPU_ONLY, GPU_ONLY, Preset, preset_bytes
+from r1recipes.algorithms.base import CPU_ONLY, GPU_ONLY, Preset, Train, preset_bytes
 from r1recipes.config import render
 from r1recipes.config.render import toml_key
 from r1recipes.config.suggest import models_in
 from r1recipes.recipe import loading, references
-from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe
+from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe, of_algorithm
 
 WIDTH = 98
 SCHEMA_LINE = "#:schema ./recipe.schema.json"
@@ -50,9 +50,23 @@ def commented(base: Recipe, model: str, schema_line: str | None = SCHEMA_LINE) -
         elif name == "preset":
             lines += ["", *_comment(_text(field) + " " + _doc(Preset))]
             lines += _presets(value)
+        elif name == "examples" and ALGORITHMS[base.algorithm].samples:
+            continue  # the section is for others
         elif inner := models_in(field.annotation):
             lines += _section(name, inner[0], value)
     return "\n".join(lines) + "\n"
+
+
+def for_algorithm(base: Recipe, name: str) -> Recipe:
+    """A recipe with another algorithm. [train] keeps the values of keys that every algorithm has in
+    the same sense; the others are the algorithm's own defaults."""
+    if base.algorithm == name:
+        return base
+    keys = ALGORITHMS[name].train
+    shared = {key: f for key, f in Train.model_fields.items() if keys.model_fields[key] == f}
+    train = {key: getattr(base.train, key) for key in shared}
+    changed = base.model_dump(exclude_none=True) | {"algorithm": name, "train": train}
+    return of_algorithm(name).model_validate(changed)
 
 
 def _section(name: str, kind: type[BaseModel], value: BaseModel | None) -> list[str]:

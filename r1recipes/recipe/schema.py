@@ -32,6 +32,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from r1recipes.algorithms import ALGORITHMS, GRPO
 from r1recipes.algorithms.base import PRESET_NAME, Preset, Train
+from r1recipes.algorithms.examples import Examples
 from r1recipes.algorithms.sft import ColdStart
 from r1recipes.config import json_schema
 from r1recipes.config.section import (
@@ -81,6 +82,7 @@ Respond in the following format:
 AlgorithmName = Annotated[str, AfterValidator(rules.known_algorithm)]
 Weight = Annotated[float, Field(ge=0, le=1000)]
 RewardName = Annotated[str, AfterValidator(rules.known_reward)]
+Rewards = Annotated[dict[RewardName, Weight], Field(json_schema_extra=rules.rewards_schema)]
 PresetName = Annotated[
     str,
     StringConstraints(pattern=f"^({PRESET_NAME.pattern})$"),
@@ -241,10 +243,9 @@ class Recipe(Section):
     model: Model
     data: Data
     prompt: Prompt = Prompt()
-    rewards: Annotated[
-        dict[RewardName, Weight], Field(min_length=1, json_schema_extra=rules.rewards_schema)
-    ]
+    rewards: Annotated[Rewards, Field(min_length=1)]
     """Reward = weight. The name is one of the table or `file.py:function`."""
+    examples: Annotated[Examples | None, ADDED_LATER, Field(validate_default=True)] = None
     lora: Lora = Lora()
     train: SerializeAsAny[Train] = GRPO.train()
     """The keys of the algorithm, see `of_algorithm`."""
@@ -272,12 +273,18 @@ class Recipe(Section):
             refuse([("", message, "give one a weight, such as `correctness = 2.0`")])
         return weights
 
+    @field_validator("examples")
+    @classmethod
+    def _learned_from(cls, examples: Examples | None, info: ValidationInfo) -> Examples | None:
+        refuse(rules.of_examples(examples, info.data))
+        return examples
+
     @field_validator("preset", mode="wrap")
     @classmethod
     def _fit_their_names(
         cls, tables: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> dict[str, Preset]:
-        problems = rules.of_presets(tables)
+        problems = rules.of_presets(tables, info.data.get("algorithm"))
         try:
             presets = validate(tables)
         except ValidationError as error:
@@ -314,18 +321,17 @@ def of_algorithm(name: Any) -> type[Recipe]:
 @cache
 def _of_algorithm(name: str) -> type[Recipe]:
     algorithm = ALGORITHMS[name]
+    rewards = Recipe.model_fields["rewards"].description
     about = f"{algorithm.description} ({algorithm.source})."
     keys = " ".join((algorithm.train.__doc__ or "").split())
     fields: dict[str, Any] = {
         "algorithm": (Literal[name], Field(name, description=about)),
         "train": (algorithm.train, Field(algorithm.train(), description=keys)),
     }
+    if not algorithm.samples:
+        fields["rewards"] = (Rewards, Field({}, description=rewards))
     model = create_model("Recipe", __base__=Recipe, __doc__=Recipe.__doc__, **fields)
-    model.foreign_keys = FOREIGN_KEYS | {
-        key: f'remove it: it is a key of `algorithm = "{other.name}"`'
-        for other in ALGORITHMS.values()
-        for key in other.train.model_fields.keys() - algorithm.train.model_fields.keys()
-    }
+    model.foreign_keys = FOREIGN_KEYS | rules.keys_of_others(algorithm)
     return model
 
 
@@ -334,6 +340,7 @@ def for_editors() -> dict[str, Any]:
     which of them the one that is named takes."""
     root = json_schema.of(of_algorithm("grpo"), "recipe")
     root["properties"]["algorithm"] |= {"enum": list(ALGORITHMS)}
+    root["required"].remove("rewards")  # some of the algorithms do without
     root["properties"]["train"]["properties"] = json_schema.merged(
         {name: algorithm.train for name, algorithm in ALGORITHMS.items()}
     )

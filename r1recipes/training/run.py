@@ -13,7 +13,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from r1recipes import data
-from r1recipes.data import demonstrations, preflight
+from r1recipes.data import examples, preflight
+from r1recipes.data.examples import demonstrations
 from r1recipes.data.tokenizer import chat_template, special_tokens
 from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error, is_full
 from r1recipes.machine import files, packages
@@ -72,6 +73,11 @@ def prepare(
     splits, prompts = preflight.check_prompts(
         splits, tokenizer, plan.preset, recipe.data.overlong, rows
     )
+    read, revision = None, None
+    if recipe.examples:
+        source = examples.load(recipe, plan.base_dir, splits.held_out, offline=offline)
+        read, lines = examples.fitting(source.rows, recipe, tokenizer, plan.preset)
+        revision, notes = source.revision, [*notes, *source.notes, *lines]
     for line in [*prompts.lines(), *notes]:
         observer.note(line)
     loaded, verifier = _load_rewards(
@@ -83,7 +89,9 @@ def prepare(
         backend=backend,
         rewards={name: loaded[name] for name in recipe.rewards},
         decisive=loaded[recipe.eval.reward],
-        inputs=input_hashes(plan, splits, tokenizer.chat_template, loaded.values()),
+        inputs=input_hashes(plan, splits, tokenizer.chat_template, loaded.values(), read),
+        examples=read,
+        examples_revision=revision,
         settings=settings,
         judge=verifier.verify if recipe.eval.reward == "correctness" else None,
         warm=warm or Warm(),
@@ -157,6 +165,8 @@ def start(
         run = record.create(loaded, plan, folder, settings.runs_dir)
         capture.move_to(run.log)
         run.update_lock(inputs=prepared.inputs, data_revision=prepared.splits.revision)
+        if prepared.examples_revision:
+            run.update_lock(examples_revision=prepared.examples_revision)
         if locked and locked.kept_rows is not None:
             run.update_lock(kept_rows=locked.kept_rows)
         _execute(run, prepared, watching, options, meter)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from r1recipes.data import demonstrations
+from r1recipes.data.examples import demonstrations
 from r1recipes.errors import RunError
 from r1recipes.machine import files
 from r1recipes.machine.terminal import Interrupts, warned_when_slow
@@ -25,7 +25,7 @@ from r1recipes.runs.reading import Row
 from r1recipes.runs.record import Run
 from r1recipes.training.backends import merged
 from r1recipes.training.backends.base import Hooks, Messages, Sample
-from r1recipes.training.evaluation import WhileTraining, evaluate, keep
+from r1recipes.training.evaluation import WhileTraining, evaluate, keep, own_samples
 from r1recipes.training.evaluation.probe import outlook, probe, refuse_hopeless
 from r1recipes.training.observers import Observer
 from r1recipes.training.prepared import Options, Prepared
@@ -75,8 +75,10 @@ class Stages:
             self.cold_start()
         self.load()
         self.evaluate("before", adapter=False)
-        self.probe()
+        if self.plan.algorithm.samples:
+            self.probe()
         self.keep_problems()
+        self.sample_examples()
         self.train()
         self.evaluate("after", adapter=True)
         self.finish()
@@ -246,6 +248,17 @@ class Stages:
                 keep.choose(self.run, self.prepared, self.hooks(), self.observer.note)
         self.prepared = keep.apply(self.run, self.prepared, self.observer.note)
 
+    def sample_examples(self) -> None:
+        """Sample the problems and choose examples, for an algorithm that learns from these."""
+        if not own_samples.are_needed(self.plan) or self.saved_adapter():
+            return
+        path, key = self.run.own_samples, self.shared_key(own_samples.shared_key(self.plan))
+        if "own_samples" not in self.run.read() and not self.warm.copy("samples", key, path):
+            with self.stage("own_samples", "Sampling the problems"):
+                own_samples.sample(self.run, self.prepared, self.hooks(), self.observer.note)
+        self.prepared = own_samples.apply(self.run, self.prepared, self.observer.note)
+        self.warm.remember("samples", key, path)
+
     def train(self) -> None:
         """Train the adapter, from the last checkpoint if there is one, and save it."""
         if self.run.adapter.exists():
@@ -260,7 +273,7 @@ class Stages:
             with self.stage("train", "Training"), self.interrupts.after_this_step():
                 try:
                     self.backend.train(
-                        self.prepared.splits.train,
+                        self.prepared.training_rows,
                         self.prepared.rewards,
                         self.run.checkpoints,
                         self.checkpoint[0] if self.checkpoint else None,

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from r1recipes.data import answer_column, demonstrations, gym, splits
+from r1recipes.data import answer_column, gym, splits
+from r1recipes.data.examples import demonstrations
 from r1recipes.data.local.model import (
     describe,
     missing_model,

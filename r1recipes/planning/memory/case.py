@@ -31,3 +31,9 @@ class Case:
     standby: bool
     optimizer_bytes: float
     """Bytes of the optimizer for each trained parameter."""
+    samples: bool = True
+    """Whether a step generates its completions, and so is limited by the engine too."""
+    reference: bool = False
+    """Whether the base model scores the completions as well."""
+    logit_bytes: float = 0.0
+    """Bytes for each logit of a whole pass; 0 where a few rows at a time are computed."""

@@ -29,19 +29,26 @@ def training_pass(case: Case, calibrated: dict[str, float]) -> dict[str, int]:
     batch.
     """
     completion = _activations(case, calibrated)
-    rows = case.batch * case.max_completion_length
     # In the only pass of a step, gradients arrive as activations are freed: at most the activations
     # of a batch that is smaller by one completion lie beside the gradient. In later passes it is
     # there already. A step of MAX_NUM_SEQS may have more completions, and so several passes.
     gradient = 4 * adapter_parameters(case.shape, case.lora_rank, case.targets)
-    if case.num_seqs <= case.batch < MAX_NUM_SEQS:
+    if case.samples and case.num_seqs <= case.batch < MAX_NUM_SEQS:
         gradient = max(0, gradient - completion)
     return {
         "gradient": gradient,
         "training activations": case.batch * completion,
-        "logits": LOGIT_BYTES * min(rows, CHUNK_ROWS) * case.shape.vocab_size + 4 * rows,
+        "logits": _logits(case),
         "training kernels": round(calibrated["training_outside"]),
     }
+
+
+def _logits(case: Case) -> int:
+    """Bytes of the logits of a pass: those of a chunk of its completions, or of all its tokens."""
+    if case.logit_bytes:
+        return round(case.logit_bytes * case.batch * case.max_seq_length * case.shape.vocab_size)
+    rows = case.batch * case.max_completion_length
+    return LOGIT_BYTES * min(rows, CHUNK_ROWS) * case.shape.vocab_size + 4 * rows
 
 
 def _activations(case: Case, calibrated: dict[str, float]) -> int:

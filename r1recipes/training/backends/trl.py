@@ -168,7 +168,8 @@ class TrlBackend:
             config_arguments=trainer.arguments(plan, output_dir),
             hooks=hooks,
         )
-        trainer.stop_at(trl_trainer, trainer.stop_ids(self.tokenizer(), self.model))
+        if plan.algorithm.samples:
+            trainer.stop_at(trl_trainer, trainer.stop_ids(self.tokenizer(), self.model))
         for parameter in self.model.parameters():
             if parameter.requires_grad:  # TRL silently makes those of a 4-bit model bfloat16
                 parameter.data = parameter.data.float()

@@ -59,7 +59,7 @@ def sft_config(plan: Plan, output_dir: Path) -> SFTConfig:
     """Arguments of the cold start; the plan has one."""
     start = plan.recipe.cold_start
     assert start is not None
-    own = sft.arguments(start, plan.preset.max_seq_length)
+    own = sft.of_cold_start(start, plan.preset.max_seq_length)
     return SFTConfig(output_dir=str(output_dir), **own, **common(plan))
 
 
@@ -67,8 +67,9 @@ def arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
     """Arguments of the trainer's config, with the same names."""
     train, algorithm = plan.recipe.train, plan.algorithm
     own = algorithm.arguments(train, plan.preset, plan.step)
-    if algorithm.learns_from == "rewards":
-        own["reward_weights"] = list(plan.recipe.rewards.values())
+    if algorithm.samples:
+        rewarded = {"reward_weights": list(plan.recipe.rewards.values())}
+        own = sampling(plan) | {"repetition_penalty": train.repetition_penalty} | rewarded | own
     return {
         "output_dir": str(output_dir),
         "max_steps": train.max_steps,
@@ -83,13 +84,11 @@ def arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
         "adam_epsilon": 1e-8,
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,
-        "repetition_penalty": train.repetition_penalty,
         "remove_unused_columns": False,
         "save_strategy": "steps" if algorithm.resumes else "no",
         "save_steps": train.save_steps,
         "save_total_limit": 2,  # a kill while one is written leaves the one before
         "save_only_model": False,
-        **sampling(plan),
         **own,
         **common(plan),
     }
@@ -140,7 +139,8 @@ def make(
     trainer_class, config_class = plan.algorithm.trainer()
     collector = Collector(rewards, plan)
     callback = Watch(hooks, collector, plan.algorithm)
-    reward_arguments = {"reward_funcs": collector.functions()} if rewards else {}
+    is_paid = plan.algorithm.samples and rewards
+    reward_arguments = {"reward_funcs": collector.functions()} if is_paid else {}
     trainer = trainer_class(
         model=model,
         args=config_class(**config_arguments),

@@ -28,6 +28,7 @@ class Collector:
         self._rewards = rewards
         self._weights, self._decisive = plan.recipe.rewards, plan.recipe.eval.reward
         self._group_size = plan.preset.num_generations
+        self._samples = plan.algorithm.samples
         self._completions: list[Any] = []
         self._prompts: list[Any] = []
         self._answers: list[Any] = []
@@ -52,7 +53,9 @@ class Collector:
 
     def accuracy(self) -> dict[str, float | None]:
         """Share of the step's completions that the decisive reward pays 1 or more, and its 95 %
-        interval, under their names in metrics.jsonl."""
+        interval, under their names in metrics.jsonl; empty where a step samples none."""
+        if not self._samples:
+            return {}
         paid = self._paid.get(self._decisive)
         if not paid:
             return {"accuracy": None}
@@ -129,6 +132,8 @@ class Clock:
     def row(self) -> dict[str, float]:
         """The times of the last step, under their names in metrics.jsonl."""
         spent = {"step": 0.0, "preparing": 0.0, "generation": 0.0, "rewards": 0.0} | self._spent
+        if "generation" not in self._spent:
+            return {"time/step_s": self._step_s, "time/backward_s": spent["step"]}
         return {
             "time/step_s": self._step_s,
             "time/generation_s": spent["generation"],

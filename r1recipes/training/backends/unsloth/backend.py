@@ -231,6 +231,8 @@ class UnslothBackend:
                 )
                 groups += [[_sample(o, tokenizer) for o in out.outputs] for out in outputs]
                 hooks.on_progress(len(groups), len(ids))
+        if not self.plan.algorithm.samples:  # no later generation will put it to sleep
+            engine.rest(self.model.vllm_engine)
         return groups
 
     @contextlib.contextmanager
@@ -254,9 +256,14 @@ class UnslothBackend:
         plan: Plan | None = None,
     ) -> None:
         plan = plan or self.plan
-        arguments = trainer.arguments(plan, output_dir) | ENGINE_ARGUMENTS
-        if self._stop:
-            arguments["generation_kwargs"] = {"stop_token_ids": self._stop}
+        arguments = trainer.arguments(plan, output_dir)
+        if plan.algorithm.samples:
+            arguments |= ENGINE_ARGUMENTS
+            if self._stop:
+                arguments["generation_kwargs"] = {"stop_token_ids": self._stop}
+        else:
+            patches.return_logits()
+            engine.rest(self.model.vllm_engine)
         self.trainer = trainer.make(
             plan,
             model=self.model,
@@ -267,7 +274,7 @@ class UnslothBackend:
             hooks=hooks,
         )
         refuse_differences(argument_differences(arguments, self.trainer.args))
-        if plan.algorithm.reference(plan.recipe.train):
+        if plan.algorithm.samples and plan.algorithm.reference(plan.recipe.train):
             patches.bound_reference_pass(self.trainer)
         self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
