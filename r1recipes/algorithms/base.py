@@ -87,9 +87,11 @@ class Preset(Section):
     lora_rank: Annotated[int, Field(ge=1, le=512, examples=[32])]
     """Rank of the adapter."""
     num_generations: Annotated[int, Field(ge=2, le=1024, examples=[8])]
-    """Completions for each prompt, that is, the size of a group."""
+    """Completions for each prompt, that is, the size of a group; for sft and dpo, the samples of a
+    problem that examples are chosen from."""
     prompts_per_step: Annotated[AutoCount, Field(examples=[4])]
-    """Prompts in an optimiser step; a step has prompts_per_step x num_generations completions."""
+    """Prompts in an optimiser step; a step has prompts_per_step x num_generations completions, for
+    sft and dpo prompts_per_step examples."""
     per_device_train_batch_size: Annotated[AutoCount | None, Field(examples=[8])] = None
     """Completions in one forward and backward pass; without it num_generations."""
     gpu_memory_utilization: Annotated[AutoShare | None, Field(examples=[0.5])] = None

@@ -22,6 +22,8 @@ from r1recipes.recipe import loading, references
 from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe, of_algorithm
 
 WIDTH = 98
+PASS_KEYS = ("per_device_train_batch_size", "gpu_memory_utilization")
+"""Keys of a preset that are left to the planner where no preset of the algorithm was measured."""
 SCHEMA_LINE = "#:schema ./recipe.schema.json"
 
 
@@ -38,7 +40,7 @@ def commented(base: Recipe, model: str, schema_line: str | None = SCHEMA_LINE) -
     title = ALGORITHMS[base.algorithm].title
     base = base.model_copy(update={"model": section, "description": f"{title} for {model}"})
     lines = [schema_line] if schema_line else []
-    for name, field in type(base).model_fields.items():
+    for name, field in Recipe.model_fields.items():  # its default algorithm, not that of `base`
         if not models_in(field.annotation) and name != "rewards":
             lines += _key(name, field, getattr(base, name))
     for name, field in type(base).model_fields.items():
@@ -59,13 +61,17 @@ def commented(base: Recipe, model: str, schema_line: str | None = SCHEMA_LINE) -
 
 def for_algorithm(base: Recipe, name: str) -> Recipe:
     """A recipe with another algorithm. [train] keeps the values of keys that every algorithm has in
-    the same sense; the others are the algorithm's own defaults."""
+    the same sense; the others are the algorithm's own defaults. Where it does not sample while it
+    trains, the memory of its passes is another: the planner chooses their size."""
     if base.algorithm == name:
         return base
     keys = ALGORITHMS[name].train
     shared = {key: f for key, f in Train.model_fields.items() if keys.model_fields[key] == f}
     train = {key: getattr(base.train, key) for key in shared}
     changed = base.model_dump(exclude_none=True) | {"algorithm": name, "train": train}
+    open_keys = () if ALGORITHMS[name].samples else PASS_KEYS
+    for preset in (values for size, values in changed["preset"].items() if size != "cpu"):
+        preset |= dict.fromkeys(open_keys, "auto")
     return of_algorithm(name).model_validate(changed)
 
 

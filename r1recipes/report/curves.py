@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from r1recipes.algorithms import ALGORITHMS
+from r1recipes.algorithms import ALGORITHMS, Algorithm
 from r1recipes.report.charts import GREY, Bar, Bars, Chart, Plot, Series, has_data
 from r1recipes.report.scales import Ends
 from r1recipes.runs import health
@@ -26,6 +26,7 @@ STAGES = {
     "load": "loading the model",
     "evaluate_before": "evaluation before",
     "pass_rates": "pass rates",
+    "own_samples": "sampling the problems",
     "train": "training",
     "evaluate_after": "evaluation after",
 }
@@ -112,7 +113,18 @@ def learning(readings: Sequence[Reading]) -> list[Chart]:
     alone = readings[0] if len(readings) == 1 else None
     reward, *rest = [_learning_plot(curve, readings) for curve in LEARNING]
     by_function = [_rewards(alone)] if alone else _reward_of_each(readings)
-    return _drawable([reward, *by_function, *rest])
+    return _drawable([*_fitted(readings), reward, *by_function, *rest])
+
+
+def _fitted(readings: Sequence[Reading]) -> list[Plot]:
+    """How well runs fit their examples, by the metrics that their algorithms name."""
+    rows = [row for row in _algorithms(readings) if row.learned]
+    facts = dict.fromkeys(fact for row in rows if row.learned for fact in row.learned.facts)
+    note = "Mean over the examples of the step."
+    return [
+        _plot(Curve(name.replace(" ", "-"), metric, name.capitalize(), note, unit), readings)
+        for metric, name, unit in facts
+    ]
 
 
 def _learning_plot(curve: Curve, readings: Sequence[Reading]) -> Plot:
@@ -133,10 +145,13 @@ def optimiser(readings: Sequence[Reading]) -> list[Chart]:
 
 def _loss_note(readings: Sequence[Reading]) -> str:
     """What the algorithms of the runs say of their loss; empty where the runs have no plan."""
-    names = dict.fromkeys(reading.recipe.get("algorithm") for reading in readings)
-    algorithms = [ALGORITHMS[name] for name in names if name in ALGORITHMS]
-    text = ", ".join(row.note_on_loss for row in algorithms if row.note_on_loss)
+    text = ", ".join(row.note_on_loss for row in _algorithms(readings) if row.note_on_loss)
     return f"{text[0].upper()}{text[1:]}; not a sign of progress." if text else ""
+
+
+def _algorithms(readings: Sequence[Reading]) -> list[Algorithm]:
+    names = dict.fromkeys(reading.recipe.get("algorithm") for reading in readings)
+    return [ALGORITHMS[name] for name in names if name in ALGORITHMS]
 
 
 def cost(readings: Sequence[Reading]) -> list[Chart]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from r1recipes.algorithms import ALGORITHMS
 from r1recipes.machine import files
 from r1recipes.machine.units import duration, gib
 from r1recipes.planning.architectures import Origin
@@ -185,8 +186,8 @@ def _learning_sentence(run: Reading) -> str:
 
 
 def _facts(run: Reading) -> list[tuple[str, Cell]]:
-    machine, preset = run.lock.get("machine") or {}, run.resolved.get("preset", {})
-    threads, group = machine.get("num_threads"), preset.get("num_generations")
+    machine = run.lock.get("machine") or {}
+    threads = machine.get("num_threads")
     cpu = f"CPU, {threads} thread{'s' if threads != 1 else ''}" if threads else None
     last = run.metrics[-1] if run.metrics else {}
     vram = (run.record.get("vram") or {}).get("measured_bytes")
@@ -196,7 +197,8 @@ def _facts(run: Reading) -> list[tuple[str, Cell]]:
         ("Preset", run.record.get("preset")),
         ("Machine", machine.get("gpu") or cpu),
         ("Steps", f"{run.steps} of {run.max_steps}" if run.max_steps else run.steps or None),
-        ("Completions a step", f"{preset['prompts_per_step']} x {group}" if group else None),
+        _step_size(run),
+        ("Sampled for examples", _own_samples(run)),
         ("Problems kept", _num_kept(run)),
         ("Time", duration(run.duration_s)),
         ("Peak memory", f"{gib(vram, 2)} GiB" if vram else None),
@@ -204,6 +206,25 @@ def _facts(run: Reading) -> list[tuple[str, Cell]]:
         ("Started", _utc(str(run.record.get("started", "")))),
         ("Fingerprint", str(run.record.get("fingerprint", ""))[:8]),
     ]
+
+
+def _step_size(run: Reading) -> tuple[str, Cell]:
+    """What a step trains on."""
+    preset, algorithm = run.resolved.get("preset", {}), run.recipe.get("algorithm", "")
+    learned = ALGORITHMS[algorithm].learned if algorithm in ALGORITHMS else None
+    prompts, group = preset.get("prompts_per_step"), preset.get("num_generations")
+    if learned and prompts:
+        return "Examples a step", learned.example(prompts)
+    return "Completions a step", f"{prompts} x {group}" if group else None
+
+
+def _own_samples(run: Reading) -> str | None:
+    """The problems that were sampled for examples, and how many these became."""
+    recorded = run.record.get("own_samples")
+    if not recorded:
+        return None
+    problems = f"{recorded['num_problems']:,} problems x {recorded['num_samples']}"
+    return f"{problems}, {recorded['num_examples']:,} examples"
 
 
 def _num_kept(run: Reading) -> str | None:

@@ -10,7 +10,7 @@ batch is used once, so that it is 0. Statistics: `trends`; error rates: benchmar
 import math
 from collections.abc import Sequence
 
-from r1recipes.runs.health import stalled, trends
+from r1recipes.runs.health import fitted, stalled, trends
 from r1recipes.runs.health.signs import WINDOW, Signs, mean
 from r1recipes.runs.health.trends import Change
 from r1recipes.runs.health.verdicts import HeldOut, Row, Terms, Verdict, held_out_change, percent
@@ -42,7 +42,8 @@ def verdict(rows: Sequence[Row], terms: Terms, held_out: Sequence[HeldOut] = ())
     in the number of rows; changes nothing and remembers nothing.
     """
     signs = Signs(rows, terms, held_out)
-    return next(answer for rule in RULES if (answer := rule(signs)))
+    rules = EXAMPLE_RULES if fitted.is_fitted(rows) else RULES
+    return next(answer for rule in rules if (answer := rule(signs)))
 
 
 def sentence(rows: Sequence[Row], terms: Terms, held_out: Sequence[HeldOut] = ()) -> str:
@@ -262,3 +263,11 @@ RULES = (
     stalled.noisy,
 )
 """The rules in the order in which they are asked; the last always answers."""
+EXAMPLE_RULES = (
+    _waiting,
+    _not_finite,
+    fitted.held_out_falls,
+    fitted.held_out_rises,
+    fitted.loss,
+)
+"""Those for the rows of an algorithm that learns from examples."""
