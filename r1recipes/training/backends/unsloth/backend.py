@@ -28,7 +28,7 @@ from r1recipes.recipe import references
 from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends import builtin, nf4, trainer, weights
 from r1recipes.training.backends.base import ColdStarted, Hooks, Messages, Sample
-from r1recipes.training.backends.unsloth import cold_start, engine, patches
+from r1recipes.training.backends.unsloth import cold_start, engine, patches, sampling
 from r1recipes.training.backends.unsloth.differences import (
     adapter_differences,
     argument_differences,
@@ -216,7 +216,8 @@ class UnslothBackend:
             seed=self.recipe.seed,
             repetition_penalty=self.recipe.train.repetition_penalty,
             stop_token_ids=self._stop or None,
-            **({"temperature": 0.0} if greedy else sampling(self.plan)),
+            **sampling.WITHOUT_TEXT,
+            **({"temperature": 0.0} if greedy else sampling.of_plan(self.plan)),
         )
         groups: list[list[Sample]] = []
         # In standby the engine wakes up here, and sleeps again after the next step's completions
@@ -229,7 +230,7 @@ class UnslothBackend:
                 outputs = self.model.fast_generate(
                     batch, sampling_params=params, lora_request=lora, use_tqdm=False
                 )
-                groups += [[_sample(o, tokenizer) for o in out.outputs] for out in outputs]
+                groups += [[sampling.sample(o, tokenizer) for o in out.outputs] for out in outputs]
                 hooks.on_progress(len(groups), len(ids))
         return groups
 
@@ -257,6 +258,7 @@ class UnslothBackend:
         arguments = trainer.arguments(plan, output_dir) | ENGINE_ARGUMENTS
         if self._stop:
             arguments["generation_kwargs"] = {"stop_token_ids": self._stop}
+        arguments["generation_kwargs"] = sampling.rollout_arguments(arguments)
         self.trainer = trainer.make(
             plan,
             model=self.model,
@@ -267,6 +269,7 @@ class UnslothBackend:
             hooks=hooks,
         )
         refuse_differences(argument_differences(arguments, self.trainer.args))
+        sampling.let_train_without_logprobs(self.trainer)
         if plan.algorithm.reference(plan.recipe.train):
             patches.bound_reference_pass(self.trainer)
         self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
@@ -315,19 +318,3 @@ def published_in_4bit(name: str) -> str | None:
     plain = dynamic.replace("-unsloth-bnb-4bit", "-bnb-4bit")
     exists = dynamic and FLOAT_TO_INT_MAPPER.get(plain.lower(), plain) == dynamic
     return plain if exists and plain.lower() not in BAD_MAPPINGS else None
-
-
-def sampling(plan: Plan) -> dict[str, Any]:
-    """Sampling settings of the recipe under vLLM's names; there, top_k is off at -1."""
-    train = plan.recipe.train
-    return {
-        "temperature": train.temperature,
-        "top_p": train.top_p,
-        "top_k": train.top_k or -1,
-        "min_p": train.min_p or 0.0,
-    }
-
-
-def _sample(output: Any, tokenizer: Any) -> Sample:
-    text = tokenizer.decode(output.token_ids, skip_special_tokens=True)
-    return Sample(text, len(output.token_ids), output.finish_reason == "length")
