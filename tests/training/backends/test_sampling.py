@@ -44,19 +44,27 @@ class Engine:
     """An `LLM` that answers as vLLM 0.26 does: log-probs of a token where they are asked for."""
 
     def __init__(self, end: int):
-        self.end, self.asked = end, []
+        self.end = end
+        self.asked: list[dict[str, Any]] = []
 
-    def generate(self, prompts, sampling_params, use_tqdm):
+    def generate(
+        self, prompts: list[dict[str, list[int]]], sampling_params: dict[str, Any], use_tqdm: bool
+    ) -> list[SimpleNamespace]:
         self.asked.append(sampling_params)
-        return [self._output(n, p["prompt_token_ids"], sampling_params) for n, p in prompts]
+        return [
+            SimpleNamespace(
+                prompt_token_ids=prompt["prompt_token_ids"],
+                outputs=[self._completion(20 + number % 3, sampling_params)],
+            )
+            for number, prompt in enumerate(prompts)
+        ]
 
-    def _output(self, number: int, prompt: list[int], params: dict[str, Any]) -> SimpleNamespace:
-        ids = [*range(20, 22 + number % 3), self.end][: params["max_tokens"]]
+    def _completion(self, token: int, params: dict[str, Any]) -> SimpleNamespace:
+        ids = [*range(20, token + 2), self.end][: params["max_tokens"]]
         logprobs = None
         if params["logprobs"] is not None:
             logprobs = [{i: SimpleNamespace(rank=1, logprob=-0.5)} for i in ids]
-        completion = SimpleNamespace(token_ids=ids, logprobs=logprobs)
-        return SimpleNamespace(prompt_token_ids=prompt, outputs=[completion])
+        return SimpleNamespace(token_ids=ids, logprobs=logprobs)
 
 
 def pay_by_length(completions: list[Any], **_: Any) -> list[float]:
@@ -72,7 +80,6 @@ def trained(small, tmp_path, monkeypatch, generation_kwargs: dict[str, Any]) -> 
     )
     tokenizer = builtin.build_tokenizer()
     engine = Engine(tokenizer.eos_token_id)
-    engine.generate = _numbered(engine.generate)
     kind = vllm_generation.VLLMGeneration
     monkeypatch.setattr(vllm_generation, "SamplingParams", dict, raising=False)
     monkeypatch.setattr(kind, "_init_vllm", lambda self: setattr(self, "llm", engine))
@@ -97,12 +104,6 @@ def trained(small, tmp_path, monkeypatch, generation_kwargs: dict[str, Any]) -> 
     made.train()
     assert len(losses) == 2 and all(map(math.isfinite, losses))
     return made, engine
-
-
-def _numbered(generate):
-    return lambda prompts, sampling_params, use_tqdm: generate(
-        list(enumerate(prompts)), sampling_params, use_tqdm
-    )
 
 
 def test_trl_trains_without_log_probs(small, tmp_path, monkeypatch):
