@@ -211,7 +211,7 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
         verdict=choice.verdict,
         error=constants.CALIBRATED["error"].value,
         kv_tokens=tokens,
-        sequences=0 if is_lacking else min(case.num_seqs, tokens // sequence_tokens(case)),
+        sequences=0 if is_lacking else min(case.at_once, tokens // sequence_tokens(case)),
         lacking_bytes=max(int(is_lacking), lacking),
     )
 

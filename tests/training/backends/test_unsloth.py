@@ -151,7 +151,7 @@ def test_the_sizes_of_an_engine_are_read_as_far_as_it_has_them(monkeypatch):
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (3 * GIB, CARD.total_bytes))
     config = SimpleNamespace(
         cache_config=SimpleNamespace(num_gpu_blocks=1000, block_size=16),
-        scheduler_config=SimpleNamespace(max_num_batched_tokens=2048),
+        scheduler_config=SimpleNamespace(max_num_seqs=64, max_num_batched_tokens=2048),
     )
     runner = SimpleNamespace(model_memory_usage=2 * GIB)
     worker = SimpleNamespace(model_runner=runner, requested_memory=4 * GIB, non_torch_memory=None)
@@ -160,6 +160,7 @@ def test_the_sizes_of_an_engine_are_read_as_far_as_it_has_them(monkeypatch):
     llm_engine = SimpleNamespace(vllm_config=config, engine_core=core)
     assert engine.facts(SimpleNamespace(llm_engine=llm_engine)) == {
         "kv_tokens": 16_000,
+        "max_num_seqs": 64,
         "max_num_batched_tokens": 2048,
         "free_after_load_gib": 3.0,
         "weights_gib": 2.0,
