@@ -206,7 +206,7 @@ class UnslothBackend:
         self, prompts: list[Messages], num_samples: int, greedy: bool, adapter: bool, hooks: Hooks
     ) -> list[list[Sample]]:
         tokenizer: Any = self.tokenizer()  # its methods return unions of types
-        size = self.recipe.eval.batch_size
+        size = sampling.PROMPTS_PER_CALL
         ids = tokenizer.apply_chat_template(
             prompts, add_generation_prompt=True, tokenize=True, return_dict=True
         )["input_ids"]
@@ -226,12 +226,13 @@ class UnslothBackend:
         random_state = torch.random.fork_rng(devices=[self.model.device])
         with random_state, self._lora_request(adapter) as lora:
             for start in range(0, len(ids), size):
-                batch = [{"prompt_token_ids": row} for row in ids[start : start + size]]
                 outputs = self.model.fast_generate(
-                    batch, sampling_params=params, lora_request=lora, use_tqdm=False
+                    [{"prompt_token_ids": row} for row in ids[start : start + size]],
+                    sampling_params=params,
+                    lora_request=lora,
+                    use_tqdm=sampling.progress(hooks, start, len(ids), params.n),
                 )
                 groups += [[sampling.sample(o, tokenizer) for o in out.outputs] for out in outputs]
-                hooks.on_progress(len(groups), len(ids))
         return groups
 
     @contextlib.contextmanager

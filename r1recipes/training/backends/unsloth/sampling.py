@@ -6,12 +6,20 @@ throws the rest away, so only token ids are asked for. Imports neither Unsloth n
 facts about TRL and vLLM hold for the versions in `packages.READ_IN`.
 """
 
-from collections.abc import Mapping
+import functools
+import io
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from r1recipes.planning.plan import Plan
-from r1recipes.training.backends.base import Sample
+from tqdm import tqdm
 
+from r1recipes.planning.plan import Plan
+from r1recipes.training.backends.base import Hooks, Sample
+
+PROMPTS_PER_CALL = 4096
+"""Prompts of an evaluation that the engine gets in one call. It works on as many sequences as it
+was made for and has a queue for the others; between two calls it waits for the last ones. Assumed:
+more than most evaluations have, and little host memory."""
 WITHOUT_TEXT: dict[str, Any] = {"detokenize": False}
 WITHOUT_LOGPROBS: dict[str, Any] = {"logprobs": None}
 """vLLM's names; TRL's `GRPOTrainer` asks for `logprobs=0`, the one of the sampled token."""
@@ -67,6 +75,39 @@ def let_train_without_logprobs(trainer: Any) -> None:
         return (made[0], None) if isinstance(made, tuple) else made
 
     generation.generate, trainer._generate_single_turn = without_logprobs, completions_alone
+
+
+class _Progress(tqdm):
+    """The progress bar of vLLM's `generate`, which reports the completions and shows nothing.
+
+    vLLM makes a first one for preparing the prompts, over which it iterates; that is not reported.
+    One that is disabled has no `elapsed`, by which vLLM divides.
+    """
+
+    monitor_interval = 0  # no thread that watches it
+
+    def __init__(self, *args: Any, report: Callable[[int], None], **options: Any):
+        self._report = report
+        super().__init__(*args, **options | {"file": io.StringIO(), "disable": False})
+
+    def update(self, n: float | None = 1) -> bool | None:
+        is_shown = super().update(n)
+        if self.iterable is None:
+            self._report(int(self.n))
+        return is_shown
+
+    def display(self, *args: Any, **options: Any) -> None:
+        """Shows nothing."""
+
+
+def progress(hooks: Hooks, before: int, total: int, num_samples: int) -> Callable[..., Any]:
+    """What `generate` takes as `use_tqdm`: it tells `hooks` how many of `total` prompts are done.
+
+    `before` were done in earlier calls; each prompt has `num_samples` completions.
+    """
+    return functools.partial(
+        _Progress, report=lambda done: hooks.on_progress(before + done // num_samples, total)
+    )
 
 
 def sample(output: Any, tokenizer: Any) -> Sample:
