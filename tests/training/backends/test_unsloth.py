@@ -26,6 +26,7 @@ MODULES: dict[str, dict[str, Any]] = {
     "unsloth": {"FastLanguageModel": None},
     "unsloth.models.loader_utils": {"BAD_MAPPINGS": {}},
     "unsloth.models.mapper": {"FLOAT_TO_INT_MAPPER": {"a/known": "a/known-unsloth-bnb-4bit"}},
+    "unsloth_zoo.vllm_utils": {"prepare_merged_rollout": None},
     "vllm": {"SamplingParams": SimpleNamespace},
 }
 

@@ -20,6 +20,7 @@ from datasets import Dataset
 from peft import set_peft_model_state_dict
 from transformers import PreTrainedTokenizerBase, set_seed
 from unsloth import FastLanguageModel
+from unsloth_zoo.vllm_utils import prepare_merged_rollout
 from vllm import SamplingParams
 
 from r1recipes.machine import settings
@@ -28,13 +29,20 @@ from r1recipes.recipe import references
 from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends import builtin, nf4, trainer, weights
 from r1recipes.training.backends.base import ColdStarted, Hooks, Messages, Sample
-from r1recipes.training.backends.unsloth import cold_start, engine, patches, sampling
+from r1recipes.training.backends.unsloth import (
+    cold_start,
+    engine,
+    environment,
+    patches,
+    sampling,
+)
 from r1recipes.training.backends.unsloth.differences import (
     adapter_differences,
     argument_differences,
     engine_differences,
     refuse_differences,
     refuse_second_try,
+    rollout_differences,
 )
 
 assert unsloth  # imported for its patches
@@ -271,6 +279,10 @@ class UnslothBackend:
         )
         refuse_differences(argument_differences(arguments, self.trainer.args))
         sampling.let_train_without_logprobs(self.trainer)
+        if environment.merges_rollouts():
+            with torch.inference_mode():  # as when a rollout begins
+                state = prepare_merged_rollout(self.model)
+            refuse_differences(rollout_differences(self.model, state))
         if plan.algorithm.reference(plan.recipe.train):
             patches.bound_reference_pass(self.trainer)
         self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)

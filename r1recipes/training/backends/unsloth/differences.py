@@ -62,6 +62,19 @@ def adapter_differences(model: Any, plan: Plan) -> list[Difference]:
     return [row for row in compared if row[1] != row[2]]
 
 
+def rollout_differences(model: Any, state: object) -> list[Difference]:
+    """Why rollouts that are asked for with the adapter in the weights would be without.
+
+    `state` is what Unsloth prepared for them: None where it falls back to the engine's LoRA, with
+    no more than a printed line, and leaves the reason at the model (unsloth_zoo/vllm_utils.py,
+    `prepare_merged_rollout`).
+    """
+    if state is not None:
+        return []
+    reason = getattr(getattr(model, "_unsloth_merged_rollout_state", None), "reason", None)
+    return [("UNSLOTH_VLLM_MERGED_ROLLOUT", "1", f"the engine's LoRA, because {reason}")]
+
+
 def share_bytes(config: Any, plan: Plan) -> tuple[float, float]:
     """GPU memory in bytes that the plan gives the engine, and that the engine's config gives it.
 
