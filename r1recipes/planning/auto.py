@@ -84,6 +84,7 @@ def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int
         standby=preset.standby,
         optimizer_bytes=ADAM_8BIT_BYTES if "8bit" in recipe.train.optim else ADAM_BYTES,
         completions=completions,
+        kv_cache_dtype=preset.kv_cache_dtype,
     )
 
 

@@ -163,6 +163,7 @@ def make(
         based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
         shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
         if shape:
+            fit.check_kv_cache(settled, shape, card)
             fit.check_cold_start(based, shape, card, choose_dtype("cuda", card))
             settled, predicted = fit.fitted(based, settled, shape, card)
     if unsettled := auto.open_keys(settled):

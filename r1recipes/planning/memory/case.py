@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from r1recipes.algorithms.base import KvCacheDtype
 from r1recipes.planning.models import ModelShape
 
 MAX_NUM_SEQS = 272
@@ -36,11 +37,29 @@ class Case:
     """Bytes of the optimizer for each trained parameter."""
     completions: int | None = None
     """Completions of a step; None where they are as many as the engine works on at once."""
+    kv_cache_dtype: KvCacheDtype | None = None
+    """How keys and values are stored; None: in 16 bits."""
 
     @property
     def at_once(self) -> int:
         """Sequences that are worked on at once; the engine may have room for a few more."""
         return min(self.num_seqs, self.completions or self.num_seqs)
+
+    @property
+    def kv_token_bytes(self) -> int:
+        """KV cache of one token. With a scale for each token and head, key and value have one of 32
+        bits (vllm/v1/kv_cache_interface.py, AttentionSpec)."""
+        if self.kv_cache_dtype is None:
+            return self.shape.kv_token_bytes
+        scales = 8 if self.kv_cache_dtype == "int8_per_token_head" else 0
+        heads = self.shape.num_hidden_layers * self.shape.num_key_value_heads
+        return self.shape.kv_token_bytes // 2 + heads * scales
+
+    @property
+    def sized_kv_token_bytes(self) -> float:
+        """The same by Unsloth's estimate, which has 1.25 bytes for fp8 and knows of no other 8 bits
+        (approximate_vllm_memory_usage)."""
+        return self.shape.kv_token_bytes * (1.25 / 2 if self.kv_cache_dtype == "fp8" else 1)
 
 
 def engine_sequences(completions: int) -> int:

@@ -127,6 +127,28 @@ def test_room_for_more_sequences_than_completions_changes_graphs_alone():
     assert rounded.at_once == exact.at_once == 6
 
 
+@pytest.mark.parametrize(
+    ("dtype", "token", "by_unsloth"),
+    # 8 heads of 128 in 32 layers: two bytes each, one, and one with 4 bytes of scale a head
+    [
+        (None, 131_072, 131_072),
+        ("fp8", 65_536, 81_920),
+        ("int8_per_token_head", 32 * 8 * 2 * (128 + 4), 131_072),
+    ],
+)
+def test_a_cache_in_8_bits_holds_about_twice_the_tokens(dtype, token, by_unsloth):
+    """Unsloth's estimate, which may shorten sequences, has 1.25 bytes for fp8."""
+    plain, stored = predict.predict(case()), predict.predict(case(kv_cache_dtype=dtype))
+    cache = stored.phases["load"]["KV cache"]
+    assert stored.phases == plain.phases
+    assert stored.kv_tokens == cache // token // 16 * 16
+    unsloth = 0.95 * engine.sized_bytes(case()) / by_unsloth
+    assert stored.sized_tokens == int(unsloth) // 256 * 256
+    least = predict.least_share_bytes(case(kv_cache_dtype=dtype), 24)
+    assert predict.predict(case(kv_cache_dtype=dtype, engine_bytes=least)).kv_tokens >= 24 * 1024
+    assert least <= predict.least_share_bytes(case(), 24)
+
+
 def test_the_verdict_keeps_the_error_on_both_sides():
     asleep = case(standby=True)
     prediction, error = predict.predict(asleep), constants.CALIBRATED["error"].value

@@ -64,6 +64,7 @@ def cases(draw) -> Case:
         standby=draw(st.booleans()),
         optimizer_bytes=draw(st.sampled_from([ADAM_8BIT_BYTES, ADAM_BYTES])),
         completions=draw(st.integers(1, 512)),
+        kv_cache_dtype=draw(st.sampled_from([None, "fp8", "int8_per_token_head"])),
     )
 
 

@@ -118,20 +118,22 @@ class UnslothBackend:
     def _load_engine(self, base: Path | None, quantised: Path | None) -> None:
         preset, lora = self.plan.preset, self.recipe.lora
         engine.limit_allocator(self.plan)
-        model, tokenizer = FastLanguageModel.from_pretrained(
-            model_name=self._weights(base, quantised),
-            max_seq_length=preset.max_seq_length,
-            dtype=getattr(torch, self.plan.dtype),
-            load_in_4bit=preset.load_in_4bit,
-            fast_inference=True,
-            gpu_memory_utilization=engine.share_of_free(self.plan),
-            max_lora_rank=preset.lora_rank,
-            max_num_seqs=self.plan.max_num_seqs,
-            random_state=self.recipe.seed,
-            disable_log_stats=True,
-            local_files_only=self.offline,
-            use_exact_model_name=preset.load_in_4bit,  # as `_weights` has chosen it
-        )
+        with patches.kv_cache_in(preset.kv_cache_dtype):
+            model, tokenizer = FastLanguageModel.from_pretrained(
+                model_name=self._weights(base, quantised),
+                max_seq_length=preset.max_seq_length,
+                dtype=getattr(torch, self.plan.dtype),
+                load_in_4bit=preset.load_in_4bit,
+                fast_inference=True,
+                gpu_memory_utilization=engine.share_of_free(self.plan),
+                float8_kv_cache=preset.kv_cache_dtype == "fp8",
+                max_lora_rank=preset.lora_rank,
+                max_num_seqs=self.plan.max_num_seqs,
+                random_state=self.recipe.seed,
+                disable_log_stats=True,
+                local_files_only=self.offline,
+                use_exact_model_name=preset.load_in_4bit,  # as `_weights` has chosen it
+            )
         checked = self.tokenizer()
         if not builtin.is_own(checked):  # Unsloth would split text otherwise: `load_tokenizer`
             tokenizer.chat_template = checked.chat_template  # as preflight has checked it
