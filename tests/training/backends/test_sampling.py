@@ -24,6 +24,9 @@ CORRECTED: dict[str, Any] = {"vllm_importance_sampling_correction": True}
         (OFF, {"detokenize": False, "logprobs": None}),
         (OFF | {"off_policy_mask_threshold": None}, {"detokenize": False, "logprobs": None}),
         (OFF | {"off_policy_mask_threshold": 0.1}, {"detokenize": False}),
+        (OFF | {"top_p": 1.0, "top_k": 0}, {"detokenize": False, "logprobs": None}),
+        (OFF | {"top_p": 0.95, "top_k": 0}, {"detokenize": False}),
+        (OFF | {"top_p": 1.0, "top_k": 50}, {"detokenize": False}),
         (CORRECTED, {"detokenize": False}),
         (
             OFF | {"generation_kwargs": {"stop_token_ids": [7]}},

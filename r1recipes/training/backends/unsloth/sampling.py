@@ -41,7 +41,9 @@ def rollout_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     nothing reads text or log-probs.
 
     Text is read by stop strings. Log-probs are read by the correction for what the engine's kernels
-    round otherwise and by the mask of off-policy completions (trl, grpo_trainer.py).
+    round otherwise and by the mask of off-policy completions (trl, grpo_trainer.py). They are also
+    asked for with top_p or top_k: without them vLLM would sample with FlashInfer, which compiles
+    itself first and has not been measured (vllm, v1/worker/gpu/sample/sampler.py).
     """
     asked = dict(arguments.get("generation_kwargs") or {})
     reads_text = bool(asked.get("stop"))
@@ -49,8 +51,9 @@ def rollout_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
         arguments["vllm_importance_sampling_correction"]
         or arguments.get("off_policy_mask_threshold") is not None
     )
+    is_cut = arguments.get("top_p", 1.0) < 1 or (arguments.get("top_k") or 0) > 0
     without = {} if reads_text else WITHOUT_TEXT
-    without = without if reads_logprobs else without | WITHOUT_LOGPROBS
+    without = without if reads_logprobs or is_cut else without | WITHOUT_LOGPROBS
     return without | asked
 
 
