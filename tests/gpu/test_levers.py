@@ -39,9 +39,8 @@ def test_it_learns_with_the_adapter_in_the_weights_of_the_rollouts(tmp_path):
 
 
 def test_it_learns_with_keys_and_values_in_8_bits(tmp_path):
-    run = trained(tmp_path, "preset.kv_cache_dtype=int8_per_token_head")
-    assert "TRITON_ATTN" in run.log.read_text()
-    assert learned(run)
+    """A run whose engine has another cache than the preset ends with an error."""
+    assert learned(trained(tmp_path, "preset.kv_cache_dtype=int8_per_token_head"))
 
 
 def test_256_completions_are_worked_on_at_once_without_text_and_log_probs(tmp_path):
