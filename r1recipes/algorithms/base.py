@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from r1recipes.config.section import (
+    ADDED_LATER,
     AutoBool,
     AutoCount,
     AutoShare,
@@ -75,6 +76,10 @@ class Train(Section):
         return []
 
 
+KvCacheDtype = Literal["int8_per_token_head", "fp8"]
+"""vLLM's names for 8 bits: with a scale for each token and head, or without any."""
+
+
 class Preset(Section):
     """What depends on the card's memory. Values that may be "auto" are chosen by the planner."""
 
@@ -96,6 +101,10 @@ class Preset(Section):
     """Share of the card's usable memory that the vLLM engine may take."""
     standby: AutoBool = False
     """Give the engine's KV cache back while training; saves memory, costs time in each step."""
+    kv_cache_dtype: Annotated[
+        KvCacheDtype | None, ADDED_LATER, Field(examples=["int8_per_token_head"])
+    ] = None
+    """How vLLM stores keys and values; without it in 16 bits, of which these are about half."""
     num_threads: Annotated[int | None, Field(ge=1, le=1024, examples=[1])] = None
     """CPU threads, for the preset `cpu`; without it one a core. The last digits depend on it."""
 
@@ -127,7 +136,7 @@ def likely_preset(name: str) -> str | None:
     return "cpu" if text == "cpu" else f"{size[1]}GB" if size else None
 
 
-GPU_ONLY = ("gpu_memory_utilization", "load_in_4bit", "standby")
+GPU_ONLY = ("gpu_memory_utilization", "load_in_4bit", "standby", "kv_cache_dtype")
 CPU_ONLY = ("num_threads",)
 AUTO_ON_GPU = ("prompts_per_step", "per_device_train_batch_size")
 

@@ -1,7 +1,10 @@
 """Repairs of Unsloth and bitsandbytes at run time, each with its reason."""
 
+import contextlib
+import functools
 import math
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,6 +32,34 @@ def bound_reference_pass(trainer: Any) -> None:
             args.unsloth_grpo_mini_batch = training_passes
 
     trainer._get_per_token_logps_and_entropies = in_passes
+
+
+@contextlib.contextmanager
+def kv_cache_in(dtype: str | None) -> Iterator[None]:
+    """While a model is loaded: let vLLM store keys and values as `dtype`, where it is not None.
+
+    Unsloth has an argument for "fp8" alone, and may ask for an attention backend that knows no
+    scales for each token and head; Triton's does (unsloth_zoo/vllm_utils.py, load_vllm;
+    vllm/v1/attention/backends/triton_attn.py).
+    """
+    if dtype is None:
+        yield
+        return
+    kind = sys.modules["vllm"].LLM
+    original = kind.__init__
+    ours = {"kv_cache_dtype": dtype}
+    if dtype.endswith("per_token_head"):
+        ours["attention_backend"] = "TRITON_ATTN"
+
+    @functools.wraps(original)
+    def initialise(self: Any, *args: Any, **arguments: Any) -> None:
+        original(self, *args, **arguments | ours)
+
+    kind.__init__ = initialise
+    try:
+        yield
+    finally:
+        kind.__init__ = original
 
 
 def paged_bytes() -> int:
