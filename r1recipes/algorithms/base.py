@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from r1recipes.config.section import (
+    ADDED_LATER,
     AutoBool,
     AutoCount,
     AutoShare,
@@ -75,6 +76,10 @@ class Train(Section):
         return []
 
 
+KvCacheDtype = Literal["int8_per_token_head", "fp8"]
+"""vLLM's names for 8 bits: with a scale for each token and head, or without any."""
+
+
 class Preset(Section):
     """What depends on the card's memory. Values that may be "auto" are chosen by the planner."""
 
@@ -98,6 +103,10 @@ class Preset(Section):
     """Share of the card's usable memory that the vLLM engine may take."""
     standby: AutoBool = False
     """Give the engine's KV cache back while training; saves memory, costs time in each step."""
+    kv_cache_dtype: Annotated[
+        KvCacheDtype | None, ADDED_LATER, Field(examples=["int8_per_token_head"])
+    ] = None
+    """How vLLM stores keys and values; without it in 16 bits, of which these are about half."""
     num_threads: Annotated[int | None, Field(ge=1, le=1024, examples=[1])] = None
     """CPU threads, for the preset `cpu`; without it one a core. The last digits depend on it."""
 
@@ -129,7 +138,7 @@ def likely_preset(name: str) -> str | None:
     return "cpu" if text == "cpu" else f"{size[1]}GB" if size else None
 
 
-GPU_ONLY = ("gpu_memory_utilization", "load_in_4bit", "standby")
+GPU_ONLY = ("gpu_memory_utilization", "load_in_4bit", "standby", "kv_cache_dtype")
 CPU_ONLY = ("num_threads",)
 AUTO_ON_GPU = ("prompts_per_step", "per_device_train_batch_size")
 
@@ -297,6 +306,11 @@ class Algorithm:
     def samples(self) -> bool:
         """Whether it samples completions while it trains."""
         return self.learned is None
+
+    @property
+    def sampled_when(self) -> str:
+        """Where completions are sampled, in words for people."""
+        return "in a step" if self.samples else "sampled at once before training"
 
     def step_in_words(self, preset: Preset) -> str:
         """The completions of a step: `4 prompts x 8 completions = 32 completions a step`."""

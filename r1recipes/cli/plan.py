@@ -239,17 +239,17 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
 
     peak, needed = predicted.peak_bytes / GIB, predicted.needed_bytes / GIB
     headroom, room = predicted.headroom_bytes / GIB, predicted.room_bytes / GIB
-    is_limited = room < predicted.available_bytes / GIB  # torch is, without standby
-    card = f"; the card has {predicted.available_bytes / GIB:.2f}" if is_limited else ""
-    samples = resolved.algorithm.samples
-    count = resolved.completions_per_step if samples else resolved.max_num_seqs
+    whole = predicted.available_bytes / GIB
+    card = f"; the card has {whole:.2f}" if room < whole else ""  # torch is held to less
+    stored = f" ({kind})" if (kind := resolved.preset.kv_cache_dtype) else ""
+    count = resolved.preset.prompts_per_step * resolved.preset.num_generations
     lines = [
         f"peak      {peak:.2f} GiB in {predicted.peak_phase}, within {predicted.error:.0%}",
         f"needed    {needed:.2f} GiB; {SLACK} is given back where there is no room",
         f"headroom  {headroom:.2f} GiB of {room:.2f}, beyond what is needed{card}",
         f"at once   {predicted.sequences} sequences of {resolved.preset.max_seq_length} tokens "
-        f"in the KV cache, of {count} {'in a step' if samples else 'sampled at once'}",
-        *[f"step      {resolved.batch_sentence()}; not measured yet"] * (not samples),
+        f"in the KV cache{stored}, of {count} {resolved.algorithm.sampled_when}",
+        f"step      {resolved.batch_sentence()}",
     ]
     if predicted.needed_bytes == predicted.peak_bytes:
         del lines[1]

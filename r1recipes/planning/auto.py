@@ -16,7 +16,12 @@ from r1recipes.algorithms.base import Preset
 from r1recipes.machine import cards
 from r1recipes.planning import speed
 from r1recipes.planning.memory import constants, predict
-from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, ADAM_BYTES, MAX_NUM_SEQS, Case
+from r1recipes.planning.memory.case import (
+    ADAM_8BIT_BYTES,
+    ADAM_BYTES,
+    Case,
+    engine_sequences,
+)
 from r1recipes.planning.memory.predict import Prediction
 from r1recipes.planning.models import ModelShape
 from r1recipes.recipe.schema import Recipe
@@ -67,6 +72,7 @@ class Choice:
 def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int) -> Case:
     """The part of a recipe that its memory depends on, for a preset without an open value."""
     algorithm = ALGORITHMS[recipe.algorithm]
+    completions = preset.prompts_per_step * preset.num_generations  # sampled at once
     return Case(
         shape=shape,
         four_bit=preset.load_in_4bit,
@@ -74,21 +80,17 @@ def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int
         max_completion_length=preset.max_completion_length,
         lora_rank=preset.lora_rank,
         targets=tuple(recipe.lora.target_modules),
-        num_seqs=sequences_at_once(preset),
+        num_seqs=engine_sequences(completions),
         batch=algorithm.step(preset).batch,
         engine_bytes=math.floor((preset.gpu_memory_utilization or 0) * usable_bytes),
         standby=preset.standby,
         optimizer_bytes=ADAM_8BIT_BYTES if "8bit" in recipe.train.optim else ADAM_BYTES,
+        completions=completions,
+        kv_cache_dtype=preset.kv_cache_dtype,
         samples=algorithm.samples,
         reference=algorithm.reference(recipe.train),
         logit_bytes=algorithm.logit_bytes,
     )
-
-
-def sequences_at_once(preset: Preset) -> int:
-    """Completions that the engine works on at once: those of a step or, for an algorithm that
-    samples before it trains, of as many problems."""
-    return min(preset.prompts_per_step * preset.num_generations, MAX_NUM_SEQS)
 
 
 def open_keys(preset: Preset) -> list[str]:
@@ -153,7 +155,7 @@ def _with_share(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -
         return min(MAX_SHARE, math.ceil(size / room.usable_bytes * 100) / 100)
 
     least = share(predict.least_share_bytes(case))
-    most = share(predict.least_share_bytes(case, case.num_seqs))
+    most = share(predict.least_share_bytes(case, case.at_once))
     largest = replace(case, engine_bytes=math.floor(most * room.usable_bytes))
     # A peak that includes the engine grows byte by byte with the share.
     prediction = predict.predict(largest)

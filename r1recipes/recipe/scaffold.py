@@ -7,6 +7,7 @@ behaviour; nothing is downloaded or measured, so only `plan` can tell whether it
 import re
 import textwrap
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,7 +41,10 @@ def commented(base: Recipe, model: str, schema_line: str | None = SCHEMA_LINE) -
     title = ALGORITHMS[base.algorithm].title
     base = base.model_copy(update={"model": section, "description": f"{title} for {model}"})
     lines = [schema_line] if schema_line else []
-    for name, field in Recipe.model_fields.items():  # its default algorithm, not that of `base`
+    for name, field in type(base).model_fields.items():
+        if name == "algorithm":  # the default of a file that does not name one
+            field = copy(field)
+            field.default = Recipe.model_fields[name].default
         if not models_in(field.annotation) and name != "rewards":
             lines += _key(name, field, getattr(base, name))
     for name, field in type(base).model_fields.items():

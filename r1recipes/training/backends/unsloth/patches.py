@@ -1,8 +1,11 @@
 """Repairs of Unsloth and bitsandbytes at run time, each with its reason."""
 
+import contextlib
+import functools
 import math
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -36,6 +39,34 @@ def return_logits() -> None:
     """Let the forward pass return logits again, not hidden states, as a GRPO trainer has asked for
     in this process (unsloth/models/llama.py, UNSLOTH_RETURN_HIDDEN_STATES)."""
     os.environ["UNSLOTH_RETURN_HIDDEN_STATES"] = "0"
+
+
+@contextlib.contextmanager
+def kv_cache_in(dtype: str | None) -> Iterator[None]:
+    """While a model is loaded: let vLLM store keys and values as `dtype`, where it is not None.
+
+    Unsloth has an argument for "fp8" alone, and may ask for an attention backend that knows no
+    scales for each token and head; Triton's does (unsloth_zoo/vllm_utils.py, load_vllm;
+    vllm/v1/attention/backends/triton_attn.py).
+    """
+    if dtype is None:
+        yield
+        return
+    kind = sys.modules["vllm"].LLM
+    original = kind.__init__
+    ours = {"kv_cache_dtype": dtype}
+    if dtype.endswith("per_token_head"):
+        ours["attention_backend"] = "TRITON_ATTN"
+
+    @functools.wraps(original)
+    def initialise(self: Any, *args: Any, **arguments: Any) -> None:
+        original(self, *args, **arguments | ours)
+
+    kind.__init__ = initialise
+    try:
+        yield
+    finally:
+        kind.__init__ = original
 
 
 def paged_bytes() -> int:
