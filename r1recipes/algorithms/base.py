@@ -158,6 +158,22 @@ def of_preset(preset: Any) -> KeyProblems:
     return problems
 
 
+def of_group(algorithm: "Algorithm", table: Mapping[str, Any]) -> KeyProblems:
+    """Another number of completions for a prompt than the algorithm has, as `(key, message, hint)`.
+
+    `table` has the keys of a preset, also broken ones.
+    """
+    size, number = algorithm.group_size, table.get("num_generations")
+    if size is None or type(number) is not int or number in (size, 0) or number < 0:
+        return []
+    message = f"{algorithm.title} takes {size} completions of a prompt, not {number}"
+    hint, prompts = f"set `num_generations = {size}`", table.get("prompts_per_step")
+    if type(prompts) is int and prompts > 0:
+        as_many = math.ceil(prompts * number / size)
+        hint += f" and, for as many completions a step, `prompts_per_step = {as_many}`"
+    return [("num_generations", message, hint)]
+
+
 def of_batches(algorithm: "Algorithm", table: Mapping[str, Any]) -> KeyProblems:
     """Passes that do not divide a step of the algorithm, as `(key, message, hint)`.
 
@@ -293,6 +309,13 @@ class Algorithm:
     loss_note: str = ""
     """What users must know of the value of its loss, such as "near 0 by construction"; empty where
     a falling loss is a sign of progress."""
+    group_size: int | None = None
+    """Completions of a prompt where it takes no other number; None where `num_generations` has it.
+    """
+    compares: bool = True
+    """Whether the completions of a prompt are compared, so that equal rewards teach nothing."""
+    limits: tuple[str, ...] = ()
+    """What users have to know before they start it, as sentences without a full stop."""
     metrics: Mapping[str, str] = field(default_factory=dict)
     """The trainer's name of a metric -> ours, where they differ."""
     learned: Learned | None = None

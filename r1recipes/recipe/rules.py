@@ -21,6 +21,7 @@ from r1recipes.algorithms.base import (
     PRESET_NAME,
     likely_preset,
     of_batches,
+    of_group,
     preset_gb,
 )
 from r1recipes.algorithms.grpo import GrpoTrain
@@ -136,9 +137,8 @@ def of_presets(presets: Any, algorithm: str | None) -> KeyProblems:
         if not isinstance(table, Mapping):
             continue  # the schema says so
         if row := ALGORITHMS.get(algorithm or ""):
-            problems += [
-                (f"{name}.{key}", text, hint) for key, text, hint in of_batches(row, table)
-            ]
+            own = of_group(row, table) or of_batches(row, table)
+            problems += [(f"{name}.{key}", text, hint) for key, text, hint in own]
         if name == "cpu":
             for key in AUTO_ON_GPU:
                 if table.get(key) == "auto":

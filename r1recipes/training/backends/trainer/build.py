@@ -10,11 +10,13 @@ from typing import Any
 from datasets import Dataset
 from trl import SFTConfig
 
-from r1recipes.algorithms import Algorithm, sft
+from r1recipes.algorithms import ONLINE_DPO, Algorithm, sft
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends.base import Hooks
-from r1recipes.training.backends.trainer.watch import Collector, Watch
+from r1recipes.training.backends.trainer import online_dpo
+from r1recipes.training.backends.trainer.online_dpo import PairSampler
+from r1recipes.training.backends.trainer.watch import Collector, Parts, Watch
 
 REFERENCE = "ref"
 """TRL's name for a frozen copy of the adapter as the reference, which `make` deletes: the base is
@@ -109,8 +111,8 @@ def stop_at(trainer: Any, ids: list[int]) -> None:
     TRL cuts them at the tokenizer's end token alone and would learn the padding behind another
     (1.12, `_generate_single_turn`). It still counts those that end with another as cut.
     """
-    if len(ids) == 1:
-        return
+    if len(ids) == 1 or not hasattr(trainer, "_generate_single_turn"):
+        return  # the trainers of other algorithms have been told when they were made
     trainer.generation_kwargs["eos_token_id"] = ids
     trainer.generation_config.eos_token_id = ids
     generate = trainer._generate_single_turn
@@ -134,26 +136,46 @@ def make(
     rewards: dict[str, Reward],
     config_arguments: dict[str, Any],
     hooks: Hooks,
+    sampler: PairSampler | None = None,
 ) -> Any:
-    """The TRL trainer of a plan's algorithm, with callbacks that call `hooks`."""
-    trainer_class, config_class = plan.algorithm.trainer()
+    """The TRL trainer of a plan's algorithm, with callbacks that call `hooks`.
+
+    `sampler` generates the pairs of online DPO; without it TRL's trainer does with transformers.
+    """
     collector = Collector(rewards, plan)
     callback = Watch(hooks, collector, plan.algorithm)
-    is_paid = plan.algorithm.samples and rewards
-    reward_arguments = {"reward_funcs": collector.functions()} if is_paid else {}
-    trainer = trainer_class(
+    parts = Parts(
+        config=plan.algorithm.trainer()[1](**config_arguments),
         model=model,
-        args=config_class(**config_arguments),
-        train_dataset=rows,
-        processing_class=tokenizer,
-        callbacks=[callback],
-        **reward_arguments,
+        tokenizer=tokenizer,
+        rows=rows,
+        callback=callback,
+        ends=stop_ids(tokenizer, model),
     )
+    if plan.algorithm is ONLINE_DPO:
+        trainer = online_dpo.make(parts, sampler)
+    else:
+        trainer = _plain(plan, parts)
     if REFERENCE in getattr(model, "peft_config", {}):
         model.delete_adapter(REFERENCE)
     _announce_phases(trainer, plan.algorithm, hooks)
     callback.clock.time(trainer)
     return trainer
+
+
+def _plain(plan: Plan, parts: Parts) -> Any:
+    """A trainer that needs nothing beside what each of them takes."""
+    functions = parts.callback.collector.functions()
+    is_paid = plan.algorithm.samples and functions
+    reward_arguments = {"reward_funcs": functions} if is_paid else {}
+    return plan.algorithm.trainer()[0](
+        model=parts.model,
+        args=parts.config,
+        train_dataset=parts.rows,
+        processing_class=parts.tokenizer,
+        callbacks=[parts.callback],
+        **reward_arguments,
+    )
 
 
 def _announce_phases(trainer: Any, algorithm: Algorithm, hooks: Hooks) -> None:
