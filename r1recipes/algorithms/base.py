@@ -314,6 +314,10 @@ class Algorithm:
     """
     compares: bool = True
     """Whether the completions of a prompt are compared, so that equal rewards teach nothing."""
+    needs_pad: bool = False
+    """Whether it takes every token to pad with for padding, so that none may end a completion."""
+    has_dropout: bool = True
+    """Whether its trainer uses `lora_dropout`."""
     limits: tuple[str, ...] = ()
     """What users have to know before they start it, as sentences without a full stop."""
     metrics: Mapping[str, str] = field(default_factory=dict)

@@ -4,17 +4,18 @@ No argument is left to a library's default. Limits: nothing is loaded here.
 """
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from trl import SFTConfig
 
-from r1recipes.algorithms import ONLINE_DPO, Algorithm, sft
+from r1recipes.algorithms import ONLINE_DPO, PPO, Algorithm, sft
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends.base import Hooks
-from r1recipes.training.backends.trainer import online_dpo
+from r1recipes.training.backends.trainer import online_dpo, ppo
 from r1recipes.training.backends.trainer.online_dpo import PairSampler
 from r1recipes.training.backends.trainer.watch import Collector, Parts, Watch
 
@@ -71,7 +72,9 @@ def arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
     own = algorithm.arguments(train, plan.preset, plan.step)
     if algorithm.samples:
         rewarded = {"reward_weights": list(plan.recipe.rewards.values())}
-        own = sampling(plan) | {"repetition_penalty": train.repetition_penalty} | rewarded | own
+        sampled = sampling(plan) | {"repetition_penalty": train.repetition_penalty} | rewarded
+        names = {field.name for field in fields(algorithm.trainer()[1])}  # PPO's has few of them
+        own = {name: value for name, value in sampled.items() if name in names} | own
     return {
         "output_dir": str(output_dir),
         "max_steps": train.max_steps,
@@ -154,6 +157,8 @@ def make(
     )
     if plan.algorithm is ONLINE_DPO:
         trainer = online_dpo.make(parts, sampler)
+    elif plan.algorithm is PPO:
+        trainer = ppo.make(plan, parts)
     else:
         trainer = _plain(plan, parts)
     if REFERENCE in getattr(model, "peft_config", {}):

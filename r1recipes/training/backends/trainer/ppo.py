@@ -1,0 +1,207 @@
+"""PPO with TRL's trainer: the recipe's rewards as its reward model, a linear head as its value model.
+
+TRL's trainer takes modules for both, draws one completion of each prompt, does not clip gradients,
+and keeps all activations (1.12, ppo_trainer.py). Limits: text alone, one device.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from r1recipes.algorithms import PPO
+from r1recipes.planning.plan import Plan
+from r1recipes.training.backends.trainer.watch import Parts
+
+
+class Values(nn.Module):
+    """The value of each token of the policy's completions, with the interface of TRL's value model.
+
+    Hidden states are those of the policy with its adapter, without a gradient.
+    """
+
+    base_model_prefix = "backbone"
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__()
+        causal = policy.get_base_model()
+        self._trunk = (getattr(causal, causal.base_model_prefix),)  # the policy's, not a part
+        self.head = nn.Linear(policy.config.get_text_config().hidden_size, 1, device=policy.device)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def backbone(self, **inputs: Any) -> Any:
+        with torch.no_grad():
+            return self._trunk[0](**inputs)
+
+    def score(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states [rows, tokens, size] -> values [rows, tokens, 1]."""
+        values: torch.Tensor = self.head(hidden.float())
+        return values
+
+
+class Rollout(nn.Module):
+    """The prompts and completions of a step, and what the recipe's rewards pay for them, with the
+    interface of TRL's reward model.
+
+    TRL asks for the scores of a few completions at a time, in their order, after all of them have
+    been generated; the rewards are called once, with the columns of the data.
+    """
+
+    base_model_prefix = "backbone"
+
+    def __init__(self, parts: Parts, plan: Plan) -> None:
+        super().__init__()
+        self.parts, self.plan = parts, plan
+        self.clock, self.collector = parts.callback.clock, parts.callback.collector
+        self.pay = self.clock.timed("rewards", self._pay)
+        self._generator = torch.Generator().manual_seed(plan.recipe.seed)
+        self._rows: dict[str, list[Any]] = {}
+        self._completions: list[list[int]] = []
+        self._scores: torch.Tensor | None = None
+        self._num_scored = 0
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        """The prompts of each step without end, each as often as it has completions: the rows are
+        drawn one after the other in an order that is new each time all have been drawn."""
+        preset, order = self.plan.preset, self._order()
+        while True:
+            self.clock.begin()
+            drawn = [next(order) for _ in range(preset.prompts_per_step)]
+            indices = [index for index in drawn for _ in range(preset.num_generations)]
+            self._rows = self.parts.rows[indices]
+            self._completions, self._scores, self._num_scored = [], None, 0
+            yield {"input_ids": self._tokens(self._rows["prompt"])}
+
+    def _order(self) -> Iterator[int]:
+        while True:
+            yield from torch.randperm(len(self.parts.rows), generator=self._generator).tolist()
+
+    def _tokens(self, prompts: list[Any]) -> torch.Tensor:
+        tokens: torch.Tensor = self.parts.tokenizer.apply_chat_template(
+            prompts,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            padding=True,
+        )["input_ids"]
+        return tokens
+
+    def add(self, completions: list[list[int]]) -> None:
+        """Take completions that have been generated, up to the token that ends each."""
+        ends = self.parts.ends
+        for ids in completions:
+            end = next((n for n, token in enumerate(ids, 1) if token in ends), len(ids))
+            self._completions.append(ids[:end])
+
+    def backbone(self, input_ids: torch.Tensor, **_: Any) -> BaseModelOutput:
+        """The scores of the next completions, at each of their tokens [rows, tokens, 1]."""
+        if self._scores is None:
+            self._scores = self.pay().to(input_ids.device)
+        start, self._num_scored = self._num_scored, self._num_scored + len(input_ids)
+        scores = self._scores[start : self._num_scored]
+        hidden = scores[:, None, None].expand(-1, input_ids.shape[1], 1)
+        return BaseModelOutput(hidden_states=(hidden,))
+
+    def score(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+    def _pay(self) -> torch.Tensor:
+        """The weighted sum of the rewards of each completion [rows]."""
+        texts = self.parts.tokenizer.batch_decode(self._completions, skip_special_tokens=True)
+        columns = {name: values for name, values in self._rows.items() if name != "prompt"}
+        total = torch.zeros(len(texts))
+        weights = self.plan.recipe.rewards.values()
+        for weight, function in zip(weights, self.collector.functions(), strict=True):
+            paid = function(
+                prompts=self._rows["prompt"],
+                completions=[[{"role": "assistant", "content": text}] for text in texts],
+                completion_ids=self._completions,
+                **columns,
+            )
+            total += weight * torch.tensor([value or 0.0 for value in paid])
+        return total
+
+
+def make(plan: Plan, parts: Parts) -> Any:
+    """The trainer; its `train` takes the argument of the others, which must be None."""
+    rollout = Rollout(parts, plan)
+    parts.callback.collector.ends = parts.ends
+    trainer = PPO.trainer()[0](
+        args=parts.config,
+        processing_class=parts.tokenizer,
+        model=parts.model,
+        ref_model=None,
+        reward_model=rollout,
+        value_model=Values(parts.model),
+        train_dataset=parts.rows,
+        callbacks=[parts.callback],
+    )
+    trainer.dataloader = rollout
+    if parts.config.gradient_checkpointing:
+        parts.model.gradient_checkpointing_enable()
+        parts.model.enable_input_require_grads()
+    norms: list[float] = []
+    _clip_gradients(trainer, norms)
+    _log_as_others(trainer, parts, norms)
+    _let_generate(trainer, parts, rollout)
+    return trainer
+
+
+def _clip_gradients(trainer: Any, norms: list[float]) -> None:
+    """Scale gradients down to `max_grad_norm` before each update, and note their norms."""
+    parameters = [p for p in trainer.model.parameters() if p.requires_grad]
+
+    def clip(*_: Any) -> None:
+        norms.append(nn.utils.clip_grad_norm_(parameters, trainer.args.max_grad_norm).item())
+
+    trainer.optimizer.optimizer.register_step_pre_hook(clip)
+
+
+def _log_as_others(trainer: Any, parts: Parts, norms: list[float]) -> None:
+    """Log the norm of the gradient, and the divergence from the base model for each token."""
+    log, callback = trainer.log, parts.callback
+
+    def logged(logs: dict[str, float], *args: Any) -> None:
+        callback.clock.end()
+        length = callback.collector.rollouts()["completions/mean_length"]
+        norm = sum(norms) / len(norms)
+        norms.clear()
+        log(logs | {"grad_norm": norm, "kl": logs["objective/kl"] / length}, *args)
+
+    trainer.log = logged
+
+
+def _let_generate(trainer: Any, parts: Parts, rollout: Rollout) -> None:
+    """While it trains, let the model generate with its cache and to any of its end tokens, and tell
+    `rollout` of the completions that the trainer asks for."""
+    model, hooks, train = parts.model, parts.callback.hooks, trainer.train
+    original = model.generate
+
+    def sample(*args: Any, **options: Any) -> Any:
+        if not options.get("output_scores"):
+            return original(*args, **options)  # an evaluation
+        settings = options["generation_config"]
+        settings.eos_token_id, settings.use_cache = parts.ends, True
+        settings.pad_token_id = parts.tokenizer.pad_token_id
+        hooks.on_phase("generate")
+        is_training = model.training
+        model.eval()  # checkpointing of a model that trains turns its cache off
+        output = original(*args, **options)
+        model.train(is_training)
+        rollout.add(output.sequences[:, options["input_ids"].shape[1] :].tolist())
+        hooks.on_phase("train")
+        return output
+
+    def whole_train(resume_from_checkpoint: None = None) -> None:
+        assert resume_from_checkpoint is None, "it writes no checkpoints"
+        model.generate = parts.callback.clock.timed("generation", sample)
+        try:
+            train()
+        finally:
+            del model.generate
+
+    trainer.train = whole_train
