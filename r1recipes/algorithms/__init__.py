@@ -12,6 +12,8 @@ from r1recipes.algorithms.ppo import PPO
 from r1recipes.algorithms.rloo import RLOO
 from r1recipes.algorithms.sft import SFT
 
-ALGORITHMS: dict[str, Algorithm] = {row.name: row for row in (GRPO, RLOO, ONLINE_DPO, PPO, SFT, DPO)}
+ALGORITHMS: dict[str, Algorithm] = {
+    row.name: row for row in (GRPO, RLOO, ONLINE_DPO, PPO, SFT, DPO)
+}
 
 __all__ = ["ALGORITHMS", "DPO", "GRPO", "ONLINE_DPO", "PPO", "RLOO", "SFT", "Algorithm"]

@@ -108,5 +108,5 @@ PPO = Algorithm(
         "PPO generates with transformers on every machine, on a GPU far slower than vLLM",
     ),
     metrics={"loss/policy_avg": "loss", "policy/entropy_avg": "entropy", "lr": "learning_rate"},
-    logit_bytes=22.0,
+    logit_bytes=18.0,
 )

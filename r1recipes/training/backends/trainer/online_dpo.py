@@ -128,8 +128,8 @@ class Pairs:
         return ids[: next((n for n, token in enumerate(ids, 1) if token in self.ends), len(ids))]
 
     def _sample(self, prompts: list[Any]) -> tuple[list[list[int]], list[list[int]]]:
-        """Generate with transformers. The model is set to evaluation, without dropout: checkpointing
-        of a model that trains turns its cache off."""
+        """Generate with transformers. The model is set to evaluation, without dropout, since one
+        that trains with checkpointing has no cache."""
         model = self.trainer.model
         is_training = model.training
         model.eval()
@@ -137,7 +137,9 @@ class Pairs:
         prompt_ids, prompt_mask, completion_ids, _ = self._generate(model, prompts[::2])
         model.train(is_training)
         half = len(prompts) // 2
-        order = [row for pair in zip(range(half), range(half, 2 * half), strict=True) for row in pair]
+        order = [
+            row for pair in zip(range(half), range(half, 2 * half), strict=True) for row in pair
+        ]
         prompt_rows = [prompt_ids[n][prompt_mask[n].bool()].tolist() for n in order]
         return prompt_rows, [completion_ids[n].tolist() for n in order]
 
@@ -183,7 +185,9 @@ class Pairs:
         finally:
             trainer.accelerator.gradient_accumulation_steps = 1
         assert self._pass is not None
-        mask = self._padded([self._completions[n] for n in self._rows(self._number - 1)], "right")[1]
+        mask = self._padded([self._completions[n] for n in self._rows(self._number - 1)], "right")[
+            1
+        ]
         policy, reference = self._logps
         distance = reference - policy
         trainer.stats["kl"].append(_mean(distance.exp() - distance - 1, mask))

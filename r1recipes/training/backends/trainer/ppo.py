@@ -1,13 +1,16 @@
-"""PPO with TRL's trainer: the recipe's rewards as its reward model, a linear head as its value model.
+"""PPO with TRL's trainer: the recipe's rewards are its reward model, a linear head its value model.
 
 TRL's trainer takes modules for both, draws one completion of each prompt, does not clip gradients,
-and keeps all activations (1.12, ppo_trainer.py). Limits: text alone, one device.
+and keeps the logits of a step and all activations (1.12, ppo_trainer.py). Limits: text alone, one
+device.
 """
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -147,7 +150,7 @@ def make(plan: Plan, parts: Parts) -> Any:
     norms: list[float] = []
     _clip_gradients(trainer, norms)
     _log_as_others(trainer, parts, norms)
-    _let_generate(trainer, parts, rollout)
+    _let_generate(trainer, plan, parts, rollout)
     return trainer
 
 
@@ -175,33 +178,74 @@ def _log_as_others(trainer: Any, parts: Parts, norms: list[float]) -> None:
     trainer.log = logged
 
 
-def _let_generate(trainer: Any, parts: Parts, rollout: Rollout) -> None:
-    """While it trains, let the model generate with its cache and to any of its end tokens, and tell
-    `rollout` of the completions that the trainer asks for."""
-    model, hooks, train = parts.model, parts.callback.hooks, trainer.train
-    original = model.generate
-
-    def sample(*args: Any, **options: Any) -> Any:
-        if not options.get("output_scores"):
-            return original(*args, **options)  # an evaluation
-        settings = options["generation_config"]
-        settings.eos_token_id, settings.use_cache = parts.ends, True
-        settings.pad_token_id = parts.tokenizer.pad_token_id
-        hooks.on_phase("generate")
-        is_training = model.training
-        model.eval()  # checkpointing of a model that trains turns its cache off
-        output = original(*args, **options)
-        model.train(is_training)
-        rollout.add(output.sequences[:, options["input_ids"].shape[1] :].tolist())
-        hooks.on_phase("train")
-        return output
+def _let_generate(trainer: Any, plan: Plan, parts: Parts, rollout: Rollout) -> None:
+    """While it trains, let TRL's functions hold the log-probs of completions, not their logits."""
+    train, module = trainer.train, sys.modules[type(trainer).__module__]
+    generation = Generation(plan, parts, rollout, module)
+    ours = {
+        "batch_generation": generation.generate,
+        "selective_log_softmax": generation.log_softmax,
+    }
 
     def whole_train(resume_from_checkpoint: None = None) -> None:
         assert resume_from_checkpoint is None, "it writes no checkpoints"
-        model.generate = parts.callback.clock.timed("generation", sample)
+        before = {name: getattr(module, name) for name in ours}
         try:
+            for name, function in ours.items():
+                setattr(module, name, function)
             train()
         finally:
-            del model.generate
+            for name, function in before.items():
+                setattr(module, name, function)
 
     trainer.train = whole_train
+
+
+class Generation:
+    """What TRL's trainer calls to generate. Its own keeps the logits of all tokens of a step in 32
+    bits, three times over (1.12, ppo_trainer.py, `batch_generation`)."""
+
+    def __init__(self, plan: Plan, parts: Parts, rollout: Rollout, module: Any) -> None:
+        self.parts, self.rollout, self.temperature = parts, rollout, plan.recipe.train.temperature
+        self._forward, self._log_softmax = module.forward, module.selective_log_softmax
+        self._sample = parts.callback.clock.timed("generation", self._sampled)
+
+    def generate(
+        self, model: Any, queries: torch.Tensor, size: int, pad: int, settings: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prompts [rows, tokens] -> prompts with completions, and the log-prob of each token of the
+        completions in place of its logits; `size` rows at a time."""
+        settings.eos_token_id, settings.pad_token_id = self.parts.ends, pad
+        settings.use_cache = True
+        hooks, width = self.parts.callback.hooks, queries.shape[1]
+        hooks.on_phase("generate")
+        parts = [self._sample(model, rows, pad, settings) for rows in queries.split(size)]
+        hooks.on_phase("train")
+        longest = max(rows.shape[1] for rows in parts)
+        together = torch.cat([F.pad(p, (0, longest - p.shape[1]), value=pad) for p in parts])
+        self.rollout.add(together[:, width:].tolist())
+        scores = [self._scored(model, rows, width, pad) for rows in together.split(size)]
+        return together, torch.cat(scores)
+
+    @torch.no_grad()
+    def _sampled(self, model: Any, rows: torch.Tensor, pad: int, settings: Any) -> torch.Tensor:
+        is_training = model.training
+        model.eval()  # checkpointing of a model that trains turns its cache off
+        output = model.generate(
+            input_ids=rows, attention_mask=rows != pad, generation_config=settings
+        )
+        model.train(is_training)
+        tokens: torch.Tensor = output
+        return tokens
+
+    @torch.no_grad()
+    def _scored(self, model: Any, rows: torch.Tensor, width: int, pad: int) -> torch.Tensor:
+        logits = self._forward(model, rows, pad).logits[:, width - 1 : -1]
+        logits /= self.temperature + 1e-7  # as TRL has it
+        logps: torch.Tensor = self._log_softmax(logits, rows[:, width:])
+        return logps
+
+    def log_softmax(self, logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """The log-probs of tokens [rows, tokens], which those of `generate` are already."""
+        logps: torch.Tensor = logits if logits.ndim == 2 else self._log_softmax(logits, index)
+        return logps
