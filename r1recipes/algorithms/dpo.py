@@ -72,6 +72,8 @@ def trainer() -> tuple[type, type]:
 def choose(samples: Sequence[Scored]) -> list[dict[str, str | bool]]:
     """The best and the worst of the samples of a question, by [rewards]; the first ones of equal
     ones. None where all earn the same."""
+    if not samples:
+        return []
     best, worst = (end(samples, key=lambda sample: sample.total) for end in (max, min))
     if best.total == worst.total:
         return []
