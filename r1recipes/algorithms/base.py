@@ -158,22 +158,6 @@ def of_preset(preset: Any) -> KeyProblems:
     return problems
 
 
-def of_group(algorithm: "Algorithm", table: Mapping[str, Any]) -> KeyProblems:
-    """Another number of completions for a prompt than the algorithm has, as `(key, message, hint)`.
-
-    `table` has the keys of a preset, also broken ones.
-    """
-    size, number = algorithm.group_size, table.get("num_generations")
-    if size is None or type(number) is not int or number in (size, 0) or number < 0:
-        return []
-    message = f"{algorithm.title} takes {size} completions of a prompt, not {number}"
-    hint, prompts = f"set `num_generations = {size}`", table.get("prompts_per_step")
-    if type(prompts) is int and prompts > 0:
-        as_many = math.ceil(prompts * number / size)
-        hint += f" and, for as many completions a step, `prompts_per_step = {as_many}`"
-    return [("num_generations", message, hint)]
-
-
 def of_batches(algorithm: "Algorithm", table: Mapping[str, Any]) -> KeyProblems:
     """Passes that do not divide a step of the algorithm, as `(key, message, hint)`.
 
@@ -328,6 +312,12 @@ class Algorithm:
     logit_bytes: float = 0.0
     """Bytes for each logit of a whole pass that its trainer holds; derived from its source. 0 where
     the logits of a few rows at a time are computed."""
+
+    @property
+    def notes_on_plan(self) -> list[str]:
+        """What users have to know of a plan, a sentence each."""
+        derived = "its passes take memory that is derived from the source of TRL, not measured"
+        return [*self.limits, *([derived] if self.logit_bytes else [])]
 
     @property
     def samples(self) -> bool:

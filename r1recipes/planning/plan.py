@@ -156,13 +156,16 @@ def make(
     has_engine = card is not None and target.has_packages and "unsloth" in algorithm.backends
     _refuse_card(recipe, card, has_engine)
     predicted = None
+    based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
     if card and has_engine:
-        based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
         shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
         if shape:
             fit.check_kv_cache(settled, shape, card)
             fit.check_cold_start(based, shape, card, choose_dtype("cuda", card))
             settled, predicted = fit.fitted(based, settled, shape, card)
+    elif card and not auto.open_keys(settled) and algorithm.logit_bytes:
+        shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
+        predicted = fit.predicted_plain(based, settled, shape, card) if shape else None
     if unsettled := auto.open_keys(settled):
         raise PlanError(
             f'`{unsettled[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',

@@ -21,9 +21,9 @@ from r1recipes.algorithms.base import (
     PRESET_NAME,
     likely_preset,
     of_batches,
-    of_group,
     preset_gb,
 )
+from r1recipes.algorithms.checks import of_group
 from r1recipes.algorithms.grpo import GrpoTrain
 from r1recipes.config.render import show
 from r1recipes.config.section import KeyProblems

@@ -70,6 +70,8 @@ def prepare(
     rows = num_embeddings(recipe.model, plan.base_dir, offline=offline)
     is_unsloth = plan.backend == "unsloth"
     notes = special_tokens.settle(tokenizer, recipe, num_embeddings=rows, needs_pad=is_unsloth)
+    if plan.algorithm.needs_pad:
+        special_tokens.refuse_end_as_padding(tokenizer, recipe.model.name, plan.algorithm.title)
     splits, prompts = preflight.check_prompts(
         splits, tokenizer, plan.preset, recipe.data.overlong, rows
     )

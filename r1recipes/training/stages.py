@@ -282,12 +282,15 @@ class Stages:
                 finally:
                     self.observer.trained()
                     small.record_cost(self.run, self.observer.note)
-        if self.interrupts.requested:
+        is_saved = self.plan.algorithm.resumes  # by the checkpoint of its last step
+        if self.interrupts.requested and is_saved:
             raise KeyboardInterrupt
         self.note_step()
         with files.draft(self.run.adapter) as draft:
             draft.mkdir()
             self.backend.save_adapter(draft)
+        if self.interrupts.requested:
+            raise KeyboardInterrupt
 
     def note_step(self) -> None:
         """Record where a run that is finished early ended, before its adapter says that it ended;

@@ -131,6 +131,18 @@ def settle(
     return notes + _check_tags(tokenizer, recipe)
 
 
+def refuse_end_as_padding(tokenizer: PreTrainedTokenizerBase, name: str, title: str) -> None:
+    """Raises: RecipeError where the token to pad with also ends a completion, for an algorithm that
+    takes each of them for padding; `name` is the model's, `title` the algorithm's."""
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise RecipeError(
+            f"{title} needs a token to pad with that ends no completion, and the tokenizer of "
+            f"`{name}` has only `{tokenizer.eos_token}`",
+            hint='set another `algorithm`, such as `algorithm = "grpo"`, or in a local copy of the '
+            "model set `pad_token` in tokenizer_config.json to a token that is never written",
+        )
+
+
 def settle_end(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Make the token that the chat template writes after an answer the tokenizer's end token, so
     that completions end there. Returns what to tell the user.

@@ -37,7 +37,8 @@ class Values(nn.Module):
 
     def backbone(self, **inputs: Any) -> Any:
         with torch.no_grad():
-            return self._trunk[0](**inputs)
+            output = self._trunk[0](**inputs | {"output_hidden_states": False, "use_cache": False})
+        return BaseModelOutput(hidden_states=(output.last_hidden_state,))
 
     def score(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states [rows, tokens, size] -> values [rows, tokens, 1]."""

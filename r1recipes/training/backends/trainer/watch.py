@@ -227,7 +227,10 @@ class Watch(_Stoppable):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.clock.end()
-        self.stop_if_asked(control)
+        if self.algorithm.resumes:
+            self.stop_if_asked(control)
+        elif state.global_step < state.max_steps and self.hooks.should_stop():
+            raise KeyboardInterrupt  # its trainer neither looks whether to stop nor saves a step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         renamed = self.algorithm.metrics
