@@ -259,7 +259,7 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
             f"{resolved.recipe.eval.every} steps, in at most {MAX_SHARE:.0%} of the time"
         )
     if resolved.recipe.data.keep is not None:
-        completions = resolved.recipe.train.max_steps * resolved.completions_per_step
+        completions = resolved.recipe.train.max_steps * count
         lines.append(
             f"filter    generates {completions:,} completions or more before training, as many as "
             "all its steps,\n          unless the data have fewer problems"

@@ -64,13 +64,14 @@ def commented(base: Recipe, model: str, schema_line: str | None = SCHEMA_LINE) -
 
 
 def for_algorithm(base: Recipe, name: str) -> Recipe:
-    """A recipe with another algorithm. [train] keeps the values of keys that every algorithm has in
-    the same sense; the others are the algorithm's own defaults. Where it does not sample while it
-    trains, the memory of its passes is another: the planner chooses their size."""
+    """A recipe with another algorithm. [train] keeps the values of keys that every algorithm has,
+    unless its own default is another; the others are the algorithm's own defaults. Where it does
+    not sample while it trains, the memory of its passes is another: the planner chooses their size.
+    """
     if base.algorithm == name:
         return base
-    keys = ALGORITHMS[name].train
-    shared = {key: f for key, f in Train.model_fields.items() if keys.model_fields[key] == f}
+    keys = ALGORITHMS[name].train.model_fields
+    shared = [key for key, f in Train.model_fields.items() if keys[key].default == f.default]
     train = {key: getattr(base.train, key) for key in shared}
     changed = base.model_dump(exclude_none=True) | {"algorithm": name, "train": train}
     open_keys = () if ALGORITHMS[name].samples else PASS_KEYS

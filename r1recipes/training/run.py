@@ -276,7 +276,7 @@ def _phase(stages: Stages, error: Exception) -> out_of_memory.Phase:
     if stages.name == "cold_start":
         return "cold start"
     if stages.name != "train":
-        return "generate" if (stages.name or "").startswith(("evaluate", "pass")) else "load"
+        return "generate" if (stages.name or "").startswith(("evaluate", "pass", "own")) else "load"
     frames = traceback.walk_tb(error.__traceback__)
     if any(frame.f_code.co_name in ("_generate", "generate") for frame, _ in frames):
         return "generate"
