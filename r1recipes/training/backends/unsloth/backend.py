@@ -269,7 +269,8 @@ class UnslothBackend:
         refuse_differences(argument_differences(arguments, self.trainer.args))
         if plan.algorithm.reference(plan.recipe.train):
             patches.bound_reference_pass(self.trainer)
-        self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        with patches.ended(self.trainer, hooks.lengths):
+            self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
     def save_adapter(self, folder: Path) -> None:
         self.model.save_lora(str(folder))
