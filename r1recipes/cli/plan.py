@@ -16,6 +16,7 @@ from r1recipes.cli.common import (
     no_memory,
     offline_settings,
     overridable,
+    whole_number,
     write_over,
 )
 from r1recipes.errors import PlanError, RecipeError, unwritable
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from r1recipes.recipe import Loaded, Recipe
 
 
+SPARE = 0.25
+"""Share of a card from which on it is said why it stays free; assumed."""
+
+
 def add(commands: Commands) -> None:
     plan = commands.add_parser("plan", help="predict the memory that a recipe needs on a GPU")
     plan.add_argument("recipe", help="a file, or a name from `list`")
@@ -38,6 +43,13 @@ def add(commands: Commands) -> None:
     card.add_argument("--gpu", metavar="NAME", help="for this GPU, such as t4 or rtx 4090")
     plan.add_argument("--preset", metavar="NAME", help="use this preset")
     plan.add_argument("--fit", action="store_true", help="print the fastest preset that fits")
+    plan.add_argument(
+        "--mean-length",
+        type=whole_number,
+        metavar="TOKENS",
+        help="of your completions, for the times with real lengths (default: 18 %% of "
+        "max_completion_length)",
+    )
     plan.add_argument("--json", action="store_true", help="print JSON, with sizes in bytes")
     plan.add_argument("--offline", action="store_true", help="make no request to the Hub")
     overridable(plan)
@@ -81,6 +93,7 @@ def plan_command(args: argparse.Namespace) -> int:
 
     from r1recipes import planning, recipe
     from r1recipes.planning import plan
+    from r1recipes.planning.speed.lengths import REAL, of_mean
 
     loaded = recipe.load(args.recipe, args.overrides)
     card, preset_name = card_of(args, loaded.recipe), args.preset
@@ -95,6 +108,7 @@ def plan_command(args: argparse.Namespace) -> int:
         preset=preset_name,
         offline=settings.offline,
         origin=find_origin(loaded, settings.runs_dir),
+        lengths=of_mean(args.mean_length) if args.mean_length else REAL,
     )
     predicted = resolved.predicted
     if predicted is None:
@@ -159,6 +173,7 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     print()
     for line in _sentences(resolved, predicted):
         print(line)
+    print(_speed(resolved, predicted, card))
     size = card.total_bytes
     if sold := cards.sold_as(size / GIB):
         ends = dict.fromkeys(f"{end / GIB:.1f}" for end in (min(sold), max(sold)))
@@ -204,12 +219,35 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     return lines
 
 
+def _speed(resolved: Plan, predicted: Predicted, card: Gpu) -> str:
+    """Times of a step, and completions an hour, at full length and with real lengths."""
+    from r1recipes.machine.cards import find_gpu
+
+    listed = find_gpu(card.name)
+    assert predicted.step_s and predicted.real_step_s, "this version has planned it"
+    full_s, real_s = predicted.step_s, predicted.real_step_s
+    full, real = (f"{3600 / s * resolved.completions_per_step:,.0f}" for s in (full_s, real_s))
+    like = "" if listed and listed.peak else ", counted as an RTX 4090"
+    return (
+        f"speed     about {full_s:.1f} s a step at full length ({full} completions an hour),\n"
+        f"          {real_s:.1f} s with real lengths ({real}){like}"
+    )
+
+
 def _print_preset(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     """Print a section to paste into the recipe."""
     from r1recipes.algorithms.base import Preset
     from r1recipes.config.render import toml_value
 
     print(f"# Predicted for {card.name}, not measured: {predicted.sentence()}.")
+    print(
+        *(f"# {line.strip()}" for line in _speed(resolved, predicted, card).splitlines()), sep="\n"
+    )
+    if predicted.headroom_bytes > SPARE * predicted.room_bytes:
+        free = predicted.headroom_bytes / GIB
+        print(
+            f"# {free:.1f} GiB stay free: no setting that fits is clearly faster with more memory."
+        )
     print(f"[preset.{resolved.preset_name}]")
     for key, field in Preset.model_fields.items():
         value = getattr(resolved.preset, key)

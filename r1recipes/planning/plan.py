@@ -22,6 +22,7 @@ from r1recipes.planning import auto, fit, speed
 from r1recipes.planning.architectures import Origin
 from r1recipes.planning.fit import Predicted
 from r1recipes.planning.memory.case import MAX_NUM_SEQS
+from r1recipes.planning.speed.lengths import REAL, Lengths
 from r1recipes.recipe.schema import Model, Recipe
 
 MIN_CAPABILITY = 7.5
@@ -143,14 +144,15 @@ def make(
     chosen: dict[str, Any] | None = None,
     offline: bool = True,
     origin: Origin | None = None,
+    lengths: Lengths = REAL,
 ) -> Plan:
     """Resolve a recipe for a machine.
 
     `preset`: the name of one; without it the largest that the card can hold. `chosen`: values for
     what is "auto", of a run that is to be repeated; without it the planner chooses. `offline`: read
     the shape of an unknown model from the Hub's cache only. `origin`: the adapter that the recipe
-    names as its model. Raises: PlanError with what the recipe needs and what would run here;
-    DoesNotFit.
+    names as its model. `lengths`: of the completions for which choices are compared.
+    Raises: PlanError with what the recipe needs and what would run here; DoesNotFit.
     """
     name = choose_preset(recipe, target.card, preset)
     settled = _settled(recipe.preset[name], chosen or {})
@@ -164,7 +166,7 @@ def make(
         shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
         if shape:
             fit.check_cold_start(based, shape, card, choose_dtype("cuda", card))
-            settled, predicted = fit.fitted(based, settled, shape, card)
+            settled, predicted = fit.fitted(based, settled, shape, card, lengths)
     if unsettled := auto.open_keys(settled):
         raise PlanError(
             f'`{unsettled[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',

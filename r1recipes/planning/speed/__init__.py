@@ -5,6 +5,6 @@ evaluation  problems that `eval.every` may answer
 """
 
 from r1recipes.planning.speed.evaluation import MAX_SHARE, Evaluation
-from r1recipes.planning.speed.step import step_s
+from r1recipes.planning.speed.step import StepTime, step
 
-__all__ = ["MAX_SHARE", "Evaluation", "step_s"]
+__all__ = ["MAX_SHARE", "Evaluation", "StepTime", "step"]

@@ -9,8 +9,10 @@ and do not change in the course of training.
 
 import math
 import random
+import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 Quantiles = tuple[tuple[float, float], ...]
 """(share of the completions, the length that they do not exceed), both ascending, from 0 to 1."""
@@ -38,7 +40,7 @@ class Lengths:
         """
         levels = [(n + draw.random()) / count for n in range(count)]
         draw.shuffle(levels)
-        return [self._tokens(self._at(level), limit) for level in levels]
+        return [self._tokens(self.at(level), limit) for level in levels]
 
     def prompts(self, draw: random.Random, count: int, least: int, limit: int) -> list[int]:
         """`count` lengths from `least` to `limit` tokens."""
@@ -47,15 +49,13 @@ class Lengths:
 
     def expected(self, count: int, limit: int) -> tuple[float, float]:
         """Mean length of a completion in tokens, and the length of the longest of `count`."""
-        parts = 1000
-        lengths = (self._tokens(self._at((n + 0.5) / parts), limit) for n in range(parts))
-        return sum(lengths) / parts, self._tokens(self._at(count / (count + 1)), limit)
+        return _mean(self, limit), self._tokens(self.at(count / (count + 1)), limit)
 
     def expected_prompt(self, limit: int) -> float:
         """Mean length of a prompt in tokens."""
         return min(self.prompt_mean, limit)
 
-    def _at(self, level: float) -> float:
+    def at(self, level: float) -> float:
         """The quantile, between those that are listed by a straight line."""
         pairs = zip(self.quantiles, self.quantiles[1:], strict=False)
         (below, low), (above, high) = next(pair for pair in pairs if level <= pair[1][0])
@@ -63,6 +63,23 @@ class Lengths:
 
     def _tokens(self, length: float, limit: int) -> int:
         return max(1, min(limit, round(length * limit if self.is_share else length)))
+
+    def of_parts(self, parts: int, limit: int) -> list[int]:
+        """The length in the middle of each of so many equal parts of the distribution."""
+        return [self._tokens(self.at((n + 0.5) / parts), limit) for n in range(parts)]
+
+
+@cache
+def _mean(lengths: Lengths, limit: int) -> float:
+    """Kept, since a search asks for it thousands of times."""
+    return statistics.fmean(lengths.of_parts(1000, limit))
+
+
+def of_mean(mean: float) -> Lengths:
+    """The distribution of `REAL`, in tokens, with this mean."""
+    share = statistics.fmean(REAL.of_parts(1000, 10**6)) / 10**6
+    quantiles = tuple((level, length * mean / share) for level, length in REAL.quantiles)
+    return replace(REAL, name=f"{mean:g} tokens", quantiles=quantiles, is_share=False)
 
 
 def of_tokens(name: str, tokens: Iterable[int], prompt: tuple[float, float]) -> Lengths:
