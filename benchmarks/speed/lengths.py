@@ -5,8 +5,9 @@
 
 The metrics of a step have the mean of its lengths, the greatest one, and the share that was cut.
 Each step is taken as a log-normal distribution with that mean and that tail, cut at the limit, and
-the steps are pooled. Limits: one run of one model; within a step, only the mean, the tail and the
-cut share are measured.
+the quantiles are averaged over the steps: mean and longest are then those of a step on average.
+Prompts are those of another run, whose recipe adds one solved problem and not three turns. Limits:
+a run each of one model; within a step, only the mean, the tail and the cut share are measured.
 """
 
 import argparse
@@ -23,15 +24,13 @@ from r1recipes.planning.speed.lengths import Lengths
 from r1recipes.runs.reading import Row
 from r1recipes.training.rehearsal.drawn import of_prompts
 
-METRICS = (
-    Path(__file__).parents[1]
-    / "learning"
-    / "results"
-    / "stopped"
-    / "qwen2.5-coder-0.5b-gsm_symbolic.metrics.jsonl"
-)
-LIMIT, COMPLETIONS, PROMPTS = 512, 512, 32
-"""max_completion_length of that run, and the completions and prompts of its steps."""
+RESULTS = Path(__file__).parents[1] / "learning" / "results"
+METRICS = RESULTS / "qwen2.5-coder-0.5b-gsm_symbolic" / "metrics.jsonl"
+PROMPT_METRICS = RESULTS / "stopped" / "qwen2.5-coder-0.5b-gsm_symbolic.metrics.jsonl"
+LIMIT, COMPLETIONS, PROMPTS = 384, 512, 32
+"""max_completion_length of the first, and the completions and prompts of the steps of both."""
+GREATEST = (COMPLETIONS - 0.375) / (COMPLETIONS + 0.25)
+"""Level at which the greatest of so many is expected (Blom, 1958)."""
 LEVELS = (0, 0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1)
 """Shares of the completions that are no longer than the quantile; closer together in the tail,
 which decides how long a call of generation takes."""
@@ -45,10 +44,10 @@ class LogNormal:
     mu: float
     sigma: float
 
-    def share_below(self, length: float) -> float:
-        if length >= LIMIT:
-            return 1.0
-        return NORMAL.cdf((math.log(length) - self.mu) / self.sigma)
+    def quantile(self, level: float) -> float:
+        """The length that this share of the completions does not exceed, within those of a step."""
+        z = NORMAL.inv_cdf(min(GREATEST, max(1 - GREATEST, level)))
+        return min(float(LIMIT), math.exp(self.mu + self.sigma * z))
 
     def mean(self) -> float:
         """Mean with the lengths above the limit counted as the limit."""
@@ -59,10 +58,9 @@ class LogNormal:
 
 def of_step(row: Row) -> LogNormal:
     """The distribution with the mean of a step, and with its share of cut completions or, without
-    these, with its greatest length where the greatest of so many is expected (Blom, 1958)."""
+    these, with its greatest length at the level `GREATEST`."""
     cut = row["completions/clipped_ratio"]
-    greatest = (COMPLETIONS - 0.375) / (COMPLETIONS + 0.25)
-    z = NORMAL.inv_cdf(1 - cut if cut else greatest)
+    z = NORMAL.inv_cdf(1 - cut if cut else GREATEST)
     longest = math.log(LIMIT if cut else row["completions/max_length"])
     low, high = 0.01, 3.0  # at a fixed tail, the mean falls as sigma grows up to z
     high = min(high, z)
@@ -75,24 +73,14 @@ def of_step(row: Row) -> LogNormal:
     return LogNormal(longest - z * sigma, sigma)
 
 
-def quantile(steps: list[LogNormal], level: float) -> float:
-    """The length that this share of the pooled completions does not exceed, as a share of LIMIT."""
-    low, high = 1.0, float(LIMIT)
-    if level >= 1:
-        return 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        is_above = statistics.fmean(step.share_below(middle) for step in steps) < level
-        low, high = (middle, high) if is_above else (low, middle)
-    return low / LIMIT
-
-
 def measured() -> Lengths:
     """The distribution of the run, rounded as it is in the package."""
-    rows = read_lines(METRICS)
-    steps = [of_step(row) for row in rows]
-    mean, deviation = of_prompts(rows, PROMPTS, COMPLETIONS)
-    shares = tuple((level, round(quantile(steps, level), 3)) for level in LEVELS)
+    steps = [of_step(row) for row in read_lines(METRICS)]
+    mean, deviation = of_prompts(read_lines(PROMPT_METRICS), PROMPTS, COMPLETIONS)
+    shares = tuple(
+        (level, round(statistics.fmean(step.quantile(level) for step in steps) / LIMIT, 3))
+        for level in LEVELS
+    )
     return Lengths("real", shares, round(mean), round(deviation), is_share=True)
 
 

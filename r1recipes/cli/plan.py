@@ -47,7 +47,7 @@ def add(commands: Commands) -> None:
         "--mean-length",
         type=whole_number,
         metavar="TOKENS",
-        help="of your completions, for the times with real lengths (default: 18 %% of "
+        help="of your completions, for the times with real lengths (default: 27 %% of "
         "max_completion_length)",
     )
     plan.add_argument("--json", action="store_true", help="print JSON, with sizes in bytes")

@@ -299,5 +299,5 @@ def test_a_rehearsal_measures_each_phase_and_each_batch(tmp_path):
         limit = measured["settings"]["max_completion_length"]
         assert measured["mean_length"] > 0.9 * limit
         real = measured["real"]
-        assert "error" not in real and real["mean_length"] < 0.3 * limit < real["max_length"]
+        assert "error" not in real and real["mean_length"] < 0.4 * limit < real["max_length"]
         assert real["step_s"] < measured["step_s"]
