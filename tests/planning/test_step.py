@@ -117,7 +117,7 @@ def test_a_fitting_preset_is_there_for_every_recipe(name, gpu):
 
 
 def test_a_small_model_gets_large_steps_and_passes():
-    """It had 128 completions in passes of one; memory that makes nothing faster stays free."""
+    """It had 128 completions in passes of 8; memory that makes nothing faster stays free."""
     out = in_process("plan", "qwen2.5-coder-0.5b", "--gpu", "rtx 4090", "--fit")[1]
     (preset,) = tomllib.loads(out)["preset"].values()
     assert preset["prompts_per_step"] * 8 >= 240 and preset["per_device_train_batch_size"] >= 16
