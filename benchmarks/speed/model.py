@@ -1,6 +1,7 @@
 """What the speed model of the planner makes of the rehearsals: its errors, and which is faster.
 
     python -m benchmarks.speed.model [FILE...]     one line for each rehearsal, then the summary
+    python -m benchmarks.speed.model --fit [FILE...]     and constants that fit better, if any do
 
 Without FILE it reads all committed rehearsals that have a generation and a training time. Those
 with real lengths are compared with the model at these lengths. Limits: rehearsals of one step, and
@@ -10,7 +11,9 @@ those with a reference pass, are left out.
 import argparse
 import json
 import math
+import random
 import statistics
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -23,8 +26,16 @@ from r1recipes.planning.memory.case import Case
 from r1recipes.planning.speed import StepTime, step
 from r1recipes.planning.speed.lengths import REAL, Lengths
 
+step_module = sys.modules[step.__module__]  # the package has a function of this name
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("recipes/proofs", "benchmarks/memory/points", "benchmarks/speed/results/ratio")
+FITTED = {
+    "generation_s": ("KV_SHARE", "UNPACK_S", "LAUNCH_S", "LAUNCH_S.4bit", "TOKEN_S"),
+    "training_s": ("UTILIZATION", "LAYER_PASS_S", "CHUNK_S"),
+}
+"""Constants that decide each part of a step."""
+ROUNDS = 300
+"""Changes that are tried in a search; assumed."""
 CLEAR = 1.15
 """Ratio of two measured speeds from which on it is asked which is faster: the same setting measured
 twice differed by up to 8 % (points/again.*.json)."""
@@ -113,10 +124,56 @@ def committed() -> list[Path]:
     return [path for folder in FOLDERS for path in (ROOT / folder).glob("*.json")]
 
 
+def fitted(paths: list[Path], part: str, names: tuple[str, ...]) -> tuple[dict[str, float], float]:
+    """Constants of `speed.step` with the least mean error of a part of the step, and that error.
+
+    One constant at a time is changed by a random factor, and the change stays if it helps. Of
+    constants that are a pair, the 4-bit one is `NAME.4bit`.
+    """
+    draw = random.Random(0)
+    best = error_with({}, paths, part)
+    constants = {name: read(name) for name in names}
+    for number in range(ROUNDS):
+        name = draw.choice(names)
+        factor = math.exp(draw.gauss(0, 0.2 if number < ROUNDS / 3 else 0.05))
+        tried = constants | {name: constants[name] * factor}
+        error = error_with(tried, paths, part)
+        if error < best:
+            best, constants = error, tried
+    return constants, best
+
+
+def read(name: str) -> float:
+    """A constant of `speed.step` by its name here."""
+    plain, _, is_4bit = name.partition(".")
+    value: Any = getattr(step_module, plain)
+    return float(value[bool(is_4bit)] if isinstance(value, dict) else value)
+
+
+def error_with(constants: dict[str, float], paths: list[Path], part: str) -> float:
+    """The mean error of a part of the step with these constants; those of the package stay."""
+    originals = {name: getattr(step_module, name.partition(".")[0]) for name in constants}
+    try:
+        for name, value in constants.items():
+            plain, _, is_4bit = name.partition(".")
+            now = getattr(step_module, plain)
+            changed = now | {bool(is_4bit): value} if isinstance(now, dict) else value
+            setattr(step_module, plain, changed)
+        timed = list(rehearsals(paths))
+    finally:
+        for name, value in reversed(originals.items()):
+            setattr(step_module, name.partition(".")[0], value)
+    modelled = [getattr(each.modelled, part) for each in timed]
+    return mean_error(modelled, [getattr(each.measured, part) for each in timed])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
-    timed = list(rehearsals(parser.parse_args().files or committed()))
+    parser.add_argument("--fit", action="store_true", help="search for better constants")
+    args = parser.parse_args()
+    paths = args.files or committed()
+    timed = list(rehearsals(paths))
     print("generation and training pass in seconds: measured, modelled")
     for each in timed:
         spent, modelled = each.measured, each.modelled
@@ -134,6 +191,12 @@ def main() -> None:
     for fast, slow in compared:
         if not is_right((fast, slow)):
             print(f"  wrong: {fast.name} is faster than {slow.name}")
+    if args.fit:
+        for part, names in FITTED.items():
+            constants, error = fitted(paths, part, names)
+            print(
+                f"{part[:-2]} {error:.1%} with", *(f"{k} = {v:.3g}" for k, v in constants.items())
+            )
 
 
 if __name__ == "__main__":

@@ -220,9 +220,9 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
         error=constants.CALIBRATED["error"].value,
         kv_tokens=tokens,
         sequences=0 if is_lacking else min(case.num_seqs, tokens // sequence_tokens(case)),
+        lacking_bytes=max(int(is_lacking), lacking),
         step_s=choice.full.step_s,
         real_step_s=choice.real.step_s,
-        lacking_bytes=max(int(is_lacking), lacking),
     )
 
 

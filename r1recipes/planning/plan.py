@@ -22,7 +22,6 @@ from r1recipes.planning import auto, fit, speed
 from r1recipes.planning.architectures import Origin
 from r1recipes.planning.fit import Predicted
 from r1recipes.planning.memory.case import MAX_NUM_SEQS
-from r1recipes.planning.speed.lengths import REAL, Lengths
 from r1recipes.recipe.schema import Model, Recipe
 
 MIN_CAPABILITY = 7.5
@@ -144,7 +143,7 @@ def make(
     chosen: dict[str, Any] | None = None,
     offline: bool = True,
     origin: Origin | None = None,
-    lengths: Lengths = REAL,
+    lengths: speed.Lengths = speed.REAL,
 ) -> Plan:
     """Resolve a recipe for a machine.
 

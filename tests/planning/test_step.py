@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.speed.model import committed, is_right, mean_error, pairs, rehearsals
+from benchmarks.speed.model import (
+    FITTED,
+    committed,
+    error_with,
+    is_right,
+    mean_error,
+    pairs,
+    read,
+    rehearsals,
+)
 from r1recipes import recipe
 from r1recipes.machine import cards
 from r1recipes.machine.files import read_lines
@@ -53,6 +62,17 @@ def test_the_errors_are_those_that_the_model_states(part, most):
     assert len(TIMED) >= 76
     modelled = [getattr(each.modelled, part) for each in TIMED]
     assert mean_error(modelled, [getattr(each.measured, part) for each in TIMED]) < most
+
+
+def test_the_constants_are_a_fit():
+    """A change of any of them makes the error larger, or hardly smaller; none stays changed."""
+    for part, names in FITTED.items():
+        error = error_with({}, committed(), part)
+        for name in names:
+            for factor in (0.7, 1.4):
+                changed = {name: factor * read(name)}
+                assert error_with(changed, committed(), part) > error - 0.003, (name, factor)
+        assert error_with({}, committed(), part) == error
 
 
 def lengths_of(row: Row, prompt: float) -> Lengths:

@@ -26,7 +26,7 @@ from r1recipes.planning import models, out_of_memory
 from r1recipes.planning.speed.lengths import REAL, Lengths
 from r1recipes.runs.reading import Row
 from r1recipes.runs.record import Run
-from r1recipes.training.backends.unsloth import patches
+from r1recipes.training.backends.unsloth import lengths as engine_lengths
 from r1recipes.training.rehearsal import child, drawn, driver
 from tests.conftest import SMALL
 from tests.driver import FakeCard, FakeDriver
@@ -394,13 +394,13 @@ def test_the_engine_is_asked_for_each_length_and_is_put_back():
 
     engine, shared = Engine(), Params()
     trainer = SimpleNamespace(vllm_generation=SimpleNamespace(llm=engine))
-    with patches.ended(trainer, lambda count: [*range(1, count + 1)]):
+    with engine_lengths.ended(trainer, lambda count: [*range(1, count + 1)]):
         made = engine.generate(["a", "b"], sampling_params=shared, use_tqdm=False)
     prompts, params, options = calls[0]
     assert made == "made" and prompts == ["a", "b"] and options == {"use_tqdm": False}
     assert [(each.max_tokens, each.temperature) for each in params] == [(1, 0.5), (2, 0.5)]
     assert shared.max_tokens == 99 and not vars(engine)
-    with patches.ended(trainer, None):
+    with engine_lengths.ended(trainer, None):
         assert not vars(engine)
 
 

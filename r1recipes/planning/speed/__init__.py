@@ -5,6 +5,7 @@ evaluation  problems that `eval.every` may answer
 """
 
 from r1recipes.planning.speed.evaluation import MAX_SHARE, Evaluation
+from r1recipes.planning.speed.lengths import REAL, Lengths
 from r1recipes.planning.speed.step import StepTime, step
 
-__all__ = ["MAX_SHARE", "Evaluation", "StepTime", "step"]
+__all__ = ["MAX_SHARE", "REAL", "Evaluation", "Lengths", "StepTime", "step"]
