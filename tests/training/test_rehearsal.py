@@ -138,10 +138,12 @@ raise NotImplementedError("no such card")
 """
 
 
-def test_stdout_has_the_proof_alone(driver, tmp_path):
+@pytest.mark.parametrize("lengths", ["full", "real"])
+def test_stdout_has_the_proof_alone(lengths, driver, tmp_path):
     """What Unsloth and vLLM print goes to stderr: `rehearse RECIPE > proof.json`."""
     environment = world(tmp_path, driver, torch=IDLE, unsloth=LOUD)
-    done = command("rehearse", "qwen2.5-1.5b", "--preset", "8GB", cwd=tmp_path, **environment)
+    arguments = ("rehearse", "qwen2.5-1.5b", "--preset", "8GB")
+    done = command(*arguments, "--lengths", lengths, cwd=tmp_path, **environment)
     proof = json.loads(done.stdout)
     assert done.returncode == 1 and "no such card" in proof["error"]
     assert "r1recipes doctor" in proof["hint"]
