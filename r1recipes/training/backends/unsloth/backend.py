@@ -33,6 +33,7 @@ from r1recipes.training.backends.unsloth import (
     cold_start,
     engine,
     environment,
+    lengths,
     patches,
     sampling,
 )
@@ -287,7 +288,8 @@ class UnslothBackend:
             refuse_differences(rollout_differences(self.model, state))
         if plan.algorithm.reference(plan.recipe.train):
             patches.bound_reference_pass(self.trainer)
-        self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        with lengths.ended(self.trainer, hooks.lengths):
+            self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
     def save_adapter(self, folder: Path) -> None:
         self.model.save_lora(str(folder))
