@@ -185,6 +185,22 @@ class Step:
 
 
 @dataclass(frozen=True)
+class PassRules:
+    """How the rows of a step may be cut into passes so that the gradient of the step stays the same
+    up to the order of sums."""
+
+    drops: bool
+    """Rows with an advantage of 0 may be left out: they have no gradient."""
+    sorts: bool
+    """Rows may be put into another order, and so into other passes."""
+    resizes: bool
+    """Passes may have different numbers of rows."""
+    weighs: bool
+    """The loss of a pass is a mean over its rows, so one with fewer rows has to count less; then it
+    must be linear in the advantages."""
+
+
+@dataclass(frozen=True)
 class Algorithm:
     """One way to train: what the schema, the planner, the backends and the reports know of it."""
 
@@ -206,6 +222,8 @@ class Algorithm:
     """The step of a preset in which nothing is "auto"."""
     reference: Callable[[Any], bool]
     """Whether the keys of [train] make the base model score the completions too."""
+    pass_rules: Callable[[Any], PassRules]
+    """How the rows of a step may be cut into passes, by the keys of [train]."""
     timed: Mapping[str, str]
     """Methods of the trainer that are timed -> the part of a step that they do. The method of
     "generation" also begins and ends that phase (`Hooks.on_phase`)."""
