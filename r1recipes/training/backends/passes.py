@@ -125,6 +125,7 @@ class Cutter:
     def __init__(self, trainer: Any, rules: PassRules, limits: Limits, *, trims: bool):
         self.trainer, self.rules, self.limits, self.trims = trainer, rules, limits, trims
         self._prepare, self._compute = trainer._prepare_inputs, trainer.compute_loss
+        self._score = trainer._generate_and_score_completions
         self._shares: list[float] = []
         """The share of each pass in the step's tokens, times the number of passes with rows."""
 
@@ -132,6 +133,14 @@ class Cutter:
         """Replace the methods of the trainer."""
         self.trainer._prepare_inputs = self.prepare
         self.trainer.compute_loss = self.compute
+        if self.rules.drops:
+            self.trainer._generate_and_score_completions = self.score
+
+    def score(self, batch: Any) -> Rows:
+        """The rows of a step, whose advantages are 0 in each group without spread."""
+        rows: Rows = self._score(batch)
+        group_size = self.trainer.args.num_generations
+        return rows | {"advantages": without_rounding(rows["advantages"], group_size)}
 
     def prepare(self, batch: Any) -> Rows:
         """The rows of the pass that is next; no entries where it has none."""
@@ -180,6 +189,18 @@ class Cutter:
         for name in TOKEN_MEANS:
             if values := metrics.get(name):
                 values[-1] *= share
+
+
+def without_rounding(advantages: torch.Tensor, group_size: int) -> torch.Tensor:
+    """Advantages [rows] with 0 for groups in which all are the same.
+
+    The advantages of a group have the sum 0, so these are what rounding has left of it: with 8
+    completions the mean of equal rewards is another number than each for 47 % of the rewards from 0
+    to 4 (float32), and divided by a standard deviation of 0 + 1e-4 the difference grows to 0.005.
+    """
+    groups = advantages.view(-1, group_size)
+    has_spread = groups.amax(1, keepdim=True) != groups.amin(1, keepdim=True)
+    return (groups * has_spread).view(-1)
 
 
 def cut_rows(
