@@ -23,7 +23,8 @@ from r1recipes.planning.plan import Plan
 VARIABLE = "R1RECIPES_PASSES"
 """Environment variable with the levers that are used, such as "sort,trim"; without it all of
 them, and none where it is empty. For measurements."""
-LEVERS = ("drop", "sort", "resize", "trim")
+LEVERS = ("drop", "sort", "resize", "trim", "score")
+"""The last one is of Unsloth alone (`unsloth.patches.score_completions_only`)."""
 MOST_UNIT_ROWS = 8
 """A pass has a multiple of this number of rows, or of the next smaller one that divides the planned
 rows: kernels are chosen, and memory is cached, for few shapes (assumed)."""

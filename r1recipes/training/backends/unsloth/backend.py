@@ -26,7 +26,7 @@ from r1recipes.machine import settings
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
 from r1recipes.rewards.reward import Reward
-from r1recipes.training.backends import builtin, nf4, trainer, weights
+from r1recipes.training.backends import builtin, nf4, passes, trainer, weights
 from r1recipes.training.backends.base import ColdStarted, Hooks, Messages, Sample
 from r1recipes.training.backends.unsloth import cold_start, engine, patches
 from r1recipes.training.backends.unsloth.differences import (
@@ -269,6 +269,8 @@ class UnslothBackend:
         refuse_differences(argument_differences(arguments, self.trainer.args))
         if plan.algorithm.reference(plan.recipe.train):
             patches.bound_reference_pass(self.trainer)
+        if "score" in passes.levers():
+            patches.score_completions_only(self.trainer)
         self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
     def save_adapter(self, folder: Path) -> None:
