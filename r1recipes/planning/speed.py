@@ -107,6 +107,7 @@ def _generation_s(case: Case, completions: int, kv_tokens: int, peak: Peak) -> f
 def _training_s(case: Case, completions: int, peak: Peak) -> float:
     shape = case.shape
     # forward, forward again for the backward pass, and the gradient of each layer's input
-    operations = 6 * case.batch * case.max_seq_length * shape.linear_parameters
+    again = 1 - case.layers_not_recomputed / shape.num_hidden_layers
+    operations = (4 + 2 * again) * case.batch * case.max_seq_length * shape.linear_parameters
     pass_s = max(operations / peak.operations / UTILIZATION, LAYER_PASS_S * shape.num_hidden_layers)
     return pass_s * completions / case.batch

@@ -31,3 +31,5 @@ class Case:
     standby: bool
     optimizer_bytes: float
     """Bytes of the optimizer for each trained parameter."""
+    layers_not_recomputed: int = 0
+    """Decoder layers that keep their activations in a training pass."""

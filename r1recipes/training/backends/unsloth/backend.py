@@ -28,7 +28,7 @@ from r1recipes.recipe import references
 from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends import builtin, nf4, passes, trainer, weights
 from r1recipes.training.backends.base import ColdStarted, Hooks, Messages, Sample
-from r1recipes.training.backends.unsloth import cold_start, engine, patches
+from r1recipes.training.backends.unsloth import cold_start, engine, environment, patches
 from r1recipes.training.backends.unsloth.differences import (
     adapter_differences,
     argument_differences,
@@ -143,7 +143,8 @@ class UnslothBackend:
             target_modules=list(lora.target_modules),
             use_rslora=lora.use_rslora,
             bias="none",
-            use_gradient_checkpointing="unsloth",
+            use_gradient_checkpointing=environment.checkpointing(),
+            checkpoint_skip_layers=preset.layers_not_recomputed,
             random_state=self.recipe.seed,
         )
         refuse_differences(adapter_differences(self.model, self.plan))

@@ -58,8 +58,14 @@ def adapter_differences(model: Any, plan: Plan) -> list[Difference]:
         ("lora_dropout", lora.lora_dropout, actual.lora_dropout),
         ("use_rslora", lora.use_rslora, actual.use_rslora),
         ("target_modules", sorted(lora.target_modules), sorted(adapted)),
+        ("layers_not_recomputed", plan.preset.layers_not_recomputed, _not_recomputed(model)),
     ]
     return [row for row in compared if row[1] != row[2]]
+
+
+def _not_recomputed(model: Any) -> int:
+    """Layers that Unsloth has marked (unsloth/models/_utils.py, skip_checkpointing)."""
+    return sum(vars(part).get("_unsloth_skip_checkpoint", False) for part in model.modules())
 
 
 def share_bytes(config: Any, plan: Plan) -> tuple[float, float]:
