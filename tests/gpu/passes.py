@@ -201,7 +201,7 @@ def _made_up(plan: Plan, tokenizer: Any) -> Any:
     def generate(prompt_ids: list[Any], *arguments: Any, **options: Any) -> Any:
         scale = torch.randn(len(prompt_ids), generator=random)
         lengths = (MEAN * (SPREAD * scale).exp()).long().clamp(4, most).tolist()
-        lengths[0] = most
+        lengths[-1] = most
         completions = [
             [plain[n] for n in torch.randint(0, len(plain), (length - 1,), generator=random)]
             + [end]

@@ -18,7 +18,9 @@ import torch
 
 from r1recipes.algorithms.base import PassRules
 from r1recipes.errors import RunError
+from r1recipes.machine import cards
 from r1recipes.planning.plan import Plan
+from r1recipes.planning.speed import UTILIZATION
 
 VARIABLE = "R1RECIPES_PASSES"
 """Environment variable with the levers that are used, such as "sort,trim"; without it all of
@@ -30,12 +32,12 @@ MOST_UNIT_ROWS = 8
 rows: kernels are chosen, and memory is cached, for few shapes (assumed)."""
 GPU_MULTIPLE = 32
 """Widths are rounded up to a multiple of this many tokens on a GPU, for the same reason."""
-LAUNCH_TOKENS = 1e10
-"""Tokens times the square of the hidden size below which a pass takes no less time: launching the
-kernels of a layer takes about 2 ms, and the layer about 72 x hidden size squared operations for a
-token (derived from 12 x hidden size squared weights, 400 TFLOP/s; not measured)."""
+LAUNCH_S = 0.002
+"""Seconds that launching the kernels of a layer takes in a pass (assumed)."""
+LAYER_WEIGHTS = 12
+"""Weights of a layer by the square of its hidden size (derived, for a layer of Llama's form)."""
 CPU_TOKENS = 256
-"""The same for a CPU (assumed)."""
+"""What a pass costs on a CPU beside its tokens, in tokens (assumed)."""
 TOKEN_MEANS = (
     "entropy",
     "kl",
@@ -68,8 +70,8 @@ class Limits:
     """The same for the completions alone, whose logits are computed."""
     multiple: int
     """Widths are rounded up to a multiple of this."""
-    least_tokens: int
-    """A pass with fewer tokens takes as long as one with these."""
+    launch_tokens: int
+    """What a pass costs beside its tokens, in tokens."""
 
     @property
     def unit(self) -> int:
@@ -86,8 +88,15 @@ def limits_of(plan: Plan, hidden_size: int) -> Limits:
         tokens=rows * preset.max_seq_length,
         completion_tokens=rows * preset.max_completion_length,
         multiple=GPU_MULTIPLE if on_gpu else 1,
-        least_tokens=round(LAUNCH_TOKENS / hidden_size**2) if on_gpu else CPU_TOKENS,
+        launch_tokens=_launch_tokens(hidden_size) if on_gpu else CPU_TOKENS,
     )
+
+
+def _launch_tokens(hidden_size: int) -> int:
+    """Tokens that this card trains on in the time that launching the kernels of a pass takes."""
+    card = cards.find_gpu(torch.cuda.get_device_name())
+    operations = ((card and card.peak) or cards.UNLISTED).operations
+    return round(LAUNCH_S * operations * UTILIZATION / (6 * LAYER_WEIGHTS * hidden_size**2))
 
 
 def levers() -> set[str]:
@@ -279,7 +288,7 @@ def _costs(sizes: Sequence[Size], limits: Limits) -> torch.Tensor:
         )
         tokens = rows * (prompt + completion)
         fits = (tokens <= limits.tokens) & (rows * completion <= limits.completion_tokens)
-        time = tokens.clamp(min=limits.least_tokens) + limits.least_tokens / 16
+        time = tokens.double() + limits.launch_tokens
         cost[start, start + 1 :] = time.masked_fill(~(fits | (rows <= limits.rows)), math.inf)
     return cost
 

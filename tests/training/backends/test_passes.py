@@ -168,7 +168,7 @@ def test_no_lever_changes_the_gradient_of_a_step(tmp_path, as_trl, case, levers)
     assert share == 0 if has_kl_reward else 0 < share < 1
     assert same(cut.gradient, plain.gradient)
     for name in ("loss", "grad_norm", "reward", "completions/mean_length", "frac_reward_zero_std"):
-        assert cut.row[name] == pytest.approx(plain.row[name], rel=1e-4, abs=1e-6), name
+        assert cut.row[name] == pytest.approx(plain.row[name], rel=1e-4, abs=1e-5), name
     assert cut.row.keys() == plain.row.keys()
 
 
@@ -251,7 +251,7 @@ def test_rows_without_an_advantage_stay_where_they_have_a_gradient(name, tmp_pat
 
 def limits(**changes: int) -> passes.Limits:
     settings = dict(passes=8, rows=8, tokens=8 * 300, completion_tokens=8 * 200)
-    return passes.Limits(**(settings | {"multiple": 1, "least_tokens": 100} | changes))
+    return passes.Limits(**(settings | {"multiple": 1, "launch_tokens": 100} | changes))
 
 
 def lengths(seed: int, count: int = 64) -> list[tuple[int, int]]:
@@ -265,7 +265,7 @@ def cost(sizes: list[tuple[int, int]], bounds: passes.Limits) -> float:
     widths = [
         passes.rounded_up(max(column), bounds.multiple) for column in zip(*sizes, strict=True)
     ]
-    return max(len(sizes) * sum(widths), bounds.least_tokens) + bounds.least_tokens / 16
+    return len(sizes) * sum(widths) + bounds.launch_tokens
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -307,6 +307,21 @@ def test_no_other_cut_costs_less(seed, most):
             every[tuple(ends)] = sum(cost(part, bounds) for part in parts)
     chosen = passes.boundaries(sizes, bounds)
     assert every[tuple(chosen)] == pytest.approx(min(every.values()))
+
+
+@pytest.mark.parametrize(
+    ("card", "hidden", "least", "most"),
+    [
+        ("NVIDIA H100 80GB HBM3", 896, 13_500, 13_800),
+        ("NVIDIA H100 80GB HBM3", 4096, 640, 660),
+        ("NVIDIA L4", 896, 500, 2000),
+        ("an unlisted one", 896, 2000, 3000),
+    ],
+)
+def test_a_pass_costs_what_its_launch_does_on_this_card(monkeypatch, card, hidden, least, most):
+    """More of the time of small models and of fast cards."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: card)
+    assert least < passes._launch_tokens(hidden) < most
 
 
 @pytest.mark.parametrize(("rows", "unit"), [(32, 8), (12, 6), (6, 6), (10, 5), (7, 7), (11, 1)])
