@@ -254,42 +254,49 @@ def rounded_up(tokens: int, multiple: int) -> int:
 def boundaries(sizes: Sequence[Size], limits: Limits) -> list[int]:
     """Where passes end, so that all of them together take the least time that `limits` allow.
 
-    `sizes` are those of sorted rows, a multiple of `limits.unit`. The best cut into k passes ends
-    with one pass behind the best cut into k - 1.
+    `sizes` are those of sorted rows, a multiple of `limits.unit`. Where there are more passes than
+    a step has, launching one is made dearer until there are not.
     """
     cost = _costs(sizes, limits)
-    count = len(cost)
-    best, origins, options = cost[0].clone(), [], [(cost[0, -1].item(), 0)]
-    for k in range(1, min(limits.passes, count - 1)):
-        best, origin = (best[:, None] + cost).min(0)
-        origins.append(origin)
-        options.append((best[-1].item(), k))
-    _, k = min(options)
-    ends = [count - 1]
-    for origin in reversed(origins[:k]):
-        ends.insert(0, int(origin[ends[0]]))
+    ends = _cheapest(cost)
+    while len(ends) > limits.passes:
+        cost += 16 + limits.launch_tokens / 4
+        ends = _cheapest(cost)
     return [limits.unit * end for end in ends]
+
+
+def _cheapest(cost: torch.Tensor) -> list[int]:
+    """Ends of the cheapest passes, however many: the best cut up to j is one up to some i, and a
+    pass from there."""
+    best, origins = cost.new_full((len(cost),), math.inf), [0] * len(cost)
+    best[0] = 0
+    for end in range(1, len(cost)):
+        total, origin = (best[:end] + cost[:end, end]).min(0)
+        best[end], origins[end] = total, int(origin)
+    ends = [len(cost) - 1]
+    while origins[ends[0]]:
+        ends.insert(0, origins[ends[0]])
+    return ends
 
 
 def _costs(sizes: Sequence[Size], limits: Limits) -> torch.Tensor:
     """Cost of a pass from unit i up to unit j at [i, j], in tokens; infinite where it is no pass or
     does not fit."""
-    unit = limits.unit
     prompts, completions = (
-        torch.tensor(column).view(-1, unit).amax(1) for column in zip(*sizes, strict=True)
+        torch.tensor(column).view(-1, limits.unit).amax(1) for column in zip(*sizes, strict=True)
     )
-    count = len(prompts)
-    cost = torch.full((count + 1, count + 1), math.inf, dtype=torch.float64)
-    for start in range(count):
-        rows = unit * torch.arange(1, count - start + 1)
-        prompt, completion = (
-            limits.multiple * (part[start:].cummax(0).values / limits.multiple).ceil()
-            for part in (prompts, completions)
-        )
-        tokens = rows * (prompt + completion)
-        fits = (tokens <= limits.tokens) & (rows * completion <= limits.completion_tokens)
-        time = tokens.double() + limits.launch_tokens
-        cost[start, start + 1 :] = time.masked_fill(~(fits | (rows <= limits.rows)), math.inf)
+    units = torch.arange(len(prompts))
+    is_pass = units[None, :] >= units[:, None]
+    prompt, completion = (
+        limits.multiple * ((part * is_pass).cummax(1).values / limits.multiple).ceil()
+        for part in (prompts, completions)
+    )
+    rows = limits.unit * (units[None, :] - units[:, None] + 1)
+    tokens = (rows * (prompt + completion)).double()
+    fits = (tokens <= limits.tokens) & (rows * completion <= limits.completion_tokens)
+    is_pass &= fits | (rows <= limits.rows)
+    cost = tokens.new_full((len(units) + 1, len(units) + 1), math.inf)
+    cost[:-1, 1:] = (tokens + limits.launch_tokens).masked_fill(~is_pass, math.inf)
     return cost
 
 
