@@ -99,7 +99,8 @@ class Preset(Section):
     """Give the engine's KV cache back while training; saves memory, costs time in each step."""
     layers_not_recomputed: Annotated[int, ADDED_LATER, Field(ge=0, le=1024, examples=[8])] = 0
     """Decoder layers whose activations a training pass keeps instead of computing them again in its
-    backward pass: more memory, and with all layers a third less arithmetic. Needs Unsloth."""
+    backward pass: more memory, and with all layers, or a number above theirs, a third less
+    arithmetic. Needs Unsloth."""
     num_threads: Annotated[int | None, Field(ge=1, le=1024, examples=[1])] = None
     """CPU threads, for the preset `cpu`; without it one a core. The last digits depend on it."""
 

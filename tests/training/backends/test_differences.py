@@ -106,6 +106,8 @@ def test_layers_that_are_computed_again_against_the_plan_are_reported():
     for layer in model.get_base_model().model.layers[:2]:
         vars(layer)["_unsloth_skip_checkpoint"] = True
     assert differences.adapter_differences(model, asked) == []
+    more_than_it_has = made("preset.layers_not_recomputed=1000")
+    assert differences.adapter_differences(model, more_than_it_has) == []
 
 
 def test_layers_that_a_model_does_not_have_get_no_adapter_and_are_reported():

@@ -58,8 +58,10 @@ def adapter_differences(model: Any, plan: Plan) -> list[Difference]:
         ("lora_dropout", lora.lora_dropout, actual.lora_dropout),
         ("use_rslora", lora.use_rslora, actual.use_rslora),
         ("target_modules", sorted(lora.target_modules), sorted(adapted)),
-        ("layers_not_recomputed", plan.preset.layers_not_recomputed, _not_recomputed(model)),
     ]
+    layers = model.config.get_text_config().num_hidden_layers
+    layers = min(layers, plan.preset.layers_not_recomputed)
+    compared.append(("layers_not_recomputed", layers, _not_recomputed(model)))
     return [row for row in compared if row[1] != row[2]]
 
 
