@@ -76,6 +76,10 @@ class Train(Section):
         return []
 
 
+KvCacheDtype = Literal["int8_per_token_head", "fp8"]
+"""vLLM's names for 8 bits: with a scale for each token and head, or without any."""
+
+
 class Preset(Section):
     """What depends on the card's memory. Values that may be "auto" are chosen by the planner."""
 
@@ -101,6 +105,10 @@ class Preset(Section):
     """Decoder layers whose activations a training pass keeps instead of computing them again in its
     backward pass: more memory, and with all layers, or a number above theirs, a third less
     arithmetic. Needs Unsloth."""
+    kv_cache_dtype: Annotated[
+        KvCacheDtype | None, ADDED_LATER, Field(examples=["int8_per_token_head"])
+    ] = None
+    """How vLLM stores keys and values; without it in 16 bits, of which these are about half."""
     num_threads: Annotated[int | None, Field(ge=1, le=1024, examples=[1])] = None
     """CPU threads, for the preset `cpu`; without it one a core. The last digits depend on it."""
 
@@ -132,7 +140,13 @@ def likely_preset(name: str) -> str | None:
     return "cpu" if text == "cpu" else f"{size[1]}GB" if size else None
 
 
-GPU_ONLY = ("gpu_memory_utilization", "load_in_4bit", "standby", "layers_not_recomputed")
+GPU_ONLY = (
+    "gpu_memory_utilization",
+    "load_in_4bit",
+    "standby",
+    "layers_not_recomputed",
+    "kv_cache_dtype",
+)
 CPU_ONLY = ("num_threads",)
 AUTO_ON_GPU = ("prompts_per_step", "per_device_train_batch_size")
 

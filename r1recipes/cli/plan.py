@@ -241,12 +241,13 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     headroom, room = predicted.headroom_bytes / GIB, predicted.room_bytes / GIB
     is_limited = room < predicted.available_bytes / GIB  # torch is, without standby
     card = f"; the card has {predicted.available_bytes / GIB:.2f}" if is_limited else ""
+    stored = f" ({kind})" if (kind := resolved.preset.kv_cache_dtype) else ""
     lines = [
         f"peak      {peak:.2f} GiB in {predicted.peak_phase}, within {predicted.error:.0%}",
         f"needed    {needed:.2f} GiB; {SLACK} is given back where there is no room",
         f"headroom  {headroom:.2f} GiB of {room:.2f}, beyond what is needed{card}",
         f"at once   {predicted.sequences} sequences of {resolved.preset.max_seq_length} tokens "
-        f"in the KV cache, of {resolved.completions_per_step} in a step",
+        f"in the KV cache{stored}, of {resolved.completions_per_step} in a step",
     ]
     if predicted.needed_bytes == predicted.peak_bytes:
         del lines[1]

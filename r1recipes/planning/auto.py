@@ -15,7 +15,12 @@ from r1recipes.algorithms.base import Preset, divisors
 from r1recipes.machine import cards
 from r1recipes.planning import speed
 from r1recipes.planning.memory import constants, predict
-from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, ADAM_BYTES, MAX_NUM_SEQS, Case
+from r1recipes.planning.memory.case import (
+    ADAM_8BIT_BYTES,
+    ADAM_BYTES,
+    Case,
+    engine_sequences,
+)
 from r1recipes.planning.memory.predict import Prediction
 from r1recipes.planning.models import ModelShape
 from r1recipes.recipe.schema import Recipe
@@ -73,12 +78,14 @@ def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int
         max_completion_length=preset.max_completion_length,
         lora_rank=preset.lora_rank,
         targets=tuple(recipe.lora.target_modules),
-        num_seqs=min(completions, MAX_NUM_SEQS),
+        num_seqs=engine_sequences(completions),
         batch=preset.per_device_train_batch_size or preset.num_generations,
         engine_bytes=math.floor((preset.gpu_memory_utilization or 0) * usable_bytes),
         standby=preset.standby,
         optimizer_bytes=ADAM_8BIT_BYTES if "8bit" in recipe.train.optim else ADAM_BYTES,
         layers_not_recomputed=min(preset.layers_not_recomputed, shape.num_hidden_layers),
+        completions=completions,
+        kv_cache_dtype=preset.kv_cache_dtype,
     )
 
 
@@ -142,7 +149,7 @@ def _with_share(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -
         return min(MAX_SHARE, math.ceil(size / room.usable_bytes * 100) / 100)
 
     least = share(predict.least_share_bytes(case))
-    most = share(predict.least_share_bytes(case, case.num_seqs))
+    most = share(predict.least_share_bytes(case, case.at_once))
     largest = replace(case, engine_bytes=math.floor(most * room.usable_bytes))
     # A peak that includes the engine grows byte by byte with the share.
     prediction = predict.predict(largest)

@@ -21,7 +21,7 @@ from r1recipes.machine.units import gib
 from r1recipes.planning import auto, fit, speed
 from r1recipes.planning.architectures import Origin
 from r1recipes.planning.fit import Predicted
-from r1recipes.planning.memory.case import MAX_NUM_SEQS
+from r1recipes.planning.memory.case import engine_sequences
 from r1recipes.recipe.schema import Model, Recipe
 
 MIN_CAPABILITY = 7.5
@@ -54,7 +54,7 @@ class Plan(BaseModel):
     usable_bytes: int | None
     """Memory of the card, None without one."""
     max_num_seqs: int
-    """Sequences that the engine works on at once."""
+    """Sequences that the engine is made to work on at once."""
     num_threads: int
     """CPU threads of torch; the order of sums, and so the last digits, depend on it."""
     predicted: Predicted | None = None
@@ -163,6 +163,7 @@ def make(
         based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
         shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
         if shape:
+            fit.check_kv_cache(settled, shape, card)
             fit.check_cold_start(based, shape, card, choose_dtype("cuda", card))
             settled, predicted = fit.fitted(based, settled, shape, card)
     if unsettled := auto.open_keys(settled):
@@ -217,7 +218,7 @@ def _plan(
         per_device_train_batch_size=step.batch,
         gradient_accumulation_steps=step.passes,
         usable_bytes=card.total_bytes if card else None,
-        max_num_seqs=min(step.completions, MAX_NUM_SEQS),
+        max_num_seqs=engine_sequences(step.completions),
         num_threads=preset.num_threads or target.num_cores,
         predicted=predicted,
         eval_problems=eval_problems(recipe, device, step.completions),

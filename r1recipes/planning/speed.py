@@ -98,7 +98,7 @@ def _generation_s(case: Case, completions: int, kv_tokens: int, peak: Peak) -> f
     at_once = max(1.0, min(case.num_seqs, completions, kv_tokens / context))
     head = 2 * shape.vocab_size * shape.hidden_size
     weights = shape.linear_parameters * (UNPACKED_BYTES if case.four_bit else 2) + head
-    traffic = (weights + at_once * context * shape.kv_token_bytes) / peak.bandwidth
+    traffic = (weights + at_once * context * case.kv_token_bytes) / peak.bandwidth
     arithmetic = 2 * at_once * (shape.linear_parameters + head / 2) / peak.operations
     token_s = max(traffic, arithmetic) + DECODE_STEP_S
     return length * completions / at_once * token_s + (STANDBY_S if case.standby else 0.0)

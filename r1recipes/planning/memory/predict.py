@@ -70,7 +70,7 @@ def predict(case: Case, constants: dict[str, float] | None = None) -> Prediction
     weights, slots, work, outside = share = engine_share(case, calibrated)
     cache = case.engine_bytes - sum(share)
     adapter = adapter_parameters(case.shape, case.lora_rank, case.targets)
-    tokens = cache // case.shape.kv_token_bytes // BLOCK_TOKENS * BLOCK_TOKENS
+    tokens = cache // case.kv_token_bytes // BLOCK_TOKENS * BLOCK_TOKENS
     resident = {
         "context": round(calibrated["context"]),
         "weights": weights,
@@ -169,9 +169,9 @@ def least_share_bytes(case: Case, sequences: int = 1) -> int:
 
     It also satisfies Unsloth's coarser estimate for one sequence.
     """
-    calibrated, token, each = _calibrated(), case.shape.kv_token_bytes, sequence_tokens(case)
+    calibrated, token, each = _calibrated(), case.kv_token_bytes, sequence_tokens(case)
     overhead = sized_overhead(case.shape, case.four_bit, case.lora_rank)
-    least = overhead + math.ceil(each / 256) * 256 * token / 0.95 + 1
+    least = overhead + math.ceil(each / 256) * 256 * case.sized_kv_token_bytes / 0.95 + 1
     weights, slots, _, outside = engine_share(case, calibrated)
     rest = weights + slots + outside
     rest += math.ceil(sequences * each / BLOCK_TOKENS) * BLOCK_TOKENS * token

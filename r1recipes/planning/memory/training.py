@@ -4,7 +4,7 @@ Derived from unsloth and unsloth_zoo (`packages.READ_IN`); tests/system/test_fam
 some of it.
 """
 
-from r1recipes.planning.memory.case import MAX_NUM_SEQS, Case
+from r1recipes.planning.memory.case import Case
 from r1recipes.planning.memory.constants import CALIBRATED
 from r1recipes.planning.models import adapter_parameters
 
@@ -44,9 +44,9 @@ def training_pass(case: Case, calibrated: dict[str, float]) -> dict[str, int]:
     rows = case.batch * case.max_completion_length
     # In the only pass of a step, gradients arrive as activations are freed: at most the activations
     # of a batch that is smaller by one completion lie beside the gradient. In later passes it is
-    # there already. A step of MAX_NUM_SEQS may have more completions, and so several passes.
+    # there already.
     gradient = 4 * adapter_parameters(case.shape, case.lora_rank, case.targets)
-    if case.num_seqs <= case.batch < MAX_NUM_SEQS:
+    if (case.completions or case.num_seqs) <= case.batch:
         gradient = max(0, gradient - completion)
     stored = {STORED: case.batch * _stored(case)} if case.layers_not_recomputed else {}
     return {

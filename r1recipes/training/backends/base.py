@@ -109,7 +109,7 @@ class Backend(Protocol):
     def facts(self) -> dict[str, float]:
         """Sizes that the engine chose for itself when the model was loaded, for a rehearsal.
 
-        Keys end in their unit: `_tokens`, `_gib`. Empty for a backend without an engine.
+        Keys end in their unit: `_tokens`, `_seqs`, `_gib`. Empty for a backend without an engine.
         """
 
     def checkpoint_bytes(self) -> int:

@@ -8,7 +8,13 @@ import pytest
 from r1recipes.machine.units import GIB
 from r1recipes.planning import models
 from r1recipes.planning.memory import constants, engine, predict
-from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, Case
+from r1recipes.planning.memory.case import (
+    ADAM_8BIT_BYTES,
+    FOR_256,
+    MAX_NUM_SEQS,
+    Case,
+    engine_sequences,
+)
 
 LLAMA = models.MODELS["llama-3.1-8b"]
 
@@ -123,6 +129,51 @@ def test_captured_sizes_are_vllms():
 
     for largest in range(1, 513):
         assert engine.capture_sizes(largest) == len(listed(largest)), largest
+
+
+def test_every_number_of_completions_meets_a_captured_graph():
+    """The graph of all sequences at once is captured, and no smaller number would do."""
+    for completions in range(1, 600):
+        asked = engine_sequences(completions)
+        sizes = [n for n in (1, 2, 4) if n <= asked]
+        sizes += [*range(8, min(asked + 1, 256), 8)] + [*range(256, asked + 1, 16)]
+        at_once = min(completions, asked)
+        graph = next((size for size in sizes if size >= at_once), None)
+        assert graph is not None and asked in (graph, FOR_256), completions
+        assert asked != 256, completions  # Unsloth's word for "not set"
+    assert [engine_sequences(n) for n in (1, 3, 6, 60, 64, 248, 249, 255, 256, 257, 512)] == [
+        *(1, 4, 8, 64, 64, 248, FOR_256, FOR_256, FOR_256, MAX_NUM_SEQS, MAX_NUM_SEQS)
+    ]
+
+
+def test_room_for_more_sequences_than_completions_changes_graphs_alone():
+    """6 completions in room for 8: one pass of the training is still the only one."""
+    exact, rounded = case(num_seqs=6, batch=6), case(num_seqs=8, batch=6, completions=6)
+    few, more = (predict.predict(c).phases["train"] for c in (exact, rounded))
+    assert [name for name in few if few[name] != more[name]] == ["CUDA graphs"]
+    assert rounded.at_once == exact.at_once == 6
+
+
+@pytest.mark.parametrize(
+    ("dtype", "token", "by_unsloth"),
+    # 8 heads of 128 in 32 layers: two bytes each, one, and one with 4 bytes of scale a head
+    [
+        (None, 131_072, 131_072),
+        ("fp8", 65_536, 81_920),
+        ("int8_per_token_head", 32 * 8 * 2 * (128 + 4), 131_072),
+    ],
+)
+def test_a_cache_in_8_bits_holds_about_twice_the_tokens(dtype, token, by_unsloth):
+    """Unsloth's estimate, which may shorten sequences, has 1.25 bytes for fp8."""
+    plain, stored = predict.predict(case()), predict.predict(case(kv_cache_dtype=dtype))
+    cache = stored.phases["load"]["KV cache"]
+    assert stored.phases == plain.phases
+    assert stored.kv_tokens == cache // token // 16 * 16
+    unsloth = 0.95 * engine.sized_bytes(case()) / by_unsloth
+    assert stored.sized_tokens == int(unsloth) // 256 * 256
+    least = predict.least_share_bytes(case(kv_cache_dtype=dtype), 24)
+    assert predict.predict(case(kv_cache_dtype=dtype, engine_bytes=least)).kv_tokens >= 24 * 1024
+    assert least <= predict.least_share_bytes(case(), 24)
 
 
 def test_the_verdict_keeps_the_error_on_both_sides():

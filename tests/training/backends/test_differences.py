@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Phi3Config, Phi3ForCausalLM
 from trl import GRPOConfig
@@ -31,12 +32,14 @@ def made(*overrides: str) -> planning.Plan:
     )
 
 
-def engine(share: float = SHARE, sequences: int = 64, **model: object) -> SimpleNamespace:
+def engine(
+    share: float = SHARE, sequences: int = 64, stored: str = "auto", **model: object
+) -> SimpleNamespace:
     """What is read of a loaded model, with an engine of this share of the card."""
     model = {"max_model_len": 1024, "dtype": "torch.bfloat16", "quantization": None} | model
     config = SimpleNamespace(
         cache_config=SimpleNamespace(
-            gpu_memory_utilization=share, num_gpu_blocks=1000, block_size=16
+            gpu_memory_utilization=share, num_gpu_blocks=1000, block_size=16, cache_dtype=stored
         ),
         model_config=SimpleNamespace(**model),
         scheduler_config=SimpleNamespace(max_num_seqs=sequences),
@@ -65,6 +68,25 @@ def test_an_engine_that_was_loaded_again_with_less_is_out_of_memory():
     assert e.value.kind == "oom"
     assert "gpu_memory_utilization=0.4" in (e.value.problems[0].hint or "")
     assert out_of_memory.is_out_of_memory(str(e.value))
+
+
+def test_another_kv_cache_than_the_one_asked_for():
+    """Unsloth drops an argument that the engine does not know, with a printed line."""
+    asked = made("preset.kv_cache_dtype=int8_per_token_head")
+    assert names(differences.engine_differences(engine(), asked)) == ["KV cache"]
+    stored = engine(stored="int8_per_token_head")
+    assert differences.engine_differences(stored, asked) == []
+
+
+@pytest.mark.parametrize(("bias", "rows"), [(True, ["KV cache"]), (False, [])])
+def test_fp8_without_scales_is_refused_for_keys_with_a_bias_of_an_unknown_model(bias, rows):
+    asked = made()
+    preset = asked.preset.model_copy(update={"kv_cache_dtype": "fp8"})
+    asked = asked.model_copy(update={"preset": preset})
+    model = engine(stored="fp8")
+    part = torch.nn.ModuleDict({"k_proj": torch.nn.Linear(2, 2, bias=bias)})
+    model.named_parameters = part.named_parameters
+    assert names(differences.engine_differences(model, asked)) == rows
 
 
 def test_an_engine_as_asked_and_others():

@@ -1,7 +1,10 @@
 """Repairs of Unsloth and bitsandbytes at run time, each with its reason."""
 
+import contextlib
+import functools
 import math
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -90,6 +93,34 @@ def completion_places(inputs: dict[str, Any], index: torch.Tensor, pad: int) -> 
     begun = torch.arange(index.shape[1], device=index.device) >= surplus - padding
     in_loss = inputs["completion_mask"].sum(1, keepdim=True) > 0
     return (begun & (index != pad) & in_loss).flatten().nonzero().squeeze(1)
+
+
+@contextlib.contextmanager
+def kv_cache_in(dtype: str | None) -> Iterator[None]:
+    """While a model is loaded: let vLLM store keys and values as `dtype`, where it is not None.
+
+    Unsloth has an argument for "fp8" alone, and may ask for an attention backend that knows no
+    scales for each token and head; Triton's does (unsloth_zoo/vllm_utils.py, load_vllm;
+    vllm/v1/attention/backends/triton_attn.py).
+    """
+    if dtype is None:
+        yield
+        return
+    kind = sys.modules["vllm"].LLM
+    original = kind.__init__
+    ours = {"kv_cache_dtype": dtype}
+    if dtype.endswith("per_token_head"):
+        ours["attention_backend"] = "TRITON_ATTN"
+
+    @functools.wraps(original)
+    def initialise(self: Any, *args: Any, **arguments: Any) -> None:
+        original(self, *args, **arguments | ours)
+
+    kind.__init__ = initialise
+    try:
+        yield
+    finally:
+        kind.__init__ = original
 
 
 def paged_bytes() -> int:
