@@ -106,6 +106,7 @@ def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int
         engine_bytes=math.floor((preset.gpu_memory_utilization or 0) * usable_bytes),
         standby=preset.standby,
         optimizer_bytes=ADAM_8BIT_BYTES if "8bit" in recipe.train.optim else ADAM_BYTES,
+        layers_not_recomputed=min(preset.layers_not_recomputed, shape.num_hidden_layers),
         completions=completions,
         kv_cache_dtype=preset.kv_cache_dtype,
     )
@@ -164,7 +165,9 @@ def _prompts(recipe: Recipe, preset: Preset) -> list[int]:
     """Numbers of prompts to try: powers of 2 and three times these, and the most that the engine
     works on at once. Of them, those whose steps are large enough for `eval.every`, if any is."""
     group = preset.num_generations
-    numbers = {n for power in range(9) for n in (2**power, 3 * 2**power)} | {MAX_NUM_SEQS // group}
+    numbers = {n for power in range(9) for n in (2**power, 3 * 2**power)} | {
+        AUTO_COMPLETIONS // group
+    }
     prompts = [n for n in sorted(numbers) if 1 <= n and (n == 1 or n * group <= AUTO_COMPLETIONS)]
     every = recipe.eval.every
     if every is None or every >= recipe.train.max_steps:

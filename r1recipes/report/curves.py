@@ -91,7 +91,9 @@ LEARNING = (
 )
 OPTIMISER = (
     Curve("kl", "kl", "KL divergence", "Distance from the base model.", if_any=True),
-    Curve("entropy", "entropy", "Entropy", "How open the model is, nats a token."),
+    Curve(
+        "entropy", "entropy", "Entropy", "How open the model is, nats a token that is trained on."
+    ),
     Curve("grad-norm", "grad_norm", "Gradient norm", "Before clipping.", y_range=(0, None)),
     Curve("learning-rate", "learning_rate", "Learning rate", "", smooth=False, y_range=(0, None)),
     Curve(

@@ -35,6 +35,8 @@ class Case:
     standby: bool
     optimizer_bytes: float
     """Bytes of the optimizer for each trained parameter."""
+    layers_not_recomputed: int = 0
+    """Decoder layers that keep their activations in a training pass."""
     completions: int | None = None
     """Completions of a step; None where they are as many as the engine works on at once."""
     kv_cache_dtype: KvCacheDtype | None = None

@@ -116,11 +116,13 @@ def _decoding_steps(
 
 def _training_s(case: Case, completions: int, peak: Peak, tokens: _Tokens) -> float:
     """Every completion is padded to the longest of the step. Forward, forward again for the
-    backward pass, and the gradient of each layer's input: three times two operations a weight."""
+    backward pass where a layer is recomputed, and the gradient of each layer's input: two or three
+    times two operations a weight."""
     shape, rows = case.shape, case.batch * tokens.longest
     head = shape.vocab_size * shape.hidden_size
     padded = case.batch * (tokens.prompt + tokens.longest)
-    operations = 6 * (padded * shape.linear_parameters + rows * head)
+    again = 1 - case.layers_not_recomputed / shape.num_hidden_layers
+    operations = (4 + 2 * again) * padded * shape.linear_parameters + 6 * rows * head
     arithmetic_s = operations / peak.operations / UTILIZATION
     launch_s = LAYER_PASS_S * shape.num_hidden_layers
     pass_s = (launch_s**BEND + arithmetic_s**BEND) ** (1 / BEND) + rows / CHUNK_ROWS * CHUNK_S

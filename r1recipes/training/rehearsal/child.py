@@ -262,7 +262,7 @@ def _write_weights(plan: Plan, folder: Path) -> None:
     import torch
 
     from r1recipes.machine import OTHER_CACHE, files
-    from r1recipes.training.backends import random_weights
+    from r1recipes.training.backends.unsloth import random_weights
 
     if folder.exists():
         return

@@ -27,7 +27,7 @@ from r1recipes.machine import settings
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
 from r1recipes.rewards.reward import Reward
-from r1recipes.training.backends import builtin, nf4, trainer, weights
+from r1recipes.training.backends import builtin, nf4, passes, trainer, weights
 from r1recipes.training.backends.base import ColdStarted, Hooks, Messages, Sample
 from r1recipes.training.backends.unsloth import (
     cold_start,
@@ -154,7 +154,8 @@ class UnslothBackend:
             target_modules=list(lora.target_modules),
             use_rslora=lora.use_rslora,
             bias="none",
-            use_gradient_checkpointing="unsloth",
+            use_gradient_checkpointing=environment.checkpointing(),
+            checkpoint_skip_layers=preset.layers_not_recomputed,
             random_state=self.recipe.seed,
         )
         refuse_differences(adapter_differences(self.model, self.plan))
@@ -270,7 +271,8 @@ class UnslothBackend:
         arguments = trainer.arguments(plan, output_dir) | ENGINE_ARGUMENTS
         if self._stop:
             arguments["generation_kwargs"] = {"stop_token_ids": self._stop}
-        arguments["generation_kwargs"] = sampling.rollout_arguments(arguments)
+        if sampling.ids_alone():
+            arguments["generation_kwargs"] = sampling.rollout_arguments(arguments)
         self.trainer = trainer.make(
             plan,
             model=self.model,
@@ -281,13 +283,16 @@ class UnslothBackend:
             hooks=hooks,
         )
         refuse_differences(argument_differences(arguments, self.trainer.args))
-        sampling.let_train_without_logprobs(self.trainer)
+        if sampling.ids_alone():
+            sampling.let_train_without_logprobs(self.trainer)
         if environment.merges_rollouts():
             with torch.inference_mode():  # as when a rollout begins
                 state = prepare_merged_rollout(self.model)
             refuse_differences(rollout_differences(self.model, state))
         if plan.algorithm.reference(plan.recipe.train):
             patches.bound_reference_pass(self.trainer)
+        if "score" in passes.levers(plan.device):
+            patches.score_completions_only(self.trainer)
         with lengths.ended(self.trainer, hooks.lengths):
             self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
