@@ -5,8 +5,8 @@
 
 Each variant is a run of the recipe in a fresh process: `before` has none of the levers, `now` those
 of generation that change no number, and +NAME or -NAME turns one on or off. Levers are switched off
-by putting back what the code did without them. Each row has medians over the steps after --warmup, from
-metrics.jsonl. The result is written after each variant, and a variant that it has already is not
+by putting back what the code did without them. Each row has medians over the steps after --warmup,
+from metrics.jsonl. The result is written after each variant, and a variant that it has already is not
 run again, so the same command goes on after an end by time. Limits: one run of a few steps for each
 variant; completions of two variants differ, so compare times for each token, too.
 """
