@@ -3,12 +3,13 @@
     python -m benchmarks.speed.levers qwen2.5-coder-0.5b --preset 24GB --out levers.json \
         --variants before before+text before+text+logprobs now now+merged now+int8
 
-Each variant is a run of the recipe in a fresh process: `before` has none of the levers, `now` those
-of generation that change no number, and +NAME or -NAME turns one on or off. Levers are switched off
-by putting back what the code did without them. Each row has medians over the steps after --warmup,
-from metrics.jsonl. The result is written after each variant, and a variant that it has already is not
-run again, so the same command goes on after an end by time. Limits: one run of a few steps for each
-variant; completions of two variants differ, so compare times for each token, too.
+Each variant is a run of the recipe in a fresh process: `before` has none of the levers, `now`
+those of generation that change no number, and +NAME or -NAME turns one on or off. Levers are
+switched off by putting back what the code did without them. Each row has medians over the steps
+after --warmup, from metrics.jsonl. The result is written after each variant, and a variant that it
+has already is not run again, so the same command goes on after an end by time. Limits: one run of
+a few steps for each variant; completions of two variants differ, so compare times for each token,
+too.
 """
 
 import argparse
