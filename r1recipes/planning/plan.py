@@ -13,7 +13,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
 
 from r1recipes.algorithms import ALGORITHMS, Algorithm
-from r1recipes.algorithms.base import Preset, Step, of_batches, preset_bytes
+from r1recipes.algorithms.base import Preset, of_batches, preset_bytes
+from r1recipes.algorithms.step import Step
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
@@ -140,14 +141,15 @@ def make(
     chosen: dict[str, Any] | None = None,
     offline: bool = True,
     origin: Origin | None = None,
+    lengths: speed.Lengths = speed.REAL,
 ) -> Plan:
     """Resolve a recipe for a machine.
 
     `preset`: the name of one; without it the largest that the card can hold. `chosen`: values for
     what is "auto", of a run that is to be repeated; without it the planner chooses. `offline`: read
     the shape of an unknown model from the Hub's cache only. `origin`: the adapter that the recipe
-    names as its model. Raises: PlanError with what the recipe needs and what would run here;
-    DoesNotFit.
+    names as its model. `lengths`: of the completions for which choices are compared.
+    Raises: PlanError with what the recipe needs and what would run here; DoesNotFit.
     """
     name = choose_preset(recipe, target.card, preset)
     settled = _settled(recipe, recipe.preset[name], chosen or {})
@@ -162,7 +164,7 @@ def make(
         if shape:
             fit.check_kv_cache(settled, shape, card)
             fit.check_cold_start(based, shape, card, choose_dtype("cuda", card))
-            settled, predicted = fit.fitted(based, settled, shape, card)
+            settled, predicted = fit.fitted(based, settled, shape, card, lengths)
     if unsettled := auto.open_keys(settled):
         raise PlanError(
             f'`{unsettled[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',

@@ -7,7 +7,9 @@ import pytest
 
 from r1recipes import recipe
 from r1recipes.algorithms import ALGORITHMS, dpo, sft
-from r1recipes.algorithms.base import Preset, Scored, Step
+from r1recipes.algorithms.base import Preset
+from r1recipes.algorithms.examples import Scored
+from r1recipes.algorithms.step import Step
 from r1recipes.errors import RecipeError
 from r1recipes.machine import files
 from tests.algorithms.test_algorithms import write_examples

@@ -11,8 +11,9 @@ from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
 from r1recipes.planning import auto, out_of_memory, speed
-from r1recipes.planning.auto import Room
 from r1recipes.planning.memory import predict
+from r1recipes.planning.memory.case import Case
+from r1recipes.planning.speed.evaluation import GENERATION_SHARE
 from r1recipes.recipe import scaffold
 from r1recipes.training import rehearsal
 from tests.helpers import in_process, shape
@@ -82,18 +83,22 @@ def test_out_of_memory_halves_pairs_and_not_a_pair():
 
 
 def test_a_step_that_generates_nothing_is_shorter_by_its_generation():
-    room = Room(CARD.total_bytes, CARD.total_bytes, cards.UNLISTED)
     plan = planned("dpo", **SIZES, per_device_train_batch_size=4)
-    case = auto.case_of(plan.recipe, plan.preset, shape(MODEL), room.usable_bytes)
-    with_reference = speed.step_s(case, 32, 10_000, room.peak)
-    alone = speed.step_s(replace(case, reference=False), 32, 10_000, room.peak)
-    sampled = speed.step_s(replace(case, samples=True), 32, 10_000, room.peak)
-    assert alone < with_reference == pytest.approx(8 / 6 * alone) and with_reference < sampled
+    case = auto.case_of(plan.recipe, plan.preset, shape(MODEL), CARD.total_bytes)
+    assert case.trained == 32
+
+    def step(case: Case) -> speed.StepTime:
+        return speed.step(case, 32, 8, 10_000, cards.UNLISTED)
+
+    dpo, alone = step(case), step(replace(case, reference=False))
+    sampled = step(replace(case, samples=True))
+    assert dpo.generation_s == 0 < sampled.generation_s
+    assert alone.training_s == sampled.training_s < dpo.training_s < 1.5 * alone.training_s
 
 
 def test_an_evaluation_costs_more_of_the_steps_that_generate_nothing():
     grpo, dpo = (speed.Evaluation("cuda", 64, 64, 200, samples) for samples in (True, False))
-    assert dpo.steps(32) == pytest.approx(grpo.steps(32) / (1 - speed.GENERATION_SHARE["cuda"]))
+    assert dpo.steps(32) == pytest.approx(grpo.steps(32) / (1 - GENERATION_SHARE["cuda"]))
     assert dpo.least_every > grpo.least_every
 
 

@@ -13,6 +13,7 @@ from trl import SFTConfig
 from r1recipes.algorithms import Algorithm, sft
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward
+from r1recipes.training.backends import passes
 from r1recipes.training.backends.base import Hooks
 from r1recipes.training.backends.trainer.watch import Collector, Watch
 
@@ -24,13 +25,8 @@ transformers does not load the trained one (trainer.py, `_load_from_checkpoint`)
 
 def sampling(plan: Plan) -> dict[str, Any]:
     """Sampling settings of the recipe under transformers' names."""
-    train = plan.recipe.train
-    return {
-        "temperature": train.temperature,
-        "top_p": train.top_p,
-        "top_k": train.top_k,
-        "min_p": train.min_p,
-    }
+    names = ("temperature", "top_p", "top_k", "min_p")
+    return {name: getattr(plan.recipe.train, name) for name in names}
 
 
 def common(plan: Plan) -> dict[str, Any]:
@@ -151,6 +147,8 @@ def make(
     )
     if REFERENCE in getattr(model, "peft_config", {}):
         model.delete_adapter(REFERENCE)
+    if plan.algorithm.samples:
+        passes.install(trainer, plan)
     _announce_phases(trainer, plan.algorithm, hooks)
     callback.clock.time(trainer)
     return trainer
