@@ -3,12 +3,13 @@
     python -m benchmarks.speed.levers qwen2.5-coder-0.5b --preset 24GB --out levers.json \
         --variants before before+text before+text+logprobs now now+merged now+int8
 
-Each variant is a run of the recipe in a fresh process: `before` has none of the levers, `now` those
-that are on by default, and +NAME or -NAME turns one on or off. Levers are switched off by putting
-back what the code did without them. Each row has medians over the steps after --warmup, from
-metrics.jsonl. The result is written after each variant, and a variant that it has already is not
-run again, so the same command goes on after an end by time. Limits: one run of a few steps for each
-variant; completions of two variants differ, so compare times for each token, too.
+Each variant is a run of the recipe in a fresh process: `before` has none of the levers, `now`
+those of generation that change no number, and +NAME or -NAME turns one on or off. Levers are
+switched off by putting back what the code did without them. Each row has medians over the steps
+after --warmup, from metrics.jsonl. The result is written after each variant, and a variant that it
+has already is not run again, so the same command goes on after an end by time. Limits: one run of
+a few steps for each variant; completions of two variants differ, so compare times for each token,
+too.
 """
 
 import argparse
@@ -89,7 +90,13 @@ LEVERS = {
         flags=("--set", "preset.kv_cache_dtype=int8_per_token_head"),
     ),
     "fp8": Lever("KV cache in fp8 without scales", flags=("--set", "preset.kv_cache_dtype=fp8")),
+    "passes": Lever(
+        "training passes without idle rows, sorted, sized by tokens and trimmed",
+        environment=(("R1RECIPES_PASSES", "drop,sort,resize,trim,score"),),
+    ),
 }
+IDS_ALONE = {"R1RECIPES_ROLLOUTS": "ids"}
+"""Of every variant; `text` and `logprobs` are then switched off one by one."""
 BY_DEFAULT = frozenset(name for name, lever in LEVERS.items() if lever.off)
 
 
@@ -144,7 +151,9 @@ def measure(
 ) -> dict[str, Any]:
     """One variant in a process of its own; with "error" in place of times where it fails."""
     on = [LEVERS[lever] for lever in sorted(levers)]
-    environment = os.environ | {key: value for lever in on for key, value in lever.environment}
+    environment = (
+        os.environ | IDS_ALONE | {key: value for lever in on for key, value in lever.environment}
+    )
     flags = [*flags, *(word for lever in on for word in lever.flags)]
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -4,14 +4,15 @@ An algorithm is one module and one row of `ALGORITHMS`: everything about it that
 measured. Limits: TRL is not imported before a backend asks for a trainer.
 """
 
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from r1recipes.algorithms.examples import Learned
+from r1recipes.algorithms.step import Step
 from r1recipes.config.section import (
     ADDED_LATER,
     AutoBool,
@@ -103,6 +104,10 @@ class Preset(Section):
     """Share of the card's usable memory that the vLLM engine may take."""
     standby: AutoBool = False
     """Give the engine's KV cache back while training; saves memory, costs time in each step."""
+    layers_not_recomputed: Annotated[int, ADDED_LATER, Field(ge=0, le=1024, examples=[8])] = 0
+    """Decoder layers whose activations a training pass keeps instead of computing them again in its
+    backward pass: more memory, and with all layers, or a number above theirs, a third less
+    arithmetic. Needs Unsloth."""
     kv_cache_dtype: Annotated[
         KvCacheDtype | None, ADDED_LATER, Field(examples=["int8_per_token_head"])
     ] = None
@@ -138,7 +143,13 @@ def likely_preset(name: str) -> str | None:
     return "cpu" if text == "cpu" else f"{size[1]}GB" if size else None
 
 
-GPU_ONLY = ("gpu_memory_utilization", "load_in_4bit", "standby", "kv_cache_dtype")
+GPU_ONLY = (
+    "gpu_memory_utilization",
+    "load_in_4bit",
+    "standby",
+    "layers_not_recomputed",
+    "kv_cache_dtype",
+)
 CPU_ONLY = ("num_threads",)
 AUTO_ON_GPU = ("prompts_per_step", "per_device_train_batch_size")
 
@@ -181,84 +192,20 @@ def of_batches(algorithm: "Algorithm", table: Mapping[str, Any]) -> KeyProblems:
     return [(keys[-1], message, hint)]
 
 
-def divisors(number: int) -> list[int]:
-    """All whole numbers that divide `number`; found in pairs, so that 10**8 takes 10**4 steps."""
-    low = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
-    return low + [number // n for n in low]
-
-
 @dataclass(frozen=True)
-class Step:
-    """The arithmetic of one optimiser step."""
+class PassRules:
+    """How the rows of a step may be cut into passes so that the gradient of the step stays the same
+    up to the order of sums."""
 
-    completions: int
-    batch: int
-    """Completions in one forward and backward pass."""
-    unit: int = 1
-    """Completions that stay together in a pass, such as the two of a pair."""
-
-    @property
-    def passes(self) -> int:
-        return self.completions // self.batch
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether its passes have all of its completions, and none a part of a unit."""
-        return self.completions % self.batch == 0 and self.batch % self.unit == 0
-
-    def batches(self) -> list[int]:
-        """The sizes that its passes may have, ascending."""
-        return sorted(self.unit * n for n in divisors(self.completions // self.unit))
-
-
-Fact = tuple[str, str, Literal["%", ""]]
-"""(the trainer's name of a metric, what people call it, its unit)."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A sample of the model that ended by itself, and what the rewards of the recipe say of it."""
-
-    text: str
-    total: float
-    """The weighted sum of [rewards]; 0 where the algorithm does not go by it."""
-    is_right: bool
-    """Whether `eval.reward` pays 1 or more."""
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What an algorithm learns from: the form of its examples, and how samples become some."""
-
-    noun: str
-    """What an example is called, such as "pair"."""
-    columns: dict[str, Literal["text", "flag"]]
-    """The columns of an example beside its question. Each text is a completion."""
-    choose: Callable[[Sequence[Scored]], list[dict[str, str | bool]]]
-    """The samples of one question -> its examples, by column; none where they teach nothing."""
-    by_rewards: bool
-    """Whether `choose` goes by [rewards], and not by `eval.reward` alone."""
-    teaches: str
-    """Which samples teach something, in words for people, such as "right samples"."""
-    facts: tuple[Fact, ...]
-    """Metrics of a step that tell how well its examples are fitted."""
-
-    @property
-    def sequences(self) -> int:
-        """Completions of one example."""
-        return sum(kind == "text" for kind in self.columns.values())
-
-    def step(self, preset: Preset) -> Step:
-        """A step has `prompts_per_step` examples. A pass of more completions than these has all of
-        them; without a size of the passes it is `num_generations`, or less where that divides."""
-        each, examples = self.sequences, preset.prompts_per_step
-        default = each * math.gcd(examples, max(1, preset.num_generations // each))
-        batch = preset.per_device_train_batch_size or default
-        return Step(each * examples, min(batch, each * examples), each)
-
-    def example(self, count: int) -> str:
-        """`1 pair`, `64 pairs`."""
-        return f"{count:,} {self.noun}" + "s" * (count != 1)
+    drops: bool
+    """Rows with an advantage of 0 may be left out: they have no gradient."""
+    sorts: bool
+    """Rows may be put into another order, and so into other passes."""
+    resizes: bool
+    """Passes may have different numbers of rows."""
+    weighs: bool
+    """The loss of a pass is a mean over its rows, so one with fewer rows has to count less; then it
+    must be linear in the advantages."""
 
 
 @dataclass(frozen=True)
@@ -288,6 +235,9 @@ class Algorithm:
     "generation" also begins and ends that phase (`Hooks.on_phase`)."""
     backends: tuple[str, ...]
     """Names of the backends that it is trained on: those on which it has been measured."""
+    pass_rules: Callable[[Any], PassRules] = lambda train: PassRules(False, False, False, False)
+    """How the rows of a step may be cut into passes, by the keys of [train]; not at all where none
+    is named."""
     resumes: bool = True
     """Whether the trainer can go on from a checkpoint."""
     loss_note: str = ""

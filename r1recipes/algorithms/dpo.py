@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from r1recipes.algorithms.base import Algorithm, Learned, Preset, Scored, Step, Train
-from r1recipes.algorithms.examples import TIMED
+from r1recipes.algorithms.base import Algorithm, Preset, Train
+from r1recipes.algorithms.examples import TIMED, Learned, Scored
+from r1recipes.algorithms.step import Step
 from r1recipes.config.section import KeyProblems
 
 

@@ -24,6 +24,7 @@ from r1recipes.planning.auto import Choice, Room
 from r1recipes.planning.memory import constants, plain, predict
 from r1recipes.planning.memory.engine import sequence_tokens
 from r1recipes.planning.models import ModelShape
+from r1recipes.planning.speed.lengths import REAL, Lengths
 from r1recipes.recipe.schema import Recipe
 
 SLACK = "allocator slack"
@@ -62,6 +63,11 @@ class Predicted(BaseModel):
     sequences: int
     """Sequences of full length that the KV cache holds, at most those of a step. 0 where Unsloth
     estimates that it holds none, and shortens them."""
+    step_s: float | None = None
+    """Seconds of a step with every prompt and completion at its greatest length, roughly; None in
+    plans of older versions."""
+    real_step_s: float | None = None
+    """The same with real lengths."""
     lacking_bytes: int = 0
     """Bytes that the engine's share lacks for one sequence in the KV cache; 0 if it holds one."""
     why: str | None = None
@@ -184,10 +190,12 @@ def room_of(card: Gpu) -> Room:
 
 
 def fitted(
-    recipe: Recipe, preset: Preset, shape: ModelShape, card: Gpu
+    recipe: Recipe, preset: Preset, shape: ModelShape, card: Gpu, lengths: Lengths = REAL
 ) -> tuple[Preset, Predicted]:
-    """The preset with nothing open, and its memory; where that does not surely fit, what would."""
-    room = room_of(card)
+    """The preset with nothing open, and its memory; where that does not surely fit, what would.
+
+    `lengths`: for which choices are compared."""
+    room = replace(room_of(card), lengths=lengths)
     choice = auto.resolve(recipe, preset, shape, room)
     opened = auto.open_keys(preset)
     settled = preset.model_copy(update={key: getattr(choice.preset, key) for key in opened})
@@ -240,6 +248,8 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
         kv_tokens=tokens,
         sequences=0 if is_lacking else min(case.at_once, tokens // sequence_tokens(case)),
         lacking_bytes=max(int(is_lacking), lacking),
+        step_s=choice.full.step_s,
+        real_step_s=choice.real.step_s,
     )
 
 

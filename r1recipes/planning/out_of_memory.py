@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from r1recipes.algorithms.base import divisors
 from r1recipes.planning import auto, disk
 from r1recipes.planning.fit import flags
 from r1recipes.planning.memory import predict
@@ -113,11 +112,14 @@ def _least_share(plan: Plan) -> float:
 
 
 def _smaller_pass(plan: Plan) -> str:
-    """Fewer completions in a pass, which changes no result; else standby, which frees the cache."""
+    """Layers that are computed again, then fewer completions in a pass, which change no result;
+    else standby, which frees the cache."""
+    if plan.preset.layers_not_recomputed:
+        return flags({"layers_not_recomputed": 0})
     batch = plan.per_device_train_batch_size
-    if batch > 1:
-        smaller = max(n for n in divisors(batch) if n < batch)
-        return flags({"per_device_train_batch_size": smaller})
+    smaller = [n for n in plan.step.batches() if n < batch and batch % n == 0]
+    if smaller:
+        return flags({"per_device_train_batch_size": smaller[-1]})
     if plan.backend == "unsloth" and not plan.preset.standby:
         return flags({"standby": True})
     return _smaller_engine(plan)

@@ -13,7 +13,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
 
 from r1recipes.algorithms import ALGORITHMS, Algorithm
-from r1recipes.algorithms.base import Preset, Step, of_batches, preset_bytes
+from r1recipes.algorithms.base import Preset, of_batches, preset_bytes
+from r1recipes.algorithms.step import Step
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
@@ -27,7 +28,6 @@ from r1recipes.recipe.schema import Model, Recipe
 MIN_CAPABILITY = 7.5
 """Oldest compute capability that vLLM's wheels have kernels for, and CUDA 13, which they are built
 with (read in vllm, _C_stable_libtorch.abi3.so: sm_75 and newer)."""
-
 
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -59,7 +59,6 @@ class Plan(BaseModel):
     """CPU threads of torch; the order of sums, and so the last digits, depend on it."""
     predicted: Predicted | None = None
     """Predicted memory; None on a CPU, without the engine, or for a model of unknown shape."""
-
     origin: Origin | None = None
     """Where `model.name` of the recipe is a run or an adapter."""
     eval_problems: int | None = None
@@ -140,14 +139,15 @@ def make(
     chosen: dict[str, Any] | None = None,
     offline: bool = True,
     origin: Origin | None = None,
+    lengths: speed.Lengths = speed.REAL,
 ) -> Plan:
     """Resolve a recipe for a machine.
 
     `preset`: the name of one; without it the largest that the card can hold. `chosen`: values for
     what is "auto", of a run that is to be repeated; without it the planner chooses. `offline`: read
     the shape of an unknown model from the Hub's cache only. `origin`: the adapter that the recipe
-    names as its model. Raises: PlanError with what the recipe needs and what would run here;
-    DoesNotFit.
+    names as its model. `lengths`: of the completions for which choices are compared.
+    Raises: PlanError with what the recipe needs and what would run here; DoesNotFit.
     """
     name = choose_preset(recipe, target.card, preset)
     settled = _settled(recipe, recipe.preset[name], chosen or {})
@@ -156,16 +156,16 @@ def make(
     has_engine = card is not None and target.has_packages and "unsloth" in algorithm.backends
     _refuse_card(recipe, card, has_engine)
     predicted = None
-    based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
-    if card and has_engine:
+    if card and (has_engine or algorithm.logit_bytes):
+        based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
         shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
         if shape:
             fit.check_kv_cache(settled, shape, card)
             fit.check_cold_start(based, shape, card, choose_dtype("cuda", card))
-            settled, predicted = fit.fitted(based, settled, shape, card)
-    elif card and not auto.open_keys(settled) and algorithm.logit_bytes:
-        shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
-        predicted = fit.predicted_plain(based, settled, shape, card) if shape else None
+            if has_engine:
+                settled, predicted = fit.fitted(based, settled, shape, card, lengths)
+            elif not auto.open_keys(settled):
+                predicted = fit.predicted_plain(based, settled, shape, card)
     if unsettled := auto.open_keys(settled):
         raise PlanError(
             f'`{unsettled[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',

@@ -65,14 +65,15 @@ def commented(base: Recipe, model: str, schema_line: str | None = SCHEMA_LINE) -
 
 
 def for_algorithm(base: Recipe, name: str) -> Recipe:
-    """A recipe with another algorithm. [train] keeps the values of keys that every algorithm has in
-    the same sense and that it takes; the others are the algorithm's own defaults. Where it takes
-    another number of completions of a prompt, a step keeps as many as before. Where its passes
-    take other memory, the planner chooses their size."""
+    """A recipe with another algorithm. [train] keeps the values of keys that every algorithm has
+    and that this one takes, unless its own default is another; the others are the algorithm's own
+    defaults. Where it takes another number of completions of a prompt, a step keeps as many as
+    before. Where its passes take other memory, the planner chooses their size."""
     if base.algorithm == name:
         return base
     keys = ALGORITHMS[name].train
-    shared = {key: f for key, f in Train.model_fields.items() if keys.model_fields[key] == f}
+    own = keys.model_fields
+    shared = [key for key, f in Train.model_fields.items() if own[key].default == f.default]
     train = {key: getattr(base.train, key) for key in shared}
     refused = {key for key, _, _ in keys.model_construct(**train).problems()}
     train = {key: value for key, value in train.items() if key not in refused}

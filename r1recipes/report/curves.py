@@ -8,11 +8,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from r1recipes.algorithms import ALGORITHMS, Algorithm
+from r1recipes.report import phases
 from r1recipes.report.charts import GREY, Bar, Bars, Chart, Plot, Series, has_data
 from r1recipes.report.scales import Ends
 from r1recipes.runs import health
-from r1recipes.runs.reading import Reading
+from r1recipes.runs.reading import Reading, algorithms
 
 STEP_PARTS = {
     "time/generation_s": "generation",
@@ -91,7 +91,9 @@ LEARNING = (
 )
 OPTIMISER = (
     Curve("kl", "kl", "KL divergence", "Distance from the base model.", if_any=True),
-    Curve("entropy", "entropy", "Entropy", "How open the model is, nats a token."),
+    Curve(
+        "entropy", "entropy", "Entropy", "How open the model is, nats a token that is trained on."
+    ),
     Curve("grad-norm", "grad_norm", "Gradient norm", "Before clipping.", y_range=(0, None)),
     Curve("learning-rate", "learning_rate", "Learning rate", "", smooth=False, y_range=(0, None)),
     Curve(
@@ -118,13 +120,11 @@ def learning(readings: Sequence[Reading]) -> list[Chart]:
 
 def _fitted(readings: Sequence[Reading]) -> list[Plot]:
     """How well runs fit their examples, by the metrics that their algorithms name."""
-    rows = [row for row in _algorithms(readings) if row.learned]
-    facts = dict.fromkeys(fact for row in rows if row.learned for fact in row.learned.facts)
+    forms = [row.learned for row in algorithms(readings) if row.learned]
+    facts = dict.fromkeys(fact for form in forms for fact in form.facts)
     note = "Mean over the examples of the step."
-    return [
-        _plot(Curve(name.replace(" ", "-"), metric, name.capitalize(), note, unit), readings)
-        for metric, name, unit in facts
-    ]
+    curves = [Curve(n.replace(" ", "-"), key, n.capitalize(), note, unit) for key, n, unit in facts]
+    return [_plot(curve, readings) for curve in curves]
 
 
 def _learning_plot(curve: Curve, readings: Sequence[Reading]) -> Plot:
@@ -145,13 +145,8 @@ def optimiser(readings: Sequence[Reading]) -> list[Chart]:
 
 def _loss_note(readings: Sequence[Reading]) -> str:
     """What the algorithms of the runs say of their loss; empty where the runs have no plan."""
-    text = ", ".join(row.note_on_loss for row in _algorithms(readings) if row.note_on_loss)
+    text = ", ".join(row.note_on_loss for row in algorithms(readings) if row.note_on_loss)
     return f"{text[0].upper()}{text[1:]}; not a sign of progress." if text else ""
-
-
-def _algorithms(readings: Sequence[Reading]) -> list[Algorithm]:
-    names = dict.fromkeys(reading.recipe.get("algorithm") for reading in readings)
-    return [ALGORITHMS[name] for name in names if name in ALGORITHMS]
 
 
 def cost(readings: Sequence[Reading]) -> list[Chart]:
@@ -313,11 +308,11 @@ def _length(reading: Reading) -> Plot:
 
 
 def _phases(reading: Reading) -> Plot:
-    phases = [_series(reading, key, name) for key, name in STEP_PARTS.items()]
-    phases = [series for series in phases if series.x]
-    note = "Seconds of each step by what they were spent on." if phases else "Seconds."
-    step = _step(reading, "whole step" if phases else "step")
-    return Plot("time", "Time of a step", [step, *phases], note, unit="s", y_range=(0, None))
+    parts = [_series(reading, key, name) for key, name in STEP_PARTS.items()]
+    parts = [series for series in parts if series.x]
+    note = "Seconds of each step by what they were spent on." if parts else "Seconds."
+    step = _step(reading, "whole step" if parts else "step")
+    return Plot("time", "Time of a step", [step, *parts], note, unit="s", y_range=(0, None))
 
 
 def _step_time(readings: Sequence[Reading]) -> Plot:
@@ -334,6 +329,10 @@ def _stages(readings: Sequence[Reading]) -> Bars:
     if len(readings) > 1:
         bars = [Bar(r.label, r.duration_s, tone=i) for i, r in enumerate(readings)]
         return Bars("duration", "Time of the whole run", bars, unit="s")
+    if parts := phases.of(readings[0]):
+        bars = [Bar(name, seconds) for name, seconds in parts.items()]
+        note = "Together the time of the whole run, up to this page."
+        return Bars("stages", "Where the time went", bars, note, unit="s")
     spent = readings[0].record.get("duration_s", {})
     bars = [Bar(STAGES.get(stage, stage), seconds) for stage, seconds in spent.items()]
     return Bars("stages", "Time of each stage", bars, unit="s")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from r1recipes.algorithms import ALGORITHMS
 from r1recipes.machine import files
 from r1recipes.machine.units import duration, gib
 from r1recipes.planning.architectures import Origin
@@ -210,8 +209,8 @@ def _facts(run: Reading) -> list[tuple[str, Cell]]:
 
 def _step_size(run: Reading) -> tuple[str, Cell]:
     """What a step trains on."""
-    preset, algorithm = run.resolved.get("preset", {}), run.recipe.get("algorithm", "")
-    learned = ALGORITHMS[algorithm].learned if algorithm in ALGORITHMS else None
+    preset = run.resolved.get("preset", {})
+    learned = next((row.learned for row in reading.algorithms([run])), None)
     prompts, group = preset.get("prompts_per_step"), preset.get("num_generations")
     if learned and prompts:
         return "Examples a step", learned.example(prompts)

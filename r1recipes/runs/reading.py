@@ -6,15 +6,17 @@ record.json has to exist; everything else is empty where its file is missing.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from r1recipes.algorithms import ALGORITHMS, Algorithm
 from r1recipes.errors import R1RecipesError, RecipeError
 from r1recipes.machine.files import read_lines
+from r1recipes.machine.meter import TOTAL
 from r1recipes.runs import statistics
 from r1recipes.runs.record import Run
 
@@ -99,7 +101,7 @@ class Reading:
 
     @property
     def duration_s(self) -> float:
-        return sum(self.record.get("duration_s", {}).values())
+        return wall_s(self.record)
 
     def evaluated(self, when: str) -> Row:
         """Summary of the evaluation `before` or `after` training; empty when there is none yet."""
@@ -126,10 +128,22 @@ class Reading:
         return _flat({name: self.lock.get(name) for name in names})
 
 
+def wall_s(record: Row) -> float:
+    """Seconds of a run in all its attempts; of older ones, of its stages alone."""
+    seconds: float = record.get("time", {}).get(TOTAL) or sum(record.get("duration_s", {}).values())
+    return seconds
+
+
 def read(run: Run, label: str = "") -> Reading:
     """Begin to read a run. Raises: RecipeError when its record is damaged."""
     record = run.read()
     return Reading(run, label, run.status(), record)
+
+
+def algorithms(readings: Iterable[Reading]) -> list[Algorithm]:
+    """The algorithms of the runs that have a plan, each once."""
+    names = dict.fromkeys(reading.recipe.get("algorithm") for reading in readings)
+    return [ALGORITHMS[name] for name in names if name in ALGORITHMS]
 
 
 @contextmanager

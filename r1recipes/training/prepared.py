@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from r1recipes import data
+from r1recipes.data.examples import demonstrations
 from r1recipes.data.examples.demonstrations import Lengths
 from r1recipes.data.splits import Splits
 from r1recipes.machine.settings import Settings
@@ -66,6 +67,18 @@ class Prepared:
     def training_rows(self) -> datasets.Dataset:
         """What the algorithm trains on: its examples, or problems to sample."""
         return self.splits.train if self.examples is None else self.examples
+
+    def for_lock(self) -> dict[str, object]:
+        """What the lock says of the inputs: their hashes, and their commits on the Hub."""
+        read: dict[str, object] = {"inputs": self.inputs, "data_revision": self.splits.revision}
+        commit = self.examples_revision
+        return read | ({"examples_revision": commit} if commit else {})
+
+    def demonstration_notes(self) -> list[str]:
+        """Lines on demonstrations of the cold start that are left out. Raises: RecipeError."""
+        recipe, held_out = self.plan.recipe, self.splits.held_out
+        lengths = self.demonstration_lengths()
+        return demonstrations.check(recipe, self.plan.base_dir, held_out, lengths)
 
     def demonstration_lengths(self) -> Lengths:
         """Tells which demonstrations fit into the sequences of this plan."""

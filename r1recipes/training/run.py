@@ -13,12 +13,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from r1recipes import data
-from r1recipes.data import examples, preflight
-from r1recipes.data.examples import demonstrations
+from r1recipes.data import preflight
 from r1recipes.data.tokenizer import chat_template, special_tokens
 from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error, is_full
 from r1recipes.machine import files, packages
-from r1recipes.machine.meter import Meter
+from r1recipes.machine.meter import Meter, Stopwatch
 from r1recipes.machine.settings import Settings
 from r1recipes.machine.terminal import Capture, Interrupts
 from r1recipes.planning import disk, out_of_memory
@@ -50,37 +49,36 @@ def prepare(
     options: Options,
     stack: ExitStack,
     warm: Warm | None = None,
+    watch: Stopwatch | None = None,
 ) -> Prepared:
     """Load and check data, tokenizer and rewards.
 
-    `stack` closes them, apart from a backend that `warm` keeps for the next run.
+    `stack` closes them, apart from a backend that `warm` keeps for the next run. The imports of the
+    backend are a part of `watch`.
     Raises: RecipeError or PlanError with everything that is wrong.
     """
     prepare_environment(plan, settings.cache_dir)
     recipe, offline = plan.recipe, settings.offline
     observer.phase("Loading data")
     splits = data.load(recipe, plan.base_dir, offline=offline)
-    if warm:
-        backend = warm.take(plan, offline=offline)
-    else:
-        backend = create(plan, offline=offline)
-        stack.callback(backend.close)
+    with (watch or Stopwatch()).part("imports"):
+        if warm:
+            backend = warm.take(plan, offline=offline)
+        else:
+            backend = create(plan, offline=offline)
+            stack.callback(backend.close)
     tokenizer = backend.tokenizer()
     preflight.set_chat_template(tokenizer, recipe, plan.base_dir)
     rows = num_embeddings(recipe.model, plan.base_dir, offline=offline)
-    is_unsloth = plan.backend == "unsloth"
-    notes = special_tokens.settle(tokenizer, recipe, num_embeddings=rows, needs_pad=is_unsloth)
-    if plan.algorithm.needs_pad:
-        special_tokens.refuse_end_as_padding(tokenizer, recipe.model.name, plan.algorithm.title)
+    needs_pad = plan.backend == "unsloth"
+    notes = special_tokens.settle(tokenizer, recipe, num_embeddings=rows, needs_pad=needs_pad)
     splits, prompts = preflight.check_prompts(
         splits, tokenizer, plan.preset, recipe.data.overlong, rows
     )
-    read, revision = None, None
-    if recipe.examples:
-        source = examples.load(recipe, plan.base_dir, splits.held_out, offline=offline)
-        read, lines = examples.fitting(source.rows, recipe, tokenizer, plan.preset)
-        revision, notes = source.revision, [*notes, *source.notes, *lines]
-    for line in [*prompts.lines(), *notes]:
+    read, revision, lines = preflight.read_examples(
+        recipe, plan.base_dir, splits.held_out, tokenizer, plan.preset, offline=offline
+    )
+    for line in [*prompts.lines(), *notes, *lines]:
         observer.note(line)
     loaded, verifier = _load_rewards(
         plan, splits, observer, settings, options, stack, chat_template.opened_tag(prompts.example)
@@ -138,14 +136,16 @@ def start(
     options: Options = NOTHING_ALLOWED,
     locked: Lock | None = None,
     warm: Warm | None = None,
+    began: float | None = None,
 ) -> Run:
     """Make a run folder and run the plan in it. Returns the complete run.
 
-    With `locked`, model and data have the revisions of that lock, and data that differ from it are
-    refused; the caller has already compared everything that can be compared without loading it.
+    `began`: reading of time.monotonic() when the command began; without it, now. With `locked`,
+    model and data have the revisions of that lock, and data that differ from it are refused; the
+    caller has already compared everything that can be compared without loading it.
     Raises: RecipeError, PlanError before anything is written; RunError, Stopped, Pruned after.
     """
-    watching = Observers(observers)
+    watching, watch = Observers(observers), _began(began)
     if locked:
         plan = pinned(plan, locked.model_dump())
     parent = folder.parent if folder else settings.runs_dir / loaded.name
@@ -153,11 +153,8 @@ def start(
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
         meter = _meter(stack, plan, warm)
-        prepared = prepare(plan, watching, settings, options, stack, warm)
-        held_out = prepared.splits.held_out
-        for note in demonstrations.check(
-            plan.recipe, plan.base_dir, held_out, prepared.demonstration_lengths()
-        ):
+        prepared = prepare(plan, watching, settings, options, stack, warm, watch)
+        for note in prepared.demonstration_notes():
             watching.note(note)
         if locked:
             revision = prepared.splits.revision
@@ -166,13 +163,18 @@ def start(
         _check_disk(parent, plan, settings)
         run = record.create(loaded, plan, folder, settings.runs_dir)
         capture.move_to(run.log)
-        run.update_lock(inputs=prepared.inputs, data_revision=prepared.splits.revision)
-        if prepared.examples_revision:
-            run.update_lock(examples_revision=prepared.examples_revision)
+        run.update_lock(**prepared.for_lock())
         if locked and locked.kept_rows is not None:
             run.update_lock(kept_rows=locked.kept_rows)
-        _execute(run, prepared, watching, options, meter)
+        _execute(run, prepared, watching, options, meter, watch)
     return run
+
+
+def _began(began: float | None) -> Stopwatch:
+    """A stopwatch whose imports are what came between `began` and now."""
+    watch = Stopwatch(began)
+    watch.rest("imports")
+    return watch
 
 
 def _meter(stack: ExitStack, plan: Plan, warm: Warm | None) -> Meter:
@@ -197,14 +199,15 @@ def resume(
     *,
     options: Options = NOTHING_ALLOWED,
     warm: Warm | None = None,
+    began: float | None = None,
 ) -> Run:
     """Go on with a run that was stopped, was killed, or failed.
 
     With `options.finish` it is not trained further: its last whole checkpoint is evaluated, and the
-    run is complete. Raises: RecipeError when data, code or template are no longer what the run
-    began with, or when there is no checkpoint to finish.
+    run is complete. `began`: as for `start`. Raises: RecipeError when data, code or template are no
+    longer what the run began with, or when there is no checkpoint to finish.
     """
-    watching = Observers(observers)
+    watching, watch = Observers(observers), _began(began)
     if options.finish and not run.adapter.is_dir() and run.last_checkpoint() is None:
         raise RecipeError(
             f"{run.folder} has no whole checkpoint to finish with: it {run.standing()}",
@@ -219,7 +222,7 @@ def resume(
         for change in version_changes(run):
             watching.note(f"since this run began: {change}; numbers may differ")
         meter = _meter(stack, plan, warm)
-        prepared = prepare(plan, watching, settings, options, stack, warm)
+        prepared = prepare(plan, watching, settings, options, stack, warm, watch)
         for name, sha256 in locked.get("inputs", {}).items():
             if prepared.inputs.get(name) != sha256:
                 raise RecipeError(
@@ -227,7 +230,7 @@ def resume(
                     hint="start a new run, or put the old version back",
                 )
         capture.move_to(run.log)
-        _execute(run, prepared, watching, options, meter)
+        _execute(run, prepared, watching, options, meter, watch)
     return run
 
 
@@ -239,18 +242,25 @@ def version_changes(run: Run) -> list[str]:
 
 
 def _execute(
-    run: Run, prepared: Prepared, observers: Observers, options: Options, meter: Meter
+    run: Run,
+    prepared: Prepared,
+    observers: Observers,
+    options: Options,
+    meter: Meter,
+    watch: Stopwatch,
 ) -> None:
     """Run the stages, and record how they ended. Raises: RunError, Stopped, Pruned."""
     plan = prepared.plan
     stages: Stages | None = None
+    watch.rest("data")
     with run.owned(), ExitStack() as stack:
-        stack.callback(observers.end, run)
+        watch.go_on(run.read().get("time", {}))
+        stack.callback(_end, run, observers, watch)
         try:
             with Interrupts(observers.note) as interrupts:
                 run.update(status="running", error=None, attempts=run.read()["attempts"] + 1)
                 observers.begin(run, plan)
-                stages = Stages(run, prepared, observers, options, interrupts)
+                stages = Stages(run, prepared, observers, options, interrupts, watch)
                 stages.all()
         except KeyboardInterrupt:
             run.update(status="stopped")
@@ -273,12 +283,23 @@ def _execute(
             _record_memory(run, plan, meter)
 
 
+def _end(run: Run, observers: Observers, watch: Stopwatch) -> None:
+    """Tell the observers that the run is over, and record the time of it all: a page has that of
+    the record as it was before the page was made."""
+    with suppress(OSError, RecipeError):  # the disk may be full
+        run.update(time=watch.read())
+    with watch.part("report"):
+        observers.end(run)
+    with suppress(OSError, RecipeError):
+        run.update(time=watch.read())
+
+
 def _phase(stages: Stages, error: Exception) -> out_of_memory.Phase:
     """What the GPU was doing when an error was raised."""
     if stages.name == "cold_start":
         return "cold start"
     if stages.name != "train":
-        return "generate" if (stages.name or "").startswith(("evaluate", "pass")) else "load"
+        return "generate" if (stages.name or "").startswith(("evaluate", "pass", "own")) else "load"
     frames = traceback.walk_tb(error.__traceback__)
     if any(frame.f_code.co_name in ("_generate", "generate") for frame, _ in frames):
         return "generate"

@@ -17,6 +17,7 @@ from typing import Any
 from r1recipes.data.examples import demonstrations
 from r1recipes.errors import RunError
 from r1recipes.machine import files
+from r1recipes.machine.meter import TOTAL, Stopwatch
 from r1recipes.machine.terminal import Interrupts, warned_when_slow
 from r1recipes.planning import disk
 from r1recipes.runs import health, record, statistics
@@ -46,6 +47,7 @@ class Stages:
         observer: Observer,
         options: Options,
         interrupts: Interrupts,
+        watch: Stopwatch,
     ):
         self.run = run
         self.plan = prepared.plan
@@ -55,6 +57,9 @@ class Stages:
         self.observer = observer
         self.options = options
         self.interrupts = interrupts
+        self.watch = watch
+        self._stepped: float | None = None
+        """When the last step was written; a checkpoint of it is saved from then on."""
         self.start: Path | None = None
         """The merged model that a cold start begins with."""
         self.checkpoint: tuple[Path, int] | None = None
@@ -75,8 +80,7 @@ class Stages:
             self.cold_start()
         self.load()
         self.evaluate("before", adapter=False)
-        if self.plan.algorithm.samples:
-            self.probe()
+        self.probe()
         self.keep_problems()
         self.sample_examples()
         self.train()
@@ -92,20 +96,22 @@ class Stages:
         """Add the time of a stage that was killed, up to the last step that it wrote."""
         killed = self.run.read().get("stage")
         if killed and self.run.metrics.exists():
-            self.spent(killed["name"], self.run.metrics.stat().st_mtime - killed["began_s"])
+            seconds = self.run.metrics.stat().st_mtime - killed["began_s"]
+            self.watch.add(TOTAL, seconds)
+            self.spent(killed["name"], seconds)
 
     def spent(self, name: str, seconds: float) -> None:
         """Add the time of a stage that ended to the record."""
         durations = self.run.read()["duration_s"]
         durations[name] = round(durations.get(name, 0.0) + max(0.0, seconds), 2)
-        self.run.update(duration_s=durations, stage=None)
+        self.run.update(duration_s=durations, time=self.watch.read(), stage=None)
 
     def hooks(self) -> Hooks:
         """What the backend calls while it works."""
         return Hooks(
             on_progress=self.observer.progress,
             on_step=self.on_step,
-            on_checkpoint=record.mark_checkpoint,
+            on_checkpoint=self.on_checkpoint,
             should_stop=self.interrupts.asked,
         )
 
@@ -169,8 +175,7 @@ class Stages:
                     raise KeyboardInterrupt
         shutil.rmtree(self.run.cold_start, ignore_errors=True)
         self.warm.remember("base", key, self.run.base)
-        if self.interrupts.requested:
-            raise KeyboardInterrupt
+        self.interrupts.stop_if_requested()
 
     def shared_key(self, key: str) -> str:
         """The key of a result that also depends on what the run reads beside its recipe."""
@@ -227,12 +232,14 @@ class Stages:
 
     def probe(self) -> None:
         """Say what can be learned, and stop the run before training when nothing can."""
-        if self.run.adapter.exists() or self.checkpoint:
+        if self.run.adapter.exists() or self.checkpoint or not self.plan.algorithm.samples:
             return
         items = files.read_lines(self.run.evaluation("before"))
         weights = self.plan.recipe.rewards
         weighted = [(reward, weights[name]) for name, reward in self.prepared.rewards.items()]
-        result = probe(items, list(self.prepared.splits.held_out), weighted, self.prepared.judge)
+        held_out = list(self.prepared.splits.held_out)
+        with self.watch.part("probe"):
+            result = probe(items, held_out, weighted, self.prepared.judge)
         self.run.update(probe=vars(result))
         is_filtered = self.plan.recipe.data.keep is not None
         self.observer.note(outlook(result, self.plan.recipe.eval.reward, is_filtered=is_filtered))
@@ -252,7 +259,7 @@ class Stages:
         """Sample the problems and choose examples, for an algorithm that learns from these."""
         if not own_samples.are_needed(self.plan) or self.saved_adapter():
             return
-        path, key = self.run.own_samples, self.shared_key(own_samples.shared_key(self.plan))
+        path, key = self.run.own_samples, self.shared_key(own_samples.key(self.plan))
         if "own_samples" not in self.run.read() and not self.warm.copy("samples", key, path):
             with self.stage("own_samples", "Sampling the problems"):
                 own_samples.sample(self.run, self.prepared, self.hooks(), self.observer.note)
@@ -282,15 +289,13 @@ class Stages:
                 finally:
                     self.observer.trained()
                     small.record_cost(self.run, self.observer.note)
-        is_saved = self.plan.algorithm.resumes  # by the checkpoint of its last step
-        if self.interrupts.requested and is_saved:
-            raise KeyboardInterrupt
+        if self.plan.algorithm.resumes:  # from the checkpoint of its last step
+            self.interrupts.stop_if_requested()
         self.note_step()
-        with files.draft(self.run.adapter) as draft:
+        with self.watch.part("checkpoints"), files.draft(self.run.adapter) as draft:
             draft.mkdir()
             self.backend.save_adapter(draft)
-        if self.interrupts.requested:
-            raise KeyboardInterrupt
+        self.interrupts.stop_if_requested()
 
     def note_step(self) -> None:
         """Record where a run that is finished early ended, before its adapter says that it ended;
@@ -304,7 +309,9 @@ class Stages:
         """Write a step to the disk, then show it. Raises: RunError (nan), Pruned."""
         files.append_line(self.run.metrics, row)
         files.append_line(self.run.completions, *({"step": row["step"]} | s for s in samples))
-        self.observer.step(row)
+        with self.watch.part("report"):
+            self.observer.step(row)
+        self._stepped = time.monotonic()
         allowed = health.num_not_finite_allowed(self.plan.dtype)
         self.rows = [*self.rows, row][-allowed:]
         if len(self.rows) == allowed and health.not_finite(self.rows):
@@ -313,6 +320,12 @@ class Stages:
                 kind="nan",
                 hint="lower `train.learning_rate` or `train.max_grad_norm`",
             )
+
+    def on_checkpoint(self, folder: Path) -> None:
+        """Mark a checkpoint as whole."""
+        record.mark_checkpoint(folder)
+        if self._stepped is not None:  # else it is one of the cold start
+            self.watch.add("checkpoints", time.monotonic() - self._stepped)
 
     def finish(self) -> None:
         """Record the difference of the two evaluations, and that the run is complete."""

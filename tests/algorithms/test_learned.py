@@ -7,10 +7,14 @@ import pytest
 
 from r1recipes import recipe
 from r1recipes.algorithms import ALGORITHMS, dpo, sft
-from r1recipes.algorithms.base import Preset, Scored, Step
+from r1recipes.algorithms.base import Preset
+from r1recipes.algorithms.examples import Scored
+from r1recipes.algorithms.step import Step
 from r1recipes.errors import RecipeError
+from r1recipes.machine import files
+from tests.algorithms.test_algorithms import write_examples
 from tests.conftest import SMALL
-from tests.helpers import in_process
+from tests.helpers import in_process, run_in_process
 
 LEARNING = [name for name, row in ALGORITHMS.items() if row.learned]
 SAMPLING = [name for name, row in ALGORITHMS.items() if not row.learned]
@@ -176,10 +180,26 @@ def test_new_writes_a_valid_recipe_for_each_algorithm(tmp_path, name):
     made: Any = recipe.load(path).recipe
     assert made.algorithm == name and made.model.name == model
     assert type(made.train) is ALGORITHMS[name].train
+    assert made.train.optim == "paged_adamw_8bit"  # of the nearest recipe
     if ALGORITHMS[name].learned:
         assert "#[examples]" in path.read_text()
         assert made.train.learning_rate == ALGORITHMS[name].train().learning_rate
         assert made.preset["24GB"].per_device_train_batch_size == "auto"
+
+
+@pytest.mark.slow
+def test_packed_demonstrations_do_not_see_one_another(tmp_path):
+    """The loss of one sequence with all demonstrations is that of a step with each of them."""
+    path = written(tmp_path, "sft")
+    write_examples(path, ALGORITHMS["sft"])
+    losses = []
+    for flags in (
+        ["train.packing=true", "preset.prompts_per_step=1", "preset.max_seq_length=1024"],
+        ["preset.prompts_per_step=20", "preset.per_device_train_batch_size=20"],
+    ):
+        run = run_in_process(path, tmp_path / "runs", *flags, "train.max_steps=1")
+        losses.append(files.read_lines(run.metrics)[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_new_names_the_algorithms(tmp_path):

@@ -11,8 +11,9 @@ import pytest
 from pydantic import Field
 
 from r1recipes.algorithms import ALGORITHMS
-from r1recipes.algorithms.base import Algorithm, Learned, Preset, Scored, Step, Train
-from r1recipes.algorithms.examples import TIMED
+from r1recipes.algorithms.base import Algorithm, Preset, Train
+from r1recipes.algorithms.examples import TIMED, Learned, Scored
+from r1recipes.algorithms.step import Step
 from r1recipes.machine import files
 from tests.algorithms.test_algorithms import of, write_examples
 from tests.helpers import in_process, run_in_process

@@ -165,7 +165,11 @@ def test_a_template_that_does_not_continue_the_prompt_is_refused():
 def test_a_flag_is_a_column_of_true_and_false():
     """As an algorithm needs that learns from single completions, each good or bad."""
     form = ALGORITHM_WITH_A_FLAG
-    values = {"question": ["a", "b"], "completion": ["c", "d"], "label": [True, False]}
+    values: dict[str, list[Any]] = {
+        "question": ["a", "b"],
+        "completion": ["c", "d"],
+        "label": [True, False],
+    }
     section = make("sft", "x.jsonl").examples
     assert section is not None
     assert not reading.column_problems(list(values), values, section, form, "`x`")

@@ -8,7 +8,7 @@ import tomli
 from pydantic import ValidationError
 
 from r1recipes import recipe, rewards
-from r1recipes.algorithms import base
+from r1recipes.algorithms import step
 from r1recipes.algorithms.base import preset_bytes
 from r1recipes.algorithms.sft import ColdStart
 from r1recipes.config import section
@@ -238,7 +238,7 @@ def test_a_recipe_is_refused_for_the_wrong_judge():
 
 @pytest.mark.parametrize("number", [1, 2, 12, 97, 36, 65_536 * 1024])
 def test_divisors(number):
-    found = base.divisors(number)
+    found = step.divisors(number)
     assert {1, number} <= set(found) and all(number % n == 0 for n in found)
     if number < 100:
         assert set(found) == {n for n in range(1, number + 1) if number % n == 0}

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from r1recipes.algorithms.base import Learned, Preset
+from r1recipes.algorithms.base import Preset
+from r1recipes.algorithms.examples import Learned
 from r1recipes.data.examples.reading import Row, learned
 from r1recipes.data.splits import messages
 from r1recipes.errors import RecipeError

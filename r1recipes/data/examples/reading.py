@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.algorithms import ALGORITHMS
-from r1recipes.algorithms.base import Learned
 from r1recipes.algorithms.examples import Examples as Section
+from r1recipes.algorithms.examples import Learned
 from r1recipes.data import sources
 from r1recipes.data.splits import count_faults, question_key, read_question
 from r1recipes.errors import Problem, RecipeError, listed

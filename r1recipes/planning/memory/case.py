@@ -35,11 +35,15 @@ class Case:
     standby: bool
     optimizer_bytes: float
     """Bytes of the optimizer for each trained parameter."""
+    layers_not_recomputed: int = 0
+    """Decoder layers that keep their activations in a training pass."""
     completions: int | None = None
     """Completions of a step; None where they are as many as the engine works on at once."""
     kv_cache_dtype: KvCacheDtype | None = None
     """How keys and values are stored; None: in 16 bits."""
 
+    trained: int | None = None
+    """Completions that a step trains on; None where they are those of `completions`."""
     samples: bool = True
     """Whether a step generates its completions, and so is limited by the engine too."""
     reference: bool = False

@@ -28,7 +28,7 @@ from r1recipes.planning.memory.engine import (
     sized_overhead,
     sized_tokens,
 )
-from r1recipes.planning.memory.training import training_pass, unpacked
+from r1recipes.planning.memory.training import STORED, training_pass, unpacked
 from r1recipes.planning.models import adapter_parameters, weights_bytes
 
 PHASES = ("load", "generate", "train")
@@ -102,12 +102,13 @@ def _spare(
     base = weights_bytes(case.shape, case.four_bit) if case.four_bit else 0
     copy = round(calibrated["load_copy"] * base) - work - phases["load"]["adapter"]
     # Idle blocks lie beside a training pass: those of the engine's pass, or more.
-    idle = round(calibrated["fragmentation"] * train["training activations"]) - work
+    activations = train["training activations"] + train.get(STORED, 0)
+    idle = round(calibrated["fragmentation"] * activations) - work
     # torch keeps the blocks of a training pass while the engine works. In standby it frees them
     # before, except for blocks that are still in use.
     retained = sum(train.values()) - sum(generate.values())
     if case.standby:
-        blocks = work + sum(train[name] for name in ("gradient", "training activations", "logits"))
+        blocks = work + activations + train["gradient"] + train["logits"]
         retained = min(blocks, round(calibrated["standby_kept"]))
     return {"load": max(0, copy), "generate": max(0, retained), "train": max(0, idle)}
 

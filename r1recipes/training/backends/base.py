@@ -59,6 +59,9 @@ class Hooks:
     """Whether to save a checkpoint and stop after the current step; asked often."""
     on_phase: Callable[[Phase], None] = _ignore
     """This part of an optimiser step begins."""
+    lengths: Callable[[int], list[int]] | None = None
+    """Number of completions -> the tokens that each of them is to have, at most those that the plan
+    allows; for a rehearsal. Without it they end where the model ends them."""
 
 
 class ColdStarted(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from r1recipes.algorithms.base import Scored
+from r1recipes.algorithms.examples import Scored
 from r1recipes.data.examples import Row, fitting, learned
 from r1recipes.errors import RunError
 from r1recipes.machine import files
@@ -160,7 +160,7 @@ def sentence(summary: dict[str, Any], noun: str) -> str:
     )
 
 
-def shared_key(plan: Plan) -> str:
+def key(plan: Plan) -> str:
     """Everything that the samples depend on, apart from what is read."""
     recipe = plan.recipe
     parts: list[Any] = [evaluation_key(plan), recipe.rewards, recipe.data.keep, recipe.algorithm]

@@ -70,6 +70,33 @@ def test_standby_trains_without_the_kv_cache():
     assert beside.peaks["generate"] == alone.peaks["generate"]
 
 
+@pytest.mark.parametrize("standby", [False, True])
+def test_layers_that_are_not_recomputed_keep_what_their_backward_pass_reads(standby):
+    """Counted by hand for Llama 3.1 8B: 27 times its hidden size for each token and layer."""
+    none, some, twice = (
+        predict.predict(case(batch=4, standby=standby, layers_not_recomputed=n)) for n in (0, 8, 16)
+    )
+    part = "layers not recomputed"
+    assert part not in none.phases["train"]
+    hidden, inner, key_value = 4096, 14336, 1024
+    token = 2 * (3 * hidden + (hidden + 2 * key_value) + 2 * hidden + 2 * inner)
+    assert token == 27 * hidden
+    assert some.phases["train"][part] == 8 * 4 * 1024 * token
+    assert twice.phases["train"][part] == 2 * some.phases["train"][part]
+    assert some.peaks["train"] - none.peaks["train"] == some.phases["train"][part]
+    assert some.peaks["generate"] == none.peaks["generate"]
+
+
+def test_an_adapter_on_a_part_of_the_mlp_stores_more_of_it():
+    """Then transformers' own MLP runs, which keeps its activation and its product too."""
+    whole, part = (
+        predict.predict(case(targets=targets, layers_not_recomputed=1)).phases["train"]
+        for targets in (tuple(LLAMA.projections), ("q_proj", "up_proj"))
+    )
+    more = part["layers not recomputed"] - whole["layers not recomputed"]
+    assert more == 2 * 1024 * 4 * LLAMA.intermediate_size
+
+
 def test_unsloths_own_estimate_shortens_sequences_as_it_was_seen_to():
     """Phi-4 at 0.6 of 15 GiB: max_seq_length became 256 (measured, H100, 2026-11-21)."""
     phi = models.MODELS["phi-4"]

@@ -63,6 +63,7 @@ def cases(draw) -> Case:
         engine_bytes=draw(st.integers(0, 140 * GIB) | st.integers(0, 16 * GIB)),
         standby=draw(st.booleans()),
         optimizer_bytes=draw(st.sampled_from([ADAM_8BIT_BYTES, ADAM_BYTES])),
+        layers_not_recomputed=draw(st.integers(0, 128)),
         completions=draw(st.integers(1, 512)),
         kv_cache_dtype=draw(st.sampled_from([None, "fp8", "int8_per_token_head"])),
     )
@@ -81,6 +82,7 @@ SETTINGS = {
     "completions": 1024,
     "batch": 1024,
     "engine_bytes": 10**13,
+    "layers_not_recomputed": 1024,
 }
 DIMENSIONS = (
     "hidden_size",

@@ -118,6 +118,20 @@ def test_an_adapter_as_asked_and_others():
         assert names(differences.adapter_differences(model, asked)) == expected
 
 
+def test_layers_that_are_computed_again_against_the_plan_are_reported():
+    """Unsloth marks the layers that are not, and leaves out those that it cannot mark."""
+    asked = made("preset.layers_not_recomputed=2")
+    targets: list[str] = list(asked.recipe.lora.target_modules)
+    config = LoraConfig(r=32, lora_alpha=32, target_modules=targets)
+    model: Any = get_peft_model(builtin.build_model(1), config)
+    assert differences.adapter_differences(model, asked) == [("layers_not_recomputed", 2, 0)]
+    for layer in model.get_base_model().model.layers[:2]:
+        vars(layer)["_unsloth_skip_checkpoint"] = True
+    assert differences.adapter_differences(model, asked) == []
+    more_than_it_has = made("preset.layers_not_recomputed=1000")
+    assert differences.adapter_differences(model, more_than_it_has) == []
+
+
 def test_layers_that_a_model_does_not_have_get_no_adapter_and_are_reported():
     """Phi-3's own layout has q, k and v in one layer, and gate and up; PEFT skips them silently."""
     phi = Phi3Config(

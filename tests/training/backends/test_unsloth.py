@@ -1,6 +1,7 @@
 """The parts of the Unsloth backend that need neither a GPU nor Unsloth, which is replaced."""
 
 import importlib
+import os
 import sys
 import tomllib
 from importlib.machinery import ModuleSpec
@@ -13,13 +14,13 @@ import torch
 from packaging.requirements import Requirement
 
 from r1recipes import planning, recipe
-from r1recipes.errors import PlanError
+from r1recipes.errors import PlanError, RunError
 from r1recipes.machine import packages
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
 from r1recipes.training.backends import builtin
 from r1recipes.training.backends.base import Hooks
-from r1recipes.training.backends.unsloth import engine, sampling
+from r1recipes.training.backends.unsloth import engine, environment, sampling
 
 CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")
 MODULES: dict[str, dict[str, Any]] = {
@@ -224,3 +225,25 @@ def test_the_sources_that_were_read_are_of_supported_versions():
     assert read.keys() >= {"unsloth", "unsloth_zoo", "vllm", "trl", "transformers"}
     for name, version in read.items():
         assert version in ranges[name], name
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [(None, "unsloth"), ("host", "unsloth"), ("card", True)]
+)
+def test_where_the_inputs_of_layers_wait_can_be_chosen(monkeypatch, place, value):
+    if place:
+        monkeypatch.setenv(environment.CHECKPOINTS, place)
+    assert environment.checkpointing() == value
+    monkeypatch.setenv(environment.CHECKPOINTS, "disk")
+    with pytest.raises(RunError, match="R1RECIPES_CHECKPOINTS is 'disk'"):
+        environment.checkpointing()
+
+
+@pytest.mark.parametrize(("asked", "rows"), [(None, "256"), ("1024", "1024"), ("", "256")])
+def test_the_rows_of_a_part_of_the_logits_can_be_chosen(
+    unsloth, monkeypatch, tmp_path, asked, rows
+):
+    plan = made(unsloth).plan
+    monkeypatch.setattr(os, "environ", {} if asked is None else {environment.LOGIT_ROWS: asked})
+    environment.prepare(plan, tmp_path)
+    assert os.environ["UNSLOTH_GRPO_MAX_ROWS_PER_CHUNK"] == rows

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from r1recipes import training
 from r1recipes.algorithms import dpo
-from r1recipes.algorithms.base import Scored
+from r1recipes.algorithms.examples import Scored
 from r1recipes.errors import RunError
 from r1recipes.machine import files, settings
 from r1recipes.report import curves

@@ -14,6 +14,7 @@ from trl import SFTConfig
 from r1recipes.algorithms import ONLINE_DPO, PPO, Algorithm, sft
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward
+from r1recipes.training.backends import passes
 from r1recipes.training.backends.base import Hooks
 from r1recipes.training.backends.trainer import online_dpo, ppo
 from r1recipes.training.backends.trainer.online_dpo import PairSampler
@@ -27,13 +28,8 @@ transformers does not load the trained one (trainer.py, `_load_from_checkpoint`)
 
 def sampling(plan: Plan) -> dict[str, Any]:
     """Sampling settings of the recipe under transformers' names."""
-    train = plan.recipe.train
-    return {
-        "temperature": train.temperature,
-        "top_p": train.top_p,
-        "top_k": train.top_k,
-        "min_p": train.min_p,
-    }
+    names = ("temperature", "top_p", "top_k", "min_p")
+    return {name: getattr(plan.recipe.train, name) for name in names}
 
 
 def common(plan: Plan) -> dict[str, Any]:
@@ -173,7 +169,7 @@ def _plain(plan: Plan, parts: Parts) -> Any:
     functions = parts.callback.collector.functions()
     is_paid = plan.algorithm.samples and functions
     reward_arguments = {"reward_funcs": functions} if is_paid else {}
-    return plan.algorithm.trainer()[0](
+    trainer = plan.algorithm.trainer()[0](
         model=parts.model,
         args=parts.config,
         train_dataset=parts.rows,
@@ -181,6 +177,9 @@ def _plain(plan: Plan, parts: Parts) -> Any:
         callbacks=[parts.callback],
         **reward_arguments,
     )
+    if plan.algorithm.samples:
+        passes.install(trainer, plan)
+    return trainer
 
 
 def _announce_phases(trainer: Any, algorithm: Algorithm, hooks: Hooks) -> None:

@@ -7,7 +7,7 @@ device.
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -108,7 +108,7 @@ class Rollout(nn.Module):
         start, self._num_scored = self._num_scored, self._num_scored + len(input_ids)
         scores = self._scores[start : self._num_scored]
         hidden = scores[:, None, None].expand(-1, input_ids.shape[1], 1)
-        return BaseModelOutput(hidden_states=(hidden,))
+        return BaseModelOutput(hidden_states=(cast(torch.FloatTensor, hidden),))
 
     def score(self, hidden: torch.Tensor) -> torch.Tensor:
         return hidden

@@ -62,7 +62,7 @@ class Collector:
         in the units of GRPO; empty for a trainer that logs it, for which `ends` is None."""
         if self.ends is None or not self._paid:
             return {}
-        row = {}
+        row: dict[str, float] = {}
         for name, paid in self._paid.items():
             values = _tensor(paid)
             row |= {f"rewards/{name}/mean": values.nanmean().item()}

@@ -20,7 +20,6 @@ from datasets import Dataset
 from peft import set_peft_model_state_dict
 from transformers import PreTrainedTokenizerBase, set_seed
 from unsloth import FastLanguageModel
-from unsloth_zoo.vllm_utils import prepare_merged_rollout
 from vllm import SamplingParams
 
 from r1recipes.machine import settings
@@ -33,7 +32,9 @@ from r1recipes.training.backends.unsloth import (
     cold_start,
     engine,
     environment,
+    lengths,
     patches,
+    rollouts,
     sampling,
 )
 from r1recipes.training.backends.unsloth.differences import (
@@ -42,7 +43,6 @@ from r1recipes.training.backends.unsloth.differences import (
     engine_differences,
     refuse_differences,
     refuse_second_try,
-    rollout_differences,
 )
 
 assert unsloth  # imported for its patches
@@ -153,7 +153,8 @@ class UnslothBackend:
             target_modules=list(lora.target_modules),
             use_rslora=lora.use_rslora,
             bias="none",
-            use_gradient_checkpointing="unsloth",
+            use_gradient_checkpointing=environment.checkpointing(),
+            checkpoint_skip_layers=preset.layers_not_recomputed,
             random_state=self.recipe.seed,
         )
         refuse_differences(adapter_differences(self.model, self.plan))
@@ -273,7 +274,8 @@ class UnslothBackend:
             arguments |= ENGINE_ARGUMENTS
             if self._stop:
                 arguments["generation_kwargs"] = {"stop_token_ids": self._stop}
-            arguments["generation_kwargs"] = sampling.rollout_arguments(arguments)
+            if sampling.ids_alone():
+                arguments["generation_kwargs"] = sampling.rollout_arguments(arguments)
         else:
             patches.return_logits()
             engine.rest(self.model.vllm_engine)
@@ -288,18 +290,9 @@ class UnslothBackend:
         )
         refuse_differences(argument_differences(arguments, self.trainer.args))
         if plan.algorithm.samples:
-            self._prepare_rollouts(plan)
-        self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-
-    def _prepare_rollouts(self, plan: Plan) -> None:
-        """What a trainer that samples needs. Raises: RunError, see `differences`."""
-        sampling.let_train_without_logprobs(self.trainer)
-        if environment.merges_rollouts():
-            with torch.inference_mode():  # as when a rollout begins
-                state = prepare_merged_rollout(self.model)
-            refuse_differences(rollout_differences(self.model, state))
-        if plan.algorithm.reference(plan.recipe.train):
-            patches.bound_reference_pass(self.trainer)
+            rollouts.prepare(self.trainer, self.model, plan)
+        with lengths.ended(self.trainer, hooks.lengths):
+            self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
     def save_adapter(self, folder: Path) -> None:
         self.model.save_lora(str(folder))

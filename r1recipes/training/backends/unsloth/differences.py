@@ -69,7 +69,15 @@ def adapter_differences(model: Any, plan: Plan) -> list[Difference]:
         ("use_rslora", lora.use_rslora, actual.use_rslora),
         ("target_modules", sorted(lora.target_modules), sorted(adapted)),
     ]
+    layers = model.config.get_text_config().num_hidden_layers
+    layers = min(layers, plan.preset.layers_not_recomputed)
+    compared.append(("layers_not_recomputed", layers, _not_recomputed(model)))
     return [row for row in compared if row[1] != row[2]]
+
+
+def _not_recomputed(model: Any) -> int:
+    """Layers that Unsloth has marked (unsloth/models/_utils.py, skip_checkpointing)."""
+    return sum(vars(part).get("_unsloth_skip_checkpoint", False) for part in model.modules())
 
 
 def rollout_differences(model: Any, state: object) -> list[Difference]:

@@ -8,11 +8,13 @@ facts about TRL and vLLM hold for the versions in `packages.READ_IN`.
 
 import functools
 import io
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from tqdm import tqdm
 
+from r1recipes.errors import RunError
 from r1recipes.planning.plan import Plan
 from r1recipes.training.backends.base import Hooks, Sample
 
@@ -20,6 +22,9 @@ PROMPTS_PER_CALL = 4096
 """Prompts of an evaluation that the engine gets in one call. It works on as many sequences as it
 was made for and has a queue for the others; between two calls it waits for the last ones. Assumed:
 more than most evaluations have, and little host memory."""
+VARIABLE = "R1RECIPES_ROLLOUTS"
+"""Environment variable: with "ids" rollouts ask for token ids alone. Without it they ask for what
+TRL asks for: what the lever gains, and whether it works beside Unsloth, has not been measured."""
 WITHOUT_TEXT: dict[str, Any] = {"detokenize": False}
 WITHOUT_LOGPROBS: dict[str, Any] = {"logprobs": None}
 """vLLM's names; TRL's `GRPOTrainer` asks for `logprobs=0`, the one of the sampled token."""
@@ -34,6 +39,14 @@ def of_plan(plan: Plan) -> dict[str, Any]:
         "top_k": train.top_k or -1,
         "min_p": train.min_p or 0.0,
     }
+
+
+def ids_alone() -> bool:
+    """Whether rollouts ask for token ids alone. Raises: RunError for a value that is none."""
+    value = os.environ.get(VARIABLE, "")
+    if value not in ("", "ids"):
+        raise RunError(f"{VARIABLE} is `{value}`", hint=f"set {VARIABLE}=ids, or unset it")
+    return value == "ids"
 
 
 def rollout_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
