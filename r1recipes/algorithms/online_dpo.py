@@ -37,7 +37,7 @@ def arguments(train: OnlineDpoTrain, preset: Preset, step: Step) -> dict[str, An
         "per_device_train_batch_size": step.batch // PAIR,
         "max_new_tokens": preset.max_completion_length,
         "max_length": preset.max_seq_length,
-        "beta": [train.beta],
+        "beta": train.beta,
         "loss_type": train.loss_type,
         "missing_eos_penalty": None,
         "disable_dropout": False,
