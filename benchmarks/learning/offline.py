@@ -115,14 +115,7 @@ def collected(of_case: Run) -> dict[str, object]:
     } | parts
 
 
-def main(folder: Path, out: Path, names: list[str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_examples(folder)
-    results = {name: collected(run(name, folder)) for name in names}
-    out.write_text(json.dumps(results, indent=1) + "\n")
-
-
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="for recipes, examples and runs")
     parser.add_argument("out", type=Path, help="the .json file to write")
@@ -130,4 +123,11 @@ if __name__ == "__main__":
     args = parser.parse_args()
     if unknown := set(args.cases) - CASES.keys():
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
-    main(args.folder, args.out, args.cases or list(CASES))
+    args.folder.mkdir(parents=True, exist_ok=True)
+    write_examples(args.folder)
+    results = {name: collected(run(name, args.folder)) for name in args.cases or CASES}
+    args.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
