@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from r1recipes.algorithms.base import Algorithm, Preset, Step, Train
+from r1recipes.algorithms.base import Algorithm, Preset, Train
+from r1recipes.algorithms.step import Step
 
 PAIR = 2
 

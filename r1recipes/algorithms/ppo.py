@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from r1recipes.algorithms.base import Algorithm, Preset, Step, Train
+from r1recipes.algorithms.base import Algorithm, Preset, Train
+from r1recipes.algorithms.step import Step
 from r1recipes.config.section import KeyProblems
 
 LEAST_TO_WHITEN = 8

@@ -174,6 +174,7 @@ def _log_as_others(trainer: Any, parts: Parts, norms: list[float]) -> None:
         length = callback.collector.rollouts()["completions/mean_length"]
         norm = sum(norms) / len(norms)
         norms.clear()
+        del logs["eps"]  # completions a second, without digits
         log(logs | {"grad_norm": norm, "kl": logs["objective/kl"] / length}, *args)
 
     trainer.log = logged
