@@ -5,6 +5,7 @@ TRL would prefer its first completion. The reference is the base model, that is,
 adapter switched off. Limits: two completions of a prompt, no more.
 """
 
+import os
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -48,6 +49,7 @@ def arguments(train: OnlineDpoTrain, preset: Preset, step: Step) -> dict[str, An
 
 
 def trainer() -> tuple[type, type]:
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # no warning that it may change
     from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
     return OnlineDPOTrainer, OnlineDPOConfig

@@ -6,6 +6,7 @@ switched off. Limits: TRL's trainer generates with transformers, samples from th
 distribution, uses no dropout, and has no checkpoints; TRL has it up to 1.12.
 """
 
+import os
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -81,6 +82,7 @@ def arguments(train: PpoTrain, preset: Preset, step: Step) -> dict[str, Any]:
 
 
 def trainer() -> tuple[type, type]:
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # no warning that it may change
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
     return PPOTrainer, PPOConfig
