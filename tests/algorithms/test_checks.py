@@ -85,7 +85,7 @@ def test_a_shipped_recipe_is_written_anew_for_any_algorithm(name):
     assert written.algorithm == name and type(written.train) is algorithm.train
     for size, preset in written.preset.items():
         before = base.preset[size]
-        assert preset.num_generations == algorithm.group_size or before.num_generations
+        assert preset.num_generations == (algorithm.group_size or before.num_generations)
         completions = before.prompts_per_step * before.num_generations
         if algorithm.group_size:
             assert preset.prompts_per_step * preset.num_generations == completions
@@ -106,7 +106,8 @@ def test_the_memory_of_ppo_is_predicted_and_grows_with_its_passes(tmp_path):
         assert plan.backend == "trl" and plan.predicted is not None
         assert plan.predicted.error == plain.ERROR and plan.predicted.peak_phase == "train"
         peaks.append(plan.predicted.peak_bytes)
-    assert peaks == sorted(peaks) and plan.predicted.verdict == "does not fit"
+    assert peaks == sorted(peaks)
+    assert plan.predicted is not None and plan.predicted.verdict == "does not fit"
     (way,) = plan.predicted.ways
     assert way.startswith("--set preset.per_device_train_batch_size=")
 

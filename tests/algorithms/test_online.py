@@ -19,6 +19,8 @@ from r1recipes.training.view import fact_parts
 from tests.algorithms.test_algorithms import of, planned
 from tests.helpers import run_in_process
 
+PROMPTS = [[{"role": "user", "content": f"{n} + {n}"}] for n in (3, 12, 5, 70)]
+
 
 def paid(prompts: Any, completions: Any, answer: Any, **_: Any) -> list[float | None]:
     """The first two prompts have a better completion, the others none."""
@@ -210,7 +212,12 @@ def test_ppo_scores_what_it_has_sampled_as_trl_does(tmp_path):
     rows: list[Any] = []
 
     log = trl_trainer.log
-    trl_trainer.log = lambda logs, *rest: (rows.append(dict(logs)), log(logs, *rest))[1]
+
+    def logged(logs: dict[str, Any], *rest: Any) -> None:
+        rows.append(dict(logs))
+        log(logs, *rest)
+
+    trl_trainer.log = logged
     trl_trainer.train(resume_from_checkpoint=None)
     assert module.batch_generation is before
     assert rows[0]["val/ratio"] == pytest.approx(1, abs=0.05)
