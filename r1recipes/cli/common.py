@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
     """What a module adds its commands to."""
 
-LOCAL_SECTIONS = ("model", "data", "rewards", "cold_start", "eval")
+LOCAL_SECTIONS = ("model", "data", "rewards", "cold_start", "eval", "judge")
 """Sections of a recipe that may name things of this machine."""
 MAX_SHOWN_LINES = 400
 """Lines of user code that are printed in full before it may run; assumed."""
@@ -39,6 +39,16 @@ def overridable(command: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="override a key of the recipe, such as train.max_steps=50; can be repeated",
+    )
+
+
+def judged(command: argparse.ArgumentParser) -> None:
+    """Add `--allow-judge` to a command."""
+    command.add_argument(
+        "--allow-judge",
+        action="store_true",
+        help="send questions and completions to the judge of the recipe, where it is not on this "
+        "machine",
     )
 
 
@@ -142,6 +152,21 @@ def refuse_code(recipe: Recipe, base_dir: Path) -> None:
     from r1recipes import rewards
 
     rewards.load(_user_rewards(recipe)[:1], base_dir=base_dir, allow_code=False)
+
+
+def refuse_judge(recipe: Recipe, args: argparse.Namespace, *, is_foreign: bool) -> None:
+    """Say what --allow-judge lets be sent, or refuse a judge that needs it. Raises: RecipeError."""
+    from r1recipes.machine import settings
+    from r1recipes.rewards.judge import consent
+
+    if recipe.judge is None:
+        return
+    offline = args.offline or settings.load().offline
+    consent.refuse_unallowed(
+        recipe.judge, allowed=args.allow_judge, offline=offline, is_foreign=is_foreign
+    )
+    if args.allow_judge and recipe.judge.url:
+        print(printable(consent.sentence(recipe.judge)), file=sys.stderr)
 
 
 def _user_rewards(recipe: Recipe) -> list[str]:

@@ -89,9 +89,12 @@ def references_in(data: dict[str, Any]) -> Iterator[Reference]:
     for name in _table(data, "rewards"):
         if is_user_code(name):
             yield Reference(("rewards", name), name.rpartition(":")[0])
-    judge = _text(_table(data, "eval"), "reward")
-    if is_user_code(judge):
-        yield Reference(("eval", "reward"), judge.rpartition(":")[0])
+    decisive = _text(_table(data, "eval"), "reward")
+    if is_user_code(decisive):
+        yield Reference(("eval", "reward"), decisive.rpartition(":")[0])
+    judge = _table(data, "judge")
+    if _text(judge, "model") and not _text(judge, "url"):
+        yield Reference(("judge", "model"), judge["model"])
 
 
 def file_names(data: dict[str, Any]) -> list[str]:

@@ -55,6 +55,7 @@ from r1recipes.recipe.foreign_keys import (
     SECTION_EXAMPLES,
 )
 from r1recipes.recipe.targets import Export, Track
+from r1recipes.rewards.judge.section import Judge, of_use
 
 BUILTIN_DATA = {
     "builtin:arithmetic": rules.Builtin("correctness"),
@@ -250,6 +251,7 @@ class Recipe(Section):
     """The keys of the algorithm, see `of_algorithm`."""
     cold_start: Annotated[ColdStart | None, Field(validate_default=True)] = None
     eval: Annotated[Eval, Field(validate_default=True)] = Eval()
+    judge: Annotated[Judge | None, ADDED_LATER, Field(validate_default=True)] = None
     export: Export = Export()
     preset: Annotated[dict[PresetName, Preset], Field(min_length=1)]
     """Settings by memory of the card; the largest that the card can hold is used."""
@@ -292,6 +294,12 @@ class Recipe(Section):
     def _has_demonstrations(cls, start: ColdStart | None, info: ValidationInfo) -> ColdStart | None:
         refuse(rules.of_cold_start(start, info.data.get("model"), info.data.get("data")))
         return start
+
+    @field_validator("judge")
+    @classmethod
+    def _is_used(cls, judge: Judge | None, info: ValidationInfo) -> Judge | None:
+        refuse(of_use(judge, info.data.get("rewards"), info.data.get("eval")))
+        return judge
 
     @field_validator("eval")
     @classmethod

@@ -17,6 +17,7 @@ from r1recipes.planning.architectures import Origin
 from r1recipes.planning.plan import Plan
 from r1recipes.report import charts, curves, page, samples, scales
 from r1recipes.report.page import Cell, Figures, Headline, Pill, Table
+from r1recipes.rewards.judge import cost
 from r1recipes.runs import health, lock, pass_rates, reading
 from r1recipes.runs.health import HeldOut, Terms
 from r1recipes.runs.reading import Reading, Row
@@ -198,12 +199,24 @@ def _facts(run: Reading) -> list[tuple[str, Cell]]:
         ("Steps", f"{run.steps} of {run.max_steps}" if run.max_steps else run.steps or None),
         ("Completions a step", f"{preset['prompts_per_step']} x {group}" if group else None),
         ("Problems kept", _num_kept(run)),
+        ("Judge", _judge(run)),
         ("Time", duration(run.duration_s)),
         ("Peak memory", f"{gib(vram, 2)} GiB" if vram else None),
         ("Reward failures", sum((last.get("reward_failures") or {}).values()) or None),
         ("Started", _utc(str(run.record.get("started", "")))),
         ("Fingerprint", str(run.record.get("fingerprint", ""))[:8]),
     ]
+
+
+def _judge(run: Reading) -> str | None:
+    """The model that judged, what it cost, and how far it agreed with itself."""
+    recorded = run.record.get("judge")
+    if not recorded:
+        return None
+    text = f"{run.recipe.get('judge', {}).get('model')}: {cost.sentence(recorded)}"
+    if trial := recorded.get("trial"):
+        text += f"; {trial['num_same']} of {trial['num_twice']} trials judged the same twice"
+    return text
 
 
 def _num_kept(run: Reading) -> str | None:

@@ -25,6 +25,8 @@ class Options:
 
     allow_code: bool = False
     """Run rewards from the recipe's own Python files."""
+    allow_judge: bool = False
+    """Send completions to a judge that is not on this machine."""
     force: bool = False
     """Train even if the probe sees nothing to learn from."""
     finish: bool = False
@@ -67,6 +69,8 @@ def input_hashes(
     if plan.origin:
         hashes["the adapter that it starts from"] = plan.origin.sha256
     for reward in loaded:
+        if reward.judge and reward.judge.weights_sha256:
+            hashes["the model that judges"] = reward.judge.weights_sha256
         if reward.code_sha256:
             hashes[f"the code of reward `{reward.name}`"] = reward.code_sha256
     return hashes

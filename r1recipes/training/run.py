@@ -26,6 +26,7 @@ from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 from r1recipes.rewards import answers
+from r1recipes.rewards.judge.judge import JudgeFails
 from r1recipes.rewards.reward import Reward
 from r1recipes.runs import lock, record
 from r1recipes.runs.lock import Lock
@@ -110,11 +111,19 @@ def _load_rewards(
     if "correctness" in (*recipe.rewards, recipe.eval.reward):
         observer.note(column.summary)
     loaded, verifier = preflight.load_rewards(
-        recipe, column, plan.base_dir, settings, stack, allow_code=options.allow_code
+        recipe,
+        column,
+        plan.base_dir,
+        settings,
+        stack,
+        allow_code=options.allow_code,
+        allow_judge=options.allow_judge,
     )
     called, decisive = list(loaded.values()), recipe.eval.reward
     for warning in preflight.check_rewards(called, splits, decisive=decisive, opened=opened):
         observer.note(f"warning: {warning}")
+    for line in preflight.try_judge(called, splits):
+        observer.note(line)
     return loaded, verifier
 
 
@@ -243,6 +252,7 @@ def _execute(
         except KeyboardInterrupt:
             run.update(status="stopped")
             flags = " --allow-code" if options.allow_code else ""
+            flags += " --allow-judge" if options.allow_judge else ""
             flags += " --wandb" if sends(plan.recipe.track) else ""
             hint = f"go on with `python -m r1recipes run --resume {run.folder}{flags}`"
             if run.last_checkpoint() and not run.adapter.exists():
@@ -255,6 +265,8 @@ def _execute(
             with suppress(OSError):  # the log may be on the full disk
                 traceback.print_exc()
             failure = classify(error, run, _phase(stages, error) if stages else "load")
+            if stages and isinstance(error, JudgeFails):
+                failure = JudgeFails(error.message, stage=stages.name)
             _record_failure(run, failure)
             raise failure from error
         finally:

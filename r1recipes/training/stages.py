@@ -26,6 +26,7 @@ from r1recipes.runs.record import Run
 from r1recipes.training.backends import merged
 from r1recipes.training.backends.base import Hooks, Messages, Sample
 from r1recipes.training.evaluation import WhileTraining, evaluate, keep
+from r1recipes.training.evaluation.judging import Judging
 from r1recipes.training.evaluation.probe import outlook, probe, refuse_hopeless
 from r1recipes.training.observers import Observer
 from r1recipes.training.prepared import Options, Prepared
@@ -63,6 +64,7 @@ class Stages:
         """The stage that is running, or that failed."""
         self.rows: list[Row] = []
         """The last metrics of this process."""
+        self.judging = Judging(prepared, run.read().get("judge"))
 
     def all(self) -> None:
         """Run every stage whose result is missing."""
@@ -96,7 +98,7 @@ class Stages:
         """Add the time of a stage that ended to the record."""
         durations = self.run.read()["duration_s"]
         durations[name] = round(durations.get(name, 0.0) + max(0.0, seconds), 2)
-        self.run.update(duration_s=durations, stage=None)
+        self.run.update(duration_s=durations, stage=None, **self.judging.record())
 
     def hooks(self) -> Hooks:
         """What the backend calls while it works."""
@@ -257,6 +259,7 @@ class Stages:
         if not self.last_step():
             held_out, score = self.prepared.splits.held_out, self.prepared.decisive
             small = WhileTraining(self.plan, held_out, self.backend, score)
+            self.judging.of_step()  # what came before the first step belongs to none
             with self.stage("train", "Training"), self.interrupts.after_this_step():
                 try:
                     self.backend.train(
@@ -286,6 +289,7 @@ class Stages:
 
     def on_step(self, row: Row, samples: list[dict[str, Any]]) -> None:
         """Write a step to the disk, then show it. Raises: RunError (nan), Pruned."""
+        row = row | self.judging.of_step()
         files.append_line(self.run.metrics, row)
         files.append_line(self.run.completions, *({"step": row["step"]} | s for s in samples))
         self.observer.step(row)
