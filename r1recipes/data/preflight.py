@@ -228,11 +228,14 @@ def check_rewards(
     return list(dict.fromkeys(warnings))
 
 
-def try_judge(loaded: Sequence[rewards.Reward], splits: Splits) -> list[str]:
+def try_judge(
+    loaded: Sequence[rewards.Reward], splits: Splits, *, strict: bool = True
+) -> list[str]:
     """Try the judge among the rewards, if there is one, on real rows. Returns what it shows, a line
-    each, of which some begin with "warning: ". Raises: RecipeError where it fails too often."""
-    judges = [reward.judge for reward in loaded if reward.judge]
-    return [line for judge in judges for line in trial.run(judge, varied_rows(splits.train))]
+    each, of which some begin with "warning: ". Raises: RecipeError where it fails too often and
+    this is `strict`."""
+    judges, rows = [reward.judge for reward in loaded if reward.judge], varied_rows(splits.train)
+    return [line for judge in judges for line in trial.run(judge, rows, strict=strict)]
 
 
 def varied_rows(rows: datasets.Dataset) -> list[dict[str, Any]]:

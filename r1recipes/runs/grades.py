@@ -93,7 +93,7 @@ def make(
             allow_code=allow_code,
             allow_judge=allow_judge,
         )
-        tried = preflight.try_judge(list(by_name.values()), splits)
+        tried = preflight.try_judge(list(by_name.values()), splits, strict=False)
         grades = grading.grade_all(by_name, weights, decisive, completions, verifier)
         warnings = [*splits.notes, *grading.warnings(by_name, grades, completions, decisive)]
         warnings += [line for line in tried if line.startswith("warning: ")]

@@ -183,6 +183,10 @@ class Client:
         }
         if judge.response_format == "json_object":
             body["response_format"] = {"type": "json_object"}
+        elif judge.response_format == "json_object_schema":
+            form = prompts.schema(judge, question)
+            form["properties"]["reason"]["maxLength"] = prompts.MAX_REASON  # or it may never end
+            body["response_format"] = {"type": "json_object", "schema": form}
         elif judge.response_format == "json_schema":
             form = {"name": "judgement", "schema": prompts.schema(judge, question), "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": form}

@@ -18,7 +18,7 @@ from r1recipes.rewards.user_code import Failed
 
 VERSION = 1
 """Version of the wording below; part of the key of every cached answer."""
-MAX_REASON = 500
+MAX_REASON = 300
 """Characters of a reason that are kept; assumed."""
 MAX_ANSWER_CHARS = 100_000
 """Characters of an answer that are read; assumed, one of 512 tokens has about 2,000."""

@@ -56,8 +56,11 @@ class Judge(Section):
     """Sampling temperature of the judge."""
     max_tokens: Annotated[int, Field(ge=16, le=100_000)] = 512
     """Tokens of an answer of the judge at most."""
-    response_format: Literal["text", "json_object", "json_schema"] = "json_object"
-    """What the endpoint is told of the form of an answer; "text" for one that knows no other."""
+    response_format: Literal["text", "json_object", "json_schema", "json_object_schema"] = (
+        "json_object"
+    )
+    """What the endpoint is told of the form of an answer: nothing, JSON, its schema in OpenAI's way
+    or in that of llama.cpp."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8
     """Requests at a time."""
     retries: Annotated[int, Field(ge=0, le=20)] = 4
