@@ -167,7 +167,8 @@ class Client:
             return prompts.reader(self.judge, question)(self._content(body))
         kind = "rate_limit" if status == 429 else "http_error"
         reason = self._without_key(body.decode(errors="replace"))
-        message = f"answered with status {status}: {' '.join(reason.split())[:200]}"
+        shown = " ".join(reason.split())[:200]
+        message = f"answered with status {status}" + (f": {shown}" if shown else "")
         failed = NotJudged(kind, message + _HINTS.get(status, ""))
         if status in _AGAIN:
             raise _Again(failed, _seconds(headers.get("retry-after")))
