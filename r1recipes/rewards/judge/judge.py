@@ -29,6 +29,8 @@ from r1recipes.rewards.user_code import Failed, Paid, completion_text
 if TYPE_CHECKING:
     from r1recipes.rewards.judge.client import Client
 
+OPPONENTS = 2
+"""Others of its group that a completion is compared with by default; assumed."""
 WINDOW = 200
 """The last completions of which no more than `max_failed` may be without a judgement; assumed."""
 MIN_COMPLETIONS = 50
@@ -151,7 +153,7 @@ class ModelJudge:
             Question((*self._shown(row).items(), ("completion", text)), repeat)
             for text, row in zip(texts, rows, strict=True)
         ]
-        low, high = self.judge.scale
+        low, high = self.judge.bounds
         top = high if self.judge.right_from is None else self.judge.right_from
         judged = []
         for verdict, failed in self._answers(questions):
@@ -201,7 +203,7 @@ class ModelJudge:
         for places in _groups(rows):
             size = len(places)
             for index, first in enumerate(places):
-                for step in range(1, min(self.judge.opponents, size - 1) + 1):
+                for step in range(1, min(self.judge.opponents or OPPONENTS, size - 1) + 1):
                     second = places[(index + step) % size]
                     if texts[first] != texts[second]:
                         pairs[min(first, second), max(first, second)] = None

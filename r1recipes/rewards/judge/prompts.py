@@ -7,7 +7,6 @@ talked into something by what it reads; `trial` measures whether it is.
 """
 
 import json
-import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -110,7 +109,7 @@ def _form(judge: Judge, question: Question) -> str:
     begin = "Judge by what is asked above alone. Reply with one JSON object and nothing else: "
     if question.is_pair:
         return begin + '{"reason": "one short sentence", "better": "A" or "B" or "tie"}'
-    low, high = judge.scale
+    low, high = judge.bounds
     return begin + (
         f'{{"reason": "one short sentence", "score": a number from {low:g} to {high:g}}}'
     )
@@ -120,7 +119,7 @@ def schema(judge: Judge, question: Question) -> dict[str, Any]:
     """The JSON Schema of an answer."""
     value: dict[str, Any] = {"enum": list(SIDES)}
     if not question.is_pair:
-        value = {"type": "number", "minimum": judge.scale[0], "maximum": judge.scale[1]}
+        value = {"type": "number", "minimum": judge.bounds[0], "maximum": judge.bounds[1]}
     key = "better" if question.is_pair else "score"
     return {
         "type": "object",
@@ -132,7 +131,7 @@ def schema(judge: Judge, question: Question) -> dict[str, Any]:
 
 def reader(judge: Judge, question: Question) -> Callable[[str], Verdict]:
     """What reads the answer to a question. It raises: Junk."""
-    return _read_side if question.is_pair else lambda text: _read_score(text, *judge.scale)
+    return _read_side if question.is_pair else lambda text: _read_score(text, *judge.bounds)
 
 
 def _read_score(text: str, low: float, high: float) -> Verdict:
@@ -140,7 +139,7 @@ def _read_score(text: str, low: float, high: float) -> Verdict:
     score = answer.get("score")
     if isinstance(score, bool) or not isinstance(score, int | float):
         raise Junk("no_score", f"answered without a number as `score`: {_shown(text)}")
-    if not (math.isfinite(score) and low <= score <= high):
+    if not low <= score <= high:  # nor is NaN
         raise Junk("out_of_range", f"gave the score {score!r:.40}, not {low:g} to {high:g}")
     return Verdict(float(score), _reason(answer))
 

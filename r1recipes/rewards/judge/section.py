@@ -23,6 +23,7 @@ PLACEHOLDERS = {
 }
 """What a rubric may name, by `compare`: a comparison shows two texts as A and B, so that the judge
 does not see which of them is the reference."""
+SCALE = (1.0, 10.0)
 WHERE_NOT_COMPUTED = {"url", "api_key_env", "concurrency", "retries", "time_limit_s"}
 """Keys that say where and how fast the judge is asked: no part of a recipe's fingerprint."""
 _HINT_URL = 'such as `url = "http://127.0.0.1:8080/v1"`'
@@ -46,12 +47,13 @@ class Judge(Section):
     """What is judged, in words, with {question}, {answer} and {completion} where they belong."""
     compare: Literal["scale", "reference", "group"] = "scale"
     """A score for each completion, or a comparison with the reference, or within its group."""
-    scale: Annotated[list[float], Field(examples=[[1, 10]])] = [1.0, 10.0]
-    """The lowest and the highest score, which are paid 0 and 1."""
+    scale: Annotated[list[float] | None, Field(examples=[[1, 10]])] = None
+    """The lowest and the highest score, which are paid 0 and 1; [1, 10] without it."""
     right_from: Annotated[float | None, Field(examples=[8])] = None
     """Score from which on a completion is paid 1; needed for `eval.reward = "judge"`."""
-    opponents: Annotated[int, Field(ge=1, le=64)] = 2
-    """`compare = "group"`: others of its group that follow each completion are compared with it."""
+    opponents: Annotated[int | None, Field(ge=1, le=64, examples=[3])] = None
+    """`compare = "group"`: how many others that follow it in its group each completion is compared
+    with; 2 without it."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     """Sampling temperature of the judge."""
     max_tokens: Annotated[int, Field(ge=16, le=100_000)] = 512
@@ -74,6 +76,12 @@ class Judge(Section):
     def _consistent(self) -> Self:
         refuse([*_of_url(self), *_of_scale(self), *_of_rubric(self)])
         return self
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest score."""
+        low, high = self.scale or SCALE
+        return low, high
 
     @property
     def names_answer(self) -> bool:
@@ -111,15 +119,15 @@ def _of_url(judge: Judge) -> KeyProblems:
 def _of_scale(judge: Judge) -> KeyProblems:
     problems: KeyProblems = []
     for key, kind in {"scale": "scale", "right_from": "scale", "opponents": "group"}.items():
-        if key in judge.model_fields_set and judge.compare != kind:
+        if getattr(judge, key) is not None and judge.compare != kind:
             message = f'`{key}` does not apply to `compare = "{judge.compare}"`'
             problems.append((key, message, "remove this line"))
     if problems or judge.compare != "scale":
         return problems
-    if len(judge.scale) != 2:
+    if judge.scale is not None and len(judge.scale) != 2:
         message = f"`scale` has {len(judge.scale)} numbers, not a lowest and a highest score"
         return [("scale", message, "such as `scale = [1, 10]`")]
-    low, high = judge.scale
+    low, high = judge.bounds
     if not low < high or not math.isfinite(high - low):
         message = f"`scale` [{low:g}, {high:g}]: the first number must be below the second"
         return [("scale", message, "such as `scale = [1, 10]`")]
@@ -175,6 +183,6 @@ def of_use(judge: Any, weights: Any, evaluation: Any) -> KeyProblems:
         return [("/eval.reward", message, hint)]
     if judge.right_from is None:
         message = '`eval.reward = "judge"` lets a model decide what is right, so say from when on'
-        hint = f"add `right_from = {judge.scale[1]:g}` or lower to [judge], or let another decide"
+        hint = f"add `right_from = {judge.bounds[1]:g}` or lower to [judge], or let another decide"
         return [("/eval.reward", message, hint)]
     return []

@@ -41,7 +41,11 @@ def test_the_request_is_that_of_the_chat_completions_api(tmp_path):
     assert [message["role"] for message in body["messages"]] == ["user"]
     assert body["response_format"] == {"type": "json_object"}
     assert "authorization" not in server.headers[0]
-    assert (judge.cost.calls, judge.cost.prompt_tokens, judge.cost.completion_tokens) == (1, 100, 10)
+    assert (judge.cost.calls, judge.cost.prompt_tokens, judge.cost.completion_tokens) == (
+        1,
+        100,
+        10,
+    )
     assert judge.cost.seconds > 0
 
 
@@ -74,7 +78,11 @@ def test_the_endpoint_is_told_the_form_of_an_answer(tmp_path, name, expected):
         (Reply(body=b"<html>nginx</html>"), "not_json", "did not speak the chat completions API"),
         (Reply(body=b'{"choices": []}'), "not_json", "did not speak the chat completions API"),
         (Reply(body=b"[" * 100_000), "not_json", "did not speak the chat completions API"),
-        (Reply(body=b'{"choices": [{"message": {"content": null}}]}'), "not_json", "without a text"),
+        (
+            Reply(body=b'{"choices": [{"message": {"content": null}}]}'),
+            "not_json",
+            "without a text",
+        ),
         (Reply(body=b""), "not_json", "did not speak the chat completions API"),
         (Reply(body=b" " * (2**20 + 1)), "too_long", "more than 1,048,576 bytes"),
         (answered(GOOD, finish_reason="length"), "cut_off", "cut off at `max_tokens` 512"),
@@ -115,7 +123,14 @@ def test_it_is_tried_as_often_as_the_recipe_says(tmp_path, retries, num_calls):
 
 @pytest.mark.parametrize(
     ("status", "hint"),
-    [(400, ""), (401, "is the key"), (403, "is the key"), (404, "end in /v1"), (302, ""), (422, "")],
+    [
+        (400, ""),
+        (401, "is the key"),
+        (403, "is the key"),
+        (404, "end in /v1"),
+        (302, ""),
+        (422, ""),
+    ],
 )
 def test_what_does_not_pass_is_not_tried_again(tmp_path, status, hint):
     reply = Reply(status=status, headers={"Location": "/v1/elsewhere"})
