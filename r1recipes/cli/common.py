@@ -154,18 +154,18 @@ def refuse_code(recipe: Recipe, base_dir: Path) -> None:
     rewards.load(_user_rewards(recipe)[:1], base_dir=base_dir, allow_code=False)
 
 
-def refuse_judge(recipe: Recipe, args: argparse.Namespace, *, is_foreign: bool) -> None:
+def refuse_judge(
+    recipe: Recipe, *, allowed: bool, settings: Settings, is_foreign: bool = False
+) -> None:
     """Say what --allow-judge lets be sent, or refuse a judge that needs it. Raises: RecipeError."""
-    from r1recipes.machine import settings
     from r1recipes.rewards.judge import consent
 
     if recipe.judge is None:
         return
-    offline = args.offline or settings.load().offline
     consent.refuse_unallowed(
-        recipe.judge, allowed=args.allow_judge, offline=offline, is_foreign=is_foreign
+        recipe.judge, allowed=allowed, offline=settings.offline, is_foreign=is_foreign
     )
-    if args.allow_judge and recipe.judge.url:
+    if allowed and recipe.judge.url:
         print(printable(consent.sentence(recipe.judge)), file=sys.stderr)
 
 

@@ -96,7 +96,7 @@ def eval_command(args: argparse.Namespace) -> int:
     settings = offline_settings(args.offline)
     run = trained.find(settings.runs_dir, args.run)
     other = recipe.load(args.data) if args.data else None
-    _check_code(run, other, args)
+    _check_code(run, other, args, settings)
     console = screen()
     with View(console) as view:
         if run.note:
@@ -114,7 +114,9 @@ def eval_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_code(run: TrainedRun, other: Loaded | None, args: argparse.Namespace) -> None:
+def _check_code(
+    run: TrainedRun, other: Loaded | None, args: argparse.Namespace, settings: Settings
+) -> None:
     """Show which code and judge are allowed, or refuse them at once, as `run` does.
 
     Raises: RecipeError.
@@ -124,7 +126,7 @@ def _check_code(run: TrainedRun, other: Loaded | None, args: argparse.Namespace)
     if other:  # only the reward that decides is called
         judging, base_dir = other.recipe.model_copy(update={"rewards": {}}), other.path.parent
         is_foreign = other.source is not None
-    refuse_judge(judging, args, is_foreign=is_foreign)
+    refuse_judge(judging, allowed=args.allow_judge, settings=settings, is_foreign=is_foreign)
     if args.allow_code:
         show_code(judging, base_dir, whole=is_foreign)
     else:
@@ -179,7 +181,12 @@ def grade_command(args: argparse.Namespace) -> int:
         show_code(loaded.recipe, loaded.path.parent, whole=loaded.source is not None)
     else:
         refuse_code(loaded.recipe, loaded.path.parent)
-    refuse_judge(loaded.recipe, args, is_foreign=loaded.source is not None)
+    refuse_judge(
+        loaded.recipe,
+        allowed=args.allow_judge,
+        settings=settings,
+        is_foreign=loaded.source is not None,
+    )
     path = completions.source(args.completions, settings.runs_dir) if args.completions else None
     rows = data.load(loaded.recipe, loaded.path.parent, offline=settings.offline)
     if path:

@@ -118,7 +118,12 @@ def _start(args: argparse.Namespace, settings: Settings) -> int:
         show_code(loaded.recipe, loaded.path.parent, whole=loaded.source is not None)
     else:
         refuse_code(loaded.recipe, loaded.path.parent)
-    refuse_judge(loaded.recipe, args, is_foreign=loaded.source is not None)
+    refuse_judge(
+        loaded.recipe,
+        allowed=args.allow_judge,
+        settings=settings,
+        is_foreign=loaded.source is not None,
+    )
     trackers.check(plan.recipe.track, offline=settings.offline)
 
     def train(observers: list[Observer], options: Options) -> Run:
@@ -188,7 +193,7 @@ def _resume(args: argparse.Namespace, settings: Settings) -> int:
         return _nothing_to_do(run, args)
     plan = run.plan()
     is_foreign = bool(run.read_lock().get("source"))
-    refuse_judge(plan.recipe, args, is_foreign=is_foreign)
+    refuse_judge(plan.recipe, allowed=args.allow_judge, settings=settings, is_foreign=is_foreign)
     if args.allow_code:
         show_code(plan.recipe, plan.base_dir, whole=is_foreign)
     _confirm_wandb(run, plan.recipe.track, args)

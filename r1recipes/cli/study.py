@@ -139,11 +139,12 @@ def check(args: argparse.Namespace, cells: list[Cell], settings: Settings, *, he
     from r1recipes.training import trackers
 
     offline = args.offline or settings.offline
+    settings = settings.model_copy(update={"offline": offline})
     for cell in {cell.recipe_path: cell for cell in cells}.values():
         loaded = cell.load()
         if not args.allow_code:
             refuse_code(loaded.recipe, loaded.path.parent)
-        refuse_judge(loaded.recipe, args, is_foreign=False)
+        refuse_judge(loaded.recipe, allowed=args.allow_judge, settings=settings)
         trackers.check(loaded.recipe.track, offline=offline)
     if here:
         driver.check_machine(cells, offline=offline)

@@ -126,12 +126,23 @@ def test_a_judge_that_dies_stops_the_run_which_goes_on_when_it_is_back(tmp_path)
         before = run.read()["judge"]
         assert before["failures"]["http_error"] > 0
         server.answering = judging
+        refused_elsewhere(run, "run", "--resume", run.folder, "--force")
         code, out, err = in_process("run", "--resume", run.folder, "--force")
         assert code == 0, out + err
     after = run.read()["judge"]
     assert after["calls"] == len(server.bodies) > before["calls"]
     assert after["num_not_judged"] == before["num_not_judged"] > 0
     assert [row["step"] for row in files.read_lines(run.metrics)] == [1, 2, 3, 4, 5, 6]
+    refused_elsewhere(run, "eval", run.folder)
+
+
+def refused_elsewhere(run: Run, *command) -> None:
+    """A folder that names an endpoint on another machine sends nothing there unasked."""
+    resolved = run.resolved.read_text()
+    run.resolved.write_text(resolved.replace("http://127.0.0.1", "http://10.99.98.97"))
+    code, _, err = in_process(*command)
+    assert code == 2 and "http://10.99.98.97" in err and "needs --allow-judge" in err
+    run.resolved.write_text(resolved)
 
 
 def test_nobody_at_the_endpoint_ends_a_run_before_it_begins(tmp_path):
