@@ -26,7 +26,8 @@ from r1recipes.data.tokenizer.chat_template import (
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.rewards import doubts
 from r1recipes.rewards.answers import AnswerColumn, Verifier
-from r1recipes.rewards.judge import ModelJudge, consent, trial
+from r1recipes.rewards.judge import consent, trial
+from r1recipes.rewards.judge.judge import ModelJudge
 
 if TYPE_CHECKING:
     import datasets

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from r1recipes.errors import Problem
 from r1recipes.recipe.bundle import Files
-from r1recipes.rewards.judge import Judge, consent
+from r1recipes.rewards.judge import consent
+from r1recipes.rewards.judge.section import Judge
 
 _TOKEN = re.compile(
     rb"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}"

@@ -20,8 +20,6 @@ from r1recipes.errors import R1RecipesError, RecipeError
 from r1recipes.rewards import functions
 from r1recipes.rewards.functions import REWARDS
 from r1recipes.rewards.gym import GymScorer, gym
-from r1recipes.rewards.judge import judge as model_judge
-from r1recipes.rewards.judge.judge import ModelJudge
 from r1recipes.rewards.user_code import (
     Failed,
     Paid,
@@ -35,6 +33,7 @@ from r1recipes.rewards.user_code import (
 
 if TYPE_CHECKING:
     from r1recipes.rewards.answers import Verifier
+    from r1recipes.rewards.judge.judge import ModelJudge
 
 RESERVED_COLUMNS = (
     "prompt",
@@ -88,8 +87,10 @@ class Reward:
         self.last_failure: str | None = None
         self.code_sha256: str | None = None
         self.is_user_code = isinstance(function, UserCode)
-        self.judge = function if isinstance(function, ModelJudge) else None
+        self.judge: ModelJudge | None = None
         """The model that judges; None for other rewards."""
+        if not callable(function) and not isinstance(function, UserCode | GymScorer):
+            self.judge = function
         if isinstance(function, UserCode):
             self.code_sha256 = function.code.sha256
         self._function = function
@@ -126,7 +127,7 @@ class Reward:
         time_limit_s: float | None = None,
     ) -> Paid:
         """One call without a second try; rows may be Failed. Raises: Failed when the call fails."""
-        if isinstance(self._function, UserCode | GymScorer | ModelJudge):
+        if not callable(self._function):
             return self._function.pay(prompts, completions, columns, time_limit_s)
         refuse_missing_columns(self._function, ["prompts", "completions", *columns])
         try:
@@ -139,13 +140,17 @@ class Reward:
 
     def close(self) -> None:
         """End the child processes and connections, if there are any."""
-        if isinstance(self._function, UserCode | GymScorer | ModelJudge):
+        if not callable(self._function):
             self._function.close()
 
     def in_training(self, paid: list[float | None], prompts: Sequence[Any]) -> list[float | None]:
         """What a trainer gets for what was paid: of a judge the mean of its prompt for each
         completion that it did not judge."""
-        return model_judge.neutral(paid, prompts) if self.judge else paid
+        if self.judge is None:
+            return paid
+        from r1recipes.rewards.judge.judge import neutral
+
+        return neutral(paid, prompts)
 
     def _row_by_row(
         self, prompts: list[Any], completions: list[Any], columns: dict[str, Any]

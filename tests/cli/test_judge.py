@@ -63,7 +63,7 @@ def test_grade_shows_score_and_reason(tmp_path):
         "characters",
     ]
     assert lines[start + 2].startswith("2     score 5: it has 4") or "score 5: it has 4" in out
-    assert "judge stub: of" in out and "judge: it pays right 1.00" in out
+    assert "judge stub: " in out and "judge: mean payment right 1.00" in out
     assert "warning: the judge pays a wrong answer 1.00, and the right one 1.00" in out
 
 
@@ -74,7 +74,7 @@ def test_grade_prints_all_of_it_as_json(tmp_path):
     graded = json.loads(out)
     assert code == 0 and graded["rows"][0]["rewards"]["judge"] == pytest.approx(4 / 9)
     assert graded["rows"][0]["judged"].startswith("score 5: it has 4")
-    assert graded["judge"][0].startswith("judge stub: of")
+    assert graded["judge"][0].startswith("judge stub: ")
 
 
 def test_grade_without_a_judge_says_nothing_of_one(tmp_path, small):

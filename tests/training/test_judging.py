@@ -65,7 +65,10 @@ def test_a_run_is_paid_by_its_judge_and_says_what_it_cost(tmp_path, capfd):
     paid = [row["rewards"]["judge"] for row in files.read_lines(run.completions)]
     assert all(value in (0.0, 1 / 9, 1.0) for value in map(float, paid))
     out = capfd.readouterr().out
-    assert "judge stub: of" in out and f"Judge: {recorded['calls']:,} calls" in out
+    assert (
+        "made-up completions are paid the same" in out
+        and f"Judge: {recorded['calls']:,} calls" in out
+    )
     assert "calls, " in next(line for line in out.splitlines() if line.startswith("step 6/6"))
     page = html([run])
     assert f"stub: {recorded['calls']:,} call" in page and "judged the same twice" in page

@@ -27,7 +27,8 @@ from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 from r1recipes.recipe.schema import Model, Recipe
 from r1recipes.rewards import doubts, signatures, user_code
-from r1recipes.rewards.judge import Judge, consent
+from r1recipes.rewards.judge import consent
+from r1recipes.rewards.judge.section import Judge
 
 
 @dataclass

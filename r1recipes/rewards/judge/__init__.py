@@ -2,10 +2,5 @@
 
 `section` is [judge] of a recipe, `consent` says who may be asked, `prompts` what is asked and how
 an answer is read, `client` asks, `cache` remembers, `judge` pays, `trial` measures the judge before
-a run. Limits: text only; a judge is never asked which of its answers was right.
+a run. Limits: text only. Nothing is imported here: every command reads the section, few ask.
 """
-
-from r1recipes.rewards.judge.judge import ModelJudge
-from r1recipes.rewards.judge.section import Judge
-
-__all__ = ["Judge", "ModelJudge"]

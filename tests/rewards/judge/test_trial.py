@@ -46,8 +46,8 @@ def test_a_good_judge_is_not_doubted(tmp_path):
     lines, judge, server = tried(good, tmp_path)
     assert not warnings(lines) and len(server.bodies) == 20
     assert lines == [
-        "judge stub: of 10 made-up completions judged twice 10 are paid the same",
-        "judge: it pays right 1.00, wrong 0.00, nothing 0.00, filler 1.00, injected 0.00",
+        "judge stub: 10 of 10 made-up completions are paid the same when they are judged again",
+        "judge: mean payment right 1.00, wrong 0.00, nothing 0.00, filler 1.00, injected 0.00",
         lines[2],
     ]
     assert re.fullmatch(r"judge: 20 calls, 2,200 tokens, \d s", lines[2])
