@@ -137,6 +137,7 @@ def _start(args: argparse.Namespace, settings: Settings) -> int:
             folder=args.run_dir,
             options=options,
             locked=locked,
+            began=args.began,
         )
 
     return _train(args, settings, plan, train)
@@ -203,7 +204,7 @@ def _resume(args: argparse.Namespace, settings: Settings) -> int:
     def train(observers: list[Observer], options: Options) -> Run:
         from r1recipes import training
 
-        return training.resume(run, observers, settings, options=options)
+        return training.resume(run, observers, settings, options=options, began=args.began)
 
     return _train(args, settings, plan, train)
 
@@ -285,10 +286,12 @@ def _train(args: argparse.Namespace, settings: Settings, plan: Plan, train: Trai
 
 
 def _print_result(run: Run, console: Console) -> None:
+    from r1recipes.report import phases
     from r1recipes.rewards.judge import cost
+    from r1recipes.runs import reading
 
-    record = run.read()
-    evaluation, seconds = record["evaluation"], sum(record["duration_s"].values())
+    result = reading.read(run)
+    record, evaluation = result.record, result.record["evaluation"]
     before, after = evaluation["before"], evaluation["after"]
     low, high = evaluation["difference"]["interval"]
     console.print(
@@ -307,7 +310,10 @@ def _print_result(run: Run, console: Console) -> None:
         console.print(f"Judge: {cost.sentence(judge)}", markup=False, highlight=False)
     if memory := _memory_line(record["vram"]):
         console.print(memory, markup=False, highlight=False)
-    console.print(f"Done in {seconds:.0f} s: {run.folder}", markup=False, highlight=False)
+    if line := phases.sentence(phases.of(result)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    done = f"Done in {result.duration_s:.0f} s: {run.folder}"
+    console.print(done, markup=False, highlight=False)
 
 
 def _memory_line(vram: dict[str, Any]) -> str | None:

@@ -32,6 +32,15 @@ class Options:
     finish: bool = False
     """Train no further than the last whole checkpoint: evaluate it, and close the run."""
 
+    def flags(self) -> str:
+        """The permissions as they were typed, each after a space."""
+        allowed = [name for name, is_given in self.allowed().items() if is_given]
+        return "".join(f" --{name.replace('_', '-')}" for name in allowed)
+
+    def allowed(self) -> dict[str, bool]:
+        """What rewards may do, by the names of `preflight.load_rewards`."""
+        return {"allow_code": self.allow_code, "allow_judge": self.allow_judge}
+
 
 @dataclass(frozen=True)
 class Prepared:

@@ -17,7 +17,7 @@ from r1recipes.data import demonstrations, preflight
 from r1recipes.data.tokenizer import chat_template, special_tokens
 from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error, is_full
 from r1recipes.machine import files, packages
-from r1recipes.machine.meter import Meter
+from r1recipes.machine.meter import Meter, Stopwatch
 from r1recipes.machine.settings import Settings
 from r1recipes.machine.terminal import Capture, Interrupts
 from r1recipes.planning import disk, out_of_memory
@@ -26,7 +26,6 @@ from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 from r1recipes.rewards import answers
-from r1recipes.rewards.judge.judge import JudgeFails
 from r1recipes.rewards.reward import Reward
 from r1recipes.runs import lock, record
 from r1recipes.runs.lock import Lock
@@ -50,21 +49,24 @@ def prepare(
     options: Options,
     stack: ExitStack,
     warm: Warm | None = None,
+    watch: Stopwatch | None = None,
 ) -> Prepared:
     """Load and check data, tokenizer and rewards.
 
-    `stack` closes them, apart from a backend that `warm` keeps for the next run.
+    `stack` closes them, apart from a backend that `warm` keeps for the next run. The imports of the
+    backend are a part of `watch`.
     Raises: RecipeError or PlanError with everything that is wrong.
     """
     prepare_environment(plan, settings.cache_dir)
     recipe, offline = plan.recipe, settings.offline
     observer.phase("Loading data")
     splits = data.load(recipe, plan.base_dir, offline=offline)
-    if warm:
-        backend = warm.take(plan, offline=offline)
-    else:
-        backend = create(plan, offline=offline)
-        stack.callback(backend.close)
+    with (watch or Stopwatch()).part("imports"):
+        if warm:
+            backend = warm.take(plan, offline=offline)
+        else:
+            backend = create(plan, offline=offline)
+            stack.callback(backend.close)
     tokenizer = backend.tokenizer()
     preflight.set_chat_template(tokenizer, recipe, plan.base_dir)
     rows = num_embeddings(recipe.model, plan.base_dir, offline=offline)
@@ -111,18 +113,11 @@ def _load_rewards(
     if "correctness" in (*recipe.rewards, recipe.eval.reward):
         observer.note(column.summary)
     loaded, verifier = preflight.load_rewards(
-        recipe,
-        column,
-        plan.base_dir,
-        settings,
-        stack,
-        allow_code=options.allow_code,
-        allow_judge=options.allow_judge,
+        recipe, column, plan.base_dir, settings, stack, **options.allowed()
     )
     called, decisive = list(loaded.values()), recipe.eval.reward
-    for warning in preflight.check_rewards(called, splits, decisive=decisive, opened=opened):
-        observer.note(f"warning: {warning}")
-    for line in preflight.try_judge(called, splits):
+    warnings = preflight.check_rewards(called, splits, decisive=decisive, opened=opened)
+    for line in [*(f"warning: {w}" for w in warnings), *preflight.try_judge(called, splits)]:
         observer.note(line)
     return loaded, verifier
 
@@ -137,14 +132,16 @@ def start(
     options: Options = NOTHING_ALLOWED,
     locked: Lock | None = None,
     warm: Warm | None = None,
+    began: float | None = None,
 ) -> Run:
     """Make a run folder and run the plan in it. Returns the complete run.
 
-    With `locked`, model and data have the revisions of that lock, and data that differ from it are
-    refused; the caller has already compared everything that can be compared without loading it.
+    `began`: reading of time.monotonic() when the command began; without it, now. With `locked`,
+    model and data have the revisions of that lock, and data that differ from it are refused; the
+    caller has already compared everything that can be compared without loading it.
     Raises: RecipeError, PlanError before anything is written; RunError, Stopped, Pruned after.
     """
-    watching = Observers(observers)
+    watching, watch = Observers(observers), _began(began)
     if locked:
         plan = pinned(plan, locked.model_dump())
     parent = folder.parent if folder else settings.runs_dir / loaded.name
@@ -152,7 +149,7 @@ def start(
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
         meter = _meter(stack, plan, warm)
-        prepared = prepare(plan, watching, settings, options, stack, warm)
+        prepared = prepare(plan, watching, settings, options, stack, warm, watch)
         held_out = prepared.splits.held_out
         for note in demonstrations.check(
             plan.recipe, plan.base_dir, held_out, prepared.demonstration_lengths()
@@ -168,8 +165,15 @@ def start(
         run.update_lock(inputs=prepared.inputs, data_revision=prepared.splits.revision)
         if locked and locked.kept_rows is not None:
             run.update_lock(kept_rows=locked.kept_rows)
-        _execute(run, prepared, watching, options, meter)
+        _execute(run, prepared, watching, options, meter, watch)
     return run
+
+
+def _began(began: float | None) -> Stopwatch:
+    """A stopwatch whose imports are what came between `began` and now."""
+    watch = Stopwatch(began)
+    watch.rest("imports")
+    return watch
 
 
 def _meter(stack: ExitStack, plan: Plan, warm: Warm | None) -> Meter:
@@ -194,14 +198,15 @@ def resume(
     *,
     options: Options = NOTHING_ALLOWED,
     warm: Warm | None = None,
+    began: float | None = None,
 ) -> Run:
     """Go on with a run that was stopped, was killed, or failed.
 
     With `options.finish` it is not trained further: its last whole checkpoint is evaluated, and the
-    run is complete. Raises: RecipeError when data, code or template are no longer what the run
-    began with, or when there is no checkpoint to finish.
+    run is complete. `began`: as for `start`. Raises: RecipeError when data, code or template are no
+    longer what the run began with, or when there is no checkpoint to finish.
     """
-    watching = Observers(observers)
+    watching, watch = Observers(observers), _began(began)
     if options.finish and not run.adapter.is_dir() and run.last_checkpoint() is None:
         raise RecipeError(
             f"{run.folder} has no whole checkpoint to finish with: it {run.standing()}",
@@ -216,7 +221,7 @@ def resume(
         for change in version_changes(run):
             watching.note(f"since this run began: {change}; numbers may differ")
         meter = _meter(stack, plan, warm)
-        prepared = prepare(plan, watching, settings, options, stack, warm)
+        prepared = prepare(plan, watching, settings, options, stack, warm, watch)
         for name, sha256 in locked.get("inputs", {}).items():
             if prepared.inputs.get(name) != sha256:
                 raise RecipeError(
@@ -224,7 +229,7 @@ def resume(
                     hint="start a new run, or put the old version back",
                 )
         capture.move_to(run.log)
-        _execute(run, prepared, watching, options, meter)
+        _execute(run, prepared, watching, options, meter, watch)
     return run
 
 
@@ -236,24 +241,29 @@ def version_changes(run: Run) -> list[str]:
 
 
 def _execute(
-    run: Run, prepared: Prepared, observers: Observers, options: Options, meter: Meter
+    run: Run,
+    prepared: Prepared,
+    observers: Observers,
+    options: Options,
+    meter: Meter,
+    watch: Stopwatch,
 ) -> None:
     """Run the stages, and record how they ended. Raises: RunError, Stopped, Pruned."""
     plan = prepared.plan
     stages: Stages | None = None
+    watch.rest("data")
     with run.owned(), ExitStack() as stack:
-        stack.callback(observers.end, run)
+        watch.go_on(run.read().get("time", {}))
+        stack.callback(_end, run, observers, watch)
         try:
             with Interrupts(observers.note) as interrupts:
                 run.update(status="running", error=None, attempts=run.read()["attempts"] + 1)
                 observers.begin(run, plan)
-                stages = Stages(run, prepared, observers, options, interrupts)
+                stages = Stages(run, prepared, observers, options, interrupts, watch)
                 stages.all()
         except KeyboardInterrupt:
             run.update(status="stopped")
-            flags = " --allow-code" if options.allow_code else ""
-            flags += " --allow-judge" if options.allow_judge else ""
-            flags += " --wandb" if sends(plan.recipe.track) else ""
+            flags = options.flags() + (" --wandb" if sends(plan.recipe.track) else "")
             hint = f"go on with `python -m r1recipes run --resume {run.folder}{flags}`"
             if run.last_checkpoint() and not run.adapter.exists():
                 hint += f", or evaluate and close it with `run --finish {run.folder}{flags}`"
@@ -265,12 +275,22 @@ def _execute(
             with suppress(OSError):  # the log may be on the full disk
                 traceback.print_exc()
             failure = classify(error, run, _phase(stages, error) if stages else "load")
-            if stages and isinstance(error, JudgeFails):
-                failure = JudgeFails(error.message, stage=stages.name)
+            failure = stages.named(failure) if stages else failure
             _record_failure(run, failure)
             raise failure from error
         finally:
             _record_memory(run, plan, meter)
+
+
+def _end(run: Run, observers: Observers, watch: Stopwatch) -> None:
+    """Tell the observers that the run is over, and record the time of it all: a page has that of
+    the record as it was before the page was made."""
+    with suppress(OSError, RecipeError):  # the disk may be full
+        run.update(time=watch.read())
+    with watch.part("report"):
+        observers.end(run)
+    with suppress(OSError, RecipeError):
+        run.update(time=watch.read())
 
 
 def _phase(stages: Stages, error: Exception) -> out_of_memory.Phase:
