@@ -111,8 +111,9 @@ class Stages:
 
     def named(self, error: R1RecipesError) -> R1RecipesError:
         """The error, with the stage in which a judge failed."""
-        fails = isinstance(error, JudgeFails)
-        return JudgeFails(error.message, stage=self.name) if fails else error
+        if isinstance(error, JudgeFails):
+            return JudgeFails(error.message, stage=self.name)
+        return error
 
     def hooks(self) -> Hooks:
         """What the backend calls while it works."""

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,13 +48,7 @@ def test_the_two_orders_of_a_pair_have_keys_of_their_own():
 
 
 def test_what_no_answer_depends_on_is_not_in_the_key(monkeypatch):
-    same = {
-        "api_key_env": "K",
-        "concurrency": 1,
-        "retries": 0,
-        "time_limit_s": 9,
-        "max_failed": 0.5,
-    }
+    same: dict[str, Any] = {"api_key_env": "K", "concurrency": 1, "retries": 0, "max_failed": 0.5}
     assert key(**same) == key() == key(right_from=8)
     other = f"{cache.key(Judge.model_validate(BASE), None, QUESTION)}"
     monkeypatch.setattr(prompts, "VERSION", 2)

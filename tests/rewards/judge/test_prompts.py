@@ -71,7 +71,7 @@ def test_the_delimiter_is_another_one_each_time_and_in_no_text(monkeypatch):
     drawn = [blocks_fence(prompts.compose(judge(), Question(ROW))) for _ in range(20)]
     assert len(set(drawn)) == 20
     tokens = iter(["a" * 16, "b" * 16])
-    monkeypatch.setattr(prompts.secrets, "token_hex", lambda _: next(tokens))
+    monkeypatch.setattr("secrets.token_hex", lambda _: next(tokens))
     row = (ROW[0], ("completion", "I guess " + "a" * 16))
     assert blocks_fence(prompts.compose(judge(), Question(row))) == "b" * 16
 

@@ -8,7 +8,7 @@ import tomli_w
 
 from r1recipes import recipe
 from r1recipes.recipe import schema
-from r1recipes.rewards.judge.section import WHERE_NOT_COMPUTED
+from r1recipes.rewards.judge.section import WHERE_NOT_COMPUTED, Judge
 from tests.conftest import SMALL
 from tests.helpers import in_process
 
@@ -169,7 +169,7 @@ def test_where_a_judge_is_asked_is_no_part_of_the_fingerprint(tmp_path, change, 
 
 
 def test_the_keys_left_out_exist():
-    assert WHERE_NOT_COMPUTED <= set(schema.Judge.model_fields)
+    assert WHERE_NOT_COMPUTED <= set(Judge.model_fields)
 
 
 def test_an_editor_knows_the_section():
