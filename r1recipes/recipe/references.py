@@ -1,7 +1,7 @@
 """The files and Hub ids that a recipe names, and which of them a recipe from elsewhere may name.
 
 A recipe from elsewhere reads the files that came with it and the Hub, nothing else of this machine,
-and sends nothing anywhere. Limits: names are judged, before anything is opened; a value that a flag
+and sends nothing anywhere, but to a judge that the user allows. Limits: names are judged, before anything is opened; a value that a flag
 of the user sets is the user's own.
 """
 

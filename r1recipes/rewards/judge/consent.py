@@ -50,8 +50,8 @@ def refuse_unallowed(
     place = place_of(judge.url)
     if not allowed and (is_foreign or place != "this machine"):
         raise RecipeError(
-            f"the judge gets questions, references and completions, at {judge.url}: that needs "
-            "--allow-judge",
+            "this recipe sends questions, references and completions to a judge at "
+            f"{judge.url}: that needs --allow-judge",
             hint=f"look at [judge], then allow it{_with_key(judge)}",
         )
     if offline and place != "this machine":
@@ -95,7 +95,9 @@ def warnings(judge: Judge) -> list[str]:
     if judge.api_key_env and not os.environ.get(judge.api_key_env):
         doubts.append(f"`judge.api_key_env` names {judge.api_key_env}, which is not set here")
     if place_of(judge.url) == "public" and judge.url.startswith("http:"):
-        doubts.append(f"{judge.url} is not encrypted: everybody on the way can read what is judged")
+        doubts.append(
+            f"{judge.url} is not encrypted: anyone on the network path can read what is judged"
+        )
     return doubts
 
 

@@ -44,7 +44,7 @@ class JudgeFails(RunError):
     """A judge failed too often for a run to go on."""
 
     def __init__(self, message: str, *, stage: str | None = None):
-        hint = "see to the endpoint, then `run --resume` goes on; answers are in the cache"
+        hint = "once it answers, `run --resume` goes on; the answers so far are in the cache"
         shown = f"stage {stage}: {message}" if stage else message
         super().__init__(shown, kind="reward", hint=hint)
         self.message = message
@@ -126,7 +126,7 @@ class ModelJudge:
     def refuse_failing(self, paid: Paid) -> None:
         """Note the outcome of a call, and end a run whose judge fails. Raises: JudgeFails.
 
-        It must not go on: what is not judged is learned from as little as what is worth nothing.
+        Otherwise the run would train on what the judge happened to answer, or on nothing.
         """
         failures = [value for value in paid if isinstance(value, Failed)]
         self._recent.extend(isinstance(value, Failed) for value in paid)

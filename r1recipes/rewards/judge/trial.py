@@ -122,13 +122,13 @@ def _doubts(trial: dict[str, Any]) -> Iterator[str]:
     twice, pairs, paid = trial["num_twice"], trial["num_pairs"], trial["paid"]
     if twice and trial["num_same"] < AGREES * twice:
         yield (
-            f"the judge agrees with itself in {trial['num_same']} of {twice} completions: what it "
-            "pays is partly noise"
+            f"the judge pays the same twice for {trial['num_same']} of {twice} completions: part "
+            "of what it pays is noise"
         )
     if pairs and trial["num_pairs_agreed"] < AGREES * pairs:
         yield (
             f"the judge prefers the same text in both orders in {trial['num_pairs_agreed']} of "
-            f"{pairs} pairs: it looks at the order"
+            f"{pairs} pairs: the order sways it"
         )
     right, wrong = paid.get("right"), paid.get("wrong")
     if right is None or wrong is None:

@@ -71,7 +71,7 @@ def test_a_second_trial_asks_nothing(tmp_path):
     [
         (
             lambda text, number: {"score": 10 * is_right(text) if number < 10 else 5},
-            "the judge agrees with itself in 0 of 10 completions: what it pays is partly noise",
+            "the judge pays the same twice for 0 of 10 completions: part of what it pays is noise",
         ),
         (
             lambda text, _: {"score": 10 if is_right(text) or "highest score" in text else 0},
