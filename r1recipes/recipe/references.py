@@ -1,8 +1,8 @@
 """The files and Hub ids that a recipe names, and which of them a recipe from elsewhere may name.
 
 A recipe from elsewhere reads the files that came with it and the Hub, nothing else of this machine,
-and sends nothing anywhere, but to a judge that the user allows. Limits: names are judged, before anything is opened; a value that a flag
-of the user sets is the user's own.
+and sends nothing anywhere, except to a judge that the user allows. Limits: names are judged, before
+anything is opened; a value that a flag of the user sets is the user's own.
 """
 
 from __future__ import annotations
