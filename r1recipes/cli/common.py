@@ -164,7 +164,7 @@ def refuse_judge(
     """Say what --allow-judge lets be sent, or refuse a judge that needs it. Raises: RecipeError."""
     from r1recipes.rewards.judge import consent
 
-    if recipe.judge is None:
+    if recipe.judge is None or "judge" not in (*recipe.rewards, recipe.eval.reward):
         return
     consent.refuse_unallowed(
         recipe.judge, allowed=allowed, offline=settings.offline, is_foreign=is_foreign

@@ -183,7 +183,7 @@ def load_rewards(
     verifier.column = column
     names = list(dict.fromkeys([*recipe.rewards, recipe.eval.reward]))
     judge = None
-    if recipe.judge:
+    if recipe.judge and "judge" in names:
         consent.refuse_unallowed(recipe.judge, allowed=allow_judge, offline=settings.offline)
         judge = ModelJudge(recipe.judge, base_dir=base_dir, cache_dir=settings.cache_dir)
     loaded = rewards.load(

@@ -168,6 +168,17 @@ def test_a_judge_decides_what_is_right(tmp_path):
             assert sample["right"] is (f"<answer>\n{item['answer']}\n</answer>" in sample["text"])
 
 
+def test_a_run_is_evaluated_again_by_the_judge_of_another_recipe(tmp_path, finished):
+    with JudgeServer(judging) as server:
+        path = recipe_with(server, tmp_path, {"reward": "judge"}, right_from=2)
+        code, out, err = in_process("eval", finished.folder, "--data", path, "--samples", 1)
+        assert code == 0, out + err
+        assert server.bodies
+        path = recipe_with(server, tmp_path, url="http://10.0.0.5/v1")
+        code, out, err = in_process("eval", finished.folder, "--data", path, "--samples", 1)
+        assert code == 0, "its judge does not decide, so it is not asked: " + err
+
+
 def test_comparisons_within_the_group_train(tmp_path, capfd):
     def longer(text, number):
         shown = blocks(text)
