@@ -46,7 +46,7 @@ class Collector:
             self._prompts, self._completions = prompts, completions
             self._answers = columns.get("answer", [])
             self._paid[name] = paid
-            return paid
+            return reward.in_training(paid, prompts)
 
         watched.__name__ = name
         return watched
