@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from r1recipes import rewards
 from r1recipes.algorithms.base import Preset
+from r1recipes.data import examples
 from r1recipes.data.splits import Splits
 from r1recipes.data.tokenizer import special_tokens
 from r1recipes.data.tokenizer.chat_template import (
@@ -42,6 +43,7 @@ __all__ = [
     "check_prompts",
     "check_rewards",
     "load_rewards",
+    "read_examples",
     "set_chat_template",
 ]
 
@@ -153,6 +155,25 @@ def _refuse_too_few(num_train: int, preset: Preset) -> None:
             "(`prompts_per_step`)",
             hint=f"add rows or set `prompts_per_step = {num_train}` in the preset",
         )
+
+
+def read_examples(
+    recipe: Recipe,
+    base_dir: Path,
+    held_out: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    preset: Preset,
+    *,
+    offline: bool,
+) -> tuple[datasets.Dataset | None, str | None, list[str]]:
+    """The examples of [examples] as the trainer takes them, their commit on the Hub, and lines on
+    those that are left out; (None, None, []) for a recipe without the section. Raises: RecipeError.
+    """
+    if recipe.examples is None:
+        return None, None, []
+    source = examples.load(recipe, base_dir, held_out, offline=offline)
+    rows, lines = examples.fitting(source.rows, recipe, tokenizer, preset)
+    return rows, source.revision, [*source.notes, *lines]
 
 
 def answer_column(splits: Splits, kind: str | None = None) -> AnswerColumn:

@@ -76,7 +76,8 @@ def is_gym(name: str) -> bool:
 def references_in(data: dict[str, Any]) -> Iterator[Reference]:
     """Every value of plain recipe data, valid or not, that may name a file or a folder."""
     model, rows = _table(data, "model"), _table(data, "data")
-    for section, table in (("model", model), ("data", rows)):
+    named = (("model", model), ("data", rows), ("examples", _table(data, "examples")))
+    for section, table in named:
         if not _text(table, "name").startswith(MADE_HERE) and _text(table, "name"):
             yield Reference((section, "name"), table["name"], may_be_hub=True)
     template = _text(model, "chat_template")
@@ -148,7 +149,7 @@ def refusals(
             refused.append(Refusal(reference.loc, message, _OWN_FILES))
         elif Path(name).exists():
             refused.append(_taken(reference))
-    for section in ("model", "data"):
+    for section in ("model", "data", "examples"):
         revision = _text(_table(data, section), "revision")
         if revision and not _REVISION.fullmatch(revision) and (section, "revision") not in by_flag:
             message = f"`{section}.revision` is not a commit, a tag or a branch: `{revision}`"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes import data
-from r1recipes.data import demonstrations
+from r1recipes.data.examples import demonstrations
 from r1recipes.data.splits import question_key
 from r1recipes.errors import RecipeError
 from r1recipes.machine import files, gpu, packages

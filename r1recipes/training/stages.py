@@ -14,20 +14,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from r1recipes.data import demonstrations
-from r1recipes.errors import R1RecipesError, RunError
+from r1recipes.data.examples import demonstrations
 from r1recipes.machine import files
 from r1recipes.machine.meter import TOTAL, Stopwatch
 from r1recipes.machine.terminal import Interrupts, warned_when_slow
 from r1recipes.planning import disk
-from r1recipes.rewards.judge.judge import JudgeFails
 from r1recipes.runs import health, record, statistics
 from r1recipes.runs.origin import verify
 from r1recipes.runs.reading import Row
 from r1recipes.runs.record import Run
 from r1recipes.training.backends import merged
 from r1recipes.training.backends.base import Hooks, Messages, Sample
-from r1recipes.training.evaluation import WhileTraining, evaluate, keep
+from r1recipes.training.evaluation import WhileTraining, evaluate, keep, own_samples
 from r1recipes.training.evaluation.judging import Judging
 from r1recipes.training.evaluation.probe import outlook, probe, refuse_hopeless
 from r1recipes.training.observers import Observer
@@ -85,6 +83,7 @@ class Stages:
         self.evaluate("before", adapter=False)
         self.probe()
         self.keep_problems()
+        self.sample_examples()
         self.train()
         self.evaluate("after", adapter=True)
         self.finish()
@@ -108,12 +107,6 @@ class Stages:
         durations[name] = round(durations.get(name, 0.0) + max(0.0, seconds), 2)
         times = {"duration_s": durations, "time": self.watch.read()}
         self.run.update(**times, stage=None, **self.judging.record())
-
-    def named(self, error: R1RecipesError) -> R1RecipesError:
-        """The error, with the stage in which a judge failed."""
-        if isinstance(error, JudgeFails):
-            return JudgeFails(error.message, stage=self.name)
-        return error
 
     def hooks(self) -> Hooks:
         """What the backend calls while it works."""
@@ -242,7 +235,7 @@ class Stages:
 
     def probe(self) -> None:
         """Say what can be learned, and stop the run before training when nothing can."""
-        if self.run.adapter.exists() or self.checkpoint:
+        if self.run.adapter.exists() or self.checkpoint or not self.plan.algorithm.samples:
             return
         items = files.read_lines(self.run.evaluation("before"))
         weights = self.plan.recipe.rewards
@@ -265,6 +258,17 @@ class Stages:
                 keep.choose(self.run, self.prepared, self.hooks(), self.observer.note)
         self.prepared = keep.apply(self.run, self.prepared, self.observer.note)
 
+    def sample_examples(self) -> None:
+        """Sample the problems and choose examples, for an algorithm that learns from these."""
+        if not own_samples.are_needed(self.plan) or self.saved_adapter():
+            return
+        path, key = self.run.own_samples, self.shared_key(own_samples.key(self.plan))
+        if "own_samples" not in self.run.read() and not self.warm.copy("samples", key, path):
+            with self.stage("own_samples", "Sampling the problems"):
+                own_samples.sample(self.run, self.prepared, self.hooks(), self.observer.note)
+        self.prepared = own_samples.apply(self.run, self.prepared, self.observer.note)
+        self.warm.remember("samples", key, path)
+
     def train(self) -> None:
         """Train the adapter, from the last checkpoint if there is one, and save it."""
         if self.run.adapter.exists():
@@ -280,7 +284,7 @@ class Stages:
             with self.stage("train", "Training"), self.interrupts.after_this_step():
                 try:
                     self.backend.train(
-                        self.prepared.splits.train,
+                        self.prepared.training_rows,
                         self.prepared.rewards,
                         self.run.checkpoints,
                         self.checkpoint[0] if self.checkpoint else None,
@@ -314,12 +318,7 @@ class Stages:
         self._stepped = time.monotonic()
         allowed = health.num_not_finite_allowed(self.plan.dtype)
         self.rows = [*self.rows, row][-allowed:]
-        if len(self.rows) == allowed and health.not_finite(self.rows):
-            raise RunError(
-                f"the gradient was not finite for {allowed} steps, at step {row['step']}",
-                kind="nan",
-                hint="lower `train.learning_rate` or `train.max_grad_norm`",
-            )
+        health.refuse_not_finite(self.rows, allowed)
 
     def on_checkpoint(self, folder: Path) -> None:
         """Mark a checkpoint as whole."""

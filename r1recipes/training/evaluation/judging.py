@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from r1recipes.errors import R1RecipesError
 from r1recipes.rewards.judge.cost import Cost
+from r1recipes.rewards.judge.judge import JudgeFails
 from r1recipes.training.prepared import Prepared
 
 
@@ -29,3 +31,8 @@ class Judging:
         cost = self._judge.cost.since(self._last_step)
         self._last_step = self._judge.cost.copy()
         return cost.row()
+
+
+def with_stage(error: R1RecipesError, stage: str | None) -> R1RecipesError:
+    """The error, with the stage in which a judge failed."""
+    return JudgeFails(error.message, stage=stage) if isinstance(error, JudgeFails) else error
