@@ -7,7 +7,7 @@ measured. Limits: TRL is not imported before a backend asks for a trainer.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -75,6 +75,22 @@ class Train(Section):
             hint = 'set `lr_scheduler_type = "constant_with_warmup"` or `warmup_ratio = 0.0`'
             return [("lr_scheduler_type", message, hint)]
         return []
+
+
+Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class Lora(Section):
+    """The adapter, apart from its rank, which depends on the card. peft: LoraConfig."""
+
+    lora_alpha: Annotated[int | None, Field(ge=1, le=4096, examples=[32])] = None
+    """Scale of the adapter; without it equal to lora_rank."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of adapter inputs that are zeroed in training."""
+    target_modules: Annotated[list[Projection], Field(min_length=1)] = [*get_args(Projection)]
+    """Layers that get an adapter. All linear layers learn best (arXiv 2106.09685 took fewer)."""
+    use_rslora: bool = False
+    """Scale by alpha / sqrt(rank) in place of alpha / rank."""
 
 
 KvCacheDtype = Literal["int8_per_token_head", "fp8"]

@@ -27,6 +27,8 @@ from r1recipes.data.tokenizer.chat_template import (
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.rewards import doubts
 from r1recipes.rewards.answers import AnswerColumn, Verifier
+from r1recipes.rewards.judge import consent, trial
+from r1recipes.rewards.judge.judge import ModelJudge
 
 if TYPE_CHECKING:
     import datasets
@@ -191,20 +193,26 @@ def load_rewards(
     stack: ExitStack,
     *,
     allow_code: bool,
+    allow_judge: bool,
 ) -> tuple[dict[str, rewards.Reward], Verifier]:
     """The rewards of a recipe and the one that decides, by name, and what judges answers.
 
     `column` has the references of the data (`answer_column`); `stack` closes what is loaded.
-    Raises: RecipeError for a reward that cannot be loaded.
+    Raises: RecipeError for a reward that cannot be loaded, and for a judge that may not be asked.
     """
     verifier = stack.enter_context(Verifier(time_limit_s=settings.answer_limit_s))
     verifier.column = column
     names = list(dict.fromkeys([*recipe.rewards, recipe.eval.reward]))
+    judge = None
+    if recipe.judge and "judge" in names:
+        consent.refuse_unallowed(recipe.judge, allowed=allow_judge, offline=settings.offline)
+        judge = ModelJudge(recipe.judge, base_dir=base_dir, cache_dir=settings.cache_dir)
     loaded = rewards.load(
         names,
         base_dir=base_dir,
         allow_code=allow_code,
         verifier=verifier,
+        judge=judge,
         time_limit_s=settings.reward_limit_s,
     )
     for reward in loaded:
@@ -240,6 +248,16 @@ def check_rewards(
         decides = reward.name == decisive
         warnings += doubts.of_reward(reward, samples[0], decides=decides, opened=opened)
     return list(dict.fromkeys(warnings))
+
+
+def try_judge(
+    loaded: Sequence[rewards.Reward], splits: Splits, *, strict: bool = True
+) -> list[str]:
+    """Try the judge among the rewards, if there is one, on real rows. Returns what it shows, a line
+    each, of which some begin with "warning: ". Raises: RecipeError where it fails too often and
+    this is `strict`."""
+    judges, rows = [reward.judge for reward in loaded if reward.judge], varied_rows(splits.train)
+    return [line for judge in judges for line in trial.run(judge, rows, strict=strict)]
 
 
 def varied_rows(rows: datasets.Dataset) -> list[dict[str, Any]]:

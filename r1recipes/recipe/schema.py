@@ -1,6 +1,6 @@
 """The recipe as frozen pydantic models: each key with its type, its range and its meaning.
 
-The keys of [train] and of a preset are in `algorithms` (`base` and each algorithm), those of
+The keys of [train], [lora] and a preset are in `algorithms` (`base` and each algorithm), those of
 [cold_start] in `algorithms.sft`, of [export] and [track] in `recipe.targets`. The JSON Schema for
 editors comes from here. `recipe.loading` reads files, `planning.plan` decides: nothing is read or
 chosen here. A key that no module reads is a defect.
@@ -11,7 +11,7 @@ field's text, the key is passed on under that name.
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, Self, cast, get_args
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     AfterValidator,
@@ -31,7 +31,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from r1recipes.algorithms import ALGORITHMS, GRPO
-from r1recipes.algorithms.base import PRESET_NAME, Preset, Train
+from r1recipes.algorithms.base import PRESET_NAME, Lora, Preset, Train
 from r1recipes.algorithms.checks import of_dropout
 from r1recipes.algorithms.examples import Examples
 from r1recipes.algorithms.sft import ColdStart
@@ -57,6 +57,7 @@ from r1recipes.recipe.foreign_keys import (
     SECTION_EXAMPLES,
 )
 from r1recipes.recipe.targets import Export, Track
+from r1recipes.rewards.judge.section import Judge, of_use
 
 BUILTIN_DATA = {
     "builtin:arithmetic": rules.Builtin("correctness"),
@@ -105,22 +106,6 @@ class Model(Section):
     @classmethod
     def _known_builtin(cls, name: str) -> str:
         return known_builtin(name, BUILTIN_MODELS, "unknown built-in model")
-
-
-Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-class Lora(Section):
-    """The adapter, apart from its rank, which depends on the card. peft: LoraConfig."""
-
-    lora_alpha: Annotated[int | None, Field(ge=1, le=4096, examples=[32])] = None
-    """Scale of the adapter; without it equal to lora_rank."""
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of adapter inputs that are zeroed in training."""
-    target_modules: Annotated[list[Projection], Field(min_length=1)] = [*get_args(Projection)]
-    """Layers that get an adapter. All linear layers learn best (arXiv 2106.09685 took fewer)."""
-    use_rslora: bool = False
-    """Scale by alpha / sqrt(rank) in place of alpha / rank."""
 
 
 class Problems(Section):
@@ -252,6 +237,7 @@ class Recipe(Section):
     """The keys of the algorithm, see `of_algorithm`."""
     cold_start: Annotated[ColdStart | None, Field(validate_default=True)] = None
     eval: Annotated[Eval, Field(validate_default=True)] = Eval()
+    judge: Annotated[Judge | None, ADDED_LATER, Field(validate_default=True)] = None
     export: Export = Export()
     preset: Annotated[dict[PresetName, Preset], Field(min_length=1)]
     """Settings by memory of the card; the largest that the card can hold is used."""
@@ -302,6 +288,12 @@ class Recipe(Section):
     def _has_demonstrations(cls, start: ColdStart | None, info: ValidationInfo) -> ColdStart | None:
         refuse(rules.of_cold_start(start, info.data.get("model"), info.data.get("data")))
         return start
+
+    @field_validator("judge")
+    @classmethod
+    def _is_used(cls, judge: Judge | None, info: ValidationInfo) -> Judge | None:
+        refuse(of_use(judge, info.data.get("rewards"), info.data.get("eval")))
+        return judge
 
     @field_validator("eval")
     @classmethod

@@ -32,10 +32,21 @@ class Options:
 
     allow_code: bool = False
     """Run rewards from the recipe's own Python files."""
+    allow_judge: bool = False
+    """Send completions to a judge that is not on this machine."""
     force: bool = False
     """Train even if the probe sees nothing to learn from."""
     finish: bool = False
     """Train no further than the last whole checkpoint: evaluate it, and close the run."""
+
+    def flags(self) -> str:
+        """The permissions as they were typed, each after a space."""
+        allowed = [name for name, is_given in self.allowed().items() if is_given]
+        return "".join(f" --{name.replace('_', '-')}" for name in allowed)
+
+    def allowed(self) -> dict[str, bool]:
+        """What rewards may do, by the names of `preflight.load_rewards`."""
+        return {"allow_code": self.allow_code, "allow_judge": self.allow_judge}
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,8 @@ def input_hashes(
     if plan.origin:
         hashes["the adapter that it starts from"] = plan.origin.sha256
     for reward in loaded:
+        if reward.judge and reward.judge.weights_sha256:
+            hashes["the model that judges"] = reward.judge.weights_sha256
         if reward.code_sha256:
             hashes[f"the code of reward `{reward.name}`"] = reward.code_sha256
     return hashes

@@ -31,6 +31,7 @@ from r1recipes.runs import lock, record
 from r1recipes.runs.lock import Lock
 from r1recipes.runs.record import Run
 from r1recipes.training.backends import create, prepare_environment
+from r1recipes.training.evaluation.judging import with_stage
 from r1recipes.training.observers import Observer, Observers, Pruned
 from r1recipes.training.prepared import Options, Prepared, input_hashes
 from r1recipes.training.stages import Stages
@@ -118,11 +119,12 @@ def _load_rewards(
     if "correctness" in (*recipe.rewards, recipe.eval.reward):
         observer.note(column.summary)
     loaded, verifier = preflight.load_rewards(
-        recipe, column, plan.base_dir, settings, stack, allow_code=options.allow_code
+        recipe, column, plan.base_dir, settings, stack, **options.allowed()
     )
     called, decisive = list(loaded.values()), recipe.eval.reward
-    for warning in preflight.check_rewards(called, splits, decisive=decisive, opened=opened):
-        observer.note(f"warning: {warning}")
+    warnings = preflight.check_rewards(called, splits, decisive=decisive, opened=opened)
+    for line in [*(f"warning: {w}" for w in warnings), *preflight.try_judge(called, splits)]:
+        observer.note(line)
     return loaded, verifier
 
 
@@ -264,8 +266,7 @@ def _execute(
                 stages.all()
         except KeyboardInterrupt:
             run.update(status="stopped")
-            flags = " --allow-code" if options.allow_code else ""
-            flags += " --wandb" if sends(plan.recipe.track) else ""
+            flags = options.flags() + (" --wandb" if sends(plan.recipe.track) else "")
             hint = f"go on with `python -m r1recipes run --resume {run.folder}{flags}`"
             if run.last_checkpoint() and not run.adapter.exists():
                 hint += f", or evaluate and close it with `run --finish {run.folder}{flags}`"
@@ -277,6 +278,7 @@ def _execute(
             with suppress(OSError):  # the log may be on the full disk
                 traceback.print_exc()
             failure = classify(error, run, _phase(stages, error) if stages else "load")
+            failure = with_stage(failure, stages.name) if stages else failure
             _record_failure(run, failure)
             raise failure from error
         finally:
@@ -318,10 +320,8 @@ def _saved(run: Run) -> str:
 
 def _record_failure(run: Run, failure: R1RecipesError) -> None:
     kind = getattr(failure, "kind", "input")
-    try:
+    with suppress(OSError, RecipeError):  # on a full disk the message on the screen has to do
         run.update(status="failed", error={"kind": kind, "message": str(failure)})
-    except (OSError, RecipeError):  # on a full disk the message on the screen has to do
-        pass
 
 
 def _record_memory(run: Run, plan: Plan, meter: Meter) -> None:

@@ -240,6 +240,9 @@ def fact_parts(row: Row, algorithm: Algorithm = GRPO, *, with_interval: bool = F
         parts.append(f"groups without spread {percent(number(row, 'frac_reward_zero_std'))}")
     parts.append(f"length {number(row, 'completions/mean_length'):.0f}")
     parts.append(f"cut {percent(number(row, 'completions/clipped_ratio'))}")
+    if calls := row.get("judge/calls"):
+        tokens, seconds = row["judge/tokens"], row["judge/seconds"]
+        parts.append(f"judge {calls} calls, {tokens:,} tokens, {seconds:.1f} s")
     failures = sum(row.get("reward_failures", {}).values())
     return parts + ([f"reward failures {failures}"] if failures else [])
 

@@ -30,6 +30,8 @@ from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 from r1recipes.recipe.schema import Model, Recipe
 from r1recipes.rewards import doubts, signatures, user_code
+from r1recipes.rewards.judge import consent
+from r1recipes.rewards.judge.section import Judge
 
 
 @dataclass
@@ -69,6 +71,8 @@ def look(loaded: Loaded, *, allow_code: bool = False) -> Findings:
         _look_at_template(recipe.model.chat_template, base_dir, findings)
     if not recipe.model.name.startswith("builtin:"):
         _look_at_model(recipe.model, loaded, findings)
+    if recipe.judge:
+        _look_at_judge(recipe.judge, loaded, findings)
     for name in dict.fromkeys([*recipe.rewards, recipe.eval.reward]):
         if user_code.is_user_code(name):
             with findings.guard():
@@ -234,6 +238,28 @@ def _look_at_model(model: Model, loaded: Loaded, findings: Findings) -> None:
 
 
 # Rewards
+
+
+def _look_at_judge(judge: Judge, loaded: Loaded, findings: Findings) -> None:
+    """Nothing is sent: an endpoint is looked at by its name alone."""
+    if judge.url:
+        place = consent.place_of(judge.url)
+        needs = "" if place == "this machine" else "; asked with --allow-judge alone"
+        findings.lines.append(f"judge.model {judge.model}: at {judge.url}, {place}{needs}")
+        findings.warnings += consent.warnings(judge)
+        return
+    folder, where = loaded.path.parent / judge.model, loaded.where(("judge", "model"))
+    if not folder.is_dir():
+        near = nearest_path(judge.model, loaded.path.parent, is_model=True)
+        hint = f"did you mean `{near}`?" if near else "add `url` if it is a model at an endpoint"
+        message = f"`judge.model`: there is no folder `{folder}`"
+        findings.problems.append(Problem(message, where, hint))
+        return
+    problems = list(model_folder_problems(folder))
+    findings.problems += [Problem(p.message, where, p.hint) for p in problems]
+    if not problems:
+        about = f"judge.model {judge.model}: {describe(folder)}; runs on the CPU"
+        findings.lines.append(about)
 
 
 def _look_at_code(name: str, base_dir: Path, allow_code: bool, findings: Findings) -> None:

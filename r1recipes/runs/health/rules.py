@@ -10,6 +10,7 @@ batch is used once, so that it is 0. Statistics: `trends`; error rates: benchmar
 import math
 from collections.abc import Sequence
 
+from r1recipes.errors import RunError
 from r1recipes.runs.health import fitted, stalled, trends
 from r1recipes.runs.health.signs import WINDOW, Signs, mean
 from r1recipes.runs.health.trends import Change
@@ -60,6 +61,16 @@ def not_finite(rows: Sequence[Row]) -> bool:
 def num_not_finite_allowed(dtype: str) -> int:
     """Steps in a row without a finite gradient that end a run in this precision."""
     return FLOAT16_NAN_STEPS if dtype == "float16" else NAN_STEPS
+
+
+def refuse_not_finite(rows: Sequence[Row], allowed: int) -> None:
+    """Raises: RunError (nan) where `allowed` rows, and no fewer, have no finite gradient."""
+    if len(rows) == allowed and not_finite(rows):
+        raise RunError(
+            f"the gradient was not finite for {allowed} steps, at step {rows[-1]['step']}",
+            kind="nan",
+            hint="lower `train.learning_rate` or `train.max_grad_norm`",
+        )
 
 
 def _waiting(s: Signs) -> Verdict | None:

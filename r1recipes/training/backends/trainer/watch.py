@@ -52,7 +52,7 @@ class Collector:
             self._answers = columns.get("answer", [])
             self._ids = columns.get("completion_ids", [])
             self._paid[name] = paid
-            return paid
+            return reward.in_training(paid, prompts)
 
         watched.__name__ = name
         return watched
