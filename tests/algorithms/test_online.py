@@ -12,6 +12,7 @@ from r1recipes.algorithms import ONLINE_DPO, PPO
 from r1recipes.errors import Stopped
 from r1recipes.machine import files
 from r1recipes.machine.terminal import Interrupts
+from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends import trainer, weights
 from r1recipes.training.backends.base import Hooks
 from r1recipes.training.backends.trl import TrlBackend
@@ -26,9 +27,6 @@ def paid(prompts: Any, completions: Any, answer: Any, **_: Any) -> list[float | 
     """The first two prompts have a better completion, the others none."""
     assert len(prompts) == len(completions) == len(answer)
     return [float(n % 2 and n < 4) for n in range(len(prompts))]
-
-
-paid.failures = {}  # type: ignore[attr-defined]
 
 
 def made(path: Path, hooks: Hooks | None = None, batch: int = 2) -> Any:
@@ -49,7 +47,7 @@ def made(path: Path, hooks: Hooks | None = None, batch: int = 2) -> Any:
         model=backend.model,
         tokenizer=backend.tokenizer(),
         rows=Dataset.from_list([{"prompt": p, "answer": "6"} for p in PROMPTS]),
-        rewards={"correctness": paid},  # type: ignore[dict-item]
+        rewards={"correctness": Reward("correctness", paid)},
         config_arguments=trainer.arguments(plan, path.parent / "out"),
         hooks=hooks or Hooks(),
     )
