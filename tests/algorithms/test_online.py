@@ -178,6 +178,7 @@ def test_the_rewards_of_ppo_get_the_columns_of_the_row_of_each_completion(tmp_pa
         return [float(a) for a in answer]
 
     rollout = trl_trainer.reward_model
+    rows: list[dict[str, Any]]
     rows = [{"prompt": PROMPTS[n // 2], "answer": str(n)} for n in range(4)]
     object.__setattr__(rollout.parts, "rows", Dataset.from_list(rows))
     rollout.collector.functions = lambda: [pay]
