@@ -230,7 +230,7 @@ def test_ppo_stops_at_once_and_begins_its_training_anew(tmp_path, monkeypatch):
     whole = run_in_process(path, tmp_path / "runs")
     asked = iter([False] * 12)  # 11 in the cold start, 1 in the training
     monkeypatch.setattr(Interrupts, "asked", lambda self: next(asked, True))
-    with pytest.raises(Stopped, match="no step is saved yet"):
+    with pytest.raises(Stopped, match="the cold start is done"):
         run_in_process(path, tmp_path / "stopped")
     (folder,) = (tmp_path / "stopped" / "small").iterdir()
     rows = files.read_lines(folder / "metrics.jsonl")
