@@ -153,7 +153,7 @@ def _auto_schema(schema: dict[str, Any]) -> None:
 _OR_AUTO = (WrapValidator(_auto_or), PlainSerializer(lambda value: value, return_type=Any))
 AutoBool = Annotated[bool, Field(json_schema_extra=_auto_schema), *_OR_AUTO]
 MAX_COUNT = 65536
-"""The largest count of a preset."""
+"""The largest count that a key may have."""
 AutoCount = Annotated[int, Field(ge=1, le=MAX_COUNT, json_schema_extra=_auto_schema), *_OR_AUTO]
 AutoShare = Annotated[float, Field(gt=0, le=0.95, json_schema_extra=_auto_schema), *_OR_AUTO]
 
