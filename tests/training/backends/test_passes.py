@@ -262,7 +262,7 @@ DROPS = {
 @pytest.mark.parametrize(("name", "beta"), DROPS)
 def test_rows_without_an_advantage_stay_where_they_have_a_gradient(name, beta):
     algorithm = ALGORITHMS[name]
-    train = algorithm.train() if beta is None else algorithm.train(beta=beta)
+    train = algorithm.train.model_validate({} if beta is None else {"beta": beta})
     assert algorithm.pass_rules(train).drops == DROPS[name, beta]
 
 
