@@ -101,7 +101,7 @@ def _mistakes(error: Error, model: type[Section]) -> Iterator[_Mistake]:
     if error["type"] == "refused":
         for key, message, hint in error["ctx"]["problems"]:
             words = _fixed(message, hint)
-            yield _Mistake(_path_of(loc, key), False, _without_names(message), MAX_ALIKE, words)
+            yield _Mistake(path_of(loc, key), False, _without_names(message), MAX_ALIKE, words)
         return
     is_name = "[key]" in error["loc"]
     kind, limit = error["type"], MAX_ALIKE
@@ -124,7 +124,7 @@ def _without_names(message: str) -> str:
     return re.sub(r"`[^`]*`|\"[^\"]*\"", "_", message)[:60]
 
 
-def _path_of(loc: Loc, key: str | Loc) -> Loc:
+def path_of(loc: Loc, key: str | Loc) -> Loc:
     """The path of a key of the section at `loc`, in one of the forms of `section.KeyProblems`."""
     if isinstance(key, tuple):
         return (*loc, *key)
@@ -173,7 +173,7 @@ def _without_misspelt(refused: Error, unknown: dict[Loc, list[str]]) -> list[Err
         refused | {"ctx": {"problems": [problem]}}
         for problem in refused["ctx"]["problems"]
         if not problem[1].endswith("is missing")
-        or not _is_misspelt(_path_of(refused["loc"], problem[0]), unknown)
+        or not _is_misspelt(path_of(refused["loc"], problem[0]), unknown)
     ]
 
 

@@ -45,6 +45,8 @@ def section_at(path: Loc, model: type[BaseModel]) -> type[BaseModel] | None:
     current: type[BaseModel] | None = model
     is_table = False
     for part in path:
+        if isinstance(part, int):  # one of a list of sections
+            continue
         if is_table:  # this part is the free name of a section
             is_table = False
             continue
@@ -91,6 +93,8 @@ def type_hint(kind: str, value: Any, loc: Loc, model: type[Section]) -> str | No
         return f"write `{round(value)}`" if _fits(round(value), loc, model) else None
     if kind == "list_type" and isinstance(value, str):
         return model.foreign_values.get(value)
+    if kind == "list_type" and isinstance(value, dict) and section_at(loc, model):
+        return f"write `[[{dotted(loc)}]]`, in double brackets"
     if kind in ("dict_type", "model_type"):
         is_list = isinstance(value, list) and value and isinstance(value[0], dict)
         how = " in single brackets" if is_list else ", with its keys below"
@@ -182,9 +186,12 @@ def _home(path: Loc, model: type[Section]) -> str:
 
 
 def _all_keys(model: type[BaseModel], prefix: Loc = ()) -> Iterator[tuple[Loc, str]]:
-    """Section and name of every key that a file of this model can have."""
+    """Section and name of every key that a file of this model can have; without those of lists of
+    sections, whose keys belong elsewhere too."""
     for name, field in model.model_fields.items():
         yield prefix, name
+        if typing.get_origin(field.annotation) is list:
+            continue
         for inner in models_in(field.annotation):
             is_table = typing.get_origin(field.annotation) is dict
             yield from _all_keys(inner, (*prefix, name, _FREE) if is_table else (*prefix, name))

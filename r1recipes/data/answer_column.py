@@ -17,7 +17,8 @@ from typing import Any
 
 from r1recipes.errors import Problem
 from r1recipes.machine.units import shortened
-from r1recipes.recipe.schema import Data, Recipe
+from r1recipes.recipe.schema import Recipe
+from r1recipes.recipe.sections.data import Data
 from r1recipes.rewards.functions import COMPARES_ANSWERS
 
 MARKERS = (
