@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from r1recipes.config.render import Loc, dotted
+from r1recipes.config.render import Loc, dotted, header
 from r1recipes.config.section import Section
 
 MAX_WORD = 100
@@ -98,7 +98,7 @@ def type_hint(kind: str, value: Any, loc: Loc, model: type[Section]) -> str | No
     if kind in ("dict_type", "model_type"):
         is_list = isinstance(value, list) and value and isinstance(value[0], dict)
         how = " in single brackets" if is_list else ", with its keys below"
-        return f"write `[{dotted(loc)}]`{how}"
+        return f"write `{header(loc)}`{how}"
     return None
 
 
@@ -142,7 +142,9 @@ def nearest_key(loc: Loc, model: type[Section]) -> str:
     key, section = str(loc[-1]), section_at(loc[:-1], model)
     if is_section(key, model):
         return f"`{key}` is a section of its own: write `[{key}]`"
-    homes = [path for path, name in _all_keys(model) if name == key and path != loc[:-1]]
+    inner = _all_keys(section, loc[:-1]) if section else ()
+    homes = [path for path, name in inner if name == key and path != loc[:-1]]
+    homes = homes or [path for path, name in _all_keys(model) if name == key and path != loc[:-1]]
     if homes:
         return f"`{key}` belongs " + " or ".join(_home(path, model) for path in homes)
     if key in model.foreign_keys:
@@ -179,7 +181,7 @@ def _home(path: Loc, model: type[Section]) -> str:
     if not path:
         return "at the top of the file, above the first [section]"
     if _FREE not in path:
-        return f"in [{dotted(path)}]"
+        return f"in {header(path)}"
     words = model.named_sections.get(str(path[0]))
     name = words.example if words else _FREE
     return f"in each [{dotted([name if part == _FREE else part for part in path])}]"

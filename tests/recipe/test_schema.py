@@ -13,6 +13,7 @@ from r1recipes.algorithms.base import preset_bytes
 from r1recipes.algorithms.sft import ColdStart
 from r1recipes.config import section
 from r1recipes.recipe import loading, rules, schema
+from r1recipes.recipe.sections.data import AnswerKind
 from r1recipes.rewards import answers
 from tests.conftest import SMALL
 
@@ -102,7 +103,7 @@ def test_keys_that_contradict_each_other_are_refused(sections, message):
 
 
 def test_the_kinds_of_answers_are_those_that_are_judged():
-    assert set(get_args(schema.AnswerKind)) == set(answers.Kind)
+    assert set(get_args(AnswerKind)) == set(answers.Kind)
     rows = {"name": "rows.jsonl", "answer_kind": "choice", "problems": None}
     start = {"data": "shown.jsonl", "wrong": 0.0}
     assert valid(data=rows, cold_start=start).data.answer_kind == "choice"
