@@ -256,7 +256,7 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
     """
     from r1recipes.algorithms.base import preset_bytes
     from r1recipes.machine import gpu
-    from r1recipes.planning import plan
+    from r1recipes.planning import fit
 
     if list(recipe.preset) == ["cpu"]:
         raise RecipeError(
@@ -276,7 +276,7 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
             hint="name a GPU, such as --gpu t4 or --vram 16, or a preset with --preset",
         )
     if args.preset == "cpu" or args.preset not in recipe.preset:
-        raise no_memory(plan.choose_preset(recipe, None, args.preset))
+        raise no_memory(fit.choose_preset(recipe, None, args.preset))
     from r1recipes.planning import proofs  # few calls come to this line
 
     size = proofs.class_bytes(args.preset) or preset_bytes(args.preset)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
     from r1recipes.machine.gpu import Gpu
     from r1recipes.planning import Plan
-    from r1recipes.planning.fit import Predicted
+    from r1recipes.planning.memory.predicted import Predicted
     from r1recipes.planning.speed.lengths import Lengths
     from r1recipes.recipe import Loaded, Recipe
 
@@ -198,7 +198,7 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     stored = f" ({kind})" if (kind := resolved.preset.kv_cache_dtype) else ""
     count = resolved.preset.prompts_per_step * resolved.preset.num_generations
     lines = [
-        f"peak      {peak:.2f} GiB in {predicted.peak_phase}, within {predicted.error:.0%}",
+        f"peak      {peak:.2f} GiB in {predicted.where}, within {predicted.error:.0%}",
         f"needed    {needed:.2f} GiB; {SLACK} is given back where there is no room",
         f"headroom  {headroom:.2f} GiB of {room:.2f}, beyond what is needed{card}",
         f"at once   {predicted.sequences} sequences of {resolved.preset.max_seq_length} tokens "

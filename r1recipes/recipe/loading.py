@@ -21,9 +21,9 @@ from r1recipes.config.toml import parse
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.recipe import fetch, references
 from r1recipes.recipe.fetch import Source
-from r1recipes.recipe.sections.foreign_keys import EXAMPLE
 from r1recipes.recipe.overrides import merge
 from r1recipes.recipe.schema import Recipe, of_algorithm
+from r1recipes.recipe.sections.foreign_keys import EXAMPLE
 from r1recipes.rewards.judge.section import WHERE_NOT_COMPUTED
 
 MAX_BYTES = 1_000_000

@@ -2,8 +2,9 @@
 
 The keys of [train], [lora] and a preset are in `algorithms` (`base` and each algorithm), those of
 [cold_start] in `algorithms.sft`, of [data] and [[stage]] in `recipe.sections`, of [export] and
-[track] in `recipe.targets`. The JSON Schema for editors comes from here. `recipe.loading` reads files, `planning.plan` decides: nothing is read or
-chosen here. A key that no module reads is a defect.
+[track] in `recipe.targets`. The JSON Schema for editors comes from here. `recipe.loading` reads
+files, `planning.plan` decides: nothing is read or chosen here. A key that no module reads is a
+defect.
 
 Keys carry the names that Unsloth, vLLM, PEFT and TRL users know; where a library is named in a
 field's text, the key is passed on under that name.

@@ -83,7 +83,7 @@ class Run:
         plan = pinned(self.plan(), self.read_lock())
         if plan.origin and self.base.is_dir():
             origin = plan.origin.model_copy(update={"tokenizer": str(self.base.absolute())})
-            plan = plan.model_copy(update={"origin": origin})
+            plan = plan.with_origin(origin)
         return plan
 
     def read(self) -> dict[str, Any]:

@@ -46,9 +46,9 @@ class Stage(Section):
     """In this stage, in place of that of the preset."""
     num_generations: Annotated[int | None, Field(ge=2, le=1024, examples=[8])] = None
     """In this stage, in place of that of the preset."""
-    per_device_train_batch_size: Annotated[
-        int | None, Field(ge=1, le=MAX_COUNT, examples=[32])
-    ] = None
+    per_device_train_batch_size: Annotated[int | None, Field(ge=1, le=MAX_COUNT, examples=[32])] = (
+        None
+    )
     """In this stage, in place of that of the preset."""
 
     @model_validator(mode="wrap")
