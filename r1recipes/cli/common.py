@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
     """What a module adds its commands to."""
 
-LOCAL_SECTIONS = ("model", "data", "rewards", "cold_start", "eval", "judge")
+LOCAL_SECTIONS = (
+    "model",
+    "data",
+    "rewards",
+    "examples",
+    "stage",
+    "cold_start",
+    "eval",
+    "judge",
+)
 """Sections of a recipe that may name things of this machine."""
 MAX_SHOWN_LINES = 400
 """Lines of user code that are printed in full before it may run; assumed."""
@@ -164,7 +173,7 @@ def refuse_judge(
     """Say what --allow-judge lets be sent, or refuse a judge that needs it. Raises: RecipeError."""
     from r1recipes.rewards.judge import consent
 
-    if recipe.judge is None or "judge" not in (*recipe.rewards, recipe.eval.reward):
+    if recipe.judge is None or "judge" not in recipe.reward_names:
         return
     consent.refuse_unallowed(
         recipe.judge, allowed=allowed, offline=settings.offline, is_foreign=is_foreign
@@ -195,8 +204,7 @@ def check_allowed(
 def _user_rewards(recipe: Recipe) -> list[str]:
     from r1recipes.rewards import user_code
 
-    names = [*recipe.rewards, recipe.eval.reward]
-    return [name for name in names if user_code.is_user_code(name)]
+    return [name for name in recipe.reward_names if user_code.is_user_code(name)]
 
 
 def write_new(path: Path, text: str) -> None:

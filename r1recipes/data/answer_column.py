@@ -55,7 +55,7 @@ class FinalAnswers:
 
 def are_compared(recipe: Recipe) -> bool:
     """Whether a reward of the recipe compares answers with the references."""
-    return not {*recipe.rewards, recipe.eval.reward}.isdisjoint(COMPARES_ANSWERS)
+    return not set(recipe.reward_names).isdisjoint(COMPARES_ANSWERS)
 
 
 def final_answers(

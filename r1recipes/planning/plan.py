@@ -159,8 +159,7 @@ def make(
     names as its model. `lengths`: of the completions for which choices are compared.
     Raises: PlanError with what the recipe needs and what would run here; DoesNotFit.
     """
-    algorithms = [recipe.algorithm, *(stage.algorithm for stage in recipe.stage)]
-    if not all("unsloth" in ALGORITHMS[name].backends for name in algorithms):
+    if not all("unsloth" in ALGORITHMS[name].backends for name in recipe.algorithms):
         target = replace(target, has_packages=False)  # all stages are trained by one backend
     resolve = partial(
         _resolved, target=target, base_dir=base_dir, offline=offline, origin=origin, lengths=lengths

@@ -229,6 +229,11 @@ class Recipe(Section):
         return list(dict.fromkeys([*self.rewards, *of_stages, self.eval.reward]))
 
     @property
+    def algorithms(self) -> list[str]:
+        """The algorithms of the stages, and of the training after them."""
+        return [*(stage.algorithm for stage in self.stage), self.algorithm]
+
+    @property
     def stage_names(self) -> list[str]:
         """The names of the stages, such as "1-sft", without the training after them."""
         return [f"{number}-{stage.algorithm}" for number, stage in enumerate(self.stage, 1)]

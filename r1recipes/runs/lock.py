@@ -59,6 +59,8 @@ class Lock(_Part):
     model_revision: Commit | None = None
     data_revision: Commit | None = None
     examples_revision: Commit | None = None
+    stage_revisions: Annotated[dict[Short, Commit], Field(max_length=100)] = {}
+    """Stage -> commit of its examples on the Hub."""
     kept_rows: Rows | None = None
     """Places of the training rows within `data.keep`, where the recipe has it and the run measured
     them: a run of this lock trains on the same ones."""

@@ -9,6 +9,7 @@
     base/             model after the cold start, or with the adapter that it starts from merged
     checkpoints/      adapter/                     train.log         report.html
     cold-start/       checkpoint of a cold start that was stopped, until it is resumed
+    stages/1-sft/     the files of a [[stage]], with the names that they have here
     nf4/              base/ in 4 bits              evaluations/      a folder for each `eval`
     export/           forms of the result          tensorboard/      its event files, if asked for
 
@@ -64,6 +65,10 @@ class Run:
         self.evaluations = folder / "evaluations"
         self.export = folder / "export"
         self.tensorboard = folder / "tensorboard"
+
+    def stage(self, title: str) -> "Run":
+        """The files of a stage before the last training; it has no record of its own."""
+        return Run(self.folder / "stages" / title)
 
     def evaluation(self, when: str) -> Path:
         """The answers of the evaluation `before` or `after` training."""

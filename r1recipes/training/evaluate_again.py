@@ -30,8 +30,7 @@ from r1recipes.runs.trained import TrainedRun, on_this_machine
 from r1recipes.training import evaluation
 from r1recipes.training.backends.base import Hooks, Messages, Sample
 from r1recipes.training.observers import Observer, Observers
-from r1recipes.training.prepared import Options, Prepared
-from r1recipes.training.run import prepare
+from r1recipes.training.prepared import Options, Prepared, prepare
 
 
 @dataclass(frozen=True)

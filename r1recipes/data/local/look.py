@@ -73,7 +73,7 @@ def look(loaded: Loaded, *, allow_code: bool = False) -> Findings:
         _look_at_model(recipe.model, loaded, findings)
     if recipe.judge:
         _look_at_judge(recipe.judge, loaded, findings)
-    for name in dict.fromkeys([*recipe.rewards, recipe.eval.reward]):
+    for name in recipe.reward_names:
         if user_code.is_user_code(name):
             with findings.guard():
                 _look_at_code(name, base_dir, allow_code, findings)
