@@ -1,0 +1,277 @@
+"""Stages before the last training: one run with one adapter, resumed to the bit in any of them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from r1recipes import training
+from r1recipes.errors import RecipeError, RunError, Stopped
+from r1recipes.machine import files, settings
+from r1recipes.report import phases
+from r1recipes.report import run as report
+from r1recipes.runs import reading, record
+from r1recipes.runs.record import Run
+from r1recipes.training import Observer
+from r1recipes.training.backends.trl import TrlBackend
+from r1recipes.training.prepared import Options
+from r1recipes.training.stages.earlier import Earlier
+from r1recipes.training.stages.training import Training
+from tests.conftest import SMALL
+from tests.helpers import hint, quiet_view, run_in_process
+from tests.training.test_run import comparable
+
+STAGES = """
+[[stage]]
+algorithm = "sft"
+
+[stage.examples]
+name = "demonstrations.jsonl"
+
+[stage.train]
+max_steps = 4
+learning_rate = 1e-3
+save_steps = 2
+
+[[stage]]
+algorithm = "dpo"
+num_generations = 8
+
+[stage.train]
+max_steps = 2
+learning_rate = 1e-3
+save_steps = 1
+
+[[stage]]
+algorithm = "grpo"
+prompts_per_step = 8
+per_device_train_batch_size = 16
+
+[stage.train]
+max_steps = 3
+learning_rate = 1e-3
+save_steps = 1
+beta = 0.1
+
+[stage.rewards]
+correctness = 1.0
+integer = 0.5
+"""
+TITLES = ["1-sft", "2-dpo", "3-grpo"]
+
+
+def write(folder: Path) -> Path:
+    """A recipe with three stages before its training, and the examples of the first."""
+    rows = [
+        {
+            "question": f"{a} + {b} = ?",
+            "completion": f"<reasoning>\n{a}+{b}\n</reasoning>\n<answer>\n{a + b}\n</answer>\n",
+        }
+        for a, b in [(n, 99 - n) for n in range(10, 40)]
+    ]
+    files.write_lines(folder / "demonstrations.jsonl", rows)
+    (folder / "staged.toml").write_text(SMALL + STAGES)
+    return folder / "staged.toml"
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A complete run with three stages before its training."""
+    path = write(tmp_path_factory.mktemp("staged"))
+    return run_in_process(path, path.parent / "runs")
+
+
+@pytest.fixture
+def recipe_file(tmp_path) -> Path:
+    return write(tmp_path)
+
+
+def resume(run: Run, *observers: Observer, options: Options = Options()) -> Run:
+    machine = settings.Settings(runs_dir=run.folder.parents[1], offline=True)
+    return training.resume(run, [quiet_view(), *observers], machine, options=options)
+
+
+def same(one: Run, other: Run) -> None:
+    """Metrics, weights, answers and results of two runs are equal to the bit."""
+    weights = "adapter_model.safetensors"
+    for a, b in [(one, other), *((one.stage(t), other.stage(t)) for t in TITLES)]:
+        assert comparable(a) == comparable(b)
+        assert (a.adapter / weights).read_bytes() == (b.adapter / weights).read_bytes()
+        assert a.evaluation("after").read_text() == b.evaluation("after").read_text()
+    results = [
+        [{k: v for k, v in stage.items() if k != "seconds"} for stage in run.read()["stages"]]
+        for run in (one, other)
+    ]
+    assert results[0] == results[1]
+
+
+def test_each_stage_has_its_files_and_its_place_in_the_record(staged):
+    recorded = staged.read()
+    names = [stage["name"] for stage in recorded["stages"]]
+    assert recorded["status"] == "complete" and names == [*TITLES, "4-grpo"]
+    assert [stage["steps"] for stage in recorded["stages"]] == [4, 2, 3, 6]
+    assert recorded["stages"][-1]["evaluation"] == recorded["evaluation"]["after"]
+    differences = [stage["difference"]["mean"] for stage in recorded["stages"]]
+    assert sum(differences) == pytest.approx(recorded["evaluation"]["difference"]["mean"])
+    for title, steps in zip(TITLES, (4, 2, 3), strict=True):
+        part = staged.stage(title)
+        assert [row["step"] for row in files.read_lines(part.metrics)] == [*range(1, steps + 1)]
+        assert len(files.read_lines(part.evaluation("after"))) == 6
+        assert part.adapter.is_dir() and not part.checkpoints.exists()
+    assert files.read_lines(staged.stage("2-dpo").own_samples)
+    assert recorded["stages"][1]["own_samples"]["num_samples"] == 8
+    assert recorded["stages"][2]["probe"] and recorded["probe"]
+    assert ["probe" in stage for stage in recorded["stages"]] == [False, False, True, False]
+    rewards = {key for key in files.read_lines(staged.stage("3-grpo").metrics)[0] if "mean" in key}
+    assert {"rewards/correctness/mean", "rewards/integer/mean"} <= rewards
+    assert "rewards/xml_tags/mean" not in rewards
+    assert len(files.read_lines(staged.metrics)) == 6
+
+
+def test_a_stage_goes_on_with_the_adapter_before_and_a_new_optimiser(staged):
+    """At its first step the KL divergence from the base is not 0, and the rate begins anew."""
+    first = files.read_lines(staged.stage("3-grpo").metrics)[0]
+    assert first["kl"] > 0.0 and first["learning_rate"] == pytest.approx(1e-3)
+    config = json.loads((staged.stage("3-grpo").adapter / "adapter_config.json").read_text())
+    assert config["r"] == 8
+
+
+def test_a_run_without_stages_has_no_trace_of_them(finished):
+    assert "stages" not in finished.read() and not (finished.folder / "stages").exists()
+    assert "earlier" not in json.loads(finished.resolved.read_text())
+
+
+class Killed(BaseException):
+    """What a test raises to leave a run as a kill would."""
+
+
+def die(*arguments: object, **options: object) -> None:
+    raise Killed
+
+
+def die_in_step(title: str, step: int):
+    original = Earlier.on_step
+
+    def on_step(self, row, samples):
+        original(self, row, samples)
+        if self.title == title and row["step"] == step:
+            raise Killed
+
+    return on_step
+
+
+def die_in_stage(name: str):
+    original = Earlier.stage
+
+    def stage(self, part, title):
+        if f"{self.title}/{part}" == name:
+            raise Killed
+        return original(self, part, title)
+
+    return stage
+
+
+@pytest.mark.parametrize(
+    ("method", "dies"),
+    [
+        ("on_step", die_in_step("1-sft", 1)),  # before its first checkpoint
+        ("on_step", die_in_step("1-sft", 3)),
+        ("on_step", die_in_step("2-dpo", 2)),
+        ("on_step", die_in_step("3-grpo", 3)),  # the last one, not saved yet
+        ("stage", die_in_stage("3-grpo/evaluate")),
+    ],
+    ids=["sft 1", "sft 3", "dpo 2", "grpo 3", "grpo evaluation"],
+)
+def test_a_run_that_died_in_a_stage_ends_as_if_it_had_not(
+    method, dies, staged, recipe_file, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(Earlier, method, dies)
+        with pytest.raises(Killed):
+            run_in_process(recipe_file, tmp_path / "runs")
+    (dead,) = record.all_runs(tmp_path / "runs")
+    half = dead.stage("1-sft").folder / ".draft-adapter"
+    half.mkdir(exist_ok=True)
+    resume(dead)
+    assert not half.exists()
+    same(dead, staged)
+
+
+@pytest.mark.parametrize("when", ["save", "last"])
+def test_a_run_that_died_behind_a_stage_ends_as_if_it_had_not(
+    when, staged, recipe_file, tmp_path, monkeypatch
+):
+    """While the adapter of a stage is saved, and in the last training."""
+    with monkeypatch.context() as patch:
+        if when == "save":
+            patch.setattr(TrlBackend, "save_adapter", die)
+        else:
+            patch.setattr(Training, "on_checkpoint", _die_at_the_last_checkpoint())
+        with pytest.raises(Killed):
+            run_in_process(recipe_file, tmp_path / "runs")
+    (dead,) = record.all_runs(tmp_path / "runs")
+    assert dead.last_checkpoint() is None or dead.last_checkpoint()[1] == 4
+    resume(dead)
+    same(dead, staged)
+
+
+def _die_at_the_last_checkpoint():
+    original = Training.on_checkpoint
+
+    def on_checkpoint(self, folder):
+        if self.run is self.part and folder.name == "checkpoint-6":
+            raise Killed
+        original(self, folder)
+
+    return on_checkpoint
+
+
+def test_a_killed_process_goes_on_in_its_stage(staged, recipe_file, tmp_path):
+    """kill -9 of the command, in the second stage."""
+    command = [sys.executable, "-m", "r1recipes", "run", recipe_file, "--run-dir", tmp_path / "run"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = Run(tmp_path / "run")
+    metrics = run.stage("3-grpo").metrics
+    until = time.monotonic() + 300
+    while len(files.read_lines(metrics)) < 2 and time.monotonic() < until:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert run.status() == "killed" and not run.stage("3-grpo").adapter.exists()
+    resume(run)
+    same(run, staged)
+
+
+class Stopping(Observer):
+    """Sends Ctrl-C at a step of the stages."""
+
+    sees_stages = True
+
+    def __init__(self, title: str, step: int):
+        self.at, self.title = (title, step), ""
+
+    def stage(self, title, plan, *, is_last):
+        self.title = title
+
+    def step(self, row):
+        if (self.title, row["step"]) == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_in_a_stage_saves_a_checkpoint(staged, recipe_file, tmp_path):
+    with pytest.raises(Stopped, match="step 2 of stage 1-sft is saved"):
+        run_in_process(recipe_file, tmp_path / "runs", observers=[Stopping("1-sft", 1)])
+    (run,) = record.all_runs(tmp_path / "runs")
+    with pytest.raises(RecipeError, match="no whole checkpoint to finish with"):
+        resume(run, options=Options(finish=True))
+    with pytest.raises(Stopped, match="step 4 of stage 1-sft is saved"):
+        resume(run, Stopping("1-sft", 4))
+    resume(run)
+    same(run, staged)
