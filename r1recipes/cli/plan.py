@@ -19,7 +19,7 @@ from r1recipes.cli.common import (
     whole_number,
     write_over,
 )
-from r1recipes.errors import PlanError, RecipeError, unwritable
+from r1recipes.errors import PlanError, RecipeError
 from r1recipes.machine.units import GIB
 
 if TYPE_CHECKING:
@@ -177,7 +177,8 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     print()
     for line in _sentences(resolved, predicted):
         print(line)
-    print(_speed(resolved, predicted, card))
+    if predicted.step_s:  # plain TRL has no model of its speed
+        print(_speed(resolved, predicted, card))
     size = card.total_bytes
     if sold := cards.sold_as(size / GIB):
         ends = dict.fromkeys(f"{end / GIB:.1f}" for end in (min(sold), max(sold)))
@@ -207,7 +208,11 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     ]
     if predicted.needed_bytes == predicted.peak_bytes:
         del lines[1]
-    lines += [f"note      {text}" for text in resolved.algorithm.notes_on_plan]
+    for title, stage in zip(resolved.recipe.stage_names, resolved.earlier, strict=True):
+        lines.append(f"stage     {title}: {stage.batch_sentence()}")
+    plans = [*resolved.earlier, resolved]
+    notes = dict.fromkeys(text for plan in plans for text in plan.algorithm.notes_on_plan)
+    lines += [f"note      {text}" for text in notes]
     if resolved.eval_problems:
         lines.append(
             f"evaluates {resolved.eval_problems} held-out problems every "
@@ -293,7 +298,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         preset=args.preset,
         origin=origin.of_recipe(loaded, runs_dir),
     )
-    weights_dir = _weights_dir(settings.load().cache_dir)
+    weights_dir = rehearsal.weights_dir(settings.load().cache_dir)
     batches = tuple(sorted(args.batches or ()))
     measured = rehearsal.rehearse(
         resolved,
@@ -332,15 +337,3 @@ def _no_card(args: argparse.Namespace, asked: Recipe) -> PlanError:
         "a rehearsal needs an NVIDIA GPU, and this machine has none",
         hint=f"`{command}` predicts; `r1recipes doctor` looks for a GPU",
     )
-
-
-def _weights_dir(cache_dir: Path) -> Path:
-    """The folder of random weights, made if it is not there. Raises: RunError."""
-    from r1recipes.machine import OTHER_CACHE
-
-    folder = cache_dir / "random-weights"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error, OTHER_CACHE) from error
-    return folder

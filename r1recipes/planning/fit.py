@@ -189,7 +189,9 @@ def largest(last: Predicted | None, stages: Mapping[str, Predicted | None]) -> P
     whose times stay; None where none is predicted."""
     every = [last] if last else []
     for name, each in stages.items():
-        every += [each.model_copy(update={"stage": name})] if each else []
+        if each:
+            why = f"stage {name}: {each.why}" if each.why else None
+            every.append(each.model_copy(update={"stage": name, "why": why}))
     order = ("does not fit", "tight", "fits")
     worst = min(
         every, key=lambda each: (order.index(each.verdict), each.headroom_bytes), default=None
@@ -205,8 +207,7 @@ def refusal(predicted: Predicted) -> tuple[str, str]:
     ways = "this fits: " + "; or ".join(predicted.ways) if predicted.ways else predicted.no_way
     others_first = predicted.fits_alone and predicted.ways
     hint = f"{OTHERS}; or {ways}" if others_first else ways
-    stage = f" in stage {predicted.stage}" if predicted.stage else ""
-    return f"the recipe does not fit{stage}: {predicted.why}", hint
+    return f"the recipe does not fit: {predicted.why}", hint
 
 
 def _predicted(choice: Choice, room: Room) -> Predicted:
