@@ -1,5 +1,6 @@
 """Stages before the last training: one run with one adapter, resumed to the bit in any of them."""
 
+import io
 import json
 import os
 import re
@@ -10,12 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from r1recipes import training
-from r1recipes.errors import RecipeError, RunError, Stopped
+from r1recipes.errors import RecipeError, Stopped
 from r1recipes.machine import files, settings
 from r1recipes.report import phases
 from r1recipes.report import run as report
+from r1recipes.report.run import Live
 from r1recipes.runs import reading, record
 from r1recipes.runs.record import Run
 from r1recipes.training import Observer
@@ -23,8 +26,9 @@ from r1recipes.training.backends.trl import TrlBackend
 from r1recipes.training.prepared import Options
 from r1recipes.training.stages.earlier import Earlier
 from r1recipes.training.stages.training import Training
+from r1recipes.training.view import View
 from tests.conftest import SMALL
-from tests.helpers import hint, quiet_view, run_in_process
+from tests.helpers import quiet_view, run_in_process
 from tests.training.test_run import comparable
 
 STAGES = """
@@ -92,8 +96,9 @@ def recipe_file(tmp_path) -> Path:
     return write(tmp_path)
 
 
-def resume(run: Run, *observers: Observer, options: Options = Options()) -> Run:
+def resume(run: Run, *observers: Observer, finish: bool = False) -> Run:
     machine = settings.Settings(runs_dir=run.folder.parents[1], offline=True)
+    options = Options(finish=finish)
     return training.resume(run, [quiet_view(), *observers], machine, options=options)
 
 
@@ -140,6 +145,69 @@ def test_a_stage_goes_on_with_the_adapter_before_and_a_new_optimiser(staged):
     assert first["kl"] > 0.0 and first["learning_rate"] == pytest.approx(1e-3)
     config = json.loads((staged.stage("3-grpo").adapter / "adapter_config.json").read_text())
     assert config["r"] == 8
+
+
+def test_the_page_has_a_table_of_the_stages_and_their_curves(staged, tmp_path):
+    html = report.html([staged])
+    for text in ("<h2>Stages</h2>", "<h2>Stage 1-sft</h2>", "<td>4-grpo</td>"):
+        assert text in html
+    keys = re.findall(r'data-key="([^"]*)"', html)
+    assert len(keys) == len(set(keys)) and {"reward", "3-grpo-reward", "1-sft-loss"} <= {*keys}
+    names = {path.name for path in report.write_csv([staged], tmp_path / "csv")}
+    assert {"3-grpo-reward.csv", "reward.csv"} <= names
+    assert "<h2>Stage" not in report.html([staged, staged])  # several runs by their last training
+
+
+def test_the_time_of_a_run_has_its_stages(staged):
+    parts = phases.of(reading.read(staged))
+    assert all(parts[f"stage {title}"] > 0 for title in TITLES)
+    assert sum(parts.values()) == pytest.approx(staged.read()["time"]["total"], rel=0.05)
+    assert parts[phases.OTHER] < 0.2 * sum(parts.values())
+
+
+def test_the_view_names_each_stage(recipe_file, tmp_path):
+    screen = io.StringIO()
+    console = Console(file=screen, width=200)
+    seen, last = Seeing(), LastOnly()
+    flags = ("train.max_steps=2", "data.size=32")
+    run = run_in_process(
+        recipe_file, tmp_path, *flags, observers=[View(console, live=False), seen, last, Live()]
+    )
+    text = screen.getvalue()
+    for line in ("Stage 1-sft: SFT, 4 demonstrations a step", "Training (stage 2-dpo) ..."):
+        assert line in text
+    assert "step 3/3" in text and "step 2/2" in text
+    assert re.search(r"Stage 3-grpo accuracy .* 6 problems x 2 samples", text)
+    assert seen.titles == [*TITLES, "4-grpo"] and len(seen.rows) == 4 + 2 + 3 + 2
+    assert [row["step"] for row in last.rows] == [1, 2]  # such as a study, which prunes
+    assert run.report.exists()
+
+
+class LastOnly(Observer):
+    """Sees what an observer sees that knows of no stages."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict] = []
+
+    def step(self, row):
+        self.rows.append(row)
+
+
+class Seeing(Observer):
+    """Sees every stage."""
+
+    sees_stages = True
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+        self.rows: list[dict] = []
+
+    def stage(self, title, plan, *, is_last):
+        assert is_last == (title == "4-grpo") and plan.recipe.algorithm == title.partition("-")[2]
+        self.titles.append(title)
+
+    def step(self, row):
+        self.rows.append(row)
 
 
 def test_a_run_without_stages_has_no_trace_of_them(finished):
@@ -271,7 +339,7 @@ def test_ctrl_c_in_a_stage_saves_a_checkpoint(staged, recipe_file, tmp_path):
         run_in_process(recipe_file, tmp_path / "runs", observers=[Stopping("1-sft", 1)])
     (run,) = record.all_runs(tmp_path / "runs")
     with pytest.raises(RecipeError, match="no whole checkpoint to finish with"):
-        resume(run, options=Options(finish=True))
+        resume(run, finish=True)
     with pytest.raises(Stopped, match="step 4 of stage 1-sft is saved"):
         resume(run, Stopping("1-sft", 4))
     resume(run)
