@@ -187,7 +187,7 @@ def _with_stages(plan: Plan, resolve: Callable[[Recipe, str, dict[str, Any]], Pl
             alone = of_stage(recipe, stage, {name: preset})
         except ValidationError as error:  # with a value that the planner has chosen
             message, hint = error.errors()[0]["ctx"]["problems"][0][1:]
-            raise PlanError(f"stage `{title}`: {message}", hint=hint) from error
+            raise PlanError(f"stage {title}: {message}", hint=hint) from error
         shared = {"max_num_seqs": plan.max_num_seqs}  # the engine is made once
         earlier.append(resolve(alone, name, {}).model_copy(update=shared))
     titles = dict(zip(recipe.stage_names, earlier, strict=True))
