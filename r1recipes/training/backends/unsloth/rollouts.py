@@ -27,7 +27,7 @@ def prepare(trainer: Any, model: Any, plan: Plan) -> None:
         refuse_differences(rollout_differences(model, state))
     if plan.algorithm.reference(plan.recipe.train):
         patches.bound_reference_pass(trainer)
-    if "score" in passes.levers(plan.device):
+    if "score" in passes.levers():
         patches.score_completions_only(trainer)
 
 
