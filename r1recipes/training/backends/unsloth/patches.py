@@ -130,6 +130,30 @@ def kv_cache_in(dtype: str | None) -> Iterator[None]:
         kind.__init__ = original
 
 
+def take_rows_of_fp8(model: Any) -> None:
+    """Let linear layers in FP8 with a scale for each output channel compute with these scales.
+
+    Unsloth shares the engine's tensors with the class that it has for a scale for each block of
+    128 x 128 where the checkpoint is one of compressed-tensors (unsloth_zoo/vllm_utils.py,
+    convert_vllm_to_huggingface). The forward pass of that class refuses other scales
+    (unsloth/kernels/fp8.py, FP8BlockQuantLinear): it runs in each layer for which Unsloth has no
+    kernel, such as q, k and v with a bias. Here they get the class that they have where vLLM
+    quantises while loading, whose scales are those of rows.
+    """
+    from transformers.integrations.fbgemm_fp8 import FbgemmFp8Linear
+    from transformers.integrations.finegrained_fp8 import FP8Linear
+
+    layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, FP8Linear)]
+    for layer in layers:
+        scale = layer.weight_scale_inv
+        if scale.shape != (layer.weight.shape[0], 1):
+            continue  # `differences.other_than_fp8` refuses it
+        del layer.weight_scale_inv
+        layer.__class__ = FbgemmFp8Linear
+        layer.weight_scale = torch.nn.Parameter(scale.data, requires_grad=False)
+        layer.input_scale_ub, layer.quant_method = None, "fbgemm_fp8"
+
+
 def paged_bytes() -> int:
     """State of all paged optimizers that bitsandbytes has made in this process.
 
