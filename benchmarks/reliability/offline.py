@@ -87,7 +87,7 @@ def write_recipe(source: str, preset: str, steps: int, hub: bool, folder: Path) 
     table = tomli.loads(recipe.find(source).read_text())
     name = table["model"]["name"]
     if hub:
-        write_hub(name, table["preset"][preset]["load_in_4bit"], folder / "hub")
+        write_hub(name, table["preset"][preset]["load_in"] == "4bit", folder / "hub")
     else:
         write_model(name, folder / "model")
         table["model"] = {"name": "model"}
@@ -149,7 +149,7 @@ def main() -> int:
     result = {
         "recipe": args.recipe,
         "preset": args.preset,
-        "load_in_4bit": run.plan().preset.load_in_4bit if run.record.exists() else None,
+        "load_in_4bit": run.plan().preset.weights == "4bit" if run.record.exists() else None,
         "model_bytes": sum(file.stat().st_size for file in weights),
         "weights_written_s": round(written_s, 1),
         "run_s": round(time.monotonic() - began, 1),

@@ -175,8 +175,7 @@ class Preset(Section):
         """The keys as a new recipe would have them: none under its older name."""
         values = {key: getattr(self, key) for key in type(self).model_fields}
         is_open = values.pop("load_in_4bit") == AUTO
-        load_in = AUTO if is_open else self.weights
-        return values | {"load_in": None if load_in == "16bit" else load_in}
+        return values | {"load_in": AUTO if is_open else self.weights}
 
     def with_weights(self, load_in: LoadIn) -> Self:
         """A copy that loads its weights so."""

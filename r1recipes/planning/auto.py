@@ -309,5 +309,4 @@ def _shorter(
 def _difference(before: Preset, after: Preset) -> dict[str, Any]:
     """The keys of a recipe that turn a preset into another one, with their values."""
     old, new = before.written(), after.written()
-    changed = {key: value for key, value in new.items() if value != old[key]}
-    return changed | ({"load_in": after.weights} if "load_in" in changed else {})
+    return {key: value for key, value in new.items() if value != old[key]}

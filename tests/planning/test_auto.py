@@ -75,7 +75,7 @@ def test_what_is_proposed_fits(name, preset, gib, changes):
     proposed = auto.changes(parsed, changed, model_shape, room(gib))
     assert 1 <= len(proposed) <= 3
     for change in proposed:
-        fitting = changed.model_copy(update=change)
+        fitting = type(changed).model_validate(changed.written() | change)
         assert next(auto.choices(parsed, fitting, model_shape, room(gib))).verdict == "fits", change
 
 

@@ -17,8 +17,8 @@ from r1recipes.training.backends.quantised import Form
 DTYPE = torch.float8_e4m3fn
 LARGEST = 448.0
 """The largest number of that type."""
-LEAST_SCALE = 1 / (LARGEST * 512)
-"""The least scale, as vLLM and FBGEMM have it: a channel of zeros has one too."""
+LEAST_SCALE = 1e-12
+"""For a channel of zeros, which has a scale too; assumed, below those of all that are trained."""
 
 
 def linear(name: str, weight: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:

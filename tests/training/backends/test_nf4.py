@@ -54,9 +54,8 @@ def test_it_is_made_once_and_again_when_the_folder_changes(source, tmp_path):
     assert weights.stat().st_mtime_ns == written
     assert quantised.cached(source, tmp_path, torch.float16, nf4.FORM) != first
     config = json.loads((first / "config.json").read_text())
-    assert config["quantization_config"]["bnb_4bit_use_double_quant"] and quantised.is_quantised(
-        first
-    )
+    assert config["quantization_config"]["bnb_4bit_use_double_quant"]
+    assert quantised.is_quantised(first)
     assert (first / "tokenizer.json").exists() and not list(tmp_path.glob(".*"))
 
 
@@ -67,10 +66,8 @@ def test_weights_that_a_repository_has_in_another_form_are_left_out(source, tmp_
     save_file(
         {"layers.0.attention.wq.weight": torch.zeros(2)}, tmp_path / "consolidated.safetensors"
     )
-    index = (
-        quantised.cached(tmp_path, tmp_path / "cache", torch.bfloat16, nf4.FORM)
-        / "model.safetensors.index.json"
-    )
+    folder = quantised.cached(tmp_path, tmp_path / "cache", torch.bfloat16, nf4.FORM)
+    index = folder / "model.safetensors.index.json"
     assert "layers.0.attention.wq.weight" not in json.loads(index.read_text())["weight_map"]
 
 
