@@ -183,7 +183,7 @@ def test_the_engine_tells_its_sizes(reloaded, resumed):
         "engine",
         "max_seq_length",
         "lora_rank",
-        "4-bit",
+        "load_in",
         "KV cache tokens",
         "dtype",
         "sequences at once",

@@ -12,10 +12,11 @@ from transformers.integrations.fbgemm_fp8 import FbgemmFp8Linear
 from transformers.integrations.finegrained_fp8 import FP8Linear
 
 from r1recipes import planning, recipe
-from r1recipes.errors import PlanError, RunError
+from r1recipes.errors import RecipeError, RunError
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
 from r1recipes.planning import models
+from r1recipes.runs import trained
 from r1recipes.training.backends import _trl_serves, builtin, fp8, nf4, quantised
 from r1recipes.training.backends.unsloth import differences, patches, random_weights
 
@@ -146,8 +147,8 @@ def test_layers_with_scales_of_rows_get_the_class_for_them_and_keep_their_tensor
     layer: Any = model.block["q_proj"]
     weight, scale, bias = layer.weight, layer.weight_scale_inv, layer.bias
     patches.take_rows_of_fp8(model)
-    assert type(layer) is FbgemmFp8Linear and layer.quant_method == "fbgemm_fp8"
     assert layer.weight is weight and layer.bias is bias and layer.input_scale_ub is None
+    assert type(layer) is FbgemmFp8Linear and layer.quant_method == "fbgemm_fp8"
     assert layer.weight_scale.data_ptr() == scale.data_ptr()  # shared with the engine
     assert not hasattr(layer, "weight_scale_inv") and not layer.weight_scale.requires_grad
     assert "model.layers.0.mlp.q_proj.weight_scale" in model.state_dict()
@@ -214,9 +215,29 @@ def test_plain_trl_does_not_train_on_16_bits_instead():
     assert _trl_serves(planned("4bit").model_copy(update={"backend": "trl"})) is None
 
 
+def test_single_answers_are_those_of_16_bits():
+    """Through transformers, on any card and on a CPU."""
+    plan = planned()
+    for card, dtype in ((CARD, "bfloat16"), (None, "float32")):
+        answering = trained.for_answers(plan, card)
+        assert (answering.preset.weights, answering.dtype) == ("16bit", dtype)
+        assert _trl_serves(answering) is None
+    assert trained.for_answers(planned("4bit"), CARD).preset.weights == "4bit"
+
+
+@pytest.mark.parametrize(("load_in", "revision"), [("fp8", "of the run"), ("4bit", None)])
+def test_the_base_in_16_bits_is_at_the_commit_that_was_made_fp8(load_in, revision, tmp_path):
+    """The 4-bit form is of another repository, whose commit says nothing."""
+    plan = planned(load_in)
+    model = plan.recipe.model.model_copy(update={"revision": "of the run"})
+    pinned = plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"model": model})})
+    run: Any = SimpleNamespace(plan=lambda: plan)
+    assert trained.TrainedRun(run, pinned, tmp_path, 3).base_revision == revision
+
+
 def test_a_folder_without_weights_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({}))
-    with pytest.raises((PlanError, Exception), match="has no model\\*.safetensors files"):
+    with pytest.raises(RecipeError, match="has no model\\*.safetensors files"):
         quantised.cached(tmp_path, tmp_path / "cache", torch.bfloat16, fp8.FORM)
 
 
