@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 from torch import nn
 from transformers.integrations.fbgemm_fp8 import FbgemmFp8Linear
@@ -137,6 +138,7 @@ class Decoder(nn.Module):
         layer.bias = nn.Parameter(torch.randn(384), requires_grad=False)
         scale = scale if kind == "rows" else torch.ones(3, 2)
         layer.weight_scale_inv = nn.Parameter(scale, requires_grad=False)
+        layer.out_features, layer.in_features = values.shape
         layer.quant_method = "fp8"
         return layer
 
@@ -154,6 +156,32 @@ def test_layers_with_scales_of_rows_get_the_class_for_them_and_keep_their_tensor
     assert "model.layers.0.mlp.q_proj.weight_scale" in model.state_dict()
     patches.take_rows_of_fp8(model)  # nothing is left to do
     assert differences.other_than_fp8(model) is None
+
+
+def test_an_adapter_on_fp8_is_drawn_in_32_bits():
+    model = Decoder()
+    patches.take_rows_of_fp8(model)
+    config = LoraConfig(r=16, target_modules=list(PROJECTIONS))
+    adapted: Any = get_peft_model(model, config)
+
+    def drawn() -> list[torch.Tensor]:
+        return [p.detach() for n, p in adapted.named_parameters() if "lora_A" in n]
+
+    assert {weight.dtype for weight in drawn()} == {torch.float32}
+    assert all(len(weight.unique()) < 100 for weight in drawn())  # of 4096 numbers
+    plan, rounded = planned(), [weight.clone() for weight in drawn()]
+    patches.draw_on_fp8(adapted, planned("4bit"))
+    assert all(torch.equal(old, new) for old, new in zip(rounded, drawn(), strict=True))
+    patches.draw_on_fp8(adapted, plan)
+    first = [weight.clone() for weight in drawn()]
+    assert all(len(weight.unique()) > 4000 for weight in first)
+    assert all(0 < weight.abs().max() <= 1 / 16 for weight in first)  # 1 / sqrt(inputs)
+    assert not any(p.any() for n, p in adapted.named_parameters() if "lora_B" in n)
+    patches.draw_on_fp8(adapted, plan)
+    assert all(torch.equal(old, new) for old, new in zip(first, drawn(), strict=True))
+    recipe_of_other_seed = plan.recipe.model_copy(update={"seed": 8})
+    patches.draw_on_fp8(adapted, plan.model_copy(update={"recipe": recipe_of_other_seed}))
+    assert not torch.equal(first[0], drawn()[0])
 
 
 def test_layers_that_are_not_fp8_by_rows_are_found():

@@ -162,6 +162,7 @@ class UnslothBackend:
             checkpoint_skip_layers=preset.layers_not_recomputed,
             random_state=self.recipe.seed,
         )
+        patches.draw_on_fp8(self.model, self.plan)
         refuse_differences(adapter_differences(self.model, self.plan))
 
     def _add_fresh_adapter(self) -> None:
@@ -178,6 +179,7 @@ class UnslothBackend:
         set_seed(self.recipe.seed)
         self.model.add_adapter("default", config)
         self.model.set_adapter("default")
+        patches.draw_on_fp8(self.model, self.plan)
 
     def reset(self, plan: Plan) -> None:
         self.plan, self.recipe, self.trainer = plan, plan.recipe, None

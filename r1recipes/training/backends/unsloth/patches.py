@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from r1recipes.planning.plan import Plan
+
 
 def bound_reference_pass(trainer: Any) -> None:
     """Let Unsloth score the reference (beta > 0) in passes as large as those of training.
@@ -152,6 +154,24 @@ def take_rows_of_fp8(model: Any) -> None:
         layer.__class__ = FbgemmFp8Linear
         layer.weight_scale = torch.nn.Parameter(scale.data, requires_grad=False)
         layer.input_scale_ub, layer.quant_method = None, "fbgemm_fp8"
+
+
+def draw_on_fp8(model: Any, plan: Plan) -> None:
+    """Draw a fresh adapter on FP8 weights again, now that it is in 32 bits.
+
+    PEFT casts it to the precision of the weights below it first, in which it keeps less than 5 bits
+    of each number, and to 32 bits then (peft, tuners_utils.py, `_move_adapter_to_device_of_base_
+    layer` and `cast_adapter_dtype`). On other weights nothing is done.
+    """
+    from peft.tuners.lora import LoraLayer
+    from transformers import set_seed
+
+    if plan.preset.weights != "fp8":
+        return
+    set_seed(plan.recipe.seed)
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            layer.reset_lora_parameters("default", True)
 
 
 def paged_bytes() -> int:
