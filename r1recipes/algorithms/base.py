@@ -179,8 +179,8 @@ class Preset(Section):
 
     def with_weights(self, load_in: LoadIn) -> Self:
         """A copy that loads its weights so."""
-        kept = {"load_in": "fp8" if load_in == "fp8" else None, "load_in_4bit": load_in == "4bit"}
-        return self.model_copy(update=kept)
+        keys = {"load_in": "fp8" if load_in == "fp8" else None, "load_in_4bit": load_in == "4bit"}
+        return self.model_copy(update=keys)
 
 
 PRESET_NAME = re.compile(r"cpu|[1-9][0-9]{0,3}GB")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
 from r1recipes.algorithms import ALGORITHMS, Algorithm
 from r1recipes.algorithms.base import Preset, of_batches, preset_bytes
 from r1recipes.algorithms.step import Step
+from r1recipes.config.section import AUTO
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
@@ -163,10 +164,11 @@ def make(
             refusals.check_kv_cache(settled, shape, card)
             refusals.check_cold_start(based, shape, card, choose_dtype("cuda", card))
             settled, predicted = fit.fitted(based, settled, shape, card, lengths)
-    if unsettled := auto.open_keys(settled):
+    if auto.open_keys(settled):
+        key = next(key for key, value in settled.written().items() if value == AUTO)
         raise PlanError(
-            f'`{unsettled[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',
-            hint=f"write a value for `preset.{name}.{unsettled[0]}`",
+            f'`{key} = "auto"` needs Unsloth, vLLM and a model of known shape',
+            hint=f"write a value for `preset.{name}.{key}`",
         )
     plan = _plan(recipe, target, base_dir, name, settled, predicted, has_engine)
     plan = plan.model_copy(update={"origin": origin})

@@ -252,7 +252,7 @@ def test_every_change_that_is_proposed_is_valid_and_fits(drawn):
         return
     room = fit.room_of(Gpu(0, "card", size, size, 8.0, ""))
     for change in auto.changes(parsed, settled, shape(parsed.model.name), room):
-        changed = type(settled).model_validate(settled.model_dump() | change)
+        changed = type(settled).model_validate(settled.written() | change)
         assert settle(parsed, changed, size)[1].verdict == "fits", change
 
 

@@ -18,7 +18,8 @@ from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
 from r1recipes.planning import models
 from r1recipes.runs import trained
-from r1recipes.training.backends import _trl_serves, builtin, fp8, nf4, quantised
+from r1recipes.training.backends import _trl_serves, builtin, quantised
+from r1recipes.training.backends.quantised import fp8, nf4
 from r1recipes.training.backends.unsloth import differences, patches, random_weights
 
 CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")

@@ -11,8 +11,9 @@ from r1recipes import data, planning, recipe
 from r1recipes.data.examples import demonstrations
 from r1recipes.errors import RecipeError, RunError
 from r1recipes.machine import files
-from r1recipes.training.backends import builtin, nf4, quantised
+from r1recipes.training.backends import builtin, quantised
 from r1recipes.training.backends.base import Hooks
+from r1recipes.training.backends.quantised import checkpoint, nf4
 from r1recipes.training.backends.trl import TrlBackend
 from r1recipes.training.backends.unsloth.differences import quantisation
 from r1recipes.training.backends.weights import load_base
@@ -79,7 +80,7 @@ def test_a_conversion_that_was_cut_off_leaves_nothing(error, source, tmp_path, m
         folder.mkdir(parents=True)
         raise error
 
-    monkeypatch.setattr(quantised, "write", cut_off)
+    monkeypatch.setattr(checkpoint, "write", cut_off)
     with pytest.raises((KeyboardInterrupt, RunError), match="^$|No space left") as raised:
         quantised.cached(source, tmp_path, torch.bfloat16, nf4.FORM)
     assert not list(tmp_path.iterdir())

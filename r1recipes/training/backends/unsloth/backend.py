@@ -26,7 +26,7 @@ from r1recipes.machine import settings
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
 from r1recipes.rewards.reward import Reward
-from r1recipes.training.backends import builtin, fp8, nf4, quantised, trainer, weights
+from r1recipes.training.backends import builtin, quantised, trainer, weights
 from r1recipes.training.backends.base import ColdStarted, Hooks, Messages, Sample
 from r1recipes.training.backends.unsloth import (
     cold_start,
@@ -197,9 +197,10 @@ class UnslothBackend:
         """
         model = self.recipe.model
         name = str(base) if base else weights.resolve_name(model.name, self.plan.base_dir)
-        form = FORMS.get(self.plan.preset.weights)
+        form = quantised.FORMS.get(self.plan.preset.weights)
         if not Path(name).is_dir():
-            published = published_in_4bit(name) if form is nf4.FORM else None if form else name
+            is_4bit = self.plan.preset.weights == "4bit"
+            published = published_in_4bit(name) if is_4bit else None if form else name
             if published and not model.revision:
                 return published
             name = str(weights.at_commit(name, model.revision, self.offline))
@@ -327,10 +328,6 @@ ENGINE_ARGUMENTS = {
     # `environment.prepare` sets the length of a part of the logits.
     "unsloth_logit_chunk_multiplier": 1,
 }
-
-
-FORMS = {"4bit": nf4.FORM, "fp8": fp8.FORM}
-"""What a preset loads -> the form of the weights in the folder; without one, that of the model."""
 
 
 def published_in_4bit(name: str) -> str | None:

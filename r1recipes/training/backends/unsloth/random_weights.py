@@ -15,12 +15,12 @@ import torch
 
 from r1recipes.algorithms.base import LoadIn
 from r1recipes.planning.models import ModelShape
-from r1recipes.training.backends import builtin, fp8, nf4, quantised
+from r1recipes.training.backends import builtin, quantised
 
 
 def write(shape: ModelShape, folder: Path, *, load_in: LoadIn, dtype: torch.dtype) -> None:
     """Write config.json, the weights in shards and a tokenizer to `folder`."""
-    form = {"4bit": nf4.FORM, "fp8": fp8.FORM}.get(load_in)
+    form = quantised.FORMS.get(load_in)
     quantised.write(folder, _tensors(shape, form, dtype))
     (folder / "config.json").write_text(json.dumps(_config(shape, form, dtype), indent=1))
     tokenizer = builtin.build_tokenizer()

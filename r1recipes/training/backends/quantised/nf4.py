@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from r1recipes.training.backends.quantised import Form
+from r1recipes.training.backends.quantised.checkpoint import Form
 
 
 def linear(name: str, weight: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:

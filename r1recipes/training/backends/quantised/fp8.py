@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from r1recipes.training.backends.quantised import Form
+from r1recipes.training.backends.quantised.checkpoint import Form
 
 DTYPE = torch.float8_e4m3fn
 LARGEST = 448.0
