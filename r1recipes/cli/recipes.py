@@ -111,7 +111,8 @@ def _check_weights(loaded: Loaded, findings: Findings) -> None:
     from r1recipes.algorithms import ALGORITHMS
     from r1recipes.algorithms.base import preset_bytes
     from r1recipes.machine import gpu
-    from r1recipes.planning import fit, plan, refusals
+    from r1recipes.planning import fit, plan
+    from r1recipes.planning.fit import refusals
 
     presets = loaded.recipe.preset
     if not refusals.merges_rollouts() and not any(p.load_in == "fp8" for p in presets.values()):

@@ -19,9 +19,9 @@ from r1recipes.machine.gpu import Gpu, NoDriver, Process
 from r1recipes.machine.packages import Finding, Stops
 from r1recipes.machine.settings import Settings
 from r1recipes.machine.units import GIB, gib, gigabytes
-from r1recipes.planning import disk, models, plan, proofs, refusals
+from r1recipes.planning import disk, models, plan, proofs
 from r1recipes.planning.architectures import Origin
-from r1recipes.planning.fit import OTHERS
+from r1recipes.planning.fit import OTHERS, refusals
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded

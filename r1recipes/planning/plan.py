@@ -20,9 +20,9 @@ from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
-from r1recipes.planning import auto, fit, refusals, speed
+from r1recipes.planning import auto, fit, speed
 from r1recipes.planning.architectures import Origin
-from r1recipes.planning.fit import Predicted
+from r1recipes.planning.fit import Predicted, refusals
 from r1recipes.planning.memory.case import engine_sequences
 from r1recipes.recipe.schema import Model, Recipe
 

@@ -11,7 +11,7 @@ import pytest
 from r1recipes import planning, recipe
 from r1recipes.machine import files, gpu
 from r1recipes.planning import models
-from r1recipes.planning.refusals import FP8_CAPABILITY
+from r1recipes.planning.fit.refusals import FP8_CAPABILITY
 from r1recipes.runs import Run
 from tests.gpu.test_levers import learned, trained
 from tests.helpers import command

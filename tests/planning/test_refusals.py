@@ -10,7 +10,8 @@ from r1recipes.errors import PlanError
 from r1recipes.machine import packages
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
-from r1recipes.planning import plan, refusals
+from r1recipes.planning import plan
+from r1recipes.planning.fit import refusals
 from tests.driver import MIB, FakeCard
 from tests.helpers import hint, in_process
 

@@ -9,7 +9,7 @@ from r1recipes import planning, recipe
 from r1recipes.errors import PlanError, RunError
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
-from r1recipes.planning import refusals
+from r1recipes.planning.fit import refusals
 from r1recipes.training.backends.unsloth import differences, environment
 
 CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")

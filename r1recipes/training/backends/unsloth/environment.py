@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 from r1recipes.errors import PlanError, RunError
+from r1recipes.planning.fit.refusals import MERGED_ROLLOUT
 from r1recipes.planning.memory.training import CHUNK_ROWS
 from r1recipes.planning.plan import Plan
-from r1recipes.planning.refusals import MERGED_ROLLOUT
 
 LOGIT_ROWS = "R1RECIPES_LOGIT_ROWS"
 """Environment variable with the rows of logits that are computed at a time, for measurements:

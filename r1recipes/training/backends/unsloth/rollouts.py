@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from unsloth_zoo.vllm_utils import prepare_merged_rollout
 
-from r1recipes.planning import refusals
+from r1recipes.planning.fit import refusals
 from r1recipes.planning.plan import Plan
 from r1recipes.training.backends import passes
 from r1recipes.training.backends.unsloth import patches, sampling
