@@ -16,7 +16,6 @@ from r1recipes.algorithms.step import Step
 from r1recipes.config.section import (
     ADDED_LATER,
     AUTO,
-    MAX_COUNT,
     AutoBool,
     AutoCount,
     AutoShare,
@@ -238,30 +237,6 @@ def of_preset(preset: Any) -> KeyProblems:
     return problems
 
 
-def of_batches(algorithm: "Algorithm", table: Mapping[str, Any]) -> KeyProblems:
-    """Passes that do not divide a step of the algorithm, as `(key, message, hint)`.
-
-    `table` has the keys of a preset, also broken ones; there, a count may be "auto". Nothing where
-    a count is missing, none at all, or so large that its divisors take long: the schema says so.
-    """
-    keys = ("prompts_per_step", "num_generations", "per_device_train_batch_size")
-    counts: dict[str, Any] = {key: table.get(key) for key in keys}
-    present = [n for key, n in counts.items() if n or key != keys[-1]]
-    if not all(type(n) is int and 0 < n <= MAX_COUNT for n in present):
-        return []
-    preset = Preset.model_construct(**counts)
-    step = algorithm.step(preset)
-    if step.is_whole:
-        return []
-    fitting = step.batches()
-    below = max((n for n in fitting if n < step.batch), default=None)
-    above = min((n for n in fitting if n > step.batch), default=None)
-    first, *more = [size for size in (below, above) if size]
-    hint = f"set `{keys[-1]} = {first}`" + "".join(f" or {size}" for size in more)
-    message = f"{algorithm.step_in_words(preset)} do not divide into batches of {step.batch}"
-    return [(keys[-1], message, hint)]
-
-
 @dataclass(frozen=True)
 class PassRules:
     """How the rows of a step may be cut into passes so that the gradient of the step stays the same
@@ -313,6 +288,17 @@ class Algorithm:
     loss_note: str = ""
     """What users must know of the value of its loss, such as "near 0 by construction"; empty where
     a falling loss is a sign of progress."""
+    group_size: int | None = None
+    """Completions of a prompt where it takes no other number; None where `num_generations` has it.
+    """
+    compares: bool = True
+    """Whether the completions of a prompt are compared, so that equal rewards teach nothing."""
+    needs_pad: bool = False
+    """Whether it takes every token to pad with for padding, so that none may end a completion."""
+    has_dropout: bool = True
+    """Whether its trainer uses `lora_dropout`."""
+    limits: tuple[str, ...] = ()
+    """What users have to know before they start it, as sentences without a full stop."""
     metrics: Mapping[str, str] = field(default_factory=dict)
     """The trainer's name of a metric -> ours, where they differ."""
     learned: Learned | None = None
@@ -321,6 +307,12 @@ class Algorithm:
     logit_bytes: float = 0.0
     """Bytes for each logit of a whole pass that its trainer holds; derived from its source. 0 where
     the logits of a few rows at a time are computed."""
+
+    @property
+    def notes_on_plan(self) -> list[str]:
+        """What users have to know of a plan, a sentence each."""
+        derived = "its passes take memory that is derived from the source of TRL, not measured"
+        return [*self.limits, *([derived] if self.logit_bytes else [])]
 
     @property
     def samples(self) -> bool:

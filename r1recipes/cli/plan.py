@@ -111,6 +111,10 @@ def plan_command(args: argparse.Namespace) -> int:
         lengths=of_mean(args.mean_length) if args.mean_length else REAL,
     )
     predicted = resolved.predicted
+    if predicted is None and resolved.device == "cuda":
+        raise PlanError(
+            f"the memory of {resolved.algorithm.title} is not predicted: it is trained by plain TRL"
+        )
     if predicted is None:
         raise no_memory(resolved.preset_name)
     if args.json:
@@ -205,6 +209,7 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
         del lines[1]
     if resolved.preset.weights == "fp8":
         lines.append("note      derived from sources for FP8 weights, which were not measured")
+    lines += [f"note      {text}" for text in resolved.algorithm.notes_on_plan]
     if resolved.eval_problems:
         lines.append(
             f"evaluates {resolved.eval_problems} held-out problems every "

@@ -13,7 +13,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
 
 from r1recipes.algorithms import ALGORITHMS, Algorithm
-from r1recipes.algorithms.base import Preset, of_batches, preset_bytes
+from r1recipes.algorithms.base import Preset, preset_bytes
+from r1recipes.algorithms.checks import of_batches
 from r1recipes.algorithms.step import Step
 from r1recipes.config.section import AUTO
 from r1recipes.errors import PlanError
@@ -56,7 +57,6 @@ class Plan(BaseModel):
     """CPU threads of torch; the order of sums, and so the last digits, depend on it."""
     predicted: Predicted | None = None
     """Predicted memory; None on a CPU, without the engine, or for a model of unknown shape."""
-
     origin: Origin | None = None
     """Where `model.name` of the recipe is a run or an adapter."""
     eval_problems: int | None = None
@@ -156,14 +156,17 @@ def make(
     if card:
         refusals.check_weights(settled, card, has_engine=has_engine, is_here=target.is_here)
     predicted = None
-    if card and has_engine:
+    if card and (has_engine or algorithm.logit_bytes):
         based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
         shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
         if shape:
             refusals.check_fp8_shape(settled, shape)
             refusals.check_kv_cache(settled, shape, card)
             refusals.check_cold_start(based, shape, card, choose_dtype("cuda", card))
-            settled, predicted = fit.fitted(based, settled, shape, card, lengths)
+            if has_engine:
+                settled, predicted = fit.fitted(based, settled, shape, card, lengths)
+            elif not auto.open_keys(settled):
+                predicted = fit.predicted_plain(based, settled, shape, card)
     if auto.open_keys(settled):
         key = next(key for key, value in settled.written().items() if value == AUTO)
         raise PlanError(
