@@ -133,14 +133,15 @@ class Decoder(nn.Module):
 
     @staticmethod
     def _linear(kind: str) -> nn.Module:
-        layer: Any = FP8Linear(0, 0, block_size=(128, 128), has_bias=True)
-        values, scale = stored(torch.randn(384, 256))
-        layer.weight = nn.Parameter(values, requires_grad=False)
-        layer.bias = nn.Parameter(torch.randn(384), requires_grad=False)
-        scale = scale if kind == "rows" else torch.ones(3, 2)
-        layer.weight_scale_inv = nn.Parameter(scale, requires_grad=False)
-        layer.out_features, layer.in_features = values.shape
-        layer.quant_method = "fp8"
+        with torch.inference_mode():
+            layer: Any = FP8Linear(0, 0, block_size=(128, 128), has_bias=True)
+            values, scale = stored(torch.randn(384, 256))
+            layer.weight = nn.Parameter(values, requires_grad=False)
+            layer.bias = nn.Parameter(torch.randn(384), requires_grad=False)
+            scale = scale if kind == "rows" else torch.ones(3, 2)
+            layer.weight_scale_inv = nn.Parameter(scale, requires_grad=False)
+            layer.out_features, layer.in_features = values.shape
+            layer.quant_method = "fp8"
         return layer
 
 
@@ -152,7 +153,7 @@ def test_layers_with_scales_of_rows_get_the_class_for_them_and_keep_their_tensor
     patches.take_rows_of_fp8(model)
     assert layer.weight is weight and layer.bias is bias and layer.input_scale_ub is None
     assert type(layer) is FbgemmFp8Linear and layer.quant_method == "fbgemm_fp8"
-    assert layer.weight_scale.data_ptr() == scale.data_ptr()  # shared with the engine
+    assert layer.weight_scale is scale  # shared with the engine
     assert not hasattr(layer, "weight_scale_inv") and not layer.weight_scale.requires_grad
     assert "model.layers.0.mlp.q_proj.weight_scale" in model.state_dict()
     patches.take_rows_of_fp8(model)  # nothing is left to do

@@ -152,7 +152,7 @@ def take_rows_of_fp8(model: Any) -> None:
             continue  # `differences.other_than_fp8` refuses it
         del layer.weight_scale_inv
         layer.__class__ = FbgemmFp8Linear
-        layer.weight_scale = torch.nn.Parameter(scale.data, requires_grad=False)
+        layer.weight_scale = scale  # the parameter itself: it was made in inference mode
         layer.input_scale_ub, layer.quant_method = None, "fbgemm_fp8"
 
 
