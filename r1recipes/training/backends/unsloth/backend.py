@@ -284,7 +284,7 @@ class UnslothBackend:
             patches.return_logits()
             sampler = rollouts.pair_sampler(self.model, self.tokenizer(), plan, self._stop)
         elif plan.algorithm.samples:
-            arguments |= ENGINE_ARGUMENTS
+            arguments |= engine.ARGUMENTS
             if self._stop:
                 arguments["generation_kwargs"] = {"stop_token_ids": self._stop}
             if sampling.ids_alone():
@@ -323,18 +323,6 @@ class UnslothBackend:
                 self.model.vllm_engine.llm_engine.engine_core.shutdown()
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
-
-
-ENGINE_ARGUMENTS = {
-    "use_vllm": True,
-    "vllm_mode": "colocate",
-    # One update per batch: the ratio is 1 up to the engine's rounding, and a pass is saved.
-    "vllm_importance_sampling_correction": False,
-    # Else chosen from the memory that happens to be free in each step.
-    "unsloth_grpo_mini_batch": 1,
-    # `environment.prepare` sets the length of a part of the logits.
-    "unsloth_logit_chunk_multiplier": 1,
-}
 
 
 def published_in_4bit(name: str) -> str | None:
