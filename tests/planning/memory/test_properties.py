@@ -264,11 +264,11 @@ def test_ten_thousand_candidates_are_searched_in_less_than_a_second():
 
     def seconds_for_each() -> float:
         began = time.process_time()
-        candidates = (auto.choices(parsed, preset, model_shape, room) for _ in range(20))
+        candidates = (auto.choices(parsed, preset, model_shape, room) for _ in range(4))
         count = len(list(chain.from_iterable(candidates)))
         return (time.process_time() - began) / count
 
-    assert min(seconds_for_each() for _ in range(5)) < 1 / 10_000  # others use this machine too
+    assert min(seconds_for_each() for _ in range(8)) < 1 / 10_000  # others use this machine too
 
 
 CROSSED = [
