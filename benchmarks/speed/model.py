@@ -30,7 +30,9 @@ step_module = sys.modules[step.__module__]  # the package has a function of this
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("recipes/proofs", "benchmarks/memory/points", "benchmarks/speed/results/ratio")
 FITTED = {
-    "generation_s": ("KV_SHARE", "UNPACK_S", "LAUNCH_S", "LAUNCH_S.4bit", "TOKEN_S"),
+    "generation_s": (
+        *("KV_SHARE", "UNPACK_S", "LAUNCH_S", "LAUNCH_S.4bit", "TOKEN_S", "TEXT_TOKEN_S"),
+    ),
     "training_s": ("UTILIZATION", "LAYER_PASS_S", "CHUNK_S"),
 }
 """Constants that decide each part of a step."""
@@ -88,7 +90,8 @@ def _timed(name: str, proof: dict[str, Any]) -> Iterator[Timed]:
         parts.append((proof["real"], REAL))
     for times, lengths in parts:
         n = proof["completions_per_step"]
-        modelled = step(point.case, n, group, proof["kv_tokens"], card.peak, lengths)
+        plain = proof.get("rollouts") != "ids"
+        modelled = step(point.case, n, group, proof["kv_tokens"], card.peak, lengths, plain=plain)
         spent = StepTime(times["generation_s"], times["backward_s"])
         kind = "real" if lengths else "full"
         yield Timed(f"{name} {kind}", point.case, n, proof["card"], spent, modelled, kind)
@@ -128,7 +131,7 @@ def fitted(paths: list[Path], part: str, names: tuple[str, ...]) -> tuple[dict[s
     """Constants of `speed.step` with the least mean error of a part of the step, and that error.
 
     One constant at a time is changed by a random factor, and the change stays if it helps. Of
-    constants that are a pair, the 4-bit one is `NAME.4bit`.
+    a table of constants, the 4-bit one is `NAME.4bit`, and without a dot that in 16 bits.
     """
     draw = random.Random(0)
     best = error_with({}, paths, part)
@@ -145,9 +148,9 @@ def fitted(paths: list[Path], part: str, names: tuple[str, ...]) -> tuple[dict[s
 
 def read(name: str) -> float:
     """A constant of `speed.step` by its name here."""
-    plain, _, is_4bit = name.partition(".")
+    plain, _, form = name.partition(".")
     value: Any = getattr(step_module, plain)
-    return float(value[bool(is_4bit)] if isinstance(value, dict) else value)
+    return float(value[form or "16bit"] if isinstance(value, dict) else value)
 
 
 def error_with(constants: dict[str, float], paths: list[Path], part: str) -> float:
@@ -155,9 +158,9 @@ def error_with(constants: dict[str, float], paths: list[Path], part: str) -> flo
     originals = {name: getattr(step_module, name.partition(".")[0]) for name in constants}
     try:
         for name, value in constants.items():
-            plain, _, is_4bit = name.partition(".")
+            plain, _, form = name.partition(".")
             now = getattr(step_module, plain)
-            changed = now | {bool(is_4bit): value} if isinstance(now, dict) else value
+            changed = now | {form or "16bit": value} if isinstance(now, dict) else value
             setattr(step_module, plain, changed)
         timed = list(rehearsals(paths))
     finally:

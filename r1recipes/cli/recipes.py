@@ -99,11 +99,35 @@ def _look(name: str, overrides: list[str], allow_code: bool) -> Findings:
         findings.warnings += ALGORITHMS[loaded.recipe.algorithm].limits
         if loaded.recipe.eval.every:
             _check_every(loaded, findings)
+        _check_weights(loaded, findings)
     return local.Findings(
         lines=list(dict.fromkeys(line for look in looks for line in look.lines)),
         problems=[problem for look in looks for problem in look.problems],
         warnings=list(dict.fromkeys(warning for look in looks for warning in look.warnings)),
     )
+
+
+def _check_weights(loaded: Loaded, findings: Findings) -> None:
+    """FP8 weights that the card of this machine cannot load, in the preset that it would get; and
+    rollouts with the adapter in weights of fewer bits than 16."""
+    from r1recipes.algorithms import ALGORITHMS
+    from r1recipes.algorithms.base import preset_bytes
+    from r1recipes.machine import gpu
+    from r1recipes.planning import fit, plan
+    from r1recipes.planning.fit import refusals
+
+    presets = loaded.recipe.preset
+    if not refusals.merges_rollouts() and not any(p.load_in == "fp8" for p in presets.values()):
+        return
+    card = gpu.current()
+    fitting = card and fit.presets_for(sorted(presets, key=preset_bytes), card)
+    if card is None or not fitting:
+        return  # this machine may be another than the one that trains
+    engine = plan.has_unsloth() and "unsloth" in ALGORITHMS[loaded.recipe.algorithm].backends
+    try:
+        refusals.check_weights(presets[fitting[-1]], card, has_engine=engine, is_here=True)
+    except PlanError as error:
+        findings.problems += error.problems
 
 
 def _check_every(loaded: Loaded, findings: Findings) -> None:
@@ -197,7 +221,7 @@ def list_command(args: argparse.Namespace) -> int:
 
         print(json.dumps([_as_json(*row) for row in rows], indent=1))
         return 0
-    print(f"  PRESET  {'PEAK OF USABLE MEMORY':24}  S A STEP  COMPLETIONS/H  MEASURED ON")
+    print(f"  PRESET  {'PEAK OF USABLE MEMORY':24}  S A STEP  PER HOUR  MEASURED ON")
     for name, model, by_preset in rows:
         print(f"{name}  {model}")
         for preset, proof in by_preset.items():
@@ -216,14 +240,14 @@ def _in_words(proof: Proof | None) -> str:
     usable_gib = proof.class_bytes / 2**30
     full = (
         f"{measured.peak_gib:5.2f} of {usable_gib:5.2f} GiB ({proof.share:.0%})  "
-        f"{measured.step_s:8.1f}  {measured.completions_per_hour:13,}  "
+        f"{measured.step_s:8.1f}  {measured.completions_per_hour:8,}  "
         f"{proof.card}, {proof.date}"
     )
     real = measured.real
     if real is None or real.step_s is None:
         return full
     kind = "real" if real.lengths == "real" else printable(real.lengths)
-    line = f"{f'with {kind} lengths':24.24}  {real.step_s:8.1f}  {real.completions_per_hour:13,}"
+    line = f"{f'with {kind} lengths':24.24}  {real.step_s:8.1f}  {real.completions_per_hour:8,}"
     return f"{full}\n{'':10}{line}"
 
 

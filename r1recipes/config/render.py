@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -47,6 +47,14 @@ def show(value: Any) -> str:
     else:
         text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+@runtime_checkable
+class Written(Protocol):
+    """A section that stands in a file under other keys than those that it has."""
+
+    def written(self) -> dict[str, Any]:
+        """The keys of the file, with their values."""
 
 
 def render(file: BaseModel, origin: OriginOf | None = None) -> str:
@@ -97,7 +105,8 @@ def render_section(path: Loc, section: BaseModel, origin: OriginOf | None = None
     """The lines of a section and of those within it; an empty line comes first."""
     lines = ["", header(path)]
     inner: list[str] = []
-    for key, value in section:
+    items = section.written().items() if isinstance(section, Written) else section
+    for key, value in items:
         if isinstance(value, BaseModel):
             inner += render_section((*path, key), value, origin)
         elif isinstance(value, dict):

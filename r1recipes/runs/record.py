@@ -10,7 +10,7 @@
     checkpoints/      adapter/                     train.log         report.html
     cold-start/       checkpoint of a cold start that was stopped, until it is resumed
     stages/1-sft/     the files of a [[stage]], with the names that they have here
-    nf4/              base/ in 4 bits              evaluations/      a folder for each `eval`
+    nf4/ or fp8/      base/ in 4 bits or FP8       evaluations/      a folder for each `eval`
     export/           forms of the result          tensorboard/      its event files, if asked for
 
 JSON is written under a temporary name, synced and renamed, so a file is whole or absent. A torn
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes import recipe
+from r1recipes.algorithms.base import LoadIn
 from r1recipes.errors import Problem, RecipeError, disk_error
 from r1recipes.machine import files
 from r1recipes.machine.files import now, read_lines, write_json, write_text
@@ -61,7 +62,6 @@ class Run:
         self.checkpoints = folder / "checkpoints"
         self.adapter = folder / "adapter"
         self.report = folder / "report.html"
-        self.quantised = folder / "nf4"
         self.evaluations = folder / "evaluations"
         self.export = folder / "export"
         self.tensorboard = folder / "tensorboard"
@@ -69,6 +69,10 @@ class Run:
     def stage(self, title: str) -> "Run":
         """The files of a stage before the last training; it has no record of its own."""
         return Run(self.folder / "stages" / title)
+
+    def quantised(self, load_in: LoadIn) -> Path:
+        """The folder for `base` in 4 bits or FP8. Unsloth takes weights for FP8 by its name."""
+        return self.folder / ("fp8" if load_in == "fp8" else "nf4")
 
     def evaluation(self, when: str) -> Path:
         """The answers of the evaluation `before` or `after` training."""

@@ -40,7 +40,7 @@ MODELS = {
     "smollm2-135m-sums": SMOLLM,
 }
 CASE = Case(
-    *(shape(QWEN), False, 768, 512, 32, ("q_proj",), 255, 32),
+    *(shape(QWEN), "16bit", 768, 512, 32, ("q_proj",), 255, 32),
     *(20 * GIB, False, ADAM_8BIT_BYTES),
 )
 
@@ -52,7 +52,7 @@ def test_the_faster_of_two_measured_settings_is_known(pair):
 
 def test_the_pairs_differ_in_everything_that_is_chosen():
     assert len(CLEAR_PAIRS) > 100 and len({pair[0].case.shape for pair in CLEAR_PAIRS}) >= 5
-    for key in ("batch", "four_bit", "standby", "num_seqs"):
+    for key in ("batch", "load_in", "standby", "num_seqs"):
         differ = [p for p in CLEAR_PAIRS if getattr(p[0].case, key) != getattr(p[1].case, key)]
         assert len(differ) >= 5, key
 
@@ -89,7 +89,7 @@ def test_a_real_run_is_about_as_fast_as_the_model_says(run):
     group, rows = plan.preset.num_generations, read_lines(run)[1:]
     sizes = (case, plan.completions_per_step, group, 1_000_000, H100)
     prompt, _ = of_prompts(rows[1:], plan.preset.prompts_per_step, plan.completions_per_step)
-    modelled = [speed.step(*sizes, lengths_of(row, prompt)) for row in rows]
+    modelled = [speed.step(*sizes, lengths_of(row, prompt), plain=True) for row in rows]
     for part, name in (("generation_s", "generation"), ("training_s", "backward")):
         measured = sum(row[f"time/{name}_s"] for row in rows)
         ratio = sum(getattr(time, part) for time in modelled) / measured

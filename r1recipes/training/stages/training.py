@@ -91,7 +91,7 @@ class Training:
         """Go on with another adapter on the base that is loaded, or with a fresh one."""
         base = self.run.base if plan.has_own_base else None
         self.backend.reset(plan)
-        self.backend.load(base, adapter, quantised=self.run.quantised)
+        self.backend.load(base, adapter, quantised=self.run.quantised(plan.preset.weights))
 
     def hooks(self) -> Hooks:
         """What the backend calls while it works."""

@@ -211,21 +211,13 @@ def test_passes_without_rows_cost_no_forward_and_others_have_less_padding(tmp_pa
 def test_an_unknown_lever_is_refused(monkeypatch, name):
     monkeypatch.setenv(passes.VARIABLE, name)
     with pytest.raises(RunError, match="which is no lever"):
-        passes.levers("cpu")
+        passes.levers()
 
 
-@pytest.mark.parametrize(
-    ("device", "value", "names"),
-    [
-        ("cpu", None, passes.LEVERS),
-        ("cuda", None, ()),
-        ("cpu", "", ()),
-        ("cuda", "trim", ["trim"]),
-    ],
-)
-def test_levers_are_chosen_by_device_and_environment_variable(monkeypatch, device, value, names):
+@pytest.mark.parametrize(("value", "names"), [(None, passes.LEVERS), ("", ()), ("trim", ["trim"])])
+def test_levers_are_chosen_by_an_environment_variable(monkeypatch, value, names):
     monkeypatch.setenv(passes.VARIABLE, value) if value is not None else None
-    assert passes.levers(device) == set(names)
+    assert passes.levers() == set(names)
 
 
 @pytest.mark.parametrize("size", [2, 6, 8, 16])
