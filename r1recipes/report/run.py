@@ -191,7 +191,7 @@ def _verdict(run: Reading) -> Headline:
             tone,
             before=percent(before["accuracy"]),
         )
-    progress = f"step {run.steps} of {run.max_steps}" if run.max_steps else f"step {run.steps}"
+    progress = _progress(run)
     sentences = [_learning_sentence(run), run.ending]
     if before:
         sentences.append(f"Accuracy before training: {percent(before['accuracy'])}.")
@@ -200,6 +200,16 @@ def _verdict(run: Reading) -> Headline:
         return Headline(headline, sentences, is_sentence=True)
     message = (run.record.get("error") or {}).get("message", "the record does not say why")
     return Headline(f"Failed at {progress}", [message, *sentences], "worse", is_sentence=True)
+
+
+def _progress(run: Reading) -> str:
+    """`step 5 of 90`; before the last training begins, with the stage: `stage 1-sft, step 5 ...`"""
+    begun = [stage for stage in reading.stages(run) if stage.metrics]
+    part, name = (
+        (begun[-1], f"stage {begun[-1].label}, ") if begun and not run.metrics else (run, "")
+    )
+    most = f" of {part.max_steps}" if part.max_steps else ""
+    return f"{name}step {part.steps}{most}"
 
 
 def difference_sentence(mean: float, interval: Sequence[float]) -> tuple[str, str]:

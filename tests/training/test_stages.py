@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ from r1recipes.training.view import View
 from tests.conftest import SMALL
 from tests.helpers import quiet_view, run_in_process
 from tests.training.test_run import comparable
+
+pytestmark = pytest.mark.slow
 
 STAGES = """
 [[stage]]
@@ -102,10 +105,10 @@ def resume(run: Run, *observers: Observer, finish: bool = False) -> Run:
     return training.resume(run, [quiet_view(), *observers], machine, options=options)
 
 
-def same(one: Run, other: Run) -> None:
+def same(one: Run, other: Run, titles: Sequence[str] = TITLES) -> None:
     """Metrics, weights, answers and results of two runs are equal to the bit."""
     weights = "adapter_model.safetensors"
-    for a, b in [(one, other), *((one.stage(t), other.stage(t)) for t in TITLES)]:
+    for a, b in [(one, other), *((one.stage(t), other.stage(t)) for t in titles)]:
         assert comparable(a) == comparable(b)
         assert (a.adapter / weights).read_bytes() == (b.adapter / weights).read_bytes()
         assert a.evaluation("after").read_text() == b.evaluation("after").read_text()
@@ -344,3 +347,38 @@ def test_ctrl_c_in_a_stage_saves_a_checkpoint(staged, recipe_file, tmp_path):
         resume(run, Stopping("1-sft", 4))
     resume(run)
     same(run, staged)
+
+
+PPO = """
+[[stage]]
+algorithm = "ppo"
+
+[stage.train]
+max_steps = 2
+learning_rate = 1e-3
+
+[[stage]]
+algorithm = "online_dpo"
+num_generations = 2
+
+[stage.train]
+max_steps = 2
+learning_rate = 1e-3
+save_steps = 1
+"""
+
+
+def test_a_stage_without_checkpoints_begins_anew_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    """The process that goes on has not trained by PPO at all, or has done so once."""
+    path = tmp_path / "ppo.toml"
+    path.write_text(SMALL.replace("[train]\n", "[train]\nbeta = 0.1\n") + PPO)
+    titles = ["1-ppo", "2-online_dpo"]
+    whole = run_in_process(path, tmp_path / "whole")
+    for name, dies in (("first", die_in_step("1-ppo", 1)), ("second", die_in_step(titles[1], 2))):
+        with monkeypatch.context() as patch:
+            patch.setattr(Earlier, "on_step", dies)
+            with pytest.raises(Killed):
+                run_in_process(path, tmp_path / name)
+        (dead,) = record.all_runs(tmp_path / name)
+        resume(dead)
+        same(dead, whole, titles)
