@@ -13,8 +13,8 @@ import sys
 import r1recipes
 from r1recipes import __version__
 from r1recipes.cli import chat, doctor, evaluate, plan, publish, recipes, run, runs, study, worker
-from r1recipes.cli.common import printable
-from r1recipes.errors import Problem, R1RecipesError, shorten
+from r1recipes.cli.common import located, printable
+from r1recipes.errors import R1RecipesError
 
 COMMANDS = (run, study, worker, evaluate, chat, runs, plan, recipes, publish, doctor)
 """In the order in which `--help` lists them."""
@@ -65,13 +65,6 @@ def explain(error: R1RecipesError) -> None:
             print(f"  hint: {printable(problem.hint)}", file=sys.stderr)
     if len(error.problems) > 1:
         print(f"{len(error.problems)} errors", file=sys.stderr)
-
-
-def located(problem: Problem) -> str:
-    """The message, after its place if it has one; a long flag is cut."""
-    where = problem.where or ""
-    place = shorten(where) if where.startswith("--") else where
-    return f"{place}: {problem.message}" if place else problem.message
 
 
 def parser() -> argparse.ArgumentParser:

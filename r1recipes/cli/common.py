@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from r1recipes.errors import RecipeError, unwritable
+from r1recipes.errors import Problem, RecipeError, shorten, unwritable, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,11 +73,13 @@ def screen() -> Console:
 
 
 def printable(text: str) -> str:
-    """Foreign text, with everything escaped that could control a terminal or hide characters."""
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else f"\\U{ord(char):08x}"  # as in TOML
-        for char in text
-    )
+    """Foreign text for the terminal; its line breaks stay."""
+    return visible(text, lines=True)
+
+
+def located(problem: Problem) -> str:
+    """The message, after its place if it has one; a long place is cut."""
+    return f"{shorten(problem.where)}: {problem.message}" if problem.where else problem.message
 
 
 def show_code(recipe: Recipe, base_dir: Path, *, whole: bool) -> None:

@@ -9,7 +9,14 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import check_place, find_origin, offline_settings, overridable, write_over
+from r1recipes.cli.common import (
+    check_place,
+    find_origin,
+    offline_settings,
+    overridable,
+    printable,
+    write_over,
+)
 from r1recipes.errors import PlanError, RecipeError, unwritable
 from r1recipes.machine.units import GIB
 
@@ -210,7 +217,7 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     phases = predicted.phases
     names = list(dict.fromkeys(name for parts in phases.values() for name in parts))
     names.sort(key=SLACK.__eq__)  # last
-    print(f"{resolved.recipe.model.name}, preset {resolved.preset_name}, on {card.name}")
+    print(printable(f"{resolved.recipe.model.name}, preset {resolved.preset_name}, on {card.name}"))
     if resolved.origin:
         print(*resolved.origin.sentences(resolved.recipe.cold_start is not None), sep="\n")
     print(f"{'GiB':22}" + "".join(f"{phase:>10}" for phase in phases))

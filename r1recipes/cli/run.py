@@ -207,7 +207,7 @@ def _nothing_to_do(run: Run, args: argparse.Namespace) -> int:
             hint=f"`r1recipes run RECIPE --set model.name={run.folder}` trains a new adapter on it",
         )
     verb = "resume" if args.finish is None else "finish"
-    print(f"{run.folder} is complete: nothing to {verb}", file=sys.stderr)
+    print(printable(f"{run.folder} is complete: nothing to {verb}"), file=sys.stderr)
     return 0
 
 
@@ -293,7 +293,8 @@ def _print_result(run: Run, console: Console) -> None:
         console.print(line, markup=False, highlight=False)
     if memory := _memory_line(record["vram"]):
         console.print(memory, markup=False, highlight=False)
-    console.print(f"Done in {seconds:.0f} s: {run.folder}", markup=False, highlight=False)
+    done = printable(f"Done in {seconds:.0f} s: {run.folder}")
+    console.print(done, markup=False, highlight=False)
 
 
 def _memory_line(vram: dict[str, Any]) -> str | None:
