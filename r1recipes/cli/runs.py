@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from r1recipes.cli.common import find_runs, located, printable, write_over
 from r1recipes.errors import RecipeError, unwritable
+from r1recipes.machine.files.foreign import refused_link
 from r1recipes.machine.units import aligned, gigabytes, shortened
 
 if TYPE_CHECKING:
@@ -230,6 +231,8 @@ def report_command(args: argparse.Namespace) -> int:
     if args.out and args.out.is_dir():
         raise RecipeError(f"`{args.out}` is a folder", hint=f"`--out {args.out / 'report.html'}`")
     out = args.out or (runs[0].report if len(runs) == 1 else Path("report.html"))
+    if not args.out and out.is_symlink():
+        raise refused_link(out)
     write_over(out, run.html(runs))
     print(out)
     if args.csv:

@@ -236,7 +236,7 @@ def _execute(
         stack.callback(observers.end, run)
         try:
             with Interrupts(observers.note) as interrupts:
-                run.update(status="running", error=None, attempts=run.read()["attempts"] + 1)
+                run.update(status="running", error=None, attempts=run.read().get("attempts", 0) + 1)
                 observers.begin(run, plan)
                 stages = Stages(run, prepared, observers, options, interrupts)
                 stages.all()

@@ -22,7 +22,7 @@ from r1recipes.planning import disk
 from r1recipes.runs import health, record, statistics
 from r1recipes.runs.origin import verify
 from r1recipes.runs.reading import Row
-from r1recipes.runs.record import Run
+from r1recipes.runs.record import Run, schema
 from r1recipes.training.backends import merged
 from r1recipes.training.backends.base import Hooks, Messages, Sample
 from r1recipes.training.evaluation import WhileTraining, evaluate, keep
@@ -201,7 +201,7 @@ class Stages:
             return
         key = self.shared_key(evaluation_key(self.plan))
         if not adapter and self.warm.copy("evaluation", key, path):
-            self.evaluated(when, files.read_lines(path))
+            self.evaluated(when, self.run.answers(when))
             return
 
         def generate(prompts: list[Messages], n: int, greedy: bool) -> list[list[Sample]]:
@@ -227,7 +227,7 @@ class Stages:
         """Say what can be learned, and stop the run before training when nothing can."""
         if self.run.adapter.exists() or self.checkpoint:
             return
-        items = files.read_lines(self.run.evaluation("before"))
+        items = self.run.answers("before")
         weights = self.plan.recipe.rewards
         weighted = [(reward, weights[name]) for name, reward in self.prepared.rewards.items()]
         result = probe(items, list(self.prepared.splits.held_out), weighted, self.prepared.judge)
@@ -251,7 +251,7 @@ class Stages:
         if self.run.adapter.exists():
             return
         self.run.rewind(self.checkpoint[1] if self.checkpoint else 0)
-        self.observer.resume_at(files.read_lines(self.run.metrics))
+        self.observer.resume_at(self.run.rows(self.run.metrics, schema.Step))
         size = disk.NUM_CHECKPOINTS * self.backend.checkpoint_bytes()
         disk.check(disk.Need(self.run.folder, size))
         if not self.last_step():
@@ -300,9 +300,7 @@ class Stages:
 
     def finish(self) -> None:
         """Record the difference of the two evaluations, and that the run is complete."""
-        before, after = (
-            files.read_lines(self.run.evaluation(when)) for when in ("before", "after")
-        )
+        before, after = (self.run.answers(when) for when in ("before", "after"))
         evaluation = self.run.read()["evaluation"]
         evaluation["difference"] = statistics.difference(before, after)
         self.run.update(status="complete", evaluation=evaluation, finished=files.now())

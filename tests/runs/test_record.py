@@ -167,5 +167,5 @@ def test_unreadable_records_are_user_errors(made):
     with pytest.raises(RecipeError, match="no unfinished run"):
         record.find_unfinished(run.folder.parent.parent)
     run.resolved.write_text("{}")
-    with pytest.raises(RecipeError, match="resolved.json cannot be read"):
+    with pytest.raises(RecipeError, match="`recipe` is missing"):
         run.plan()

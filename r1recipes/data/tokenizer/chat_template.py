@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING
 from r1recipes.config.suggest import nearest
 from r1recipes.data.splits import rename_hint
 from r1recipes.errors import Problem, RecipeError
+from r1recipes.machine.files import foreign
 from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe
 
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
+MAX_TEMPLATE_BYTES = 256 * 2**10
+"""Bytes of a chat template; the longest of a widely used model has about 20,000. Assumed."""
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] "
     "+ '<|im_end|>\\n' }}{% endfor %}"
@@ -110,6 +113,17 @@ def template_text(template: str, base_dir: Path) -> str:
     if "{{" not in text:
         raise RecipeError(f"`{path}` is not a Jinja template: it has no `{{{{`")
     return text
+
+
+def read_file(path: Path) -> str:
+    """The text of a template's file, which may be a stranger's. Raises: RecipeError."""
+    try:
+        size = path.stat().st_size
+        foreign.refuse_beyond(size, MAX_TEMPLATE_BYTES, "bytes, for a chat template", path)
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise RecipeError.at(str(path), f"cannot be read: {reason}", "put back a copy") from error
 
 
 def render(

@@ -182,7 +182,7 @@ def write_json(path: Path, data: object) -> None:
 
 def append_line(path: Path, *rows: Mapping[str, Any]) -> None:
     """Append a JSON line for each row, on the disk at once; a torn last line is cut first."""
-    with open(path, "ab+") as file:
+    with open(path, "ab+", opener=no_link) as file:
         size = file.seek(0, os.SEEK_END)
         if size:
             file.seek(size - 1)
@@ -193,6 +193,14 @@ def append_line(path: Path, *rows: Mapping[str, Any]) -> None:
         file.write("".join(lines).encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def no_link(path: str, flags: int) -> int:
+    """An opener for `open` that does not follow a link: a file that one leads to stays as it is.
+
+    Raises: OSError (ELOOP).
+    """
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
