@@ -7,6 +7,7 @@ to it, and only compared with the folders that are here.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,7 @@ def pickled(folder: Path) -> Problem | None:
     except RecipeError as error:
         return error.problems[0]
     for name in names or ():
-        if Path(name).name != name or not name.endswith(".safetensors"):
+        if Path(name).name != name or Path(name).suffix in PICKLED:
             message = f"`{folder}` has an index that names `{name}`, which is no safetensors in it"
             return Problem(message, hint="copy or download the folder again")
     files = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
@@ -220,9 +221,17 @@ def weight_files(folder: Path) -> list[str]:
 def _indexed(path: Path) -> list[str] | None:
     """The files that an index names; None where there is no index. Raises: RecipeError."""
     hint = "copy or download this file again"
-    if not path.exists():
+    try:
+        foreign.refuse_beyond(path.stat().st_size, MAX_CONFIG_BYTES, "bytes", path)
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return None
-    files = _config(path).get("weight_map")
+    except OSError as error:
+        raise RecipeError(f"`{path}` cannot be read: {error.strerror}", hint=hint) from error
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecipeError(f"`{path}` is damaged: it is not JSON: {reason}", hint=hint) from error
+    files = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
         message = f"`{path}` is damaged: it has no `weight_map` of tensors to files"
         raise RecipeError(message, hint=hint)
