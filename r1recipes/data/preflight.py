@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from r1recipes import rewards
 from r1recipes.algorithms.base import Preset
 from r1recipes.data.splits import Splits
-from r1recipes.data.tokenizer import special_tokens
+from r1recipes.data.tokenizer import rendering, special_tokens
 from r1recipes.data.tokenizer.chat_template import (
     refuse_template_columns,
     render,
@@ -97,12 +97,18 @@ def check_prompts(
     preset: Preset,
     overlong: Literal["drop", "refuse"],
     num_embeddings: int | None = None,
+    *,
+    is_foreign: bool = False,
 ) -> tuple[Splits, PromptReport]:
     """Tokenise every prompt; drop or refuse those that do not fit beside a completion.
 
-    `num_embeddings` are the tokens that the model has embeddings for, where that is known. Returns
+    `num_embeddings` are the tokens that the model has embeddings for, where that is known. With
+    `is_foreign` the chat template is first tried on every prompt where it can be stopped. Returns
     the splits without the dropped rows, and the report. Raises: RecipeError.
     """
+    if is_foreign:
+        every = [*splits.train["prompt"], *splits.held_out["prompt"]]
+        rendering.attempt(tokenizer.get_chat_template(), every, tokenizer.special_tokens_map)
     refuse_template_columns(splits.train, tokenizer)
     limit = preset.max_seq_length - preset.max_completion_length
     rows = {"train": splits.train, "held_out": splits.held_out}

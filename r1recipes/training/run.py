@@ -14,7 +14,7 @@ from pathlib import Path
 
 from r1recipes import data
 from r1recipes.data import demonstrations, preflight
-from r1recipes.data.tokenizer import chat_template, special_tokens
+from r1recipes.data.tokenizer import chat_template, rendering, special_tokens
 from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error, is_full
 from r1recipes.machine import files, packages
 from r1recipes.machine.meter import Meter
@@ -70,8 +70,14 @@ def prepare(
     is_unsloth = plan.backend == "unsloth"
     notes = special_tokens.settle(tokenizer, recipe, num_embeddings=rows, needs_pad=is_unsloth)
     splits, prompts = preflight.check_prompts(
-        splits, tokenizer, plan.preset, recipe.data.overlong, rows
+        splits,
+        tokenizer,
+        plan.preset,
+        recipe.data.overlong,
+        rows,
+        is_foreign=chat_template.is_foreign(recipe),
     )
+    rendering.close()
     for line in [*prompts.lines(), *notes]:
         observer.note(line)
     loaded, verifier = _load_rewards(

@@ -39,9 +39,10 @@ from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock
 from r1recipes.runs.record import schema
 from r1recipes.runs.record.checkpoints import CHECKPOINT_DONE as CHECKPOINT_DONE
-from r1recipes.runs.record.checkpoints import checkpoint_step, newest_whole
+from r1recipes.runs.record.checkpoints import checkpoint_step
 from r1recipes.runs.record.checkpoints import is_whole as is_whole
 from r1recipes.runs.record.checkpoints import mark_checkpoint as mark_checkpoint
+from r1recipes.runs.record.checkpoints import newest_whole as newest_whole
 
 
 class Run:

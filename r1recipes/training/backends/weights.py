@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from r1recipes.data.local import model as local_model
+from r1recipes.data.tokenizer import chat_template
 from r1recipes.errors import PlanError
 from r1recipes.machine import hub
 from r1recipes.planning import architectures, disk
@@ -42,6 +43,15 @@ def refuse_unsafe(name: str) -> None:
     """Raises: RecipeError for a local folder with pickled weights, or with code of its own."""
     if Path(name).is_dir():
         local_model.refuse_unsafe(Path(name))
+
+
+def try_template(template: str, plan: Plan) -> None:
+    """Try the chat template of a run's folder, which may be a stranger's, where it can be stopped.
+
+    Raises: RecipeError.
+    """
+    if template != builtin.CHAT_TEMPLATE:
+        chat_template.attempt(template, plan.recipe.prompt.system)
 
 
 WEIGHTS = ("*.json", "*.txt", "*.jinja", "*.model", "model*.safetensors")
