@@ -7,6 +7,7 @@ killed with it, unless they left its group or the parent was killed. This is not
 may read and write what its parent may.
 """
 
+import atexit
 import importlib
 import logging
 import math
@@ -133,11 +134,43 @@ class Children:
             if failed is not None:
                 self.close()
                 raise RunError(
-                    f"no child process can be started to score completions ({failed!r})",
+                    f"no child process can be started ({failed!r})",
                     kind="reward",
                     hint='a script of your own needs `if __name__ == "__main__":` around its calls',
                 )
         return self._pool
+
+
+class Stoppable:
+    """One child for calls that may have no end; it starts with the first, and ends with `close`, or
+    with this process."""
+
+    def __init__(self, imports: tuple[str, ...], memory_bytes: int):
+        self._arguments = (imports, memory_bytes)
+        self._children: Children | None = None
+
+    def call(
+        self, function: Callable[..., Any], *arguments: Any, limit_s: float, start_s: float
+    ) -> Any:
+        """What `function(*arguments)` returns, or the exception, as an outcome of `Children.run`.
+
+        `start_s` is added to the limit for the start of the child. Raises: RunError.
+        """
+        if self._children is None:
+            imports, memory_bytes = self._arguments
+            self._children = Children(
+                1, imports=imports, memory_bytes=memory_bytes, quiet_stdout=True
+            )
+            atexit.register(self.close)
+        total_s = limit_s + start_s
+        (outcome,) = self._children.run(function, [arguments], limit_s=limit_s, total_s=total_s)
+        return outcome
+
+    def close(self) -> None:
+        if self._children is not None:
+            self._children.close()
+            self._children = None
+            atexit.unregister(self.close)
 
 
 def _outcome(future: Any, deadline: float) -> Any:

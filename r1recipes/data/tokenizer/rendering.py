@@ -9,7 +9,6 @@ is refused.
 
 from __future__ import annotations
 
-import atexit
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from r1recipes.errors import RecipeError, first_line, shorten
 from r1recipes.machine import settings
 from r1recipes.machine.files import foreign
-from r1recipes.machine.processes import Children
+from r1recipes.machine.processes import Stoppable
 
 MAX_BYTES = 256 * 2**10
 """Bytes of a chat template; the longest of a widely used model has about 20,000. Assumed."""
@@ -36,7 +35,7 @@ MAX_TEXT = 1_000_000
 Conversation = Sequence[Mapping[str, Any]]
 HINT = "set `model.chat_template` to another"
 _RANDOM = ("random", "lipsum")
-_children: Children | None = None
+_renderer = Stoppable(("transformers.utils.chat_template_utils",), MEMORY_BYTES)
 
 
 def refuse_large(template: str) -> None:
@@ -62,9 +61,7 @@ def attempt(
         part = [list(one) for one in conversations[start : start + BATCH]]
         arguments = (template, part, dict(tokens), PROMPT_LIMIT_S * factor)
         limit_s = BATCH_LIMIT_S * factor
-        (outcome,) = _started().run(
-            _render, [arguments], limit_s=limit_s, total_s=limit_s + START_LIMIT_S
-        )
+        outcome = _renderer.call(_render, *arguments, limit_s=limit_s, start_s=START_LIMIT_S)
         if isinstance(outcome, TimeoutError):
             outcome = f"takes more than {limit_s:g} s"
         elif isinstance(outcome, BaseException):
@@ -75,19 +72,7 @@ def attempt(
 
 def close() -> None:
     """End the process, if there is one. The next template starts another."""
-    global _children
-    if _children is not None:
-        _children.close()
-        _children = None
-
-
-def _started() -> Children:
-    global _children
-    if _children is None:
-        modules = ("transformers.utils.chat_template_utils",)
-        _children = Children(1, imports=modules, memory_bytes=MEMORY_BYTES, quiet_stdout=True)
-        atexit.register(close)
-    return _children
+    _renderer.close()
 
 
 class _TooLong(BaseException):

@@ -146,7 +146,14 @@ def read_rows(folder: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     if not exists(folder, name):
         return
     with reading(folder, name) as file:
-        _count(file, folder / name)
+        count(
+            file,
+            folder / name,
+            num_bytes=MAX_LINES_BYTES,
+            lines=MAX_LINES,
+            values=MAX_VALUES,
+            line=MAX_LINE_BYTES,
+        )
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
@@ -159,18 +166,25 @@ def read_rows(folder: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
 
 
-def _count(file: IO[bytes], path: Path) -> None:
-    """Raises: RecipeError when a file of lines has too much of anything, before one is parsed."""
-    refuse_beyond(os.fstat(file.fileno()).st_size, MAX_LINES_BYTES, "bytes", path)
-    num_lines = values = length = 0
+def count(
+    file: IO[bytes], path: Path, *, num_bytes: int, lines: int, values: int, line: int
+) -> None:
+    """Count what a file of lines has, before one of them is parsed, and go back to its beginning.
+
+    `line` is the limit of the bytes of a line. Raises: RecipeError when there is too much of
+    anything.
+    """
+    refuse_beyond(os.fstat(file.fileno()).st_size, num_bytes, "bytes", path)
+    counted_lines = counted_values = length = 0
     while block := file.read(2**20):
-        num_lines, values = num_lines + block.count(b"\n"), values + num_values(block)
-        refuse_beyond(num_lines, MAX_LINES, "lines", path)
-        refuse_beyond(values, MAX_VALUES, "values", path)
+        counted_lines += block.count(b"\n")
+        counted_values += num_values(block)
         first, *others = block.split(b"\n")
-        longest = max([length + len(first), *map(len, others)])
-        refuse_beyond(longest, MAX_LINE_BYTES, "bytes on one line", path)
-        length = len(others[-1]) if others else length + len(first)
+        length += len(first)
+        refuse_beyond(counted_lines, lines, "lines", path)
+        refuse_beyond(counted_values, values, "values", path)
+        refuse_beyond(max([length, *map(len, others)]), line, "bytes on one line", path)
+        length = len(others[-1]) if others else length
     file.seek(0)
 
 

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from r1recipes.config.suggest import nearest
 from r1recipes.data import csv_file
-from r1recipes.errors import Problem, RecipeError, listed
+from r1recipes.data.sources import limits
+from r1recipes.errors import Problem, RecipeError, listed, shorten
 from r1recipes.machine import hub
+from r1recipes.machine.files import foreign
 from r1recipes.recipe.references import FILE_SUFFIXES
 from r1recipes.recipe.schema import Data
 
@@ -49,7 +51,7 @@ def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Datas
     except OSError as error:
         raise RecipeError.at(str(path), f"cannot be read: {error.strerror or error}") from error
     except pyarrow.ArrowException as error:
-        message = f"is not a valid {path.suffix} file: {error}"
+        message = f"is not a valid {path.suffix} file: {shorten(str(error))}"
         hint = "correct it; text must be UTF-8, and the suffix must say what the file is"
         raise RecipeError.at(str(path), message, hint) from error
     repeated = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
@@ -82,6 +84,7 @@ def read_repository(
     try:
         with _no_requests(path is not None or offline or not _hub_answers()):
             if path:
+                limits.refuse_folder(path)
                 rows = datasets.load_dataset(name, data.config, split=split, revision=data.revision)
             else:
                 builder = datasets.load_dataset_builder(name, data.config, revision=data.revision)
@@ -129,6 +132,7 @@ def check_file(path: Path, key: str) -> None:
         raise RecipeError.at(str(path), f"is not a {', '.join(FILE_SUFFIXES)} file (`{key}`)", hint)
     if path.stat().st_size == 0:
         raise RecipeError.at(str(path), f"is empty (`{key}`)")
+    limits.refuse_large(path)
 
 
 def _nearest_file(path: Path) -> str:
@@ -148,6 +152,8 @@ def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
 
     rows: list[dict[str, Any]] = []
     problems: list[Problem] = []
+    names: dict[str, None] = {}
+    limits.refuse_lines(path)
     with path.open("rb") as handle:
         for number, line in enumerate(handle, 1):
             if line.strip():
@@ -156,8 +162,9 @@ def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
                     problems.append(row)
                 else:
                     rows.append(row)
+                    names |= dict.fromkeys(row)
+                    limits.refuse_columns(names, path)
     refuse_lines(problems, path)
-    names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [row.get(name) for row in rows] for name in names}
     return pyarrow.table(
         {name: json_column.read(path, name, values) for name, values in columns.items()}
@@ -187,13 +194,23 @@ def json_object(line: bytes, where: str, first: bool) -> dict[str, Any] | Proble
         return Problem("not valid JSON: nested too deeply or too large a number", where, hint)
     if not isinstance(row, dict):
         return Problem(f"is a JSON {type(row).__name__}, not an object", where, hint)
+    if foreign.is_deep(row, line):
+        return Problem(f"is nested more than {foreign.MAX_DEPTH} levels deep", where, hint)
     return row
 
 
 def _read_parquet(path: Path, texts: Sequence[str]) -> pyarrow.Table:
     from pyarrow import parquet
 
+    limits.refuse_parquet(path)
     return parquet.ParquetFile(path).read()
+
+
+def _read_csv(path: Path, texts: Sequence[str]) -> pyarrow.Table:
+    limits.refuse_lines(path)
+    header = csv_file.header_line(path)
+    limits.refuse_columns(csv_file.names(header, csv_file.separator(path, texts)), path)
+    return csv_file.read(path, texts)
 
 
 class FileKind(NamedTuple):
@@ -207,7 +224,7 @@ class FileKind(NamedTuple):
 
 FILES = {
     ".jsonl": FileKind(_read_jsonl, "jsonl"),
-    ".csv": FileKind(csv_file.read, "csv"),
+    ".csv": FileKind(_read_csv, "csv"),
     ".parquet": FileKind(_read_parquet, "parquet"),
 }
 """Suffix -> kind. A recipe knows the suffixes by `references.FILE_SUFFIXES`."""
