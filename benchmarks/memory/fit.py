@@ -71,7 +71,7 @@ def residuals(points: list[Point], values: dict[str, float]) -> list[float]:
             for phase, measured in point.phases.items():
                 rows.append(0.5 * (phases[phase] - measured) / point.peak_bytes)
         if point.kv_tokens is not None:
-            off = (prediction.kv_tokens - point.kv_tokens) * point.case.shape.kv_token_bytes
+            off = (prediction.kv_tokens - point.kv_tokens) * point.case.kv_token_bytes
             rows.append(off / point.peak_bytes)
         predicted = predicted_parts(point.case, values) if point.parts else {}
         rows += [(predicted[name] - size) / point.peak_bytes for name, size in point.parts.items()]

@@ -17,12 +17,14 @@ from typing import Any
 from r1recipes.machine.units import GIB
 from r1recipes.planning import models, out_of_memory
 from r1recipes.planning.memory import predict
-from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, MAX_NUM_SEQS, Case
+from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, Case
 from r1recipes.planning.memory.engine import engine_passes, sized_bytes
 
 PHASES = {"load": ("load",), "generate": ("generate",), "train": ("first step", "steps")}
 """Phases of a proof for each phase of the prediction. Old rehearsals have no phase "generate" and
 count it to the steps."""
+MOST_SEQUENCES_THEN = 255
+"""Most sequences at once of the rehearsals whose proof does not say how many there were."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,13 @@ def of_proof(name: str, proof: dict[str, Any]) -> Point | None:
         max_completion_length=settings["max_completion_length"],
         lora_rank=settings["lora_rank"],
         targets=tuple(proof.get("target_modules", shape.projections)),
-        num_seqs=min(completions, MAX_NUM_SEQS),
+        num_seqs=proof.get("max_num_seqs", min(completions, MOST_SEQUENCES_THEN)),
         batch=settings["per_device_train_batch_size"] or settings["num_generations"],
         engine_bytes=math.floor(settings["gpu_memory_utilization"] * cap),
         standby=settings["standby"],
         optimizer_bytes=ADAM_8BIT_BYTES,
+        completions=completions,
+        kv_cache_dtype=settings.get("kv_cache_dtype"),
     )
     by_phase = proof["peak_gib_by_phase"]
     phases = {

@@ -27,7 +27,8 @@ CASE_S = 150
 RUNNING: dict[int, Path] = {}
 """Log of each running case, by its process group."""
 Case = dict[str, Any]
-"""A [[case]] of the list: name, recipe, and perhaps preset, vram, steps, seconds, set, batches."""
+"""A [[case]] of the list: name, recipe, and perhaps preset, vram, steps, lengths, seconds, set,
+batches."""
 
 
 class Queue:
@@ -118,7 +119,7 @@ def command(case: Case, folder: Path) -> list[str]:
     """The command line of a case."""
     proof = folder / f"{case['name']}.json"
     line = [sys.executable, "-m", "r1recipes", "rehearse", case["recipe"], "--proof", str(proof)]
-    for flag in ("vram", "preset", "steps"):
+    for flag in ("vram", "preset", "steps", "lengths"):
         if flag in case:
             line += [f"--{flag}", str(case[flag])]
     for override in case.get("set", []):

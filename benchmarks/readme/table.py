@@ -44,9 +44,12 @@ def table() -> str:
 
 
 def cell(proof: Proof, measured: Measured) -> str:
-    """Peak, its share of the class, and completions an hour, with a link to the proof."""
+    """Peak, its share of the class, and completions an hour at full length and, where measured,
+    with real lengths; with a link to the proof."""
     peak = f"[{measured.peak_gib:.1f}](recipes/proofs/{proof.path.name})"
-    return f"{peak} ({proof.share:.0%}), {measured.completions_per_hour:,}"
+    text = f"{peak} ({proof.share:.0%}), {measured.completions_per_hour:,}"
+    real = measured.real.completions_per_hour if measured.real else None
+    return f"{text}; {real:,}" if real else text
 
 
 def note(proof: Proof, measured: Measured) -> str:

@@ -44,7 +44,7 @@ def write_model(name: str, folder: Path) -> None:
     """Random 16-bit weights in the shape of a model of the catalogue; kept for the next time."""
     import torch
 
-    from r1recipes.training.backends import random_weights
+    from r1recipes.training.backends.unsloth import random_weights
 
     shape = models.find(name)
     assert shape is not None, f"{name} is not in the catalogue"
@@ -57,7 +57,7 @@ def write_hub(name: str, four_bit: bool, folder: Path) -> None:
     """What a download of `name` leaves in a cache: its weights, or in 4 bits its NF4 form."""
     import torch
 
-    from r1recipes.training.backends import random_weights
+    from r1recipes.training.backends.unsloth import random_weights
 
     shape = models.find(name)
     assert shape is not None, f"{name} is not in the catalogue"

@@ -113,7 +113,8 @@ def section(records: list[Record], choice: Choice) -> str:
     groups: dict[str, list[Record]] = {}
     apart = (choice.key, *choice.beside)
     for record in records:
-        rest = {key: value for key, value in record["settings"].items() if key not in apart}
+        chosen = {k: v for k, v in record["settings"].items() if v is not None}  # or not yet a key
+        rest = {key: value for key, value in chosen.items() if key not in apart}
         same = [record[name] for name in ("recipe_model", "card", "versions", "vram_gib")]
         groups.setdefault(json.dumps([same, rest], sort_keys=True), []).append(record)
     rows = []

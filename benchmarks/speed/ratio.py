@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.speed.roofline import floor
 from r1recipes import recipe
+from r1recipes.algorithms.base import Preset
 from r1recipes.machine import files
 
 HERE = Path(__file__).parent
@@ -67,7 +68,8 @@ def measured(path: Path) -> Record:
     if isinstance(content, list):
         name, preset = content[0]["recipe"], content[0]["preset"]
         shipped = recipe.load(name).recipe.preset[preset].model_dump()
-        proofs = [proof for proof in content if proof["settings"] == shipped]
+        defaults = {key: field.default for key, field in Preset.model_fields.items()}
+        proofs = [proof for proof in content if defaults | proof["settings"] == shipped]
         if not proofs:
             sys.exit(f"{path}: no proof has the settings of {name} {preset} as it is shipped")
     if "error" in proofs[0]:
@@ -79,7 +81,7 @@ def compared(name: str, preset: Record, notebook: Record) -> Record:
     """A row of results/ratio.json. Exits when the two were not measured alike."""
     unlike = [key for key in SAME if preset[key] != notebook[key]]
     own, other = preset["settings"], notebook["settings"]
-    unlike += [key for key in own if key not in FEWER and own[key] != other[key]]
+    unlike += [key for key in own if key not in FEWER and own[key] != other.get(key)]
     if unlike:
         sys.exit(f"{name}: preset and notebook differ in {', '.join(unlike)}")
     hourly = preset["completions_per_hour"], notebook["completions_per_hour"]

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from r1recipes.config.section import (
+    ADDED_LATER,
     AutoBool,
     AutoCount,
     AutoShare,
@@ -75,6 +76,10 @@ class Train(Section):
         return []
 
 
+KvCacheDtype = Literal["int8_per_token_head", "fp8"]
+"""vLLM's names for 8 bits: with a scale for each token and head, or without any."""
+
+
 class Preset(Section):
     """What depends on the card's memory. Values that may be "auto" are chosen by the planner."""
 
@@ -96,6 +101,14 @@ class Preset(Section):
     """Share of the card's usable memory that the vLLM engine may take."""
     standby: AutoBool = False
     """Give the engine's KV cache back while training; saves memory, costs time in each step."""
+    layers_not_recomputed: Annotated[int, ADDED_LATER, Field(ge=0, le=1024, examples=[8])] = 0
+    """Decoder layers whose activations a training pass keeps instead of computing them again in its
+    backward pass: more memory, and with all layers, or a number above theirs, a third less
+    arithmetic. Needs Unsloth."""
+    kv_cache_dtype: Annotated[
+        KvCacheDtype | None, ADDED_LATER, Field(examples=["int8_per_token_head"])
+    ] = None
+    """How vLLM stores keys and values; without it in 16 bits, of which these are about half."""
     num_threads: Annotated[int | None, Field(ge=1, le=1024, examples=[1])] = None
     """CPU threads, for the preset `cpu`; without it one a core. The last digits depend on it."""
 
@@ -127,7 +140,13 @@ def likely_preset(name: str) -> str | None:
     return "cpu" if text == "cpu" else f"{size[1]}GB" if size else None
 
 
-GPU_ONLY = ("gpu_memory_utilization", "load_in_4bit", "standby")
+GPU_ONLY = (
+    "gpu_memory_utilization",
+    "load_in_4bit",
+    "standby",
+    "layers_not_recomputed",
+    "kv_cache_dtype",
+)
 CPU_ONLY = ("num_threads",)
 AUTO_ON_GPU = ("prompts_per_step", "per_device_train_batch_size")
 
@@ -185,6 +204,22 @@ class Step:
 
 
 @dataclass(frozen=True)
+class PassRules:
+    """How the rows of a step may be cut into passes so that the gradient of the step stays the same
+    up to the order of sums."""
+
+    drops: bool
+    """Rows with an advantage of 0 may be left out: they have no gradient."""
+    sorts: bool
+    """Rows may be put into another order, and so into other passes."""
+    resizes: bool
+    """Passes may have different numbers of rows."""
+    weighs: bool
+    """The loss of a pass is a mean over its rows, so one with fewer rows has to count less; then it
+    must be linear in the advantages."""
+
+
+@dataclass(frozen=True)
 class Algorithm:
     """One way to train: what the schema, the planner, the backends and the reports know of it."""
 
@@ -206,6 +241,8 @@ class Algorithm:
     """The step of a preset in which nothing is "auto"."""
     reference: Callable[[Any], bool]
     """Whether the keys of [train] make the base model score the completions too."""
+    pass_rules: Callable[[Any], PassRules]
+    """How the rows of a step may be cut into passes, by the keys of [train]."""
     timed: Mapping[str, str]
     """Methods of the trainer that are timed -> the part of a step that they do. The method of
     "generation" also begins and ends that phase (`Hooks.on_phase`)."""

@@ -7,7 +7,7 @@ Its variants are values of `loss_type` and `scale_rewards`: DAPO (2503.14476), D
 from typing import Any, Literal
 
 from r1recipes.algorithms import group
-from r1recipes.algorithms.base import Algorithm, Preset, Step
+from r1recipes.algorithms.base import Algorithm, PassRules, Preset, Step
 from r1recipes.config.section import KeyProblems
 
 
@@ -52,6 +52,24 @@ def arguments(train: GrpoTrain, preset: Preset, step: Step) -> dict[str, Any]:
     }
 
 
+def pass_rules(train: GrpoTrain) -> PassRules:
+    """What each loss allows, by how it divides (trl, grpo_trainer.py, `_compute_loss`; unsloth_zoo,
+    rl_replacements.py, `grpo_compute_loss`).
+
+    "dapo" and "cispo" divide by the tokens of the step. "grpo" and "dr_grpo" divide by the rows of
+    the pass. "bnpo" divides by the tokens of the pass, so its passes stay as they are. With a KL
+    term a row has a gradient without an advantage, and the loss is not linear in the advantages.
+    """
+    has_kl, by_rows = train.beta > 0, train.loss_type in ("grpo", "dr_grpo")
+    may_move = train.loss_type != "bnpo"
+    return PassRules(
+        drops=may_move and not has_kl,
+        sorts=may_move,
+        resizes=may_move and not (by_rows and has_kl),
+        weighs=by_rows,
+    )
+
+
 def trainer() -> tuple[type, type]:
     from trl import GRPOConfig, GRPOTrainer
 
@@ -69,6 +87,7 @@ GRPO = Algorithm(
     trainer=trainer,
     step=group.step_of,
     reference=group.reference,
+    pass_rules=pass_rules,
     timed=group.TIMED,
     loss_note=group.LOSS_NOTE,
     backends=("unsloth", "trl"),

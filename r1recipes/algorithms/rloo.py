@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from r1recipes.algorithms import group
-from r1recipes.algorithms.base import Algorithm, Preset, Step
+from r1recipes.algorithms.base import Algorithm, PassRules, Preset, Step
 
 
 class RlooTrain(group.GroupTrain):
@@ -29,6 +29,12 @@ def arguments(train: RlooTrain, preset: Preset, step: Step) -> dict[str, Any]:
     }
 
 
+def pass_rules(train: RlooTrain) -> PassRules:
+    """The loss is a mean over the rows of a pass and linear in the advantages, which have the KL
+    divergence in them (trl, rloo_trainer.py, `_compute_loss`)."""
+    return PassRules(drops=True, sorts=True, resizes=True, weighs=True)
+
+
 def trainer() -> tuple[type, type]:
     from trl import RLOOConfig, RLOOTrainer
 
@@ -46,6 +52,7 @@ RLOO = Algorithm(
     trainer=trainer,
     step=group.step_of,
     reference=group.reference,
+    pass_rules=pass_rules,
     timed=group.TIMED,
     loss_note=group.LOSS_NOTE,
     backends=("trl",),

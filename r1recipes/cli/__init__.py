@@ -9,6 +9,7 @@ the command line. Limits: a module imports nothing heavy before its command need
 import argparse
 import os
 import sys
+import time
 
 import r1recipes
 from r1recipes import __version__
@@ -22,8 +23,10 @@ COMMANDS = (run, study, worker, evaluate, chat, runs, plan, recipes, publish, do
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    began = time.monotonic()
     _open_standard_streams()
     args = parser().parse_args(argv)
+    args.began = began
     try:
         code: int = args.command(args)
         sys.stdout.flush()

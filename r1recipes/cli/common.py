@@ -1,9 +1,11 @@
-"""What several commands share: options, settings, foreign text, user code, output files, runs."""
+"""What several commands share: options, settings, foreign text, user code, output files, runs,
+GPUs to plan for."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -11,10 +13,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from r1recipes.errors import Problem, RecipeError, shorten, unwritable, visible
+from r1recipes.machine.units import GIB
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from r1recipes.machine.gpu import Gpu
     from r1recipes.machine.settings import Settings
     from r1recipes.planning.architectures import Origin
     from r1recipes.recipe import Loaded, Recipe
@@ -194,3 +198,84 @@ def find_runs(names: list[str]) -> list[Run]:
         return runs.all_runs(runs_dir)
     named = [runs.find(runs_dir, name) for name in names]
     return list({run.folder.resolve(): run for run in named}.values())
+
+
+def no_memory(preset_name: str) -> RecipeError:
+    return RecipeError(
+        f"preset `{preset_name}` runs on a CPU: there is no GPU memory to plan",
+        hint="name a GPU with --gpu or --vram",
+    )
+
+
+def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
+    """The GPU that the flags name, this machine's, or else the smallest of the preset's class.
+
+    Raises: RecipeError, PlanError when there is none.
+    """
+    from r1recipes.algorithms.base import preset_bytes
+    from r1recipes.machine import gpu
+    from r1recipes.planning import plan
+
+    if list(recipe.preset) == ["cpu"]:
+        raise RecipeError(
+            "this recipe is for the CPU: it has no preset for a GPU",
+            hint="plan one from `r1recipes list` that has, such as phi4",
+        )
+    if args.vram is not None:
+        size = _gib(args.vram)
+        return _imagined(f"a card of {size:g} GiB", round(size * GIB), 8.0)
+    if args.gpu is not None:
+        return _named(args.gpu)
+    if at_hand := gpu.current():
+        return at_hand
+    if args.preset is None:
+        raise RecipeError(
+            "this machine has no NVIDIA GPU to plan for",
+            hint="name a GPU, such as --gpu t4 or --vram 16, or a preset with --preset",
+        )
+    if args.preset == "cpu" or args.preset not in recipe.preset:
+        raise no_memory(plan.choose_preset(recipe, None, args.preset))
+    from r1recipes.planning import proofs  # few calls come to this line
+
+    size = proofs.class_bytes(args.preset) or preset_bytes(args.preset)
+    return _imagined(f"the smallest card of {args.preset}", size, 8.0)
+
+
+def _named(name: str) -> Gpu:
+    """A GPU of the catalogue. Raises: RecipeError with GPUs of a similar name."""
+    from r1recipes.machine import cards
+
+    card = cards.find_gpu(name)
+    if card is None:
+        similar = cards.nearest_gpus(name)
+        raise RecipeError(
+            f"the GPU `{name}` is not known, or comes in several sizes",
+            hint=f"{'perhaps' if similar else 'known:'} {', '.join(similar or cards.GPUS)}; "
+            "or give its memory with --vram",
+        )
+    full_name = next(full_name for full_name, other in cards.GPUS.items() if other is card)
+    return _imagined(full_name, card.usable_bytes, card.compute_capability)
+
+
+def _gib(text: str) -> float:
+    """Memory in GiB. Raises: RecipeError."""
+    number = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:G|GB|GiB)?\s*", text, re.IGNORECASE)
+    size = float(number[1]) if number else 0.0
+    check_vram(size, text)
+    return size
+
+
+def check_vram(size: float, text: str) -> None:
+    """Raises: RecipeError for GiB that no GPU has; `text` is what the user wrote."""
+    if not 0.5 <= size <= 4096:
+        raise RecipeError(
+            f"`--vram {text}` is not the memory of a GPU, from 0.5 to 4096 GiB",
+            hint="such as --vram 16",
+        )
+
+
+def _imagined(name: str, size: int, capability: float) -> Gpu:
+    """A GPU that is not in this machine, with all its memory free."""
+    from r1recipes.machine.gpu import Gpu
+
+    return Gpu(0, name, size, size, capability, "")

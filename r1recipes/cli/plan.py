@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1recipes.cli.common import (
+    card_of,
     check_place,
+    check_vram,
     find_origin,
+    no_memory,
     offline_settings,
     overridable,
     printable,
+    whole_number,
     write_over,
 )
 from r1recipes.errors import PlanError, RecipeError, unwritable
@@ -25,7 +28,12 @@ if TYPE_CHECKING:
     from r1recipes.machine.gpu import Gpu
     from r1recipes.planning import Plan
     from r1recipes.planning.fit import Predicted
+    from r1recipes.planning.speed.lengths import Lengths
     from r1recipes.recipe import Loaded, Recipe
+
+
+SPARE = 0.25
+"""Share of a card from which on it is said why it stays free; assumed."""
 
 
 def add(commands: Commands) -> None:
@@ -36,6 +44,13 @@ def add(commands: Commands) -> None:
     card.add_argument("--gpu", metavar="NAME", help="for this GPU, such as t4 or rtx 4090")
     plan.add_argument("--preset", metavar="NAME", help="use this preset")
     plan.add_argument("--fit", action="store_true", help="print the fastest preset that fits")
+    plan.add_argument(
+        "--mean-length",
+        type=whole_number,
+        metavar="TOKENS",
+        help="of your completions, for the times with real lengths (default: 27 %% of "
+        "max_completion_length)",
+    )
     plan.add_argument("--json", action="store_true", help="print JSON, with sizes in bytes")
     plan.add_argument("--offline", action="store_true", help="make no request to the Hub")
     overridable(plan)
@@ -63,6 +78,13 @@ def add(commands: Commands) -> None:
         help="try these values of per_device_train_batch_size, each with its own measurements, "
         "without loading the model again",
     )
+    rehearse.add_argument(
+        "--lengths",
+        default="full",
+        metavar="full|real|RUN",
+        help="after the steps at full length, which decide what fits, measure as many with real "
+        "lengths: those that the package has, or those of this run (default: %(default)s alone)",
+    )
     overridable(rehearse)
     rehearse.set_defaults(command=rehearse_command)
 
@@ -72,9 +94,10 @@ def plan_command(args: argparse.Namespace) -> int:
 
     from r1recipes import planning, recipe
     from r1recipes.planning import plan
+    from r1recipes.planning.speed.lengths import REAL, of_mean
 
     loaded = recipe.load(args.recipe, args.overrides)
-    card, preset_name = _card(args, loaded.recipe), args.preset
+    card, preset_name = card_of(args, loaded.recipe), args.preset
     settings = offline_settings(args.offline)
     if args.fit:
         preset_name, opened = plan.opened(loaded.recipe, card, args.preset)
@@ -86,10 +109,11 @@ def plan_command(args: argparse.Namespace) -> int:
         preset=preset_name,
         offline=settings.offline,
         origin=find_origin(loaded, settings.runs_dir),
+        lengths=of_mean(args.mean_length) if args.mean_length else REAL,
     )
     predicted = resolved.predicted
     if predicted is None:
-        raise _no_memory(resolved.preset_name)
+        raise no_memory(resolved.preset_name)
     if args.json:
         _print_json(loaded, resolved, predicted, card)
     elif args.fit:
@@ -101,13 +125,6 @@ def plan_command(args: argparse.Namespace) -> int:
     return 2 if predicted.verdict == "does not fit" else 0
 
 
-def _no_memory(preset_name: str) -> RecipeError:
-    return RecipeError(
-        f"preset `{preset_name}` runs on a CPU: there is no GPU memory to plan",
-        hint="name a GPU with --gpu or --vram",
-    )
-
-
 def _nothing_fits(predicted: Predicted) -> PlanError:
     ways = "; or ".join(predicted.ways)
     condition = " with these lengths and this rank" if ways else ""
@@ -115,80 +132,6 @@ def _nothing_fits(predicted: Predicted) -> PlanError:
         f"nothing fits for sure{condition}: {predicted.why}",
         hint=f"with --fit this does: {ways}" if ways else predicted.no_way,
     )
-
-
-def _card(args: argparse.Namespace, recipe: Recipe) -> Gpu:
-    """The GPU that the flags name, this machine's, or else the smallest of the preset's class.
-
-    Raises: RecipeError, PlanError when there is none.
-    """
-    from r1recipes.algorithms.base import preset_bytes
-    from r1recipes.machine import gpu
-    from r1recipes.planning import plan
-
-    if list(recipe.preset) == ["cpu"]:
-        raise RecipeError(
-            "this recipe is for the CPU: it has no preset for a GPU",
-            hint="plan one from `r1recipes list` that has, such as phi4",
-        )
-    if args.vram is not None:
-        size = _gib(args.vram)
-        return _imagined(f"a card of {size:g} GiB", round(size * GIB), 8.0)
-    if args.gpu is not None:
-        return _named(args.gpu)
-    if at_hand := gpu.current():
-        return at_hand
-    if args.preset is None:
-        raise RecipeError(
-            "this machine has no NVIDIA GPU to plan for",
-            hint="name a GPU, such as --gpu t4 or --vram 16, or a preset with --preset",
-        )
-    if args.preset == "cpu" or args.preset not in recipe.preset:
-        raise _no_memory(plan.choose_preset(recipe, None, args.preset))
-    from r1recipes.planning import proofs  # few calls come to this line
-
-    size = proofs.class_bytes(args.preset) or preset_bytes(args.preset)
-    return _imagined(f"the smallest card of {args.preset}", size, 8.0)
-
-
-def _named(name: str) -> Gpu:
-    """A GPU of the catalogue. Raises: RecipeError with GPUs of a similar name."""
-    from r1recipes.machine import cards
-
-    card = cards.find_gpu(name)
-    if card is None:
-        similar = cards.nearest_gpus(name)
-        raise RecipeError(
-            f"the GPU `{name}` is not known, or comes in several sizes",
-            hint=f"{'perhaps' if similar else 'known:'} {', '.join(similar or cards.GPUS)}; "
-            "or give its memory with --vram",
-        )
-    full_name = next(full_name for full_name, other in cards.GPUS.items() if other is card)
-    return _imagined(full_name, card.usable_bytes, card.compute_capability)
-
-
-def _gib(text: str) -> float:
-    """Memory in GiB. Raises: RecipeError."""
-    number = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:G|GB|GiB)?\s*", text, re.IGNORECASE)
-    size = float(number[1]) if number else 0.0
-    _check_vram(size, text)
-    return size
-
-
-def _check_vram(size: float, text: str) -> None:
-    """Raises: RecipeError for GiB that no GPU has; `text` is what the user wrote."""
-    if not 0.5 <= size <= 4096:
-        raise RecipeError(
-            f"`--vram {text}` is not the memory of a GPU, from 0.5 to 4096 GiB",
-            hint="such as --vram 16",
-        )
-
-
-def _imagined(name: str, size: int, capability: float) -> Gpu:
-    """A GPU that is not in this machine, with all its memory free."""
-    from r1recipes.machine.gpu import Gpu
-
-    return Gpu(0, name, size, size, capability, "")
 
 
 def _print_json(loaded: Loaded, resolved: Plan, predicted: Predicted, card: Gpu) -> None:
@@ -231,6 +174,7 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     print()
     for line in _sentences(resolved, predicted):
         print(line)
+    print(_speed(resolved, predicted, card))
     size = card.total_bytes
     if sold := cards.sold_as(size / GIB):
         ends = dict.fromkeys(f"{end / GIB:.1f}" for end in (min(sold), max(sold)))
@@ -248,12 +192,13 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     headroom, room = predicted.headroom_bytes / GIB, predicted.room_bytes / GIB
     is_limited = room < predicted.available_bytes / GIB  # torch is, without standby
     card = f"; the card has {predicted.available_bytes / GIB:.2f}" if is_limited else ""
+    stored = f" ({kind})" if (kind := resolved.preset.kv_cache_dtype) else ""
     lines = [
         f"peak      {peak:.2f} GiB in {predicted.peak_phase}, within {predicted.error:.0%}",
         f"needed    {needed:.2f} GiB; {SLACK} is given back where there is no room",
         f"headroom  {headroom:.2f} GiB of {room:.2f}, beyond what is needed{card}",
         f"at once   {predicted.sequences} sequences of {resolved.preset.max_seq_length} tokens "
-        f"in the KV cache, of {resolved.completions_per_step} in a step",
+        f"in the KV cache{stored}, of {resolved.completions_per_step} in a step",
     ]
     if predicted.needed_bytes == predicted.peak_bytes:
         del lines[1]
@@ -276,12 +221,35 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     return lines
 
 
+def _speed(resolved: Plan, predicted: Predicted, card: Gpu) -> str:
+    """Times of a step, and completions an hour, at full length and with real lengths."""
+    from r1recipes.machine.cards import find_gpu
+
+    listed = find_gpu(card.name)
+    assert predicted.step_s and predicted.real_step_s, "this version has planned it"
+    full_s, real_s = predicted.step_s, predicted.real_step_s
+    full, real = (f"{3600 / s * resolved.completions_per_step:,.0f}" for s in (full_s, real_s))
+    like = "" if listed and listed.peak else ", counted as an RTX 4090"
+    return (
+        f"speed     about {full_s:.1f} s a step at full length ({full} completions an hour),\n"
+        f"          {real_s:.1f} s with real lengths ({real}){like}"
+    )
+
+
 def _print_preset(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     """Print a section to paste into the recipe."""
     from r1recipes.algorithms.base import Preset
     from r1recipes.config.render import toml_value
 
     print(f"# Predicted for {card.name}, not measured: {predicted.sentence()}.")
+    print(
+        *(f"# {line.strip()}" for line in _speed(resolved, predicted, card).splitlines()), sep="\n"
+    )
+    if predicted.headroom_bytes > SPARE * predicted.room_bytes:
+        free = predicted.headroom_bytes / GIB
+        print(
+            f"# {free:.1f} GiB stay free: no setting that fits is clearly faster with more memory."
+        )
     print(f"[preset.{resolved.preset_name}]")
     for key, field in Preset.model_fields.items():
         value = getattr(resolved.preset, key)
@@ -299,7 +267,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
     from r1recipes.training import rehearsal
 
     if args.vram is not None:
-        _check_vram(args.vram, f"{args.vram:g}")
+        check_vram(args.vram, f"{args.vram:g}")
     if args.steps < 1:
         raise RecipeError(f"--steps {args.steps} measures nothing", hint="such as --steps 4")
     loaded, card = recipe.load(args.recipe, args.overrides), gpu.take()
@@ -307,6 +275,8 @@ def rehearse_command(args: argparse.Namespace) -> int:
         raise _no_card(args, loaded.recipe)
     if args.proof:  # now, and not after minutes of measuring
         check_place(args.proof)
+    runs_dir = settings.load().runs_dir
+    lengths = _lengths(args.lengths, runs_dir)
     vram_bytes = round(args.vram * GIB) if args.vram else None
     smaller = replace(card, total_bytes=vram_bytes or card.total_bytes)
     here = planning.Target.here(smaller, host.cores())
@@ -315,12 +285,17 @@ def rehearse_command(args: argparse.Namespace) -> int:
         replace(here, is_here=False),  # a prediction does not keep it from being measured
         base_dir=loaded.path.parent,
         preset=args.preset,
-        origin=origin.of_recipe(loaded, settings.load().runs_dir),
+        origin=origin.of_recipe(loaded, runs_dir),
     )
     weights_dir = _weights_dir(settings.load().cache_dir)
     batches = tuple(sorted(args.batches or ()))
     measured = rehearsal.rehearse(
-        resolved, weights_dir=weights_dir, vram_bytes=vram_bytes, steps=args.steps, batches=batches
+        resolved,
+        weights_dir=weights_dir,
+        vram_bytes=vram_bytes,
+        steps=args.steps,
+        batches=batches,
+        lengths=lengths,
     )
     proofs = [{"recipe": loaded.name, "overrides": args.overrides} | proof for proof in measured]
     text = json.dumps(proofs if batches else proofs[0], indent=1) + "\n"
@@ -328,6 +303,17 @@ def rehearse_command(args: argparse.Namespace) -> int:
     if args.proof:
         write_over(args.proof, text)
     return 1 if "error" in proofs[-1] else 0
+
+
+def _lengths(name: str, runs_dir: Path) -> Lengths | None:
+    """The lengths that `--lengths` names; None for full length alone. Raises: RecipeError."""
+    from r1recipes.planning.speed.lengths import REAL
+    from r1recipes.runs import record
+    from r1recipes.training.rehearsal import drawn
+
+    if name in ("full", "real"):
+        return REAL if name == "real" else None
+    return drawn.of_run(record.find(runs_dir, name))
 
 
 def _no_card(args: argparse.Namespace, asked: Recipe) -> PlanError:

@@ -211,11 +211,17 @@ def _in_words(proof: Proof | None) -> str:
     if not proof.holds or measured is None:
         return proof.fault or ""
     usable_gib = proof.class_bytes / 2**30
-    return (
+    full = (
         f"{measured.peak_gib:5.2f} of {usable_gib:5.2f} GiB ({proof.share:.0%})  "
         f"{measured.step_s:8.1f}  {measured.completions_per_hour:13,}  "
         f"{proof.card}, {proof.date}"
     )
+    real = measured.real
+    if real is None or real.step_s is None:
+        return full
+    kind = "real" if real.lengths == "real" else printable(real.lengths)
+    line = f"{f'with {kind} lengths':24.24}  {real.step_s:8.1f}  {real.completions_per_hour:13,}"
+    return f"{full}\n{'':10}{line}"
 
 
 def _as_json(name: str, model: str, by_preset: dict[str, Proof | None]) -> dict[str, Any]:

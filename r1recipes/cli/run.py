@@ -128,6 +128,7 @@ def _start(args: argparse.Namespace, settings: Settings) -> int:
             folder=args.run_dir,
             options=options,
             locked=locked,
+            began=args.began,
         )
 
     return _train(args, settings, plan, train)
@@ -194,7 +195,7 @@ def _resume(args: argparse.Namespace, settings: Settings) -> int:
     def train(observers: list[Observer], options: Options) -> Run:
         from r1recipes import training
 
-        return training.resume(run, observers, settings, options=options)
+        return training.resume(run, observers, settings, options=options, began=args.began)
 
     return _train(args, settings, plan, train)
 
@@ -276,8 +277,11 @@ def _train(args: argparse.Namespace, settings: Settings, plan: Plan, train: Trai
 
 
 def _print_result(run: Run, console: Console) -> None:
-    record = run.read()
-    evaluation, seconds = record["evaluation"], sum(record["duration_s"].values())
+    from r1recipes.report import phases
+    from r1recipes.runs import reading
+
+    result = reading.read(run)
+    record, evaluation = result.record, result.record["evaluation"]
     before, after = evaluation["before"], evaluation["after"]
     low, high = evaluation["difference"]["interval"]
     console.print(
@@ -294,7 +298,9 @@ def _print_result(run: Run, console: Console) -> None:
         console.print(line, markup=False, highlight=False)
     if memory := _memory_line(record["vram"]):
         console.print(memory, markup=False, highlight=False)
-    done = printable(f"Done in {seconds:.0f} s: {run.folder}")
+    if line := phases.sentence(phases.of(result)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    done = printable(f"Done in {result.duration_s:.0f} s: {run.folder}")
     console.print(done, markup=False, highlight=False)
 
 

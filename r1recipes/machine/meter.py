@@ -1,13 +1,14 @@
-"""The most memory of a card that a run took, read from the NVIDIA driver while it goes on.
+"""What a run takes: the most memory of a card, and the time of its parts.
 
-A thread reads every few milliseconds how much of the card is in use; what others used before the
-run began is taken off. Limits: what others take later is counted as ours; shorter peaks than a
-reading are missed. Without a card nothing is measured.
+A thread reads every few milliseconds from the NVIDIA driver how much of the card is in use; what
+others used before the run began is taken off. Limits: what others take later is counted as ours;
+shorter peaks than a reading are missed. Without a card no memory is measured.
 """
 
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Self
 
 from r1recipes.machine import gpu
@@ -61,3 +62,44 @@ class Meter:
                 self._most = max(self._most, read())
         except gpu.NoDriver:  # the card was lost: what was measured stays
             return
+
+
+TOTAL = "total"
+"""The name of the whole time among those of its parts."""
+
+
+class Stopwatch:
+    """Seconds of the parts of a run that are named, and of the whole, over all its attempts."""
+
+    def __init__(self, began: float | None = None):
+        """`began`: reading of time.monotonic() at which the attempt began; without it, now."""
+        self._began = time.monotonic() if began is None else began
+        self._spent: dict[str, float] = {}
+
+    def go_on(self, earlier: Mapping[str, float]) -> None:
+        """Count on from what earlier attempts have read."""
+        for name, seconds in earlier.items():
+            self.add(name, seconds)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add to a part, or with `TOTAL` to the whole."""
+        self._spent[name] = self._spent.get(name, 0.0) + max(0.0, seconds)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Add the time of the context to a part, however it ends."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.add(name, time.monotonic() - began)
+
+    def rest(self, name: str) -> None:
+        """Add to a part the time of this attempt that no part has, up to now."""
+        self.add(name, time.monotonic() - self._began - sum(self._spent.values()))
+
+    def read(self) -> dict[str, float]:
+        """Seconds by part, and of the whole up to now."""
+        spent = {name: round(seconds, 2) for name, seconds in self._spent.items()}
+        total = self._spent.get(TOTAL, 0.0) + time.monotonic() - self._began
+        return spent | {TOTAL: round(total, 2)}

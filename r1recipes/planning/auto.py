@@ -8,6 +8,7 @@ unless nothing else fits.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations, product
 from typing import Any
 
@@ -15,16 +16,25 @@ from r1recipes.algorithms.base import Preset, divisors
 from r1recipes.machine import cards
 from r1recipes.planning import speed
 from r1recipes.planning.memory import constants, predict
-from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, ADAM_BYTES, MAX_NUM_SEQS, Case
+from r1recipes.planning.memory.case import (
+    ADAM_8BIT_BYTES,
+    ADAM_BYTES,
+    Case,
+    engine_sequences,
+)
 from r1recipes.planning.memory.predict import Prediction
 from r1recipes.planning.models import ModelShape
+from r1recipes.planning.speed.lengths import REAL, Lengths
 from r1recipes.recipe.schema import Recipe
 
-AUTO_COMPLETIONS = 128
-"""Most completions of a step that "auto" chooses: at the roofline 128 sequences at once decode 10
-times as fast as 8, and 256 another 1.5 times (derived, Llama 3.1 8B on an H100)."""
+AUTO_COMPLETIONS = 256
+"""Most completions of a step that "auto" chooses: each costs the host as much as the one before, so
+more of them save little (`speed.step`), and a run of as many steps takes longer."""
 AUTO_BATCH = 64
 """Most completions of a pass that "auto" chooses; arithmetic reaches its peak with far fewer."""
+NEAR = 1.01
+"""Choices that are slower than the fastest by less are as fast: the speed model is no more exact,
+and what takes less memory and no standby is safer; assumed."""
 MAX_SHARE = 0.95
 """Largest share of the card for the engine that "auto" chooses or a hint advises; assumed."""
 OPEN = (
@@ -39,28 +49,46 @@ OPEN = (
 
 @dataclass(frozen=True)
 class Room:
-    """The memory that a run can have on a card, and the speed of the card."""
+    """The memory that a run can have on a card, the speed of the card, and the lengths of the
+    completions for which choices are compared."""
 
     usable_bytes: int
     """The whole card, of which gpu_memory_utilization is a share."""
     available_bytes: int
     """The part that a run may take: the whole card, or what is free of it."""
     peak: cards.Peak
+    lengths: Lengths = REAL
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A preset with nothing open, its predicted memory and its step time."""
+    """A preset with nothing open, its predicted memory and its step times."""
 
     preset: Preset
     case: Case
     prediction: Prediction
     verdict: predict.Fit
-    step_s: float
+    room: Room
+
+    @cached_property
+    def full(self) -> speed.StepTime:
+        """Time of a step with every prompt and completion at its greatest length."""
+        return self._step(None)
+
+    @cached_property
+    def real(self) -> speed.StepTime:
+        """Time of a step with the lengths of the room."""
+        return self._step(self.room.lengths)
+
+    def _step(self, lengths: Lengths | None) -> speed.StepTime:
+        group, kv_tokens = self.preset.num_generations, self.prediction.kv_tokens
+        completions = self.preset.prompts_per_step * group
+        return speed.step(self.case, completions, group, kv_tokens, self.room.peak, lengths)
 
     @property
     def completion_s(self) -> float:
-        return self.step_s / (self.preset.prompts_per_step * self.preset.num_generations)
+        """Seconds for each completion, with real lengths."""
+        return self.real.step_s / (self.preset.prompts_per_step * self.preset.num_generations)
 
 
 def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int) -> Case:
@@ -73,11 +101,14 @@ def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int
         max_completion_length=preset.max_completion_length,
         lora_rank=preset.lora_rank,
         targets=tuple(recipe.lora.target_modules),
-        num_seqs=min(completions, MAX_NUM_SEQS),
+        num_seqs=engine_sequences(completions),
         batch=preset.per_device_train_batch_size or preset.num_generations,
         engine_bytes=math.floor((preset.gpu_memory_utilization or 0) * usable_bytes),
         standby=preset.standby,
         optimizer_bytes=ADAM_8BIT_BYTES if "8bit" in recipe.train.optim else ADAM_BYTES,
+        layers_not_recomputed=min(preset.layers_not_recomputed, shape.num_hidden_layers),
+        completions=completions,
+        kv_cache_dtype=preset.kv_cache_dtype,
     )
 
 
@@ -89,14 +120,21 @@ def open_keys(preset: Preset) -> list[str]:
 def resolve(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Choice:
     """The fastest choice for the open values that fits; else the fastest that is tight.
 
-    Where none of them can fit, it is the one that takes the least memory.
+    Of those that are as fast, it is one without standby that takes the least memory; where none of
+    them can fit, the one that takes the least memory of all.
     """
     candidates = list(choices(recipe, preset, shape, room))
     for verdict in ("fits", "tight"):
         good = [choice for choice in candidates if choice.verdict == verdict]
         if good:
-            return min(good, key=lambda choice: (choice.completion_s, choice.prediction.peak_bytes))
+            return _least_of_the_fastest(good)
     return min(candidates, key=lambda choice: choice.prediction.peak_bytes)
+
+
+def _least_of_the_fastest(good: list[Choice]) -> Choice:
+    slowest = NEAR * min(choice.completion_s for choice in good)
+    fast = [choice for choice in good if choice.completion_s <= slowest]
+    return min(fast, key=lambda c: (c.preset.standby, c.prediction.peak_bytes, c.completion_s))
 
 
 def choices(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Iterator[Choice]:
@@ -105,7 +143,7 @@ def choices(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> It
     both = (False, True)
     four_bits = both if "load_in_4bit" in opened else (preset.load_in_4bit,)
     standbys = both if "standby" in opened else (preset.standby,)
-    counts = _prompts(preset) if "prompts_per_step" in opened else (preset.prompts_per_step,)
+    counts = _prompts(recipe, preset) if "prompts_per_step" in opened else [preset.prompts_per_step]
     for four_bit, standby, prompts in product(four_bits, standbys, counts):
         batches = [preset.per_device_train_batch_size or preset.num_generations]
         if "per_device_train_batch_size" in opened:
@@ -123,11 +161,23 @@ def choices(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> It
             yield _with_share(recipe, draft, shape, room)
 
 
-def _prompts(preset: Preset) -> Iterator[int]:
-    prompts = 1
-    while prompts == 1 or prompts * preset.num_generations <= AUTO_COMPLETIONS:
-        yield prompts
-        prompts *= 2
+def _prompts(recipe: Recipe, preset: Preset) -> list[int]:
+    """Numbers of prompts to try: powers of 2 and three times these, and the most that the engine
+    works on at once. Of them, those whose steps are large enough for `eval.every`, if any is."""
+    group = preset.num_generations
+    numbers = {n for power in range(9) for n in (2**power, 3 * 2**power)} | {
+        AUTO_COMPLETIONS // group
+    }
+    prompts = [n for n in sorted(numbers) if 1 <= n and (n == 1 or n * group <= AUTO_COMPLETIONS)]
+    every = recipe.eval.every
+    if every is None or every >= recipe.train.max_steps:
+        return prompts
+    sizes = [(n, speed.Evaluation("cuda", n * group, *_evaluated(recipe))) for n in prompts]
+    return [n for n, cost in sizes if cost.problems(every) is not None] or prompts
+
+
+def _evaluated(recipe: Recipe) -> tuple[int, int]:
+    return recipe.eval.batch_size, recipe.data.eval_size
 
 
 def _with_share(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Choice:
@@ -141,7 +191,7 @@ def _with_share(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -
         return min(MAX_SHARE, math.ceil(size / room.usable_bytes * 100) / 100)
 
     least = share(predict.least_share_bytes(case))
-    most = share(predict.least_share_bytes(case, case.num_seqs))
+    most = share(predict.least_share_bytes(case, case.at_once))
     largest = replace(case, engine_bytes=math.floor(most * room.usable_bytes))
     # A peak that includes the engine grows byte by byte with the share.
     prediction = predict.predict(largest)
@@ -179,14 +229,8 @@ def _largest_that_fits(choose: Callable[[int], Choice], least: int, most: int) -
 def _choice(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Choice:
     case = case_of(recipe, preset, shape, room.usable_bytes)
     prediction = predict.predict(case)
-    completions = preset.prompts_per_step * preset.num_generations
-    return Choice(
-        preset,
-        case,
-        prediction,
-        predict.verdict(prediction, case, room.available_bytes),
-        speed.step_s(case, completions, prediction.kv_tokens, room.peak),
-    )
+    verdict = predict.verdict(prediction, case, room.available_bytes)
+    return Choice(preset, case, prediction, verdict, room)
 
 
 def changes(

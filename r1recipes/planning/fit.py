@@ -23,6 +23,7 @@ from r1recipes.planning.auto import Choice, Room
 from r1recipes.planning.memory import constants, predict
 from r1recipes.planning.memory.engine import sequence_tokens
 from r1recipes.planning.models import ModelShape
+from r1recipes.planning.speed.lengths import REAL, Lengths
 from r1recipes.recipe.schema import Recipe
 
 SLACK = "allocator slack"
@@ -30,6 +31,10 @@ SLACK = "allocator slack"
 FREE_SHARE = 0.98
 """A card with a smaller share of free memory is in use by others, so a run may take only what is
 free; assumed."""
+
+
+FP8_CAPABILITY = 8.9
+"""Oldest compute capability with arithmetic in fp8 (published, NVIDIA)."""
 
 
 class Predicted(BaseModel):
@@ -57,6 +62,11 @@ class Predicted(BaseModel):
     sequences: int
     """Sequences of full length that the KV cache holds, at most those of a step. 0 where Unsloth
     estimates that it holds none, and shortens them."""
+    step_s: float | None = None
+    """Seconds of a step with every prompt and completion at its greatest length, roughly; None in
+    plans of older versions."""
+    real_step_s: float | None = None
+    """The same with real lengths."""
     lacking_bytes: int = 0
     """Bytes that the engine's share lacks for one sequence in the KV cache; 0 if it holds one."""
     why: str | None = None
@@ -125,6 +135,28 @@ def shape_of(
     return checkpoint.shape
 
 
+def check_kv_cache(preset: Preset, shape: ModelShape, card: Gpu) -> None:
+    """Raises: PlanError for a KV cache in which a model's keys are lost, or that a card lacks.
+
+    Keys of Qwen2 have a bias of up to hundreds, and numbers of 8 bits without a scale keep too
+    little of what tells keys apart: with vLLM, Qwen2.5-Math 7B answered nothing rightly (verl, pull
+    request 4435).
+    """
+    if preset.kv_cache_dtype != "fp8":
+        return
+    reason = None
+    if shape.attention_bias:
+        reason = (
+            "the keys of this model have a bias, beside which fp8 without scales loses the rest"
+        )
+    elif card.compute_capability < FP8_CAPABILITY:
+        capability = f"{card.name} has compute capability {card.compute_capability}"
+        reason = f"{capability}, and fp8 needs {FP8_CAPABILITY}"
+    if reason:
+        hint = "set `preset.kv_cache_dtype=int8_per_token_head`, or leave it out"
+        raise PlanError(f'`kv_cache_dtype = "fp8"`: {reason}', hint=hint)
+
+
 def check_cold_start(recipe: Recipe, shape: ModelShape, card: Gpu, dtype: str) -> None:
     """Refuse a cold start, which trains all weights, on a card that is surely too small for it.
 
@@ -157,10 +189,12 @@ def room_of(card: Gpu) -> Room:
 
 
 def fitted(
-    recipe: Recipe, preset: Preset, shape: ModelShape, card: Gpu
+    recipe: Recipe, preset: Preset, shape: ModelShape, card: Gpu, lengths: Lengths = REAL
 ) -> tuple[Preset, Predicted]:
-    """The preset with nothing open, and its memory; where that does not surely fit, what would."""
-    room = room_of(card)
+    """The preset with nothing open, and its memory; where that does not surely fit, what would.
+
+    `lengths`: for which choices are compared."""
+    room = replace(room_of(card), lengths=lengths)
     choice = auto.resolve(recipe, preset, shape, room)
     opened = auto.open_keys(preset)
     settled = preset.model_copy(update={key: getattr(choice.preset, key) for key in opened})
@@ -211,8 +245,10 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
         verdict=choice.verdict,
         error=constants.CALIBRATED["error"].value,
         kv_tokens=tokens,
-        sequences=0 if is_lacking else min(case.num_seqs, tokens // sequence_tokens(case)),
+        sequences=0 if is_lacking else min(case.at_once, tokens // sequence_tokens(case)),
         lacking_bytes=max(int(is_lacking), lacking),
+        step_s=choice.full.step_s,
+        real_step_s=choice.real.step_s,
     )
 
 

@@ -113,7 +113,10 @@ def _least_share(plan: Plan) -> float:
 
 
 def _smaller_pass(plan: Plan) -> str:
-    """Fewer completions in a pass, which changes no result; else standby, which frees the cache."""
+    """Layers that are computed again, then fewer completions in a pass, which change no result;
+    else standby, which frees the cache."""
+    if plan.preset.layers_not_recomputed:
+        return flags({"layers_not_recomputed": 0})
     batch = plan.per_device_train_batch_size
     if batch > 1:
         smaller = max(n for n in divisors(batch) if n < batch)

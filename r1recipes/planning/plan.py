@@ -21,7 +21,7 @@ from r1recipes.machine.units import gib
 from r1recipes.planning import auto, fit, speed
 from r1recipes.planning.architectures import Origin
 from r1recipes.planning.fit import Predicted
-from r1recipes.planning.memory.case import MAX_NUM_SEQS
+from r1recipes.planning.memory.case import engine_sequences
 from r1recipes.recipe.schema import Model, Recipe
 
 MIN_CAPABILITY = 7.5
@@ -54,7 +54,7 @@ class Plan(BaseModel):
     usable_bytes: int | None
     """Memory of the card, None without one."""
     max_num_seqs: int
-    """Sequences that the engine works on at once."""
+    """Sequences that the engine is made to work on at once."""
     num_threads: int
     """CPU threads of torch; the order of sums, and so the last digits, depend on it."""
     predicted: Predicted | None = None
@@ -143,14 +143,15 @@ def make(
     chosen: dict[str, Any] | None = None,
     offline: bool = True,
     origin: Origin | None = None,
+    lengths: speed.Lengths = speed.REAL,
 ) -> Plan:
     """Resolve a recipe for a machine.
 
     `preset`: the name of one; without it the largest that the card can hold. `chosen`: values for
     what is "auto", of a run that is to be repeated; without it the planner chooses. `offline`: read
     the shape of an unknown model from the Hub's cache only. `origin`: the adapter that the recipe
-    names as its model. Raises: PlanError with what the recipe needs and what would run here;
-    DoesNotFit.
+    names as its model. `lengths`: of the completions for which choices are compared.
+    Raises: PlanError with what the recipe needs and what would run here; DoesNotFit.
     """
     name = choose_preset(recipe, target.card, preset)
     settled = _settled(recipe.preset[name], chosen or {})
@@ -163,8 +164,9 @@ def make(
         based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
         shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
         if shape:
+            fit.check_kv_cache(settled, shape, card)
             fit.check_cold_start(based, shape, card, choose_dtype("cuda", card))
-            settled, predicted = fit.fitted(based, settled, shape, card)
+            settled, predicted = fit.fitted(based, settled, shape, card, lengths)
     if unsettled := auto.open_keys(settled):
         raise PlanError(
             f'`{unsettled[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',
@@ -217,7 +219,7 @@ def _plan(
         per_device_train_batch_size=step.batch,
         gradient_accumulation_steps=step.passes,
         usable_bytes=card.total_bytes if card else None,
-        max_num_seqs=min(step.completions, MAX_NUM_SEQS),
+        max_num_seqs=engine_sequences(step.completions),
         num_threads=preset.num_threads or target.num_cores,
         predicted=predicted,
         eval_problems=eval_problems(recipe, device, step.completions),

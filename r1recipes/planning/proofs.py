@@ -22,6 +22,21 @@ WORDS = ("NVIDIA ", "GeForce ", "Tesla ")
 """Words that a card's short name does without."""
 
 
+class Real(BaseModel):
+    """Times with real lengths (`rehearse --lengths`); only `error` where they failed."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    lengths: str
+    """`real`, or the name of a run."""
+    step_s: float | None = None
+    generation_s: float | None = None
+    backward_s: float | None = None
+    completions_per_hour: int | None = None
+    mean_length: float | None = None
+    error: str | None = None
+
+
 class Measured(BaseModel):
     """The fields of a proof that are read here; `rehearse` writes more."""
 
@@ -39,6 +54,10 @@ class Measured(BaseModel):
     step_s: float | None = None
     completions_per_hour: int | None = None
     tokens_per_s: int | None = None
+    generation_s: float | None = None
+    backward_s: float | None = None
+    real: Real | None = None
+    """With real lengths; the times beside it are at full length."""
     error: str | None = None
     failed_in: str | None = None
 

@@ -11,6 +11,7 @@ from r1recipes.algorithms import ALGORITHMS
 from r1recipes.recipe.bundle import Files
 from r1recipes.recipe.schema import Recipe
 from r1recipes.runs import lock as run_lock
+from r1recipes.runs.reading import wall_s
 from r1recipes.runs.trained import TrainedRun
 
 MARK = "<!-- made by `r1recipes share` -->"
@@ -205,7 +206,7 @@ def _hub_id(name: str) -> str | None:
 
 
 def _proof(record: dict[str, Any], lock: dict[str, Any], max_steps: int) -> str:
-    seconds = sum(record["duration_s"].values())
+    seconds = wall_s(record)
     machine = lock.get("machine", {}).get("gpu") or "a CPU"
     made = f"{seconds:.0f} s on {machine}, preset {record['preset']}"
     step = record.get("stopped_at_step")

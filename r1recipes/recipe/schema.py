@@ -217,7 +217,7 @@ class Eval(Section):
     reward: RewardName = "correctness"
     """The reward that decides: a completion is right when it pays 1 or more."""
     batch_size: Batch = 64
-    """Completions that are generated at once."""
+    """Completions that plain TRL generates at once; vLLM takes what its memory holds."""
     every: Annotated[Steps | None, ADDED_LATER, Field(examples=[50])] = None
     """Steps between small held-out evaluations while training (3 % of its time); none without."""
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from r1recipes.algorithms import ALGORITHMS
+from r1recipes.report import phases
 from r1recipes.report.charts import GREY, Bar, Bars, Chart, Plot, Series, has_data
 from r1recipes.report.scales import Ends
 from r1recipes.runs import health
@@ -90,7 +91,9 @@ LEARNING = (
 )
 OPTIMISER = (
     Curve("kl", "kl", "KL divergence", "Distance from the base model.", if_any=True),
-    Curve("entropy", "entropy", "Entropy", "How open the model is, nats a token."),
+    Curve(
+        "entropy", "entropy", "Entropy", "How open the model is, nats a token that is trained on."
+    ),
     Curve("grad-norm", "grad_norm", "Gradient norm", "Before clipping.", y_range=(0, None)),
     Curve("learning-rate", "learning_rate", "Learning rate", "", smooth=False, y_range=(0, None)),
     Curve(
@@ -298,11 +301,11 @@ def _length(reading: Reading) -> Plot:
 
 
 def _phases(reading: Reading) -> Plot:
-    phases = [_series(reading, key, name) for key, name in STEP_PARTS.items()]
-    phases = [series for series in phases if series.x]
-    note = "Seconds of each step by what they were spent on." if phases else "Seconds."
-    step = _step(reading, "whole step" if phases else "step")
-    return Plot("time", "Time of a step", [step, *phases], note, unit="s", y_range=(0, None))
+    parts = [_series(reading, key, name) for key, name in STEP_PARTS.items()]
+    parts = [series for series in parts if series.x]
+    note = "Seconds of each step by what they were spent on." if parts else "Seconds."
+    step = _step(reading, "whole step" if parts else "step")
+    return Plot("time", "Time of a step", [step, *parts], note, unit="s", y_range=(0, None))
 
 
 def _step_time(readings: Sequence[Reading]) -> Plot:
@@ -319,6 +322,10 @@ def _stages(readings: Sequence[Reading]) -> Bars:
     if len(readings) > 1:
         bars = [Bar(r.label, r.duration_s, tone=i) for i, r in enumerate(readings)]
         return Bars("duration", "Time of the whole run", bars, unit="s")
+    if parts := phases.of(readings[0]):
+        bars = [Bar(name, seconds) for name, seconds in parts.items()]
+        note = "Together the time of the whole run, up to this page."
+        return Bars("stages", "Where the time went", bars, note, unit="s")
     spent = readings[0].record.get("duration_s", {})
     bars = [Bar(STAGES.get(stage, stage), seconds) for stage, seconds in spent.items()]
     return Bars("stages", "Time of each stage", bars, unit="s")

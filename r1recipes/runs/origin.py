@@ -17,8 +17,8 @@ from r1recipes.planning.architectures import Origin
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 from r1recipes.recipe.schema import BUILTIN_MODELS, Model
-from r1recipes.runs import record, trained
-from r1recipes.runs.record import Run
+from r1recipes.runs import trained
+from r1recipes.runs.record import Run, checkpoints
 from r1recipes.runs.trained import TrainedRun
 
 CONFIG, WEIGHTS = hub.ADAPTER, "adapter_model.safetensors"
@@ -141,7 +141,7 @@ def _of_adapter(folder: Path, model: Model) -> Origin:
 
 def _of_checkpoint(run: Run, folder: Path, model: Model) -> Origin:
     number = folder.name.removeprefix("checkpoint-")
-    if not record.is_whole(folder) or not number.isdigit():
+    if not checkpoints.is_whole(folder) or not number.isdigit():
         raise RecipeError(
             f"`{folder}` is not a whole checkpoint: a kill left it half written",
             hint=f"`model.name = {json.dumps(str(run.folder))}` takes the last whole one",

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from r1recipes.errors import R1RecipesError, RecipeError, first_line, shorten
 from r1recipes.machine.files import foreign
+from r1recipes.machine.meter import TOTAL
 from r1recipes.runs import lock, statistics
 from r1recipes.runs.record import Run, schema
 
@@ -108,7 +109,7 @@ class Reading:
 
     @property
     def duration_s(self) -> float:
-        return sum(self.record.get("duration_s", {}).values())
+        return wall_s(self.record)
 
     def evaluated(self, when: str) -> Row:
         """Summary of the evaluation `before` or `after` training; empty when there is none yet."""
@@ -133,6 +134,12 @@ class Reading:
             return {}
         names = ("versions", "machine", "inputs", "model_revision", "data_revision")
         return _flat({name: self.lock.get(name) for name in names})
+
+
+def wall_s(record: Row) -> float:
+    """Seconds of a run in all its attempts; of older ones, of its stages alone."""
+    seconds: float = record.get("time", {}).get(TOTAL) or sum(record.get("duration_s", {}).values())
+    return seconds
 
 
 def read(run: Run, label: str = "") -> Reading:

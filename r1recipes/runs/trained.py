@@ -16,11 +16,11 @@ from r1recipes.machine.gpu import Gpu
 from r1recipes.planning.plan import Plan, choose_dtype, has_unsloth
 from r1recipes.recipe import references
 from r1recipes.runs import record
-from r1recipes.runs.record import Run
+from r1recipes.runs.record import Run, checkpoints
 
 NEEDED = ("recipe", "fingerprint", "duration_s", "evaluation")
 """Keys of the record that every run has, beside the status."""
-STATE_OF_TRAINER = (record.CHECKPOINT_DONE, "trainer_state.json", "README.md")
+STATE_OF_TRAINER = (checkpoints.CHECKPOINT_DONE, "trainer_state.json", "README.md")
 """Files of a checkpoint that belong neither to the adapter nor to the tokenizer; the others of this
 kind are pickled (`*.pt`, `*.pth`, `*.bin`)."""
 

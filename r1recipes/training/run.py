@@ -17,7 +17,7 @@ from r1recipes.data import demonstrations, preflight
 from r1recipes.data.tokenizer import chat_template, rendering, special_tokens
 from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error, is_full
 from r1recipes.machine import files, packages
-from r1recipes.machine.meter import Meter
+from r1recipes.machine.meter import Meter, Stopwatch
 from r1recipes.machine.settings import Settings
 from r1recipes.machine.terminal import Capture, Interrupts
 from r1recipes.planning import disk, out_of_memory
@@ -29,7 +29,7 @@ from r1recipes.rewards import answers
 from r1recipes.rewards.reward import Reward
 from r1recipes.runs import lock, record
 from r1recipes.runs.lock import Lock
-from r1recipes.runs.record import Run
+from r1recipes.runs.record import Run, checkpoints
 from r1recipes.training.backends import create, prepare_environment
 from r1recipes.training.observers import Observer, Observers, Pruned
 from r1recipes.training.prepared import Options, Prepared, input_hashes
@@ -49,21 +49,24 @@ def prepare(
     options: Options,
     stack: ExitStack,
     warm: Warm | None = None,
+    watch: Stopwatch | None = None,
 ) -> Prepared:
     """Load and check data, tokenizer and rewards.
 
-    `stack` closes them, apart from a backend that `warm` keeps for the next run.
+    `stack` closes them, apart from a backend that `warm` keeps for the next run. The imports of the
+    backend are a part of `watch`.
     Raises: RecipeError or PlanError with everything that is wrong.
     """
     prepare_environment(plan, settings.cache_dir)
     recipe, offline = plan.recipe, settings.offline
     observer.phase("Loading data")
     splits = data.load(recipe, plan.base_dir, offline=offline)
-    if warm:
-        backend = warm.take(plan, offline=offline)
-    else:
-        backend = create(plan, offline=offline)
-        stack.callback(backend.close)
+    with (watch or Stopwatch()).part("imports"):
+        if warm:
+            backend = warm.take(plan, offline=offline)
+        else:
+            backend = create(plan, offline=offline)
+            stack.callback(backend.close)
     tokenizer = backend.tokenizer()
     preflight.set_chat_template(tokenizer, recipe, plan.base_dir)
     rows = num_embeddings(recipe.model, plan.base_dir, offline=offline)
@@ -134,14 +137,16 @@ def start(
     options: Options = NOTHING_ALLOWED,
     locked: Lock | None = None,
     warm: Warm | None = None,
+    began: float | None = None,
 ) -> Run:
     """Make a run folder and run the plan in it. Returns the complete run.
 
-    With `locked`, model and data have the revisions of that lock, and data that differ from it are
-    refused; the caller has already compared everything that can be compared without loading it.
+    `began`: reading of time.monotonic() when the command began; without it, now. With `locked`,
+    model and data have the revisions of that lock, and data that differ from it are refused; the
+    caller has already compared everything that can be compared without loading it.
     Raises: RecipeError, PlanError before anything is written; RunError, Stopped, Pruned after.
     """
-    watching = Observers(observers)
+    watching, watch = Observers(observers), _began(began)
     if locked:
         plan = pinned(plan, locked.model_dump())
     parent = folder.parent if folder else settings.runs_dir / loaded.name
@@ -149,7 +154,7 @@ def start(
     with ExitStack() as stack:
         capture = stack.enter_context(Capture())
         meter = _meter(stack, plan, warm)
-        prepared = prepare(plan, watching, settings, options, stack, warm)
+        prepared = prepare(plan, watching, settings, options, stack, warm, watch)
         held_out = prepared.splits.held_out
         for note in demonstrations.check(
             plan.recipe, plan.base_dir, held_out, prepared.demonstration_lengths()
@@ -165,8 +170,15 @@ def start(
         run.update_lock(inputs=prepared.inputs, data_revision=prepared.splits.revision)
         if locked and locked.kept_rows is not None:
             run.update_lock(kept_rows=locked.kept_rows)
-        _execute(run, prepared, watching, options, meter)
+        _execute(run, prepared, watching, options, meter, watch)
     return run
+
+
+def _began(began: float | None) -> Stopwatch:
+    """A stopwatch whose imports are what came between `began` and now."""
+    watch = Stopwatch(began)
+    watch.rest("imports")
+    return watch
 
 
 def _meter(stack: ExitStack, plan: Plan, warm: Warm | None) -> Meter:
@@ -191,14 +203,15 @@ def resume(
     *,
     options: Options = NOTHING_ALLOWED,
     warm: Warm | None = None,
+    began: float | None = None,
 ) -> Run:
     """Go on with a run that was stopped, was killed, or failed.
 
     With `options.finish` it is not trained further: its last whole checkpoint is evaluated, and the
-    run is complete. Raises: RecipeError when data, code or template are no longer what the run
-    began with, or when there is no checkpoint to finish.
+    run is complete. `began`: as for `start`. Raises: RecipeError when data, code or template are no
+    longer what the run began with, or when there is no checkpoint to finish.
     """
-    watching = Observers(observers)
+    watching, watch = Observers(observers), _began(began)
     if options.finish and not run.adapter.is_dir() and run.last_checkpoint() is None:
         raise RecipeError(
             f"{run.folder} has no whole checkpoint to finish with: it {run.standing()}",
@@ -213,7 +226,7 @@ def resume(
         for change in version_changes(run):
             watching.note(f"since this run began: {change}; numbers may differ")
         meter = _meter(stack, plan, warm)
-        prepared = prepare(plan, watching, settings, options, stack, warm)
+        prepared = prepare(plan, watching, settings, options, stack, warm, watch)
         for name, sha256 in locked.get("inputs", {}).items():
             if prepared.inputs.get(name) != sha256:
                 raise RecipeError(
@@ -221,7 +234,7 @@ def resume(
                     hint="start a new run, or put the old version back",
                 )
         capture.move_to(run.log)
-        _execute(run, prepared, watching, options, meter)
+        _execute(run, prepared, watching, options, meter, watch)
     return run
 
 
@@ -233,18 +246,25 @@ def version_changes(run: Run) -> list[str]:
 
 
 def _execute(
-    run: Run, prepared: Prepared, observers: Observers, options: Options, meter: Meter
+    run: Run,
+    prepared: Prepared,
+    observers: Observers,
+    options: Options,
+    meter: Meter,
+    watch: Stopwatch,
 ) -> None:
     """Run the stages, and record how they ended. Raises: RunError, Stopped, Pruned."""
     plan = prepared.plan
     stages: Stages | None = None
+    watch.rest("data")
     with run.owned(), ExitStack() as stack:
-        stack.callback(observers.end, run)
+        watch.go_on(run.read().get("time", {}))
+        stack.callback(_end, run, observers, watch)
         try:
             with Interrupts(observers.note) as interrupts:
                 run.update(status="running", error=None, attempts=run.read().get("attempts", 0) + 1)
                 observers.begin(run, plan)
-                stages = Stages(run, prepared, observers, options, interrupts)
+                stages = Stages(run, prepared, observers, options, interrupts, watch)
                 stages.all()
         except KeyboardInterrupt:
             run.update(status="stopped")
@@ -267,6 +287,17 @@ def _execute(
             _record_memory(run, plan, meter)
 
 
+def _end(run: Run, observers: Observers, watch: Stopwatch) -> None:
+    """Tell the observers that the run is over, and record the time of it all: a page has that of
+    the record as it was before the page was made."""
+    with suppress(OSError, RecipeError):  # the disk may be full
+        run.update(time=watch.read())
+    with watch.part("report"):
+        observers.end(run)
+    with suppress(OSError, RecipeError):
+        run.update(time=watch.read())
+
+
 def _phase(stages: Stages, error: Exception) -> out_of_memory.Phase:
     """What the GPU was doing when an error was raised."""
     if stages.name == "cold_start":
@@ -284,7 +315,7 @@ def _saved(run: Run) -> str:
         return "training is done and saved"
     if checkpoint := run.last_checkpoint():
         return f"step {checkpoint[1]} is saved"
-    if started := record.newest_whole(run.cold_start):
+    if started := checkpoints.newest_whole(run.cold_start):
         return f"step {started[1]} of the cold start is saved"
     return "the cold start is done and saved" if run.base.exists() else "no step is saved yet"
 

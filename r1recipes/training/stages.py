@@ -17,12 +17,13 @@ from typing import Any
 from r1recipes.data import demonstrations
 from r1recipes.errors import RunError
 from r1recipes.machine import files
+from r1recipes.machine.meter import TOTAL, Stopwatch
 from r1recipes.machine.terminal import Interrupts, warned_when_slow
 from r1recipes.planning import disk
-from r1recipes.runs import health, record, statistics
+from r1recipes.runs import health, statistics
 from r1recipes.runs.origin import verify
 from r1recipes.runs.reading import Row
-from r1recipes.runs.record import Run, schema
+from r1recipes.runs.record import Run, checkpoints, schema
 from r1recipes.training.backends import merged
 from r1recipes.training.backends.base import Hooks, Messages, Sample
 from r1recipes.training.evaluation import WhileTraining, evaluate, keep
@@ -46,6 +47,7 @@ class Stages:
         observer: Observer,
         options: Options,
         interrupts: Interrupts,
+        watch: Stopwatch,
     ):
         self.run = run
         self.plan = prepared.plan
@@ -55,6 +57,9 @@ class Stages:
         self.observer = observer
         self.options = options
         self.interrupts = interrupts
+        self.watch = watch
+        self._stepped: float | None = None
+        """When the last step was written; a checkpoint of it is saved from then on."""
         self.start: Path | None = None
         """The merged model that a cold start begins with."""
         self.checkpoint: tuple[Path, int] | None = None
@@ -90,20 +95,22 @@ class Stages:
         """Add the time of a stage that was killed, up to the last step that it wrote."""
         killed = self.run.read().get("stage")
         if killed and self.run.metrics.exists():
-            self.spent(killed["name"], self.run.metrics.stat().st_mtime - killed["began_s"])
+            seconds = self.run.metrics.stat().st_mtime - killed["began_s"]
+            self.watch.add(TOTAL, seconds)
+            self.spent(killed["name"], seconds)
 
     def spent(self, name: str, seconds: float) -> None:
         """Add the time of a stage that ended to the record."""
         durations = self.run.read()["duration_s"]
         durations[name] = round(durations.get(name, 0.0) + max(0.0, seconds), 2)
-        self.run.update(duration_s=durations, stage=None)
+        self.run.update(duration_s=durations, time=self.watch.read(), stage=None)
 
     def hooks(self) -> Hooks:
         """What the backend calls while it works."""
         return Hooks(
             on_progress=self.observer.progress,
             on_step=self.on_step,
-            on_checkpoint=record.mark_checkpoint,
+            on_checkpoint=self.on_checkpoint,
             should_stop=self.interrupts.asked,
         )
 
@@ -150,7 +157,7 @@ class Stages:
                 held_out=self.prepared.splits.held_out,
                 lengths=self.prepared.demonstration_lengths(),
             )
-            checkpoint = record.newest_whole(self.run.cold_start)
+            checkpoint = checkpoints.newest_whole(self.run.cold_start)
             with files.draft(self.run.base) as draft:
                 draft.mkdir()
                 revision, is_complete = self.backend.cold_start(
@@ -230,7 +237,9 @@ class Stages:
         items = self.run.answers("before")
         weights = self.plan.recipe.rewards
         weighted = [(reward, weights[name]) for name, reward in self.prepared.rewards.items()]
-        result = probe(items, list(self.prepared.splits.held_out), weighted, self.prepared.judge)
+        held_out = list(self.prepared.splits.held_out)
+        with self.watch.part("probe"):
+            result = probe(items, held_out, weighted, self.prepared.judge)
         self.run.update(probe=vars(result))
         is_filtered = self.plan.recipe.data.keep is not None
         self.observer.note(outlook(result, self.plan.recipe.eval.reward, is_filtered=is_filtered))
@@ -272,7 +281,7 @@ class Stages:
         if self.interrupts.requested:
             raise KeyboardInterrupt
         self.note_step()
-        with files.draft(self.run.adapter) as draft:
+        with self.watch.part("checkpoints"), files.draft(self.run.adapter) as draft:
             draft.mkdir()
             self.backend.save_adapter(draft)
 
@@ -288,7 +297,9 @@ class Stages:
         """Write a step to the disk, then show it. Raises: RunError (nan), Pruned."""
         files.append_line(self.run.metrics, row)
         files.append_line(self.run.completions, *({"step": row["step"]} | s for s in samples))
-        self.observer.step(row)
+        with self.watch.part("report"):
+            self.observer.step(row)
+        self._stepped = time.monotonic()
         allowed = health.num_not_finite_allowed(self.plan.dtype)
         self.rows = [*self.rows, row][-allowed:]
         if len(self.rows) == allowed and health.not_finite(self.rows):
@@ -297,6 +308,12 @@ class Stages:
                 kind="nan",
                 hint="lower `train.learning_rate` or `train.max_grad_norm`",
             )
+
+    def on_checkpoint(self, folder: Path) -> None:
+        """Mark a checkpoint as whole."""
+        checkpoints.mark_checkpoint(folder)
+        if self._stepped is not None:  # else it is one of the cold start
+            self.watch.add("checkpoints", time.monotonic() - self._stepped)
 
     def finish(self) -> None:
         """Record the difference of the two evaluations, and that the run is complete."""

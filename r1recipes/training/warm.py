@@ -82,7 +82,10 @@ def engine_key(plan: Plan) -> str:
     }
     if plan.backend == "unsloth":
         lora = recipe.lora.model_dump(exclude={"lora_alpha"})  # it patches layers for this form
-        parts["engine"] = [preset.standby, plan.max_num_seqs, preset.lora_rank, lora]
+        sizes = [plan.max_num_seqs, preset.lora_rank, preset.kv_cache_dtype]
+        parts["engine"] = [preset.standby, *sizes, lora]
+        if preset.layers_not_recomputed:  # Unsloth marks them when it adds the adapter
+            parts["layers"] = preset.layers_not_recomputed
     if recipe.model.name.startswith("builtin:") or recipe.cold_start:
         parts["base"] = base_key(plan)
     if plan.origin:

@@ -82,8 +82,11 @@ def test_memory_is_given_with_its_unit_or_without():
 
 
 def test_a_step_has_more_sequences_than_the_engine_takes_at_once():
+    more = ("--set", "preset.8GB.prompts_per_step=40")
+    code, out, _ = in_process("plan", "small", "--vram", "8", *more)
+    assert code == 0 and "at once   272 sequences" in out and "of 320 in a step" in out
     code, out, _ = in_process("plan", "small", "--vram", "8")
-    assert code == 0 and "at once   255 sequences" in out and "of 256 in a step" in out
+    assert code == 0 and "at once   256 sequences" in out and "of 256 in a step" in out
     assert "needed" not in out.split("peak", 1)[1].split("headroom")[0]  # all of the peak is
     assert "cards sold as 8GB have 7.6 GiB" in out
 

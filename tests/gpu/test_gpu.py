@@ -283,7 +283,8 @@ def test_a_run_in_4_bits_is_exported(four_bit):
 
 def test_a_rehearsal_measures_each_phase_and_each_batch(tmp_path):
     """Two batches with one engine, on random weights in the shape of the recipe's model."""
-    arguments = ("--preset", "8GB", "--vram", "7.62", "--steps", "2", "--batches", "4", "8")
+    arguments = ["--preset", "8GB", "--vram", "7.62", "--steps", "2", "--batches", "4", "8"]
+    arguments += ["--lengths", "real"]
     environment = without_network(tmp_path / "network.log")
     done = command("rehearse", "qwen2.5-1.5b", *arguments, cwd=tmp_path, **environment)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
@@ -295,4 +296,8 @@ def test_a_rehearsal_measures_each_phase_and_each_batch(tmp_path):
         assert phases >= {*child.REHEARSED} - {"weights"}  # those may be there already
         assert measured["steps"] == 2 and measured["step_s"] > measured["generation_s"] > 0
         assert measured["kv_tokens"] > 0 and measured["weights_gib"] > 0
-        assert measured["mean_length"] > 0.9 * measured["settings"]["max_completion_length"]
+        limit = measured["settings"]["max_completion_length"]
+        assert measured["mean_length"] > 0.9 * limit
+        real = measured["real"]
+        assert "error" not in real and real["mean_length"] < 0.4 * limit < real["max_length"]
+        assert real["step_s"] < measured["step_s"]

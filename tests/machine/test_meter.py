@@ -1,10 +1,11 @@
 """Measured memory: from the driver while it goes on; nothing without a card, and that is said."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 
-from r1recipes.machine.meter import SAMPLE_S, Meter
+from r1recipes.machine.meter import SAMPLE_S, TOTAL, Meter, Stopwatch
 from tests.driver import MIB, FakeCard
 
 
@@ -51,3 +52,30 @@ def wait_for(is_so: Callable[[], bool]) -> None:
 
 def test_a_run_on_a_cpu_records_that_nothing_was_predicted_or_measured(finished):
     assert finished.read()["vram"] == {"predicted_bytes": None, "measured_bytes": None}
+
+
+def test_a_stopwatch_adds_parts_up_over_attempts():
+    now = time.monotonic()
+    watch = Stopwatch(now - 10)
+    watch.rest("imports")
+    with watch.part("data"):
+        time.sleep(0.02)
+    watch.add("data", -5)  # a clock that was set back
+    watch.rest("others")
+    first = watch.read()
+    assert 10 <= first["imports"] < 10.2 and 0.02 <= first["data"] < 0.2 and first["others"] < 0.2
+    assert 10.02 <= first[TOTAL] < 10.5
+    second = Stopwatch(time.monotonic() - 1)
+    second.go_on(first)
+    second.add("data", 3)
+    read = second.read()
+    assert read["imports"] == first["imports"] and read["data"] == first["data"] + 3
+    assert first[TOTAL] + 1 <= read[TOTAL] < first[TOTAL] + 1.2
+
+
+def test_a_part_that_fails_is_counted():
+    watch = Stopwatch()
+    with contextlib.suppress(ValueError), watch.part("data"):
+        time.sleep(0.02)
+        raise ValueError
+    assert watch.read()["data"] >= 0.02

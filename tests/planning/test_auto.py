@@ -35,7 +35,7 @@ def test_auto_takes_the_fastest_that_fits(gib):
     chosen = auto.resolve(parsed, preset, model_shape, room(gib))
     assert not auto.open_keys(chosen.preset) and chosen.verdict == "fits"
     for other in auto.choices(parsed, preset, model_shape, room(gib)):
-        assert other.verdict != "fits" or other.completion_s >= chosen.completion_s
+        assert other.verdict != "fits" or auto.NEAR * other.completion_s >= chosen.completion_s
 
 
 def test_a_share_that_fits_is_found_also_below_a_step_of_the_ladder():
@@ -162,7 +162,7 @@ def test_more_sequences_at_once_and_16_bits_are_faster():
     )
 
     def per_completion(case, count):
-        return speed.step_s(case, count, 200_000, peak) / count
+        return speed.step(case, count, 8, 200_000, peak).step_s / count
 
     many = replace(few, num_seqs=64)
     assert per_completion(many, 64) < per_completion(few, 8) / 3

@@ -33,6 +33,13 @@ def made(*overrides: str, recipe_name="qwen2.5-1.5b", preset="8GB", card=CARD) -
         (CUDA, "first step", [], "training pass", "per_device_train_batch_size=4"),
         (
             CUDA,
+            "first step",
+            ["preset.layers_not_recomputed=2"],
+            "training pass",
+            "layers_not_recomputed=0",
+        ),
+        (
+            CUDA,
             "steps",
             ["preset.per_device_train_batch_size=1"],
             "grew after",

@@ -172,3 +172,27 @@ def test_a_plan_that_does_not_fit_is_refused_here_and_told_elsewhere(tmp_path, m
         make(parsed, tmp_path, small, "24GB")
     assert raised.value.predicted == there.predicted
     assert raised.value.plan.preset == there.preset
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "dtype", "reason"),
+    [
+        ("qwen2.5-1.5b", 9.0, "fp8", "keys of this model have a bias"),
+        ("llama3.1-8b", 8.6, "fp8", "compute capability 8.6, and fp8 needs 8.9"),
+        ("llama3.1-8b", 8.9, "fp8", None),
+        ("qwen2.5-1.5b", 8.6, "int8_per_token_head", None),
+        ("qwen2.5-1.5b", 7.5, "int8_per_token_head", None),
+    ],
+)
+def test_a_kv_cache_in_8_bits_is_refused_where_it_loses_the_keys(name, capability, dtype, reason):
+    """Or where the card has no such arithmetic; with scales, it is for every card."""
+    overrides = ["preset.load_in_4bit=true", f"preset.kv_cache_dtype={dtype}"]
+    loaded = recipe.load(name, overrides)
+    target = planning.Target.elsewhere(card(24, capability))
+    if reason is None:
+        made = planning.make(loaded.recipe, target, base_dir=loaded.path.parent, preset="24GB")
+        assert made.preset.kv_cache_dtype == dtype
+        return
+    with pytest.raises(PlanError, match=reason) as refused:
+        planning.make(loaded.recipe, target, base_dir=loaded.path.parent, preset="24GB")
+    assert "int8_per_token_head" in (refused.value.problems[0].hint or "")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.readme.table import cell
 from r1recipes import recipe
 from r1recipes.algorithms.base import Preset
 from r1recipes.planning import proofs
@@ -108,6 +109,34 @@ def test_list_shows_what_was_measured(monkeypatch, tmp_path):
     shown = json.loads(in_process("list", "--json")[1])
     by_name = {row["recipe"]: row["presets"] for row in shown}
     assert by_name["qwen2.5-1.5b"]["8GB"]["holds"] is False and by_name["tiny"]["cpu"] is None
+
+
+REAL = {"lengths": "real", "step_s": 3.46, "completions_per_hour": 33333}
+
+
+def test_real_lengths_are_shown_beside_full_ones(monkeypatch, tmp_path):
+    """In `list`, under its columns, and in the README's table; old proofs have none."""
+    monkeypatch.setattr(proofs, "folder", lambda: tmp_path)
+    older = write_proof(tmp_path)
+    assert older.measured and older.measured.real is None
+    full = in_process("list")[1].splitlines()
+    proof = write_proof(tmp_path, real=REAL)
+    assert proof.holds and proof.measured
+    assert cell(proof, proof.measured).endswith(", 12,919; 33,333")
+    both = in_process("list")[1].splitlines()
+    (line,) = [line for line in both if line not in full]
+    assert line.split() == ["with", "real", "lengths", "3.5", "33,333"]
+    above = both[both.index(line) - 1]
+    assert line.index("33,333") == above.index("12,919") and len(line) <= 80
+
+
+def test_real_lengths_that_failed_leave_the_proof_as_it_is(monkeypatch, tmp_path):
+    monkeypatch.setattr(proofs, "folder", lambda: tmp_path)
+    older, shown = write_proof(tmp_path), in_process("list")[1]
+    failed = write_proof(tmp_path, real={"lengths": "mine", "error": "RuntimeError: no"})
+    assert failed.holds and in_process("list")[1] == shown
+    assert failed.measured and older.measured
+    assert cell(failed, failed.measured) == cell(older, older.measured)
 
 
 def test_list_fits_a_terminal():

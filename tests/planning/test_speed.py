@@ -6,8 +6,8 @@ from r1recipes import planning, recipe
 from r1recipes.errors import PlanError
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
-from r1recipes.planning import speed
-from r1recipes.planning.speed import MAX_SHARE, MIN_PROBLEMS, Evaluation
+from r1recipes.planning.speed import MAX_SHARE, Evaluation, evaluation
+from r1recipes.planning.speed.evaluation import MIN_PROBLEMS
 from tests.helpers import hint, in_process
 
 CASES = [
@@ -48,7 +48,7 @@ def test_what_generation_took_is_never_more_than_is_assumed():
     pairs = [(6, 11.1, 48, 16.0), (8, 15.3, 64, 20.3), (8, 27.5, 64, 51.3), (8, 5.1, 64, 5.9)]
     for few, small_s, many, large_s in pairs:
         cost = Evaluation("cuda", many, 64, 200)
-        assumed = cost.steps(few) / speed.GENERATION_SHARE["cuda"]
+        assumed = cost.steps(few) / evaluation.GENERATION_SHARE["cuda"]
         assert assumed >= small_s / large_s - 0.01
 
 

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from r1recipes import recipe
 from r1recipes.errors import PlanError, RecipeError, RunError
 from r1recipes.machine import files, settings
-from r1recipes.planning import speed
+from r1recipes.planning.speed import evaluation as cost
 from r1recipes.runs import record
 from r1recipes.runs.record import Run
 from r1recipes.study import database, loading, search, trials, worker
@@ -129,7 +129,7 @@ def test_a_hopeless_trial_ends_early_and_says_so(someone, made, monkeypatch):
 @pytest.mark.slow
 def test_trials_are_pruned_by_their_held_out_accuracy(small, tmp_path, monkeypatch):
     """With `eval.every`; reported at its steps and no others, and again after a resume."""
-    monkeypatch.setattr(speed, "MAX_SHARE", 1e9)
+    monkeypatch.setattr(cost, "MAX_SHARE", 1e9)
     (cell,) = loading.load(write(tmp_path, STUDY), ["eval.every=2"]).cells
     made = trials.create_cell(database.open_storage(f"sqlite:///{tmp_path}/study.db"), cell)
     machine = settings.Settings(runs_dir=tmp_path / "runs", offline=True)

@@ -7,7 +7,7 @@ first rows is a case of the latter.
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ def repeated(num_rows: int, length: int, *, plain: bool = True) -> Make:
     return make
 
 
-def table(columns: dict[str, object]) -> Make:
+def table(columns: Mapping[str, object]) -> Make:
     return lambda path: parquet.write_table(pyarrow.table(columns), path)
 
 

@@ -75,19 +75,29 @@ def link(name: str, to: str = "../../../secret") -> Change:
 
 
 def pipe(name: str) -> Change:
-    return lambda run: ((run / name).unlink(missing_ok=True), os.mkfifo(run / name))
+    def change(run: Path) -> None:
+        (run / name).unlink(missing_ok=True)
+        os.mkfifo(run / name)
+
+    return change
 
 
 def folder(name: str) -> Change:
-    return lambda run: ((run / name).unlink(missing_ok=True), (run / name).mkdir())
+    def change(run: Path) -> None:
+        (run / name).unlink(missing_ok=True)
+        (run / name).mkdir()
+
+    return change
 
 
 def pickled(place: str, name: str, gone: str) -> Change:
     """Pickled weights that run code, in place of the safetensors."""
-    return lambda run: (
-        (run / place / gone).unlink(),
-        (run / place / name).write_bytes(pickle.dumps(Boom())),
-    )
+
+    def change(run: Path) -> None:
+        (run / place / gone).unlink()
+        (run / place / name).write_bytes(pickle.dumps(Boom()))
+
+    return change
 
 
 DROPPED = object()
@@ -134,6 +144,8 @@ REPORTED: dict[str, Change] = {
     "no difference": keys(RECORD, evaluation__difference=DROPPED),
     "a difference that is null": keys(RECORD, evaluation__difference={"mean": None, "interval": 0}),
     "no problems": keys(RECORD, evaluation__after__num_problems=0),
+    "a part of the time that is a list": keys(RECORD, time={"total": [1]}),
+    "no whole time": keys(RECORD, time={"imports": 1.0}),
     "memory that is a text": keys(RECORD, vram={"measured_bytes": "all"}),
     "an error that is a list": keys(RECORD, status="failed", error=["x"]),
     "pass rates without a rate": keys(RECORD, pass_rates={"num_kept": 1}),

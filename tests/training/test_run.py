@@ -14,6 +14,7 @@ import pytest
 from r1recipes import data, training
 from r1recipes.errors import RecipeError, RunError
 from r1recipes.machine import files, settings
+from r1recipes.machine.meter import Stopwatch
 from r1recipes.machine.terminal import AFTER_STEP, Interrupts
 from r1recipes.planning import disk
 from r1recipes.rewards import Reward
@@ -352,7 +353,7 @@ def stages_of(run: Run, observer: Observer | None = None) -> Stages:
     splits = data.load(plan.recipe, plan.base_dir, offline=True)
     reward = Reward("none", lambda completions, **columns: [0.0] * len(completions))
     prepared = Prepared(plan, splits, backend, {}, reward, {})
-    return Stages(run, prepared, observer or Observer(), Options(), Interrupts(print))
+    return Stages(run, prepared, observer or Observer(), Options(), Interrupts(print), Stopwatch())
 
 
 def test_the_time_of_a_killed_stage_is_counted_to_its_last_step(finished, tmp_path):
@@ -363,6 +364,7 @@ def test_the_time_of_a_killed_stage_is_counted_to_its_last_step(finished, tmp_pa
     stages_of(dead).count_killed_stage()
     assert dead.read()["duration_s"] == before | {"train": pytest.approx(before["train"] + 7.5)}
     assert dead.read()["stage"] is None
+    assert dead.read()["time"]["total"] == pytest.approx(7.5, abs=1)  # beside that of attempts
 
 
 def test_a_full_disk_is_one_line_and_exit_1(small, tmp_path, monkeypatch):

@@ -53,7 +53,7 @@ def sized_tokens(case: Case) -> int:
     It decides how long a sequence may be and, by the ladder, how large the engine's pass is.
     """
     cache = sized_bytes(case)
-    return int(0.95 * cache / case.shape.kv_token_bytes) // 256 * 256
+    return int(0.95 * cache / case.sized_kv_token_bytes) // 256 * 256
 
 
 def sized_bytes(case: Case) -> float:

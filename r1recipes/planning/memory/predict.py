@@ -28,7 +28,7 @@ from r1recipes.planning.memory.engine import (
     sized_overhead,
     sized_tokens,
 )
-from r1recipes.planning.memory.training import training_pass, unpacked
+from r1recipes.planning.memory.training import STORED, training_pass, unpacked
 from r1recipes.planning.models import adapter_parameters, weights_bytes
 
 PHASES = ("load", "generate", "train")
@@ -70,7 +70,7 @@ def predict(case: Case, constants: dict[str, float] | None = None) -> Prediction
     weights, slots, work, outside = share = engine_share(case, calibrated)
     cache = case.engine_bytes - sum(share)
     adapter = adapter_parameters(case.shape, case.lora_rank, case.targets)
-    tokens = cache // case.shape.kv_token_bytes // BLOCK_TOKENS * BLOCK_TOKENS
+    tokens = cache // case.kv_token_bytes // BLOCK_TOKENS * BLOCK_TOKENS
     resident = {
         "context": round(calibrated["context"]),
         "weights": weights,
@@ -102,12 +102,13 @@ def _spare(
     base = weights_bytes(case.shape, case.four_bit) if case.four_bit else 0
     copy = round(calibrated["load_copy"] * base) - work - phases["load"]["adapter"]
     # Idle blocks lie beside a training pass: those of the engine's pass, or more.
-    idle = round(calibrated["fragmentation"] * train["training activations"]) - work
+    activations = train["training activations"] + train.get(STORED, 0)
+    idle = round(calibrated["fragmentation"] * activations) - work
     # torch keeps the blocks of a training pass while the engine works. In standby it frees them
     # before, except for blocks that are still in use.
     retained = sum(train.values()) - sum(generate.values())
     if case.standby:
-        blocks = work + sum(train[name] for name in ("gradient", "training activations", "logits"))
+        blocks = work + activations + train["gradient"] + train["logits"]
         retained = min(blocks, round(calibrated["standby_kept"]))
     return {"load": max(0, copy), "generate": max(0, retained), "train": max(0, idle)}
 
@@ -168,9 +169,9 @@ def least_share_bytes(case: Case, sequences: int = 1) -> int:
 
     It also satisfies Unsloth's coarser estimate for one sequence.
     """
-    calibrated, token, each = _calibrated(), case.shape.kv_token_bytes, sequence_tokens(case)
+    calibrated, token, each = _calibrated(), case.kv_token_bytes, sequence_tokens(case)
     overhead = sized_overhead(case.shape, case.four_bit, case.lora_rank)
-    least = overhead + math.ceil(each / 256) * 256 * token / 0.95 + 1
+    least = overhead + math.ceil(each / 256) * 256 * case.sized_kv_token_bytes / 0.95 + 1
     weights, slots, _, outside = engine_share(case, calibrated)
     rest = weights + slots + outside
     rest += math.ceil(sequences * each / BLOCK_TOKENS) * BLOCK_TOKENS * token

@@ -4,7 +4,8 @@ Derived from unsloth and unsloth_zoo (`packages.READ_IN`); tests/system/test_fam
 some of it.
 """
 
-from r1recipes.planning.memory.case import MAX_NUM_SEQS, Case
+from r1recipes.planning.memory.case import Case
+from r1recipes.planning.memory.constants import CALIBRATED
 from r1recipes.planning.models import adapter_parameters
 
 CHUNK_ROWS = 256
@@ -17,6 +18,17 @@ works in place on gate, up and their product (kernels/fast_lora.py). Autograd th
 MLP keeps gate, its activation and up, and computes the gradients of the product and of both
 factors. An MLP without any adapter took no more than the kernel (one rehearsal; the reason is not
 known)."""
+STORED_HIDDEN = 3
+"""Tensors as wide as the hidden state that a layer stores for its backward pass where it is not
+computed again: both normalised inputs, and the sum behind the attention. Like the next two derived
+from what Unsloth's kernels save (fast_lora.py, rms_layernorm.py, _attention), not measured."""
+STORED_ATTENTION = 2
+"""How often the output of the attention is stored: by the attention, and as rows for `o_proj`."""
+STORED_FUSED_MLP_BYTES, STORED_PLAIN_MLP_BYTES = 4, 8
+"""Bytes for each token and unit of a layer's MLP that are stored in 16 bits: gate and up, and in
+transformers' MLP the activation and the product too."""
+STORED = "layers not recomputed"
+"""The name of the part that the memory of such layers is."""
 MLP = {"gate_proj", "up_proj", "down_proj"}
 
 
@@ -32,13 +44,15 @@ def training_pass(case: Case, calibrated: dict[str, float]) -> dict[str, int]:
     rows = case.batch * case.max_completion_length
     # In the only pass of a step, gradients arrive as activations are freed: at most the activations
     # of a batch that is smaller by one completion lie beside the gradient. In later passes it is
-    # there already. A step of MAX_NUM_SEQS may have more completions, and so several passes.
+    # there already.
     gradient = 4 * adapter_parameters(case.shape, case.lora_rank, case.targets)
-    if case.num_seqs <= case.batch < MAX_NUM_SEQS:
+    if (case.completions or case.num_seqs) <= case.batch:
         gradient = max(0, gradient - completion)
+    stored = {STORED: case.batch * _stored(case)} if case.layers_not_recomputed else {}
     return {
         "gradient": gradient,
         "training activations": case.batch * completion,
+        **stored,
         "logits": LOGIT_BYTES * min(rows, CHUNK_ROWS) * case.shape.vocab_size + 4 * rows,
         "training kernels": round(calibrated["training_outside"]),
     }
@@ -52,16 +66,34 @@ def _activations(case: Case, calibrated: dict[str, float]) -> int:
     # Unsloth may move them to main memory; that made no difference at any measured size.
     checkpoints = hidden * shape.num_hidden_layers
     attention = 2 * shape.head_dim * (shape.num_attention_heads + shape.num_key_value_heads)
-    # Unsloth's kernel is for an adapter on all of the MLP (unsloth/models/llama.py).
-    adapted = MLP & set(case.targets)
-    fused = not adapted or (shape.fused_mlp and adapted == MLP)
-    mlp = (FUSED_MLP_BYTES if fused else PLAIN_MLP_BYTES) * shape.intermediate_size
+    mlp = (FUSED_MLP_BYTES if _is_fused(case) else PLAIN_MLP_BYTES) * shape.intermediate_size
     layer: float = tokens * (mlp + 2 * attention)  # query, key, value, output
     layer += calibrated["hidden_copies"] * hidden
     if shape.capped_attention:  # no kernel caps scores, so all of them are kept
         scores = tokens * case.max_seq_length * shape.num_attention_heads
         layer += calibrated["capped_scores"] * scores
     return round(checkpoints + layer)
+
+
+def _is_fused(case: Case) -> bool:
+    """Whether the MLP takes no more than with Unsloth's kernel, which is for an adapter on all of
+    it (unsloth/models/llama.py)."""
+    adapted = MLP & set(case.targets)
+    return not adapted or (case.shape.fused_mlp and adapted == MLP)
+
+
+def _stored(case: Case) -> int:
+    """Bytes of one completion in the layers that are not computed again, beside their inputs, which
+    count as those of the other layers do. Derived, not measured."""
+    shape, tokens = case.shape, case.max_seq_length
+    query = shape.head_dim * shape.num_attention_heads
+    key_value = 2 * shape.head_dim * shape.num_key_value_heads
+    mlp = STORED_FUSED_MLP_BYTES if _is_fused(case) else STORED_PLAIN_MLP_BYTES
+    attention = 2 * (query + key_value + STORED_ATTENTION * query)
+    token = 2 * STORED_HIDDEN * shape.hidden_size + attention + mlp * shape.intermediate_size
+    if shape.capped_attention:  # as in `_activations`
+        token += round(CALIBRATED["capped_scores"].value) * tokens * shape.num_attention_heads
+    return case.layers_not_recomputed * tokens * token
 
 
 def unpacked(case: Case) -> dict[str, int]:

@@ -14,8 +14,8 @@
 JSON is written under a temporary name, synced and renamed, so a file is whole or absent. A torn
 last line of a .jsonl is dropped on reading and cut before appending. One process at a time owns a
 folder, by a lock that the system releases when the process dies. A folder may be a stranger's: its
-files are read without following links, within limits (`machine.files.foreign`), and by their schema
-(`record.schema`). Limits: a folder is never reused for another run.
+files are read without following links, within limits, and by their schema. Limits: a folder is
+never reused for another run.
 """
 
 import fcntl
@@ -33,16 +33,12 @@ from pydantic import BaseModel
 from r1recipes import recipe
 from r1recipes.errors import Problem, RecipeError, disk_error
 from r1recipes.machine import files
-from r1recipes.machine.files import foreign, now, read_lines, write_json, write_text
+from r1recipes.machine.files import foreign, now, write_json, write_text
 from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock
 from r1recipes.runs.record import schema
-from r1recipes.runs.record.checkpoints import CHECKPOINT_DONE as CHECKPOINT_DONE
-from r1recipes.runs.record.checkpoints import checkpoint_step
-from r1recipes.runs.record.checkpoints import is_whole as is_whole
-from r1recipes.runs.record.checkpoints import mark_checkpoint as mark_checkpoint
-from r1recipes.runs.record.checkpoints import newest_whole as newest_whole
+from r1recipes.runs.record.checkpoints import checkpoint_step, is_whole, newest_whole
 
 
 class Run:
@@ -202,11 +198,13 @@ class Run:
 
         Raises: RecipeError when metrics of a step up to there are missing.
         """
-        if [row.get("step") for row in read_lines(self.metrics)][:step] != [*range(1, step + 1)]:
+        steps = self.rows(self.metrics, schema.Step)
+        if [row["step"] for row in steps][:step] != [*range(1, step + 1)]:
             raise _damaged(self.metrics, f"it does not have steps 1 to {step}")
-        for path in (self.metrics, self.completions):
-            rows = [row for row in read_lines(path) if row.get("step", 0) <= step]
-            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+        samples = self.rows(self.completions, schema.Completion)
+        for path, every in ((self.metrics, steps), (self.completions, samples)):
+            rows = [json.dumps(row) + "\n" for row in every if row.get("step", 0) <= step]
+            write_text(path, "".join(rows))
         for folder in self.checkpoints.glob("checkpoint-*"):
             number = checkpoint_step(folder)
             if not is_whole(folder) or number is None or number > step:
@@ -288,8 +286,7 @@ def find(runs_dir: Path, name: str) -> Run:
 def find_unfinished(runs_dir: Path, recipe_name: str | None = None) -> Run:
     """The newest run that can be resumed, of this recipe or of any.
 
-    Trials are left out, because it is `sweep` that resumes a study.
-    Raises: RecipeError when there is none.
+    Trials are left out: `sweep` resumes a study. Raises: RecipeError when there is none.
     """
     unfinished: list[Run] = []
     has_trials = False

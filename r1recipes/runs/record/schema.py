@@ -6,7 +6,7 @@ read nor refused; of those that are, only the ones that every run has must be th
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -22,8 +22,10 @@ from pydantic_core import PydanticCustomError
 
 from r1recipes.config.render import show
 from r1recipes.errors import shorten
+from r1recipes.machine.meter import TOTAL
 
 Status = Literal["running", "complete", "failed", "stopped", "pruned"]
+STATUSES: tuple[str, ...] = get_args(Status)
 
 
 def _is_text(value: Any) -> str:
@@ -144,6 +146,7 @@ class Record(Part):
     finished: Name | None = None
     attempts: Count = 0
     duration_s: Annotated[dict[Name, Seconds], Field(max_length=100)] = {}
+    time: Annotated[dict[Name, Seconds], Field(max_length=100)] = {}
     evaluation: Evaluations = Evaluations()
     vram: Memory | None = None
     error: Failure | None = None
@@ -158,6 +161,8 @@ class Record(Part):
         both = self.evaluation.before and self.evaluation.after
         if self.status == "complete" and both and not self.evaluation.difference:
             raise PydanticCustomError("missing", "lacks `evaluation.difference`")
+        if self.time and TOTAL not in self.time:
+            raise PydanticCustomError("missing", "lacks `time.{total}`", {"total": TOTAL})
         return self
 
 

@@ -59,6 +59,9 @@ class Hooks:
     """Whether to save a checkpoint and stop after the current step; asked often."""
     on_phase: Callable[[Phase], None] = _ignore
     """This part of an optimiser step begins."""
+    lengths: Callable[[int], list[int]] | None = None
+    """Number of completions -> the tokens that each of them is to have, at most those that the plan
+    allows; for a rehearsal. Without it they end where the model ends them."""
 
 
 class ColdStarted(NamedTuple):
@@ -109,7 +112,7 @@ class Backend(Protocol):
     def facts(self) -> dict[str, float]:
         """Sizes that the engine chose for itself when the model was loaded, for a rehearsal.
 
-        Keys end in their unit: `_tokens`, `_gib`. Empty for a backend without an engine.
+        Keys end in their unit: `_tokens`, `_seqs`, `_gib`. Empty for a backend without an engine.
         """
 
     def checkpoint_bytes(self) -> int:

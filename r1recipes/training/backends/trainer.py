@@ -18,6 +18,7 @@ from r1recipes.algorithms import Algorithm, sft
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward, is_right
 from r1recipes.runs.statistics import pass_at_1
+from r1recipes.training.backends import passes
 from r1recipes.training.backends.base import Hooks
 
 REFERENCE = "ref"
@@ -30,13 +31,8 @@ SAMPLES_PER_STEP = 4
 
 def sampling(plan: Plan) -> dict[str, Any]:
     """Sampling settings of the recipe under transformers' names."""
-    train = plan.recipe.train
-    return {
-        "temperature": train.temperature,
-        "top_p": train.top_p,
-        "top_k": train.top_k,
-        "min_p": train.min_p,
-    }
+    names = ("temperature", "top_p", "top_k", "min_p")
+    return {name: getattr(plan.recipe.train, name) for name in names}
 
 
 def common(plan: Plan) -> dict[str, Any]:
@@ -157,6 +153,7 @@ def make(
     )
     if REFERENCE in getattr(model, "peft_config", {}):
         model.delete_adapter(REFERENCE)
+    passes.install(trainer, plan)
     _announce_phases(trainer, plan.algorithm, hooks)
     callback.clock.time(trainer)
     return trainer

@@ -6,15 +6,24 @@ a GPU sums are not ordered, so the last digits differ. Limits: one device; text 
 transformers generates, far slower on a GPU than vLLM does.
 """
 
+import contextlib
 import gc
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 from trl import SFTTrainer
 
 from r1recipes.planning.plan import Plan
@@ -168,11 +177,13 @@ class TrlBackend:
             config_arguments=trainer.arguments(plan, output_dir),
             hooks=hooks,
         )
-        trainer.stop_at(trl_trainer, trainer.stop_ids(self.tokenizer(), self.model))
+        ends = trainer.stop_ids(self.tokenizer(), self.model)
+        trainer.stop_at(trl_trainer, ends)
         for parameter in self.model.parameters():
             if parameter.requires_grad:  # TRL silently makes those of a 4-bit model bfloat16
                 parameter.data = parameter.data.float()
-        trl_trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        with _ended(self.model, hooks.lengths, ends):
+            trl_trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
     def save_adapter(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
@@ -197,3 +208,40 @@ class TrlBackend:
 
     def close(self) -> None:
         """Nothing runs beside this model."""
+
+
+@contextlib.contextmanager
+def _ended(
+    model: Any, lengths: Callable[[int], list[int]] | None, ends: list[int]
+) -> Iterator[None]:
+    """End each completion of a model at a length that `lengths` gives; see `Hooks.lengths`."""
+    if lengths is None:
+        yield
+        return
+    generate = model.generate
+
+    def ended(*args: Any, **options: Any) -> Any:
+        count, start = options["input_ids"].shape
+        end = _End(torch.tensor(lengths(count), device=model.device), start, ends)
+        return generate(*args, **options, logits_processor=LogitsProcessorList([end]))
+
+    model.generate = ended
+    try:
+        yield
+    finally:
+        del model.generate
+
+
+class _End(LogitsProcessor):
+    """Lets the end be sampled as the last token of a completion, and nowhere else."""
+
+    def __init__(self, lengths: torch.Tensor, start: int, ends: list[int]):
+        self._lengths, self._start, self._ends = lengths, start, ends
+
+    def __call__(self, input_ids: Any, scores: Any) -> torch.FloatTensor:
+        is_last = self._lengths.to(scores.device) == input_ids.shape[1] - self._start + 1
+        scores[:, self._ends] = -torch.inf
+        scores[is_last] = -torch.inf
+        scores[is_last, self._ends[0]] = 0.0
+        ended: torch.FloatTensor = scores
+        return ended

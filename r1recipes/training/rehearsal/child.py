@@ -10,6 +10,8 @@ import statistics
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,9 +21,11 @@ from r1recipes.machine import settings
 from r1recipes.machine.units import GIB
 from r1recipes.planning import models, out_of_memory
 from r1recipes.planning.plan import Plan
+from r1recipes.planning.speed.lengths import Lengths
 from r1recipes.runs.reading import Row
 from r1recipes.training.backends.base import Backend, Hooks, Phase
 from r1recipes.training.backends.child import Send
+from r1recipes.training.rehearsal.drawn import Drawn
 
 if TYPE_CHECKING:
     import datasets
@@ -54,10 +58,15 @@ def work(
     weights_dir: Path,
     steps: int,
     batches: tuple[int, ...],
+    lengths: Lengths | None,
     phase: SharedInt,
     send: Send,
 ) -> None:
-    """Load once and train with each batch. Sends the measurements of each batch, or its error."""
+    """Load once and train with each batch. Sends the measurements of each batch, or its error.
+
+    Each batch is trained at full length and then, if `lengths` are given, with lengths drawn from
+    them; those steps have numbers of their own for the memory, and no part in the peaks.
+    """
     plan = Plan.model_validate_json(plan_json)
     memory = _Memory(phase)
     result: dict[str, Any] = {}
@@ -68,9 +77,15 @@ def work(
         for number, batch in enumerate(batches):
             memory.number = number
             loaded, result = result, dict(result)
-            result |= _measured(plan, _train(backend, rehearsed, batch, folder, memory))
-            result["projected_run_s"] = _projected(plan, result)
-            send(result | {"torch_gib_by_phase": memory.by_phase()})
+            train = partial(_train, backend, rehearsed, batch, folder, memory)
+            result |= _measured(plan, train(), plan.preset.max_completion_length)
+            result["projected_run_s"] = _projected(plan, result, plan.preset.max_completion_length)
+            result["torch_gib_by_phase"] = memory.by_phase()
+            if lengths:
+                memory.number = len(batches) + number
+                result["real"] = _with_lengths(plan, lengths, train, result)
+                memory.by_phase()
+            send(result)
             result = loaded
     except Exception as error:  # out of memory or anything else: it is the result
         traceback.print_exc()
@@ -151,10 +166,37 @@ def _load(
     return backend
 
 
+def _with_lengths(
+    plan: Plan, lengths: Lengths, train: Callable[[Drawn], list[Row]], full: dict[str, Any]
+) -> dict[str, Any]:
+    """Times and speeds with lengths that are drawn; `full` has those at full length.
+
+    An error is a part of the result: what was measured at full length stays.
+    """
+    drawn = Drawn(lengths, plan)
+    try:
+        steps = train(drawn)
+        mean = drawn.check(steps)
+    except Exception as error:  # as in `work`
+        traceback.print_exc()
+        text = out_of_memory.telling_line(str(error))
+        return {"lengths": lengths.name, "error": f"{type(error).__name__}: {text}"}
+    result = {"lengths": lengths.name} | _measured(plan, steps, mean)
+    result["mean_length"] = round(mean, 1)
+    result["max_length"] = max(row["completions/max_length"] for row in steps)
+    result["projected_run_s"] = _projected(plan, full | result, mean)
+    return result
+
+
 def _train(
-    backend: Backend, rehearsed: Plan, batch: int, folder: Path, memory: _Memory
+    backend: Backend,
+    rehearsed: Plan,
+    batch: int,
+    folder: Path,
+    memory: _Memory,
+    drawn: Drawn | None = None,
 ) -> list[Row]:
-    """Train with this batch; returns the metrics of each step."""
+    """Train with this batch, at full length or with drawn lengths; the metrics of each step."""
     passes = rehearsed.completions_per_step // batch
     plan = rehearsed.model_copy(update={BATCH: batch, "gradient_accumulation_steps": passes})
     steps: list[Row] = []
@@ -168,19 +210,21 @@ def _train(
     memory.enter("generate")
     # A trainer saves a checkpoint at its end; other processes may be using these weights.
     with TemporaryDirectory(dir=folder) as output_dir:
-        rows = _rows(plan, backend.tokenizer())
-        hooks = Hooks(on_step=on_step, on_phase=on_phase)
+        rows = _rows(plan, backend.tokenizer(), drawn)
+        lengths = drawn.completions if drawn else None
+        hooks = Hooks(on_step=on_step, on_phase=on_phase, lengths=lengths)
         rewards = {"noise": _noise_reward()}
         backend.train(rows, rewards, Path(output_dir), None, hooks, plan=plan)
     return steps
 
 
-def _measured(plan: Plan, steps: list[Row]) -> dict[str, Any]:
-    """Times and speeds of the steps; medians leave out the first step where there are others."""
+def _measured(plan: Plan, steps: list[Row], length: float) -> dict[str, Any]:
+    """Times and speeds of the steps, whose completions have `length` tokens on average; medians
+    leave out the first step where there are others."""
     rest = steps[1:] or steps
     step_s = statistics.median(row["time/step_s"] for row in rest)
     generation_s = statistics.median(row["time/generation_s"] for row in rest)
-    tokens = plan.completions_per_step * plan.preset.max_completion_length
+    tokens = plan.completions_per_step * length
     return {
         "first_step_s": round(steps[0]["time/step_s"], 1),
         "step_s": round(step_s, 2),
@@ -196,13 +240,13 @@ def _measured(plan: Plan, steps: list[Row]) -> dict[str, Any]:
     }
 
 
-def _projected(plan: Plan, result: dict[str, Any]) -> int:
-    """Seconds of the whole run at most: with every completion at its greatest length."""
+def _projected(plan: Plan, result: dict[str, Any], length: float) -> int:
+    """Seconds of the whole run with completions of this length; at most, with the greatest."""
     recipe = plan.recipe
     sampled = 2 * recipe.data.eval_size * (recipe.eval.samples + 1)
     if recipe.eval.every and plan.eval_problems:
         sampled += (recipe.train.max_steps - 1) // recipe.eval.every * plan.eval_problems
-    evaluation_s = sampled * plan.preset.max_completion_length / result["tokens_per_s"]
+    evaluation_s = sampled * length / result["tokens_per_s"]
     start_s = result["import_s"] + result["load_s"] + result["first_step_s"]
     return round(start_s + (recipe.train.max_steps - 1) * result["step_s"] + evaluation_s)
 
@@ -218,7 +262,7 @@ def _write_weights(plan: Plan, folder: Path) -> None:
     import torch
 
     from r1recipes.machine import OTHER_CACHE, files
-    from r1recipes.training.backends import random_weights
+    from r1recipes.training.backends.unsloth import random_weights
 
     if folder.exists():
         return
@@ -232,8 +276,8 @@ def _write_weights(plan: Plan, folder: Path) -> None:
     torch.cuda.empty_cache()
 
 
-def _rows(plan: Plan, tokenizer: Any) -> datasets.Dataset:
-    """Prompts of exactly the length that the preset allows; here a character is a token."""
+def _rows(plan: Plan, tokenizer: Any, drawn: Drawn | None) -> datasets.Dataset:
+    """Prompts of the length that the preset allows, or of drawn lengths; a character is a token."""
     from datasets import Dataset
 
     empty = tokenizer.apply_chat_template(
@@ -242,8 +286,9 @@ def _rows(plan: Plan, tokenizer: Any) -> datasets.Dataset:
         tokenize=True,
         return_dict=True,
     )["input_ids"]
-    count = plan.max_prompt_length - len(empty)
-    prompts = [f"{n:04}" + "a" * (count - 4) for n in range(4 * plan.preset.prompts_per_step)]
+    limit, number = plan.max_prompt_length, 4 * plan.preset.prompts_per_step
+    lengths = drawn.prompts(number, len(empty) + 4, limit) if drawn else [limit] * number
+    prompts = [f"{n:04}" + "a" * (count - len(empty) - 4) for n, count in enumerate(lengths)]
     return Dataset.from_list(
         [{"prompt": [{"role": "user", "content": text}], "answer": "0"} for text in prompts]
     )

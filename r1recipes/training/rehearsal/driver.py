@@ -21,6 +21,7 @@ from r1recipes.machine.processes import obey_parent
 from r1recipes.machine.units import GIB
 from r1recipes.planning import models, out_of_memory
 from r1recipes.planning.plan import Plan
+from r1recipes.planning.speed.lengths import Lengths
 from r1recipes.training.backends.child import ChildFailed, run_in_child
 from r1recipes.training.rehearsal import child
 
@@ -37,10 +38,12 @@ def rehearse(
     vram_bytes: int | None,
     steps: int,
     batches: tuple[int, ...] = (),
+    lengths: Lengths | None = None,
 ) -> list[dict[str, Any]]:
     """Train `steps` steps as the plan says, and return a list with the proof.
 
-    Every prompt and every completion has the greatest length that the preset allows.
+    Every prompt and every completion has the greatest length that the preset allows. With `lengths`
+    as many steps follow whose lengths are drawn from them; their times are under `real`.
     `vram_bytes`: memory of the card that may be used, None for all of it. `batches`: other values
     of per_device_train_batch_size to try with the same engine, ascending, with one proof for each.
     The proof of a batch that runs out of memory has an `error`, and is the last one.
@@ -61,7 +64,7 @@ def rehearse(
         if isinstance(occupied, str):
             raise PlanError(occupied, hint="`python -m r1recipes doctor` shows what is wrong")
         began = time.monotonic()
-        results = _work(plan, weights_dir, steps, batches, phase)
+        results = _work(plan, weights_dir, steps, batches, lengths, phase)
         stop.set()
         lowest: dict[int, int] = _receive(receive)
     finally:
@@ -164,11 +167,12 @@ def _work(
     weights_dir: Path,
     steps: int,
     batches: tuple[int, ...],
+    lengths: Lengths | None,
     phase: child.SharedInt,
 ) -> list[dict[str, Any]]:
     """The measurements of the worker for each batch, up to the first that failed."""
     results: list[dict[str, Any]] = []
-    arguments = (plan.model_dump_json(), weights_dir, steps, batches, phase)
+    arguments = (plan.model_dump_json(), weights_dir, steps, batches, lengths, phase)
     try:
         run_in_child(child.work, *arguments, on_message=results.append)
     except ChildFailed as failed:

@@ -8,7 +8,13 @@ import pytest
 from r1recipes.machine.units import GIB
 from r1recipes.planning import models
 from r1recipes.planning.memory import constants, engine, predict
-from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, Case
+from r1recipes.planning.memory.case import (
+    ADAM_8BIT_BYTES,
+    FOR_256,
+    MAX_NUM_SEQS,
+    Case,
+    engine_sequences,
+)
 
 LLAMA = models.MODELS["llama-3.1-8b"]
 
@@ -64,6 +70,33 @@ def test_standby_trains_without_the_kv_cache():
     assert beside.peaks["generate"] == alone.peaks["generate"]
 
 
+@pytest.mark.parametrize("standby", [False, True])
+def test_layers_that_are_not_recomputed_keep_what_their_backward_pass_reads(standby):
+    """Counted by hand for Llama 3.1 8B: 27 times its hidden size for each token and layer."""
+    none, some, twice = (
+        predict.predict(case(batch=4, standby=standby, layers_not_recomputed=n)) for n in (0, 8, 16)
+    )
+    part = "layers not recomputed"
+    assert part not in none.phases["train"]
+    hidden, inner, key_value = 4096, 14336, 1024
+    token = 2 * (3 * hidden + (hidden + 2 * key_value) + 2 * hidden + 2 * inner)
+    assert token == 27 * hidden
+    assert some.phases["train"][part] == 8 * 4 * 1024 * token
+    assert twice.phases["train"][part] == 2 * some.phases["train"][part]
+    assert some.peaks["train"] - none.peaks["train"] == some.phases["train"][part]
+    assert some.peaks["generate"] == none.peaks["generate"]
+
+
+def test_an_adapter_on_a_part_of_the_mlp_stores_more_of_it():
+    """Then transformers' own MLP runs, which keeps its activation and its product too."""
+    whole, part = (
+        predict.predict(case(targets=targets, layers_not_recomputed=1)).phases["train"]
+        for targets in (tuple(LLAMA.projections), ("q_proj", "up_proj"))
+    )
+    more = part["layers not recomputed"] - whole["layers not recomputed"]
+    assert more == 2 * 1024 * 4 * LLAMA.intermediate_size
+
+
 def test_unsloths_own_estimate_shortens_sequences_as_it_was_seen_to():
     """Phi-4 at 0.6 of 15 GiB: max_seq_length became 256 (measured, H100, 2026-11-21)."""
     phi = models.MODELS["phi-4"]
@@ -96,6 +129,51 @@ def test_captured_sizes_are_vllms():
 
     for largest in range(1, 513):
         assert engine.capture_sizes(largest) == len(listed(largest)), largest
+
+
+def test_every_number_of_completions_meets_a_captured_graph():
+    """The graph of all sequences at once is captured, and no smaller number would do."""
+    for completions in range(1, 600):
+        asked = engine_sequences(completions)
+        sizes = [n for n in (1, 2, 4) if n <= asked]
+        sizes += [*range(8, min(asked + 1, 256), 8)] + [*range(256, asked + 1, 16)]
+        at_once = min(completions, asked)
+        graph = next((size for size in sizes if size >= at_once), None)
+        assert graph is not None and asked in (graph, FOR_256), completions
+        assert asked != 256, completions  # Unsloth's word for "not set"
+    assert [engine_sequences(n) for n in (1, 3, 6, 60, 64, 248, 249, 255, 256, 257, 512)] == [
+        *(1, 4, 8, 64, 64, 248, FOR_256, FOR_256, FOR_256, MAX_NUM_SEQS, MAX_NUM_SEQS)
+    ]
+
+
+def test_room_for_more_sequences_than_completions_changes_graphs_alone():
+    """6 completions in room for 8: one pass of the training is still the only one."""
+    exact, rounded = case(num_seqs=6, batch=6), case(num_seqs=8, batch=6, completions=6)
+    few, more = (predict.predict(c).phases["train"] for c in (exact, rounded))
+    assert [name for name in few if few[name] != more[name]] == ["CUDA graphs"]
+    assert rounded.at_once == exact.at_once == 6
+
+
+@pytest.mark.parametrize(
+    ("dtype", "token", "by_unsloth"),
+    # 8 heads of 128 in 32 layers: two bytes each, one, and one with 4 bytes of scale a head
+    [
+        (None, 131_072, 131_072),
+        ("fp8", 65_536, 81_920),
+        ("int8_per_token_head", 32 * 8 * 2 * (128 + 4), 131_072),
+    ],
+)
+def test_a_cache_in_8_bits_holds_about_twice_the_tokens(dtype, token, by_unsloth):
+    """Unsloth's estimate, which may shorten sequences, has 1.25 bytes for fp8."""
+    plain, stored = predict.predict(case()), predict.predict(case(kv_cache_dtype=dtype))
+    cache = stored.phases["load"]["KV cache"]
+    assert stored.phases == plain.phases
+    assert stored.kv_tokens == cache // token // 16 * 16
+    unsloth = 0.95 * engine.sized_bytes(case()) / by_unsloth
+    assert stored.sized_tokens == int(unsloth) // 256 * 256
+    least = predict.least_share_bytes(case(kv_cache_dtype=dtype), 24)
+    assert predict.predict(case(kv_cache_dtype=dtype, engine_bytes=least)).kv_tokens >= 24 * 1024
+    assert least <= predict.least_share_bytes(case(), 24)
 
 
 def test_the_verdict_keeps_the_error_on_both_sides():

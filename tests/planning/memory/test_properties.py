@@ -15,7 +15,7 @@ from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
 from r1recipes.planning import auto, fit, models
 from r1recipes.planning.memory import constants, engine, predict
-from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, ADAM_BYTES, Case
+from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, ADAM_BYTES, MAX_NUM_SEQS, Case
 from r1recipes.planning.models import ModelShape
 from tests.helpers import shape
 
@@ -58,11 +58,14 @@ def cases(draw) -> Case:
         max_completion_length=draw(st.integers(1, 100_000)),
         lora_rank=draw(st.integers(1, 512)),
         targets=tuple(draw(st.sets(st.sampled_from(list(model_shape.projections)), min_size=1))),
-        num_seqs=draw(st.integers(1, 255)),
+        num_seqs=draw(st.integers(1, MAX_NUM_SEQS)),
         batch=draw(st.integers(1, 256)),
         engine_bytes=draw(st.integers(0, 140 * GIB) | st.integers(0, 16 * GIB)),
         standby=draw(st.booleans()),
         optimizer_bytes=draw(st.sampled_from([ADAM_8BIT_BYTES, ADAM_BYTES])),
+        layers_not_recomputed=draw(st.integers(0, 128)),
+        completions=draw(st.integers(1, 512)),
+        kv_cache_dtype=draw(st.sampled_from([None, "fp8", "int8_per_token_head"])),
     )
 
 
@@ -75,9 +78,11 @@ SETTINGS = {
     "max_seq_length": 10**6,
     "max_completion_length": 10**6,
     "lora_rank": 512,
-    "num_seqs": 255,
+    "num_seqs": MAX_NUM_SEQS,
+    "completions": 1024,
     "batch": 1024,
     "engine_bytes": 10**13,
+    "layers_not_recomputed": 1024,
 }
 DIMENSIONS = (
     "hidden_size",
@@ -269,7 +274,8 @@ CROSSED = [
     # graph sizes, of the chunks of rows.
     ("engine_bytes", [edge * GIB + at for edge in range(5, 45) for at in (-1, 0, 1)]),
     ("lora_rank", range(1, 513)),
-    ("num_seqs", range(1, 256)),
+    ("num_seqs", range(1, MAX_NUM_SEQS + 1)),
+    ("completions", range(1, 300)),
     ("batch", range(1, 65)),
     ("max_seq_length", [*range(16, 2048, 7), *range(16_000, 40_000, 1009)]),
     ("max_completion_length", range(1, 1024, 5)),

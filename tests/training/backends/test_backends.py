@@ -70,6 +70,19 @@ def test_a_plan_on_the_cpu_is_created_without_unsloth(planned):
     assert "unsloth" not in sys.modules
 
 
+def test_layers_that_are_not_recomputed_need_unsloth(planned):
+    """Plain TRL has no such setting: the key is refused, not ignored."""
+
+    def asked(*arguments: object) -> planning.Plan:
+        plan = planned(*arguments)
+        preset = plan.preset.model_copy(update={"layers_not_recomputed": 2})
+        return plan.model_copy(update={"preset": preset})
+
+    assert serving(asked(CARD)) == ["unsloth"] and not serving(asked(CARD, "rloo"))
+    with pytest.raises(PlanError, match="`layers_not_recomputed` needs Unsloth; remove it"):
+        create(asked(CARD, "rloo"), offline=True)
+
+
 def test_a_plan_that_no_backend_serves_is_refused_with_each_reason(planned):
     with pytest.raises(PlanError) as refused:
         create(planned(backend="unsloth"), offline=True)

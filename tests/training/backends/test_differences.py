@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Phi3Config, Phi3ForCausalLM
 from trl import GRPOConfig
@@ -31,12 +32,14 @@ def made(*overrides: str) -> planning.Plan:
     )
 
 
-def engine(share: float = SHARE, sequences: int = 64, **model: object) -> SimpleNamespace:
+def engine(
+    share: float = SHARE, sequences: int = 64, stored: str = "auto", **model: object
+) -> SimpleNamespace:
     """What is read of a loaded model, with an engine of this share of the card."""
     model = {"max_model_len": 1024, "dtype": "torch.bfloat16", "quantization": None} | model
     config = SimpleNamespace(
         cache_config=SimpleNamespace(
-            gpu_memory_utilization=share, num_gpu_blocks=1000, block_size=16
+            gpu_memory_utilization=share, num_gpu_blocks=1000, block_size=16, cache_dtype=stored
         ),
         model_config=SimpleNamespace(**model),
         scheduler_config=SimpleNamespace(max_num_seqs=sequences),
@@ -67,6 +70,25 @@ def test_an_engine_that_was_loaded_again_with_less_is_out_of_memory():
     assert out_of_memory.is_out_of_memory(str(e.value))
 
 
+def test_another_kv_cache_than_the_one_asked_for():
+    """Unsloth drops an argument that the engine does not know, with a printed line."""
+    asked = made("preset.kv_cache_dtype=int8_per_token_head")
+    assert names(differences.engine_differences(engine(), asked)) == ["KV cache"]
+    stored = engine(stored="int8_per_token_head")
+    assert differences.engine_differences(stored, asked) == []
+
+
+@pytest.mark.parametrize(("bias", "rows"), [(True, ["KV cache"]), (False, [])])
+def test_fp8_without_scales_is_refused_for_keys_with_a_bias_of_an_unknown_model(bias, rows):
+    asked = made()
+    preset = asked.preset.model_copy(update={"kv_cache_dtype": "fp8"})
+    asked = asked.model_copy(update={"preset": preset})
+    model = engine(stored="fp8")
+    part = torch.nn.ModuleDict({"k_proj": torch.nn.Linear(2, 2, bias=bias)})
+    model.named_parameters = part.named_parameters
+    assert names(differences.engine_differences(model, asked)) == rows
+
+
 def test_an_engine_as_asked_and_others():
     asked = made()
     assert differences.engine_differences(engine(), asked) == []
@@ -94,6 +116,20 @@ def test_an_adapter_as_asked_and_others():
     for changes, expected in cases:
         model = get_peft_model(builtin.build_model(1), LoraConfig(**arguments | changes))
         assert names(differences.adapter_differences(model, asked)) == expected
+
+
+def test_layers_that_are_computed_again_against_the_plan_are_reported():
+    """Unsloth marks the layers that are not, and leaves out those that it cannot mark."""
+    asked = made("preset.layers_not_recomputed=2")
+    targets: list[str] = list(asked.recipe.lora.target_modules)
+    config = LoraConfig(r=32, lora_alpha=32, target_modules=targets)
+    model: Any = get_peft_model(builtin.build_model(1), config)
+    assert differences.adapter_differences(model, asked) == [("layers_not_recomputed", 2, 0)]
+    for layer in model.get_base_model().model.layers[:2]:
+        vars(layer)["_unsloth_skip_checkpoint"] = True
+    assert differences.adapter_differences(model, asked) == []
+    more_than_it_has = made("preset.layers_not_recomputed=1000")
+    assert differences.adapter_differences(model, more_than_it_has) == []
 
 
 def test_layers_that_a_model_does_not_have_get_no_adapter_and_are_reported():

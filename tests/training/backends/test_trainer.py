@@ -54,6 +54,34 @@ def test_the_reference_pass_is_not_compiled():
     assert total(rows, 6) == 24 and compiled
 
 
+class Llm:
+    """vLLM's `LLM` as Unsloth makes it: with these arguments, of which some are not the plan's."""
+
+    def __init__(self, **arguments: object):
+        self.arguments = arguments
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (None, {"kv_cache_dtype": "auto", "attention_backend": "FLASH_ATTN"}),
+        ("fp8", {"kv_cache_dtype": "fp8", "attention_backend": "FLASH_ATTN"}),
+        (
+            "int8_per_token_head",
+            {"kv_cache_dtype": "int8_per_token_head", "attention_backend": "TRITON_ATTN"},
+        ),
+    ],
+)
+def test_the_engine_is_loaded_with_the_kv_cache_of_the_preset(dtype, expected, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=Llm))
+    unsloths = {"kv_cache_dtype": "auto", "attention_backend": "FLASH_ATTN"}
+    with patches.kv_cache_in(dtype):
+        assert Llm(**unsloths).arguments == expected
+    with pytest.raises(ValueError, match="no memory"), patches.kv_cache_in(dtype):
+        raise ValueError("no memory")
+    assert Llm(**unsloths).arguments == unsloths
+
+
 @pytest.mark.parametrize(
     ("weights", "best", "worst"),
     [

@@ -1,6 +1,7 @@
 """The parts of the Unsloth backend that need neither a GPU nor Unsloth, which is replaced."""
 
 import importlib
+import os
 import sys
 import tomllib
 from importlib.machinery import ModuleSpec
@@ -13,20 +14,21 @@ import torch
 from packaging.requirements import Requirement
 
 from r1recipes import planning, recipe
-from r1recipes.errors import PlanError
+from r1recipes.errors import PlanError, RunError
 from r1recipes.machine import packages
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
 from r1recipes.training.backends import builtin
 from r1recipes.training.backends.base import Hooks
-from r1recipes.training.backends.unsloth import engine
+from r1recipes.training.backends.unsloth import engine, environment, sampling
 
 CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")
 MODULES: dict[str, dict[str, Any]] = {
     "unsloth": {"FastLanguageModel": None},
     "unsloth.models.loader_utils": {"BAD_MAPPINGS": {}},
     "unsloth.models.mapper": {"FLOAT_TO_INT_MAPPER": {"a/known": "a/known-unsloth-bnb-4bit"}},
-    "vllm": {"SamplingParams": dict},
+    "unsloth_zoo.vllm_utils": {"prepare_merged_rollout": None},
+    "vllm": {"SamplingParams": SimpleNamespace},
 }
 
 
@@ -51,6 +53,51 @@ def made(unsloth, *overrides: str):
     return unsloth.UnslothBackend(plan, offline=True)
 
 
+def answered(batch, params, use_tqdm) -> list[SimpleNamespace]:
+    """How vLLM 0.26 works through a call (entrypoints/offline_utils.py), with one token for each
+    completion; the last prompt ends first."""
+    prompts = list(use_tqdm(batch, desc="Rendering prompts"))
+    bar = use_tqdm(
+        total=len(prompts) * params.n, desc="Processed prompts", dynamic_ncols=True, postfix="0.00"
+    )
+    for _ in prompts:
+        assert 1 / bar.format_dict["elapsed"] > 0
+        bar.postfix = "est. speed input: 1 toks/s"
+        bar.update(params.n)
+        if bar.n == len(prompts) * params.n:
+            bar.refresh()
+    bar.close()
+    output = SimpleNamespace(token_ids=[20], finish_reason="stop")
+    return [SimpleNamespace(outputs=[output] * params.n) for _ in prompts]
+
+
+@pytest.mark.parametrize(("samples", "per_call"), [(1, 4096), (4, 4096), (4, 3)])
+def test_progress_is_that_of_the_prompts_in_one_call_and_in_several(
+    samples, per_call, unsloth, monkeypatch, capsys
+):
+    """vLLM counts completions, and first the prompts that it prepares."""
+    calls, done = [], []
+
+    def fast_generate(batch, sampling_params, lora_request, use_tqdm):
+        calls.append(len(batch))
+        return answered(batch, sampling_params, use_tqdm)
+
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.get_rng_state())
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: None)
+    monkeypatch.setattr(sampling, "PROMPTS_PER_CALL", per_call)
+    backend = made(unsloth, "eval.batch_size=2")
+    backend._tokenizer = builtin.build_tokenizer()
+    backend.model = SimpleNamespace(device=torch.device("cpu"), fast_generate=fast_generate)
+    hooks = Hooks(on_progress=lambda *count: done.append(count))
+    groups = backend.generate(
+        [[{"role": "user", "content": "1+1"}]] * 7, samples, False, False, hooks
+    )
+    assert [len(group) for group in groups] == [samples] * 7
+    assert calls == ([7] if per_call > 7 else [3, 3, 1])
+    assert done == [(n, 7) for n in range(1, 8)]
+    assert capsys.readouterr() == ("", "")
+
+
 def test_answers_are_those_of_the_weights_of_now_and_take_no_random_numbers(unsloth, monkeypatch):
     """As in an evaluation while training: each call hands the engine the adapter as it is."""
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.get_rng_state())
@@ -61,11 +108,12 @@ def test_answers_are_those_of_the_weights_of_now_and_take_no_random_numbers(unsl
 
     def fast_generate(batch, sampling_params, lora_request, use_tqdm):
         torch.rand(3)
-        seen.append((len(batch), sampling_params["n"], sampling_params["seed"], lora_request))
-        output = SimpleNamespace(token_ids=[20], finish_reason="stop")
-        return [SimpleNamespace(outputs=[output]) for _ in batch]
+        seen.append((len(batch), sampling_params.n, sampling_params.seed, lora_request))
+        assert sampling_params.detokenize is False
+        return answered(batch, sampling_params, use_tqdm)
 
-    backend, saved = made(unsloth, "eval.batch_size=2"), ["step 1"]
+    monkeypatch.setattr(sampling, "PROMPTS_PER_CALL", 2)
+    backend, saved = made(unsloth), ["step 1"]
     backend._tokenizer = builtin.build_tokenizer()
     backend.model = SimpleNamespace(
         device=torch.device("cpu"),
@@ -151,7 +199,7 @@ def test_the_sizes_of_an_engine_are_read_as_far_as_it_has_them(monkeypatch):
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (3 * GIB, CARD.total_bytes))
     config = SimpleNamespace(
         cache_config=SimpleNamespace(num_gpu_blocks=1000, block_size=16),
-        scheduler_config=SimpleNamespace(max_num_batched_tokens=2048),
+        scheduler_config=SimpleNamespace(max_num_seqs=64, max_num_batched_tokens=2048),
     )
     runner = SimpleNamespace(model_memory_usage=2 * GIB)
     worker = SimpleNamespace(model_runner=runner, requested_memory=4 * GIB, non_torch_memory=None)
@@ -160,6 +208,7 @@ def test_the_sizes_of_an_engine_are_read_as_far_as_it_has_them(monkeypatch):
     llm_engine = SimpleNamespace(vllm_config=config, engine_core=core)
     assert engine.facts(SimpleNamespace(llm_engine=llm_engine)) == {
         "kv_tokens": 16_000,
+        "max_num_seqs": 64,
         "max_num_batched_tokens": 2048,
         "free_after_load_gib": 3.0,
         "weights_gib": 2.0,
@@ -176,3 +225,25 @@ def test_the_sources_that_were_read_are_of_supported_versions():
     assert read.keys() >= {"unsloth", "unsloth_zoo", "vllm", "trl", "transformers"}
     for name, version in read.items():
         assert version in ranges[name], name
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [(None, "unsloth"), ("host", "unsloth"), ("card", True)]
+)
+def test_where_the_inputs_of_layers_wait_can_be_chosen(monkeypatch, place, value):
+    if place:
+        monkeypatch.setenv(environment.CHECKPOINTS, place)
+    assert environment.checkpointing() == value
+    monkeypatch.setenv(environment.CHECKPOINTS, "disk")
+    with pytest.raises(RunError, match="R1RECIPES_CHECKPOINTS is 'disk'"):
+        environment.checkpointing()
+
+
+@pytest.mark.parametrize(("asked", "rows"), [(None, "256"), ("1024", "1024"), ("", "256")])
+def test_the_rows_of_a_part_of_the_logits_can_be_chosen(
+    unsloth, monkeypatch, tmp_path, asked, rows
+):
+    plan = made(unsloth).plan
+    monkeypatch.setattr(os, "environ", {} if asked is None else {environment.LOGIT_ROWS: asked})
+    environment.prepare(plan, tmp_path)
+    assert os.environ["UNSLOTH_GRPO_MAX_ROWS_PER_CHUNK"] == rows

@@ -10,7 +10,7 @@ import pytest
 from r1recipes import recipe, training
 from r1recipes.errors import Stopped
 from r1recipes.machine import files, settings
-from r1recipes.planning import speed
+from r1recipes.planning.speed import evaluation as cost
 from r1recipes.report import curves
 from r1recipes.report.charts import Plot
 from r1recipes.report.run import html
@@ -31,7 +31,7 @@ ADDED = {health.ACCURACY, health.LOW, health.HIGH, health.NUM_PROBLEMS, health.N
 @pytest.fixture(autouse=True)
 def _any_cost(monkeypatch):
     """The steps of the small recipe are too few for an evaluation that takes 3 % of them."""
-    monkeypatch.setattr(speed, "MAX_SHARE", 1e9)
+    monkeypatch.setattr(cost, "MAX_SHARE", 1e9)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def evaluated(tmp_path_factory):
     path = folder / "small.toml"
     path.write_text((Path(__file__).parents[3] / "benchmarks" / "small.toml").read_text())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "MAX_SHARE", 1e9)
+        patch.setattr(cost, "MAX_SHARE", 1e9)
         return run_in_process(path, folder / "runs", EVERY)
 
 

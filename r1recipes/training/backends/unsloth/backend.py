@@ -20,21 +20,30 @@ from datasets import Dataset
 from peft import set_peft_model_state_dict
 from transformers import PreTrainedTokenizerBase, set_seed
 from unsloth import FastLanguageModel
+from unsloth_zoo.vllm_utils import prepare_merged_rollout
 from vllm import SamplingParams
 
 from r1recipes.machine import settings
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
 from r1recipes.rewards.reward import Reward
-from r1recipes.training.backends import builtin, nf4, trainer, weights
+from r1recipes.training.backends import builtin, nf4, passes, trainer, weights
 from r1recipes.training.backends.base import ColdStarted, Hooks, Messages, Sample
-from r1recipes.training.backends.unsloth import cold_start, engine, patches
+from r1recipes.training.backends.unsloth import (
+    cold_start,
+    engine,
+    environment,
+    lengths,
+    patches,
+    sampling,
+)
 from r1recipes.training.backends.unsloth.differences import (
     adapter_differences,
     argument_differences,
     engine_differences,
     refuse_differences,
     refuse_second_try,
+    rollout_differences,
 )
 
 assert unsloth  # imported for its patches
@@ -110,20 +119,22 @@ class UnslothBackend:
     def _load_engine(self, base: Path | None, quantised: Path | None) -> None:
         preset, lora = self.plan.preset, self.recipe.lora
         engine.limit_allocator(self.plan)
-        model, tokenizer = FastLanguageModel.from_pretrained(
-            model_name=self._weights(base, quantised),
-            max_seq_length=preset.max_seq_length,
-            dtype=getattr(torch, self.plan.dtype),
-            load_in_4bit=preset.load_in_4bit,
-            fast_inference=True,
-            gpu_memory_utilization=engine.share_of_free(self.plan),
-            max_lora_rank=preset.lora_rank,
-            max_num_seqs=self.plan.max_num_seqs,
-            random_state=self.recipe.seed,
-            disable_log_stats=True,
-            local_files_only=self.offline,
-            use_exact_model_name=preset.load_in_4bit,  # as `_weights` has chosen it
-        )
+        with patches.kv_cache_in(preset.kv_cache_dtype):
+            model, tokenizer = FastLanguageModel.from_pretrained(
+                model_name=self._weights(base, quantised),
+                max_seq_length=preset.max_seq_length,
+                dtype=getattr(torch, self.plan.dtype),
+                load_in_4bit=preset.load_in_4bit,
+                fast_inference=True,
+                gpu_memory_utilization=engine.share_of_free(self.plan),
+                float8_kv_cache=preset.kv_cache_dtype == "fp8",
+                max_lora_rank=preset.lora_rank,
+                max_num_seqs=self.plan.max_num_seqs,
+                random_state=self.recipe.seed,
+                disable_log_stats=True,
+                local_files_only=self.offline,
+                use_exact_model_name=preset.load_in_4bit,  # as `_weights` has chosen it
+            )
         checked = self.tokenizer()
         if not builtin.is_own(checked):  # Unsloth would split text otherwise: `load_tokenizer`
             tokenizer.chat_template = checked.chat_template  # as preflight has checked it
@@ -143,7 +154,8 @@ class UnslothBackend:
             target_modules=list(lora.target_modules),
             use_rslora=lora.use_rslora,
             bias="none",
-            use_gradient_checkpointing="unsloth",
+            use_gradient_checkpointing=environment.checkpointing(),
+            checkpoint_skip_layers=preset.layers_not_recomputed,
             random_state=self.recipe.seed,
         )
         refuse_differences(adapter_differences(self.model, self.plan))
@@ -206,7 +218,7 @@ class UnslothBackend:
         self, prompts: list[Messages], num_samples: int, greedy: bool, adapter: bool, hooks: Hooks
     ) -> list[list[Sample]]:
         tokenizer: Any = self.tokenizer()  # its methods return unions of types
-        size = self.recipe.eval.batch_size
+        size = sampling.PROMPTS_PER_CALL
         ids = tokenizer.apply_chat_template(
             prompts, add_generation_prompt=True, tokenize=True, return_dict=True
         )["input_ids"]
@@ -216,7 +228,8 @@ class UnslothBackend:
             seed=self.recipe.seed,
             repetition_penalty=self.recipe.train.repetition_penalty,
             stop_token_ids=self._stop or None,
-            **({"temperature": 0.0} if greedy else sampling(self.plan)),
+            **sampling.WITHOUT_TEXT,
+            **({"temperature": 0.0} if greedy else sampling.of_plan(self.plan)),
         )
         groups: list[list[Sample]] = []
         # In standby the engine wakes up here, and sleeps again after the next step's completions
@@ -225,12 +238,13 @@ class UnslothBackend:
         random_state = torch.random.fork_rng(devices=[self.model.device])
         with random_state, self._lora_request(adapter) as lora:
             for start in range(0, len(ids), size):
-                batch = [{"prompt_token_ids": row} for row in ids[start : start + size]]
                 outputs = self.model.fast_generate(
-                    batch, sampling_params=params, lora_request=lora, use_tqdm=False
+                    [{"prompt_token_ids": row} for row in ids[start : start + size]],
+                    sampling_params=params,
+                    lora_request=lora,
+                    use_tqdm=sampling.progress(hooks, start, len(ids), params.n),
                 )
-                groups += [[_sample(o, tokenizer) for o in out.outputs] for out in outputs]
-                hooks.on_progress(len(groups), len(ids))
+                groups += [[sampling.sample(o, tokenizer) for o in out.outputs] for out in outputs]
         return groups
 
     @contextlib.contextmanager
@@ -257,6 +271,8 @@ class UnslothBackend:
         arguments = trainer.arguments(plan, output_dir) | ENGINE_ARGUMENTS
         if self._stop:
             arguments["generation_kwargs"] = {"stop_token_ids": self._stop}
+        if sampling.ids_alone():
+            arguments["generation_kwargs"] = sampling.rollout_arguments(arguments)
         self.trainer = trainer.make(
             plan,
             model=self.model,
@@ -267,9 +283,18 @@ class UnslothBackend:
             hooks=hooks,
         )
         refuse_differences(argument_differences(arguments, self.trainer.args))
+        if sampling.ids_alone():
+            sampling.let_train_without_logprobs(self.trainer)
+        if environment.merges_rollouts():
+            with torch.inference_mode():  # as when a rollout begins
+                state = prepare_merged_rollout(self.model)
+            refuse_differences(rollout_differences(self.model, state))
         if plan.algorithm.reference(plan.recipe.train):
             patches.bound_reference_pass(self.trainer)
-        self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        if "score" in passes.levers(plan.device):
+            patches.score_completions_only(self.trainer)
+        with lengths.ended(self.trainer, hooks.lengths):
+            self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 
     def save_adapter(self, folder: Path) -> None:
         self.model.save_lora(str(folder))
@@ -315,19 +340,3 @@ def published_in_4bit(name: str) -> str | None:
     plain = dynamic.replace("-unsloth-bnb-4bit", "-bnb-4bit")
     exists = dynamic and FLOAT_TO_INT_MAPPER.get(plain.lower(), plain) == dynamic
     return plain if exists and plain.lower() not in BAD_MAPPINGS else None
-
-
-def sampling(plan: Plan) -> dict[str, Any]:
-    """Sampling settings of the recipe under vLLM's names; there, top_k is off at -1."""
-    train = plan.recipe.train
-    return {
-        "temperature": train.temperature,
-        "top_p": train.top_p,
-        "top_k": train.top_k or -1,
-        "min_p": train.min_p or 0.0,
-    }
-
-
-def _sample(output: Any, tokenizer: Any) -> Sample:
-    text = tokenizer.decode(output.token_ids, skip_special_tokens=True)
-    return Sample(text, len(output.token_ids), output.finish_reason == "length")

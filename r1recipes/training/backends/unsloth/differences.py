@@ -34,6 +34,10 @@ def engine_differences(model: Any, plan: Plan) -> list[Difference]:
         ("4-bit", preset.load_in_4bit, config.model_config.quantization == "bitsandbytes"),
     ]
     differences = [row for row in compared if row[1] != row[2]]
+    if preset.kv_cache_dtype and preset.kv_cache_dtype != config.cache_config.cache_dtype:
+        differences.append(("KV cache", preset.kv_cache_dtype, config.cache_config.cache_dtype))
+    if preset.kv_cache_dtype == "fp8" and has_key_bias(model):
+        differences.append(("KV cache", "fp8, for keys without a bias", "keys with a bias"))
     if config.lora_config.max_lora_rank < preset.lora_rank:
         differences.append(("lora_rank", preset.lora_rank, config.lora_config.max_lora_rank))
     asked, actual = share_bytes(config, plan)
@@ -45,6 +49,12 @@ def engine_differences(model: Any, plan: Plan) -> list[Difference]:
     if preset.load_in_4bit and (stored := quantisation(model)) != NF4:
         differences.append(("quantisation", NF4, stored))
     return differences
+
+
+def has_key_bias(model: Any) -> bool:
+    """Whether keys have a bias, which only the weights say of a model of unknown shape; see
+    `fit.check_kv_cache`."""
+    return any(name.endswith("k_proj.bias") for name, _ in model.named_parameters())
 
 
 def adapter_differences(model: Any, plan: Plan) -> list[Difference]:
@@ -59,7 +69,28 @@ def adapter_differences(model: Any, plan: Plan) -> list[Difference]:
         ("use_rslora", lora.use_rslora, actual.use_rslora),
         ("target_modules", sorted(lora.target_modules), sorted(adapted)),
     ]
+    layers = model.config.get_text_config().num_hidden_layers
+    layers = min(layers, plan.preset.layers_not_recomputed)
+    compared.append(("layers_not_recomputed", layers, _not_recomputed(model)))
     return [row for row in compared if row[1] != row[2]]
+
+
+def _not_recomputed(model: Any) -> int:
+    """Layers that Unsloth has marked (unsloth/models/_utils.py, skip_checkpointing)."""
+    return sum(vars(part).get("_unsloth_skip_checkpoint", False) for part in model.modules())
+
+
+def rollout_differences(model: Any, state: object) -> list[Difference]:
+    """Why rollouts that are asked for with the adapter in the weights would be without.
+
+    `state` is what Unsloth prepared for them: None where it falls back to the engine's LoRA, with
+    no more than a printed line, and leaves the reason at the model (unsloth_zoo/vllm_utils.py,
+    `prepare_merged_rollout`).
+    """
+    if state is not None:
+        return []
+    reason = getattr(getattr(model, "_unsloth_merged_rollout_state", None), "reason", None)
+    return [("UNSLOTH_VLLM_MERGED_ROLLOUT", "1", f"the engine's LoRA, because {reason}")]
 
 
 def share_bytes(config: Any, plan: Plan) -> tuple[float, float]:

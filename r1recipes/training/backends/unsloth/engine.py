@@ -54,6 +54,7 @@ def facts(engine: Any) -> dict[str, float]:
     free, _ = torch.cuda.mem_get_info()
     sizes = {
         "kv_tokens": config.cache_config.num_gpu_blocks * config.cache_config.block_size,
+        "max_num_seqs": config.scheduler_config.max_num_seqs,
         "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
         "free_after_load_gib": round(free / GIB, 3),
     }

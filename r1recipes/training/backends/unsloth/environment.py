@@ -3,7 +3,21 @@
 import os
 from pathlib import Path
 
+from r1recipes.errors import PlanError, RunError
+from r1recipes.planning.memory.training import CHUNK_ROWS
 from r1recipes.planning.plan import Plan
+
+LOGIT_ROWS = "R1RECIPES_LOGIT_ROWS"
+"""Environment variable with the rows of logits that are computed at a time, for measurements:
+`plan` counts `CHUNK_ROWS`, and each more takes 4 bytes for each token of the vocabulary."""
+CHECKPOINTS = "R1RECIPES_CHECKPOINTS"
+"""Environment variable for where the inputs of layers wait for the backward pass, for measurements:
+in main memory ("host", the default), or on the card ("card"), for which `plan` counts them."""
+MERGED_ROLLOUT = "UNSLOTH_VLLM_MERGED_ROLLOUT"
+"""Unsloth's variable: with 1 it adds the adapter to 16-bit weights for each rollout and takes it
+off again, to the bit, and the engine uses its CUDA graphs without LoRA (unsloth_zoo/vllm_utils.py).
+The engine then samples from weights that are rounded to 16 bits with the adapter in them, so
+numbers differ. Off where the user has not set it: what it gains has not been measured here."""
 
 
 def prepare(plan: Plan, cache_dir: Path) -> None:
@@ -16,11 +30,19 @@ def prepare(plan: Plan, cache_dir: Path) -> None:
     # a pass of 8 completions of Qwen2.5-1.5B fits 8 GB, and the first step compiles a loop body
     # instead of an unrolled loop, 9 to 18 s instead of 21 to 50 (H200, 2026-11-21).
     os.environ["UNSLOTH_GRPO_LOGPROB_RECOMPUTE"] = "1"
-    os.environ["UNSLOTH_GRPO_MAX_ROWS_PER_CHUNK"] = "256"
+    os.environ["UNSLOTH_GRPO_MAX_ROWS_PER_CHUNK"] = os.environ.get(LOGIT_ROWS) or str(CHUNK_ROWS)
     # Without a kernel for rows of several lengths, packing makes one call of attention for each row
     # and layer: the training pass took 4.5 s packed and 2.1 s padded (Qwen2.5-Coder 0.5B, 256
     # completions of 120 tokens on average, H100, 2026-11-25).
     os.environ.setdefault("UNSLOTH_GRPO_SEQ_PACKING", "0")
+    os.environ.setdefault(MERGED_ROLLOUT, "0")
+    if os.environ[MERGED_ROLLOUT].strip().lower() not in ("0", "1"):
+        # With "attention" the engine has no LoRA there, and an evaluation, which hands it the saved
+        # adapter, could not be served.
+        raise PlanError(
+            f"{MERGED_ROLLOUT} is `{os.environ[MERGED_ROLLOUT]}`, and r1recipes runs with 0 or 1",
+            hint=f"set {MERGED_ROLLOUT}=1, or unset it",
+        )
     # Both count their users: Unsloth by downloads from the Hub, vLLM by a server of its own.
     os.environ["UNSLOTH_DISABLE_STATISTICS"] = os.environ["VLLM_NO_USAGE_STATS"] = "1"
     os.environ.setdefault("VLLM_HOST_IP", "127.0.0.1")  # the engine is one process
@@ -34,3 +56,17 @@ def prepare(plan: Plan, cache_dir: Path) -> None:
         "UNSLOTH_COMPILE_LOCATION": f"unsloth/{card}",
     }.items():
         os.environ.setdefault(name, str(cache_dir / folder))
+
+
+def checkpointing() -> str | bool:
+    """How Unsloth keeps the inputs of layers, as `get_peft_model` means it. Raises: RunError for
+    another value of the environment variable than there is."""
+    place = os.environ.get(CHECKPOINTS, "host")
+    if place not in ("host", "card"):
+        raise RunError(f"{CHECKPOINTS} is {place!r}", hint=f"set {CHECKPOINTS} to host or card")
+    return "unsloth" if place == "host" else True
+
+
+def merges_rollouts() -> bool:
+    """Whether Unsloth is asked to add the adapter to the weights for each rollout."""
+    return os.environ.get(MERGED_ROLLOUT, "0").strip() == "1"

@@ -1,7 +1,10 @@
 """Repairs of Unsloth and bitsandbytes at run time, each with its reason."""
 
+import contextlib
+import functools
 import math
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,6 +32,95 @@ def bound_reference_pass(trainer: Any) -> None:
             args.unsloth_grpo_mini_batch = training_passes
 
     trainer._get_per_token_logps_and_entropies = in_passes
+
+
+SCORE = "chunked_hidden_states_selective_log_softmax_recompute"
+"""The function of unsloth_zoo.rl_replacements that makes log-probs of hidden states; Unsloth's loss
+looks it up for each pass (`grpo_accumulated_loss`)."""
+
+
+def score_completions_only(trainer: Any) -> None:
+    """Let Unsloth compute logits for the tokens of completions, and not for the others beside them.
+
+    Its rows begin with their first token, so the columns that it scores reach from the end of the
+    shortest prompt to the end of the longest row: they hold tokens of prompts and padding too,
+    whose log-probs the loss leaves out (`grpo_compute_loss` puts 0 in their place, as here). It
+    also makes one part of the logits for each row at least, which is small where rows are short:
+    here only `UNSLOTH_GRPO_MAX_ROWS_PER_CHUNK` bounds a part.
+    """
+    from unsloth_zoo import rl_replacements as zoo
+
+    compute, pad = trainer.compute_loss, trainer.processing_class.pad_token_id
+    inputs: list[dict[str, Any]] = []  # of the pass that is under way
+    score_all = getattr(zoo, SCORE)
+    score_all = getattr(score_all, "score_all", score_all)  # of a trainer before this one
+
+    def score(
+        hidden: Any, lm_head: Any, index: Any, chunks: int, *rest: Any, **options: Any
+    ) -> Any:
+        places = completion_places(inputs[-1], index, pad) if inputs else None
+        if places is None or options.get("return_entropy") or not len(places):
+            return score_all(hidden, lm_head, index, chunks, *rest, **options)
+        rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, places)
+        ids = index.reshape(-1).index_select(0, places)
+        scored = score_all(rows[None], lm_head, ids[None], 1, *rest, **options)[0]
+        return scored.new_zeros(index.numel()).index_copy(0, places, scored).view(index.shape)
+
+    def compute_loss(model: Any, batch: Any, *arguments: Any, **options: Any) -> Any:
+        inputs.append(batch)
+        try:
+            return compute(model, batch, *arguments, **options)
+        finally:
+            inputs.clear()
+
+    vars(score)["score_all"] = score_all
+    setattr(zoo, SCORE, score)
+    trainer.compute_loss = compute_loss
+
+
+def completion_places(inputs: dict[str, Any], index: torch.Tensor, pad: int) -> torch.Tensor | None:
+    """Numbers of the tokens of `index` [rows, columns] that belong to completions, read row by row.
+
+    `inputs` are TRL's tensors of a pass and `index` its last columns as Unsloth has moved them: all
+    padding behind the tokens (`left_pack_padding`, `create_completion_attention_mask`). None where
+    `index` is not of these rows.
+    """
+    prompts, completions = inputs["prompt_ids"], inputs["completion_ids"]
+    surplus = index.shape[1] - completions.shape[1]
+    if len(prompts) != len(index) or surplus < 0:
+        return None
+    padding = (prompts == pad).sum(1, keepdim=True)
+    begun = torch.arange(index.shape[1], device=index.device) >= surplus - padding
+    in_loss = inputs["completion_mask"].sum(1, keepdim=True) > 0
+    return (begun & (index != pad) & in_loss).flatten().nonzero().squeeze(1)
+
+
+@contextlib.contextmanager
+def kv_cache_in(dtype: str | None) -> Iterator[None]:
+    """While a model is loaded: let vLLM store keys and values as `dtype`, where it is not None.
+
+    Unsloth has an argument for "fp8" alone, and may ask for an attention backend that knows no
+    scales for each token and head; Triton's does (unsloth_zoo/vllm_utils.py, load_vllm;
+    vllm/v1/attention/backends/triton_attn.py).
+    """
+    if dtype is None:
+        yield
+        return
+    kind = sys.modules["vllm"].LLM
+    original = kind.__init__
+    ours = {"kv_cache_dtype": dtype}
+    if dtype.endswith("per_token_head"):
+        ours["attention_backend"] = "TRITON_ATTN"
+
+    @functools.wraps(original)
+    def initialise(self: Any, *args: Any, **arguments: Any) -> None:
+        original(self, *args, **arguments | ours)
+
+    kind.__init__ = initialise
+    try:
+        yield
+    finally:
+        kind.__init__ = original
 
 
 def paged_bytes() -> int:

@@ -1,0 +1,129 @@
+"""How long a step takes, roughly: enough to tell which of two settings is faster.
+
+Generation is decoding steps, each of which reads the weights and launches kernels, and tokens, each
+of which reads its KV cache and costs the host time. Training is passes, each bound by arithmetic or
+by the launches of its layers. Constants are fitted to 76 rehearsals of nine models, of which the
+model misses a generation by 7 % and a training pass by 11 % on average (benchmarks/speed/model.py).
+Limits: measured on H100 and H200 alone, on hosts that are faster than most; a card whose speed is
+not known counts as an RTX 4090 (`machine.cards.UNLISTED`); the prefill of prompts is left out.
+"""
+
+import math
+from dataclasses import dataclass
+
+from r1recipes.machine.cards import Peak
+from r1recipes.planning.memory.case import Case
+from r1recipes.planning.speed.lengths import Lengths
+
+UNPACKED_BYTES = 4.5
+"""Bytes of memory traffic for a 4-bit weight in decoding: bitsandbytes reads the weight, then
+writes and reads it in 16 bits (derived)."""
+UNPACK_S = 0.51e-12
+"""Seconds of a decoding step for each 4-bit weight beside that traffic; fitted."""
+LAUNCH_S = {False: 91e-6, True: 154e-6}
+"""Seconds of a decoding step for each layer beside its traffic, by whether it is in 4 bits;
+fitted."""
+TOKEN_S = 42e-6
+"""Seconds of the host for each token that is generated: detokenising, log-probs, scheduling, all in
+one thread; fitted, and 32 to 51 measured on the CPU alone."""
+KV_SHARE = 0.77
+"""Share of its greatest length that a sequence takes of the KV cache on average, where not all fit
+at once: half were they all of one age; fitted. The prompt of a group is held once."""
+STANDBY_S = 0.2
+"""Seconds that the engine takes to sleep and wake in a step; the most in 5 rehearsals."""
+UTILIZATION = 0.51
+"""Share of the card's operations that a large training pass reaches; fitted."""
+LAYER_PASS_S = 0.0063
+"""Seconds of a small training pass for each layer; fitted."""
+CHUNK_ROWS, CHUNK_S = 256, 0.0027
+"""Rows of logits that are computed at a time (`environment.prepare`), and their seconds beside the
+arithmetic; fitted."""
+BEND = 3
+"""How sharply a pass goes over from launches to arithmetic: (a^3 + b^3)^(1/3); fitted, of 2, 3, 4
+and 8."""
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of an optimiser step."""
+
+    generation_s: float
+    training_s: float
+
+    @property
+    def step_s(self) -> float:
+        return self.generation_s + self.training_s
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Lengths of a step's prompts and completions, in tokens."""
+
+    prompt: float
+    mean: float
+    longest: float
+
+
+def step(
+    case: Case,
+    completions: int,
+    group: int,
+    kv_tokens: int,
+    peak: Peak,
+    lengths: Lengths | None = None,
+) -> StepTime:
+    """Time of an optimiser step over `completions` in groups of `group`, with a KV cache of
+    `kv_tokens`; at full length, or with the lengths that are given."""
+    limit = case.max_completion_length
+    prompt_limit = case.max_seq_length - limit
+    tokens = _Tokens(prompt_limit, limit, limit)
+    if lengths:
+        mean, longest = lengths.expected(completions, limit)
+        tokens = _Tokens(lengths.expected_prompt(prompt_limit), mean, longest)
+    return StepTime(
+        _generation_s(case, completions, group, kv_tokens, peak, tokens),
+        _training_s(case, completions, peak, tokens),
+    )
+
+
+def _generation_s(
+    case: Case, completions: int, group: int, kv_tokens: int, peak: Peak, tokens: _Tokens
+) -> float:
+    shape, total = case.shape, completions * tokens.mean
+    steps = _decoding_steps(case, completions, group, kv_tokens, tokens)
+    head = 2 * shape.vocab_size * shape.hidden_size
+    weights = shape.linear_parameters * (UNPACKED_BYTES if case.four_bit else 2) + head
+    unpack_s = shape.linear_parameters * UNPACK_S if case.four_bit else 0.0
+    arithmetic_s = total * 2 * (shape.linear_parameters + head / 2) / peak.operations
+    cache_s = total * (tokens.prompt + tokens.mean / 2) * case.kv_token_bytes / peak.bandwidth
+    launch_s = steps * (LAUNCH_S[case.four_bit] * shape.num_hidden_layers + unpack_s)
+    read_s = max(steps * weights / peak.bandwidth, arithmetic_s)
+    return read_s + launch_s + cache_s + total * TOKEN_S + (STANDBY_S if case.standby else 0.0)
+
+
+def _decoding_steps(
+    case: Case, completions: int, group: int, kv_tokens: int, tokens: _Tokens
+) -> float:
+    """Decoding steps until the last completion has ended. Completions that have to wait for others
+    take their place as these end; those of equal length end together."""
+    held = tokens.prompt / group + KV_SHARE * tokens.mean
+    slots = max(1.0, min(case.num_seqs, completions, kv_tokens / held))
+    rounds = max(1.0, completions / slots)
+    if slots == case.num_seqs and tokens.mean == tokens.longest:
+        rounds = math.ceil(rounds)
+    return rounds * tokens.mean + tokens.longest - tokens.mean
+
+
+def _training_s(case: Case, completions: int, peak: Peak, tokens: _Tokens) -> float:
+    """Every completion is padded to the longest of the step. Forward, forward again for the
+    backward pass where a layer is recomputed, and the gradient of each layer's input: two or three
+    times two operations a weight."""
+    shape, rows = case.shape, case.batch * tokens.longest
+    head = shape.vocab_size * shape.hidden_size
+    padded = case.batch * (tokens.prompt + tokens.longest)
+    again = 1 - case.layers_not_recomputed / shape.num_hidden_layers
+    operations = (4 + 2 * again) * padded * shape.linear_parameters + 6 * rows * head
+    arithmetic_s = operations / peak.operations / UTILIZATION
+    launch_s = LAYER_PASS_S * shape.num_hidden_layers
+    pass_s = (launch_s**BEND + arithmetic_s**BEND) ** (1 / BEND) + rows / CHUNK_ROWS * CHUNK_S
+    return pass_s * completions / case.batch
