@@ -72,13 +72,9 @@ def prepare(
     rows = num_embeddings(recipe.model, plan.base_dir, offline=offline)
     is_unsloth = plan.backend == "unsloth"
     notes = special_tokens.settle(tokenizer, recipe, num_embeddings=rows, needs_pad=is_unsloth)
+    is_foreign = chat_template.is_foreign(recipe)
     splits, prompts = preflight.check_prompts(
-        splits,
-        tokenizer,
-        plan.preset,
-        recipe.data.overlong,
-        rows,
-        is_foreign=chat_template.is_foreign(recipe),
+        splits, tokenizer, plan.preset, recipe.data.overlong, rows, is_foreign=is_foreign
     )
     rendering.close()
     for line in [*prompts.lines(), *notes]:

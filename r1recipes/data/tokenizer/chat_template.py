@@ -32,8 +32,6 @@ CHATML = (
     "+ '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-FAULTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""What a template raises beside the errors of Jinja."""
 # Words that no template contains.
 QUESTION, ANSWER = "zq1 what is six times seven", "zq2 forty-two"
 
@@ -79,13 +77,6 @@ def attempt(template: str, system: str, tokens: Mapping[str, Any] | None = None)
     rendering.attempt(template, conversations, tokens or {"bos_token": "<s>", "eos_token": "</s>"})
 
 
-def compiled(template: str) -> Any:
-    """The template as transformers compiles it. Raises: jinja2.TemplateError and others."""
-    from transformers.utils.chat_template_utils import _compile_jinja_template
-
-    return _compile_jinja_template(template)
-
-
 def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer puts a BOS token before every text."""
     ids = tokenizer("a")["input_ids"]
@@ -103,7 +94,7 @@ def refuse_template_columns(rows: datasets.Dataset, tokenizer: PreTrainedTokeniz
 
     template = tokenizer.get_chat_template()
     # The environment of transformers: a plain one does not have the tags that it adds.
-    environment = compiled(template).environment
+    environment = rendering.compiled(template).environment
     used = jinja2.meta.find_undeclared_variables(environment.parse(template))
     used |= set(inspect.signature(tokenizer.apply_chat_template).parameters) - {"conversation"}
     problems = [
@@ -174,7 +165,7 @@ def render(
     except jinja2.TemplateSyntaxError as error:
         message = f"the chat template is not valid Jinja: {error.message}, line {error.lineno}"
         raise RecipeError(message, hint="correct `model.chat_template`") from error
-    except (jinja2.TemplateError, *FAULTS) as error:
+    except (jinja2.TemplateError, *rendering.FAULTS) as error:
         message = f"the chat template does not take {subject}: {error}"
         raise RecipeError(message, hint="set `model.chat_template` to one that does") from error
 
@@ -202,10 +193,10 @@ def opened_by_template(recipe: Recipe, base_dir: Path) -> str | None:
     messages = [{"role": "user", "content": QUESTION}]
     try:
         attempt(template, "")
-        prompt = compiled(template).render(
+        prompt = rendering.compiled(template).render(
             messages=messages, add_generation_prompt=True, bos_token="", eos_token=""
         )
-    except (jinja2.TemplateError, RecipeError, *FAULTS):
+    except (jinja2.TemplateError, RecipeError, *rendering.FAULTS):
         return None  # `set_chat_template` refuses it, with the reason
     return opened_tag(prompt)
 

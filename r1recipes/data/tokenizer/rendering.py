@@ -34,6 +34,8 @@ MAX_TEXT = 1_000_000
 """Characters that a template may write for one conversation, beside the messages themselves."""
 Conversation = Sequence[Mapping[str, Any]]
 HINT = "set `model.chat_template` to another"
+FAULTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What a template raises beside the errors of Jinja."""
 _RANDOM = ("random", "lipsum")
 _renderer = Stoppable(("transformers.utils.chat_template_utils",), MEMORY_BYTES)
 
@@ -70,6 +72,13 @@ def attempt(
             raise RecipeError(f"the chat template {outcome}", hint=HINT)
 
 
+def compiled(template: str) -> Any:
+    """The template as transformers compiles it. Raises: jinja2.TemplateError and others."""
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    return _compile_jinja_template(template)
+
+
 def close() -> None:
     """End the process, if there is one. The next template starts another."""
     _renderer.close()
@@ -84,8 +93,6 @@ def _render(
 ) -> str | None:
     """In the child: what is wrong with the template, None where nothing is."""
     import jinja2
-
-    from r1recipes.data.tokenizer.chat_template import FAULTS, compiled
 
     plain = (jinja2.TemplateError, *(one for one in FAULTS if one is not RecursionError))
     signal.signal(signal.SIGVTALRM, _stop)
