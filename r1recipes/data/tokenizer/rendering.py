@@ -22,7 +22,7 @@ MAX_BYTES = 256 * 2**10
 """Bytes of a chat template; the longest of a widely used model has about 20,000. Assumed."""
 PROMPT_LIMIT_S = 1.0
 """Seconds of CPU time for one conversation; a widely used template takes 0.1 ms (measured)."""
-BATCH_LIMIT_S = 3.0
+BATCH_LIMIT_S = 2.0
 """Seconds for a batch, which end what counts no CPU time or cannot be interrupted."""
 BATCH = 200
 """Conversations that are rendered at once; assumed."""
