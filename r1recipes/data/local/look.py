@@ -178,12 +178,16 @@ def _try_template(loaded: Loaded, findings: Findings) -> None:
 
     Those of the shipped recipes are known, and starting a process takes a second or two.
     """
-    recipe = loaded.recipe
-    is_shipped = loaded.path.resolve().parent == shipped_folder().resolve()
-    if (is_shipped and recipe.model.chat_template) or not chat_template.is_foreign(recipe):
+    recipe, base_dir = loaded.recipe, loaded.path.parent
+    if not chat_template.is_foreign(recipe):
+        return
+    if recipe.model.chat_template:
+        if loaded.path.resolve().parent == shipped_folder().resolve():
+            return
+    elif not (base_dir / recipe.model.name).is_dir():  # of the Hub: `run` tries it
         return
     with findings.guard():
-        if text := chat_template.template_here(recipe, loaded.path.parent):
+        if text := chat_template.template_here(recipe, base_dir):
             chat_template.attempt(text, recipe.prompt.system)
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.errors import RecipeError, first_line, shorten
-from r1recipes.machine import settings
 from r1recipes.machine.files import foreign
 from r1recipes.machine.processes import Stoppable
 from r1recipes.recipe.references import FILE_SUFFIXES
@@ -66,7 +65,7 @@ def refuse_columns(columns: Collection[str], path: Path) -> None:
 def refuse_parquet(path: Path, num_rows: int | None = None) -> None:
     """Raises: RecipeError for a .parquet file that is too large once it is decoded, takes too long
     or cannot be read. With `num_rows` only the first rows are looked at."""
-    factor = settings.load().limits
+    factor = foreign.factor()
     limits = [int(limit * factor) for limit in (MAX_ROWS, MAX_COLUMNS, MAX_BYTES)]
     limit_s = PARQUET_LIMIT_S * factor
     outcome = _decoder.call(

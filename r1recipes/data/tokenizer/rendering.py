@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from r1recipes.errors import RecipeError, first_line, shorten
-from r1recipes.machine import settings
 from r1recipes.machine.files import foreign
 from r1recipes.machine.processes import Stoppable
 
@@ -58,7 +57,7 @@ def attempt(
     to be a user's message alone; who renders the others finds what it does not take.
     """
     refuse_large(template)
-    factor = settings.load().limits
+    factor = foreign.factor()
     for start in range(0, len(conversations), BATCH):
         part = [list(one) for one in conversations[start : start + BATCH]]
         arguments = (template, part, dict(tokens), PROMPT_LIMIT_S * factor)

@@ -38,11 +38,14 @@ class Damaged(ValueError):
 
 def is_beyond(count: float, limit: float) -> bool:
     """Whether a count is above a limit times the setting `limits`, which is only read then."""
-    if count <= limit:
-        return False
-    from r1recipes.machine import settings
+    return count > limit and count > limit * factor()
 
-    return count > limit * settings.load().limits
+
+def factor() -> float:
+    """The setting `limits`. Raises: RecipeError where it is not valid."""
+    from r1recipes.machine import settings  # costs more than all of a small file
+
+    return settings.load().limits
 
 
 def refuse_beyond(count: float, limit: float, noun: str, path: Path) -> None:
