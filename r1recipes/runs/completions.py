@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.data import answer_column, sources, splits
+from r1recipes.data.sources import limits
 from r1recipes.data.splits import Splits, question_key
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.recipe.schema import Recipe
@@ -52,6 +53,7 @@ def read(path: Path, recipe: Recipe, rows: Splits) -> list[Completion]:
     completions: list[Completion] = []
     problems: list[Problem] = []
     try:
+        limits.refuse_lines(path)
         content = path.read_bytes()
     except OSError as error:
         raise RecipeError.at(str(path), f"cannot be read: {error.strerror or error}") from error

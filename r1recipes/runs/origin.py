@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from r1recipes.data.local import model as local_model
 from r1recipes.errors import PlanError, RecipeError
 from r1recipes.machine import hub
 from r1recipes.planning.architectures import Origin
@@ -116,6 +117,7 @@ def _of_adapter(folder: Path, model: Model) -> Origin:
             f"`{folder}` is an adapter of the kind {kind}, and only LoRA can be merged",
             hint="merge it with the tool that made it, and name the merged model",
         )
+    local_model.refuse_code(folder)
     if not (folder / WEIGHTS).is_file():
         raise RecipeError(
             f"`{folder}` has {CONFIG} and no {WEIGHTS}",
