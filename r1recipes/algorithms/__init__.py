@@ -5,9 +5,11 @@ algorithm, not another algorithm.
 """
 
 from r1recipes.algorithms.base import Algorithm
+from r1recipes.algorithms.dpo import DPO
 from r1recipes.algorithms.grpo import GRPO
 from r1recipes.algorithms.rloo import RLOO
+from r1recipes.algorithms.sft import SFT
 
-ALGORITHMS: dict[str, Algorithm] = {algorithm.name: algorithm for algorithm in (GRPO, RLOO)}
+ALGORITHMS: dict[str, Algorithm] = {row.name: row for row in (GRPO, RLOO, SFT, DPO)}
 
-__all__ = ["ALGORITHMS", "GRPO", "RLOO", "Algorithm"]
+__all__ = ["ALGORITHMS", "DPO", "GRPO", "RLOO", "SFT", "Algorithm"]

@@ -4,14 +4,15 @@ An algorithm is one module and one row of `ALGORITHMS`: everything about it that
 measured. Limits: TRL is not imported before a backend asks for a trainer.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from r1recipes.algorithms.examples import Learned
+from r1recipes.algorithms.step import Step
 from r1recipes.config.section import (
     ADDED_LATER,
     AutoBool,
@@ -76,6 +77,22 @@ class Train(Section):
         return []
 
 
+Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class Lora(Section):
+    """The adapter, apart from its rank, which depends on the card. peft: LoraConfig."""
+
+    lora_alpha: Annotated[int | None, Field(ge=1, le=4096, examples=[32])] = None
+    """Scale of the adapter; without it equal to lora_rank."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of adapter inputs that are zeroed in training."""
+    target_modules: Annotated[list[Projection], Field(min_length=1)] = [*get_args(Projection)]
+    """Layers that get an adapter. All linear layers learn best (arXiv 2106.09685 took fewer)."""
+    use_rslora: bool = False
+    """Scale by alpha / sqrt(rank) in place of alpha / rank."""
+
+
 KvCacheDtype = Literal["int8_per_token_head", "fp8"]
 """vLLM's names for 8 bits: with a scale for each token and head, or without any."""
 
@@ -92,9 +109,11 @@ class Preset(Section):
     lora_rank: Annotated[int, Field(ge=1, le=512, examples=[32])]
     """Rank of the adapter."""
     num_generations: Annotated[int, Field(ge=2, le=1024, examples=[8])]
-    """Completions for each prompt, that is, the size of a group."""
+    """Completions for each prompt, that is, the size of a group; for sft and dpo, the samples of a
+    problem that examples are chosen from."""
     prompts_per_step: Annotated[AutoCount, Field(examples=[4])]
-    """Prompts in an optimiser step; a step has prompts_per_step x num_generations completions."""
+    """Prompts in an optimiser step; a step has prompts_per_step x num_generations completions, for
+    sft and dpo prompts_per_step examples."""
     per_device_train_batch_size: Annotated[AutoCount | None, Field(examples=[8])] = None
     """Completions in one forward and backward pass; without it num_generations."""
     gpu_memory_utilization: Annotated[AutoShare | None, Field(examples=[0.5])] = None
@@ -152,26 +171,8 @@ AUTO_ON_GPU = ("prompts_per_step", "per_device_train_batch_size")
 
 
 def of_preset(preset: Any) -> KeyProblems:
-    """Batches that do not divide a step, and no room for a prompt, as `(key, message, hint)`.
-
-    `preset` is a Preset; its counts may be "auto", which their types do not say.
-    """
+    """No room for a prompt, as `(key, message, hint)`; `preset` is a Preset."""
     problems: KeyProblems = []
-    batch = preset.per_device_train_batch_size or preset.num_generations
-    is_open = "auto" in (batch, preset.prompts_per_step)
-    completions = 0 if is_open else preset.prompts_per_step * preset.num_generations
-    if not is_open and completions % batch:
-        fitting = divisors(completions)
-        below = max(n for n in fitting if n < batch)
-        above = min((n for n in fitting if n > batch), default=None)
-        problems.append(
-            (
-                "per_device_train_batch_size",
-                f"{preset.prompts_per_step} prompts x {preset.num_generations} generations = "
-                f"{completions} completions a step do not divide into batches of {batch}",
-                f"set `per_device_train_batch_size = {below}`" + (f" or {above}" if above else ""),
-            )
-        )
     if preset.max_completion_length >= preset.max_seq_length:
         problems.append(
             (
@@ -184,23 +185,27 @@ def of_preset(preset: Any) -> KeyProblems:
     return problems
 
 
-def divisors(number: int) -> list[int]:
-    """All whole numbers that divide `number`; found in pairs, so that 10**8 takes 10**4 steps."""
-    low = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
-    return low + [number // n for n in low]
+def of_batches(algorithm: "Algorithm", table: Mapping[str, Any]) -> KeyProblems:
+    """Passes that do not divide a step of the algorithm, as `(key, message, hint)`.
 
-
-@dataclass(frozen=True)
-class Step:
-    """The arithmetic of one optimiser step."""
-
-    completions: int
-    batch: int
-    """Completions in one forward and backward pass."""
-
-    @property
-    def passes(self) -> int:
-        return self.completions // self.batch
+    `table` has the keys of a preset, also broken ones; there, a count may be "auto". Nothing where
+    a count is missing or none at all: the schema says so.
+    """
+    keys = ("prompts_per_step", "num_generations", "per_device_train_batch_size")
+    counts: dict[str, Any] = {key: table.get(key) for key in keys}
+    if not all(type(n) is int and n > 0 for key, n in counts.items() if n or key != keys[-1]):
+        return []
+    preset = Preset.model_construct(**counts)
+    step = algorithm.step(preset)
+    if step.is_whole:
+        return []
+    fitting = step.batches()
+    below = max((n for n in fitting if n < step.batch), default=None)
+    above = min((n for n in fitting if n > step.batch), default=None)
+    first, *more = [size for size in (below, above) if size]
+    hint = f"set `{keys[-1]} = {first}`" + "".join(f" or {size}" for size in more)
+    message = f"{algorithm.step_in_words(preset)} do not divide into batches of {step.batch}"
+    return [(keys[-1], message, hint)]
 
 
 @dataclass(frozen=True)
@@ -241,13 +246,14 @@ class Algorithm:
     """The step of a preset in which nothing is "auto"."""
     reference: Callable[[Any], bool]
     """Whether the keys of [train] make the base model score the completions too."""
-    pass_rules: Callable[[Any], PassRules]
-    """How the rows of a step may be cut into passes, by the keys of [train]."""
     timed: Mapping[str, str]
     """Methods of the trainer that are timed -> the part of a step that they do. The method of
     "generation" also begins and ends that phase (`Hooks.on_phase`)."""
     backends: tuple[str, ...]
     """Names of the backends that it is trained on: those on which it has been measured."""
+    pass_rules: Callable[[Any], PassRules] = lambda train: PassRules(False, False, False, False)
+    """How the rows of a step may be cut into passes, by the keys of [train]; not at all where none
+    is named."""
     resumes: bool = True
     """Whether the trainer can go on from a checkpoint."""
     loss_note: str = ""
@@ -255,6 +261,32 @@ class Algorithm:
     a falling loss is a sign of progress."""
     metrics: Mapping[str, str] = field(default_factory=dict)
     """The trainer's name of a metric -> ours, where they differ."""
+    learned: Learned | None = None
+    """The examples that it learns from; None where it samples completions while it trains, which
+    rewards pay."""
+    logit_bytes: float = 0.0
+    """Bytes for each logit of a whole pass that its trainer holds; derived from its source. 0 where
+    the logits of a few rows at a time are computed."""
+
+    @property
+    def samples(self) -> bool:
+        """Whether it samples completions while it trains."""
+        return self.learned is None
+
+    @property
+    def sampled_when(self) -> str:
+        """Where completions are sampled, in words for people."""
+        return "in a step" if self.samples else "sampled at once before training"
+
+    def step_in_words(self, preset: Preset) -> str:
+        """The completions of a step: `4 prompts x 8 completions = 32 completions a step`."""
+        if self.learned is None:
+            parts = f"{preset.prompts_per_step} prompts x {preset.num_generations} completions"
+        else:
+            parts = self.learned.example(preset.prompts_per_step)
+            if self.learned.sequences == 1:
+                return f"{parts} a step"
+        return f"{parts} = {self.step(preset).completions} completions a step"
 
     @property
     def note_on_loss(self) -> str:

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from r1recipes.algorithms.base import Preset, Step, Train
+from r1recipes.algorithms.base import Preset, Train
+from r1recipes.algorithms.step import Step
 from r1recipes.config.section import KeyProblems
 
 TIMED = {

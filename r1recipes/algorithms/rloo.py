@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from r1recipes.algorithms import group
-from r1recipes.algorithms.base import Algorithm, PassRules, Preset, Step
+from r1recipes.algorithms.base import Algorithm, PassRules, Preset
+from r1recipes.algorithms.step import Step
 
 
 class RlooTrain(group.GroupTrain):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
     """What a module adds its commands to."""
 
-LOCAL_SECTIONS = ("model", "data", "rewards", "cold_start", "eval")
+LOCAL_SECTIONS = ("model", "data", "rewards", "cold_start", "eval", "judge")
 """Sections of a recipe that may name things of this machine."""
 MAX_SHOWN_LINES = 400
 """Lines of user code that are printed in full before it may run; assumed."""
@@ -43,6 +43,16 @@ def overridable(command: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="override a key of the recipe, such as train.max_steps=50; can be repeated",
+    )
+
+
+def judged(command: argparse.ArgumentParser) -> None:
+    """Add `--allow-judge` to a command."""
+    command.add_argument(
+        "--allow-judge",
+        action="store_true",
+        help="send questions and completions to the judge of the recipe, where it is not on this "
+        "machine",
     )
 
 
@@ -148,6 +158,21 @@ def refuse_code(recipe: Recipe, base_dir: Path) -> None:
     from r1recipes import rewards
 
     rewards.load(_user_rewards(recipe)[:1], base_dir=base_dir, allow_code=False)
+
+
+def refuse_judge(
+    recipe: Recipe, *, allowed: bool, settings: Settings, is_foreign: bool = False
+) -> None:
+    """Say what --allow-judge lets be sent, or refuse a judge that needs it. Raises: RecipeError."""
+    from r1recipes.rewards.judge import consent
+
+    if recipe.judge is None or "judge" not in (*recipe.rewards, recipe.eval.reward):
+        return
+    consent.refuse_unallowed(
+        recipe.judge, allowed=allowed, offline=settings.offline, is_foreign=is_foreign
+    )
+    if allowed and recipe.judge.url:
+        print(printable(consent.sentence(recipe.judge)), file=sys.stderr)
 
 
 def _user_rewards(recipe: Recipe) -> list[str]:

@@ -9,10 +9,12 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli.common import (
+    judged,
     offline_settings,
     overridable,
     printable,
     refuse_code,
+    refuse_judge,
     screen,
     show_code,
     whole_number,
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 CELL = 24
 """Most characters of an answer in the table of `grade`."""
+REASON = 300
+"""Most characters of what a judge says of a completion."""
 MAX_REASONS = 5
 """Reasons why completions are not right that are printed."""
 
@@ -51,6 +55,7 @@ def add(commands: Commands) -> None:
     evaluate.add_argument(
         "--allow-code", action="store_true", help="run a reward from the recipe's own .py files"
     )
+    judged(evaluate)
     evaluate.set_defaults(command=eval_command)
 
     grade = commands.add_parser(
@@ -78,6 +83,7 @@ def add(commands: Commands) -> None:
     grade.add_argument(
         "--allow-code", action="store_true", help="run rewards from the recipe's own .py files"
     )
+    judged(grade)
     overridable(grade)
     grade.set_defaults(command=grade_command)
 
@@ -90,7 +96,7 @@ def eval_command(args: argparse.Namespace) -> int:
     settings = offline_settings(args.offline)
     run = trained.find(settings.runs_dir, args.run)
     other = recipe.load(args.data) if args.data else None
-    _check_code(run, other, args.allow_code)
+    _check_code(run, other, args, settings)
     console = screen()
     with View(console) as view:
         if run.note:
@@ -100,7 +106,7 @@ def eval_command(args: argparse.Namespace) -> int:
         from r1recipes.training.prepared import Options
 
         changes = evaluate_again.Changes(samples=args.samples, size=args.size, other=other)
-        options = Options(allow_code=args.allow_code)
+        options = Options(allow_code=args.allow_code, allow_judge=args.allow_judge)
         folder, summary = evaluate_again.execute(run, changes, [view], settings, options)
     for line in table(summary):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -108,14 +114,20 @@ def eval_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_code(run: TrainedRun, other: Loaded | None, allowed: bool) -> None:
-    """Show which code is allowed, or refuse it at once, as `run` does. Raises: RecipeError."""
+def _check_code(
+    run: TrainedRun, other: Loaded | None, args: argparse.Namespace, settings: Settings
+) -> None:
+    """Show which code and judge are allowed, or refuse them at once, as `run` does.
+
+    Raises: RecipeError.
+    """
     judging, base_dir = run.plan.recipe, run.plan.base_dir
     is_foreign = bool(run.run.read_lock().get("source"))
     if other:  # only the reward that decides is called
         judging, base_dir = other.recipe.model_copy(update={"rewards": {}}), other.path.parent
         is_foreign = other.source is not None
-    if allowed:
+    refuse_judge(judging, allowed=args.allow_judge, settings=settings, is_foreign=is_foreign)
+    if args.allow_code:
         show_code(judging, base_dir, whole=is_foreign)
     else:
         refuse_code(judging, base_dir)
@@ -169,13 +181,26 @@ def grade_command(args: argparse.Namespace) -> int:
         show_code(loaded.recipe, loaded.path.parent, whole=loaded.source is not None)
     else:
         refuse_code(loaded.recipe, loaded.path.parent)
+    refuse_judge(
+        loaded.recipe,
+        allowed=args.allow_judge,
+        settings=settings,
+        is_foreign=loaded.source is not None,
+    )
     path = completions.source(args.completions, settings.runs_dir) if args.completions else None
     rows = data.load(loaded.recipe, loaded.path.parent, offline=settings.offline)
     if path:
         answers = completions.read(path, loaded.recipe, rows)
     else:
         answers = _sample(args, loaded, settings)
-    graded = grades.make(loaded, rows, answers, settings, allow_code=args.allow_code)
+    graded = grades.make(
+        loaded,
+        rows,
+        answers,
+        settings,
+        allow_code=args.allow_code,
+        allow_judge=args.allow_judge,
+    )
     warnings = list(dict.fromkeys([*look.warnings, *graded.warnings]))
     if args.json:
         print(json.dumps(graded.as_json() | {"warnings": warnings}, indent=1))
@@ -183,7 +208,8 @@ def grade_command(args: argparse.Namespace) -> int:
     width = shutil.get_terminal_size((120, 24)).columns
     for line in _table_of_rows(graded, args.rows, "line" if path else "problem"):
         print(cut(printable(line), width))
-    for line in ["", *_table_of_rewards(graded), "", *_results(graded)]:
+    reasons = _reasons_of_judge(graded, args.rows)
+    for line in [*reasons, "", *_table_of_rewards(graded), "", *_results(graded), *graded.trial]:
         print(printable(line))
     for warning in warnings:
         print(printable(f"warning: {warning}"))
@@ -203,7 +229,7 @@ def _sample(args: argparse.Namespace, loaded: Loaded, settings: Settings) -> lis
         from r1recipes.training import evaluate_again
         from r1recipes.training.prepared import Options
 
-        options = Options(allow_code=args.allow_code)
+        options = Options(allow_code=args.allow_code, allow_judge=args.allow_judge)
         return evaluate_again.sample(plan, args.sample, views, settings, options)
 
 
@@ -221,6 +247,13 @@ def _table_of_rows(graded: Grades, num_rows: int, place: str) -> list[str]:
     if len(pairs) > num_rows:
         lines.append(f"... and {len(pairs) - num_rows:,} more; `--rows N` prints more of them")
     return lines
+
+
+def _reasons_of_judge(graded: Grades, num_rows: int) -> list[str]:
+    """Score and words of the judge for each of the first completions; empty without a judge."""
+    pairs = list(zip(graded.completions, graded.grades, strict=True))[:num_rows]
+    rows = [(completion.where, shortened(grade.judged, REASON)) for completion, grade in pairs]
+    return ["", "what the judge says", *aligned(rows)] if graded.trial else []
 
 
 def _table_of_rewards(graded: Grades) -> list[str]:

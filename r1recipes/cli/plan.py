@@ -190,15 +190,17 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
 
     peak, needed = predicted.peak_bytes / GIB, predicted.needed_bytes / GIB
     headroom, room = predicted.headroom_bytes / GIB, predicted.room_bytes / GIB
-    is_limited = room < predicted.available_bytes / GIB  # torch is, without standby
-    card = f"; the card has {predicted.available_bytes / GIB:.2f}" if is_limited else ""
+    whole = predicted.available_bytes / GIB
+    card = f"; the card has {whole:.2f}" if room < whole else ""  # torch is held to less
     stored = f" ({kind})" if (kind := resolved.preset.kv_cache_dtype) else ""
+    count = resolved.preset.prompts_per_step * resolved.preset.num_generations
     lines = [
         f"peak      {peak:.2f} GiB in {predicted.peak_phase}, within {predicted.error:.0%}",
         f"needed    {needed:.2f} GiB; {SLACK} is given back where there is no room",
         f"headroom  {headroom:.2f} GiB of {room:.2f}, beyond what is needed{card}",
         f"at once   {predicted.sequences} sequences of {resolved.preset.max_seq_length} tokens "
-        f"in the KV cache{stored}, of {resolved.completions_per_step} in a step",
+        f"in the KV cache{stored}, of {count} {resolved.algorithm.sampled_when}",
+        f"step      {resolved.batch_sentence()}",
     ]
     if predicted.needed_bytes == predicted.peak_bytes:
         del lines[1]
@@ -208,7 +210,7 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
             f"{resolved.recipe.eval.every} steps, in at most {MAX_SHARE:.0%} of the time"
         )
     if resolved.recipe.data.keep is not None:
-        completions = resolved.recipe.train.max_steps * resolved.completions_per_step
+        completions = resolved.recipe.train.max_steps * count
         lines.append(
             f"filter    generates {completions:,} completions or more before training, as many as "
             "all its steps,\n          unless the data have fewer problems"

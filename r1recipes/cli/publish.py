@@ -145,6 +145,7 @@ def export_after_run(run: Run, settings: Settings) -> None:
 
 def share_command(args: argparse.Namespace) -> int:
     from r1recipes.publish import hub, share
+    from r1recipes.rewards.judge import consent
 
     target = args.to
     if args.private and not (target or "").startswith("hub:"):
@@ -164,6 +165,8 @@ def share_command(args: argparse.Namespace) -> int:
     print(printable(f"shared {len(shared.files)} files, {size / 1000:.0f} kB: {reference}"))
     if shared.note:
         print(f"the run was cut short at {shared.note}")
+    if shared.hides_judge:
+        print(f"`judge.url` is private: {consent.STANDS_FOR} stands in its place")
     for name in sorted(shared.files):
         print(f"  {printable(name)}")
     print(f"fingerprint {shared.fingerprint}")

@@ -50,6 +50,7 @@ def add(commands: Commands) -> None:
     new = commands.add_parser("new", help="write a commented recipe for a model")
     new.add_argument("file", type=Path, help="the .toml file to write; it must not exist yet")
     new.add_argument("--model", required=True, help="Hub id or local folder of the model")
+    new.add_argument("--algorithm", default="grpo", metavar="NAME", help="how it is trained (grpo)")
     new.set_defaults(command=new_command)
 
     schema = commands.add_parser("schema", help="write the JSON Schema of recipes or studies")
@@ -245,10 +246,15 @@ def new_command(args: argparse.Namespace) -> int:
 
     if args.file.suffix != ".toml":
         raise RecipeError(f"`{args.file}` is not a .toml file", hint=f"`{args.file}.toml`")
+    from r1recipes.algorithms import ALGORITHMS
     from r1recipes.planning import models
 
+    if args.algorithm not in ALGORITHMS:
+        known = ", ".join(ALGORITHMS)
+        raise RecipeError(f"unknown algorithm `{args.algorithm}`", hint=f"known: {known}")
     base = recipe.load(scaffold.base_for(args.model, models.find))
-    text = scaffold.commented(base.recipe, args.model, None)
+    chosen = scaffold.for_algorithm(base.recipe, args.algorithm)
+    text = scaffold.commented(chosen, args.model, None)
     write_new(args.file, text)
     print(f"wrote {args.file}, from {base.path.name}; next: `r1recipes check {args.file}`")
     return 0

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli import publish
 from r1recipes.cli.common import (
+    judged,
     look_here,
     offline_settings,
     overridable,
     printable,
     refuse_code,
+    refuse_judge,
     screen,
     show_code,
 )
@@ -71,6 +73,7 @@ def add(commands: Commands) -> None:
     run.add_argument(
         "--allow-code", action="store_true", help="run rewards from the recipe's own .py files"
     )
+    judged(run)
     run.add_argument(
         "--force", action="store_true", help="train even if the probe sees nothing to learn from"
     )
@@ -115,6 +118,12 @@ def _start(args: argparse.Namespace, settings: Settings) -> int:
         show_code(loaded.recipe, loaded.path.parent, whole=loaded.source is not None)
     else:
         refuse_code(loaded.recipe, loaded.path.parent)
+    refuse_judge(
+        loaded.recipe,
+        allowed=args.allow_judge,
+        settings=settings,
+        is_foreign=loaded.source is not None,
+    )
     trackers.check(plan.recipe.track, offline=settings.offline)
 
     def train(observers: list[Observer], options: Options) -> Run:
@@ -185,8 +194,9 @@ def _resume(args: argparse.Namespace, settings: Settings) -> int:
     if run.read("recipe", "fingerprint")["status"] == "complete":
         return _nothing_to_do(run, args)
     plan = run.plan()
+    is_foreign = bool(run.read_lock().get("source"))
+    refuse_judge(plan.recipe, allowed=args.allow_judge, settings=settings, is_foreign=is_foreign)
     if args.allow_code:
-        is_foreign = bool(run.read_lock().get("source"))
         show_code(plan.recipe, plan.base_dir, whole=is_foreign)
     _confirm_wandb(run, plan.recipe.track, args)
     gpu.take()
@@ -269,7 +279,7 @@ def _train(args: argparse.Namespace, settings: Settings, plan: Plan, train: Trai
         from r1recipes.training.trackers import Trackers
 
         finish = args.finish is not None
-        options = Options(allow_code=args.allow_code, force=args.force, finish=finish)
+        options = Options(args.allow_code, args.allow_judge, force=args.force, finish=finish)
         run = train([view, Trackers(view.note), Live()], options)
     _print_result(run, console)
     publish.export_after_run(run, settings)
@@ -278,6 +288,7 @@ def _train(args: argparse.Namespace, settings: Settings, plan: Plan, train: Trai
 
 def _print_result(run: Run, console: Console) -> None:
     from r1recipes.report import phases
+    from r1recipes.rewards.judge import cost
     from r1recipes.runs import reading
 
     result = reading.read(run)
@@ -296,6 +307,8 @@ def _print_result(run: Run, console: Console) -> None:
     if step := record.get("stopped_at_step"):
         line = f"Finished at step {step} of {run.plan().recipe.train.max_steps}"
         console.print(line, markup=False, highlight=False)
+    if judge := record.get("judge"):
+        console.print(f"Judge: {cost.sentence(judge)}", markup=False, highlight=False)
     if memory := _memory_line(record["vram"]):
         console.print(memory, markup=False, highlight=False)
     if line := phases.sentence(phases.of(result)):

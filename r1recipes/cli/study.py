@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from r1recipes.cli.common import (
     distinct_recipes,
+    judged,
     look_here,
     overridable,
     refuse_code,
+    refuse_judge,
     write_over,
 )
 from r1recipes.errors import PlanError, RecipeError, RunError, Stopped
@@ -96,6 +98,7 @@ def add_permissions(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--allow-code", action="store_true", help="run rewards from the recipe's own .py files"
     )
+    judged(command)
     command.add_argument(
         "--force", action="store_true", help="train even if the probe sees nothing to learn from"
     )
@@ -136,10 +139,12 @@ def check(args: argparse.Namespace, cells: list[Cell], settings: Settings, *, he
     from r1recipes.training import trackers
 
     offline = args.offline or settings.offline
+    settings = settings.model_copy(update={"offline": offline})
     for cell in {cell.recipe_path: cell for cell in cells}.values():
         loaded = cell.load()
         if not args.allow_code:
             refuse_code(loaded.recipe, loaded.path.parent)
+        refuse_judge(loaded.recipe, allowed=args.allow_judge, settings=settings)
         trackers.check(loaded.recipe.track, offline=offline)
     if here:
         driver.check_machine(cells, offline=offline)
@@ -214,7 +219,7 @@ def make_supervisor(
 
 
 def flags(args: argparse.Namespace) -> list[str]:
-    names = ("offline", "allow_code", "force")
+    names = ("offline", "allow_code", "allow_judge", "force")
     return ["--" + name.replace("_", "-") for name in names if getattr(args, name)]
 
 

@@ -66,7 +66,7 @@ def _be_worker(args: argparse.Namespace, settings: Settings, url: str) -> int:
     cells = trials.load_cells(database.open_storage(url), args.study)
     # An engine that just ended may not have freed all its memory, so free memory does not count.
     driver.check_machine([c.cell for c in cells], offline=settings.offline, must_fit=False)
-    options = Options(allow_code=args.allow_code, force=args.force)
+    options = Options(args.allow_code, args.allow_judge, force=args.force)
     return worker.main(cells, worker.Place(settings, max(1, share), options, _trial_observers))
 
 

@@ -60,12 +60,18 @@ def merged(models: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
 
 
 def _one(schemas: dict[str, Any], num_models: int) -> dict[str, Any]:
-    """One schema for a key from those of the models that have it."""
+    """One schema for a key from those of the models that have it, with the values of all."""
     first: dict[str, Any] = next(iter(schemas.values()))
+    text: str = first["description"]
     if len(schemas) < num_models:
-        return first | {"description": f"{', '.join(schemas)}: {first['description']}"}
-    if all(schema == first for schema in schemas.values()):
-        return first
-    defaults = ", ".join(f"{schema['default']} for {name}" for name, schema in schemas.items())
-    rest = {key: value for key, value in first.items() if key != "default"}
-    return rest | {"description": f"{first['description']} Default: {defaults}."}
+        text = f"{', '.join(schemas)}: {text}"
+    one = first | {"description": text}
+    if all("enum" in schema for schema in schemas.values()):
+        values = [value for schema in schemas.values() for value in schema["enum"]]
+        one["enum"] = list(dict.fromkeys(values))
+    defaults = {name: schema.get("default") for name, schema in schemas.items()}
+    if any(default != first.get("default") for default in defaults.values()):
+        names = ", ".join(f"{default} for {name}" for name, default in defaults.items())
+        del one["default"]
+        one["description"] += f" Default: {names}."
+    return one

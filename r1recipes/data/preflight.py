@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from r1recipes import rewards
 from r1recipes.algorithms.base import Preset
+from r1recipes.data import examples
 from r1recipes.data.splits import Splits
 from r1recipes.data.tokenizer import rendering, special_tokens
 from r1recipes.data.tokenizer.chat_template import (
@@ -26,6 +27,8 @@ from r1recipes.data.tokenizer.chat_template import (
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.rewards import doubts
 from r1recipes.rewards.answers import AnswerColumn, Verifier
+from r1recipes.rewards.judge import consent, trial
+from r1recipes.rewards.judge.judge import ModelJudge
 
 if TYPE_CHECKING:
     import datasets
@@ -40,6 +43,7 @@ __all__ = [
     "check_prompts",
     "check_rewards",
     "load_rewards",
+    "read_examples",
     "set_chat_template",
 ]
 
@@ -109,6 +113,7 @@ def check_prompts(
     if is_foreign:
         every = [*splits.train["prompt"], *splits.held_out["prompt"]]
         rendering.attempt(tokenizer.get_chat_template(), every, tokenizer.special_tokens_map)
+        rendering.close()
     refuse_template_columns(splits.train, tokenizer)
     limit = preset.max_seq_length - preset.max_completion_length
     rows = {"train": splits.train, "held_out": splits.held_out}
@@ -159,6 +164,25 @@ def _refuse_too_few(num_train: int, preset: Preset) -> None:
         )
 
 
+def read_examples(
+    recipe: Recipe,
+    base_dir: Path,
+    held_out: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    preset: Preset,
+    *,
+    offline: bool,
+) -> tuple[datasets.Dataset | None, str | None, list[str]]:
+    """The examples of [examples] as the trainer takes them, their commit on the Hub, and lines on
+    those that are left out; (None, None, []) for a recipe without the section. Raises: RecipeError.
+    """
+    if recipe.examples is None:
+        return None, None, []
+    source = examples.load(recipe, base_dir, held_out, offline=offline)
+    rows, lines = examples.fitting(source.rows, recipe, tokenizer, preset)
+    return rows, source.revision, [*source.notes, *lines]
+
+
 def answer_column(splits: Splits, kind: str | None = None) -> AnswerColumn:
     """The references of both splits by their kinds, for `Verifier.column`.
 
@@ -176,20 +200,26 @@ def load_rewards(
     stack: ExitStack,
     *,
     allow_code: bool,
+    allow_judge: bool,
 ) -> tuple[dict[str, rewards.Reward], Verifier]:
     """The rewards of a recipe and the one that decides, by name, and what judges answers.
 
     `column` has the references of the data (`answer_column`); `stack` closes what is loaded.
-    Raises: RecipeError for a reward that cannot be loaded.
+    Raises: RecipeError for a reward that cannot be loaded, and for a judge that may not be asked.
     """
     verifier = stack.enter_context(Verifier(time_limit_s=settings.answer_limit_s))
     verifier.column = column
     names = list(dict.fromkeys([*recipe.rewards, recipe.eval.reward]))
+    judge = None
+    if recipe.judge and "judge" in names:
+        consent.refuse_unallowed(recipe.judge, allowed=allow_judge, offline=settings.offline)
+        judge = ModelJudge(recipe.judge, base_dir=base_dir, cache_dir=settings.cache_dir)
     loaded = rewards.load(
         names,
         base_dir=base_dir,
         allow_code=allow_code,
         verifier=verifier,
+        judge=judge,
         time_limit_s=settings.reward_limit_s,
     )
     for reward in loaded:
@@ -225,6 +255,16 @@ def check_rewards(
         decides = reward.name == decisive
         warnings += doubts.of_reward(reward, samples[0], decides=decides, opened=opened)
     return list(dict.fromkeys(warnings))
+
+
+def try_judge(
+    loaded: Sequence[rewards.Reward], splits: Splits, *, strict: bool = True
+) -> list[str]:
+    """Try the judge among the rewards, if there is one, on real rows. Returns what it shows, a line
+    each, of which some begin with "warning: ". Raises: RecipeError where it fails too often and
+    this is `strict`."""
+    judges, rows = [reward.judge for reward in loaded if reward.judge], varied_rows(splits.train)
+    return [line for judge in judges for line in trial.run(judge, rows, strict=strict)]
 
 
 def varied_rows(rows: datasets.Dataset) -> list[dict[str, Any]]:

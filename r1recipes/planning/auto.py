@@ -12,7 +12,8 @@ from functools import cached_property
 from itertools import combinations, product
 from typing import Any
 
-from r1recipes.algorithms.base import Preset, divisors
+from r1recipes.algorithms import ALGORITHMS, Algorithm
+from r1recipes.algorithms.base import Preset
 from r1recipes.machine import cards
 from r1recipes.planning import speed
 from r1recipes.planning.memory import constants, predict
@@ -82,7 +83,7 @@ class Choice:
 
     def _step(self, lengths: Lengths | None) -> speed.StepTime:
         group, kv_tokens = self.preset.num_generations, self.prediction.kv_tokens
-        completions = self.preset.prompts_per_step * group
+        completions = self.case.trained or self.preset.prompts_per_step * group
         return speed.step(self.case, completions, group, kv_tokens, self.room.peak, lengths)
 
     @property
@@ -93,7 +94,9 @@ class Choice:
 
 def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int) -> Case:
     """The part of a recipe that its memory depends on, for a preset without an open value."""
-    completions = preset.prompts_per_step * preset.num_generations
+    algorithm = ALGORITHMS[recipe.algorithm]
+    completions = preset.prompts_per_step * preset.num_generations  # sampled at once
+    step = algorithm.step(preset)
     return Case(
         shape=shape,
         four_bit=preset.load_in_4bit,
@@ -102,13 +105,17 @@ def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int
         lora_rank=preset.lora_rank,
         targets=tuple(recipe.lora.target_modules),
         num_seqs=engine_sequences(completions),
-        batch=preset.per_device_train_batch_size or preset.num_generations,
+        batch=step.batch,
         engine_bytes=math.floor((preset.gpu_memory_utilization or 0) * usable_bytes),
         standby=preset.standby,
         optimizer_bytes=ADAM_8BIT_BYTES if "8bit" in recipe.train.optim else ADAM_BYTES,
         layers_not_recomputed=min(preset.layers_not_recomputed, shape.num_hidden_layers),
         completions=completions,
         kv_cache_dtype=preset.kv_cache_dtype,
+        trained=None if algorithm.samples else step.completions,
+        samples=algorithm.samples,
+        reference=algorithm.reference(recipe.train),
+        logit_bytes=algorithm.logit_bytes,
     )
 
 
@@ -139,16 +146,17 @@ def _least_of_the_fastest(good: list[Choice]) -> Choice:
 
 def choices(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Iterator[Choice]:
     """Every combination of the open values, each with the best share for the engine."""
-    opened = open_keys(preset)
+    opened, algorithm = open_keys(preset), ALGORITHMS[recipe.algorithm]
     both = (False, True)
     four_bits = both if "load_in_4bit" in opened else (preset.load_in_4bit,)
     standbys = both if "standby" in opened else (preset.standby,)
     counts = _prompts(recipe, preset) if "prompts_per_step" in opened else [preset.prompts_per_step]
     for four_bit, standby, prompts in product(four_bits, standbys, counts):
-        batches = [preset.per_device_train_batch_size or preset.num_generations]
+        batches = [preset.per_device_train_batch_size]
         if "per_device_train_batch_size" in opened:
-            completions = prompts * preset.num_generations
-            batches = [n for n in divisors(completions) if n <= AUTO_BATCH]
+            sized = {"prompts_per_step": prompts, "per_device_train_batch_size": None}
+            step = algorithm.step(preset.model_copy(update=sized))
+            batches = [n for n in step.batches() if n <= AUTO_BATCH]
         for batch in batches:
             draft = preset.model_copy(
                 update={
@@ -158,7 +166,8 @@ def choices(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> It
                     "per_device_train_batch_size": batch,
                 }
             )
-            yield _with_share(recipe, draft, shape, room)
+            if algorithm.samples or algorithm.step(draft).is_whole:
+                yield _with_share(recipe, draft, shape, room)
 
 
 def _prompts(recipe: Recipe, preset: Preset) -> list[int]:
@@ -172,12 +181,19 @@ def _prompts(recipe: Recipe, preset: Preset) -> list[int]:
     every = recipe.eval.every
     if every is None or every >= recipe.train.max_steps:
         return prompts
-    sizes = [(n, speed.Evaluation("cuda", n * group, *_evaluated(recipe))) for n in prompts]
+    algorithm = ALGORITHMS[recipe.algorithm]
+    sizes = [(n, _evaluation(recipe, algorithm, preset, n)) for n in prompts]
     return [n for n, cost in sizes if cost.problems(every) is not None] or prompts
 
 
-def _evaluated(recipe: Recipe) -> tuple[int, int]:
-    return recipe.eval.batch_size, recipe.data.eval_size
+def _evaluation(
+    recipe: Recipe, algorithm: Algorithm, preset: Preset, prompts: int
+) -> speed.Evaluation:
+    """What an evaluation while training costs, with so many prompts in a step."""
+    sized = {"prompts_per_step": prompts, "per_device_train_batch_size": None}
+    completions = algorithm.step(preset.model_copy(update=sized)).completions
+    batch, available = recipe.eval.batch_size, recipe.data.eval_size
+    return speed.Evaluation("cuda", completions, batch, available, algorithm.samples)
 
 
 def _with_share(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Choice:

@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from r1recipes.algorithms.base import divisors
 from r1recipes.planning import auto, disk
 from r1recipes.planning.fit import flags
 from r1recipes.planning.memory import predict
@@ -118,9 +117,9 @@ def _smaller_pass(plan: Plan) -> str:
     if plan.preset.layers_not_recomputed:
         return flags({"layers_not_recomputed": 0})
     batch = plan.per_device_train_batch_size
-    if batch > 1:
-        smaller = max(n for n in divisors(batch) if n < batch)
-        return flags({"per_device_train_batch_size": smaller})
+    smaller = [n for n in plan.step.batches() if n < batch and batch % n == 0]
+    if smaller:
+        return flags({"per_device_train_batch_size": smaller[-1]})
     if plan.backend == "unsloth" and not plan.preset.standby:
         return flags({"standby": True})
     return _smaller_engine(plan)

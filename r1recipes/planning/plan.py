@@ -6,14 +6,15 @@ and a plan for this machine is refused where its predicted memory does not fit.
 """
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
 
 from r1recipes.algorithms import ALGORITHMS, Algorithm
-from r1recipes.algorithms.base import Preset, Step, preset_bytes
+from r1recipes.algorithms.base import Preset, of_batches, preset_bytes
+from r1recipes.algorithms.step import Step
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
@@ -82,7 +83,7 @@ class Plan(BaseModel):
     @property
     def step(self) -> Step:
         """The arithmetic of one optimiser step."""
-        return Step(self.completions_per_step, self.per_device_train_batch_size)
+        return replace(self.algorithm.step(self.preset), batch=self.per_device_train_batch_size)
 
     @property
     def completions_per_step(self) -> int:
@@ -95,12 +96,9 @@ class Plan(BaseModel):
 
     def batch_sentence(self) -> str:
         """The batch arithmetic of one optimiser step in words."""
-        preset, micro = self.preset, self.gradient_accumulation_steps
+        micro = self.gradient_accumulation_steps
         passes = f"{micro} passes of {self.per_device_train_batch_size}" if micro > 1 else "1 pass"
-        return (
-            f"{preset.prompts_per_step} prompts x {preset.num_generations} completions = "
-            f"{self.completions_per_step} completions a step, in {passes}"
-        )
+        return f"{self.algorithm.step_in_words(self.preset)}, in {passes}"
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ def make(
     Raises: PlanError with what the recipe needs and what would run here; DoesNotFit.
     """
     name = choose_preset(recipe, target.card, preset)
-    settled = _settled(recipe.preset[name], chosen or {})
+    settled = _settled(recipe, recipe.preset[name], chosen or {})
     card = None if name == "cpu" else target.card
     algorithm = ALGORITHMS[recipe.algorithm]
     has_engine = card is not None and target.has_packages and "unsloth" in algorithm.backends
@@ -219,7 +217,7 @@ def _plan(
         per_device_train_batch_size=step.batch,
         gradient_accumulation_steps=step.passes,
         usable_bytes=card.total_bytes if card else None,
-        max_num_seqs=engine_sequences(step.completions),
+        max_num_seqs=engine_sequences(preset.prompts_per_step * preset.num_generations),
         num_threads=preset.num_threads or target.num_cores,
         predicted=predicted,
         eval_problems=eval_problems(recipe, device, step.completions),
@@ -232,7 +230,9 @@ def eval_problems(recipe: Recipe, device: Device, completions: int) -> int | Non
     every = recipe.eval.every
     if every is None or every >= recipe.train.max_steps:
         return None
-    cost = speed.Evaluation(device, completions, recipe.eval.batch_size, recipe.data.eval_size)
+    samples = ALGORITHMS[recipe.algorithm].samples
+    batch, available = recipe.eval.batch_size, recipe.data.eval_size
+    cost = speed.Evaluation(device, completions, batch, available, samples)
     problems = cost.problems(every)
     if problems is None:
         raise PlanError(
@@ -245,18 +245,22 @@ def eval_problems(recipe: Recipe, device: Device, completions: int) -> int | Non
     return problems
 
 
-def _settled(preset: Preset, chosen: dict[str, Any]) -> Preset:
+def _settled(recipe: Recipe, preset: Preset, chosen: dict[str, Any]) -> Preset:
     values = {key: chosen[key] for key in auto.open_keys(preset) if key in chosen}
     if not values:
         return preset
     try:
-        return Preset.model_validate(preset.model_dump() | values)
+        settled = Preset.model_validate(preset.model_dump() | values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]["msg"]
+        faults = [error.errors(include_url=False)[0]["msg"]]
+    else:
+        faults = [text for _, text, _ in of_batches(ALGORITHMS[recipe.algorithm], settled.__dict__)]
+    if faults:
         raise PlanError(
-            f'the values that the lock has for "auto" are not a valid preset: {first}',
+            f'the values that the lock has for "auto" are not a valid preset: {faults[0]}',
             hint="run without --locked: the planner then chooses anew",
-        ) from error
+        )
+    return settled
 
 
 def opened(recipe: Recipe, card: Gpu, requested: str | None) -> tuple[str, Recipe]:
@@ -279,13 +283,14 @@ def pinned(plan: Plan, began: dict[str, Any]) -> Plan:
     recipe = plan.recipe
     model_revision = began.get("model_revision") or recipe.model.revision
     data_revision = began.get("data_revision") or recipe.data.revision
-    revised = recipe.model_copy(
-        update={
-            "model": recipe.model.model_copy(update={"revision": model_revision}),
-            "data": recipe.data.model_copy(update={"revision": data_revision}),
-        }
-    )
-    return plan.model_copy(update={"recipe": revised})
+    update: dict[str, Any] = {
+        "model": recipe.model.model_copy(update={"revision": model_revision}),
+        "data": recipe.data.model_copy(update={"revision": data_revision}),
+    }
+    if recipe.examples and began.get("examples_revision"):
+        pinned_to = {"revision": began["examples_revision"]}
+        update["examples"] = recipe.examples.model_copy(update=pinned_to)
+    return plan.model_copy(update={"recipe": recipe.model_copy(update=update)})
 
 
 def has_unsloth() -> bool:

@@ -8,11 +8,15 @@ searched.
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from r1recipes.errors import Problem
 from r1recipes.recipe.bundle import Files
+from r1recipes.rewards.judge import consent
+from r1recipes.rewards.judge.section import Judge
 
 _TOKEN = re.compile(
     rb"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}"
@@ -51,9 +55,20 @@ def strip_home(text: str) -> str:
     return home.sub("~", text) if home else text
 
 
-def problems(files: Files) -> list[Problem]:
-    """What may not be shared, each with its file and line; the token itself is not repeated."""
-    secrets, home = _secrets(), _home()
+def without_address(files: Files, names: list[str], judge: Judge | None) -> Files:
+    """What programs wrote, without the private address of a judge."""
+    if judge is None or judge.url is None or consent.place_of(judge.url) != "private":
+        return {}
+    old, new = (urlsplit(url).netloc.encode() for url in (judge.url, consent.STANDS_FOR))
+    return {name: files[name].replace(old, new) for name in names if name in files}
+
+
+def problems(files: Files, variables: Collection[str] = ()) -> list[Problem]:
+    """What may not be shared, each with its file and line; the token itself is not repeated.
+
+    `variables` of the environment hold secrets too, whatever they are called.
+    """
+    secrets, home = _secrets(variables), _home()
     leaks = []
     for name, content in files.items():
         for token in _TOKEN.finditer(content):
@@ -73,11 +88,15 @@ def _problem(name: str, content: bytes, start: int, secret: str) -> Problem:
     return Problem(f"has {secret}", f"{name}:{line}", "remove it; nothing was written or sent")
 
 
-def _secrets() -> dict[str, bytes]:
+def _secrets(variables: Collection[str]) -> dict[str, bytes]:
     """Origin of each secret, such as `$API_KEY`, -> its value."""
     from huggingface_hub import get_token
 
-    secrets = {f"${name}": value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
+    secrets = {
+        f"${name}": value
+        for name, value in os.environ.items()
+        if name in variables or _SECRET_NAME.search(name)
+    }
     secrets["your token for the Hub"] = get_token() or ""
     return {
         name: value.encode(errors="surrogateescape")

@@ -25,6 +25,7 @@ from r1recipes.recipe.bundle import Files
 from r1recipes.recipe.loading import Loaded
 from r1recipes.recipe.schema import Recipe
 from r1recipes.recipe.targets import Export, Track
+from r1recipes.rewards.judge import consent
 from r1recipes.runs import lock, trained
 from r1recipes.runs.record import Run
 
@@ -44,6 +45,8 @@ class Shared:
     files: Files
     note: str | None = None
     """The progress of a run that was cut short, such as `step 35 of 100`."""
+    hides_judge: bool = False
+    """Whether a private address of the judge was replaced."""
 
 
 def of_recipe(loaded: Loaded) -> Shared:
@@ -125,7 +128,9 @@ def _shared(
     """`is_changed` says that the recipe differs from `loaded.text`, by overrides."""
     renamed, files = _companions(loaded.recipe, loaded.path.parent)
     # Trackers and exports are the sharer's own, and a recipe from elsewhere may not ask for them.
-    private = {"track": Track(), "export": Export()}
+    private: dict[str, Any] = {"track": Track(), "export": Export()}
+    if loaded.recipe.judge:
+        private["judge"] = consent.without_private(loaded.recipe.judge)
     final = _with_names(loaded.recipe, renamed).model_copy(update=private)
     is_rewritten = is_changed or final != loaded.recipe
     text = HEADER + render.render(final) if is_rewritten else redact.strip_home(loaded.text)
@@ -141,12 +146,16 @@ def _shared(
     if record:
         record = redact.strip_paths(record | {"fingerprint": fingerprint})
         files["record.json"] = _json(record)
+    written = [*proof, "record.json", "lock.json"]
+    files |= redact.without_address(files, written, loaded.recipe.judge)
     files["README.md"] = cards.of_recipe(name, final, locked, record, files).encode()
-    problems = redact.problems(files)
+    key_name = loaded.recipe.judge.api_key_env if loaded.recipe.judge else None
+    problems = redact.problems(files, [key_name] if key_name else [])
     if problems:
         raise RecipeError(problems=problems)
     bundle.check_sizes(files, loaded.shown)
-    return Shared(name, fingerprint, files)
+    is_private = final.judge != loaded.recipe.judge
+    return Shared(name, fingerprint, files, hides_judge=is_private)
 
 
 def _renamed(locked: dict[str, Any], renamed: dict[str, str], files: Files) -> dict[str, Any]:

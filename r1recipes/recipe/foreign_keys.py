@@ -6,6 +6,9 @@ The key of each table is what stands in the file; the value goes into a hint.
 from r1recipes.config.section import NamedSections
 
 FOREIGN_KEYS = {
+    "api_base": "it is called `judge.url`",
+    "api_key": 'name a variable of the environment: `api_key_env = "OPENAI_API_KEY"`',
+    "base_url": "it is called `judge.url`",
     "bf16": "remove it: the card decides",
     "fp16": "remove it: the card decides",
     "gradient_accumulation_steps": "remove it: it follows from `per_device_train_batch_size`",

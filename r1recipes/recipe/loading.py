@@ -24,6 +24,7 @@ from r1recipes.recipe.fetch import Source
 from r1recipes.recipe.foreign_keys import EXAMPLE
 from r1recipes.recipe.overrides import merge
 from r1recipes.recipe.schema import Recipe, of_algorithm
+from r1recipes.rewards.judge.section import WHERE_NOT_COMPUTED
 
 MAX_BYTES = 1_000_000
 STUDY_SECTIONS = ("study", "search", "matrix")
@@ -265,11 +266,15 @@ def _finder(path: Path | str, text: str, overrides: dict[Loc, str]) -> explain.W
 def fingerprint(recipe: Recipe) -> str:
     """The sha256 (hex) of the canonical JSON of a recipe, all defaults included.
 
-    Description, trackers and exports are left out: they change nothing that is computed. So is a
-    key that was added to the format later (`section.ADDED_LATER`) while it has its default: such a
-    recipe does what it did before the key existed, and keeps its fingerprint.
+    Description, trackers and exports are left out: they change nothing that is computed. So are
+    the address of a judge and how fast it is asked, and a key that was added to the format later
+    (`section.ADDED_LATER`) while it has its default: such a recipe does what it did before the key
+    existed, and keeps its fingerprint.
     """
     dumped = recipe.model_dump(mode="json", exclude={"description", "track", "export"})
+    if recipe.judge:
+        for key in WHERE_NOT_COMPUTED:
+            del dumped["judge"][key]
     canonical = without_later_defaults(recipe, dumped)
     return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
 

@@ -1,8 +1,8 @@
 """The files and Hub ids that a recipe names, and which of them a recipe from elsewhere may name.
 
 A recipe from elsewhere reads the files that came with it and the Hub, nothing else of this machine,
-and sends nothing anywhere. Limits: names are judged, before anything is opened; a value that a flag
-of the user sets is the user's own.
+and sends nothing anywhere, except to a judge that the user allows. Limits: names are judged, before
+anything is opened; a value that a flag of the user sets is the user's own.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def is_gym(name: str) -> bool:
 def references_in(data: dict[str, Any]) -> Iterator[Reference]:
     """Every value of plain recipe data, valid or not, that may name a file or a folder."""
     model, rows = _table(data, "model"), _table(data, "data")
-    for section, table in (("model", model), ("data", rows)):
+    named = (("model", model), ("data", rows), ("examples", _table(data, "examples")))
+    for section, table in named:
         if not _text(table, "name").startswith(MADE_HERE) and _text(table, "name"):
             yield Reference((section, "name"), table["name"], may_be_hub=True)
     template = _text(model, "chat_template")
@@ -89,9 +90,12 @@ def references_in(data: dict[str, Any]) -> Iterator[Reference]:
     for name in _table(data, "rewards"):
         if is_user_code(name):
             yield Reference(("rewards", name), name.rpartition(":")[0])
-    judge = _text(_table(data, "eval"), "reward")
-    if is_user_code(judge):
-        yield Reference(("eval", "reward"), judge.rpartition(":")[0])
+    decisive = _text(_table(data, "eval"), "reward")
+    if is_user_code(decisive):
+        yield Reference(("eval", "reward"), decisive.rpartition(":")[0])
+    judge = _table(data, "judge")
+    if _text(judge, "model") and not _text(judge, "url"):
+        yield Reference(("judge", "model"), judge["model"])
 
 
 def file_names(data: dict[str, Any]) -> list[str]:
@@ -145,7 +149,7 @@ def refusals(
             refused.append(Refusal(reference.loc, message, _OWN_FILES))
         elif Path(name).exists():
             refused.append(_taken(reference))
-    for section in ("model", "data"):
+    for section in ("model", "data", "examples"):
         revision = _text(_table(data, section), "revision")
         if revision and not _REVISION.fullmatch(revision) and (section, "revision") not in by_flag:
             message = f"`{section}.revision` is not a commit, a tag or a branch: `{revision}`"

@@ -13,13 +13,14 @@ from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from r1recipes import rewards
-from r1recipes.algorithms import ALGORITHMS
+from r1recipes.algorithms import ALGORITHMS, Algorithm
 from r1recipes.algorithms.base import (
     AUTO_ON_GPU,
     CPU_ONLY,
     GPU_ONLY,
     PRESET_NAME,
     likely_preset,
+    of_batches,
     preset_gb,
 )
 from r1recipes.algorithms.grpo import GrpoTrain
@@ -126,13 +127,18 @@ KEEP = Field(json_schema_extra=keep_schema, examples=[[0.1, 0.9]])
 """What an editor and a message need to know of `data.keep`."""
 
 
-def of_presets(presets: Any) -> KeyProblems:
-    """What a preset needs by its name. Takes tables as the user wrote them, so also broken ones."""
+def of_presets(presets: Any, algorithm: str | None) -> KeyProblems:
+    """What a preset needs by its name, and passes that do not divide a step of the algorithm. Takes
+    tables as the user wrote them, so also broken ones."""
     problems: KeyProblems = []
     for name, preset in presets.items() if isinstance(presets, Mapping) else ():
         table = preset.__dict__ if hasattr(preset, "lora_rank") else preset
         if not isinstance(table, Mapping):
             continue  # the schema says so
+        if row := ALGORITHMS.get(algorithm or ""):
+            problems += [
+                (f"{name}.{key}", text, hint) for key, text, hint in of_batches(row, table)
+            ]
         if name == "cpu":
             for key in AUTO_ON_GPU:
                 if table.get(key) == "auto":
@@ -156,6 +162,45 @@ def of_presets(presets: Any) -> KeyProblems:
                 )
             )
     return problems
+
+
+def of_examples(examples: Any, sections: Mapping[str, Any]) -> KeyProblems:
+    """[examples] for an algorithm that samples its own while it trains, [rewards] that choose
+    examples and are missing, and a filter of problems that nothing is sampled of.
+
+    `sections` are the valid ones of the recipe before [examples].
+    """
+    algorithm = ALGORITHMS.get(sections.get("algorithm", ""))
+    if algorithm is None:
+        return []
+    if algorithm.learned is None:
+        names = " or ".join(f'`algorithm = "{a.name}"`' for a in ALGORITHMS.values() if a.learned)
+        message = f"[examples] is not for {algorithm.title}, which samples while it trains"
+        return [("", message, f"remove the section, or set {names}")] if examples else []
+    problems: KeyProblems = []
+    noun = algorithm.learned.noun
+    if algorithm.learned.by_rewards and examples is None and sections.get("rewards") == {}:
+        problems.append(
+            (
+                "/rewards",
+                f"[rewards] is missing, by which {algorithm.title} chooses {noun}s of own samples",
+                f"add [rewards] with `correctness = 1.0`, or [examples] with {noun}s of your own",
+            )
+        )
+    data = sections.get("data")
+    if examples and data is not None and data.keep is not None:
+        message = f"`keep` chooses problems to sample, but the {noun}s are those of [examples]"
+        problems.append(("/data.keep", message, "remove this line"))
+    return problems
+
+
+def keys_of_others(algorithm: Algorithm) -> dict[str, str]:
+    """Keys of [train] that only other algorithms have -> what to write."""
+    owners: dict[str, list[str]] = {}
+    for other in ALGORITHMS.values():
+        for key in other.train.model_fields.keys() - algorithm.train.model_fields.keys():
+            owners.setdefault(key, []).append(f'`algorithm = "{other.name}"`')
+    return {key: f"remove it: it is a key of {' and '.join(o)}" for key, o in owners.items()}
 
 
 def of_cold_start(start: Any, model: Any, data: Any) -> KeyProblems:

@@ -7,6 +7,7 @@ behaviour; nothing is downloaded or measured, so only `plan` can tell whether it
 import re
 import textwrap
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,14 +15,16 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from r1recipes.algorithms import ALGORITHMS
-from r1recipes.algorithms.base import CPU_ONLY, GPU_ONLY, Preset, preset_bytes
+from r1recipes.algorithms.base import CPU_ONLY, GPU_ONLY, Preset, Train, preset_bytes
 from r1recipes.config import render
 from r1recipes.config.render import toml_key
 from r1recipes.config.suggest import models_in
 from r1recipes.recipe import loading, references
-from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe
+from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe, of_algorithm
 
 WIDTH = 98
+PASS_KEYS = ("per_device_train_batch_size", "gpu_memory_utilization")
+"""Keys of a preset that are left to the planner where no preset of the algorithm was measured."""
 SCHEMA_LINE = "#:schema ./recipe.schema.json"
 
 
@@ -39,6 +42,9 @@ def commented(base: Recipe, model: str, schema_line: str | None = SCHEMA_LINE) -
     base = base.model_copy(update={"model": section, "description": f"{title} for {model}"})
     lines = [schema_line] if schema_line else []
     for name, field in type(base).model_fields.items():
+        if name == "algorithm":  # the default of a file that does not name one
+            field = copy(field)
+            field.default = Recipe.model_fields[name].default
         if not models_in(field.annotation) and name != "rewards":
             lines += _key(name, field, getattr(base, name))
     for name, field in type(base).model_fields.items():
@@ -50,9 +56,28 @@ def commented(base: Recipe, model: str, schema_line: str | None = SCHEMA_LINE) -
         elif name == "preset":
             lines += ["", *_comment(_text(field) + " " + _doc(Preset))]
             lines += _presets(value)
+        elif name == "examples" and ALGORITHMS[base.algorithm].samples:
+            continue  # the section is for others
         elif inner := models_in(field.annotation):
             lines += _section(name, inner[0], value)
     return "\n".join(lines) + "\n"
+
+
+def for_algorithm(base: Recipe, name: str) -> Recipe:
+    """A recipe with another algorithm. [train] keeps the values of keys that every algorithm has,
+    unless its own default is another; the others are the algorithm's own defaults. Where it does
+    not sample while it trains, the memory of its passes is another: the planner chooses their size.
+    """
+    if base.algorithm == name:
+        return base
+    keys = ALGORITHMS[name].train.model_fields
+    shared = [key for key, f in Train.model_fields.items() if keys[key].default == f.default]
+    train = {key: getattr(base.train, key) for key in shared}
+    changed = base.model_dump(exclude_none=True) | {"algorithm": name, "train": train}
+    open_keys = () if ALGORITHMS[name].samples else PASS_KEYS
+    for preset in (values for size, values in changed["preset"].items() if size != "cpu"):
+        preset |= dict.fromkeys(open_keys, "auto")
+    return of_algorithm(name).model_validate(changed)
 
 
 def _section(name: str, kind: type[BaseModel], value: BaseModel | None) -> list[str]:

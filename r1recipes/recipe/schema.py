@@ -1,6 +1,6 @@
 """The recipe as frozen pydantic models: each key with its type, its range and its meaning.
 
-The keys of [train] and of a preset are in `algorithms` (`base` and each algorithm), those of
+The keys of [train], [lora] and a preset are in `algorithms` (`base` and each algorithm), those of
 [cold_start] in `algorithms.sft`, of [export] and [track] in `recipe.targets`. The JSON Schema for
 editors comes from here. `recipe.loading` reads files, `planning.plan` decides: nothing is read or
 chosen here. A key that no module reads is a defect.
@@ -11,7 +11,7 @@ field's text, the key is passed on under that name.
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, Self, cast, get_args
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     AfterValidator,
@@ -31,7 +31,8 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from r1recipes.algorithms import ALGORITHMS, GRPO
-from r1recipes.algorithms.base import PRESET_NAME, Preset, Train
+from r1recipes.algorithms.base import PRESET_NAME, Lora, Preset, Train
+from r1recipes.algorithms.examples import Examples
 from r1recipes.algorithms.sft import ColdStart
 from r1recipes.config import json_schema
 from r1recipes.config.section import (
@@ -55,6 +56,7 @@ from r1recipes.recipe.foreign_keys import (
     SECTION_EXAMPLES,
 )
 from r1recipes.recipe.targets import Export, Track
+from r1recipes.rewards.judge.section import Judge, of_use
 
 BUILTIN_DATA = {
     "builtin:arithmetic": rules.Builtin("correctness"),
@@ -81,6 +83,7 @@ Respond in the following format:
 AlgorithmName = Annotated[str, AfterValidator(rules.known_algorithm)]
 Weight = Annotated[float, Field(ge=0, le=1000)]
 RewardName = Annotated[str, AfterValidator(rules.known_reward)]
+Rewards = Annotated[dict[RewardName, Weight], Field(json_schema_extra=rules.rewards_schema)]
 PresetName = Annotated[
     str,
     StringConstraints(pattern=f"^({PRESET_NAME.pattern})$"),
@@ -102,22 +105,6 @@ class Model(Section):
     @classmethod
     def _known_builtin(cls, name: str) -> str:
         return known_builtin(name, BUILTIN_MODELS, "unknown built-in model")
-
-
-Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-class Lora(Section):
-    """The adapter, apart from its rank, which depends on the card. peft: LoraConfig."""
-
-    lora_alpha: Annotated[int | None, Field(ge=1, le=4096, examples=[32])] = None
-    """Scale of the adapter; without it equal to lora_rank."""
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of adapter inputs that are zeroed in training."""
-    target_modules: Annotated[list[Projection], Field(min_length=1)] = [*get_args(Projection)]
-    """Layers that get an adapter. All linear layers learn best (arXiv 2106.09685 took fewer)."""
-    use_rslora: bool = False
-    """Scale by alpha / sqrt(rank) in place of alpha / rank."""
 
 
 class Problems(Section):
@@ -241,15 +228,15 @@ class Recipe(Section):
     model: Model
     data: Data
     prompt: Prompt = Prompt()
-    rewards: Annotated[
-        dict[RewardName, Weight], Field(min_length=1, json_schema_extra=rules.rewards_schema)
-    ]
+    rewards: Annotated[Rewards, Field(min_length=1)]
     """Reward = weight. The name is one of the table or `file.py:function`."""
+    examples: Annotated[Examples | None, ADDED_LATER, Field(validate_default=True)] = None
     lora: Lora = Lora()
     train: SerializeAsAny[Train] = GRPO.train()
     """The keys of the algorithm, see `of_algorithm`."""
     cold_start: Annotated[ColdStart | None, Field(validate_default=True)] = None
     eval: Annotated[Eval, Field(validate_default=True)] = Eval()
+    judge: Annotated[Judge | None, ADDED_LATER, Field(validate_default=True)] = None
     export: Export = Export()
     preset: Annotated[dict[PresetName, Preset], Field(min_length=1)]
     """Settings by memory of the card; the largest that the card can hold is used."""
@@ -272,12 +259,18 @@ class Recipe(Section):
             refuse([("", message, "give one a weight, such as `correctness = 2.0`")])
         return weights
 
+    @field_validator("examples")
+    @classmethod
+    def _learned_from(cls, examples: Examples | None, info: ValidationInfo) -> Examples | None:
+        refuse(rules.of_examples(examples, info.data))
+        return examples
+
     @field_validator("preset", mode="wrap")
     @classmethod
     def _fit_their_names(
         cls, tables: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> dict[str, Preset]:
-        problems = rules.of_presets(tables)
+        problems = rules.of_presets(tables, info.data.get("algorithm"))
         try:
             presets = validate(tables)
         except ValidationError as error:
@@ -292,6 +285,12 @@ class Recipe(Section):
     def _has_demonstrations(cls, start: ColdStart | None, info: ValidationInfo) -> ColdStart | None:
         refuse(rules.of_cold_start(start, info.data.get("model"), info.data.get("data")))
         return start
+
+    @field_validator("judge")
+    @classmethod
+    def _is_used(cls, judge: Judge | None, info: ValidationInfo) -> Judge | None:
+        refuse(of_use(judge, info.data.get("rewards"), info.data.get("eval")))
+        return judge
 
     @field_validator("eval")
     @classmethod
@@ -314,18 +313,17 @@ def of_algorithm(name: Any) -> type[Recipe]:
 @cache
 def _of_algorithm(name: str) -> type[Recipe]:
     algorithm = ALGORITHMS[name]
+    rewards = Recipe.model_fields["rewards"].description
     about = f"{algorithm.description} ({algorithm.source})."
     keys = " ".join((algorithm.train.__doc__ or "").split())
     fields: dict[str, Any] = {
         "algorithm": (Literal[name], Field(name, description=about)),
         "train": (algorithm.train, Field(algorithm.train(), description=keys)),
     }
+    if not algorithm.samples:
+        fields["rewards"] = (Rewards, Field({}, description=rewards))
     model = create_model("Recipe", __base__=Recipe, __doc__=Recipe.__doc__, **fields)
-    model.foreign_keys = FOREIGN_KEYS | {
-        key: f'remove it: it is a key of `algorithm = "{other.name}"`'
-        for other in ALGORITHMS.values()
-        for key in other.train.model_fields.keys() - algorithm.train.model_fields.keys()
-    }
+    model.foreign_keys = FOREIGN_KEYS | rules.keys_of_others(algorithm)
     return model
 
 
@@ -334,6 +332,7 @@ def for_editors() -> dict[str, Any]:
     which of them the one that is named takes."""
     root = json_schema.of(of_algorithm("grpo"), "recipe")
     root["properties"]["algorithm"] |= {"enum": list(ALGORITHMS)}
+    root["required"].remove("rewards")  # some of the algorithms do without
     root["properties"]["train"]["properties"] = json_schema.merged(
         {name: algorithm.train for name, algorithm in ALGORITHMS.items()}
     )

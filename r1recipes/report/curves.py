@@ -8,12 +8,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from r1recipes.algorithms import ALGORITHMS
 from r1recipes.report import phases
 from r1recipes.report.charts import GREY, Bar, Bars, Chart, Plot, Series, has_data
 from r1recipes.report.scales import Ends
 from r1recipes.runs import health
-from r1recipes.runs.reading import Reading
+from r1recipes.runs.reading import Reading, algorithms
 
 STEP_PARTS = {
     "time/generation_s": "generation",
@@ -27,6 +26,7 @@ STAGES = {
     "load": "loading the model",
     "evaluate_before": "evaluation before",
     "pass_rates": "pass rates",
+    "own_samples": "sampling the problems",
     "train": "training",
     "evaluate_after": "evaluation after",
 }
@@ -115,7 +115,16 @@ def learning(readings: Sequence[Reading]) -> list[Chart]:
     alone = readings[0] if len(readings) == 1 else None
     reward, *rest = [_learning_plot(curve, readings) for curve in LEARNING]
     by_function = [_rewards(alone)] if alone else _reward_of_each(readings)
-    return _drawable([reward, *by_function, *rest])
+    return _drawable([*_fitted(readings), reward, *by_function, *rest])
+
+
+def _fitted(readings: Sequence[Reading]) -> list[Plot]:
+    """How well runs fit their examples, by the metrics that their algorithms name."""
+    forms = [row.learned for row in algorithms(readings) if row.learned]
+    facts = dict.fromkeys(fact for form in forms for fact in form.facts)
+    note = "Mean over the examples of the step."
+    curves = [Curve(n.replace(" ", "-"), key, n.capitalize(), note, unit) for key, n, unit in facts]
+    return [_plot(curve, readings) for curve in curves]
 
 
 def _learning_plot(curve: Curve, readings: Sequence[Reading]) -> Plot:
@@ -136,9 +145,7 @@ def optimiser(readings: Sequence[Reading]) -> list[Chart]:
 
 def _loss_note(readings: Sequence[Reading]) -> str:
     """What the algorithms of the runs say of their loss; empty where the runs have no plan."""
-    names = dict.fromkeys(reading.recipe.get("algorithm") for reading in readings)
-    algorithms = [ALGORITHMS[name] for name in names if name in ALGORITHMS]
-    text = ", ".join(row.note_on_loss for row in algorithms if row.note_on_loss)
+    text = ", ".join(row.note_on_loss for row in algorithms(readings) if row.note_on_loss)
     return f"{text[0].upper()}{text[1:]}; not a sign of progress." if text else ""
 
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from r1recipes.machine import files
-from r1recipes.machine.units import duration, gib
-from r1recipes.planning.architectures import Origin
+from r1recipes.machine.units import duration
 from r1recipes.planning.plan import Plan
-from r1recipes.report import charts, curves, page, samples, scales
+from r1recipes.report import charts, curves, facts, page, samples, scales
 from r1recipes.report.page import Cell, Figures, Headline, Pill, Table
-from r1recipes.runs import health, lock, pass_rates, reading
+from r1recipes.runs import health, pass_rates, reading
 from r1recipes.runs.health import HeldOut, Terms
 from r1recipes.runs.reading import Reading, Row
 from r1recipes.runs.record import Run
@@ -97,16 +96,16 @@ def _single(run: Reading) -> str:
         kicker=run.name,
         status=Pill(run.status, TONES.get(run.status, "")),
         verdict=_verdict(run),
-        facts=_facts(run),
+        facts=facts.of(run),
         figures=_figures([run]),
         chosen=samples.choose(run),
         reproduce_note=f"With r1recipes {version} and the recipe below; the lock has the versions "
         "and hashes that made it.",
-        command=_command(run),
+        command=facts.command(run),
         recipe=run.recipe_text,
         plan=json.dumps(plan, indent=1, ensure_ascii=False) if run.resolved else "",
         lock=Table(["what", "value"], lock_rows) if run.lock else None,
-        now=_utc(files.now()),
+        now=facts.utc(files.now()),
     )
 
 
@@ -184,50 +183,6 @@ def _learning_sentence(run: Reading) -> str:
     return f"{health.sentence(run.metrics, Terms.of(run.resolved), held_out)}."
 
 
-def _facts(run: Reading) -> list[tuple[str, Cell]]:
-    machine, preset = run.lock.get("machine") or {}, run.resolved.get("preset", {})
-    threads, group = machine.get("num_threads"), preset.get("num_generations")
-    cpu = f"CPU, {threads} thread{'s' if threads != 1 else ''}" if threads else None
-    last = run.metrics[-1] if run.metrics else {}
-    vram = (run.record.get("vram") or {}).get("measured_bytes")
-    return [
-        ("Model", _model(run)),
-        ("Data", run.recipe.get("data", {}).get("name")),
-        ("Preset", run.record.get("preset")),
-        ("Machine", machine.get("gpu") or cpu),
-        ("Steps", f"{run.steps} of {run.max_steps}" if run.max_steps else run.steps or None),
-        ("Completions a step", f"{preset['prompts_per_step']} x {group}" if group else None),
-        ("Problems kept", _num_kept(run)),
-        ("Time", duration(run.duration_s)),
-        ("Peak memory", f"{gib(vram, 2)} GiB" if vram else None),
-        ("Reward failures", sum((last.get("reward_failures") or {}).values()) or None),
-        ("Started", _utc(str(run.record.get("started", "")))),
-        ("Fingerprint", str(run.record.get("fingerprint", ""))[:8]),
-    ]
-
-
-def _num_kept(run: Reading) -> str | None:
-    """The training problems that `data.keep` kept, of those that were measured."""
-    recorded = run.record.get("pass_rates") or {}
-    if "num_kept" not in recorded:
-        return None
-    others = f"of {recorded['num_measured']:,}" if "num_measured" in recorded else "of the lock"
-    return f"{recorded['num_kept']:,} {others}"
-
-
-def _model(run: Reading) -> str | None:
-    """The model, and the adapter that the run starts from."""
-    name = run.recipe.get("model", {}).get("name")
-    origin = run.resolved.get("origin")
-    return f"{name}: {Origin.model_validate(origin).sentence()}" if origin else name
-
-
-def _command(run: Reading) -> str:
-    """The command that repeats a run."""
-    file = f"{run.record.get('recipe', 'recipe')}.toml"
-    return lock.command(file, run.record.get("preset"), run.lock.get("overrides", []))
-
-
 def _several(runs: Sequence[Reading]) -> str:
     environments = [run.environment for run in runs]
     has_differences = bool(reading.differing(environments))
@@ -241,7 +196,7 @@ def _several(runs: Sequence[Reading]) -> str:
         pairs=_pairs(runs),
         figures=_figures(runs),
         environments=_differences(environments, runs) if has_differences else None,
-        now=_utc(files.now()),
+        now=facts.utc(files.now()),
     )
 
 
@@ -315,8 +270,3 @@ def _text(value: object) -> str:
 def percent(share: float) -> str:
     """`41.6 %`, with a space that does not break."""
     return scales.text(share, "%").replace(" ", "\u00a0")
-
-
-def _utc(timestamp: str) -> str:
-    """`2026-11-21T04:58:20Z` as people write it: `2026-11-21 04:58:20 UTC`."""
-    return timestamp.replace("T", " ").replace("Z", " UTC")

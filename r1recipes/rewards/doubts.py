@@ -55,8 +55,10 @@ def of_reward(
     """Doubts about a reward, from what it pays for made-up completions of rows of the data.
 
     `decides`: it is `eval.reward`. `opened` is the tag that the chat template has written when a
-    completion begins, such as "think".
+    completion begins, such as "think". A judge is doubted by `judge.trial`.
     """
+    if reward.judge:
+        return []
     paid = _paid_for(reward, rows, opened)
     if not paid or max(paid.values()) - min(paid.values()) < SAME:
         return []  # that it pays the same for everything is said by `rewards.check`

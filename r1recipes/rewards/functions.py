@@ -17,6 +17,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from r1recipes.errors import RecipeError
 from r1recipes.rewards.gym import gym
 from r1recipes.rewards.user_code import completion_text
 
@@ -98,6 +99,15 @@ def countdown(
     """
     rows = zip(_answers(completions), numbers, target, strict=True)
     return [float(_reaches(answer, *problem)) for answer, *problem in rows]
+
+
+def judge(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
+    """What the model of [judge] says that a completion is worth, 0 to 1.
+
+    Only a recipe has the section [judge], so `r1recipes.rewards.load` makes the reward from it.
+    Raises: RecipeError.
+    """
+    raise RecipeError("the reward `judge` needs the section [judge] of a recipe")
 
 
 def notebook_xmlcount(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
@@ -269,6 +279,7 @@ SHIPPED = {
     "xml_tags": Shipped(xml_tags, "form", TAGS),
     "countdown": Shipped(countdown, "answer", ANSWER_TAGS),
     "gym": Shipped(gym, "answer", ANSWER_TAGS),
+    "judge": Shipped(judge, "answer", ()),
     "notebook_xmlcount": Shipped(notebook_xmlcount, "form", TAGS),
     "notebook_soft_format": Shipped(notebook_soft_format, "form", TAGS),
     "notebook_strict_format": Shipped(notebook_strict_format, "form", TAGS),

@@ -41,13 +41,16 @@ class Grade:
     paid: dict[str, float | None]
     """What each reward pays, without its weight; None is no opinion."""
     failures: dict[str, str]
-    """Why a reward brought no number, by its name; training pays 0 for it."""
+    """Why a reward brought no number, by its name; training pays 0 for it, and nothing for what a
+    judge did not judge."""
     total: float
     """The weighted sum."""
     right: bool
     answer: str | None
     """What stands in the last <answer> pair."""
     why: str
+    judged: str = ""
+    """Score and reason of the reward `judge`; empty without one."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,11 @@ def grade_all(
     paid = {name: reward.pay(**arguments) for name, reward in rewards.items()}
     verdicts = _verdicts(completions, verifier) if decisive == "correctness" else None
     grades = []
+    judge = rewards["judge"].judge if "judge" in rewards else None
     for index, completion in enumerate(completions):
         values = {name: values[index] for name, values in paid.items()}
         failures = {n: v.message for n, v in values.items() if isinstance(v, Failed)}
-        numbers = {n: 0.0 if isinstance(v, Failed) else v for n, v in values.items()}
+        numbers = {n: v.paid if isinstance(v, Failed) else v for n, v in values.items()}
         value = numbers[decisive]
         right = is_right(value)
         why = verdicts[index].why if verdicts else _in_numbers(decisive, value, right)
@@ -100,6 +104,7 @@ def grade_all(
                 right=right,
                 answer=extract_answer(completion.text),
                 why=f"cut off; {why}" if completion.cut and not right else why,
+                judged=judge.reasons[index] if judge else "",
             )
         )
     return grades

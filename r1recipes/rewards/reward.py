@@ -33,6 +33,7 @@ from r1recipes.rewards.user_code import (
 
 if TYPE_CHECKING:
     from r1recipes.rewards.answers import Verifier
+    from r1recipes.rewards.judge.judge import ModelJudge
 
 RESERVED_COLUMNS = (
     "prompt",
@@ -65,9 +66,10 @@ log = logging.getLogger(__name__)
 class Reward:
     """A reward for training, with TRL's signature: one number per completion, or None.
 
-    None is no opinion, as in TRL. A row that a failure leaves without a number is paid 0 and
-    counted in `failures` by kind: timeout, raised, wrong_count, not_a_number. When the call for a
-    batch fails, each row is tried alone, so that one bad completion does not cost the others.
+    None is no opinion, as in TRL. A row that a failure leaves without a number is paid 0, or None
+    by a judge, and counted in `failures` by kind: timeout, raised, wrong_count, not_a_number, and
+    the kinds of a judge. When the call for a batch fails, each row is tried alone, so that one bad
+    completion does not cost the others.
     `last_failure` is the message of the newest failure. `code_sha256` is the hash of the user code
     that runs, even if its file has changed since; None for a reward of the table.
     """
@@ -75,7 +77,7 @@ class Reward:
     def __init__(
         self,
         name: str,
-        function: RewardFunction | UserCode | GymScorer,
+        function: RewardFunction | UserCode | GymScorer | ModelJudge,
         *,
         time_limit_s: float = 10.0,
     ):
@@ -85,6 +87,10 @@ class Reward:
         self.last_failure: str | None = None
         self.code_sha256: str | None = None
         self.is_user_code = isinstance(function, UserCode)
+        self.judge: ModelJudge | None = None
+        """The model that judges; None for other rewards."""
+        if not callable(function) and not isinstance(function, UserCode | GymScorer):
+            self.judge = function
         if isinstance(function, UserCode):
             self.code_sha256 = function.code.sha256
         self._function = function
@@ -93,8 +99,11 @@ class Reward:
     def __call__(
         self, /, prompts: list[Any], completions: list[Any], **columns: Any
     ) -> list[float | None]:
-        """Pay a batch. Raises nothing but R1RecipesError, when no child process can start."""
+        """Pay a batch. Raises nothing but R1RecipesError, when no child process can start, or when
+        a judge fails too often."""
         paid = self.pay(prompts, completions, columns)
+        if self.judge:
+            self.judge.refuse_failing(paid)
         return [self._count(value) if isinstance(value, Failed) else value for value in paid]
 
     def pay(self, /, prompts: list[Any], completions: list[Any], columns: dict[str, Any]) -> Paid:
@@ -118,7 +127,7 @@ class Reward:
         time_limit_s: float | None = None,
     ) -> Paid:
         """One call without a second try; rows may be Failed. Raises: Failed when the call fails."""
-        if isinstance(self._function, UserCode | GymScorer):
+        if not callable(self._function):
             return self._function.pay(prompts, completions, columns, time_limit_s)
         refuse_missing_columns(self._function, ["prompts", "completions", *columns])
         try:
@@ -130,9 +139,18 @@ class Reward:
         return numbers(values, len(completions))
 
     def close(self) -> None:
-        """End the child processes, if there are any."""
-        if isinstance(self._function, UserCode | GymScorer):
+        """End the child processes and connections, if there are any."""
+        if not callable(self._function):
             self._function.close()
+
+    def in_training(self, paid: list[float | None], prompts: Sequence[Any]) -> list[float | None]:
+        """What a trainer gets for what was paid: of a judge the mean of its prompt for each
+        completion that it did not judge."""
+        if self.judge is None:
+            return paid
+        from r1recipes.rewards.judge.judge import neutral
+
+        return neutral(paid, prompts)
 
     def _row_by_row(
         self, prompts: list[Any], completions: list[Any], columns: dict[str, Any]
@@ -155,12 +173,14 @@ class Reward:
                 paid.append(failed)
         return paid
 
-    def _count(self, failed: Failed) -> float:
+    def _count(self, failed: Failed) -> float | None:
         if not self.failures[failed.kind]:  # the first of its kind; the others are counted
-            log.warning("reward `%s` %s; that completion is paid 0", self.name, failed.message)
+            paid = "nothing" if failed.paid is None else f"{failed.paid:g}"
+            message = "reward `%s` %s; that completion is paid %s"
+            log.warning(message, self.name, failed.message, paid)
         self.failures[failed.kind] += 1
         self.last_failure = failed.message
-        return 0.0
+        return failed.paid
 
 
 def is_right(value: float | None) -> bool:
@@ -178,17 +198,19 @@ def load(
     base_dir: Path,
     allow_code: bool = False,
     verifier: Verifier | None = None,
+    judge: ModelJudge | None = None,
     time_limit_s: float = 10.0,
 ) -> list[Reward]:
     """The rewards of these names, in their order. User code is looked up but not yet run.
 
-    `base_dir` is the recipe's folder, and `time_limit_s` the limit for a call of user code, and for
-    an answer that `gym` judges. Close each reward when done. Raises: RecipeError for an unknown
-    name, a missing file or function, and user code that was not allowed.
+    `base_dir` is the recipe's folder, `judge` the model of [judge], and `time_limit_s` the limit
+    for a call of user code, and for an answer that `gym` judges. Close each reward when done.
+    Raises: RecipeError for an unknown name, a missing file or function, and user code that was not
+    allowed.
     """
     rewards = []
     for name in names:
-        function: RewardFunction | UserCode | GymScorer
+        function: RewardFunction | UserCode | GymScorer | ModelJudge
         if is_user_code(name):
             function = _user_code(name, base_dir, allow_code, time_limit_s)
         elif name not in REWARDS:
@@ -197,6 +219,8 @@ def load(
             function = _with_verifier(verifier)
         elif REWARDS[name] is gym:
             function = GymScorer(time_limit_s=time_limit_s)
+        elif name == "judge" and judge:
+            function = judge
         else:
             function = REWARDS[name]
         rewards.append(Reward(name, function, time_limit_s=time_limit_s))
@@ -253,8 +277,10 @@ def check(reward: Reward, rows: Sequence[dict[str, Any]]) -> list[RewardProblem]
     """The problems of a reward on real rows, each with five made-up completions; empty if none.
 
     `rows` are rows of the data set, with "prompt" and the columns; the first `CHECK_ROWS` are used.
-    Counters stay as they were. A hang takes the time limit.
+    Counters stay as they were. A hang takes the time limit. A judge is tried by `judge.trial`.
     """
+    if reward.judge:
+        return []
     rows = list(rows[:CHECK_ROWS])
     cases = [(kind, text, row) for row in rows for kind, text in made_up(row).items()]
     is_chat = any(isinstance(row.get("prompt"), list) for row in rows)

@@ -41,6 +41,9 @@ class Failed(Exception):
     name: "raised ValueError: ...".
     """
 
+    paid: float | None = 0.0
+    """What training pays for the row."""
+
     def __init__(self, kind: str, message: str):
         super().__init__(kind, message)  # both, so that it can be pickled
         self.kind = kind

@@ -34,6 +34,8 @@ class Grades:
     references: str
     """A sentence about the kinds of the references."""
     warnings: Sequence[str]
+    trial: Sequence[str] = ()
+    """What a trial of the judge showed and what it all cost, a line each; empty without one."""
 
     @property
     def num_right(self) -> int:
@@ -54,6 +56,7 @@ class Grades:
                 "right": grade.right,
                 "why": grade.why,
             }
+            | ({"judged": grade.judged} if self.trial else {})
             for completion, grade in zip(self.completions, self.grades, strict=True)
         ]
         return {
@@ -63,7 +66,7 @@ class Grades:
             "rewards": [vars(summary) for summary in self.summaries],
             "warnings": list(self.warnings),
             "rows": rows,
-        }
+        } | ({"judge": list(self.trial)} if self.trial else {})
 
 
 def make(
@@ -73,6 +76,7 @@ def make(
     settings: Settings,
     *,
     allow_code: bool = False,
+    allow_judge: bool = False,
 ) -> Grades:
     """Pay the completions and doubt the rewards. Raises: RecipeError for a reward that cannot be
     loaded; what a loaded one does wrong is a warning."""
@@ -81,10 +85,18 @@ def make(
     column = preflight.answer_column(splits, recipe.data.answer_kind)
     with ExitStack() as stack:
         by_name, verifier = preflight.load_rewards(
-            recipe, column, base_dir, settings, stack, allow_code=allow_code
+            recipe,
+            column,
+            base_dir,
+            settings,
+            stack,
+            allow_code=allow_code,
+            allow_judge=allow_judge,
         )
+        tried = preflight.try_judge(list(by_name.values()), splits, strict=False)
         grades = grading.grade_all(by_name, weights, decisive, completions, verifier)
         warnings = [*splits.notes, *grading.warnings(by_name, grades, completions, decisive)]
+        warnings += [line for line in tried if line.startswith("warning: ")]
         opened = chat_template.opened_by_template(recipe, base_dir)
         rows = preflight.varied_rows(splits.train)
         for reward in by_name.values():
@@ -98,4 +110,5 @@ def make(
             decisive=decisive,
             references=column.summary,
             warnings=list(dict.fromkeys(text.removeprefix("warning: ") for text in warnings)),
+            trial=[line for line in tried if not line.startswith("warning: ")],
         )

@@ -62,6 +62,7 @@ class Lock(_Part):
     overrides: Annotated[list[str], Field(max_length=1000)] = []
     source: dict[str, Any] | None = None
     origin: dict[str, Any] | None = None
+    examples_revision: Commit | None = None
     kept_rows: Rows | None = None
     """Places of the training rows within `data.keep`, where the recipe has it and the run measured
     them: a run of this lock trains on the same ones."""

@@ -5,7 +5,7 @@ record.json has to exist; everything else is empty where its file is missing.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from r1recipes.algorithms import ALGORITHMS, Algorithm
 from r1recipes.errors import R1RecipesError, RecipeError, first_line, shorten
 from r1recipes.machine.files import foreign
 from r1recipes.machine.meter import TOTAL
@@ -146,6 +147,12 @@ def read(run: Run, label: str = "") -> Reading:
     """Begin to read a run. Raises: RecipeError when its record is damaged."""
     record = run.read()
     return Reading(run, label, run.status(), record)
+
+
+def algorithms(readings: Iterable[Reading]) -> list[Algorithm]:
+    """The algorithms of the runs that have a plan, each once."""
+    names = dict.fromkeys(reading.recipe.get("algorithm") for reading in readings)
+    return [ALGORITHMS[name] for name in names if name in ALGORITHMS]
 
 
 @contextmanager

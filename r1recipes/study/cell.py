@@ -174,7 +174,7 @@ def _look_up(data: dict[str, Any], key: str) -> Any:
         values = [preset.get(path[1]) for preset in data["preset"].values()]
         return values[0] if all(value == values[0] for value in values) else None
     if path[:1] == ("rewards",):
-        return data["rewards"].get(path[-1], 0.0)
+        return data.get("rewards", {}).get(path[-1], 0.0)
     value: Any = data
     for part in path:
         value = value.get(part) if isinstance(value, dict) else None

@@ -74,6 +74,8 @@ def moved_recipe(recipe: Recipe, old: Path, new: Path) -> Recipe:
     data["data"]["name"] = path(data["data"]["name"])
     if data["cold_start"] and data["cold_start"]["data"]:
         data["cold_start"]["data"] = path(data["cold_start"]["data"])
+    if data["examples"]:
+        data["examples"]["name"] = path(data["examples"]["name"])
     data["rewards"] = {reward(name): weight for name, weight in data["rewards"].items()}
     data["eval"]["reward"] = reward(data["eval"]["reward"])
     return Recipe.model_validate(data)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes import data
-from r1recipes.data import demonstrations
+from r1recipes.data.examples import demonstrations
 from r1recipes.data.splits import question_key
 from r1recipes.errors import RecipeError
 from r1recipes.machine import files, gpu, packages
@@ -129,6 +129,7 @@ def _plan(plan: Plan, trained: TrainedRun, changes: Changes) -> Plan:
         base_dir = changes.other.path.parent.absolute()
         update = {"data": other.data, "rewards": {other.eval.reward: 1.0}}
         update["eval"] = recipe.eval.model_copy(update={"reward": other.eval.reward})
+        update["judge"] = other.judge if other.eval.reward == "judge" else None
         if folder.is_dir():  # a relative name would be looked up in the other recipe's folder
             name = str(folder.absolute())
             update["model"] = recipe.model.model_copy(update={"name": name})

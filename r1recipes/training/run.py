@@ -13,8 +13,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from r1recipes import data
-from r1recipes.data import demonstrations, preflight
-from r1recipes.data.tokenizer import chat_template, rendering, special_tokens
+from r1recipes.data import preflight
+from r1recipes.data.tokenizer import chat_template, special_tokens
 from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error, is_full
 from r1recipes.machine import files, packages
 from r1recipes.machine.meter import Meter, Stopwatch
@@ -31,6 +31,7 @@ from r1recipes.runs import lock, record
 from r1recipes.runs.lock import Lock
 from r1recipes.runs.record import Run, checkpoints
 from r1recipes.training.backends import create, prepare_environment
+from r1recipes.training.evaluation.judging import with_stage
 from r1recipes.training.observers import Observer, Observers, Pruned
 from r1recipes.training.prepared import Options, Prepared, input_hashes
 from r1recipes.training.stages import Stages
@@ -70,14 +71,16 @@ def prepare(
     tokenizer = backend.tokenizer()
     preflight.set_chat_template(tokenizer, recipe, plan.base_dir)
     rows = num_embeddings(recipe.model, plan.base_dir, offline=offline)
-    is_unsloth = plan.backend == "unsloth"
-    notes = special_tokens.settle(tokenizer, recipe, num_embeddings=rows, needs_pad=is_unsloth)
+    needs_pad = plan.backend == "unsloth"
+    notes = special_tokens.settle(tokenizer, recipe, num_embeddings=rows, needs_pad=needs_pad)
     is_foreign = chat_template.is_foreign(recipe)
     splits, prompts = preflight.check_prompts(
         splits, tokenizer, plan.preset, recipe.data.overlong, rows, is_foreign=is_foreign
     )
-    rendering.close()
-    for line in [*prompts.lines(), *notes]:
+    read, revision, lines = preflight.read_examples(
+        recipe, plan.base_dir, splits.held_out, tokenizer, plan.preset, offline=offline
+    )
+    for line in [*prompts.lines(), *notes, *lines]:
         observer.note(line)
     loaded, verifier = _load_rewards(
         plan, splits, observer, settings, options, stack, chat_template.opened_tag(prompts.example)
@@ -88,7 +91,9 @@ def prepare(
         backend=backend,
         rewards={name: loaded[name] for name in recipe.rewards},
         decisive=loaded[recipe.eval.reward],
-        inputs=input_hashes(plan, splits, tokenizer.chat_template, loaded.values()),
+        inputs=input_hashes(plan, splits, tokenizer.chat_template, loaded.values(), read),
+        examples=read,
+        examples_revision=revision,
         settings=settings,
         judge=verifier.verify if recipe.eval.reward == "correctness" else None,
         warm=warm or Warm(),
@@ -115,11 +120,12 @@ def _load_rewards(
     if "correctness" in (*recipe.rewards, recipe.eval.reward):
         observer.note(column.summary)
     loaded, verifier = preflight.load_rewards(
-        recipe, column, plan.base_dir, settings, stack, allow_code=options.allow_code
+        recipe, column, plan.base_dir, settings, stack, **options.allowed()
     )
     called, decisive = list(loaded.values()), recipe.eval.reward
-    for warning in preflight.check_rewards(called, splits, decisive=decisive, opened=opened):
-        observer.note(f"warning: {warning}")
+    warnings = preflight.check_rewards(called, splits, decisive=decisive, opened=opened)
+    for line in [*(f"warning: {w}" for w in warnings), *preflight.try_judge(called, splits)]:
+        observer.note(line)
     return loaded, verifier
 
 
@@ -151,10 +157,7 @@ def start(
         capture = stack.enter_context(Capture())
         meter = _meter(stack, plan, warm)
         prepared = prepare(plan, watching, settings, options, stack, warm, watch)
-        held_out = prepared.splits.held_out
-        for note in demonstrations.check(
-            plan.recipe, plan.base_dir, held_out, prepared.demonstration_lengths()
-        ):
+        for note in prepared.demonstration_notes():
             watching.note(note)
         if locked:
             revision = prepared.splits.revision
@@ -163,7 +166,7 @@ def start(
         _check_disk(parent, plan, settings)
         run = record.create(loaded, plan, folder, settings.runs_dir)
         capture.move_to(run.log)
-        run.update_lock(inputs=prepared.inputs, data_revision=prepared.splits.revision)
+        run.update_lock(**prepared.for_lock())
         if locked and locked.kept_rows is not None:
             run.update_lock(kept_rows=locked.kept_rows)
         _execute(run, prepared, watching, options, meter, watch)
@@ -264,8 +267,7 @@ def _execute(
                 stages.all()
         except KeyboardInterrupt:
             run.update(status="stopped")
-            flags = " --allow-code" if options.allow_code else ""
-            flags += " --wandb" if sends(plan.recipe.track) else ""
+            flags = options.flags() + (" --wandb" if sends(plan.recipe.track) else "")
             hint = f"go on with `python -m r1recipes run --resume {run.folder}{flags}`"
             if run.last_checkpoint() and not run.adapter.exists():
                 hint += f", or evaluate and close it with `run --finish {run.folder}{flags}`"
@@ -277,6 +279,7 @@ def _execute(
             with suppress(OSError):  # the log may be on the full disk
                 traceback.print_exc()
             failure = classify(error, run, _phase(stages, error) if stages else "load")
+            failure = with_stage(failure, stages.name) if stages else failure
             _record_failure(run, failure)
             raise failure from error
         finally:
@@ -284,8 +287,7 @@ def _execute(
 
 
 def _end(run: Run, observers: Observers, watch: Stopwatch) -> None:
-    """Tell the observers that the run is over, and record the time of it all: a page has that of
-    the record as it was before the page was made."""
+    """Tell the observers that the run is over, and record the time before and after a page."""
     with suppress(OSError, RecipeError):  # the disk may be full
         run.update(time=watch.read())
     with watch.part("report"):
@@ -299,7 +301,7 @@ def _phase(stages: Stages, error: Exception) -> out_of_memory.Phase:
     if stages.name == "cold_start":
         return "cold start"
     if stages.name != "train":
-        return "generate" if (stages.name or "").startswith(("evaluate", "pass")) else "load"
+        return "generate" if (stages.name or "").startswith(("evaluate", "pass", "own")) else "load"
     frames = traceback.walk_tb(error.__traceback__)
     if any(frame.f_code.co_name in ("_generate", "generate") for frame, _ in frames):
         return "generate"
@@ -318,10 +320,8 @@ def _saved(run: Run) -> str:
 
 def _record_failure(run: Run, failure: R1RecipesError) -> None:
     kind = getattr(failure, "kind", "input")
-    try:
+    with suppress(OSError, RecipeError):  # on a full disk the message on the screen has to do
         run.update(status="failed", error={"kind": kind, "message": str(failure)})
-    except (OSError, RecipeError):  # on a full disk the message on the screen has to do
-        pass
 
 
 def _record_memory(run: Run, plan: Plan, meter: Meter) -> None:

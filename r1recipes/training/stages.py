@@ -14,8 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from r1recipes.data import demonstrations
-from r1recipes.errors import RunError
+from r1recipes.data.examples import demonstrations
 from r1recipes.machine import files
 from r1recipes.machine.meter import TOTAL, Stopwatch
 from r1recipes.machine.terminal import Interrupts, warned_when_slow
@@ -26,7 +25,8 @@ from r1recipes.runs.reading import Row
 from r1recipes.runs.record import Run, checkpoints, schema
 from r1recipes.training.backends import merged
 from r1recipes.training.backends.base import Hooks, Messages, Sample
-from r1recipes.training.evaluation import WhileTraining, evaluate, keep
+from r1recipes.training.evaluation import WhileTraining, evaluate, keep, own_samples
+from r1recipes.training.evaluation.judging import Judging
 from r1recipes.training.evaluation.probe import outlook, probe, refuse_hopeless
 from r1recipes.training.observers import Observer
 from r1recipes.training.prepared import Options, Prepared
@@ -68,6 +68,7 @@ class Stages:
         """The stage that is running, or that failed."""
         self.rows: list[Row] = []
         """The last metrics of this process."""
+        self.judging = Judging(prepared, run.read().get("judge"))
 
     def all(self) -> None:
         """Run every stage whose result is missing."""
@@ -82,6 +83,7 @@ class Stages:
         self.evaluate("before", adapter=False)
         self.probe()
         self.keep_problems()
+        self.sample_examples()
         self.train()
         self.evaluate("after", adapter=True)
         self.finish()
@@ -103,7 +105,8 @@ class Stages:
         """Add the time of a stage that ended to the record."""
         durations = self.run.read()["duration_s"]
         durations[name] = round(durations.get(name, 0.0) + max(0.0, seconds), 2)
-        self.run.update(duration_s=durations, time=self.watch.read(), stage=None)
+        times = {"duration_s": durations, "time": self.watch.read()}
+        self.run.update(**times, stage=None, **self.judging.record())
 
     def hooks(self) -> Hooks:
         """What the backend calls while it works."""
@@ -232,7 +235,7 @@ class Stages:
 
     def probe(self) -> None:
         """Say what can be learned, and stop the run before training when nothing can."""
-        if self.run.adapter.exists() or self.checkpoint:
+        if self.run.adapter.exists() or self.checkpoint or not self.plan.algorithm.samples:
             return
         items = self.run.answers("before")
         weights = self.plan.recipe.rewards
@@ -255,6 +258,17 @@ class Stages:
                 keep.choose(self.run, self.prepared, self.hooks(), self.observer.note)
         self.prepared = keep.apply(self.run, self.prepared, self.observer.note)
 
+    def sample_examples(self) -> None:
+        """Sample the problems and choose examples, for an algorithm that learns from these."""
+        if not own_samples.are_needed(self.plan) or self.saved_adapter():
+            return
+        path, key = self.run.own_samples, self.shared_key(own_samples.key(self.plan))
+        if "own_samples" not in self.run.read() and not self.warm.copy("samples", key, path):
+            with self.stage("own_samples", "Sampling the problems"):
+                own_samples.sample(self.run, self.prepared, self.hooks(), self.observer.note)
+        self.prepared = own_samples.apply(self.run, self.prepared, self.observer.note)
+        self.warm.remember("samples", key, path)
+
     def train(self) -> None:
         """Train the adapter, from the last checkpoint if there is one, and save it."""
         if self.run.adapter.exists():
@@ -266,10 +280,11 @@ class Stages:
         if not self.last_step():
             held_out, score = self.prepared.splits.held_out, self.prepared.decisive
             small = WhileTraining(self.plan, held_out, self.backend, score)
+            self.judging.of_step()  # what came before the first step belongs to none
             with self.stage("train", "Training"), self.interrupts.after_this_step():
                 try:
                     self.backend.train(
-                        self.prepared.splits.train,
+                        self.prepared.training_rows,
                         self.prepared.rewards,
                         self.run.checkpoints,
                         self.checkpoint[0] if self.checkpoint else None,
@@ -295,6 +310,7 @@ class Stages:
 
     def on_step(self, row: Row, samples: list[dict[str, Any]]) -> None:
         """Write a step to the disk, then show it. Raises: RunError (nan), Pruned."""
+        row = row | self.judging.of_step()
         files.append_line(self.run.metrics, row)
         files.append_line(self.run.completions, *({"step": row["step"]} | s for s in samples))
         with self.watch.part("report"):
@@ -302,12 +318,7 @@ class Stages:
         self._stepped = time.monotonic()
         allowed = health.num_not_finite_allowed(self.plan.dtype)
         self.rows = [*self.rows, row][-allowed:]
-        if len(self.rows) == allowed and health.not_finite(self.rows):
-            raise RunError(
-                f"the gradient was not finite for {allowed} steps, at step {row['step']}",
-                kind="nan",
-                hint="lower `train.learning_rate` or `train.max_grad_norm`",
-            )
+        health.refuse_not_finite(self.rows, allowed)
 
     def on_checkpoint(self, folder: Path) -> None:
         """Mark a checkpoint as whole."""

@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from r1recipes.algorithms import GRPO, Algorithm
 from r1recipes.errors import visible
 from r1recipes.machine.units import clock, percent
 from r1recipes.planning.plan import Plan
@@ -123,7 +124,7 @@ class View(Observer):
         self.progress(row["step"], total)
         every = max(1, total // LINES)
         if not self._live and (row["step"] % every == 0 or row["step"] in (1, total)):
-            self.note(plain_line(row, total, self.seconds_left()))
+            self.note(plain_line(row, total, self.seconds_left(), self.plan.algorithm))
             if row["step"] % (5 * every) == 0 or row["step"] == total:
                 self.note(f"  {self.sentence()}")
         if not self._live and (text := held_out_text([row])):
@@ -184,16 +185,19 @@ class View(Observer):
         return table
 
     def _metrics(self) -> list[RenderableType]:
-        row, verdict = self.rows[-1], self.verdict()
+        assert self.plan is not None
+        row, verdict, algorithm = self.rows[-1], self.verdict(), self.plan.algorithm
         style = "green" if verdict.kind in GOOD else "yellow"
+        key = "reward" if algorithm.samples else "loss"
+        most = f"of {self._max_reward():g}" if algorithm.samples else algorithm.title
         head = Text.assemble(
-            ("reward ", "dim"),
-            (f"{number(row, 'reward'):.2f} ", "bold"),
-            (f"of {self._max_reward():g}  ", "dim"),
-            (sparkline([r.get("reward") for r in self.rows]), "cyan"),
+            (f"{key} ", "dim"),
+            (f"{number(row, key):.2f} ", "bold"),
+            (f"{most}  ", "dim"),
+            (sparkline([r.get(key) for r in self.rows]), "cyan"),
         )
         parts = Text("  ".join(reward_parts(row)), "dim")
-        facts = "  ".join(fact_parts(row, with_interval=True))
+        facts = "  ".join(fact_parts(row, algorithm, with_interval=True))
         small = Text("  ".join(small_parts(row, self._loss_note())), "dim")
         lines = [head, parts, Text(facts), Text(verdict.sentence, style), small]
         if text := held_out_text(self.rows):
@@ -223,8 +227,13 @@ def reward_parts(row: Row) -> list[str]:
     return [f"{key[8:-5]} {number(row, key):.2f}" for key in means]
 
 
-def fact_parts(row: Row, *, with_interval: bool = False) -> list[str]:
-    """Accuracy, spread, length and share of cut completions of a step."""
+def fact_parts(row: Row, algorithm: Algorithm = GRPO, *, with_interval: bool = False) -> list[str]:
+    """Accuracy, spread, length and share of cut completions of a step; of an algorithm that samples
+    none, how well it fits its examples."""
+    if algorithm.learned:
+        facts = [fact for fact in algorithm.learned.facts if row.get(fact[0]) is not None]
+        values = [(name, number(row, key), unit) for key, name, unit in facts]
+        return [f"{name} {percent(v) if unit else f'{v:.2f}'}" for name, v, unit in values]
     parts = [f"spread {number(row, 'reward_std'):.2f}"]
     if row.get("accuracy") is not None:
         keys = ("accuracy_low", "accuracy_high") if with_interval else ()
@@ -232,6 +241,9 @@ def fact_parts(row: Row, *, with_interval: bool = False) -> list[str]:
     parts.append(f"groups without spread {percent(number(row, 'frac_reward_zero_std'))}")
     parts.append(f"length {number(row, 'completions/mean_length'):.0f}")
     parts.append(f"cut {percent(number(row, 'completions/clipped_ratio'))}")
+    if calls := row.get("judge/calls"):
+        tokens, seconds = row["judge/tokens"], row["judge/seconds"]
+        parts.append(f"judge {calls} calls, {tokens:,} tokens, {seconds:.1f} s")
     failures = sum(row.get("reward_failures", {}).values())
     return parts + ([f"reward failures {failures}"] if failures else [])
 
@@ -264,14 +276,13 @@ def small_parts(row: Row, loss_note: str) -> list[str]:
     return [*parts, f"{loss} ({loss_note})" if loss_note else loss]
 
 
-def plain_line(row: Row, total: int, seconds_left: float | None) -> str:
+def plain_line(row: Row, total: int, seconds_left: float | None, algorithm: Algorithm) -> str:
     """One step as a line of a log file."""
-    time_left = f"  {clock(seconds_left)} left" if seconds_left else ""
-    return (
-        f"step {row['step']}/{total}  reward {number(row, 'reward'):.2f}  "
-        + "  ".join(fact_parts(row))
-        + time_left
-    )
+    paid = f"reward {number(row, 'reward'):.2f}"
+    first = paid if algorithm.samples else f"loss {number(row, 'loss'):.3f}"
+    time_left = [f"{clock(seconds_left)} left"] if seconds_left else []
+    parts = [f"step {row['step']}/{total}", first, *fact_parts(row, algorithm), *time_left]
+    return "  ".join(parts)
 
 
 def accuracy_line(evaluation: Row) -> str:

@@ -106,9 +106,11 @@ def base_key(plan: Plan) -> str:
 
 def evaluation_key(plan: Plan) -> str:
     """Everything that the evaluation of the base model depends on, apart from what is read."""
-    train = plan.recipe.train
+    train, judge = plan.recipe.train, plan.recipe.judge
     evaluation = plan.recipe.eval.model_dump(exclude={"every"})
     parts: list[Any] = [engine_key(plan), base_key(plan), evaluation]
     parts += [train.temperature, train.top_p, train.top_k, train.min_p, train.repetition_penalty]
     parts += [plan.preset.max_completion_length]
+    if judge and plan.recipe.eval.reward == "judge":
+        parts += [judge.model_dump()]
     return json.dumps(parts, sort_keys=True)

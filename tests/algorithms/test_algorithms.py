@@ -1,6 +1,8 @@
 """Every row of the table: its keys are checked, its trainer takes its arguments, and it learns."""
 
 import io
+import json
+import random
 import shutil
 from dataclasses import fields
 from pathlib import Path
@@ -8,11 +10,13 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 from rich.console import Console
+from transformers import TrainingArguments
 
 from r1recipes import planning, recipe, study, training
 from r1recipes.algorithms import ALGORITHMS, Algorithm
+from r1recipes.data import generators
 from r1recipes.errors import RecipeError, RunError
-from r1recipes.machine import settings
+from r1recipes.machine import files, settings
 from r1recipes.publish import cards
 from r1recipes.recipe import schema
 from r1recipes.report import curves
@@ -26,8 +30,20 @@ from tests.helpers import in_process, run_in_process
 from tests.training.test_run import comparable
 
 ROWS = [pytest.param(row, id=name) for name, row in ALGORITHMS.items()]
+SAMPLING = {"temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
+"""Keys of [train] for rollouts and evaluations."""
 LEFT_OPEN = {
     "model_init_kwargs",  # the model is loaded here
+    "dataset_num_proc",
+    "dataset_text_field",  # rows have messages
+    "dataset_kwargs",
+    "chat_template_path",
+    "eos_token",  # the tokenizer's
+    "eval_packing",
+    "pad_token",
+    "precompute_ref_batch_size",  # the reference is not computed beforehand
+    "f_alpha_divergence_coef",  # of another divergence
+    "discopop_tau",  # of another loss
     "trust_remote_code",
     "router_aux_loss_coef",  # of mixtures of experts
     "num_generations_eval",  # TRL's own evaluation is off
@@ -59,6 +75,22 @@ def of(algorithm: Algorithm, folder: Path, **train: object) -> Path:
     return path
 
 
+def write_examples(path: Path, algorithm: Algorithm) -> None:
+    """Let the recipe learn from a file of examples, which gives each text its own column."""
+    assert algorithm.learned is not None
+    rng, kind = random.Random(1), generators.KINDS["builtin:arithmetic"]
+    rows = [
+        {"question": row["question"]}
+        | {
+            name: kind.demonstrate(row, rng, float(number)) if form == "text" else True
+            for number, (name, form) in enumerate(algorithm.learned.columns.items())
+        }
+        for row in kind.make("train", 20, seed=5)
+    ]
+    (path.parent / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text(path.read_text() + '\n[examples]\nname = "examples.jsonl"\n')
+
+
 def planned(path: Path) -> planning.Plan:
     loaded = recipe.load(path)
     return planning.make(loaded.recipe, planning.Target.here(None, 1), base_dir=path.parent)
@@ -70,7 +102,7 @@ def test_no_field_of_the_algorithm_is_left_to_a_default(tmp_path, algorithm):
     arguments = trainer.arguments(planned(of(algorithm, tmp_path)), tmp_path / "out")
     config_class(**arguments)
     own = {field.name for field in fields(config_class)}
-    own -= {field.name for field in fields(config_class.__bases__[0])}
+    own -= {field.name for field in fields(TrainingArguments)}
     open_fields = {name for name in own - arguments.keys() if not name.startswith("vllm_")}
     spare = {"sapo_", "vespo_", "entropy_coef_", "entropy_target"}
     open_fields = {name for name in open_fields if not name.startswith(tuple(spare))}
@@ -83,6 +115,7 @@ def test_no_field_of_the_algorithm_is_left_to_a_default(tmp_path, algorithm):
 def test_every_key_of_train_reaches_the_trainer(tmp_path, algorithm):
     """A key that nobody reads is a defect: each other value changes what the trainer is told."""
     other = {"beta": 0.3, "epsilon": 0.1, "epsilon_high": 0.5, "warmup_ratio": 0.5}
+    other |= {"label_smoothing": 0.2}
     plain = trainer.arguments(planned(of(algorithm, tmp_path)), tmp_path)
     for key in algorithm.train.model_fields:
         changed = recipe.load(of(algorithm, tmp_path)).recipe
@@ -91,8 +124,8 @@ def test_every_key_of_train_reaches_the_trainer(tmp_path, algorithm):
         new = planned(of(algorithm, tmp_path)).model_copy(
             update={"recipe": changed.model_copy(update={"train": train})}
         )
-        if key == "warmup_ratio":
-            continue  # a plan has its steps, which `planning.make` counts
+        if key == "warmup_ratio" or (key in SAMPLING and not algorithm.samples):
+            continue  # a plan has its steps, which `planning.make` counts; nothing is sampled
         assert trainer.arguments(new, tmp_path) != plain, key
 
 
@@ -124,7 +157,7 @@ def test_what_is_shown_of_a_run_names_its_algorithm(tmp_path, algorithm):
     view = View(Console(file=out, width=200), live=True)
     view.begin(Run(tmp_path), plan)
     view.phase("Training")
-    view.step({"step": 1, "reward": 1.0})
+    view.step({"step": 1, "reward": 1.0, "loss": 0.5})
     view.console.print(view.render())
     assert isinstance(loss, Plot)
     for text in (card, loss.note, str(refused.value), out.getvalue()):
@@ -158,6 +191,7 @@ def test_keys_of_another_algorithm_are_refused_by_its_name(tmp_path, algorithm):
             (problem,) = refused.value.problems
             assert problem.message == f"unknown key `train.{key}`"
             assert f'`algorithm = "{other.name}"`' in (problem.hint or "")
+            assert f'"{algorithm.name}"' not in (problem.hint or "")
 
 
 @pytest.mark.parametrize("algorithm", ROWS)
@@ -187,9 +221,14 @@ def test_an_editor_sees_the_keys_of_all_algorithms():
     assert properties["algorithm"]["enum"] == list(ALGORITHMS)
     for algorithm in ALGORITHMS.values():
         assert algorithm.train.model_fields.keys() <= properties["train"]["properties"].keys()
-    assert properties["train"]["properties"]["loss_type"]["description"].startswith("grpo: ")
+    loss = properties["train"]["properties"]["loss_type"]
+    assert loss["description"].startswith("grpo, dpo: ") and "default" not in loss
+    assert {"dapo", "sigmoid"} <= set(loss["enum"])
     beta = properties["train"]["properties"]["beta"]
-    assert "default" not in beta and "0.0 for grpo, 0.05 for rloo" in beta["description"]
+    assert beta["description"].startswith("grpo, rloo, dpo: ") and "default" not in beta
+    assert "0.0 for grpo, 0.05 for rloo, 0.1 for dpo" in beta["description"]
+    scale = properties["train"]["properties"]["scale_rewards"]
+    assert scale["default"] == "group" and scale["description"].startswith("grpo: ")
 
 
 @pytest.mark.slow
@@ -198,12 +237,20 @@ def test_an_editor_sees_the_keys_of_all_algorithms():
 )
 def test_a_run_is_complete_and_goes_on_after_a_kill_to_the_bit(tmp_path, name, train):
     algorithm = ALGORITHMS[name]
-    run = run_in_process(of(algorithm, tmp_path, **train), tmp_path / "runs")
+    path = of(algorithm, tmp_path, **train)
+    if algorithm.learned:
+        write_examples(path, algorithm)
+    run = run_in_process(path, tmp_path / "runs")
     evaluation = run.read()["evaluation"]
     assert run.read()["status"] == "complete" and evaluation.keys() >= {"before", "after"}
     rows = comparable(run)
-    assert len(rows) == 6 and rows[0].keys() >= {"reward", "accuracy"}
-    assert ("kl" in rows[0]) == algorithm.reference(run.plan().recipe.train)
+    assert len(rows) == 6
+    if algorithm.learned:
+        assert {key for key, _, _ in algorithm.learned.facts} <= rows[0].keys()
+        assert "time/generation_s" not in files.read_lines(run.metrics)[0]
+    else:
+        assert rows[0].keys() >= {"reward", "accuracy"}
+        assert ("kl" in rows[0]) == algorithm.reference(run.plan().recipe.train)
 
     killed = Run(shutil.copytree(run.folder, tmp_path / "killed"))
     shutil.rmtree(killed.adapter)

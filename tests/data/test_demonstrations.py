@@ -5,7 +5,7 @@ import re
 import pytest
 
 from r1recipes import data
-from r1recipes.data import demonstrations
+from r1recipes.data.examples import demonstrations
 from r1recipes.errors import RecipeError
 from r1recipes.training.backends import builtin
 from tests.rows import make, numbered, write

@@ -21,7 +21,7 @@ from tests.conftest import SMALL
 from tests.rows import GSM8K, numbered, write
 
 
-def load(folder: Path, **sections: dict) -> Loaded:
+def load(folder: Path, **sections: dict | str) -> Loaded:
     """The small recipe in `folder` with some sections replaced, and rows of a file as data."""
     given = tomli.loads(SMALL)
     given["data"] = {"name": "rows.jsonl", "eval_size": 2}
@@ -380,3 +380,25 @@ def test_questions_that_come_again_are_counted(folder, num_different, size, hint
     with pytest.raises(RecipeError) as caught:
         data.load(loaded.recipe, folder)
     assert hint in str(caught.value.problems[0].hint)
+
+
+def test_examples_are_looked_at(folder):
+    rows = [{"prompt": "q", "chosen": "a", "rejected": "b"}] * 3
+    write(folder / "pairs.jsonl", rows)
+    loaded = load(folder, algorithm="dpo", examples={"name": "pairs.jsonl"})
+    found = local.look(loaded)
+    assert "examples.name pairs.jsonl: 3 rows, columns prompt, chosen, rejected" in found.lines
+    assert found.warnings[0] == "[rewards] pay for nothing: DPO goes by pairs of [examples]"
+    assert said(loaded) == ""
+    write(folder / "pairs.jsonl", [{"prompt": "q", "chosen": ""}])
+    assert "has no column `rejected`" in said(loaded) and "`chosen` is empty" in said(loaded)
+    loaded = load(folder, algorithm="dpo", examples={"name": "pairs.jsonl", "revision": "main"})
+    assert "`examples.revision` is for the Hub" in said(loaded)
+    loaded = load(folder, algorithm="dpo", examples={"name": "pears.jsonl"})
+    assert "did you mean `pairs.jsonl`?" in said(loaded)
+
+
+def test_rewards_that_choose_pairs_are_not_called_unused(folder):
+    assert not any("nothing" in w for w in local.look(load(folder, algorithm="dpo")).warnings)
+    warnings = local.look(load(folder, algorithm="sft")).warnings
+    assert "[rewards] pay for nothing: SFT goes by `eval.reward` alone" in warnings

@@ -13,8 +13,9 @@ from r1recipes.rewards.answers import Verifier
 from r1recipes.rewards.functions import ANSWER_TAGS, REWARDS, TAGS
 
 REPAIRED = ["correctness", "integer", "strict_format", "soft_format", "xml_tags"]
-READ_HERE = [name for name in REWARDS if name != "gym"]
-"""All but the one whose scorers run in child processes, which test_gym.py is for."""
+READ_HERE = [name for name in REWARDS if name not in ("gym", "judge")]
+"""All but the one whose scorers run in child processes, which test_gym.py is for, and the one that
+asks a model, which the tests in `judge` are for."""
 NOTEBOOK = [name for name in REWARDS if name.startswith("notebook_")]
 
 

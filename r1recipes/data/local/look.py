@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from r1recipes.data import answer_column, demonstrations, gym, splits
+from r1recipes.algorithms import ALGORITHMS
+from r1recipes.algorithms.examples import Examples
+from r1recipes.data import answer_column, gym, splits
+from r1recipes.data.examples import demonstrations, reading
 from r1recipes.data.local.model import (
     describe,
     missing_model,
@@ -28,6 +31,8 @@ from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded, shipped_folder
 from r1recipes.recipe.schema import Model, Recipe
 from r1recipes.rewards import doubts, signatures, user_code
+from r1recipes.rewards.judge import consent
+from r1recipes.rewards.judge.section import Judge
 
 
 @dataclass
@@ -61,18 +66,34 @@ def look(loaded: Loaded, *, allow_code: bool = False) -> Findings:
         _look_at_data(recipe, base_dir, findings)
     if recipe.cold_start and recipe.cold_start.data:
         _look_at_demonstrations(recipe.cold_start.data, base_dir, findings)
+    if recipe.examples:
+        _look_at_examples(recipe, recipe.examples, base_dir, findings)
     if recipe.model.chat_template:
         _look_at_template(recipe.model.chat_template, base_dir, findings)
     if not recipe.model.name.startswith("builtin:"):
         _look_at_model(recipe.model, loaded, findings)
     if not findings.problems:
         _try_template(loaded, findings)
+    if recipe.judge:
+        _look_at_judge(recipe.judge, loaded, findings)
     for name in dict.fromkeys([*recipe.rewards, recipe.eval.reward]):
         if user_code.is_user_code(name):
             with findings.guard():
                 _look_at_code(name, base_dir, allow_code, findings)
-    findings.warnings += doubts.of_names(list(recipe.rewards), recipe.eval.reward)
+    findings.warnings += _unused(recipe)
+    if ALGORITHMS[recipe.algorithm].samples:
+        findings.warnings += doubts.of_names(list(recipe.rewards), recipe.eval.reward)
     return findings
+
+
+def _unused(recipe: Recipe) -> list[str]:
+    """A warning on [rewards] that nothing is chosen by."""
+    learned = ALGORITHMS[recipe.algorithm].learned
+    if learned is None or not recipe.rewards or (learned.by_rewards and recipe.examples is None):
+        return []
+    source = f"{learned.noun}s of [examples]" if recipe.examples else "`eval.reward` alone"
+    title = ALGORITHMS[recipe.algorithm].title
+    return [f"[rewards] pay for nothing: {title} goes by {source}"]
 
 
 # Data
@@ -80,17 +101,8 @@ def look(loaded: Loaded, *, allow_code: bool = False) -> Findings:
 
 def _look_at_data(recipe: Recipe, base_dir: Path, findings: Findings) -> None:
     data = recipe.data
-    path = references.local_path(data.name, base_dir)
+    path = _file_of(data.name, "data.name", base_dir, findings)
     if path is None:
-        near = nearest_path(data.name, base_dir)
-        if near:
-            findings.warnings.append(
-                f"`data.name` {data.name} is looked for on the Hub: no file or folder here has "
-                f"this name, but there is `{near}`"
-            )
-        return
-    if path.is_dir():
-        findings.lines.append(f"data.name {data.name}: a folder")
         return
     with findings.guard():
         path = splits.local_file(data, base_dir, path, "data.name")
@@ -99,6 +111,42 @@ def _look_at_data(recipe: Recipe, base_dir: Path, findings: Findings) -> None:
         with findings.guard():
             other = splits.local_file(data, base_dir, path, "data.eval_split")
             _look_at_rows(other, "data.eval_split", recipe, findings)
+
+
+def _file_of(name: str, key: str, base_dir: Path, findings: Findings) -> Path | None:
+    """The file that a name means; None where it is a folder or may be on the Hub."""
+    path = references.local_path(name, base_dir)
+    if path is not None and path.is_dir():
+        findings.lines.append(f"{key} {name}: a folder")
+        return None
+    if path is None and (near := nearest_path(name, base_dir)):
+        findings.warnings.append(
+            f"`{key}` {name} is looked for on the Hub: no file or folder here has this name, but "
+            f"there is `{near}`"
+        )
+    return path
+
+
+def _look_at_examples(
+    recipe: Recipe, section: Examples, base_dir: Path, findings: Findings
+) -> None:
+    key, form = "examples.name", reading.learned(recipe)
+    path = _file_of(section.name, key, base_dir, findings)
+    if path is None:
+        return
+    with findings.guard():
+        columns, rows = sample(path, key, (*reading.QUESTIONS, *form.columns))
+        question = reading.question_column(section, columns)
+        read = [name for name in (question, *form.columns) if name in columns]
+        values = {name: [row.get(name) for row in rows.rows] for name in read}
+        where = f"`{path}`" if rows.is_whole else f"the first rows of `{path}`"
+        problems = reading.column_problems(columns, values, section, form, where)
+        for name in ("config", "revision"):
+            if getattr(section, name) is not None:
+                message = f"`examples.{name}` is for the Hub, but `{key}` is the file `{path}`"
+                problems.append(Problem(message, hint=f"remove `examples.{name}`"))
+        findings.problems += problems
+        findings.lines.append(f"{key} {path.name}: {rows.about}, columns {', '.join(columns)}")
 
 
 def _look_at_rows(path: Path, key: str, recipe: Recipe, findings: Findings) -> list[str]:
@@ -212,6 +260,28 @@ def _look_at_model(model: Model, loaded: Loaded, findings: Findings) -> None:
 
 
 # Rewards
+
+
+def _look_at_judge(judge: Judge, loaded: Loaded, findings: Findings) -> None:
+    """Nothing is sent: an endpoint is looked at by its name alone."""
+    if judge.url:
+        place = consent.place_of(judge.url)
+        needs = "" if place == "this machine" else "; asked with --allow-judge alone"
+        findings.lines.append(f"judge.model {judge.model}: at {judge.url}, {place}{needs}")
+        findings.warnings += consent.warnings(judge)
+        return
+    folder, where = loaded.path.parent / judge.model, loaded.where(("judge", "model"))
+    if not folder.is_dir():
+        near = nearest_path(judge.model, loaded.path.parent, is_model=True)
+        hint = f"did you mean `{near}`?" if near else "add `url` if it is a model at an endpoint"
+        message = f"`judge.model`: there is no folder `{folder}`"
+        findings.problems.append(Problem(message, where, hint))
+        return
+    problems = list(model_folder_problems(folder))
+    findings.problems += [Problem(p.message, where, p.hint) for p in problems]
+    if not problems:
+        about = f"judge.model {judge.model}: {describe(folder)}; runs on the CPU"
+        findings.lines.append(about)
 
 
 def _look_at_code(name: str, base_dir: Path, allow_code: bool, findings: Findings) -> None:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from r1recipes.config.suggest import nearest
 from r1recipes.data import csv_file
@@ -23,7 +23,6 @@ from r1recipes.errors import Problem, RecipeError, listed, shorten
 from r1recipes.machine import hub
 from r1recipes.machine.files import foreign
 from r1recipes.recipe.references import FILE_SUFFIXES
-from r1recipes.recipe.schema import Data
 
 if TYPE_CHECKING:
     import datasets
@@ -66,8 +65,19 @@ def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Datas
     return json_column.dataset(table)
 
 
+class Repository(Protocol):
+    """The keys of a section that name a data set: those of [data], or of [examples]."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def config(self) -> str | None: ...
+    @property
+    def revision(self) -> str | None: ...
+
+
 def read_repository(
-    path: Path | None, data: Data, split: str, *, split_key: str, offline: bool
+    path: Path | None, data: Repository, split: str, *, split_key: str, offline: bool
 ) -> tuple[datasets.Dataset, str | None]:
     """A split of the folder `path`, or of the Hub data set `data.name` where `path` is None.
 
@@ -99,7 +109,7 @@ def read_repository(
     return rows, None if path else _commit(rows, data)
 
 
-def _refuse_files_elsewhere(files: Mapping[str, Sequence[str]], data: Data) -> None:
+def _refuse_files_elsewhere(files: Mapping[str, Sequence[str]], data: Repository) -> None:
     """Raises: RecipeError when the card of a Hub data set names files outside of its repository.
 
     `datasets` (4.8.5, data_files.py, resolve_pattern) also takes absolute names, which are those of
@@ -260,7 +270,7 @@ def _no_requests(is_offline: bool) -> Iterator[None]:
             place.HF_HUB_OFFLINE = value
 
 
-def _commit(rows: datasets.Dataset, data: Data) -> str | None:
+def _commit(rows: datasets.Dataset, data: Repository) -> str | None:
     """The commit of the rows, which is the name of their folder in the cache.
 
     Raises: RecipeError if it is not the commit that the recipe names: without a connection
@@ -281,21 +291,21 @@ def _commit(rows: datasets.Dataset, data: Data) -> str | None:
 
 
 def _explain(
-    error: Exception, data: Data, split: str, split_key: str, path: Path | None, offline: bool
+    error: Exception, data: Repository, split: str, split_key: str, path: Path | None, offline: bool
 ) -> Problem:
     """An error of `datasets.load_dataset` as a problem with a change that works."""
     import datasets
     import httpx
 
-    text, name = str(error), f"`{data.name}`"
+    text, name, section = str(error), f"`{data.name}`", split_key.partition(".")[0]
     if match := re.search(r'Unknown split "(.*?)". Should be one of \[(.*?)\]', text):
         return _unknown_part("split", match[1], match[2], split_key, data)
     if match := re.search(r"BuilderConfig '(.*?)' not found. Available: \[(.*?)\]", text):
-        return _unknown_part("config", match[1], match[2], "data.config", data)
+        return _unknown_part("config", match[1], match[2], f"{section}.config", data)
     if match := re.search(r"(?:available configs|configs in the cache): \[(.*?)\]", text):
-        return _unknown_part("config", data.config, match[1], "data.config", data)
+        return _unknown_part("config", data.config, match[1], f"{section}.config", data)
     if match := re.search(r"configurations in the cache: (.*)", text):
-        return _unknown_part("config", data.config, match[1], "data.config", data)
+        return _unknown_part("config", data.config, match[1], f"{section}.config", data)
     if isinstance(error, datasets.exceptions.DatasetNotFoundError):
         return _not_found(text, data)
     if path is None and isinstance(error, ConnectionError | httpx.TransportError):
@@ -303,7 +313,7 @@ def _explain(
         return Problem(
             f"{name} is not in the local cache, and the Hub {reason}",
             hint="load it once with a connection, or copy a "
-            f"{', '.join(FILE_SUFFIXES)} file here and set `data.name` to its name",
+            f"{', '.join(FILE_SUFFIXES)} file here and set `{section}.name` to it",
         )
     if isinstance(error, datasets.exceptions.DataFilesNotFoundError) or "data files" in text:
         return Problem(f"{name} has no data files", hint=f"{', '.join(FILE_SUFFIXES)} are read")
@@ -311,11 +321,13 @@ def _explain(
     cause = error.__cause__ or error
     return Problem(
         f"split `{split}` of {name} cannot be loaded: {type(cause).__name__}: {cause}",
-        hint=f"name a single {', '.join(FILE_SUFFIXES)} file in `data.name`" if is_data else None,
+        hint=f"name a single {', '.join(FILE_SUFFIXES)} file in `{section}.name`"
+        if is_data
+        else None,
     )
 
 
-def _unknown_part(kind: str, name: str | None, choices: str, key: str, data: Data) -> Problem:
+def _unknown_part(kind: str, name: str | None, choices: str, key: str, data: Repository) -> Problem:
     """A split or config that a data set does not have; `choices` is the list in the error."""
     names = [item.strip(" '\"") for item in choices.split(",")]
     meant = nearest(name or "", names, 0.5) or names[0]
@@ -324,7 +336,7 @@ def _unknown_part(kind: str, name: str | None, choices: str, key: str, data: Dat
     return Problem(message, hint=f'set `{key} = "{meant}"`')
 
 
-def _not_found(text: str, data: Data) -> Problem:
+def _not_found(text: str, data: Repository) -> Problem:
     name = data.name
     if "gated" in text:
         return Problem(

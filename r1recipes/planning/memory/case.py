@@ -42,6 +42,15 @@ class Case:
     kv_cache_dtype: KvCacheDtype | None = None
     """How keys and values are stored; None: in 16 bits."""
 
+    trained: int | None = None
+    """Completions that a step trains on; None where they are those of `completions`."""
+    samples: bool = True
+    """Whether a step generates its completions, and so is limited by the engine too."""
+    reference: bool = False
+    """Whether the base model scores the completions as well."""
+    logit_bytes: float = 0.0
+    """Bytes for each logit of a whole pass; 0 where a few rows at a time are computed."""
+
     @property
     def at_once(self) -> int:
         """Sequences that are worked on at once; the engine may have room for a few more."""

@@ -41,21 +41,28 @@ def training_pass(case: Case, calibrated: dict[str, float]) -> dict[str, int]:
     batch.
     """
     completion = _activations(case, calibrated)
-    rows = case.batch * case.max_completion_length
     # In the only pass of a step, gradients arrive as activations are freed: at most the activations
     # of a batch that is smaller by one completion lie beside the gradient. In later passes it is
     # there already.
     gradient = 4 * adapter_parameters(case.shape, case.lora_rank, case.targets)
-    if (case.completions or case.num_seqs) <= case.batch:
+    if case.samples and (case.completions or case.num_seqs) <= case.batch:
         gradient = max(0, gradient - completion)
     stored = {STORED: case.batch * _stored(case)} if case.layers_not_recomputed else {}
     return {
         "gradient": gradient,
         "training activations": case.batch * completion,
         **stored,
-        "logits": LOGIT_BYTES * min(rows, CHUNK_ROWS) * case.shape.vocab_size + 4 * rows,
+        "logits": _logits(case),
         "training kernels": round(calibrated["training_outside"]),
     }
+
+
+def _logits(case: Case) -> int:
+    """Bytes of the logits of a pass: those of a chunk of its completions, or of all its tokens."""
+    if case.logit_bytes:
+        return round(case.logit_bytes * case.batch * case.max_seq_length * case.shape.vocab_size)
+    rows = case.batch * case.max_completion_length
+    return LOGIT_BYTES * min(rows, CHUNK_ROWS) * case.shape.vocab_size + 4 * rows
 
 
 def _activations(case: Case, calibrated: dict[str, float]) -> int:

@@ -32,12 +32,15 @@ class Evaluation:
     """Completions that are generated at once (`eval.batch_size`)."""
     available: int
     """Held-out problems."""
+    samples: bool = True
+    """Whether a step generates its completions. One that does not takes the rest of the time."""
 
     def steps(self, problems: int) -> float:
         """Its time, in optimiser steps; at most, with completions as long as those of a step."""
         calls, rest = divmod(problems, self.batch)
         generations = calls * self._call(self.batch) + (self._call(rest) if rest else 0.0)
-        return GENERATION_SHARE[self.device] * generations
+        share = GENERATION_SHARE[self.device]
+        return generations * (share if self.samples else share / (1 - share))
 
     def _call(self, completions: int) -> float:
         """Time of a call that generates so many, by that of a step's. More than a step has may not

@@ -81,7 +81,7 @@ def step(
         mean, longest = lengths.expected(completions, limit)
         tokens = _Tokens(lengths.expected_prompt(prompt_limit), mean, longest)
     return StepTime(
-        _generation_s(case, completions, group, kv_tokens, peak, tokens),
+        _generation_s(case, completions, group, kv_tokens, peak, tokens) if case.samples else 0.0,
         _training_s(case, completions, peak, tokens),
     )
 
@@ -122,7 +122,9 @@ def _training_s(case: Case, completions: int, peak: Peak, tokens: _Tokens) -> fl
     head = shape.vocab_size * shape.hidden_size
     padded = case.batch * (tokens.prompt + tokens.longest)
     again = 1 - case.layers_not_recomputed / shape.num_hidden_layers
+    forward = 0 if case.samples or not case.reference else 1  # of the reference
     operations = (4 + 2 * again) * padded * shape.linear_parameters + 6 * rows * head
+    operations += forward * 2 * (padded * shape.linear_parameters + rows * head)
     arithmetic_s = operations / peak.operations / UTILIZATION
     launch_s = LAYER_PASS_S * shape.num_hidden_layers
     pass_s = (launch_s**BEND + arithmetic_s**BEND) ** (1 / BEND) + rows / CHUNK_ROWS * CHUNK_S

@@ -6,6 +6,7 @@ The decisive reward is judged first, then everything else. Pure and fast: asked 
 from r1recipes.runs.health.rules import (
     not_finite,
     num_not_finite_allowed,
+    refuse_not_finite,
     sentence,
     verdict,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Verdict",
     "not_finite",
     "num_not_finite_allowed",
+    "refuse_not_finite",
     "sentence",
     "verdict",
 ]

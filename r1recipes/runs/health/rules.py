@@ -10,7 +10,8 @@ batch is used once, so that it is 0. Statistics: `trends`; error rates: benchmar
 import math
 from collections.abc import Sequence
 
-from r1recipes.runs.health import stalled, trends
+from r1recipes.errors import RunError
+from r1recipes.runs.health import fitted, stalled, trends
 from r1recipes.runs.health.signs import WINDOW, Signs, mean
 from r1recipes.runs.health.trends import Change
 from r1recipes.runs.health.verdicts import HeldOut, Row, Terms, Verdict, held_out_change, percent
@@ -42,7 +43,8 @@ def verdict(rows: Sequence[Row], terms: Terms, held_out: Sequence[HeldOut] = ())
     in the number of rows; changes nothing and remembers nothing.
     """
     signs = Signs(rows, terms, held_out)
-    return next(answer for rule in RULES if (answer := rule(signs)))
+    rules = EXAMPLE_RULES if fitted.is_fitted(rows) else RULES
+    return next(answer for rule in rules if (answer := rule(signs)))
 
 
 def sentence(rows: Sequence[Row], terms: Terms, held_out: Sequence[HeldOut] = ()) -> str:
@@ -59,6 +61,16 @@ def not_finite(rows: Sequence[Row]) -> bool:
 def num_not_finite_allowed(dtype: str) -> int:
     """Steps in a row without a finite gradient that end a run in this precision."""
     return FLOAT16_NAN_STEPS if dtype == "float16" else NAN_STEPS
+
+
+def refuse_not_finite(rows: Sequence[Row], allowed: int) -> None:
+    """Raises: RunError (nan) where `allowed` rows, and no fewer, have no finite gradient."""
+    if len(rows) == allowed and not_finite(rows):
+        raise RunError(
+            f"the gradient was not finite for {allowed} steps, at step {rows[-1]['step']}",
+            kind="nan",
+            hint="lower `train.learning_rate` or `train.max_grad_norm`",
+        )
 
 
 def _waiting(s: Signs) -> Verdict | None:
@@ -262,3 +274,11 @@ RULES = (
     stalled.noisy,
 )
 """The rules in the order in which they are asked; the last always answers."""
+EXAMPLE_RULES = (
+    _waiting,
+    _not_finite,
+    fitted.held_out_falls,
+    fitted.held_out_rises,
+    fitted.loss,
+)
+"""Those for the rows of an algorithm that learns from examples."""

@@ -47,10 +47,13 @@ Kind = Literal[
     "spikes",
     "not moving",
     "noisy",
+    "fitting",
+    "not fitting",
+    "overfitting",
 ]
 GOOD: frozenset[Kind] = frozenset({"learning", "learned", "nothing left", "nearly all paid"})
 """Kinds in which nothing has to be mended."""
-UNDECIDED: frozenset[Kind] = frozenset({"waiting", "too early", "noisy", "format first"})
+UNDECIDED: frozenset[Kind] = frozenset({"waiting", "too early", "noisy", "format first", "fitting"})
 """Kinds that say neither that the run learns nor that it does not."""
 
 

@@ -5,6 +5,7 @@
     metrics.jsonl     one line per step            completions.jsonl samples with their rewards
     evaluation-before.jsonl, evaluation-after.jsonl                  one line per held-out problem
     pass-rates.jsonl  one line per training problem that was measured for `data.keep`
+    own-samples.jsonl one line per training problem that was sampled for examples
     base/             model after the cold start, or with the adapter that it starts from merged
     checkpoints/      adapter/                     train.log         report.html
     cold-start/       checkpoint of a cold start that was stopped, until it is resumed
@@ -54,6 +55,7 @@ class Run:
         self.metrics = folder / "metrics.jsonl"
         self.completions = folder / "completions.jsonl"
         self.pass_rates = folder / "pass-rates.jsonl"
+        self.own_samples = folder / "own-samples.jsonl"
         self.log = folder / "train.log"
         self.base = folder / "base"
         self.cold_start = folder / "cold-start"

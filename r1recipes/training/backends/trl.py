@@ -178,7 +178,8 @@ class TrlBackend:
             hooks=hooks,
         )
         ends = trainer.stop_ids(self.tokenizer(), self.model)
-        trainer.stop_at(trl_trainer, ends)
+        if plan.algorithm.samples:
+            trainer.stop_at(trl_trainer, ends)
         for parameter in self.model.parameters():
             if parameter.requires_grad:  # TRL silently makes those of a 4-bit model bfloat16
                 parameter.data = parameter.data.float()

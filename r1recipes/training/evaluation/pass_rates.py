@@ -155,11 +155,14 @@ def asked(plan: Plan, inputs: dict[str, str], weights: str, answers: Iterable[An
     """
     recipe, preset, train = plan.recipe, plan.preset, plan.recipe.train
     reward, code = recipe.eval.reward, f"the code of reward `{recipe.eval.reward}`"
+    judge: list[Any] = []
+    if recipe.judge and reward == "judge":
+        judge = [recipe.judge.model_dump(), inputs.get("the model that judges")]
     return {
         "format": FORMAT,
         "model": recipe.model.name,
         "weights": weights,
-        "reward": [reward, inputs.get(code), _scorer_version(recipe.data.name)],
+        "reward": [reward, inputs.get(code), _scorer_version(recipe.data.name), *judge],
         "answers": _sha256([recipe.data.answer_kind, sorted(map(str, answers))]),
         "chat_template": inputs["the chat template"],
         "sampling": [train.temperature, train.top_p, train.top_k, train.min_p],

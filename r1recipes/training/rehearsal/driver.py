@@ -14,7 +14,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from r1recipes.algorithms.base import divisors
+from r1recipes.algorithms.step import divisors
 from r1recipes.errors import PlanError, RecipeError, RunError
 from r1recipes.machine import files, gpu, packages
 from r1recipes.machine.processes import obey_parent
@@ -107,6 +107,12 @@ def _refuse_what_cannot_be_rehearsed(plan: Plan, batches: tuple[int, ...]) -> No
         raise RecipeError(
             f"the shape of `{plan.base_model.name}` is not in the catalogue",
             hint="rehearse a recipe of one of: " + ", ".join(models.MODELS),
+        )
+    if not plan.algorithm.samples:
+        raise PlanError(
+            f"{plan.algorithm.title} cannot be rehearsed: its steps generate no completions, whose "
+            "memory and speed a rehearsal measures",
+            hint="`r1recipes plan` predicts its memory; `--set train.max_steps=5` tries it",
         )
     if plan.backend != "unsloth":
         raise PlanError("a rehearsal needs Unsloth and vLLM", hint="`pip install -e '.[gpu]'`")

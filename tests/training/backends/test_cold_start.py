@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from r1recipes import data, planning, recipe
-from r1recipes.data import demonstrations
+from r1recipes.data.examples import demonstrations
 from r1recipes.runs.record.checkpoints import mark_checkpoint, newest_whole
 from r1recipes.training.backends import builtin
 from r1recipes.training.backends.base import ColdStarted, Hooks

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from r1recipes import data, planning, recipe
-from r1recipes.data import demonstrations
+from r1recipes.data.examples import demonstrations
 from r1recipes.errors import RecipeError, RunError
 from r1recipes.machine import files
 from r1recipes.training.backends import builtin, nf4

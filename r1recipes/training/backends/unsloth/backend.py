@@ -20,14 +20,13 @@ from datasets import Dataset
 from peft import set_peft_model_state_dict
 from transformers import PreTrainedTokenizerBase, set_seed
 from unsloth import FastLanguageModel
-from unsloth_zoo.vllm_utils import prepare_merged_rollout
 from vllm import SamplingParams
 
 from r1recipes.machine import settings
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
 from r1recipes.rewards.reward import Reward
-from r1recipes.training.backends import builtin, nf4, passes, trainer, weights
+from r1recipes.training.backends import builtin, nf4, trainer, weights
 from r1recipes.training.backends.base import ColdStarted, Hooks, Messages, Sample
 from r1recipes.training.backends.unsloth import (
     cold_start,
@@ -35,6 +34,7 @@ from r1recipes.training.backends.unsloth import (
     environment,
     lengths,
     patches,
+    rollouts,
     sampling,
 )
 from r1recipes.training.backends.unsloth.differences import (
@@ -43,7 +43,6 @@ from r1recipes.training.backends.unsloth.differences import (
     engine_differences,
     refuse_differences,
     refuse_second_try,
-    rollout_differences,
 )
 
 assert unsloth  # imported for its patches
@@ -245,6 +244,8 @@ class UnslothBackend:
                     use_tqdm=sampling.progress(hooks, start, len(ids), params.n),
                 )
                 groups += [[sampling.sample(o, tokenizer) for o in out.outputs] for out in outputs]
+        if not self.plan.algorithm.samples:  # no later generation will put it to sleep
+            engine.rest(self.model.vllm_engine)
         return groups
 
     @contextlib.contextmanager
@@ -268,11 +269,16 @@ class UnslothBackend:
         plan: Plan | None = None,
     ) -> None:
         plan = plan or self.plan
-        arguments = trainer.arguments(plan, output_dir) | ENGINE_ARGUMENTS
-        if self._stop:
-            arguments["generation_kwargs"] = {"stop_token_ids": self._stop}
-        if sampling.ids_alone():
-            arguments["generation_kwargs"] = sampling.rollout_arguments(arguments)
+        arguments = trainer.arguments(plan, output_dir)
+        if plan.algorithm.samples:
+            arguments |= ENGINE_ARGUMENTS
+            if self._stop:
+                arguments["generation_kwargs"] = {"stop_token_ids": self._stop}
+            if sampling.ids_alone():
+                arguments["generation_kwargs"] = sampling.rollout_arguments(arguments)
+        else:
+            patches.return_logits()
+            engine.rest(self.model.vllm_engine)
         self.trainer = trainer.make(
             plan,
             model=self.model,
@@ -283,16 +289,8 @@ class UnslothBackend:
             hooks=hooks,
         )
         refuse_differences(argument_differences(arguments, self.trainer.args))
-        if sampling.ids_alone():
-            sampling.let_train_without_logprobs(self.trainer)
-        if environment.merges_rollouts():
-            with torch.inference_mode():  # as when a rollout begins
-                state = prepare_merged_rollout(self.model)
-            refuse_differences(rollout_differences(self.model, state))
-        if plan.algorithm.reference(plan.recipe.train):
-            patches.bound_reference_pass(self.trainer)
-        if "score" in passes.levers(plan.device):
-            patches.score_completions_only(self.trainer)
+        if plan.algorithm.samples:
+            rollouts.prepare(self.trainer, self.model, plan)
         with lengths.ended(self.trainer, hooks.lengths):
             self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
 

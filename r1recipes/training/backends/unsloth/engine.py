@@ -45,6 +45,16 @@ def share_of_free(plan: Plan) -> float:
     return engine_bytes / free
 
 
+def rest(engine: Any) -> None:
+    """Let a vLLM engine in standby give its KV cache back until it generates again.
+
+    Trainers that sample do so after each generation; the engine wakes up by itself (unsloth_zoo,
+    vllm_utils.py, `get_patched_generate`). Nothing happens without standby.
+    """
+    if engine.llm_engine.vllm_config.model_config.enable_sleep_mode:
+        engine.sleep(1)
+
+
 def facts(engine: Any) -> dict[str, float]:
     """Sizes that a vLLM engine chose for itself (vllm, v1/worker/gpu_worker.py).
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -32,6 +33,12 @@ def bound_reference_pass(trainer: Any) -> None:
             args.unsloth_grpo_mini_batch = training_passes
 
     trainer._get_per_token_logps_and_entropies = in_passes
+
+
+def return_logits() -> None:
+    """Let the forward pass return logits again, not hidden states, as a GRPO trainer has asked for
+    in this process (unsloth/models/llama.py, UNSLOTH_RETURN_HIDDEN_STATES)."""
+    os.environ["UNSLOTH_RETURN_HIDDEN_STATES"] = "0"
 
 
 SCORE = "chunked_hidden_states_selective_log_softmax_recompute"
