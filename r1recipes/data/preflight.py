@@ -106,14 +106,12 @@ def check_prompts(
 ) -> tuple[Splits, PromptReport]:
     """Tokenise every prompt; drop or refuse those that do not fit beside a completion.
 
-    `num_embeddings` are the tokens that the model has embeddings for, where that is known. With
-    `is_foreign` the chat template is first tried on every prompt where it can be stopped. Returns
-    the splits without the dropped rows, and the report. Raises: RecipeError.
+    `num_embeddings` are the tokens that the model has embeddings for, if known; a template that
+    `is_foreign` is tried first. Returns the splits without the dropped rows. Raises: RecipeError.
     """
     if is_foreign:
         every = [*splits.train["prompt"], *splits.held_out["prompt"]]
-        rendering.attempt(tokenizer.get_chat_template(), every, tokenizer.special_tokens_map)
-        rendering.close()
+        rendering.attempt_all(tokenizer, every)
     refuse_template_columns(splits.train, tokenizer)
     limit = preset.max_seq_length - preset.max_completion_length
     rows = {"train": splits.train, "held_out": splits.held_out}

@@ -78,6 +78,15 @@ def compiled(template: str) -> Any:
     return _compile_jinja_template(template)
 
 
+def attempt_all(tokenizer: Any, conversations: Sequence[Conversation]) -> None:
+    """Try the chat template of a tokenizer on all prompts of a run, and end the process.
+
+    Raises: RecipeError, as `attempt`.
+    """
+    attempt(tokenizer.get_chat_template(), conversations, tokenizer.special_tokens_map)
+    close()
+
+
 def close() -> None:
     """End the process, if there is one. The next template starts another."""
     _renderer.close()
