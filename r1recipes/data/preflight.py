@@ -110,8 +110,7 @@ def check_prompts(
     `is_foreign` is tried first. Returns the splits without the dropped rows. Raises: RecipeError.
     """
     if is_foreign:
-        every = [*splits.train["prompt"], *splits.held_out["prompt"]]
-        rendering.attempt_all(tokenizer, every)
+        rendering.attempt_all(tokenizer, splits.train["prompt"], splits.held_out["prompt"])
     refuse_template_columns(splits.train, tokenizer)
     limit = preset.max_seq_length - preset.max_completion_length
     rows = {"train": splits.train, "held_out": splits.held_out}

@@ -10,7 +10,7 @@ is refused.
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from r1recipes.errors import RecipeError, first_line, shorten
@@ -78,12 +78,13 @@ def compiled(template: str) -> Any:
     return _compile_jinja_template(template)
 
 
-def attempt_all(tokenizer: Any, conversations: Sequence[Conversation]) -> None:
+def attempt_all(tokenizer: Any, *splits: Iterable[Conversation]) -> None:
     """Try the chat template of a tokenizer on all prompts of a run, and end the process.
 
     Raises: RecipeError, as `attempt`.
     """
-    attempt(tokenizer.get_chat_template(), conversations, tokenizer.special_tokens_map)
+    every = [conversation for split in splits for conversation in split]
+    attempt(tokenizer.get_chat_template(), every, tokenizer.special_tokens_map)
     close()
 
 
