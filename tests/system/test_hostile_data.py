@@ -77,6 +77,7 @@ JSONL: dict[str, Make] = {
     "no text": rows(b'{"question": "\xff", "answer": "1"}'),
     "NUL": rows("\x00" * 99),
     "a list": rows("[]"),
+    "a column named NUL": rows(row(), row(**{"\x00": None})),
     "no rows": rows("{}"),
     "a column with escapes": rows(json.dumps({"\x1b[2J\u202e": 1})),
     "a column of a long name": rows(json.dumps({"k" * 900_000: 1})),

@@ -1,9 +1,8 @@
 """Read one split of a data set: from a local file, a local folder, or the Hub.
 
 Limits: a local file is read whole into memory and leaves nothing on the disk. Folders and the Hub
-go through `datasets` and its cache, outside the user's folder. Values are not changed, except that
-a JSON column that mixes texts with numbers becomes text; objects, and values of other mixed kinds,
-stay as they are in each row (`json_column`).
+go through `datasets` and its cache. Values are not changed, except that a JSON column that mixes
+texts with numbers becomes text; other mixed values stay as they are in each row (`json_column`).
 """
 
 from __future__ import annotations
@@ -53,11 +52,7 @@ def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Datas
         message = f"is not a valid {path.suffix} file: {shorten(str(error))}"
         hint = "correct it; text must be UTF-8, and the suffix must say what the file is"
         raise RecipeError.at(str(path), message, hint) from error
-    repeated = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-    if repeated:
-        raise RecipeError.at(
-            str(path), f"has more than one column `{repeated[0]}`", "rename one of them"
-        )
+    limits.refuse_names(table.column_names, path)
     if not table.num_rows:
         raise RecipeError.at(
             str(path), "has no rows", f"`{key}` must name a file with at least one row"

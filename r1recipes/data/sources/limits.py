@@ -62,6 +62,16 @@ def refuse_columns(columns: Collection[str], path: Path) -> None:
     foreign.refuse_beyond(len(columns), MAX_COLUMNS, "columns", path)
 
 
+def refuse_names(columns: list[str], path: Path) -> None:
+    """Raises: RecipeError for a name of two columns, and for one that Arrow would cut, at a NUL."""
+    if repeated := sorted({name for name in columns if columns.count(name) > 1}):
+        message = f"has more than one column `{repeated[0]}`"
+        raise RecipeError.at(str(path), message, "rename one of them")
+    if cut := next((name for name in columns if "\0" in name), None):
+        message = f"has a column `{cut}`, whose name has a NUL"
+        raise RecipeError.at(str(path), message, "rename it")
+
+
 def refuse_parquet(path: Path, num_rows: int | None = None) -> None:
     """Raises: RecipeError for a .parquet file that is too large once it is decoded, takes too long
     or cannot be read. With `num_rows` only the first rows are looked at."""

@@ -15,8 +15,7 @@
 JSON is written under a temporary name, synced and renamed, so a file is whole or absent. A torn
 last line of a .jsonl is dropped on reading and cut before appending. One process at a time owns a
 folder, by a lock that the system releases when the process dies. A folder may be a stranger's: its
-files are read without following links, within limits, and by their schema. Limits: a folder is
-never reused for another run.
+files are read without links, within limits, by their schema. Limits: a folder is never reused.
 """
 
 import fcntl
@@ -86,8 +85,8 @@ class Run:
         return plan
 
     def read(self, *needed: str) -> dict[str, Any]:
-        """The record, with the keys that are `needed` beside the status, such as
-        `evaluation.before`. Raises: RecipeError when this is not a run folder, or it is damaged."""
+        """The record, with the keys that are `needed`, such as `evaluation.before`. Raises:
+        RecipeError when this is not a run folder, or it is damaged."""
         record = self.table(self.record, schema.Record)
         for key in needed:
             value: Any = record
@@ -109,8 +108,8 @@ class Run:
         return data
 
     def rows(self, path: Path, model: type[BaseModel]) -> list[dict[str, Any]]:
-        """The objects on the lines of a .jsonl file of this folder, each as `model` says; none
-        where there is no file. Raises: RecipeError that names the file, the line and the field."""
+        """The objects on the lines of a .jsonl file, each as `model` says; without a file none.
+        Raises: RecipeError that names the file, the line and the field."""
         with _readable(path):
             rows = list(foreign.read_rows(self.folder, path.name))
             for number, row in rows:
@@ -123,8 +122,7 @@ class Run:
         return self.rows(self.evaluation(when), schema.Item)
 
     def refuse_links(self) -> None:
-        """Raises: RecipeError for a link in this folder: a run makes none, and one in a folder from
-        elsewhere could lead to any file of this machine. wandb makes some in its own folder."""
+        """Raises: RecipeError for a link in this folder; wandb alone makes some, in its own."""
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if path.name != "wandb":
                 foreign.refuse_links(path)
