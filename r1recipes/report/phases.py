@@ -29,6 +29,7 @@ def of(run: Reading) -> dict[str, float]:
         "loading the model": stages.get("load", 0.0),
         "evaluation before": stages.get("evaluate_before", 0.0) + spent.get("probe", 0.0),
         "pass rates": stages.get("pass_rates", 0.0),
+        "sampling for examples": stages.get("own_samples", 0.0),
         **(_of_steps(run.metrics) if run.metrics else _of_training(stages, spent)),
         "checkpoints": spent.get("checkpoints", 0.0),
         "evaluation after": stages.get("evaluate_after", 0.0),
