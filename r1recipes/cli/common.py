@@ -175,6 +175,25 @@ def refuse_judge(
         print(printable(consent.sentence(recipe.judge)), file=sys.stderr)
 
 
+def check_allowed(
+    recipe: Recipe,
+    base_dir: Path,
+    args: argparse.Namespace,
+    settings: Settings,
+    *,
+    is_foreign: bool,
+) -> None:
+    """Show which code and judge the flags of a command allow, or refuse them. Raises: RecipeError.
+
+    `is_foreign`: the recipe is from elsewhere, so its code is shown whole.
+    """
+    if args.allow_code:
+        show_code(recipe, base_dir, whole=is_foreign)
+    else:
+        refuse_code(recipe, base_dir)
+    refuse_judge(recipe, allowed=args.allow_judge, settings=settings, is_foreign=is_foreign)
+
+
 def _user_rewards(recipe: Recipe) -> list[str]:
     from r1recipes.rewards import user_code
 

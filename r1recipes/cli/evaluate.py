@@ -9,14 +9,12 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli.common import (
+    check_allowed,
     judged,
     offline_settings,
     overridable,
     printable,
-    refuse_code,
-    refuse_judge,
     screen,
-    show_code,
     whole_number,
 )
 from r1recipes.errors import RecipeError
@@ -126,11 +124,7 @@ def _check_code(
     if other:  # only the reward that decides is called
         judging, base_dir = other.recipe.model_copy(update={"rewards": {}}), other.path.parent
         is_foreign = other.source is not None
-    refuse_judge(judging, allowed=args.allow_judge, settings=settings, is_foreign=is_foreign)
-    if args.allow_code:
-        show_code(judging, base_dir, whole=is_foreign)
-    else:
-        refuse_code(judging, base_dir)
+    check_allowed(judging, base_dir, args, settings, is_foreign=is_foreign)
 
 
 def table(summary: dict[str, Any]) -> list[str]:
@@ -177,16 +171,8 @@ def grade_command(args: argparse.Namespace) -> int:
     look = local.look(loaded)
     if look.problems:
         raise RecipeError(problems=look.problems)
-    if args.allow_code:
-        show_code(loaded.recipe, loaded.path.parent, whole=loaded.source is not None)
-    else:
-        refuse_code(loaded.recipe, loaded.path.parent)
-    refuse_judge(
-        loaded.recipe,
-        allowed=args.allow_judge,
-        settings=settings,
-        is_foreign=loaded.source is not None,
-    )
+    is_foreign = loaded.source is not None
+    check_allowed(loaded.recipe, loaded.path.parent, args, settings, is_foreign=is_foreign)
     path = completions.source(args.completions, settings.runs_dir) if args.completions else None
     rows = data.load(loaded.recipe, loaded.path.parent, offline=settings.offline)
     if path:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli import publish
 from r1recipes.cli.common import (
+    check_allowed,
     judged,
     look_here,
     offline_settings,
     overridable,
     printable,
-    refuse_code,
     refuse_judge,
     screen,
     show_code,
@@ -114,16 +114,8 @@ def _start(args: argparse.Namespace, settings: Settings) -> int:
         lock.refuse_differences(lock.differences(locked, lock.make(loaded, plan)))
     if loaded.source:
         print(f"from {printable(loaded.shown)}", file=sys.stderr)
-    if args.allow_code:
-        show_code(loaded.recipe, loaded.path.parent, whole=loaded.source is not None)
-    else:
-        refuse_code(loaded.recipe, loaded.path.parent)
-    refuse_judge(
-        loaded.recipe,
-        allowed=args.allow_judge,
-        settings=settings,
-        is_foreign=loaded.source is not None,
-    )
+    is_foreign = loaded.source is not None
+    check_allowed(loaded.recipe, loaded.path.parent, args, settings, is_foreign=is_foreign)
     trackers.check(plan.recipe.track, offline=settings.offline)
 
     def train(observers: list[Observer], options: Options) -> Run:

@@ -152,7 +152,9 @@ def _auto_schema(schema: dict[str, Any]) -> None:
 # The value or "auto"; as a union pydantic would report an error for each branch.
 _OR_AUTO = (WrapValidator(_auto_or), PlainSerializer(lambda value: value, return_type=Any))
 AutoBool = Annotated[bool, Field(json_schema_extra=_auto_schema), *_OR_AUTO]
-AutoCount = Annotated[int, Field(ge=1, le=65536, json_schema_extra=_auto_schema), *_OR_AUTO]
+MAX_COUNT = 65536
+"""The largest count that a key may have."""
+AutoCount = Annotated[int, Field(ge=1, le=MAX_COUNT, json_schema_extra=_auto_schema), *_OR_AUTO]
 AutoShare = Annotated[float, Field(gt=0, le=0.95, json_schema_extra=_auto_schema), *_OR_AUTO]
 
 

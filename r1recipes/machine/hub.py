@@ -3,6 +3,7 @@
 Folders and variables are those of huggingface_hub 1 and datasets 4.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -18,6 +19,18 @@ TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")
 
 ADAPTER = "adapter_config.json"
 """The file that tells an adapter in PEFT's format."""
+HASHED = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt")
+"""Files of a model's folder that answers depend on."""
+
+
+def model_sha256(folder: Path) -> str:
+    """The hash (hex) of everything in a model's folder that answers depend on."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in HASHED for path in folder.glob(pattern)}):
+        digest.update(path.name.encode() + b"\0")
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def is_offline() -> bool:

@@ -32,7 +32,7 @@ class Use:
 
     text: str
     """Markdown with {tokenizer}, {base}, {name} and {file}."""
-    library_name: str = "transformers"
+    hub_library: str = "transformers"
     relation: str = "quantized"
     """To the base: one of the Hub's adapter, finetune, quantized."""
 
@@ -96,7 +96,7 @@ def _front_matter_of_export(manifest: dict[str, Any], algorithm: str, use: Use) 
         pipeline_tag="text-generation",
         base_model=manifest["base"] if is_on_hub else None,
         base_model_relation=use.relation if is_on_hub else None,
-        library_name=use.library_name,
+        library_name=use.hub_library,
     )
 
 

@@ -6,7 +6,6 @@ trained.jsonl with every answer to every problem, and summary.json. `sample` let
 recipe answer problems before there is a run. Limits: the record of the run is not changed.
 """
 
-import json
 import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -239,7 +238,6 @@ def _write(run: Run, items: dict[str, list[dict[str, Any]]], summary: dict[str, 
     with files.draft(folder) as draft:
         draft.mkdir()
         for model, rows in items.items():
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-            files.write_text(draft / f"{model}.jsonl", "".join(lines))
+            files.write_lines(draft / f"{model}.jsonl", rows)
         files.write_json(draft / "summary.json", summary)
     return folder

@@ -13,7 +13,8 @@ from rich.console import Console
 from transformers import TrainingArguments
 
 from r1recipes import planning, recipe, study, training
-from r1recipes.algorithms import ALGORITHMS, Algorithm
+from r1recipes.algorithms import ALGORITHMS, GRPO, Algorithm
+from r1recipes.algorithms.base import of_batches
 from r1recipes.data import generators
 from r1recipes.errors import RecipeError, RunError
 from r1recipes.machine import files, settings
@@ -276,3 +277,12 @@ def test_a_matrix_runs_one_problem_with_each_algorithm(tmp_path):
     cells = study.load(str(path)).cells
     trains = [cell.load({}).recipe.train for cell in cells]
     assert [type(train) for train in trains] == [row.train for row in ALGORITHMS.values()]
+
+
+@pytest.mark.parametrize("number", [65537, 2**63, 10**300])
+@pytest.mark.parametrize("key", ["prompts_per_step", "per_device_train_batch_size"])
+def test_a_count_without_bounds_is_left_to_the_schema(key, number):
+    """Its divisors would take hours."""
+    table = {"prompts_per_step": 7, "num_generations": 7, "per_device_train_batch_size": 4}
+    assert of_batches(GRPO, table)
+    assert of_batches(GRPO, table | {key: number}) == []

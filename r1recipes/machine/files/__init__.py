@@ -180,6 +180,15 @@ def write_json(path: Path, data: object) -> None:
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a .jsonl with a line for each row, or replace it. Raises: OSError."""
+    write_text(path, _lines(rows))
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
 def append_line(path: Path, *rows: Mapping[str, Any]) -> None:
     """Append a JSON line for each row, on the disk at once; a torn last line is cut first."""
     with open(path, "ab+", opener=no_link) as file:
@@ -189,8 +198,7 @@ def append_line(path: Path, *rows: Mapping[str, Any]) -> None:
             if file.read(1) != b"\n":
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-        file.write("".join(lines).encode())
+        file.write(_lines(rows).encode())
         file.flush()
         os.fsync(file.fileno())
 

@@ -6,20 +6,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
-
-COUNTS = (
-    "num_judged",
-    "num_not_judged",
-    "calls",
-    "cached",
-    "prompt_tokens",
-    "completion_tokens",
-    "seconds",
-    "num_pairs",
-    "num_pairs_agreed",
-)
 
 
 @dataclass
@@ -73,6 +61,9 @@ class Cost:
             "judge/seconds": round(self.seconds, 3),
             "judge/not_judged": self.num_not_judged,
         }
+
+
+COUNTS = tuple(field.name for field in fields(Cost) if field.name != "failures")
 
 
 def sentence(recorded: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ The child speaks the same API as any endpoint, on a port of this machine with a 
 Limits: one answer at a time; its memory in RAM is not planned.
 """
 
-import hashlib
 import os
 import secrets
 import select
@@ -14,11 +13,10 @@ import sys
 from pathlib import Path
 
 from r1recipes.errors import RecipeError, RunError
+from r1recipes.machine import hub
 
 START_LIMIT_S = 600.0
 """Seconds until the model is loaded; assumed, a model of 8B parameters takes a minute."""
-HASHED = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt")
-"""Files of a model's folder that answers depend on."""
 KEY_VARIABLE = "R1RECIPES_LOCAL_JUDGE_KEY"
 """How the child gets the key: an argument could be read by every user of the machine."""
 
@@ -40,12 +38,7 @@ class LocalServer:
 
     def sha256(self) -> str:
         """The hash (hex) of everything in the folder that answers depend on."""
-        digest = hashlib.sha256()
-        for path in sorted({path for pattern in HASHED for path in self.folder.glob(pattern)}):
-            digest.update(path.name.encode() + b"\0")
-            with open(path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
+        return hub.model_sha256(self.folder)
 
     def start(self) -> tuple[str, str]:
         """Base URL and key; the child is started unless it is there. Raises: RunError."""

@@ -21,19 +21,11 @@ def is_fitted(rows: Sequence[Row]) -> bool:
 
 def held_out_falls(s: Signs) -> Verdict | None:
     """The best evaluation against the last."""
-    if len(s.held_out) < 2:
+    if not (fall := s.held_out_fall):
         return None
-    *before, last = s.held_out
-    best = max(before, key=lambda one: one.accuracy)
-    _, high = held_out_change(best, last, trends.bar(trends.FALL, len(before)))
-    if high >= 0:
-        return None
-    text = (
-        f"Held-out accuracy falls since step {best.step}: {percent(best.accuracy)} -> "
-        f"{percent(last.accuracy)}, while the examples are fitted"
-    )
-    change = "lower `train.learning_rate`" if best.step == 0 else "stop here"
-    return Verdict("overfitting", text, change, best.step)
+    step, text = fall
+    change = "lower `train.learning_rate`" if step == 0 else "stop here"
+    return Verdict("overfitting", f"{text}, while the examples are fitted", change, step)
 
 
 def held_out_rises(s: Signs) -> Verdict | None:

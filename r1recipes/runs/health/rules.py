@@ -160,18 +160,10 @@ def _hacked(s: Signs, answers: Change, reward: Change, row: int) -> Verdict:
 
 def _held_out_falls(s: Signs) -> Verdict | None:
     """The best evaluation against the last, where the training metrics do not fall."""
-    if len(s.held_out) < 2:
+    if not (fall := s.held_out_fall):
         return None
-    *before, last = s.held_out
-    best = max(before, key=lambda one: one.accuracy)
-    _, high = held_out_change(best, last, trends.bar(trends.FALL, len(before)))
-    if high >= 0:
-        return None
-    text = (
-        f"Held-out accuracy falls since step {best.step}: {percent(best.accuracy)} -> "
-        f"{percent(last.accuracy)}, while the reward does not"
-    )
-    return Verdict("hacked", text, "stop here", best.step)
+    step, text = fall
+    return Verdict("hacked", f"{text}, while the reward does not", "stop here", step)
 
 
 def _paid_in_full(s: Signs) -> Verdict | None:

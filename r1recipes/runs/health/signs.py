@@ -12,7 +12,14 @@ from functools import cached_property
 
 from r1recipes.runs.health import trends
 from r1recipes.runs.health.trends import Change, Series
-from r1recipes.runs.health.verdicts import HeldOut, Row, Terms, is_number, percent
+from r1recipes.runs.health.verdicts import (
+    HeldOut,
+    Row,
+    Terms,
+    held_out_change,
+    is_number,
+    percent,
+)
 
 WINDOW = 20
 """Steps that are averaged for what is shown and for what needs no test; assumed, long enough for
@@ -200,6 +207,20 @@ class Signs:
         in_rows = [one for row in self.all if (one := HeldOut.of_row(row))]
         evaluations = [*self._others, *in_rows]
         return sorted(evaluations, key=lambda one: one.step)
+
+    @property
+    def held_out_fall(self) -> tuple[int, str] | None:
+        """The step of the best evaluation and a sentence on the fall since then, where the last one
+        is lower for sure."""
+        if len(self.held_out) < 2:
+            return None
+        *before, last = self.held_out
+        best = max(before, key=lambda one: one.accuracy)
+        _, high = held_out_change(best, last, trends.bar(trends.FALL, len(before)))
+        if high >= 0:
+            return None
+        shown = f"{percent(best.accuracy)} -> {percent(last.accuracy)}"
+        return best.step, f"Held-out accuracy falls since step {best.step}: {shown}"
 
 
 def _decisive(rows: Sequence[Row], terms: Terms) -> tuple[str, str]:

@@ -5,7 +5,6 @@ The places of the problems that are kept are in the lock of the run, so that a r
 out; a pass rate is measured once, before training, and not again while the model learns.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -119,8 +118,7 @@ def _write(run: Run, prepared: Prepared, task: Task, measured: Measured, kept: s
         | {"num_samples": task.num_samples}
         for row, count in zip(measured.rows, measured.num_right, strict=True)
     ]
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    files.write_text(run.pass_rates, text)
+    files.write_lines(run.pass_rates, lines)
 
 
 def _refuse_too_few(recorded: dict[str, Any], plan: Plan) -> None:

@@ -7,7 +7,6 @@ while it learns; cut ones are left out.
 """
 
 import json
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ from r1recipes.planning.plan import Plan
 from r1recipes.rewards import is_right
 from r1recipes.runs.record import Run
 from r1recipes.training.backends.base import Hooks, Sample
+from r1recipes.training.evaluation.pass_rates import shifted, shuffled
 from r1recipes.training.evaluation.scoring import reward_arguments
 from r1recipes.training.prepared import Prepared
 from r1recipes.training.warm import evaluation_key
@@ -39,12 +39,11 @@ def sample(run: Run, prepared: Prepared, hooks: Hooks, note: Note) -> None:
     """
     plan, rows = prepared.plan, prepared.splits.train
     size, needed = plan.recipe.eval.batch_size, _num_needed(plan)
-    order = list(range(len(rows)))
-    random.Random(plan.recipe.seed).shuffle(order)
+    order = shuffled(len(rows), plan.recipe.seed)
     sampled = files.read_lines(run.own_samples)
     whole = len(sampled) if len(sampled) == len(order) else len(sampled) // size * size
     if whole < len(sampled):
-        files.write_text(run.own_samples, "".join(map(_line, sampled[:whole])))
+        files.write_lines(run.own_samples, sampled[:whole])
     sampled = sampled[:whole]
     count = plan.preset.num_generations
     form = learned(plan.recipe)
@@ -52,16 +51,19 @@ def sample(run: Run, prepared: Prepared, hooks: Hooks, note: Note) -> None:
         f"each problem is sampled {count} times, until there are {form.example(needed)} or all "
         f"{len(order):,} problems are sampled"
     )
-    while len(sampled) < len(order) and (have := len(_examples(sampled, plan))) < needed:
+    have = len(_examples(sampled, plan))
+    while len(sampled) < len(order) and have < needed:
         places = order[len(sampled) : len(sampled) + size]
         total = min(len(order), _expected(len(sampled), have, needed, len(order)))
-        within = replace(hooks, on_progress=_shifted(hooks, len(sampled), max(total, size)))
+        progress = shifted(hooks.on_progress, len(sampled), max(total, size))
+        within = replace(hooks, on_progress=progress)
         block = [dict(rows[place]) for place in places]
         prompts = [row["prompt"] for row in block]
         groups = prepared.backend.generate(prompts, count, False, False, within)
         lines = _scored(places, block, groups, prepared)
         files.append_line(run.own_samples, *lines)
         sampled += lines
+        have += len(_examples(lines, plan))
 
 
 def _num_needed(plan: Plan) -> int:
@@ -71,14 +73,6 @@ def _num_needed(plan: Plan) -> int:
 def _expected(num_sampled: int, num_examples: int, needed: int, num_problems: int) -> int:
     """Problems that will be sampled in the end, by those that gave examples so far."""
     return -(-num_sampled * needed // num_examples) if num_examples else num_problems
-
-
-def _shifted(hooks: Hooks, before: int, total: int) -> Callable[[int, int], None]:
-    return lambda done, _: hooks.on_progress(before + done, total)
-
-
-def _line(row: Row) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _scored(

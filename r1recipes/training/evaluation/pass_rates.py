@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from r1recipes.machine import files, packages
+from r1recipes.machine import files, hub, packages
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
 from r1recipes.runs.pass_rates import is_within
@@ -24,9 +24,6 @@ from r1recipes.training.evaluation import Score, num_right
 
 FORMAT = 1
 """Version of the files in the cache; part of every key."""
-HASHED = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt")
-"""Files of a model's folder that answers depend on."""
-
 Progress = Callable[[int, int], None]
 """(done, total) problems, without those from the cache; the total is an estimate."""
 Generate = Callable[[list[Messages], Progress], list[list[Sample]]]
@@ -89,11 +86,12 @@ class Task:
     """Problems that are answered together."""
     seed: int
 
-    def order(self, num_rows: int) -> list[int]:
-        """The places of all rows in the order in which they are measured."""
-        places = list(range(num_rows))
-        random.Random(self.seed).shuffle(places)
-        return places
+
+def shuffled(num_rows: int, seed: int) -> list[int]:
+    """The places of all rows in the order in which they are taken."""
+    places = list(range(num_rows))
+    random.Random(seed).shuffle(places)
+    return places
 
 
 def measure(
@@ -110,7 +108,7 @@ def measure(
     `announce` is told once, after the first block that was not in the cache, how many seconds the
     others will take.
     """
-    measured, order = Measured(), task.order(len(rows))
+    measured, order = Measured(), shuffled(len(rows), task.seed)
     num_kept, began = 0, time.monotonic()
     for start in range(0, len(order), task.block_size):
         places = order[start : start + task.block_size]
@@ -121,7 +119,7 @@ def measure(
         else:
             total = _expected(start, num_kept, len(order), task) - measured.num_cached
             fresh = start - measured.num_cached
-            within = _shifted(progress, fresh, max(total, fresh + len(block)))
+            within = shifted(progress, fresh, max(total, fresh + len(block)))
             counts = num_right(block, generate([row["prompt"] for row in block], within), score)
             cache.write(block, counts)
         measured.rows += places
@@ -136,7 +134,8 @@ def measure(
     return measured
 
 
-def _shifted(progress: Progress, before: int, total: int) -> Progress:
+def shifted(progress: Progress, before: int, total: int) -> Progress:
+    """The progress of a part that begins after `before` of `total`."""
     return lambda done, _: progress(before + done, total)
 
 
@@ -195,17 +194,8 @@ def weights_of(plan: Plan, base: Path, commit: str | None) -> str | None:
     """
     folder = base if plan.has_own_base else plan.base_dir / plan.recipe.model.name
     if folder.is_dir():
-        return f"sha256 {_folder_sha256(folder)}"
+        return f"sha256 {hub.model_sha256(folder)}"
     return f"commit {commit}" if commit else None
-
-
-def _folder_sha256(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted({path for pattern in HASHED for path in folder.glob(pattern)}):
-        digest.update(path.name.encode() + b"\0")
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _sha256(content: Any) -> str:

@@ -88,12 +88,16 @@ def work(
             send(result)
             result = loaded
     except Exception as error:  # out of memory or anything else: it is the result
-        traceback.print_exc()
-        text = out_of_memory.telling_line(str(error))
-        result |= {"error": f"{type(error).__name__}: {text}", "failed_in": memory.name}
+        result |= {"error": _failure(error), "failed_in": memory.name}
         if isinstance(error, R1RecipesError) and (hint := error.problems[0].hint):
             result["hint"] = hint
         send(result | {"torch_gib_by_phase": memory.by_phase()})
+
+
+def _failure(error: Exception) -> str:
+    """The line of a proof on an error, whose traceback goes to the log."""
+    traceback.print_exc()
+    return f"{type(error).__name__}: {out_of_memory.telling_line(str(error))}"
 
 
 class _Memory:
@@ -177,10 +181,8 @@ def _with_lengths(
     try:
         steps = train(drawn)
         mean = drawn.check(steps)
-    except Exception as error:  # as in `work`
-        traceback.print_exc()
-        text = out_of_memory.telling_line(str(error))
-        return {"lengths": lengths.name, "error": f"{type(error).__name__}: {text}"}
+    except Exception as error:  # as in `work`, which goes on with what it has at full length
+        return {"lengths": lengths.name, "error": _failure(error)}
     result = {"lengths": lengths.name} | _measured(plan, steps, mean)
     result["mean_length"] = round(mean, 1)
     result["max_length"] = max(row["completions/max_length"] for row in steps)

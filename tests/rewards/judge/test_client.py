@@ -231,12 +231,20 @@ def test_tokens_are_counted_where_the_server_says_how_many(tmp_path, usage):
     assert paid == [1.0] and judge.cost.tokens == 0
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """A shell that starts a process in the background lets it ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def ctrl_c(after_s: float) -> None:
     """The signal of Ctrl-C to this process, later."""
     threading.Timer(after_s, os.kill, (os.getpid(), signal.SIGINT)).start()
 
 
-def test_ctrl_c_ends_a_wait_at_once(tmp_path):
+def test_ctrl_c_ends_a_wait_at_once(tmp_path, heeds_ctrl_c):
     with JudgeServer(lambda *_: Reply(before_s=3)) as server:
         judge = to_judge(server, tmp_path, concurrency=1)
         ctrl_c(0.5)
@@ -249,7 +257,7 @@ def test_ctrl_c_ends_a_wait_at_once(tmp_path):
         judge.close()
 
 
-def test_answers_before_ctrl_c_are_in_the_cache(tmp_path):
+def test_answers_before_ctrl_c_are_in_the_cache(tmp_path, heeds_ctrl_c):
     def answering(text, number):
         return GOOD if number < 3 else Reply(before_s=3)
 

@@ -52,7 +52,8 @@ def test_one_backend_serves_each_plan(algorithm, gpu, planned):
     plan = planned(gpu, algorithm)
     assert serving(plan) == [plan.backend]
     assert plan.backend in ALGORITHMS[algorithm].backends
-    assert (plan.backend == "unsloth") == (gpu is not None and algorithm == "grpo")
+    on_unsloth = gpu is not None and "unsloth" in ALGORITHMS[algorithm].backends
+    assert (plan.backend == "unsloth") == on_unsloth
 
 
 def test_an_algorithm_names_backends_that_exist():

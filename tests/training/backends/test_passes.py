@@ -248,7 +248,7 @@ def test_rows_are_not_put_together_where_they_are_not_trimmed():
     assert passes.allowed(rules, {"resize", "trim"}).resizes
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", [a.name for a in ALGORITHMS.values() if a.samples])
 def test_rows_without_an_advantage_stay_where_they_have_a_gradient(name, tmp_path):
     train = recipe.load(Path(__file__).parents[3] / "benchmarks" / "small.toml").recipe.train
     for beta in (0.0, 0.1):
@@ -323,9 +323,9 @@ def test_no_other_cut_costs_less(seed, most):
 @pytest.mark.parametrize(
     ("card", "hidden", "least", "most"),
     [
-        ("NVIDIA H100 80GB HBM3", 896, 13_500, 13_800),
-        ("NVIDIA H100 80GB HBM3", 4096, 640, 660),
-        ("NVIDIA L4", 896, 500, 2000),
+        ("NVIDIA H100 80GB HBM3", 896, 17_300, 17_600),
+        ("NVIDIA H100 80GB HBM3", 4096, 825, 845),
+        ("NVIDIA L4", 896, 500, 2500),
         ("an unlisted one", 896, 2000, 3000),
     ],
 )

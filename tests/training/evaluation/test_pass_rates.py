@@ -9,7 +9,14 @@ import pytest
 from r1recipes import planning
 from r1recipes.recipe import loading
 from r1recipes.training.backends.base import Sample
-from r1recipes.training.evaluation.pass_rates import Cache, Task, asked, measure, weights_of
+from r1recipes.training.evaluation.pass_rates import (
+    Cache,
+    Task,
+    asked,
+    measure,
+    shuffled,
+    weights_of,
+)
 from tests.conftest import SMALL
 from tests.training.evaluation.test_evaluation import pay, rows
 
@@ -48,12 +55,12 @@ class Model:
 def test_blocks_are_measured_until_enough_problems_are_kept(tmp_path):
     model = Model()
     measured = model.measure(Cache(tmp_path, {}, 4))
-    order = TASK.order(20)
+    order = shuffled(20, TASK.seed)
     assert measured.rows == order[: len(measured.rows)] == sum(model.blocks, [])
     assert measured.num_right == [row % 5 for row in measured.rows]
     kept = [row for row in measured.rows if 0 < row % 5 < 4]
     assert len(kept) >= 6 and len([row for row in kept if row in model.blocks[-1]]) > len(kept) - 6
-    assert order != sorted(order) and TASK.order(20) == order != replace(TASK, seed=2).order(20)
+    assert order != sorted(order) and shuffled(20, TASK.seed) == order != shuffled(20, 2)
     assert len(model.announced) == 1
     done = [done for done, _ in model.progress]
     assert done == [5 * n for n in range(1, len(done) + 1)]
