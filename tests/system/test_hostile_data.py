@@ -16,6 +16,7 @@ import pytest
 from pyarrow import parquet
 
 from r1recipes import data, recipe
+from r1recipes.data import sources
 from r1recipes.errors import RecipeError
 from tests.helpers import in_process
 from tests.system.test_hostile import DATA, WITH_FILES
@@ -49,6 +50,15 @@ def table(columns: Mapping[str, object]) -> Make:
     return lambda path: parquet.write_table(pyarrow.table(columns), path)
 
 
+def nested_names(*names: str) -> Make:
+    """A .parquet file with one column of objects that have these keys."""
+    kind = pyarrow.struct([pyarrow.field(name, pyarrow.int64()) for name in names])
+    objects = pyarrow.StructArray.from_buffers(
+        kind, 1, [None], children=[pyarrow.array([1]) for _ in names]
+    )
+    return table({"question": ["1+1"], "answer": ["2"], "more": objects})
+
+
 def patched(path: Path) -> None:
     """A whole file with some bytes of its data and of its directory changed."""
     repeated(1000, 10)(path)
@@ -77,7 +87,11 @@ JSONL: dict[str, Make] = {
     "no text": rows(b'{"question": "\xff", "answer": "1"}'),
     "NUL": rows("\x00" * 99),
     "a list": rows("[]"),
+    "half a character in a name": rows('{"\\ud800": null}'),
+    "half a character in mixed values": rows(row(more=1), row(more={"a": ["\ud800"]})),
     "a column named NUL": rows(row(), row(**{"\x00": None})),
+    "a key named NUL": rows(row(more={"": None, "\x00": None})),
+    "a key with NUL in a list": rows(row(more=[{"a\x00b": 1}])),
     "no rows": rows("{}"),
     "a column with escapes": rows(json.dumps({"\x1b[2J\u202e": 1})),
     "a column of a long name": rows(json.dumps({"k" * 900_000: 1})),
@@ -100,6 +114,8 @@ PARQUET: dict[str, Make] = {
     "10 million rows": repeated(10_000_000, 1),
     "20,000 columns": table({f"key{i}": [1] for i in range(20_000)}),
     "100 levels": table({"question": ["x"], "answer": [nested(100)]}),
+    "two fields of a name": nested_names("a", "a"),
+    "a field with NUL": nested_names("a\0b"),
     "no parquet": rows("PAR1" + "x" * 99 + "PAR1"),
     "a cut file": lambda path: (repeated(9, 9)(path), path.write_bytes(path.read_bytes()[:-60])),
     "changed bytes": patched,
@@ -157,6 +173,16 @@ def test_good_files_of_each_kind_are_read(place):
         assert in_process("check", "mine.toml")[0] == 0
         loaded = recipe.load("mine.toml")
         assert len(data.load(loaded.recipe, place).train) > 50
+
+
+@pytest.mark.parametrize("row_keys", [(1, 20_000), (5000, 1)])
+def test_objects_with_other_keys_in_each_row_stay_as_they_are(place, row_keys):
+    num_rows, num_keys = row_keys
+    objects = [{f"k{n}.{i}": [{"x": i}] for i in range(num_keys)} for n in range(num_rows)]
+    rows(*(row(more=one) for one in objects))(place / "rows.jsonl")
+    began = time.process_time()
+    assert [one["more"] for one in sources.read_file(place / "rows.jsonl", "")] == objects
+    assert time.process_time() - began < 5
 
 
 def test_a_limit_is_raised_by_a_setting(place, monkeypatch):

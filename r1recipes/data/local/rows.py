@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.data import csv_file, sources
-from r1recipes.data.sources import limits
+from r1recipes.data.sources import json_lines, limits
 from r1recipes.errors import Problem, RecipeError, shorten
 
 SAMPLE_BYTES = 4 * 2**20
@@ -77,7 +77,7 @@ def _jsonl(content: bytes, is_whole: bool, path: Path) -> tuple[list[str], First
     rows, names = [], dict[str, None]()
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
-            row = sources.json_object(line, f"{path}:{number}", first=number == 1)
+            row = json_lines.json_object(line, f"{path}:{number}", first=number == 1)
             if isinstance(row, Problem):
                 raise RecipeError(problems=[row])
             rows.append(row)
@@ -115,6 +115,7 @@ def _parquet(path: Path) -> tuple[list[str], FirstRows]:
     limits.refuse_parquet(path, SAMPLE_ROWS)
     try:
         file = parquet.ParquetFile(path)
+        limits.refuse_names(file.schema_arrow, path)
         batch = next(file.iter_batches(batch_size=SAMPLE_ROWS), None)
     except pyarrow.ArrowException as error:
         raise RecipeError.at(

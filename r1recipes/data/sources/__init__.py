@@ -7,20 +7,18 @@ texts with numbers becomes text; other mixed values stay as they are in each row
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from r1recipes.config.suggest import nearest
 from r1recipes.data import csv_file
-from r1recipes.data.sources import limits
+from r1recipes.data.sources import json_lines, limits
 from r1recipes.errors import Problem, RecipeError, listed, shorten
 from r1recipes.machine import hub
-from r1recipes.machine.files import foreign
 from r1recipes.recipe.references import FILE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
     import pyarrow
 
 logger = logging.getLogger(__name__)
-MAX_PROBLEMS = 5
-"""Lines of a .jsonl file that are not valid and are shown; the others are counted."""
 HUB_LIMIT_S = 10.0
 """Seconds in which the Hub must answer; assumed."""
 
@@ -52,7 +48,7 @@ def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Datas
         message = f"is not a valid {path.suffix} file: {shorten(str(error))}"
         hint = "correct it; text must be UTF-8, and the suffix must say what the file is"
         raise RecipeError.at(str(path), message, hint) from error
-    limits.refuse_names(table.column_names, path)
+    limits.refuse_names(table.schema, path)
     if not table.num_rows:
         raise RecipeError.at(
             str(path), "has no rows", f"`{key}` must name a file with at least one row"
@@ -150,60 +146,6 @@ def _nearest_file(path: Path) -> str:
     return f"a relative path starts at the recipe's folder; {content}"
 
 
-def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
-    import pyarrow
-
-    from r1recipes.data import json_column
-
-    rows: list[dict[str, Any]] = []
-    problems: list[Problem] = []
-    names: dict[str, None] = {}
-    limits.refuse_lines(path)
-    with path.open("rb") as handle:
-        for number, line in enumerate(handle, 1):
-            if line.strip():
-                row = json_object(line, f"{path}:{number}", first=number == 1)
-                if isinstance(row, Problem):
-                    problems.append(row)
-                else:
-                    rows.append(row)
-                    names |= dict.fromkeys(row)
-                    limits.refuse_columns(names, path)
-    refuse_lines(problems, path)
-    columns = {name: [row.get(name) for row in rows] for name in names}
-    return pyarrow.table(
-        {name: json_column.read(path, name, values) for name, values in columns.items()}
-    )
-
-
-def refuse_lines(problems: list[Problem], path: Path) -> None:
-    """Raises: RecipeError with the first problems with the lines of a file, and how many more."""
-    more = len(problems) - MAX_PROBLEMS
-    if more > 0:
-        rest = Problem(f"{more} more lines are not valid", str(path))
-        raise RecipeError(problems=[*problems[:MAX_PROBLEMS], rest])
-    if problems:
-        raise RecipeError(problems=problems)
-
-
-def json_object(line: bytes, where: str, first: bool) -> dict[str, Any] | Problem:
-    """The object on a line of a .jsonl file, or what is wrong with it."""
-    hint = "a .jsonl file has one JSON object on each line"
-    try:
-        row = json.loads(line.decode("utf-8-sig" if first else "utf-8"))
-    except json.JSONDecodeError as error:
-        return Problem(f"not valid JSON: {error.msg}", f"{where}:{error.colno}", hint)
-    except UnicodeDecodeError as error:
-        return Problem(f"not UTF-8 (byte {error.start + 1})", where, "save the file as UTF-8")
-    except (RecursionError, ValueError):  # deep nesting; integers of 4300 digits and more
-        return Problem("not valid JSON: nested too deeply or too large a number", where, hint)
-    if not isinstance(row, dict):
-        return Problem(f"is a JSON {type(row).__name__}, not an object", where, hint)
-    if foreign.is_deep(row, line):
-        return Problem(f"is nested more than {foreign.MAX_DEPTH} levels deep", where, hint)
-    return row
-
-
 def _read_parquet(path: Path, texts: Sequence[str]) -> pyarrow.Table:
     from pyarrow import parquet
 
@@ -228,7 +170,7 @@ class FileKind(NamedTuple):
 
 
 FILES = {
-    ".jsonl": FileKind(_read_jsonl, "jsonl"),
+    ".jsonl": FileKind(json_lines.read, "jsonl"),
     ".csv": FileKind(_read_csv, "csv"),
     ".parquet": FileKind(_read_parquet, "parquet"),
 }

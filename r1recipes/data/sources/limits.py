@@ -8,14 +8,18 @@ the same here and there, and a file that changes in between is not looked at aga
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r1recipes.errors import RecipeError, first_line, shorten
 from r1recipes.machine.files import foreign
 from r1recipes.machine.processes import Stoppable
 from r1recipes.recipe.references import FILE_SUFFIXES
+
+if TYPE_CHECKING:
+    import pyarrow
 
 MAX_BYTES = 256 * 2**20
 """Bytes of a file, and of a .parquet file once it is decoded. Assumed: GSM8K has 5 MB."""
@@ -62,14 +66,21 @@ def refuse_columns(columns: Collection[str], path: Path) -> None:
     foreign.refuse_beyond(len(columns), MAX_COLUMNS, "columns", path)
 
 
-def refuse_names(columns: list[str], path: Path) -> None:
-    """Raises: RecipeError for a name of two columns, and for one that Arrow would cut, at a NUL."""
-    if repeated := sorted({name for name in columns if columns.count(name) > 1}):
-        message = f"has more than one column `{repeated[0]}`"
-        raise RecipeError.at(str(path), message, "rename one of them")
-    if cut := next((name for name in columns if "\0" in name), None):
-        message = f"has a column `{cut}`, whose name has a NUL"
-        raise RecipeError.at(str(path), message, "rename it")
+def refuse_names(schema: pyarrow.Schema, path: Path) -> None:
+    """Raises: RecipeError for a name of two columns, or of two fields of one, and for a name that
+    Arrow would cut, at a NUL."""
+    level: list[list[pyarrow.Field]] = [list(schema)]
+    while level:
+        for fields in level:
+            names = Counter(field.name for field in fields)
+            if repeated := next((name for name in names if names[name] > 1), None):
+                message = f"has more than one column `{repeated}`"
+                raise RecipeError.at(str(path), message, "rename one of them")
+            if cut := next((name for name in names if "\0" in name), None):
+                message = f"has a column `{cut}`, whose name has a NUL"
+                raise RecipeError.at(str(path), message, "rename it")
+        types = [field.type for fields in level for field in fields]
+        level = [[one.field(i) for i in range(one.num_fields)] for one in types if one.num_fields]
 
 
 def refuse_parquet(path: Path, num_rows: int | None = None) -> None:
