@@ -5,13 +5,13 @@ Each is tried in a recipe that came as a bundle, and some in the folder of a mod
 
 import json
 import re
-import time
 from pathlib import Path
 
 import pytest
 
 from r1recipes.data.tokenizer import rendering
 from r1recipes.recipe import bundle
+from tests.helpers import answered_in_time
 from tests.system.test_hostile import DATA, WITH_FILES, assert_refused
 
 TEMPLATE = "the chat template|model.chat_template"
@@ -91,9 +91,9 @@ def test_a_hostile_template_is_refused(here, name):
     path = here.parent / "evil.r1.zip"
     files = {"recipe.toml": text.encode(), "shown.jsonl": SHOWN, "rows.jsonl": ROWS}
     path.write_bytes(bundle.pack(files))
-    began = time.monotonic()
-    line = assert_refused(here, str(path), commands=[["check"]])
-    assert time.monotonic() - began < 10
+    with answered_in_time():
+        line = assert_refused(here, str(path), commands=[["check"]])
+        rendering.close()  # its time counts when it has ended
     assert re.search(TEMPLATE, line) and not (here / "ran-code").exists()
 
 

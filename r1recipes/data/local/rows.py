@@ -112,6 +112,8 @@ def _parquet(path: Path) -> tuple[list[str], FirstRows]:
     import pyarrow
     from pyarrow import parquet
 
+    from r1recipes.data.sources import values
+
     limits.refuse_parquet(path, SAMPLE_ROWS)
     try:
         file = parquet.ParquetFile(path)
@@ -121,5 +123,7 @@ def _parquet(path: Path) -> tuple[list[str], FirstRows]:
         raise RecipeError.at(
             str(path), f"is not a valid .parquet file: {shorten(str(error))}"
         ) from error
+    if batch is not None:
+        values.refuse_unreadable(pyarrow.Table.from_batches([batch]), path)
     rows = batch.to_pylist() if batch is not None else []
     return file.schema_arrow.names, FirstRows(rows, len(rows) == file.metadata.num_rows)

@@ -38,6 +38,7 @@ def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Datas
     import pyarrow
 
     from r1recipes.data import json_column
+    from r1recipes.data.sources import values
 
     check_file(path, key)
     try:
@@ -53,7 +54,10 @@ def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Datas
         raise RecipeError.at(
             str(path), "has no rows", f"`{key}` must name a file with at least one row"
         )
-    return json_column.dataset(table)
+    if path.suffix.lower() != ".jsonl":  # a row of JSON is Python's already
+        values.refuse_unreadable(table, path)
+    # Features that a file names for `datasets`, such as images by their path, are not taken.
+    return json_column.dataset(table.replace_schema_metadata(None))
 
 
 class Repository(Protocol):

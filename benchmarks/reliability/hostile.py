@@ -1,0 +1,145 @@
+"""Measure how long each hostile input takes to be answered, and how much memory.
+
+    python -m benchmarks.reliability.hostile
+
+Runs the hostile cases of tests/system; each asserts one clear line, exit code 2, nothing written
+outside and no code run. The time of a case is that of its whole test, so of up to four commands.
+Its memory is the highest resident set of this process, which the kernel counts anew for each case,
+plus the highest of each child, looked at every 20 ms. Writes
+benchmarks/reliability/results/hostile.json. Limits: Linux; in one process, which has torch and
+pytest in it, so a command alone takes less.
+"""
+
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import about
+
+RESULT = Path(__file__).parent / "results" / "hostile.json"
+KINDS = {
+    "test_a_hostile_bundle_is_refused": "bundle",
+    "test_a_hostile_recipe_is_refused": "shared recipe",
+    "test_a_hostile_lock_is_refused": "lock",
+    "test_a_hostile_folder_is_refused": "folder of a recipe",
+    "test_a_hostile_reference_is_refused": "reference",
+    "test_a_hostile_server_is_refused": "server",
+    "test_a_hostile_data_file_is_refused": "data file",
+    "test_no_page_of_a_hostile_run": "run folder, report and list",
+    "test_no_weights_of_a_hostile_run_are_loaded": "run folder, share and export",
+    "test_a_hostile_template_is_refused": "chat template",
+    "test_a_hostile_template_in_the_folder_of_a_model_is_refused": "chat template of a model",
+    "test_twenty_thousand_unknown_keys_are_counted": "20,000 unknown keys",
+}
+"""Test -> kind of its cases."""
+FILES = ("", "_data", "_runs", "_templates")
+MAX_S, MAX_BYTES = 10.0, 1e9
+
+
+def peak_bytes(pid: int | str) -> int:
+    """The highest resident set of a process; 0 where it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    match = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(match[1]) * 1024 if match else 0
+
+
+def descendants() -> list[str]:
+    """Ids of all processes below this one."""
+    pids, index = ["self"], 0
+    while index < len(pids):
+        for path in Path(f"/proc/{pids[index]}/task").glob("*/children"):
+            try:
+                pids += path.read_text().split()
+            except OSError:  # it has ended
+                continue
+        index += 1
+    return pids[1:]
+
+
+class Watch(threading.Thread):
+    """Notes the highest resident set of each child until it is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peaks: dict[str, int] = {}
+        self.is_over = threading.Event()
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc(5)
+        self.start()
+
+    def run(self) -> None:
+        while not self.is_over.wait(0.02):
+            for pid in descendants():
+                self.peaks[pid] = max(peak_bytes(pid), self.peaks.get(pid, 0))
+
+    def total(self) -> int:
+        """End the watch. Returns the highest sum, in bytes, that there can have been."""
+        self.is_over.set()
+        self.join()
+        return peak_bytes("self") + sum(self.peaks.values())
+
+
+class Plugin:
+    """Measures each case while pytest runs it."""
+
+    def __init__(self) -> None:
+        self.cases: list[dict[str, Any]] = []
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Function) -> Iterator[None]:
+        watch, began, is_good = Watch(), time.monotonic(), False
+        try:
+            yield
+            is_good = True
+        finally:
+            row = {
+                "kind": KINDS[item.originalname],
+                "case": item.callspec.id,
+                "is_answered_well": is_good,
+                "seconds": round(time.monotonic() - began, 2),
+                "bytes": watch.total(),
+            }
+            self.cases.append(row)
+
+    @staticmethod
+    def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+        items[:] = [item for item in items if item.originalname in KINDS]
+
+
+def summary(cases: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts and maxima of some cases."""
+    slowest = max(cases, key=lambda case: case["seconds"])
+    largest = max(cases, key=lambda case: case["bytes"])
+    return {
+        "num_cases": len(cases),
+        "num_answered_well": sum(case["is_answered_well"] for case in cases),
+        "max_seconds": slowest["seconds"],
+        "slowest": slowest["case"],
+        "max_bytes": largest["bytes"],
+        "largest": largest["case"],
+    }
+
+
+def main() -> None:
+    plugin = Plugin()
+    paths = [f"tests/system/test_hostile{name}.py" for name in FILES]
+    pytest.main(["-q", "-p", "no:cacheprovider", *paths, "tests/recipe/test_loading.py"], [plugin])
+    cases = plugin.cases
+    kinds = {kind: [case for case in cases if case["kind"] == kind] for kind in KINDS.values()}
+    whole = summary(cases)
+    result = {"all": whole} | {kind: summary(rows) for kind, rows in kinds.items()}
+    about.write(RESULT, {"limits": {"seconds": MAX_S, "bytes": MAX_BYTES}, "kinds": result})
+    is_good = whole["num_answered_well"] == whole["num_cases"] >= 150
+    sys.exit(not (is_good and whole["max_seconds"] <= MAX_S and whole["max_bytes"] <= MAX_BYTES))
+
+
+if __name__ == "__main__":
+    main()
