@@ -190,6 +190,17 @@ def unwritable(path: Path, error: OSError, hint: str = "name another place") -> 
     return RecipeError(message, hint=hint)
 
 
+def system_error(error: OSError) -> RunError:
+    """The error for an OSError that nothing more is known of."""
+    where = f"`{error.filename}`: " if error.filename else ""
+    hint = None
+    if error.errno in FULL:
+        hint = "free some space, then give the same command again"
+    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        hint = "name another place, or allow that it is read and written"
+    return RunError(f"{where}{error.strerror or error}", kind="disk", hint=hint)
+
+
 def disk_error(error: OSError, folder: Path) -> RunError:
     """The error for an OSError of a write into a run folder."""
     hint = "pick a folder that can be written, with `--run-dir` or R1RECIPES_RUNS_DIR"

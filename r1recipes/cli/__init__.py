@@ -15,7 +15,7 @@ import r1recipes
 from r1recipes import __version__
 from r1recipes.cli import chat, doctor, evaluate, plan, publish, recipes, run, runs, study, worker
 from r1recipes.cli.common import located, printable
-from r1recipes.errors import R1RecipesError
+from r1recipes.errors import R1RecipesError, system_error
 
 COMMANDS = (run, study, worker, evaluate, chat, runs, plan, recipes, publish, doctor)
 """In the order in which `--help` lists them."""
@@ -42,8 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        where = f"`{error.filename}`: " if error.filename else ""
-        print(printable(f"error: {where}{error.strerror or error}"), file=sys.stderr)
+        explain(system_error(error))
         return 1
 
 

@@ -222,9 +222,19 @@ def check_place(path: Path) -> None:
 
 
 def write_over(path: Path, text: str) -> None:
-    """Write a generated file, which may replace an older one. Raises: RecipeError."""
+    """Write a generated file, which may replace an older one: that stays where the disk is full.
+
+    Raises: RecipeError, RunError.
+    """
+    from r1recipes.machine import files
+
+    target = path.resolve()  # a link of the user's stays one
     try:
-        path.write_text(text, encoding="utf-8")
+        if target.is_file() or not target.exists():
+            target.parent.lstat()  # a folder is not made
+            files.write_text(target, text)
+        else:  # such as /dev/stdout
+            target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise unwritable(path, error) from error
 

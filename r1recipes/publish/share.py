@@ -296,8 +296,8 @@ def copy(loaded: Loaded, target: Path, *, allow_code: bool) -> list[Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                with open(path, "xb") as file:
-                    file.write(content)
+                with draft(path) as file:
+                    file.write_bytes(content)
         except OSError as error:
             raise unwritable(path, error) from error
     return list(written)

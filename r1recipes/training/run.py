@@ -206,11 +206,11 @@ def resume(
 ) -> Run:
     """Go on with a run that was stopped, was killed, or failed.
 
-    With `options.finish` it is not trained further: its last whole checkpoint is evaluated, and the
-    run is complete. `began`: as for `start`. Raises: RecipeError when data, code or template are no
-    longer what the run began with, or when there is no checkpoint to finish.
+    With `options.finish` it is not trained further: its last whole checkpoint is evaluated, and it
+    is complete. Raises: RecipeError for changed inputs, or no checkpoint to finish; RunError.
     """
     watching, watch = Observers(observers), _began(began)
+    files.check_writable(run.folder)
     if options.finish and not run.adapter.is_dir() and run.last_checkpoint() is None:
         raise RecipeError(
             f"{run.folder} has no whole checkpoint to finish with: it {run.standing()}",

@@ -31,6 +31,8 @@ OLDER_DRAFTS = ".*.[0-9]*"
 """Pattern of the names that drafts had in older versions, as `clear_drafts` takes it."""
 Taken = Literal["refuse", "replace", "keep"]
 """What happens to a name that is taken: an error, the new content, or the old content."""
+BLOCK = 4096
+"""Bytes of a block of most file systems: an empty file needs none."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 _PID = re.compile(r"^\.draft-(\d+)(?:-|$)|\.(\d+)(?:\.tmp)?$")
 """Where older versions had the number of the process that wrote a draft."""
@@ -237,13 +239,14 @@ def free_name(parent: Path, stem: str) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises: RunError if no file can be made in `folder`, or where it would be made."""
+    """Raises: RunError if no file can be made in `folder`, or where it would be made, or no block
+    is free there."""
     folder = folder.absolute()
     while not folder.exists():
         folder = folder.parent
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(bytes(BLOCK))
     except OSError as error:
         raise disk_error(error, folder) from error
 

@@ -227,24 +227,33 @@ def create(loaded: Loaded, plan: Plan, folder: Path | None, runs_dir: Path) -> R
     Raises: RecipeError if `folder` exists; RunError if it cannot be written.
     """
     fingerprint = recipe.fingerprint(loaded.recipe)
-    try:
-        if folder is None:
-            folder = files.free_name(runs_dir / loaded.name, f"{files.stamp()}-{fingerprint[:8]}")
-        else:
+    parent, stem = runs_dir / loaded.name, f"{files.stamp()}-{fingerprint[:8]}"
+    while True:
+        target = folder or files.free_name(parent, stem)
+        if folder:
             refuse_used(folder)
-        is_ours = runs_dir.absolute() in folder.absolute().parents
-        older_name = "*" if is_ours else glob.escape(folder.name)
-        files.clear_drafts(folder.parent, f".{older_name}.[0-9]*.tmp")
-        with files.draft(folder) as path:
-            path.mkdir()
-            draft = Run(path)
-            draft.recipe.write_text(loaded.text, encoding="utf-8")
-            draft.resolved.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            write_json(draft.lock, lock.make(loaded, plan))
-            write_json(draft.record, _first_record(loaded, plan, fingerprint))
-    except OSError as error:
-        raise disk_error(error, folder or runs_dir) from error
-    return Run(folder)
+        try:
+            _write_first(target, loaded, plan, fingerprint, runs_dir)
+            return Run(target)
+        except OSError as error:
+            if not os.path.lexists(target):  # else another run that began in this second has it
+                raise disk_error(error, target) from error
+
+
+def _write_first(
+    folder: Path, loaded: Loaded, plan: Plan, fingerprint: str, runs_dir: Path
+) -> None:
+    """Make a run folder, which appears when it is complete. Raises: OSError."""
+    is_ours = runs_dir.absolute() in folder.absolute().parents
+    older_name = "*" if is_ours else glob.escape(folder.name)
+    files.clear_drafts(folder.parent, f".{older_name}.[0-9]*.tmp")
+    with files.draft(folder) as path:
+        path.mkdir()
+        draft = Run(path)
+        draft.recipe.write_text(loaded.text, encoding="utf-8")
+        draft.resolved.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        write_json(draft.lock, lock.make(loaded, plan))
+        write_json(draft.record, _first_record(loaded, plan, fingerprint))
 
 
 def _first_record(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any]:
