@@ -39,6 +39,7 @@ from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock
 from r1recipes.runs.record import schema
 from r1recipes.runs.record.checkpoints import checkpoint_step, is_whole, newest_whole
+from r1recipes.runs.record.first import first_record
 
 
 class Run:
@@ -253,28 +254,7 @@ def _write_first(
         draft.recipe.write_text(loaded.text, encoding="utf-8")
         draft.resolved.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
         write_json(draft.lock, lock.make(loaded, plan))
-        write_json(draft.record, _first_record(loaded, plan, fingerprint))
-
-
-def _first_record(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "status": "running",
-        "recipe": loaded.name,
-        "description": plan.recipe.description,
-        "fingerprint": fingerprint,
-        "preset": plan.preset_name,
-        "started": now(),
-        "updated": now(),
-        "attempts": 0,
-        "duration_s": {},
-        "evaluation": {},
-        "vram": {
-            "predicted_bytes": plan.predicted.peak_bytes if plan.predicted else None,
-            "measured_bytes": None,
-        },
-        "error": None,
-    }
+        write_json(draft.record, first_record(loaded, plan, fingerprint))
 
 
 def find(runs_dir: Path, name: str) -> Run:
