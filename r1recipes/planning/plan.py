@@ -29,7 +29,6 @@ MIN_CAPABILITY = 7.5
 """Oldest compute capability that vLLM's wheels have kernels for, and CUDA 13, which they are built
 with (read in vllm, _C_stable_libtorch.abi3.so: sm_75 and newer)."""
 
-
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -60,7 +59,6 @@ class Plan(BaseModel):
     """CPU threads of torch; the order of sums, and so the last digits, depend on it."""
     predicted: Predicted | None = None
     """Predicted memory; None on a CPU, without the engine, or for a model of unknown shape."""
-
     origin: Origin | None = None
     """Where `model.name` of the recipe is a run or an adapter."""
     eval_problems: int | None = None
@@ -158,13 +156,16 @@ def make(
     has_engine = card is not None and target.has_packages and "unsloth" in algorithm.backends
     _refuse_card(recipe, card, has_engine)
     predicted = None
-    if card and has_engine:
+    if card and (has_engine or algorithm.logit_bytes):
         based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
         shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
         if shape:
             fit.check_kv_cache(settled, shape, card)
             fit.check_cold_start(based, shape, card, choose_dtype("cuda", card))
-            settled, predicted = fit.fitted(based, settled, shape, card, lengths)
+            if has_engine:
+                settled, predicted = fit.fitted(based, settled, shape, card, lengths)
+            elif not auto.open_keys(settled):
+                predicted = fit.predicted_plain(based, settled, shape, card)
     if unsettled := auto.open_keys(settled):
         raise PlanError(
             f'`{unsettled[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',
