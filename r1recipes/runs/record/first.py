@@ -1,4 +1,4 @@
-"""What the record of a run says before anything was done. Limits: it is `schema.Record`'s to check."""
+"""What the record of a run says before its first stage. Limits: `schema` checks it."""
 
 from typing import Any
 
