@@ -7,10 +7,10 @@ outside and no code run. The time of a case is that of its whole test, so of up 
 CPU time, here and in the processes that it started, and wall time, which others at work on the
 machine make longer.
 Its memory is what `r1recipes check tiny` takes alone, plus by how much the resident set of this
-process grew at most, which the kernel counts anew for each case, plus the highest of each child,
-looked at every 20 ms. What `run` always loads, such as torch, is loaded before. Writes
-benchmarks/reliability/results/hostile.json. Limits: Linux; in one process, in which memory that an
-earlier case has freed may be taken again without growth.
+process grew at most, which the kernel counts anew for each case, plus the highest of the children
+that there are at the same time, looked at every 20 ms. What `run` always loads, such as torch, is
+loaded before. Writes benchmarks/reliability/results/hostile.json. Limits: Linux; in one process, in
+which memory that an earlier case has freed may be taken again without growth.
 """
 
 import argparse
@@ -61,6 +61,14 @@ def resident_bytes(pid: int | str, key: str = "VmHWM") -> int:
     return int(match[1]) * 1024 if match else 0
 
 
+def command_of(pid: str) -> bytes:
+    """The command line of a process; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def descendants() -> list[str]:
     """Ids of all processes below this one."""
     pids, index = ["self"], 0
@@ -75,11 +83,11 @@ def descendants() -> list[str]:
 
 
 class Watch(threading.Thread):
-    """Notes the highest resident set of each child until it is stopped."""
+    """Notes the highest sum of the children's highest resident sets until it is stopped."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.peaks: dict[str, int] = {}
+        self.children_bytes = 0
         self.is_over = threading.Event()
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc(5)
         self.before = resident_bytes("self", "VmRSS")
@@ -87,23 +95,27 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self.is_over.wait(0.02):
-            for pid in descendants():
-                self.peaks[pid] = max(resident_bytes(pid), self.peaks.get(pid, 0))
+            # Between fork and exec a child shows the memory of its parent as its own.
+            started = [pid for pid in descendants() if command_of(pid) != command_of("self")]
+            self.children_bytes = max(self.children_bytes, sum(map(resident_bytes, started)))
 
     def total(self) -> int:
         """End the watch. Returns by how many bytes this process and its children grew at most."""
         self.is_over.set()
         self.join()
-        return resident_bytes("self") - self.before + sum(self.peaks.values())
+        return resident_bytes("self") - self.before + self.children_bytes
 
 
 def command_bytes() -> int:
-    """The highest resident set of a command that refuses nothing."""
-    words = [sys.executable, "-m", "r1recipes", "check", "tiny"]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0
-    return usage.ru_maxrss * 1024
+    """The highest resident set of a command that refuses nothing. It is started by a small process,
+    since a child of this one begins with its memory."""
+    script = (
+        "import resource, subprocess, sys\n"
+        "words = [sys.executable, '-m', 'r1recipes', 'check', 'tiny']\n"
+        "subprocess.run(words, stdout=subprocess.DEVNULL, check=True)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    return int(subprocess.check_output([sys.executable, "-c", script])) * 1024
 
 
 class Plugin:
