@@ -208,6 +208,8 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     ]
     if predicted.needed_bytes == predicted.peak_bytes:
         del lines[1]
+    if resolved.preset.weights == "fp8":
+        lines.append("note      derived from sources for FP8 weights, which were not measured")
     lines += [f"note      {text}" for text in resolved.algorithm.notes_on_plan]
     if resolved.eval_problems:
         lines.append(
@@ -248,6 +250,8 @@ def _print_preset(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     from r1recipes.algorithms.base import Preset
     from r1recipes.config.render import toml_value
 
+    values = resolved.preset.written()
+
     print(f"# Predicted for {card.name}, not measured: {predicted.sentence()}.")
     print(
         *(f"# {line.strip()}" for line in _speed(resolved, predicted, card).splitlines()), sep="\n"
@@ -259,7 +263,7 @@ def _print_preset(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
         )
     print(f"[preset.{resolved.preset_name}]")
     for key, field in Preset.model_fields.items():
-        value = getattr(resolved.preset, key)
+        value = values.get(key)
         if value is not None and (field.is_required() or value != field.default):
             print(f"{key} = {toml_value(value)}")
 

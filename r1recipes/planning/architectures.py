@@ -68,6 +68,8 @@ FAMILIES = {
 }
 """By `model_type`: grouped-query attention, gated MLP, and norms that Unsloth takes over from the
 engine (unsloth_zoo/empty_model.py, get_model_layer_config)."""
+FP8_METHODS = ("compressed-tensors", "fp8", "fbgemm_fp8")
+"""Quantisations that weights in FP8 are stored with."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
 _SENSES = ("vision_config", "audio_config", "vision_tower", "image_token_id")
 
@@ -211,9 +213,12 @@ def _in_4_bit(config: dict[str, Any], name: str) -> bool:
         if settings.get("load_in_4bit"):
             return True
         method = "bitsandbytes in 8 bits"
+    hint = "take the 16-bit checkpoint, or one in bitsandbytes 4-bit"
+    if method in FP8_METHODS:
+        hint = 'take the 16-bit checkpoint: with `load_in = "fp8"` it is quantised here'
     raise PlanError(
         f"`{name}` is quantised with {method}, which cannot be trained",
-        hint="take the 16-bit checkpoint, or one in bitsandbytes 4-bit",
+        hint=hint,
     )
 
 

@@ -21,7 +21,7 @@ from r1recipes.machine.settings import Settings
 from r1recipes.machine.units import GIB, gib, gigabytes
 from r1recipes.planning import disk, models, plan, proofs
 from r1recipes.planning.architectures import Origin
-from r1recipes.planning.fit import OTHERS
+from r1recipes.planning.fit import OTHERS, refusals
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
@@ -105,8 +105,8 @@ def card_findings(card: Gpu | None) -> list[Finding]:
             f"{gib(card.free_bytes)} of {gib(card.total_bytes)} GiB free",
         )
     ]
-    if card.compute_capability < plan.MIN_CAPABILITY:
-        needed = f"vLLM needs {plan.MIN_CAPABILITY} or more"
+    if card.compute_capability < refusals.MIN_CAPABILITY:
+        needed = f"vLLM needs {refusals.MIN_CAPABILITY} or more"
         text = f"compute capability {card.compute_capability}; {needed}"
         findings.append(Finding("GPU", text, "gpu", "python -m r1recipes run tiny --preset cpu"))
     elif card.compute_capability < 8:
@@ -267,7 +267,7 @@ def _concerns(finding: Finding, planned: Plan) -> bool:
     if finding.subject == "Hub cache" and finding.level == "warning":
         return not disk.is_here(planned)  # then its weights will be downloaded to that folder
     on_gpu = planned.device == "cuda"
-    four_bit = on_gpu and planned.preset.load_in_4bit
+    four_bit = on_gpu and planned.preset.weights == "4bit"
     return {None: False, "everything": True, "gpu": on_gpu, "4-bit": four_bit}[finding.stops]
 
 

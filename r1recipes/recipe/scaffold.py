@@ -118,10 +118,11 @@ def _presets(presets: dict[str, Preset]) -> list[str]:
     lines: list[str] = []
     for number, name in enumerate(sorted(presets, key=preset_bytes)):
         lines += [""] * (number > 0) + [f"[preset.{name}]"]
+        values = presets[name].written()
         for key, field in Preset.model_fields.items():
-            if key in (GPU_ONLY if name == "cpu" else CPU_ONLY):
+            if key not in values or key in (GPU_ONLY if name == "cpu" else CPU_ONLY):
                 continue
-            value = getattr(presets[name], key)
+            value = values[key]
             if number == 0:
                 lines += _key(key, field, value)
             elif value != field.default:
