@@ -264,7 +264,7 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
             hint="plan one from `r1recipes list` that has, such as phi4",
         )
     if args.vram is not None:
-        size = _gib(args.vram)
+        size = gib_of(args.vram)
         return _imagined(f"a card of {size:g} GiB", round(size * GIB), 8.0)
     if args.gpu is not None:
         return _named(args.gpu)
@@ -284,23 +284,24 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
 
 
 def _named(name: str) -> Gpu:
-    """A GPU of the catalogue. Raises: RecipeError with GPUs of a similar name."""
+    """A GPU of the catalogue. Raises: RecipeError with the reason, or GPUs of a similar name."""
     from r1recipes.machine import cards
 
     card = cards.find_gpu(name)
     if card is None:
-        similar = cards.nearest_gpus(name)
+        fault = cards.fault(name)
+        raise RecipeError(fault.message, hint=fault.hint)
+    return _imagined(card.name, card.usable_bytes, card.compute_capability)
+
+
+def gib_of(text: str) -> float:
+    """Memory in GiB, as `--vram` takes it. Raises: RecipeError, also for a card's name."""
+    from r1recipes.machine import cards
+
+    if cards.names_a_card(text):
         raise RecipeError(
-            f"the GPU `{name}` is not known, or comes in several sizes",
-            hint=f"{'perhaps' if similar else 'known:'} {', '.join(similar or cards.GPUS)}; "
-            "or give its memory with --vram",
+            f"`--vram {text}` is the name of a card, not GiB of memory", hint=f"`--gpu {text}`"
         )
-    full_name = next(full_name for full_name, other in cards.GPUS.items() if other is card)
-    return _imagined(full_name, card.usable_bytes, card.compute_capability)
-
-
-def _gib(text: str) -> float:
-    """Memory in GiB. Raises: RecipeError."""
     number = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:G|GB|GiB)?\s*", text, re.IGNORECASE)
     size = float(number[1]) if number else 0.0
     check_vram(size, text)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from r1recipes.cli.common import (
     card_of,
     check_place,
-    check_vram,
     find_origin,
+    gib_of,
     no_memory,
     offline_settings,
     overridable,
@@ -59,9 +59,7 @@ def add(commands: Commands) -> None:
         "rehearse", help="measure memory and speed of a recipe, with random weights"
     )
     rehearse.add_argument("recipe", help="a file, or a name from `list`")
-    rehearse.add_argument(
-        "--vram", type=float, metavar="GIB", help="use only this much of the GPU's memory"
-    )
+    rehearse.add_argument("--vram", metavar="GIB", help="use only this much of the GPU's memory")
     rehearse.add_argument("--preset", metavar="NAME", help="use this preset")
     rehearse.add_argument(
         "--steps", type=int, default=4, help="optimiser steps (default: %(default)s)"
@@ -153,7 +151,7 @@ def _print_json(loaded: Loaded, resolved: Plan, predicted: Predicted, card: Gpu)
 
 
 def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
-    from r1recipes.machine import cards
+    from r1recipes.machine import cards, gpu
     from r1recipes.planning.fit import SLACK
 
     phases = predicted.phases
@@ -174,6 +172,8 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     for line in _sentences(resolved, predicted):
         print(line)
     print(_speed(resolved, predicted, card))
+    if gpu.is_unified(card.name):
+        print("note      this is main memory: the system and other programs need some of it")
     size = card.total_bytes
     if sold := cards.sold_as(size / GIB):
         ends = dict.fromkeys(f"{end / GIB:.1f}" for end in (min(sold), max(sold)))
@@ -226,11 +226,11 @@ def _speed(resolved: Plan, predicted: Predicted, card: Gpu) -> str:
     """Times of a step, and completions an hour, at full length and with real lengths."""
     from r1recipes.machine.cards import find_gpu
 
-    listed = find_gpu(card.name)
+    listed = find_gpu(card.name, card.total_bytes)
     assert predicted.step_s and predicted.real_step_s, "this version has planned it"
     full_s, real_s = predicted.step_s, predicted.real_step_s
     full, real = (f"{3600 / s * resolved.completions_per_step:,.0f}" for s in (full_s, real_s))
-    like = "" if listed and listed.peak else ", counted as an RTX 4090"
+    like = "" if listed else ", counted as an RTX 4090"
     return (
         f"speed     about {full_s:.1f} s a step at full length ({full} completions an hour),\n"
         f"          {real_s:.1f} s with real lengths ({real}){like}"
@@ -267,8 +267,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
     from r1recipes.runs import origin
     from r1recipes.training import rehearsal
 
-    if args.vram is not None:
-        check_vram(args.vram, f"{args.vram:g}")
+    vram_gib = None if args.vram is None else gib_of(args.vram)
     if args.steps < 1:
         raise RecipeError(f"--steps {args.steps} measures nothing", hint="such as --steps 4")
     loaded, card = recipe.load(args.recipe, args.overrides), gpu.take()
@@ -278,7 +277,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         check_place(args.proof)
     runs_dir = settings.load().runs_dir
     lengths = _lengths(args.lengths, runs_dir)
-    vram_bytes = round(args.vram * GIB) if args.vram else None
+    vram_bytes = round(vram_gib * GIB) if vram_gib else None
     smaller = replace(card, total_bytes=vram_bytes or card.total_bytes)
     here = planning.Target.here(smaller, host.cores())
     resolved = planning.make(

@@ -1,9 +1,9 @@
-"""The processor and the main memory of this machine, and one line that says what it is."""
+"""The processor and the main memory of this machine. Limits: Linux."""
 
 import os
+from pathlib import Path
 
-from r1recipes.machine import gpu
-from r1recipes.machine.units import gib
+MEMINFO = Path("/proc/meminfo")
 
 
 def cores() -> int:
@@ -16,9 +16,11 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def describe() -> str:
-    """One line such as `2 cores, 24 GiB, no GPU`."""
-    card = gpu.current()
-    if card:
-        return f"{card.name}, {gib(card.total_bytes, 0)} GiB, driver {card.driver}"
-    return f"{cores()} cores, {gib(memory_bytes(), 0)} GiB, no GPU"
+def available_bytes() -> int | None:
+    """Main memory that programs can still take, caches among it; None where that is not told."""
+    try:
+        lines = MEMINFO.read_text().splitlines()
+    except OSError:
+        return None
+    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return free[0] if free else None

@@ -14,7 +14,7 @@ from pathlib import Path
 from r1recipes.algorithms.base import preset_bytes
 from r1recipes.data.local import missing_model
 from r1recipes.errors import PlanError
-from r1recipes.machine import gpu, host, hub, packages
+from r1recipes.machine import cards, gpu, host, hub, packages
 from r1recipes.machine.gpu import Gpu, NoDriver, Process
 from r1recipes.machine.packages import Finding, Stops
 from r1recipes.machine.settings import Settings
@@ -105,8 +105,11 @@ def card_findings(card: Gpu | None) -> list[Finding]:
             f"{gib(card.free_bytes)} of {gib(card.total_bytes)} GiB free",
         )
     ]
-    if card.compute_capability < plan.MIN_CAPABILITY:
-        needed = f"vLLM needs {plan.MIN_CAPABILITY} or more"
+    if gpu.is_unified(card.name):
+        text = "the card uses the main memory, which the system and other programs need as well"
+        findings.append(Finding("GPU memory", text))
+    if card.compute_capability < cards.MIN_CAPABILITY:
+        needed = f"vLLM needs {cards.MIN_CAPABILITY} or more"
         text = f"compute capability {card.compute_capability}; {needed}"
         findings.append(Finding("GPU", text, "gpu", "python -m r1recipes run tiny --preset cpu"))
     elif card.compute_capability < 8:
@@ -172,10 +175,7 @@ def _is_nvidia(device: Path) -> bool:
 
 def _memory() -> str:
     """Main memory and its free part; the limit of a container counts."""
-    total, available = host.memory_bytes(), None
-    for line in _lines(Path("/proc/meminfo")):
-        if line.startswith("MemAvailable:"):
-            available = int(line.split()[1]) * 1024
+    total, available = host.memory_bytes(), host.available_bytes()
     for line in _lines(Path("/sys/fs/cgroup/memory.max")):
         total = min(total, int(line)) if line.strip().isdigit() else total
     free = "" if available is None else f"{gib(min(available, total))} of "

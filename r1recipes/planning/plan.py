@@ -25,11 +25,6 @@ from r1recipes.planning.fit import Predicted
 from r1recipes.planning.memory.case import engine_sequences
 from r1recipes.recipe.schema import Model, Recipe
 
-MIN_CAPABILITY = 7.5
-"""Oldest compute capability that vLLM's wheels have kernels for, and CUDA 13, which they are built
-with (read in vllm, _C_stable_libtorch.abi3.so: sm_75 and newer)."""
-
-
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -184,10 +179,10 @@ def _refuse_card(recipe: Recipe, card: Gpu | None, has_engine: bool) -> None:
             f'`train.optim = "{recipe.train.optim}"` needs an NVIDIA GPU',
             hint="`--set train.optim=adamw_torch`",
         )
-    if card and has_engine and card.compute_capability < MIN_CAPABILITY:
+    if card and has_engine and card.compute_capability < cards.MIN_CAPABILITY:
         raise PlanError(
             f"{card.name} has compute capability {card.compute_capability}; vLLM needs "
-            f"{MIN_CAPABILITY} or more",
+            f"{cards.MIN_CAPABILITY} or more",
             hint=_HINT,
         )
 

@@ -239,6 +239,16 @@ def test_an_old_card(driver, monkeypatch):
     assert code == 2 and "vLLM needs 7.5 or more" in out
 
 
+def test_a_card_without_memory_of_its_own(driver, monkeypatch):
+    monkeypatch.setattr(packages, "examine", lambda card: [])
+    missing = dict.fromkeys(
+        ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2"), pynvml.NVML_ERROR_NOT_SUPPORTED
+    )
+    driver.says(FakeCard("NVIDIA GB10", capability=(12, 1), errors=missing))
+    states = [finding.state for finding in doctor.card_findings(gpu.current())]
+    assert states[0].startswith("NVIDIA GB10") and "uses the main memory" in states[1]
+
+
 def test_a_card_that_is_hidden(driver, monkeypatch):
     driver.says(T4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -254,7 +264,7 @@ def test_a_card_that_is_hidden(driver, monkeypatch):
     [
         (FakeCard(mig_mode=1), "in MIG slices", "sudo nvidia-smi -mig 0"),
         (
-            FakeCard("GB10", errors={"nvmlDeviceGetMemoryInfo": pynvml.NVML_ERROR_NOT_SUPPORTED}),
+            FakeCard(errors={"nvmlDeviceGetMemoryInfo": pynvml.NVML_ERROR_NOT_SUPPORTED}),
             "does not report the card's memory (Not Supported), which a run needs",
             "nvidia-smi -q -d MEMORY",
         ),

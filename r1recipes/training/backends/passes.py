@@ -94,8 +94,9 @@ def limits_of(plan: Plan, hidden_size: int) -> Limits:
 
 def _launch_tokens(hidden_size: int) -> int:
     """Tokens that this card trains on in the time that launching the kernels of a pass takes."""
-    card = cards.find_gpu(torch.cuda.get_device_name())
-    operations = ((card and card.peak) or cards.UNLISTED).operations
+    total_bytes = torch.cuda.get_device_properties(0).total_memory
+    card = cards.find_gpu(torch.cuda.get_device_name(), total_bytes)
+    operations = (card.peak if card else cards.UNLISTED).operations
     return round(LAUNCH_S * operations * UTILIZATION / (6 * LAYER_WEIGHTS * hidden_size**2))
 
 
