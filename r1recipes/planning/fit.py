@@ -182,8 +182,7 @@ def presets_for(names: Sequence[str], card: Gpu) -> list[str]:
 
 def room_of(card: Gpu) -> Room:
     """The memory of a card that a run may take: its free part where others use it."""
-    listed = cards.find_gpu(card.name, card.total_bytes)
-    peak = listed.peak if listed else cards.UNLISTED
+    peak = cards.peak_of(card.name, card.total_bytes)
     free = card.free_bytes if card.free_bytes < FREE_SHARE * card.total_bytes else card.total_bytes
     return Room(card.total_bytes, free, peak)
 

@@ -28,6 +28,7 @@ __all__ = [
     "fault",
     "find_gpu",
     "names_a_card",
+    "peak_of",
     "size_class",
     "sold_as",
 ]
@@ -68,6 +69,12 @@ def find_gpu(name: str, total_bytes: int | None = None) -> Card | None:
         off = {card: abs(card.usable_bytes / total_bytes - 1) for card in _named(reading)}
         fitting = sorted((c for c in off if off[c] <= SAME_SIZE), key=off.__getitem__)[:1]
     return fitting[0] if len(fitting) == 1 else None
+
+
+def peak_of(name: str, total_bytes: int) -> Peak:
+    """What a card at hand can do at most, or `UNLISTED`."""
+    card = find_gpu(name, total_bytes)
+    return card.peak if card else UNLISTED
 
 
 def fault(name: str) -> Fault:

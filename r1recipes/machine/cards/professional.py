@@ -207,7 +207,7 @@ _BLACKWELL_WORKSTATION = Series(
         Row("RTX PRO 6000 96GB", 1792, 126.0, aliases=("pro 6000 laptop",)),  # its form Max-Q
         Row("RTX 6000D 84GB", 1570, 97.04, aliases=("pro 6000 d",)),
     ),
-    kept_share=0.03,
+    kept_share=0.0206,  # of the RTX 5090
     rate=4,
 )
 _JETSON_ORIN = Series(

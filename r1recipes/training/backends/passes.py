@@ -94,10 +94,8 @@ def limits_of(plan: Plan, hidden_size: int) -> Limits:
 
 def _launch_tokens(hidden_size: int) -> int:
     """Tokens that this card trains on in the time that launching the kernels of a pass takes."""
-    total_bytes = torch.cuda.get_device_properties(0).total_memory
-    card = cards.find_gpu(torch.cuda.get_device_name(), total_bytes)
-    operations = (card.peak if card else cards.UNLISTED).operations
-    return round(LAUNCH_S * operations * UTILIZATION / (6 * LAYER_WEIGHTS * hidden_size**2))
+    peak = cards.peak_of(torch.cuda.get_device_name(), torch.cuda.mem_get_info()[1])
+    return round(LAUNCH_S * peak.operations * UTILIZATION / (6 * LAYER_WEIGHTS * hidden_size**2))
 
 
 def levers(device: str) -> set[str]:
