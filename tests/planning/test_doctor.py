@@ -11,7 +11,7 @@ import pynvml
 import pytest
 
 from r1recipes import planning, recipe
-from r1recipes.machine import gpu, hub, packages, settings
+from r1recipes.machine import gpu, host, hub, packages, settings
 from r1recipes.planning import disk, doctor, plan
 from r1recipes.training.backends import prepare_environment
 from tests.driver import MIB, FakeCard
@@ -19,6 +19,14 @@ from tests.helpers import command, in_process
 
 H100 = FakeCard("NVIDIA H100 80GB HBM3", 81000 * MIB, 80 * MIB, capability=(9, 0))
 CARD = gpu.Gpu(0, "NVIDIA GeForce RTX 4060", int(7.62 * 2**30), 7 * 2**30, 8.9, "580.1")
+
+
+@pytest.fixture(autouse=True)
+def plain_machine(monkeypatch):
+    """Of one user who is not root; tests/planning/test_machines.py has the others."""
+    monkeypatch.setattr(host, "place", lambda: None)
+    monkeypatch.setattr(host, "cluster", lambda: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
 
 @pytest.fixture
@@ -299,15 +307,15 @@ def test_why_the_driver_cannot_be_asked(error, text, command, driver):
 
 def test_a_machine_without_the_drivers_library(monkeypatch):
     monkeypatch.setattr(gpu, "LIBRARY", "libnothing-of-this-name.so.1")
-    monkeypatch.setattr(doctor, "DRIVER_RUNS", Path("/proc/self/stat"))
+    monkeypatch.setattr(doctor.card, "DRIVER_RUNS", Path("/proc/self/stat"))
     (finding,) = doctor.card_findings(gpu.current())
     assert finding.stops == "gpu" and finding.mend == "sudo apt-get install libnvidia-compute-580"
-    monkeypatch.setattr(doctor, "DRIVER_RUNS", Path("/proc/nothing"))
-    monkeypatch.setattr(doctor, "_is_nvidia", lambda device: True)
-    monkeypatch.setattr(doctor, "PCI_DEVICES", Path("/proc/self"))
+    monkeypatch.setattr(doctor.card, "DRIVER_RUNS", Path("/proc/nothing"))
+    monkeypatch.setattr(doctor.card, "_is_nvidia", lambda device: True)
+    monkeypatch.setattr(doctor.card, "PCI_DEVICES", Path("/proc/self"))
     (finding,) = doctor.card_findings(gpu.current())
     assert finding.mend == "sudo apt-get install nvidia-driver-580"
-    monkeypatch.setattr(doctor, "_is_nvidia", lambda device: False)
+    monkeypatch.setattr(doctor.card, "_is_nvidia", lambda device: False)
     (finding,) = doctor.card_findings(gpu.current())
     assert (finding.state, finding.level) == ("none from NVIDIA", "ok")
 

@@ -71,7 +71,7 @@ def find_gpu(name: str, total_bytes: int | None = None) -> Card | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def peak_of(name: str, total_bytes: int) -> Peak:
+def peak_of(name: str, total_bytes: int | None = None) -> Peak:
     """What a card at hand can do at most, or `UNLISTED`."""
     card = find_gpu(name, total_bytes)
     return card.peak if card else UNLISTED

@@ -94,7 +94,7 @@ def limits_of(plan: Plan, hidden_size: int) -> Limits:
 
 def _launch_tokens(hidden_size: int) -> int:
     """Tokens that this card trains on in the time that launching the kernels of a pass takes."""
-    peak = cards.peak_of(torch.cuda.get_device_name(), torch.cuda.mem_get_info()[1])
+    peak = cards.peak_of(torch.cuda.get_device_name())
     return round(LAUNCH_S * peak.operations * UTILIZATION / (6 * LAYER_WEIGHTS * hidden_size**2))
 
 
