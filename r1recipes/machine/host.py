@@ -7,6 +7,7 @@ Limits: Linux; a container or a service that hides what it is counts as a plain 
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,11 @@ MEMINFO = Path("/proc/meminfo")
 VERSION = Path("/proc/version")
 CONTAINER_FILES = (Path("/.dockerenv"), Path("/run/.containerenv"))
 CGROUP = Path("/proc/1/cgroup")
+LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),  # before cgroups 2
+)
+PROCESSES = Path("/proc")
 
 Place = Literal["wsl", "container", "colab", "kaggle"]
 _SERVICES: Mapping[str, Place] = {
@@ -41,6 +47,34 @@ def available_bytes() -> int | None:
     lines = _read(MEMINFO).splitlines()
     free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     return free[0] if free else None
+
+
+def memory_limit() -> int | None:
+    """Bytes of main memory that a container may take; None without a limit."""
+    limits = [_read(path).strip() for path in LIMITS]
+    return min((int(limit) for limit in limits if limit.isdigit()), default=None)
+
+
+@dataclass(frozen=True)
+class Taker:
+    """A process with the main memory that it takes."""
+
+    pid: int
+    name: str
+    used_bytes: int
+    is_own: bool
+    """It is this process."""
+
+
+def largest_processes(count: int) -> list[Taker]:
+    """The processes that take most main memory, of those that are seen here."""
+    page, takers = os.sysconf("SC_PAGE_SIZE"), []
+    for folder in PROCESSES.glob("[0-9]*"):
+        pages = _read(folder / "statm").split()
+        if len(pages) > 1:  # else it has ended
+            pid, name = int(folder.name), _read(folder / "comm").strip()
+            takers.append(Taker(pid, name, int(pages[1]) * page, pid == os.getpid()))
+    return sorted(takers, key=lambda taker: -taker.used_bytes)[:count]
 
 
 def _read(path: Path) -> str:

@@ -94,18 +94,12 @@ def _plan(loaded: Loaded, card: Gpu | None, origin: Origin | None) -> Plan | Pla
 
 def _memory() -> str:
     """Main memory and its free part; the limit of a container counts."""
-    total, available = host.memory_bytes(), host.available_bytes()
-    for line in _lines(Path("/sys/fs/cgroup/memory.max")):
-        total = min(total, int(line)) if line.strip().isdigit() else total
+    total = min(host.memory_bytes(), host.memory_limit() or host.memory_bytes())
+    available = host.available_bytes()
     free = "" if available is None else f"{gib(min(available, total))} of "
-    return f"{free}{gib(total)} GiB free, {host.cores()} cores"
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
+    note = "; WSL2 has half of Windows's unless .wslconfig says more"
+    whole = f"{free}{gib(total)} GiB free, {host.cores()} cores"
+    return whole + (note if host.place() == "wsl" else "")
 
 
 def folder_findings(settings: Settings) -> list[Finding]:

@@ -54,8 +54,7 @@ def card_findings(card: Gpu | None) -> list[Finding]:
 def holders(card: Gpu) -> list[Finding]:
     """Who else holds memory of the card: processes with their users, or that somebody does whom
     this system does not show."""
-    processes = gpu.processes(card)
-    if processes:
+    if processes := other_processes(card):
         return [_in_use(process) for process in processes]
     used = card.total_bytes - card.free_bytes
     if used <= HIDDEN * card.total_bytes or gpu.is_unified(card.name):
@@ -65,6 +64,11 @@ def holders(card: Gpu) -> list[Finding]:
         "container": "a program outside this container",
     }.get(host.place() or "", "a program that the driver does not list")
     return [Finding("GPU in use", f"{whom} holds {gib(used)} GiB", None, _list_all())]
+
+
+def other_processes(card: Gpu) -> list[Process]:
+    """The processes on a card but this one."""
+    return [process for process in gpu.processes(card) if process.pid != os.getpid()]
 
 
 HIDDEN = 0.1
@@ -118,7 +122,7 @@ def end(process: Process) -> str:
 
 def end_another(card: Gpu) -> str:
     """The command that ends the process that holds most memory, or that lists the processes."""
-    processes = gpu.processes(card)
+    processes = other_processes(card)
     if not processes:
         return _list_all()
     return end(max(processes, key=lambda holder: holder.used_bytes or 0))
