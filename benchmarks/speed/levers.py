@@ -1,10 +1,10 @@
-"""What each lever on the speed of generation is worth, on one card, with real lengths.
+"""What each lever on speed is worth, on one card, with real lengths.
 
     python -m benchmarks.speed.levers qwen2.5-coder-0.5b --preset 24GB --out levers.json \
         --variants before before+text before+text+logprobs now now+merged now+int8
 
 Each variant is a run of the recipe in a fresh process: `before` has none of the levers, `now`
-those of generation that change no number, and +NAME or -NAME turns one on or off. Levers are
+those that change no number, and +NAME or -NAME turns one on or off. Levers are
 switched off by putting back what the code did without them. Each row has medians over the steps
 after --warmup, from metrics.jsonl. The result is written after each variant, and a variant that it
 has already is not run again, so the same command goes on after an end by time. Limits: one run of
@@ -58,6 +58,12 @@ def _at_most_255_slots() -> None:
         vars(module)["engine_sequences"] = engine_sequences
 
 
+def _passes_as_trl_cuts_them() -> None:
+    from r1recipes.training.backends import passes
+
+    os.environ[passes.VARIABLE] = ""
+
+
 def _calls_of_64() -> None:
     from r1recipes.training.backends.unsloth import sampling
 
@@ -92,11 +98,9 @@ LEVERS = {
     "fp8": Lever("KV cache in fp8 without scales", flags=("--set", "preset.kv_cache_dtype=fp8")),
     "passes": Lever(
         "training passes without idle rows, sorted, sized by tokens and trimmed",
-        environment=(("R1RECIPES_PASSES", "drop,sort,resize,trim,score"),),
+        _passes_as_trl_cuts_them,
     ),
 }
-IDS_ALONE = {"R1RECIPES_ROLLOUTS": "ids"}
-"""Of every variant; `text` and `logprobs` are then switched off one by one."""
 BY_DEFAULT = frozenset(name for name, lever in LEVERS.items() if lever.off)
 
 
@@ -151,9 +155,7 @@ def measure(
 ) -> dict[str, Any]:
     """One variant in a process of its own; with "error" in place of times where it fails."""
     on = [LEVERS[lever] for lever in sorted(levers)]
-    environment = (
-        os.environ | IDS_ALONE | {key: value for lever in on for key, value in lever.environment}
-    )
+    environment = os.environ | {key: value for lever in on for key, value in lever.environment}
     flags = [*flags, *(word for lever in on for word in lever.flags)]
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

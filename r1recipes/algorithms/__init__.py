@@ -7,9 +7,13 @@ algorithm, not another algorithm.
 from r1recipes.algorithms.base import Algorithm
 from r1recipes.algorithms.dpo import DPO
 from r1recipes.algorithms.grpo import GRPO
+from r1recipes.algorithms.online_dpo import ONLINE_DPO
+from r1recipes.algorithms.ppo import PPO
 from r1recipes.algorithms.rloo import RLOO
 from r1recipes.algorithms.sft import SFT
 
-ALGORITHMS: dict[str, Algorithm] = {row.name: row for row in (GRPO, RLOO, SFT, DPO)}
+ALGORITHMS: dict[str, Algorithm] = {
+    row.name: row for row in (GRPO, RLOO, ONLINE_DPO, PPO, SFT, DPO)
+}
 
-__all__ = ["ALGORITHMS", "DPO", "GRPO", "RLOO", "SFT", "Algorithm"]
+__all__ = ["ALGORITHMS", "DPO", "GRPO", "ONLINE_DPO", "PPO", "RLOO", "SFT", "Algorithm"]

@@ -261,6 +261,17 @@ class Algorithm:
     loss_note: str = ""
     """What users must know of the value of its loss, such as "near 0 by construction"; empty where
     a falling loss is a sign of progress."""
+    group_size: int | None = None
+    """Completions of a prompt where it takes no other number; None where `num_generations` has it.
+    """
+    compares: bool = True
+    """Whether the completions of a prompt are compared, so that equal rewards teach nothing."""
+    needs_pad: bool = False
+    """Whether it takes every token to pad with for padding, so that none may end a completion."""
+    has_dropout: bool = True
+    """Whether its trainer uses `lora_dropout`."""
+    limits: tuple[str, ...] = ()
+    """What users have to know before they start it, as sentences without a full stop."""
     metrics: Mapping[str, str] = field(default_factory=dict)
     """The trainer's name of a metric -> ours, where they differ."""
     learned: Learned | None = None
@@ -269,6 +280,12 @@ class Algorithm:
     logit_bytes: float = 0.0
     """Bytes for each logit of a whole pass that its trainer holds; derived from its source. 0 where
     the logits of a few rows at a time are computed."""
+
+    @property
+    def notes_on_plan(self) -> list[str]:
+        """What users have to know of a plan, a sentence each."""
+        derived = "its passes take memory that is derived from the source of TRL, not measured"
+        return [*self.limits, *([derived] if self.logit_bytes else [])]
 
     @property
     def samples(self) -> bool:

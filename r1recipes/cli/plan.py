@@ -109,6 +109,10 @@ def plan_command(args: argparse.Namespace) -> int:
         lengths=of_mean(args.mean_length) if args.mean_length else REAL,
     )
     predicted = resolved.predicted
+    if predicted is None and resolved.device == "cuda":
+        raise PlanError(
+            f"the memory of {resolved.algorithm.title} is not predicted: it is trained by plain TRL"
+        )
     if predicted is None:
         raise no_memory(resolved.preset_name)
     if args.json:
@@ -203,6 +207,7 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     ]
     if predicted.needed_bytes == predicted.peak_bytes:
         del lines[1]
+    lines += [f"note      {text}" for text in resolved.algorithm.notes_on_plan]
     if resolved.eval_problems:
         lines.append(
             f"evaluates {resolved.eval_problems} held-out problems every "

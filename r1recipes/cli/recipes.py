@@ -80,6 +80,7 @@ def check_command(args: argparse.Namespace) -> int:
 def _look(name: str, overrides: list[str], allow_code: bool) -> Findings:
     """What a recipe, or all recipes of a study, name on this machine. Raises: RecipeError."""
     from r1recipes import recipe
+    from r1recipes.algorithms import ALGORITHMS
     from r1recipes.data import local
 
     try:
@@ -95,6 +96,7 @@ def _look(name: str, overrides: list[str], allow_code: bool) -> Findings:
             name, (start, *warnings) = loaded.recipe.model.name, origin
             findings.lines.append(f"model.name {name}: {start}")
             findings.warnings += [text.removeprefix("warning: ") for text in warnings]
+        findings.warnings += ALGORITHMS[loaded.recipe.algorithm].limits
         if loaded.recipe.eval.every:
             _check_every(loaded, findings)
     return local.Findings(

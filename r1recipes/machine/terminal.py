@@ -62,6 +62,11 @@ class Interrupts:
         if not self._thread.is_alive():
             os.close(self._signals)
 
+    def stop_if_requested(self) -> None:
+        """Raises: KeyboardInterrupt after a stage that was asked to stop after its step."""
+        if self.requested:
+            raise KeyboardInterrupt
+
     def _handle(self, number: int, frame: object) -> None:
         now = time.monotonic()
         if now - self._handled_at < ONE_PRESS_S:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from r1recipes.algorithms import ALGORITHMS
 from r1recipes.algorithms.base import Preset, preset_bytes
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
@@ -20,7 +21,7 @@ from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
 from r1recipes.planning import architectures, auto, models
 from r1recipes.planning.auto import Choice, Room
-from r1recipes.planning.memory import constants, predict
+from r1recipes.planning.memory import constants, plain, predict
 from r1recipes.planning.memory.engine import sequence_tokens
 from r1recipes.planning.models import ModelShape
 from r1recipes.planning.speed.lengths import REAL, Lengths
@@ -249,6 +250,53 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
         step_s=choice.full.step_s,
         real_step_s=choice.real.step_s,
     )
+
+
+def predicted_plain(recipe: Recipe, preset: Preset, shape: ModelShape, card: Gpu) -> Predicted:
+    """The memory of a preset in which nothing is "auto" where plain TRL trains it, and passes that
+    would fit."""
+    room = room_of(card)
+    phases = plain.phases_of(auto.case_of(recipe, preset, shape, room.usable_bytes))
+    peaks = {phase: sum(parts.values()) for phase, parts in phases.items()}
+    phase = max(peaks, key=peaks.__getitem__)
+    verdict = plain.verdict(peaks[phase], room.available_bytes)
+    why: str | None = None
+    ways: tuple[str, ...] = ()
+    if verdict != "fits":
+        why = (
+            f"about {gib(peaks[phase])} GiB are needed in `{phase}`, and there are "
+            f"{gib(room.available_bytes)}; the prediction is exact to {plain.ERROR:.0%}"
+        )
+        ways = _smaller_passes(recipe, preset, shape, card)
+    return Predicted(
+        phases=phases,
+        peak_phase=phase,
+        peak_bytes=peaks[phase],
+        needed_bytes=peaks[phase],
+        available_bytes=room.available_bytes,
+        room_bytes=room.available_bytes,
+        verdict=verdict,
+        error=plain.ERROR,
+        kv_tokens=0,
+        sequences=ALGORITHMS[recipe.algorithm].step(preset).batch,
+        why=why,
+        ways=ways,
+    )
+
+
+def _smaller_passes(
+    recipe: Recipe, preset: Preset, shape: ModelShape, card: Gpu
+) -> tuple[str, ...]:
+    """The largest smaller pass that fits, as options of the command line; none where none does."""
+    room, step = room_of(card), ALGORITHMS[recipe.algorithm].step(preset)
+    for batch in sorted((size for size in step.batches() if size < step.batch), reverse=True):
+        change = {"per_device_train_batch_size": batch}
+        smaller = preset.model_copy(update=change)
+        phases = plain.phases_of(auto.case_of(recipe, smaller, shape, room.usable_bytes))
+        peak = max(sum(parts.values()) for parts in phases.values())
+        if plain.verdict(peak, room.available_bytes) == "fits":
+            return (flags(change),)
+    return ()
 
 
 def shortage(choice: Choice, room: Room) -> str:

@@ -55,7 +55,6 @@ class Plan(BaseModel):
     """CPU threads of torch; the order of sums, and so the last digits, depend on it."""
     predicted: Predicted | None = None
     """Predicted memory; None on a CPU, without the engine, or for a model of unknown shape."""
-
     origin: Origin | None = None
     """Where `model.name` of the recipe is a run or an adapter."""
     eval_problems: int | None = None
@@ -153,13 +152,16 @@ def make(
     has_engine = card is not None and target.has_packages and "unsloth" in algorithm.backends
     _refuse_card(recipe, card, has_engine)
     predicted = None
-    if card and has_engine:
+    if card and (has_engine or algorithm.logit_bytes):
         based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
         shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
         if shape:
             fit.check_kv_cache(settled, shape, card)
             fit.check_cold_start(based, shape, card, choose_dtype("cuda", card))
-            settled, predicted = fit.fitted(based, settled, shape, card, lengths)
+            if has_engine:
+                settled, predicted = fit.fitted(based, settled, shape, card, lengths)
+            elif not auto.open_keys(settled):
+                predicted = fit.predicted_plain(based, settled, shape, card)
     if unsettled := auto.open_keys(settled):
         raise PlanError(
             f'`{unsettled[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',

@@ -23,6 +23,7 @@ from r1recipes.algorithms.base import (
     of_batches,
     preset_gb,
 )
+from r1recipes.algorithms.checks import of_group
 from r1recipes.algorithms.grpo import GrpoTrain
 from r1recipes.config.render import show
 from r1recipes.config.section import KeyProblems
@@ -136,9 +137,8 @@ def of_presets(presets: Any, algorithm: str | None) -> KeyProblems:
         if not isinstance(table, Mapping):
             continue  # the schema says so
         if row := ALGORITHMS.get(algorithm or ""):
-            problems += [
-                (f"{name}.{key}", text, hint) for key, text, hint in of_batches(row, table)
-            ]
+            own = of_group(row, table) or of_batches(row, table)
+            problems += [(f"{name}.{key}", text, hint) for key, text, hint in own]
         if name == "cpu":
             for key in AUTO_ON_GPU:
                 if table.get(key) == "auto":

@@ -4,6 +4,7 @@ The values come from the shipped recipe with the nearest model. Limits: nearest 
 behaviour; nothing is downloaded or measured, so only `plan` can tell whether it fits.
 """
 
+import math
 import re
 import textwrap
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from r1recipes.algorithms import ALGORITHMS
+from r1recipes.algorithms import ALGORITHMS, Algorithm
 from r1recipes.algorithms.base import CPU_ONLY, GPU_ONLY, Preset, Train, preset_bytes
 from r1recipes.config import render
 from r1recipes.config.render import toml_key
@@ -64,20 +65,37 @@ def commented(base: Recipe, model: str, schema_line: str | None = SCHEMA_LINE) -
 
 
 def for_algorithm(base: Recipe, name: str) -> Recipe:
-    """A recipe with another algorithm. [train] keeps the values of keys that every algorithm has,
-    unless its own default is another; the others are the algorithm's own defaults. Where it does
-    not sample while it trains, the memory of its passes is another: the planner chooses their size.
-    """
+    """A recipe with another algorithm. [train] keeps the values of keys that every algorithm has
+    and that this one takes, unless its own default is another; the others are the algorithm's own
+    defaults. Where it takes another number of completions of a prompt, a step keeps as many as
+    before. Where its passes take other memory, the planner chooses their size."""
     if base.algorithm == name:
         return base
-    keys = ALGORITHMS[name].train.model_fields
-    shared = [key for key, f in Train.model_fields.items() if keys[key].default == f.default]
+    keys = ALGORITHMS[name].train
+    own = keys.model_fields
+    shared = [key for key, f in Train.model_fields.items() if own[key].default == f.default]
     train = {key: getattr(base.train, key) for key in shared}
+    refused = {key for key, _, _ in keys.model_construct(**train).problems()}
+    train = {key: value for key, value in train.items() if key not in refused}
     changed = base.model_dump(exclude_none=True) | {"algorithm": name, "train": train}
-    open_keys = () if ALGORITHMS[name].samples else PASS_KEYS
-    for preset in (values for size, values in changed["preset"].items() if size != "cpu"):
-        preset |= dict.fromkeys(open_keys, "auto")
+    if not ALGORITHMS[name].has_dropout:
+        changed["lora"].pop("lora_dropout")
+    for size, preset in changed["preset"].items():
+        _fit(preset, ALGORITHMS[name], on_gpu=size != "cpu")
     return of_algorithm(name).model_validate(changed)
+
+
+def _fit(preset: dict[str, Any], algorithm: Algorithm, *, on_gpu: bool) -> None:
+    """Change the keys of a preset to those that an algorithm takes."""
+    if (group := algorithm.group_size) and isinstance(preset["prompts_per_step"], int):
+        completions = preset["prompts_per_step"] * preset["num_generations"]
+        preset["prompts_per_step"] = math.ceil(completions / group)
+    preset["num_generations"] = group or preset["num_generations"]
+    has_other_passes = not algorithm.samples or algorithm.logit_bytes
+    if on_gpu and has_other_passes and "unsloth" in algorithm.backends:
+        preset |= dict.fromkeys(PASS_KEYS, "auto")
+    elif on_gpu and algorithm.logit_bytes:  # the planner chooses nothing for plain TRL
+        preset["per_device_train_batch_size"] = algorithm.step(Preset.model_validate(preset)).unit
 
 
 def _section(name: str, kind: type[BaseModel], value: BaseModel | None) -> list[str]:

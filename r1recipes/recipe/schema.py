@@ -32,6 +32,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from r1recipes.algorithms import ALGORITHMS, GRPO
 from r1recipes.algorithms.base import PRESET_NAME, Lora, Preset, Train
+from r1recipes.algorithms.checks import of_dropout
 from r1recipes.algorithms.examples import Examples
 from r1recipes.algorithms.sft import ColdStart
 from r1recipes.config import json_schema
@@ -277,7 +278,9 @@ class Recipe(Section):
             if problems:  # report these beside the errors within a preset
                 raise with_problems(error, problems) from None
             raise
-        refuse(problems + rules.of_keep(info.data.get("data"), presets))
+        problems += rules.of_keep(info.data.get("data"), presets)
+        algorithm = ALGORITHMS.get(info.data.get("algorithm", ""))
+        refuse(problems + of_dropout(algorithm, info.data.get("lora")))
         return presets
 
     @field_validator("cold_start")

@@ -177,8 +177,7 @@ class Stages:
                     raise KeyboardInterrupt
         shutil.rmtree(self.run.cold_start, ignore_errors=True)
         self.warm.remember("base", key, self.run.base)
-        if self.interrupts.requested:
-            raise KeyboardInterrupt
+        self.interrupts.stop_if_requested()
 
     def shared_key(self, key: str) -> str:
         """The key of a result that also depends on what the run reads beside its recipe."""
@@ -293,12 +292,13 @@ class Stages:
                 finally:
                     self.observer.trained()
                     small.record_cost(self.run, self.observer.note)
-        if self.interrupts.requested:
-            raise KeyboardInterrupt
+        if self.plan.algorithm.resumes:  # from the checkpoint of its last step
+            self.interrupts.stop_if_requested()
         self.note_step()
         with self.watch.part("checkpoints"), files.draft(self.run.adapter) as draft:
             draft.mkdir()
             self.backend.save_adapter(draft)
+        self.interrupts.stop_if_requested()
 
     def note_step(self) -> None:
         """Record where a run that is finished early ended, before its adapter says that it ended;

@@ -236,7 +236,8 @@ def fact_parts(row: Row, algorithm: Algorithm = GRPO, *, with_interval: bool = F
     if row.get("accuracy") is not None:
         keys = ("accuracy_low", "accuracy_high") if with_interval else ()
         parts.insert(0, f"accuracy {percent(number(row, 'accuracy'))}{interval_text(row, *keys)}")
-    parts.append(f"groups without spread {percent(number(row, 'frac_reward_zero_std'))}")
+    if row.get("frac_reward_zero_std") is not None:
+        parts.append(f"groups without spread {percent(number(row, 'frac_reward_zero_std'))}")
     parts.append(f"length {number(row, 'completions/mean_length'):.0f}")
     parts.append(f"cut {percent(number(row, 'completions/clipped_ratio'))}")
     if calls := row.get("judge/calls"):

@@ -13,8 +13,9 @@ from rich.console import Console
 from transformers import TrainingArguments
 
 from r1recipes import planning, recipe, study, training
-from r1recipes.algorithms import ALGORITHMS, GRPO, Algorithm
+from r1recipes.algorithms import ALGORITHMS, GRPO, ONLINE_DPO, PPO, Algorithm
 from r1recipes.algorithms.base import of_batches
+from r1recipes.algorithms.ppo import WHOLE
 from r1recipes.data import generators
 from r1recipes.errors import RecipeError, RunError
 from r1recipes.machine import files, settings
@@ -63,6 +64,18 @@ LEFT_OPEN = {
     "transformers_continuous_batching_config",
     "use_transformers_paged",
     "max_tool_calling_iterations",
+    "sft_model_path",  # of TRL's scripts, as those of Online DPO and PPO below
+    "reward_model_path",
+    "world_size",  # and what PPO computes from the batches
+    "num_total_batches",
+    "micro_batch_size",
+    "local_batch_size",
+    "batch_size",
+    "local_mini_batch_size",
+    "mini_batch_size",
+    "stop_token_id",  # `stop_token` is there
+    "model_adapter_name",
+    "ref_adapter_name",
 }
 """Fields of TRL's configs that decide nothing in a run of text on one device."""
 
@@ -71,6 +84,8 @@ def of(algorithm: Algorithm, folder: Path, **train: object) -> Path:
     """The small recipe with this algorithm and these keys of [train]."""
     lines = [f"{key} = {value}" for key, value in train.items()]
     text = SMALL.replace("seed = 1\n", f'seed = 1\nalgorithm = "{algorithm.name}"\n')
+    if algorithm.group_size:
+        text = text.replace("num_generations = 4", f"num_generations = {algorithm.group_size}")
     path = folder / "small.toml"
     path.write_text(text.replace("[train]\n", "[train]\n" + "".join(f"{x}\n" for x in lines)))
     return path
@@ -127,6 +142,9 @@ def test_every_key_of_train_reaches_the_trainer(tmp_path, algorithm):
         )
         if key == "warmup_ratio" or (key in SAMPLING and not algorithm.samples):
             continue  # a plan has its steps, which `planning.make` counts; nothing is sampled
+        if algorithm is PPO and key in WHOLE:
+            assert {problem[0] for problem in train.problems()} == {key}
+            continue
         assert trainer.arguments(new, tmp_path) != plain, key
 
 
@@ -163,7 +181,8 @@ def test_what_is_shown_of_a_run_names_its_algorithm(tmp_path, algorithm):
     assert isinstance(loss, Plot)
     for text in (card, loss.note, str(refused.value), out.getvalue()):
         assert algorithm.title in text
-        assert not any(row.title in text for row in ALGORITHMS.values() if row is not algorithm)
+        rest = text.replace(algorithm.title, "")  # "Online DPO" has another title in it
+        assert not any(row.title in rest for row in ALGORITHMS.values())
 
 
 def test_the_loss_of_several_algorithms_has_the_note_of_each(tmp_path):
@@ -223,11 +242,11 @@ def test_an_editor_sees_the_keys_of_all_algorithms():
     for algorithm in ALGORITHMS.values():
         assert algorithm.train.model_fields.keys() <= properties["train"]["properties"].keys()
     loss = properties["train"]["properties"]["loss_type"]
-    assert loss["description"].startswith("grpo, dpo: ") and "default" not in loss
+    assert loss["description"].startswith("grpo, online_dpo, dpo: ") and "default" not in loss
     assert {"dapo", "sigmoid"} <= set(loss["enum"])
     beta = properties["train"]["properties"]["beta"]
-    assert beta["description"].startswith("grpo, rloo, dpo: ") and "default" not in beta
-    assert "0.0 for grpo, 0.05 for rloo, 0.1 for dpo" in beta["description"]
+    assert beta["description"].startswith("grpo, rloo, online_dpo, dpo: ") and "default" not in beta
+    assert "0.0 for grpo, 0.05 for rloo, 0.1 for online_dpo, 0.1 for dpo" in beta["description"]
     scale = properties["train"]["properties"]["scale_rewards"]
     assert scale["default"] == "group" and scale["description"].startswith("grpo: ")
 
@@ -255,7 +274,8 @@ def test_a_run_is_complete_and_goes_on_after_a_kill_to_the_bit(tmp_path, name, t
 
     killed = Run(shutil.copytree(run.folder, tmp_path / "killed"))
     shutil.rmtree(killed.adapter)
-    shutil.rmtree(killed.checkpoints / "checkpoint-6")
+    assert (killed.last_checkpoint() is not None) == algorithm.resumes
+    shutil.rmtree(killed.checkpoints / "checkpoint-6", ignore_errors=not algorithm.resumes)
     killed.evaluation("after").unlink()
     before = {"before": evaluation["before"]}
     killed.update(status="running", evaluation=before, finished=None)
@@ -268,8 +288,8 @@ def test_a_run_is_complete_and_goes_on_after_a_kill_to_the_bit(tmp_path, name, t
 
 
 def test_a_matrix_runs_one_problem_with_each_algorithm(tmp_path):
-    of(ALGORITHMS["grpo"], tmp_path)
-    text = (tmp_path / "small.toml").read_text().replace('algorithm = "grpo"\n', "")
+    of(ONLINE_DPO, tmp_path)  # whose number of completions of a prompt all others take too
+    text = (tmp_path / "small.toml").read_text().replace('algorithm = "online_dpo"\n', "")
     (tmp_path / "small.toml").write_text(text)
     names = ", ".join(f'"{name}"' for name in ALGORITHMS)
     path = tmp_path / "study.toml"

@@ -101,7 +101,10 @@ def test_passes_that_do_not_divide_a_step_are_refused(tmp_path, name, counts, me
 def written(folder: Path, name: str, text: str = SMALL) -> Path:
     """The small recipe with this algorithm."""
     path = folder / "small.toml"
-    path.write_text(text.replace("seed = 1\n", f'seed = 1\nalgorithm = "{name}"\n'))
+    text = text.replace("seed = 1\n", f'seed = 1\nalgorithm = "{name}"\n')
+    if size := ALGORITHMS[name].group_size:
+        text = text.replace("num_generations = 4", f"num_generations = {size}")
+    path.write_text(text)
     return path
 
 

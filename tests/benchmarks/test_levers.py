@@ -14,6 +14,7 @@ from r1recipes.machine.units import GIB
 from r1recipes.planning import auto, plan
 from r1recipes.recipe.schema import Recipe
 from r1recipes.runs.record import Run
+from r1recipes.training.backends import passes
 from r1recipes.training.backends.unsloth import sampling
 
 CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")
@@ -22,9 +23,9 @@ ROLLOUT = {"vllm_importance_sampling_correction": False}
 
 def test_a_variant_is_a_base_with_levers_on_and_off():
     assert levers.levers_of("before") == frozenset()
-    assert levers.levers_of("now") == {"text", "logprobs", "slots", "calls"}
+    assert levers.levers_of("now") == {"text", "logprobs", "slots", "calls", "passes"}
     assert levers.levers_of("before+text+logprobs") == {"text", "logprobs"}
-    assert levers.levers_of("now-slots+merged") == {"text", "logprobs", "calls", "merged"}
+    assert levers.levers_of("now-slots-passes+merged") == {"text", "logprobs", "calls", "merged"}
     for wrong in ("", "then", "+text", "now+texts", "now+"):
         with pytest.raises(ValueError, match="lever|begin"):
             levers.levers_of(wrong)
@@ -39,6 +40,7 @@ def test_each_lever_that_is_on_can_be_switched_off(monkeypatch):
         (plan, "engine_sequences"),
     ):
         monkeypatch.setattr(module, name, getattr(module, name))
+    monkeypatch.setenv(passes.VARIABLE, ",".join(passes.LEVERS))
     loaded = recipe.load("qwen2.5-coder-0.5b")
 
     def seen() -> list[object]:
@@ -52,6 +54,7 @@ def test_each_lever_that_is_on_can_be_switched_off(monkeypatch):
         assert switch_off is not None
         switch_off()
     assert seen() == [255, 64, {}]
+    assert passes.levers() == set()
 
 
 @pytest.mark.parametrize("name", sorted(levers.LEVERS))

@@ -1,12 +1,14 @@
 """One training pass with several settings of its levers, through Unsloth, on random weights.
 
     python -m tests.gpu.passes RESULT.json [--recipe NAME] [--preset NAME] [--steps N]
-        [--idle SHARE] [--set KEY=VALUE] [--levers "sort,trim" ...]
+        [--idle SHARE] [--set KEY=VALUE] [--losses dapo grpo:0.04 ...] [--levers "sort,trim" ...]
+        [--profile FILE]
 
 The model has the shape of the recipe's, so nothing is downloaded. Completions are made up, with the
 lengths of a real run: 120 tokens on average, the longest at the limit. Each setting trains a fresh
-adapter on the same rows; the last setting is the first one again with passes of half the rows: how
-far its gradient is off is the rounding of sums in 16 bits. Settings that are read before Unsloth is
+adapter on the same rows; the last setting of each loss (`loss_type`, with `beta` behind a colon) is
+the first one again with passes of half the rows: how far its gradient is off is the rounding of
+sums in 16 bits. Settings that are read before Unsloth is
 imported (R1RECIPES_LOGIT_ROWS, R1RECIPES_CHECKPOINTS, `preset.layers_not_recomputed`)
 are compared by calling this again. Limits: one NVIDIA GPU with the extra `gpu`; the engine is
 loaded and not used.
@@ -15,6 +17,7 @@ loaded and not used.
 import argparse
 import json
 import os
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -50,7 +53,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--idle", type=float, default=0.3, help="share of groups without spread")
     parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--losses", nargs="+", default=["dapo"], metavar="LOSS[:BETA]")
     parser.add_argument("--levers", nargs="*", default=SETTINGS)
+    parser.add_argument(
+        "--profile", type=Path, help="a table of the last step's kernels, by setting"
+    )
     asked = parser.parse_args()
     loaded = recipe.load(asked.recipe, [*asked.set, "train.max_grad_norm=1e6"])
     target = planning.Target.here(gpu.take(), host.cores())
@@ -59,28 +66,33 @@ def main() -> None:
     prepare_environment(plan, settings.load().cache_dir)
     create(plan, offline=True)  # imports Unsloth before anything else imports torch
     with TemporaryDirectory() as folder:
-        measure = Measurement(plan, Path(folder), asked.steps, asked.idle)
-        results = [measure.of(levers, plan.per_device_train_batch_size) for levers in asked.levers]
-        results.append(measure.of(asked.levers[0], plan.per_device_train_batch_size // 2))
-        asked.result.write_text(json.dumps(results, indent=1))
-    for each in results:
-        print({key: value for key, value in each.items() if key != "shapes"}, flush=True)
+        measure = Measurement(plan, Path(folder), asked.steps, asked.idle, asked.profile)
+        rows, results = plan.per_device_train_batch_size, []
+        settings_of_a_loss = [*((levers, rows) for levers in asked.levers)]
+        settings_of_a_loss.append((asked.levers[0], rows // 2))
+        for loss, (levers, batch) in product(asked.losses, settings_of_a_loss):
+            results.append(measure.of(levers, batch, loss))
+            asked.result.write_text(json.dumps(results, indent=1))
+            print({k: v for k, v in results[-1].items() if k != "shapes"}, flush=True)
     measure.backend.close()
 
 
 class Measurement:
     """A loaded model that is trained again and again."""
 
-    def __init__(self, plan: Plan, folder: Path, steps: int, idle: float):
+    def __init__(
+        self, plan: Plan, folder: Path, steps: int, idle: float, profile: Path | None = None
+    ):
         weights = child._weights_folder(plan, folder)
         self.plan, self.folder, self.idle = child._rehearsed(plan, weights, steps), folder, idle
+        self.steps, self.profile = steps, profile
         self.backend: Any = create(self.plan, offline=True)
         child._write_weights(plan, weights)
         self.backend.load(None, None)
-        self.first: Any = None
-        """The gradient of the first setting."""
+        self.first: dict[str, Any] = {}
+        """The gradient of the first setting of each loss."""
 
-    def of(self, levers: str, batch: int) -> dict[str, Any]:
+    def of(self, levers: str, batch: int, loss: str = "dapo") -> dict[str, Any]:
         """Times, memory and the gradient of the first step with these levers."""
         import torch
 
@@ -88,7 +100,11 @@ class Measurement:
 
         os.environ[passes.VARIABLE] = levers
         count = self.plan.completions_per_step // batch
-        changes = {child.BATCH: batch, "gradient_accumulation_steps": count}
+        changes: dict[str, Any] = {child.BATCH: batch, "gradient_accumulation_steps": count}
+        kind, _, beta = loss.partition(":")
+        losses = {"loss_type": kind, "beta": float(beta or 0)}
+        train = self.plan.recipe.train.model_copy(update=losses)
+        changes["recipe"] = self.plan.recipe.model_copy(update={"train": train})
         plan = self.plan.model_copy(update=changes)
         if self.backend.trainer is not None:
             self.backend.reset(self.plan)
@@ -103,6 +119,8 @@ class Measurement:
         def made(*arguments: Any, **options: Any) -> Any:
             each = make(*arguments, **options)
             each.add_callback(watch)
+            if self.profile:
+                each.add_callback(_profiler(self.profile, levers, self.steps))
             watch.trainer, each._generate_single_turn = (
                 each,
                 _made_up(plan, self.backend.tokenizer()),
@@ -116,9 +134,10 @@ class Measurement:
             self._train(plan, rows)
         finally:
             trainer.make = make
-        self.first = watch.gradient if self.first is None else self.first
-        difference = (watch.gradient - self.first).norm() / self.first.norm()
+        first = self.first.setdefault(loss, watch.gradient)
+        difference = (watch.gradient - first).norm() / first.norm()
         return {
+            "loss_type": loss,
             "levers": levers,
             "batch": batch,
             "gradient_error": difference.item(),
@@ -188,6 +207,29 @@ def _watch() -> Any:
     watch = Watch()
     watch.shapes = []
     return watch
+
+
+def _profiler(path: Path, levers: str, step: int) -> Any:
+    """A callback that adds a table of the time of this step's kernels and calls to `path`."""
+    import torch
+    from transformers import TrainerCallback
+
+    class Profiler(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **options: Any) -> None:
+            if state.global_step + 1 == step:
+                self.profile = torch.profiler.profile()
+                self.profile.start()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:
+            if state.global_step == step:
+                self.profile.stop()
+                averages = self.profile.key_averages()
+                with path.open("a") as file:
+                    for order in ("self_cuda_time_total", "self_cpu_time_total"):
+                        table = averages.table(sort_by=order, row_limit=40)
+                        print(f"== `{levers}`, {order}", table, sep="\n", file=file)
+
+    return Profiler()
 
 
 def _made_up(plan: Plan, tokenizer: Any) -> Any:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from r1recipes.algorithms import ALGORITHMS
 from r1recipes.data.tokenizer.chat_template import ANSWER, QUESTION, adds_bos, render
 from r1recipes.errors import RecipeError, listed
 from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe
@@ -127,6 +128,7 @@ def settle(
     notes = settle_end(tokenizer)
     if recipe.model.name not in BUILTIN_MODELS:
         notes += _settle_pad(tokenizer, recipe.model.name, num_embeddings, needs_pad)
+    _refuse_end_as_padding(tokenizer, recipe)
     _refuse_without_embedding(tokenizer, recipe.model.name, num_embeddings)
     return notes + _check_tags(tokenizer, recipe)
 
@@ -200,6 +202,19 @@ def _settle_pad(
         )
     tokenizer.pad_token = tokenizer.eos_token
     return []
+
+
+def _refuse_end_as_padding(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> None:
+    """Raises: RecipeError where the token to pad with also ends a completion, for an algorithm that
+    takes each of them for padding."""
+    algorithm = ALGORITHMS[recipe.algorithm]
+    if algorithm.needs_pad and tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise RecipeError(
+            f"{algorithm.title} needs a token to pad with that ends no completion, and the "
+            f"tokenizer of `{recipe.model.name}` has only `{tokenizer.eos_token}`",
+            hint='set another `algorithm`, such as `algorithm = "grpo"`, or in a local copy of the '
+            "model set `pad_token` in tokenizer_config.json to a token that is never written",
+        )
 
 
 def _refuse_without_embedding(

@@ -141,7 +141,7 @@ def no_spread(s: Signs) -> Verdict | None:
         text += "a better one"
         return Verdict("all wrong", text, EASIER)
     text = f"Not learning: the completions of a prompt all earn the same ({s.recent_text})"
-    is_small = s.terms.num_generations < SMALL_GROUP
+    is_small = s.terms.num_generations < SMALL_GROUP and not s.terms.has_fixed_group
     change = "raise `num_generations`" if is_small else "raise `train.temperature`"
     return Verdict("all same", text, change)
 

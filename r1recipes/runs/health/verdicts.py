@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
+from r1recipes.algorithms import ALGORITHMS
 from r1recipes.runs.statistics import newcombe, wilson
 
 Row = Mapping[str, Any]
@@ -86,11 +87,14 @@ class Terms:
     num_generations: int
     """Completions to one prompt."""
     max_steps: int
+    has_fixed_group: bool = False
+    """Whether the algorithm takes no other number of completions to one prompt."""
 
     @classmethod
     def of(cls, resolved: Mapping[str, Any]) -> "Terms":
         """The terms of a plan as a table, such as resolved.json. Raises: KeyError if it is none."""
         recipe, preset = resolved["recipe"], resolved["preset"]
+        algorithm = ALGORITHMS.get(recipe.get("algorithm", ""))
         return cls(
             weights=recipe["rewards"],
             decisive=recipe["eval"]["reward"],
@@ -98,6 +102,7 @@ class Terms:
             completions_per_step=preset["prompts_per_step"] * preset["num_generations"],
             num_generations=preset["num_generations"],
             max_steps=recipe["train"]["max_steps"],
+            has_fixed_group=algorithm is not None and algorithm.group_size is not None,
         )
 
     @property

@@ -23,8 +23,8 @@ from r1recipes.planning.plan import Plan
 from r1recipes.planning.speed.step import UTILIZATION
 
 VARIABLE = "R1RECIPES_PASSES"
-"""Environment variable with the levers that are used, such as "sort,trim"; none where it is empty.
-Without it all of them are used on a CPU, and none on a GPU, where they have not been measured."""
+"""Environment variable with the levers that are used, such as "sort,trim", to compare them; none
+where it is empty, and all of them without it."""
 LEVERS = ("drop", "sort", "resize", "trim", "score")
 """The last one is of Unsloth alone (`unsloth.patches.score_completions_only`)."""
 MOST_UNIT_ROWS = 8
@@ -98,9 +98,9 @@ def _launch_tokens(hidden_size: int) -> int:
     return round(LAUNCH_S * peak.operations * UTILIZATION / (6 * LAYER_WEIGHTS * hidden_size**2))
 
 
-def levers(device: str) -> set[str]:
-    """The levers that are on, "cpu" or "cuda". Raises: RunError for a name that is none."""
-    text = os.environ.get(VARIABLE, ",".join(LEVERS) if device == "cpu" else "")
+def levers() -> set[str]:
+    """The levers that are on. Raises: RunError for a name that is none."""
+    text = os.environ.get(VARIABLE, ",".join(LEVERS))
     names = {name.strip() for name in text.split(",")} - {""}
     if unknown := names - set(LEVERS):
         raise RunError(
@@ -122,7 +122,7 @@ def allowed(rules: PassRules, names: set[str]) -> PassRules:
 
 def install(trainer: Any, plan: Plan) -> None:
     """Let a trainer of TRL, or of Unsloth, cut the rows of each step anew, where a lever is on."""
-    names = levers(plan.device)
+    names = levers()
     if not names:
         return
     rules = allowed(plan.algorithm.pass_rules(plan.recipe.train), names)

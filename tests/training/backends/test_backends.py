@@ -33,6 +33,8 @@ def planned(tmp_path) -> Callable[..., planning.Plan]:
 
     def make(gpu: Gpu | None = None, algorithm: str = "grpo", **changes: str) -> planning.Plan:
         text = SMALL.replace("seed = 1\n", f'seed = 1\nalgorithm = "{algorithm}"\n') + PRESET
+        if size := ALGORITHMS[algorithm].group_size:
+            text = text.replace("num_generations = 4", f"num_generations = {size}")
         (tmp_path / "small.toml").write_text(text)
         loaded = recipe.load(tmp_path / "small.toml").recipe
         target = planning.Target.elsewhere(gpu) if gpu else planning.Target.here(None, 1)

@@ -4,18 +4,21 @@ No argument is left to a library's default. Limits: nothing is loaded here.
 """
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from trl import SFTConfig
 
-from r1recipes.algorithms import Algorithm, sft
+from r1recipes.algorithms import ONLINE_DPO, PPO, Algorithm, sft
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends import passes
 from r1recipes.training.backends.base import Hooks
-from r1recipes.training.backends.trainer.watch import Collector, Watch
+from r1recipes.training.backends.trainer import online_dpo, ppo
+from r1recipes.training.backends.trainer.online_dpo import PairSampler
+from r1recipes.training.backends.trainer.watch import Collector, Parts, Watch
 
 REFERENCE = "ref"
 """TRL's name for a frozen copy of the adapter as the reference, which `make` deletes: the base is
@@ -65,7 +68,9 @@ def arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
     own = algorithm.arguments(train, plan.preset, plan.step)
     if algorithm.samples:
         rewarded = {"reward_weights": list(plan.recipe.rewards.values())}
-        own = sampling(plan) | {"repetition_penalty": train.repetition_penalty} | rewarded | own
+        sampled = sampling(plan) | {"repetition_penalty": train.repetition_penalty} | rewarded
+        names = {field.name for field in fields(algorithm.trainer()[1])}  # PPO's has few of them
+        own = {name: value for name, value in sampled.items() if name in names} | own
     return {
         "output_dir": str(output_dir),
         "max_steps": train.max_steps,
@@ -105,8 +110,8 @@ def stop_at(trainer: Any, ids: list[int]) -> None:
     TRL cuts them at the tokenizer's end token alone and would learn the padding behind another
     (1.12, `_generate_single_turn`). It still counts those that end with another as cut.
     """
-    if len(ids) == 1:
-        return
+    if len(ids) == 1 or not hasattr(trainer, "_generate_single_turn"):
+        return  # the trainers of other algorithms have been told when they were made
     trainer.generation_kwargs["eos_token_id"] = ids
     trainer.generation_config.eos_token_id = ids
     generate = trainer._generate_single_turn
@@ -130,27 +135,50 @@ def make(
     rewards: dict[str, Reward],
     config_arguments: dict[str, Any],
     hooks: Hooks,
+    sampler: PairSampler | None = None,
 ) -> Any:
-    """The TRL trainer of a plan's algorithm, with callbacks that call `hooks`."""
-    trainer_class, config_class = plan.algorithm.trainer()
+    """The TRL trainer of a plan's algorithm, with callbacks that call `hooks`.
+
+    `sampler` generates the pairs of online DPO; without it TRL's trainer does with transformers.
+    """
     collector = Collector(rewards, plan)
     callback = Watch(hooks, collector, plan.algorithm)
-    is_paid = plan.algorithm.samples and rewards
-    reward_arguments = {"reward_funcs": collector.functions()} if is_paid else {}
-    trainer = trainer_class(
+    parts = Parts(
+        config=plan.algorithm.trainer()[1](**config_arguments),
         model=model,
-        args=config_class(**config_arguments),
-        train_dataset=rows,
-        processing_class=tokenizer,
-        callbacks=[callback],
-        **reward_arguments,
+        tokenizer=tokenizer,
+        rows=rows,
+        callback=callback,
+        ends=stop_ids(tokenizer, model),
     )
+    if plan.algorithm is ONLINE_DPO:
+        trainer = online_dpo.make(parts, sampler)
+    elif plan.algorithm is PPO:
+        trainer = ppo.make(plan, parts)
+    else:
+        trainer = _plain(plan, parts)
     if REFERENCE in getattr(model, "peft_config", {}):
         model.delete_adapter(REFERENCE)
-    if plan.algorithm.samples:
-        passes.install(trainer, plan)
     _announce_phases(trainer, plan.algorithm, hooks)
     callback.clock.time(trainer)
+    return trainer
+
+
+def _plain(plan: Plan, parts: Parts) -> Any:
+    """A trainer that needs nothing beside what each of them takes."""
+    functions = parts.callback.collector.functions()
+    is_paid = plan.algorithm.samples and functions
+    reward_arguments = {"reward_funcs": functions} if is_paid else {}
+    trainer = plan.algorithm.trainer()[0](
+        model=parts.model,
+        args=parts.config,
+        train_dataset=parts.rows,
+        processing_class=parts.tokenizer,
+        callbacks=[parts.callback],
+        **reward_arguments,
+    )
+    if plan.algorithm.samples:
+        passes.install(trainer, plan)
     return trainer
 
 

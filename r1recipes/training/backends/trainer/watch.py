@@ -5,10 +5,12 @@ Limits: nothing is decided or written here; `base.Hooks` has what the caller doe
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import TrainerCallback
 
 from r1recipes.algorithms import Algorithm
@@ -28,11 +30,14 @@ class Collector:
         self._rewards = rewards
         self._weights, self._decisive = plan.recipe.rewards, plan.recipe.eval.reward
         self._group_size = plan.preset.num_generations
-        self._samples = plan.algorithm.samples
+        self._algorithm = plan.algorithm
         self._completions: list[Any] = []
         self._prompts: list[Any] = []
         self._answers: list[Any] = []
+        self._ids: list[list[int]] = []
         self._paid: dict[str, list[float | None]] = {}
+        self.ends: list[int] | None = None
+        """Tokens that end a completion, for a trainer that does not log the rollouts itself."""
 
     def functions(self) -> list[Callable[..., list[float | None]]]:
         """The rewards with TRL's signature, recorded when TRL calls them."""
@@ -45,16 +50,42 @@ class Collector:
             paid = reward(prompts=prompts, completions=completions, **columns)
             self._prompts, self._completions = prompts, completions
             self._answers = columns.get("answer", [])
+            self._ids = columns.get("completion_ids", [])
             self._paid[name] = paid
             return reward.in_training(paid, prompts)
 
         watched.__name__ = name
         return watched
 
+    def rollouts(self) -> dict[str, float]:
+        """What the rewards of the step paid and how long its completions are, under the names and
+        in the units of GRPO; empty for a trainer that logs it, for which `ends` is None."""
+        if self.ends is None or not self._paid:
+            return {}
+        row: dict[str, float] = {}
+        for name, paid in self._paid.items():
+            values = _tensor(paid)
+            row |= {f"rewards/{name}/mean": values.nanmean().item()}
+            row |= {f"rewards/{name}/std": _spread(values)}
+        weights = torch.tensor([self._weights[name] for name in self._paid])
+        totals = (torch.stack([*map(_tensor, self._paid.values())], 1) * weights).nansum(1)
+        row |= {"reward": totals.mean().item(), "reward_std": _spread(totals)}
+        if self._algorithm.compares:
+            groups = totals.view(-1, self._group_size)
+            row["frac_reward_zero_std"] = (groups == groups[:, :1]).all(1).float().mean().item()
+        lengths = torch.tensor([len(ids) for ids in self._ids]).float()
+        is_cut = torch.tensor([not ids or ids[-1] not in self.ends for ids in self._ids]).float()
+        return row | {
+            "completions/mean_length": lengths.mean().item(),
+            "completions/min_length": lengths.min().item(),
+            "completions/max_length": lengths.max().item(),
+            "completions/clipped_ratio": is_cut.mean().item(),
+        }
+
     def accuracy(self) -> dict[str, float | None]:
         """Share of the step's completions that the decisive reward pays 1 or more, and its 95 %
         interval, under their names in metrics.jsonl; empty where a step samples none."""
-        if not self._samples:
+        if not self._algorithm.samples:
             return {}
         paid = self._paid.get(self._decisive)
         if not paid:
@@ -92,6 +123,17 @@ class Collector:
         }
 
 
+def _tensor(paid: list[float | None]) -> torch.Tensor:
+    """What a reward paid; NaN where it paid nothing."""
+    return torch.tensor([torch.nan if value is None else value for value in paid])
+
+
+def _spread(values: torch.Tensor) -> float:
+    """The standard deviation of the values that are there; 0 of a single one."""
+    values = values[~values.isnan()]
+    return values.std().item() if len(values) > 1 else 0.0
+
+
 class Clock:
     """Seconds of an optimiser step, by the part of the work.
 
@@ -108,9 +150,12 @@ class Clock:
     def time(self, trainer: Any) -> None:
         """Time the methods of a TRL trainer."""
         for name, purpose in self._methods.items():
-            setattr(trainer, name, self._timed(purpose, getattr(trainer, name)))
+            setattr(trainer, name, self.timed(purpose, getattr(trainer, name)))
 
-    def _timed(self, purpose: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(self, purpose: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that does the same and is timed."""
+        self._spent.setdefault(purpose, 0.0)
+
         def timed(*args: Any, **kwargs: Any) -> Any:
             began = time.perf_counter()
             try:
@@ -131,9 +176,10 @@ class Clock:
 
     def row(self) -> dict[str, float]:
         """The times of the last step, under their names in metrics.jsonl."""
-        spent = {"step": 0.0, "preparing": 0.0, "generation": 0.0, "rewards": 0.0} | self._spent
+        spent = {"generation": 0.0, "rewards": 0.0, "step": self._step_s} | self._spent
         if "generation" not in self._spent:
             return {"time/step_s": self._step_s, "time/backward_s": spent["step"]}
+        spent = {"preparing": spent["generation"] + spent["rewards"]} | spent
         return {
             "time/step_s": self._step_s,
             "time/generation_s": spent["generation"],
@@ -181,14 +227,33 @@ class Watch(_Stoppable):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.clock.end()
-        self.stop_if_asked(control)
+        if self.algorithm.resumes:
+            self.stop_if_asked(control)
+        elif state.global_step < state.max_steps and self.hooks.should_stop():
+            raise KeyboardInterrupt  # its trainer neither looks whether to stop nor saves a step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if not logs or "loss" not in logs:
+        renamed = self.algorithm.metrics
+        logs = {renamed.get(name, name): value for name, value in (logs or {}).items()}
+        if "loss" not in logs:
             return  # the summary at the end
-        logs = {self.algorithm.metrics.get(name, name): value for name, value in logs.items()}
+        logs |= self.collector.rollouts()
         row = {"step": state.global_step, **logs, **self.clock.row(), **self.collector.accuracy()}
         if failures := self.collector.failures():
             row["reward_failures"] = failures
         row |= self.hooks.evaluate(state.global_step)  # before the step's checkpoint is saved
         self.hooks.on_step(row, self.collector.samples())
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What every trainer is made of."""
+
+    config: Any
+    """TRL's config of the algorithm."""
+    model: Any
+    tokenizer: Any
+    rows: Dataset
+    callback: Watch
+    ends: list[int]
+    """Tokens that end a completion."""

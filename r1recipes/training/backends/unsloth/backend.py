@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from unsloth import FastLanguageModel
 from vllm import SamplingParams
 
+from r1recipes.algorithms import ONLINE_DPO
 from r1recipes.machine import settings
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
@@ -270,7 +271,12 @@ class UnslothBackend:
     ) -> None:
         plan = plan or self.plan
         arguments = trainer.arguments(plan, output_dir)
-        if plan.algorithm.samples:
+        sampler = None
+        if plan.algorithm is ONLINE_DPO:
+            arguments |= {"use_vllm": True, "vllm_mode": "colocate"}
+            patches.return_logits()
+            sampler = rollouts.pair_sampler(self.model, self.tokenizer(), plan, self._stop)
+        elif plan.algorithm.samples:
             arguments |= ENGINE_ARGUMENTS
             if self._stop:
                 arguments["generation_kwargs"] = {"stop_token_ids": self._stop}
@@ -287,9 +293,10 @@ class UnslothBackend:
             rewards=rewards,
             config_arguments=arguments,
             hooks=hooks,
+            sampler=sampler,
         )
         refuse_differences(argument_differences(arguments, self.trainer.args))
-        if plan.algorithm.samples:
+        if plan.algorithm.samples and sampler is None:
             rollouts.prepare(self.trainer, self.model, plan)
         with lengths.ended(self.trainer, hooks.lengths):
             self.trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)

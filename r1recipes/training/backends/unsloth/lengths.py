@@ -19,7 +19,8 @@ def ended(trainer: Any, lengths: Callable[[int], list[int]] | None) -> Iterator[
     if lengths is None:
         yield
         return
-    engine = trainer.vllm_generation.llm
+    has_own = hasattr(trainer, "vllm_generation")  # not that of online DPO
+    engine = trainer.vllm_generation.llm if has_own else trainer.model.vllm_engine
     generate = engine.generate
 
     def varied(prompts: Any, sampling_params: Any = None, **options: Any) -> Any:

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from unsloth_zoo.vllm_utils import prepare_merged_rollout
+from vllm import SamplingParams
 
 from r1recipes.planning.plan import Plan
 from r1recipes.training.backends import passes
-from r1recipes.training.backends.unsloth import environment, patches, sampling
+from r1recipes.training.backends.trainer.online_dpo import PairSampler
+from r1recipes.training.backends.unsloth import engine, environment, patches, sampling
 from r1recipes.training.backends.unsloth.differences import refuse_differences, rollout_differences
 
 
@@ -25,5 +27,37 @@ def prepare(trainer: Any, model: Any, plan: Plan) -> None:
         refuse_differences(rollout_differences(model, state))
     if plan.algorithm.reference(plan.recipe.train):
         patches.bound_reference_pass(trainer)
-    if "score" in passes.levers(plan.device):
+    if "score" in passes.levers():
         patches.score_completions_only(trainer)
+
+
+def pair_sampler(model: Any, tokenizer: Any, plan: Plan, stops: list[int]) -> PairSampler:
+    """Generates the pairs of a step with the engine, in one call; `stops`: tokens that end a
+    completion and that the engine does not stop at by itself.
+
+    TRL's trainer would call the engine for each pass with texts, of which vLLM takes the tokens
+    with a second BOS (1.12, online_dpo_trainer.py, `_generate_vllm_colocate`).
+    """
+    params = SamplingParams(
+        max_tokens=plan.preset.max_completion_length,
+        repetition_penalty=plan.recipe.train.repetition_penalty,
+        stop_token_ids=stops or None,
+        **sampling.WITHOUT_TEXT,
+        **sampling.of_plan(plan),
+    )
+
+    def sample(prompts: list[Any]) -> tuple[list[list[int]], list[list[int]]]:
+        rendered = tokenizer.apply_chat_template(
+            prompts, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
+        ids: list[list[int]] = rendered["input_ids"]
+        outputs = model.vllm_engine.generate(
+            [{"prompt_token_ids": row} for row in ids],
+            sampling_params=params,
+            lora_request=model.load_lora("online_dpo_lora", load_tensors=True),
+            use_tqdm=False,
+        )
+        engine.rest(model.vllm_engine)
+        return ids, [list(output.outputs[0].token_ids) for output in outputs]
+
+    return sample

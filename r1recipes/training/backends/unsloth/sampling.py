@@ -23,8 +23,8 @@ PROMPTS_PER_CALL = 4096
 was made for and has a queue for the others; between two calls it waits for the last ones. Assumed:
 more than most evaluations have, and little host memory."""
 VARIABLE = "R1RECIPES_ROLLOUTS"
-"""Environment variable: with "ids" rollouts ask for token ids alone. Without it they ask for what
-TRL asks for: what the lever gains, and whether it works beside Unsloth, has not been measured."""
+"""Environment variable, to compare: with "all" rollouts ask for what TRL asks for, with "ids", as
+without it, for token ids alone where nothing reads more."""
 WITHOUT_TEXT: dict[str, Any] = {"detokenize": False}
 WITHOUT_LOGPROBS: dict[str, Any] = {"logprobs": None}
 """vLLM's names; TRL's `GRPOTrainer` asks for `logprobs=0`, the one of the sampled token."""
@@ -43,9 +43,9 @@ def of_plan(plan: Plan) -> dict[str, Any]:
 
 def ids_alone() -> bool:
     """Whether rollouts ask for token ids alone. Raises: RunError for a value that is none."""
-    value = os.environ.get(VARIABLE, "")
-    if value not in ("", "ids"):
-        raise RunError(f"{VARIABLE} is `{value}`", hint=f"set {VARIABLE}=ids, or unset it")
+    value = os.environ.get(VARIABLE, "ids")
+    if value not in ("ids", "all"):
+        raise RunError(f"{VARIABLE} is `{value}`", hint=f"set {VARIABLE}=all, or unset it")
     return value == "ids"
 
 
