@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from r1recipes.machine.gpu import Gpu
     from r1recipes.machine.settings import Settings
+    from r1recipes.planning import Plan
     from r1recipes.planning.architectures import Origin
     from r1recipes.recipe import Loaded, Recipe
     from r1recipes.runs import Run
@@ -151,6 +152,27 @@ def look_here(loaded: Loaded) -> None:
         raise RecipeError(problems=findings.problems)
 
 
+def refuse_model(loaded: Loaded, origin: Origin | None = None) -> str | None:
+    """Refuse a model that nothing here trains, in the words of `plan`; a line where that cannot be
+    told. Raises: PlanError."""
+    from r1recipes.machine import hub
+    from r1recipes.planning import architectures
+
+    recipe = loaded.recipe
+    based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
+    return architectures.refuse(based, loaded.path.parent, offline=hub.is_offline())
+
+
+def say_unpredicted(plan: Plan) -> None:
+    """Say on stderr that the memory of a plan for a GPU is not predicted, and why."""
+    if plan.backend == "unsloth" and plan.predicted is None:
+        from r1recipes.planning import architectures
+
+        print(
+            printable(f"note: {architectures.unpredicted(plan.base_model.name)}"), file=sys.stderr
+        )
+
+
 def refuse_code(recipe: Recipe, base_dir: Path) -> None:
     """Refuse user code now, and not after the data are loaded. Raises: RecipeError."""
     from r1recipes import rewards
@@ -267,7 +289,7 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
         size = gib_of(args.vram)
         return _imagined(f"a card of {size:g} GiB", round(size * GIB), 8.0)
     if args.gpu is not None:
-        return _named(args.gpu)
+        return named_card(args.gpu)
     if at_hand := gpu.current():
         return at_hand
     if args.preset is None:
@@ -283,7 +305,7 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
     return _imagined(f"the smallest card of {args.preset}", size, 8.0)
 
 
-def _named(name: str) -> Gpu:
+def named_card(name: str) -> Gpu:
     """A GPU of the catalogue. Raises: RecipeError with the reason, or GPUs of a similar name."""
     from r1recipes.machine import cards
 

@@ -83,7 +83,8 @@ def _recipe_line(verdict: RecipeVerdict) -> Line:
     peak = verdict.peak_bytes
     memory = f"measured peak {gib(peak, 2)} GiB" if peak else "memory not measured"
     preset = verdict.preset or ""
-    return "ok", verdict.recipe, preset if preset == "cpu" else f"{preset}, {memory}", None
+    note = f"; {verdict.note}" if verdict.note else ""
+    return "ok", verdict.recipe, preset if preset == "cpu" else f"{preset}, {memory}{note}", None
 
 
 def _print_lines(lines: list[Line]) -> None:

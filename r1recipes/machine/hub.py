@@ -1,8 +1,10 @@
-"""The Hugging Face Hub: what of it is on this machine, and what its errors mean. Makes no request.
+"""The Hugging Face Hub: what of it is on this machine, and what its errors mean. The only
+request is the one that asks whether it answers.
 
 Folders and variables are those of huggingface_hub 1 and datasets 4.
 """
 
+import functools
 import hashlib
 import os
 import re
@@ -82,6 +84,26 @@ def token() -> str | None:
         return None
 
 
+def answers() -> bool:
+    """Whether the Hub answers at all, which its client would try to find out for minutes."""
+    from huggingface_hub import constants
+
+    return not is_offline() and _answers(constants.ENDPOINT)
+
+
+@functools.cache
+def _answers(endpoint: str) -> bool:
+    import httpx
+
+    try:
+        httpx.head(endpoint, timeout=ANSWER_S)
+    except httpx.HTTPError:
+        return False
+    return True
+
+
+ANSWER_S = 10.0
+"""Seconds after which a Hub that has not answered is not asked again; assumed."""
 GATED = "is gated: its owner decides who may read it"
 
 

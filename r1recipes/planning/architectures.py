@@ -6,6 +6,7 @@ mixtures of experts, models that see or hear, and anything unknown are refused b
 """
 
 import json
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from r1recipes.machine import hub
 from r1recipes.planning import models
 from r1recipes.planning.models import ModelShape
 from r1recipes.recipe import references
-from r1recipes.recipe.schema import Model
+from r1recipes.recipe.schema import Model, Recipe
 
 MAX_COUNT = 10**8
 """A config.json with a larger number is damaged."""
@@ -116,6 +117,20 @@ class Origin(BaseModel):
         return f"starts from {source}, merged into {self.model} (adapter {self.sha256[:8]})"
 
 
+class Unreachable(PlanError):
+    """The config.json of a model cannot be read now: its memory is not predicted, and what it is
+    will show when it is loaded."""
+
+
+class Refused(PlanError):
+    """A model that nothing here trains."""
+
+
+class UnknownFamily(Refused):
+    """A dense model whose blocks may be other than Llama's. The engine and its memory are not known
+    to work for it; plain TRL trains it."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The weights in a model's files."""
@@ -123,6 +138,9 @@ class Checkpoint:
     shape: ModelShape
     quantised: bool
     """Whether they are stored in bitsandbytes 4-bit."""
+    family: str | None = None
+    """The first word of its architecture, such as `qwen`; None where its config.json was not read.
+    """
 
 
 def find(name: str, base_dir: Path, *, revision: str | None = None, offline: bool) -> Checkpoint:
@@ -141,6 +159,31 @@ def find(name: str, base_dir: Path, *, revision: str | None = None, offline: boo
     if shape:
         return Checkpoint(shape, references.is_4bit_name(name))
     return of_config(_read(_fetch(name, revision, offline)), name)
+
+
+def refuse(recipe: Recipe, base_dir: Path, *, offline: bool) -> str | None:
+    """Refuse a model that nothing here trains, in the words in which `plan` refuses it.
+
+    The only place where that is done, for every command and before a weight is loaded. Gives a line
+    where the model's config.json cannot be reached. Raises: PlanError for experts, models that see
+    or hear, other quantisations, a config.json that is damaged; for an unknown family too unless
+    the recipe can run on a CPU.
+    """
+    model = recipe.model
+    try:
+        find(model.name, base_dir, revision=model.revision, offline=offline)
+    except Unreachable:
+        return unpredicted(model.name)
+    except UnknownFamily as error:
+        if "cpu" not in recipe.preset:
+            raise
+        return f"memory is not predicted, and a GPU needs a known family: {error}"
+    return None
+
+
+def unpredicted(name: str) -> str:
+    """What is to be said of a model that may pass, as nobody can tell what it is."""
+    return f"memory is not predicted: the config.json of `{name}` cannot be reached"
 
 
 def refuse_adapter(name: str, revision: str | None, *, offline: bool) -> None:
@@ -190,11 +233,13 @@ def of_config(config: dict[str, Any], name: str) -> Checkpoint:
         message = f"config.json of `{name}` has no `model_type`, which names its architecture"
         raise PlanError(message, hint=f"take the model's own config.json; {_HINT}")
     elif not isinstance(kind, str) or kind not in FAMILIES:
-        raise PlanError(f"`{name}` has the unknown architecture `{kind}`", hint=_HINT)
+        raise UnknownFamily(f"`{name}` has the unknown architecture `{kind}`", hint=_HINT)
     else:
-        return Checkpoint(_shape(config, name), _in_4_bit(config, name))
+        family = re.match("[a-z]+", kind)
+        word = family[0] if family else None
+        return Checkpoint(_shape(config, name), _in_4_bit(config, name), word)
     named = f" ({kind})" if kind else ""
-    raise PlanError(f"`{name}` {predicate}{named}, which is not supported", hint=_HINT)
+    raise Refused(f"`{name}` {predicate}{named}, which is not supported", hint=_HINT)
 
 
 _HINT = "supported are dense models of the families " + ", ".join(FAMILIES)
@@ -211,7 +256,7 @@ def _in_4_bit(config: dict[str, Any], name: str) -> bool:
         if settings.get("load_in_4bit"):
             return True
         method = "bitsandbytes in 8 bits"
-    raise PlanError(
+    raise Refused(
         f"`{name}` is quantised with {method}, which cannot be trained",
         hint="take the 16-bit checkpoint, or one in bitsandbytes 4-bit",
     )
@@ -282,15 +327,16 @@ def _fetch(name: str, revision: str | None, offline: bool) -> Path:
     """config.json from the Hub or its cache. Imported here: that takes longer than a plan."""
     from huggingface_hub import hf_hub_download
 
+    is_cut_off = offline or not hub.answers()
     try:
         return Path(
-            hf_hub_download(name, "config.json", revision=revision, local_files_only=offline)
+            hf_hub_download(name, "config.json", revision=revision, local_files_only=is_cut_off)
         )
     except (OSError, ValueError) as error:
-        refuse_adapter(name, revision, offline=offline)
+        refuse_adapter(name, revision, offline=is_cut_off)
         fault = hub.explain(error, offline=offline)
         folder = "give a local folder with its config.json"
-        raise PlanError(
+        raise Unreachable(
             f"`{name}` is not a folder here, and {fault.predicate}",
             hint=f"{fault.hint}; or {folder}" if fault.hint else folder,
         ) from error

@@ -19,7 +19,7 @@ from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
-from r1recipes.planning import auto, fit, speed
+from r1recipes.planning import architectures, auto, fit, speed
 from r1recipes.planning.architectures import Origin
 from r1recipes.planning.fit import Predicted
 from r1recipes.planning.memory.case import engine_sequences
@@ -145,6 +145,8 @@ def make(
     names as its model. `lengths`: of the completions for which choices are compared.
     Raises: PlanError with what the recipe needs and what would run here; DoesNotFit.
     """
+    based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
+    architectures.refuse(based, base_dir, offline=offline)
     name = choose_preset(recipe, target.card, preset)
     settled = _settled(recipe, recipe.preset[name], chosen or {})
     card = None if name == "cpu" else target.card
@@ -153,7 +155,6 @@ def make(
     _refuse_card(recipe, card, has_engine)
     predicted = None
     if card and (has_engine or algorithm.logit_bytes):
-        based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
         shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
         if shape:
             fit.check_kv_cache(settled, shape, card)

@@ -19,7 +19,7 @@ from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.packages import Finding, Stops
 from r1recipes.machine.settings import Settings
 from r1recipes.machine.units import GIB, gib, gigabytes
-from r1recipes.planning import disk, models, plan, proofs
+from r1recipes.planning import architectures, disk, models, plan, proofs
 from r1recipes.planning.architectures import Origin
 from r1recipes.planning.doctor.card import card_findings, end_another
 from r1recipes.planning.fit import OTHERS
@@ -40,6 +40,8 @@ class RecipeVerdict:
     mend: str | None = None
     peak_bytes: int | None = None
     """Measured peak of this preset; None where it was not measured."""
+    note: str | None = None
+    """Why its memory is not predicted, where that is so."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def examine(
     it names as its model."""
     card = gpu.current()
     plans = {
-        loaded.name: _plan(loaded, card, (origins or {}).get(loaded.name)) for loaded in recipes
+        loaded.name: _plan(loaded, card, (origins or {}).get(loaded.name), offline)
+        for loaded in recipes
     }
     on_gpu = any(isinstance(p, PlanError) or p.device == "cuda" for p in plans.values())
     findings = packages.examine(card if on_gpu else None)
@@ -81,10 +84,12 @@ def examine(
     return Report(findings, verdicts)
 
 
-def _plan(loaded: Loaded, card: Gpu | None, origin: Origin | None) -> Plan | PlanError:
+def _plan(
+    loaded: Loaded, card: Gpu | None, origin: Origin | None, offline: bool
+) -> Plan | PlanError:
+    target, base_dir = plan.Target.here(card, host.cores()), loaded.path.parent
     try:
-        target = plan.Target.here(card, host.cores())
-        return plan.make(loaded.recipe, target, base_dir=loaded.path.parent, origin=origin)
+        return plan.make(loaded.recipe, target, base_dir=base_dir, origin=origin, offline=offline)
     except PlanError as error:
         return error
 
@@ -153,6 +158,8 @@ def verdict(
     if isinstance(planned, PlanError):
         gpu_fault = next((f for f in findings if f.subject == "GPU" and f.stops), None)
         why = planned.problems[0].message
+        if isinstance(planned, architectures.Refused):
+            return RecipeVerdict(loaded.name, None, f"{why}; {planned.problems[0].hint}")
         if card is None and "cpu" not in loaded.recipe.preset:
             smallest = min(loaded.recipe.preset, key=preset_bytes)
             why = f"needs an NVIDIA GPU of {smallest} or more"
@@ -173,7 +180,10 @@ def verdict(
         needs += _free_memory(planned, card, peak)
     if needs:
         return RecipeVerdict(loaded.name, name, needs[0].state, needs[0].mend, peak)
-    return RecipeVerdict(loaded.name, name, peak_bytes=peak)
+    note = None
+    if planned.backend == "unsloth" and planned.predicted is None:
+        note = architectures.unpredicted(planned.base_model.name)
+    return RecipeVerdict(loaded.name, name, peak_bytes=peak, note=note)
 
 
 def _concerns(finding: Finding, planned: Plan) -> bool:

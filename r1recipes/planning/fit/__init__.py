@@ -110,7 +110,8 @@ class Predicted(BaseModel):
 def shape_of(
     recipe: Recipe, preset: Preset, base_dir: Path, *, offline: bool, strict: bool
 ) -> ModelShape | None:
-    """The shape of the recipe's model; None when it is not known, unless that is `strict`.
+    """The shape of the recipe's model; None when its config.json cannot be reached, unless that is
+    `strict`.
 
     Raises: PlanError, also for a 4-bit checkpoint that is to be loaded or trained in 16 bits.
     """
@@ -119,7 +120,7 @@ def shape_of(
         checkpoint = architectures.find(
             model.name, base_dir, revision=model.revision, offline=offline
         )
-    except PlanError:
+    except architectures.Unreachable:
         if strict:
             raise
         return None
