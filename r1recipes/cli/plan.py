@@ -118,7 +118,7 @@ def plan_command(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(loaded, resolved, predicted, card)
     elif args.fit:
-        if predicted.verdict != "fits":
+        if predicted.verdict == "does not fit":
             raise _nothing_fits(predicted)
         _print_preset(resolved, predicted, card)
     else:
@@ -198,7 +198,8 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     stored = f" ({kind})" if (kind := resolved.preset.kv_cache_dtype) else ""
     count = resolved.preset.prompts_per_step * resolved.preset.num_generations
     lines = [
-        f"peak      {peak:.2f} GiB in {predicted.peak_phase}, within {predicted.error:.0%}",
+        f"peak      {peak:.2f} GiB in {predicted.peak_phase}, within {predicted.error:.0%}"
+        + (", extrapolated" if predicted.extrapolated else ""),
         f"needed    {needed:.2f} GiB; {SLACK} is given back where there is no room",
         f"headroom  {headroom:.2f} GiB of {room:.2f}, beyond what is needed{card}",
         f"at once   {predicted.sequences} sequences of {resolved.preset.max_seq_length} tokens "
@@ -220,7 +221,9 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
             "all its steps,\n          unless the data have fewer problems"
         )
     verdict = predicted.verdict + (f": {predicted.why}" if predicted.why else "")
-    lines += textwrap.wrap(verdict, 80, initial_indent="verdict   ", subsequent_indent=" " * 10)
+    told = {"beyond": "; ".join(predicted.extrapolated), "verdict": verdict}
+    for label, text in told.items():
+        lines += textwrap.wrap(text, 80, initial_indent=f"{label:10}", subsequent_indent=" " * 10)
     lines += [f"this fits {way}" for way in predicted.ways]
     if predicted.verdict == "does not fit" and not predicted.ways:
         lines.append(f"          {predicted.no_way}")
@@ -248,14 +251,15 @@ def _print_preset(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     from r1recipes.config.render import toml_value
 
     print(f"# Predicted for {card.name}, not measured: {predicted.sentence()}.")
-    print(
-        *(f"# {line.strip()}" for line in _speed(resolved, predicted, card).splitlines()), sep="\n"
-    )
+    if predicted.verdict == "tight":
+        print(f"# tight: {predicted.why}")
+    if predicted.extrapolated:
+        print(f"# beyond what was measured: {'; '.join(predicted.extrapolated)}")
+    for line in _speed(resolved, predicted, card).splitlines():
+        print(f"# {line.strip()}")
     if predicted.headroom_bytes > SPARE * predicted.room_bytes:
-        free = predicted.headroom_bytes / GIB
-        print(
-            f"# {free:.1f} GiB stay free: no setting that fits is clearly faster with more memory."
-        )
+        free = f"{predicted.headroom_bytes / GIB:.1f} GiB stay free"
+        print(f"# {free}: no setting that fits is clearly faster with more memory.")
     print(f"[preset.{resolved.preset_name}]")
     for key, field in Preset.model_fields.items():
         value = getattr(resolved.preset, key)

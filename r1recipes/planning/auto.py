@@ -16,7 +16,7 @@ from r1recipes.algorithms import ALGORITHMS, Algorithm
 from r1recipes.algorithms.base import Preset
 from r1recipes.machine import cards
 from r1recipes.planning import speed
-from r1recipes.planning.memory import constants, predict
+from r1recipes.planning.memory import domain, predict
 from r1recipes.planning.memory.case import (
     ADAM_8BIT_BYTES,
     ADAM_BYTES,
@@ -199,9 +199,9 @@ def _evaluation(
 def _with_share(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Choice:
     if "gpu_memory_utilization" not in open_keys(preset):
         return _choice(recipe, preset, shape, room)
-    error = constants.CALIBRATED["error"].value
     draft = preset.model_copy(update={"gpu_memory_utilization": 0.0})
     case = case_of(recipe, draft, shape, room.usable_bytes)
+    error = domain.error(case)
 
     def share(size: float) -> float:
         return min(MAX_SHARE, math.ceil(size / room.usable_bytes * 100) / 100)

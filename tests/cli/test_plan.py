@@ -124,8 +124,8 @@ def test_where_only_shorter_sequences_fit_that_is_said(length):
 
 def test_what_is_tight_is_not_called_the_least():
     sizes = (f"{tenths / 10}" for tenths in range(105, 130))
-    messages = [in_process("plan", "phi4", "--vram", size, "--fit")[2] for size in sizes]
-    tight = [text for text in messages if "nearer than the prediction is exact" in text]
+    shown = [in_process("plan", "phi4", "--vram", size, "--fit")[1] for size in sizes]
+    tight = [text for text in shown if "nearer than the prediction is exact" in text]
     assert tight and not any("least" in text for text in tight)
 
 

@@ -21,7 +21,7 @@ from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
 from r1recipes.planning import architectures, auto, models
 from r1recipes.planning.auto import Choice, Room
-from r1recipes.planning.memory import constants, plain, predict
+from r1recipes.planning.memory import domain, plain, predict
 from r1recipes.planning.memory.engine import sequence_tokens
 from r1recipes.planning.models import ModelShape
 from r1recipes.planning.speed.lengths import REAL, Lengths
@@ -58,6 +58,9 @@ class Predicted(BaseModel):
     verdict: predict.Fit
     error: float
     """How far the measured peak may lie from the predicted one, as a share of it."""
+    extrapolated: tuple[str, ...] = ()
+    """What of the plan goes beyond what was measured, in words; empty where `error` was measured.
+    """
     kv_tokens: int
     """Tokens in the KV cache."""
     sequences: int
@@ -100,9 +103,10 @@ class Predicted(BaseModel):
         """One line such as `peak 13.1 of 14.7 GiB in train (fits, +-4%; 12 full sequences ...)`."""
         needed = gib(self.needed_bytes)
         part = f", {needed} needed" if needed != gib(self.peak_bytes) else ""
+        beyond = " extrapolated" if self.extrapolated else ""
         return (
             f"peak {gib(self.peak_bytes)} of {gib(self.available_bytes)} GiB in "
-            f"{self.peak_phase}{part} ({self.verdict}, +-{self.error:.0%}; "
+            f"{self.peak_phase}{part} ({self.verdict}, +-{self.error:.0%}{beyond}; "
             f"{self.sequences} full sequences at once)"
         )
 
@@ -199,7 +203,7 @@ def fitted(
     choice = auto.resolve(recipe, preset, shape, room)
     opened = auto.open_keys(preset)
     settled = preset.model_copy(update={key: getattr(choice.preset, key) for key in opened})
-    predicted = _predicted(choice, room)
+    predicted = _predicted(choice, room, card.compute_capability)
     if choice.verdict == "fits":
         return settled, predicted
     ways = tuple(map(flags, auto.changes(recipe, settled, shape, room)))
@@ -226,7 +230,7 @@ OTHERS = "end the other processes on the card, which `r1recipes doctor` names"
 SMALLER = "take a smaller model or a larger card"
 
 
-def _predicted(choice: Choice, room: Room) -> Predicted:
+def _predicted(choice: Choice, room: Room, capability: float) -> Predicted:
     prediction, case = choice.prediction, choice.case
     tokens = max(0, prediction.kv_tokens)
     is_lacking = predict.lacking_tokens(prediction, case) > 0
@@ -244,7 +248,8 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
         available_bytes=room.available_bytes,
         room_bytes=predict.room_bytes(prediction, case, room.available_bytes),
         verdict=choice.verdict,
-        error=constants.CALIBRATED["error"].value,
+        error=domain.error(case),
+        extrapolated=tuple(filter(None, [*domain.reasons(case), domain.of_card(capability)])),
         kv_tokens=tokens,
         sequences=0 if is_lacking else min(case.at_once, tokens // sequence_tokens(case)),
         lacking_bytes=max(int(is_lacking), lacking),

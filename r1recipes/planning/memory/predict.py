@@ -16,8 +16,9 @@ from functools import lru_cache
 from typing import Literal
 
 from r1recipes.machine.units import GIB
+from r1recipes.planning.memory import domain
 from r1recipes.planning.memory.case import Case
-from r1recipes.planning.memory.constants import CALIBRATED, values
+from r1recipes.planning.memory.constants import values
 from r1recipes.planning.memory.engine import (
     BLOCK_TOKENS,
     LADDER_SLOPE,
@@ -152,7 +153,7 @@ def verdict(prediction: Prediction, case: Case, usable_bytes: int) -> Fit:
     of the card: memory outside torch grows in peak and room alike, so with a share of the peak more
     graphs would turn "does not fit" into "tight".
     """
-    error, peak = CALIBRATED["error"].value, prediction.peak_bytes
+    error, peak = domain.error(case), prediction.peak_bytes
     room = room_bytes(prediction, case, usable_bytes)
     if lacking_tokens(prediction, case) > 0 or peak - room > error * usable_bytes:
         return "does not fit"
