@@ -147,6 +147,26 @@ def explain(error: BaseException, *, offline: bool = False) -> Fault:
     return Fault(f"cannot be loaded: {first_line(error)[:200]}", None)
 
 
+def is_out_of_reach(error: BaseException) -> bool:
+    """Whether an error of the Hub's client says nothing of the repository: there is no connection,
+    or none was to be made, or the Hub has a fault or too much to do."""
+    import httpx
+    from huggingface_hub import errors
+
+    cut_off = (
+        errors.LocalEntryNotFoundError,
+        errors.OfflineModeIsEnabled,
+        httpx.TransportError,
+        ConnectionError,
+    )
+    for cause in _causes(error):
+        if isinstance(cause, cut_off):
+            return True
+        if isinstance(cause, errors.HfHubHTTPError):
+            return cause.response.status_code in (408, 429) or cause.response.status_code >= 500
+    return False
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error

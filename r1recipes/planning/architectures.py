@@ -336,7 +336,8 @@ def _fetch(name: str, revision: str | None, offline: bool) -> Path:
         refuse_adapter(name, revision, offline=is_cut_off)
         fault = hub.explain(error, offline=offline)
         folder = "give a local folder with its config.json"
-        raise Unreachable(
+        kind = Unreachable if hub.is_out_of_reach(error) else PlanError
+        raise kind(
             f"`{name}` is not a folder here, and {fault.predicate}",
             hint=f"{fault.hint}; or {folder}" if fault.hint else folder,
         ) from error

@@ -203,7 +203,7 @@ def test_the_hubs_config_is_fetched_once_and_then_read_from_the_cache(tmp_path):
         return done.stdout.strip()
 
     unknown = parameters("someone/model", offline=True)
-    assert unknown.startswith("PlanError") and "offline" in unknown
+    assert unknown.startswith("Unreachable") and "offline" in unknown
     assert parameters("someone/model", offline=False) == "8030261248"
     missing = parameters("someone/nothing", offline=False)
     assert missing.startswith("PlanError") and "someone/nothing" in missing

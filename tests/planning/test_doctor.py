@@ -18,6 +18,15 @@ from tests.driver import MIB, FakeCard
 from tests.helpers import command, in_process
 
 H100 = FakeCard("NVIDIA H100 80GB HBM3", 81000 * MIB, 80 * MIB, capability=(9, 0))
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+}
 CARD = gpu.Gpu(0, "NVIDIA GeForce RTX 4060", int(7.62 * 2**30), 7 * 2**30, 8.9, "580.1")
 
 
@@ -352,7 +361,7 @@ def test_what_is_to_be_downloaded_needs_a_cache_that_can_be_written(driver, monk
     code, out, _ = in_process("doctor", "phi4")
     assert code == 2 and "no   phi4  Hub cache: /proc/hub cannot be written" in out
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "config.json").write_text(json.dumps(LLAMA))
     here = f"model.name='{tmp_path / 'model'}'"
     assert in_process("doctor", "phi4", "--set", here)[0] == 0
 
