@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from r1recipes.data.local.model import LIKELY, nearest_path
 from r1recipes.errors import PlanError
 from r1recipes.machine import hub
 from r1recipes.planning import models
@@ -118,8 +119,7 @@ class Origin(BaseModel):
 
 
 class Unreachable(PlanError):
-    """The config.json of a model cannot be read now: its memory is not predicted, and what it is
-    will show when it is loaded."""
+    """The config.json of a model cannot be read now, so that nobody can tell what it is."""
 
 
 class Refused(PlanError):
@@ -158,7 +158,14 @@ def find(name: str, base_dir: Path, *, revision: str | None = None, offline: boo
     shape = models.find(name)
     if shape:
         return Checkpoint(shape, references.is_4bit_name(name))
-    return of_config(_read(_fetch(name, revision, offline)), name)
+    try:
+        return of_config(_read(_fetch(name, revision, offline)), name)
+    except PlanError as error:
+        near = nearest_path(name, base_dir, is_model=True, alike=LIKELY)
+        if near is None or isinstance(error, Refused):
+            raise
+        text = f"did you mean the folder `{near}`? Else {error.problems[0].hint}"
+        raise type(error)(str(error), hint=text) from error
 
 
 def refuse(recipe: Recipe, base_dir: Path, *, offline: bool) -> str | None:

@@ -42,6 +42,15 @@ def test_a_local_folder_has_the_catalogues_shape(tmp_path):
     assert checkpoint.shape.parameters == published.parameters
 
 
+@pytest.mark.parametrize("name", ["model/tmp", "mdoel/tmpl", "model/tmpll"])
+def test_a_slip_in_a_folders_name_is_pointed_to_the_folder(tmp_path, name):
+    (tmp_path / "model" / "tmpl").mkdir(parents=True)
+    (tmp_path / "model" / "tmpl" / "config.json").write_text(json.dumps(LLAMA))
+    with pytest.raises(architectures.Unreachable) as raised:
+        architectures.find(name, tmp_path, offline=True)
+    assert "did you mean the folder `model/tmpl`?" in hint(raised)
+
+
 def test_what_config_leaves_out_has_the_families_meaning(tmp_path):
     qwen = find(tmp_path, **LLAMA | {"model_type": "qwen2", "num_key_value_heads": None}).shape
     assert qwen.attention_bias and qwen.num_key_value_heads == 32 and qwen.head_dim == 128
