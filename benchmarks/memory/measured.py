@@ -78,6 +78,7 @@ def of_proof(name: str, proof: dict[str, Any]) -> Point | None:
         standby=settings["standby"],
         optimizer_bytes=ADAM_8BIT_BYTES,
         completions=completions,
+        layers_not_recomputed=settings.get("layers_not_recomputed", 0),
         kv_cache_dtype=settings.get("kv_cache_dtype"),
     )
     by_phase = proof["peak_gib_by_phase"]

@@ -116,6 +116,7 @@ def section(records: list[Record], choice: Choice) -> str:
         chosen = {k: v for k, v in record["settings"].items() if v is not None}  # or not yet a key
         rest = {key: value for key, value in chosen.items() if key not in apart}
         same = [record[name] for name in ("recipe_model", "card", "versions", "vram_gib")]
+        same.append(record.get("rollouts", "all"))  # what the engine makes of each token
         groups.setdefault(json.dumps([same, rest], sort_keys=True), []).append(record)
     rows = []
     for group in groups.values():

@@ -30,7 +30,9 @@ step_module = sys.modules[step.__module__]  # the package has a function of this
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("recipes/proofs", "benchmarks/memory/points", "benchmarks/speed/results/ratio")
 FITTED = {
-    "generation_s": ("KV_SHARE", "UNPACK_S", "LAUNCH_S", "LAUNCH_S.4bit", "TOKEN_S"),
+    "generation_s": (
+        *("KV_SHARE", "UNPACK_S", "LAUNCH_S", "LAUNCH_S.4bit", "TOKEN_S", "TEXT_TOKEN_S"),
+    ),
     "training_s": ("UTILIZATION", "LAYER_PASS_S", "CHUNK_S"),
 }
 """Constants that decide each part of a step."""
@@ -88,7 +90,8 @@ def _timed(name: str, proof: dict[str, Any]) -> Iterator[Timed]:
         parts.append((proof["real"], REAL))
     for times, lengths in parts:
         n = proof["completions_per_step"]
-        modelled = step(point.case, n, group, proof["kv_tokens"], card.peak, lengths)
+        plain = proof.get("rollouts") != "ids"
+        modelled = step(point.case, n, group, proof["kv_tokens"], card.peak, lengths, plain=plain)
         spent = StepTime(times["generation_s"], times["backward_s"])
         kind = "real" if lengths else "full"
         yield Timed(f"{name} {kind}", point.case, n, proof["card"], spent, modelled, kind)

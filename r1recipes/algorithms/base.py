@@ -18,6 +18,7 @@ from r1recipes.config.section import (
     MAX_COUNT,
     AutoBool,
     AutoCount,
+    AutoLayers,
     AutoShare,
     KeyProblems,
     Section,
@@ -121,7 +122,7 @@ class Preset(Section):
     """Share of the card's usable memory that the vLLM engine may take."""
     standby: AutoBool = False
     """Give the engine's KV cache back while training; saves memory, costs time in each step."""
-    layers_not_recomputed: Annotated[int, ADDED_LATER, Field(ge=0, le=1024, examples=[8])] = 0
+    layers_not_recomputed: Annotated[AutoLayers, ADDED_LATER, Field(examples=[8])] = 0
     """Decoder layers whose activations a training pass keeps instead of computing them again in its
     backward pass: more memory, and with all layers, or a number above theirs, a third less
     arithmetic. Needs Unsloth."""

@@ -225,7 +225,7 @@ def list_command(args: argparse.Namespace) -> int:
 
         print(json.dumps([_as_json(*row) for row in rows], indent=1))
         return 0
-    print(f"  PRESET  {'PEAK OF USABLE MEMORY':24}  S A STEP  COMPLETIONS/H  MEASURED ON")
+    print(f"  PRESET  {'PEAK OF USABLE MEMORY':24}  S A STEP  PER HOUR  MEASURED ON")
     for name, model, by_preset in rows:
         print(f"{name}  {model}")
         for preset, proof in by_preset.items():
@@ -244,14 +244,14 @@ def _in_words(proof: Proof | None) -> str:
     usable_gib = proof.class_bytes / 2**30
     full = (
         f"{measured.peak_gib:5.2f} of {usable_gib:5.2f} GiB ({proof.share:.0%})  "
-        f"{measured.step_s:8.1f}  {measured.completions_per_hour:13,}  "
+        f"{measured.step_s:8.1f}  {measured.completions_per_hour:8,}  "
         f"{proof.card}, {proof.date}"
     )
     real = measured.real
     if real is None or real.step_s is None:
         return full
     kind = "real" if real.lengths == "real" else printable(real.lengths)
-    line = f"{f'with {kind} lengths':24.24}  {real.step_s:8.1f}  {real.completions_per_hour:13,}"
+    line = f"{f'with {kind} lengths':24.24}  {real.step_s:8.1f}  {real.completions_per_hour:8,}"
     return f"{full}\n{'':10}{line}"
 
 

@@ -154,6 +154,7 @@ _OR_AUTO = (WrapValidator(_auto_or), PlainSerializer(lambda value: value, return
 AutoBool = Annotated[bool, Field(json_schema_extra=_auto_schema), *_OR_AUTO]
 MAX_COUNT = 65536
 """The largest count that a key may have."""
+AutoLayers = Annotated[int, Field(ge=0, le=1024, json_schema_extra=_auto_schema), *_OR_AUTO]
 AutoCount = Annotated[int, Field(ge=1, le=MAX_COUNT, json_schema_extra=_auto_schema), *_OR_AUTO]
 AutoShare = Annotated[float, Field(gt=0, le=0.95, json_schema_extra=_auto_schema), *_OR_AUTO]
 

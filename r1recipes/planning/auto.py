@@ -43,6 +43,7 @@ OPEN = (
     "gpu_memory_utilization",
     "standby",
     "load_in_4bit",
+    "layers_not_recomputed",
     "prompts_per_step",
 )
 """Keys of a preset that may be "auto"; changing an earlier one costs less."""
@@ -88,8 +89,10 @@ class Choice:
 
     @property
     def completion_s(self) -> float:
-        """Seconds for each completion, with real lengths."""
-        return self.real.step_s / (self.preset.prompts_per_step * self.preset.num_generations)
+        """Seconds for each completion: the geometric mean of real lengths and full ones, since a
+        model that learns to reason writes more and more."""
+        completions = self.preset.prompts_per_step * self.preset.num_generations
+        return math.sqrt(self.real.step_s * self.full.step_s) / completions
 
 
 def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int) -> Case:
@@ -151,23 +154,30 @@ def choices(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> It
     four_bits = both if "load_in_4bit" in opened else (preset.load_in_4bit,)
     standbys = both if "standby" in opened else (preset.standby,)
     counts = _prompts(recipe, preset) if "prompts_per_step" in opened else [preset.prompts_per_step]
+    layers = _layers(shape) if "layers_not_recomputed" in opened else [preset.layers_not_recomputed]
     for four_bit, standby, prompts in product(four_bits, standbys, counts):
         batches = [preset.per_device_train_batch_size]
         if "per_device_train_batch_size" in opened:
             sized = {"prompts_per_step": prompts, "per_device_train_batch_size": None}
             step = algorithm.step(preset.model_copy(update=sized))
             batches = [n for n in step.batches() if n <= AUTO_BATCH]
-        for batch in batches:
+        for batch, stored in product(batches, layers):
             draft = preset.model_copy(
                 update={
                     "load_in_4bit": four_bit,
                     "standby": standby,
+                    "layers_not_recomputed": stored,
                     "prompts_per_step": prompts,
                     "per_device_train_batch_size": batch,
                 }
             )
             if algorithm.samples or algorithm.step(draft).is_whole:
                 yield _with_share(recipe, draft, shape, room)
+
+
+def _layers(shape: ModelShape) -> list[int]:
+    """Numbers of layers to try that are not recomputed: none, all, and quarters between."""
+    return sorted({shape.num_hidden_layers * quarters // 4 for quarters in range(5)})
 
 
 def _prompts(recipe: Recipe, preset: Preset) -> list[int]:
@@ -257,7 +267,7 @@ def changes(
     First single keys that do not change what is learned, then several at once, then fewer prompts,
     then lengths and rank. Of changes with as many keys, the fastest comes first.
     """
-    keys = OPEN[:4]
+    keys = tuple(key for key in OPEN[:5] if key != OPEN[4] or preset.layers_not_recomputed)
     for count in range(1, len(keys) + 1):
         fitting = []
         for opened in combinations(keys, count):

@@ -18,7 +18,7 @@ from r1recipes.recipe.loading import Loaded
 
 CAP_TOLERANCE = 1.01
 """A rehearsal may have left free this many times the memory of the preset's class, for rounding."""
-WORDS = ("NVIDIA ", "GeForce ", "Tesla ")
+WORDS = ("NVIDIA ", "GeForce ", "Tesla ", " HBM3")
 """Words that a card's short name does without."""
 
 

@@ -53,6 +53,27 @@ def test_a_share_that_fits_is_found_also_below_a_step_of_the_ladder():
             assert (chosen.verdict == "fits") == fits, (tenths, batch)
 
 
+def test_layers_are_not_recomputed_where_there_is_room_and_time_to_gain():
+    parsed, preset = preset_of("qwen2.5-1.5b", "80GB", **dict.fromkeys(auto.OPEN, "auto"))
+    model_shape = shape(parsed.model.name)
+    chosen = [auto.resolve(parsed, preset, model_shape, room(gib)) for gib in (7.6, 22, 79)]
+    layers = [choice.preset.layers_not_recomputed for choice in chosen]
+    assert layers == sorted(layers) and layers[-1] == model_shape.num_hidden_layers > layers[0]
+    recomputed = chosen[-1].preset.model_copy(update={"layers_not_recomputed": 0})
+    slower = next(auto.choices(parsed, recomputed, model_shape, room(79)))
+    assert slower.completion_s > 1.05 * chosen[-1].completion_s
+
+
+def test_a_preset_that_stores_too_much_is_told_to_store_less():
+    changes = {"layers_not_recomputed": 28, "per_device_train_batch_size": 16}
+    parsed, preset = preset_of("qwen2.5-1.5b", "80GB", **changes)
+    best = auto.changes(parsed, preset, shape(parsed.model.name), room(30))
+    assert any(change.keys() == {"layers_not_recomputed"} for change in best)
+    parsed, preset = preset_of("qwen2.5-1.5b", "24GB")
+    offered = auto.changes(parsed, preset, shape(parsed.model.name), room(14))
+    assert offered and not any("layers_not_recomputed" in change for change in offered)
+
+
 def test_auto_takes_16_bits_without_standby_where_there_is_room():
     parsed, preset = preset_of("qwen2.5-1.5b", "24GB", **dict.fromkeys(auto.OPEN, "auto"))
     chosen = auto.resolve(parsed, preset, shape(parsed.model.name), room(79)).preset

@@ -89,7 +89,7 @@ def test_a_real_run_is_about_as_fast_as_the_model_says(run):
     group, rows = plan.preset.num_generations, read_lines(run)[1:]
     sizes = (case, plan.completions_per_step, group, 1_000_000, H100)
     prompt, _ = of_prompts(rows[1:], plan.preset.prompts_per_step, plan.completions_per_step)
-    modelled = [speed.step(*sizes, lengths_of(row, prompt)) for row in rows]
+    modelled = [speed.step(*sizes, lengths_of(row, prompt), plain=True) for row in rows]
     for part, name in (("generation_s", "generation"), ("training_s", "backward")):
         measured = sum(row[f"time/{name}_s"] for row in rows)
         ratio = sum(getattr(time, part) for time in modelled) / measured

@@ -37,6 +37,10 @@ TORCH_SHARE, OUTSIDE_TORCH = 0.97, GIB
 """The backend lets torch's allocator have this share of the card, less the memory outside torch:
 CUDA context and libraries' workspaces, measured 0.7 to 0.9 GiB (H100, H200, 2026-11-21)."""
 
+STORED_IDLE = 0.035
+"""Idle blocks beside the layers that are not recomputed, as a share of these: they are of one size
+(measured, 28 layers of Qwen2.5 1.5B in passes of 16, H100, 2026-11-26)."""
+
 Fit = Literal["fits", "tight", "does not fit"]
 
 
@@ -103,13 +107,13 @@ def _spare(
     base = weights_bytes(case.shape, case.four_bit) if case.four_bit else 0
     copy = round(calibrated["load_copy"] * base) - work - phases["load"]["adapter"]
     # Idle blocks lie beside a training pass: those of the engine's pass, or more.
-    activations = train["training activations"] + train.get(STORED, 0)
-    idle = round(calibrated["fragmentation"] * activations) - work
+    activations, stored = train["training activations"], train.get(STORED, 0)
+    idle = round(calibrated["fragmentation"] * activations) - work + round(STORED_IDLE * stored)
     # torch keeps the blocks of a training pass while the engine works. In standby it frees them
     # before, except for blocks that are still in use.
     retained = sum(train.values()) - sum(generate.values())
     if case.standby:
-        blocks = work + activations + train["gradient"] + train["logits"]
+        blocks = work + activations + stored + train["gradient"] + train["logits"]
         retained = min(blocks, round(calibrated["standby_kept"]))
     return {"load": max(0, copy), "generate": max(0, retained), "train": max(0, idle)}
 

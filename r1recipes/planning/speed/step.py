@@ -23,9 +23,12 @@ UNPACK_S = 0.51e-12
 LAUNCH_S = {False: 91e-6, True: 154e-6}
 """Seconds of a decoding step for each layer beside its traffic, by whether it is in 4 bits;
 fitted."""
-TOKEN_S = 42e-6
-"""Seconds of the host for each token that is generated: detokenising, log-probs, scheduling, all in
-one thread; fitted, and 32 to 51 measured on the CPU alone."""
+TOKEN_S = 11.4e-6
+"""Seconds of the host for each token that is generated: scheduling and the sequence's own state,
+all in one thread; fitted to five rehearsals (H100, 2026-11-26)."""
+TEXT_TOKEN_S = 39.5e-6
+"""The same where the engine also makes the text and the log-prob of each token, as it did until
+2026-11-26; fitted, and 32 to 51 measured on the CPU alone."""
 KV_SHARE = 0.77
 """Share of its greatest length that a sequence takes of the KV cache on average, where not all fit
 at once: half were they all of one age; fitted. The prompt of a group is held once."""
@@ -38,6 +41,9 @@ LAYER_PASS_S = 0.0063
 CHUNK_ROWS, CHUNK_S = 256, 0.0027
 """Rows of logits that are computed at a time (`environment.prepare`), and their seconds beside the
 arithmetic; fitted."""
+PASS_PADDING = 1.4
+"""Tokens of the training passes of a step with real lengths, by those that the step has; measured
+for 256 completions in passes of 32 at most (benchmarks/speed/results/passes)."""
 BEND = 3
 """How sharply a pass goes over from launches to arithmetic: (a^3 + b^3)^(1/3); fitted, of 2, 3, 4
 and 8."""
@@ -71,9 +77,12 @@ def step(
     kv_tokens: int,
     peak: Peak,
     lengths: Lengths | None = None,
+    *,
+    plain: bool = False,
 ) -> StepTime:
     """Time of an optimiser step over `completions` in groups of `group`, with a KV cache of
-    `kv_tokens`; at full length, or with the lengths that are given."""
+    `kv_tokens`; at full length, or with the lengths that are given. `plain`: with text and
+    log-probs of each token, and completions padded to the longest of the step."""
     limit = case.max_completion_length
     prompt_limit = case.max_seq_length - limit
     tokens = _Tokens(prompt_limit, limit, limit)
@@ -81,8 +90,11 @@ def step(
         mean, longest = lengths.expected(completions, limit)
         tokens = _Tokens(lengths.expected_prompt(prompt_limit), mean, longest)
     return StepTime(
-        _generation_s(case, completions, group, kv_tokens, peak, tokens) if case.samples else 0.0,
-        _training_s(case, completions, peak, tokens),
+        _generation_s(case, completions, group, kv_tokens, peak, tokens)
+        + completions * tokens.mean * (TEXT_TOKEN_S if plain else TOKEN_S)
+        if case.samples
+        else 0.0,
+        _training_s(case, *_passes(case, completions, tokens, plain), peak),
     )
 
 
@@ -98,7 +110,7 @@ def _generation_s(
     cache_s = total * (tokens.prompt + tokens.mean / 2) * case.kv_token_bytes / peak.bandwidth
     launch_s = steps * (LAUNCH_S[case.four_bit] * shape.num_hidden_layers + unpack_s)
     read_s = max(steps * weights / peak.bandwidth, arithmetic_s)
-    return read_s + launch_s + cache_s + total * TOKEN_S + (STANDBY_S if case.standby else 0.0)
+    return read_s + launch_s + cache_s + (STANDBY_S if case.standby else 0.0)
 
 
 def _decoding_steps(
@@ -114,13 +126,29 @@ def _decoding_steps(
     return rounds * tokens.mean + tokens.longest - tokens.mean
 
 
-def _training_s(case: Case, completions: int, peak: Peak, tokens: _Tokens) -> float:
-    """Every completion is padded to the longest of the step. Forward, forward again for the
+def _passes(
+    case: Case, completions: int, tokens: _Tokens, plain: bool
+) -> tuple[float, float, float]:
+    """Number of training passes of a step; tokens of each, and those of them that have logits."""
+    passes = completions / case.batch
+    padded, rows = case.batch * (tokens.prompt + tokens.longest), case.batch * tokens.longest
+    if plain or not case.samples or tokens.mean == tokens.longest:
+        return passes, padded, rows
+    total = min(passes * padded, PASS_PADDING * completions * (tokens.prompt + tokens.mean))
+    fewer = min(passes, total / (case.batch * case.max_seq_length) + 1)
+    return (
+        fewer,
+        total / fewer,
+        min(passes * rows, PASS_PADDING * completions * tokens.mean) / fewer,
+    )
+
+
+def _training_s(case: Case, passes: float, padded: float, rows: float, peak: Peak) -> float:
+    """Passes of `padded` tokens each, of which `rows` have logits. Forward, forward again for the
     backward pass where a layer is recomputed, and the gradient of each layer's input: two or three
     times two operations a weight."""
-    shape, rows = case.shape, case.batch * tokens.longest
+    shape = case.shape
     head = shape.vocab_size * shape.hidden_size
-    padded = case.batch * (tokens.prompt + tokens.longest)
     again = 1 - case.layers_not_recomputed / shape.num_hidden_layers
     forward = 0 if case.samples or not case.reference else 1  # of the reference
     operations = (4 + 2 * again) * padded * shape.linear_parameters + 6 * rows * head
@@ -128,4 +156,4 @@ def _training_s(case: Case, completions: int, peak: Peak, tokens: _Tokens) -> fl
     arithmetic_s = operations / peak.operations / UTILIZATION
     launch_s = LAYER_PASS_S * shape.num_hidden_layers
     pass_s = (launch_s**BEND + arithmetic_s**BEND) ** (1 / BEND) + rows / CHUNK_ROWS * CHUNK_S
-    return pass_s * completions / case.batch
+    return pass_s * passes

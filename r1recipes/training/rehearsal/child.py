@@ -154,6 +154,7 @@ def _load(
 ) -> Backend:
     """Load the model. Adds times and sizes to `result`, also where a later part fails."""
     from r1recipes.training.backends import create, prepare_environment
+    from r1recipes.training.backends.unsloth import sampling
 
     memory.enter("import")
     began = time.monotonic()
@@ -167,6 +168,7 @@ def _load(
     backend.load(None, None)
     result["load_s"] = round(time.monotonic() - began, 1)
     result |= backend.facts()
+    result["rollouts"] = "ids" if sampling.ids_alone() else "all"
     return backend
 
 
