@@ -47,7 +47,7 @@ def test_the_stated_error_holds_wherever_it_was_measured():
         ({"batch": 512}, "in a training pass"),
         ({"lora_rank": 256}, "rank 256, measured 8 to 64"),
         ({"num_seqs": 1}, "1 sequences at once"),
-        ({"layers_not_recomputed": 2}, "layers that are kept"),
+        ({"layers_not_recomputed": 64}, "64 layers that are not recomputed, measured 0 to 32"),
         ({"kv_cache_dtype": "fp8"}, "KV cache in 8 bits"),
         ({"samples": False}, "generate nothing"),
         ({"reference": True}, "scores of the base model"),
@@ -75,8 +75,8 @@ def test_a_card_that_is_not_of_hopper_is_called_extrapolated(name):
     is_hopper = GPUS[name].compute_capability == 9.0
     assert (domain.of_card(GPUS[name].compute_capability) is None) == is_hopper
     _, out, _ = in_process("plan", "qwen2.5-1.5b", "--gpu", name)
-    assert ("within 4%, extrapolated" in out) != is_hopper
-    assert ("beyond    a card of another generation than Hopper" in out) != is_hopper
+    assert (", extrapolated" in out) != is_hopper
+    assert ("a card of another generation than Hopper" in " ".join(out.split())) != is_hopper
     _, out, _ = in_process("plan", "qwen2.5-1.5b", "--gpu", name, "--fit")
     assert ("a card of another generation" in out) != is_hopper
 
