@@ -67,7 +67,7 @@ def of_proof(name: str, proof: dict[str, Any]) -> Point | None:
     completions = settings["prompts_per_step"] * settings["num_generations"]
     case = Case(
         shape=shape,
-        four_bit=settings["load_in_4bit"],
+        load_in=settings.get("load_in") or ("4bit" if settings["load_in_4bit"] else "16bit"),
         max_seq_length=settings["max_seq_length"],
         max_completion_length=settings["max_completion_length"],
         lora_rank=settings["lora_rank"],
@@ -133,7 +133,7 @@ def predicted_parts(case: Case, values: dict[str, float]) -> dict[str, float]:
     phases = predict.predict(case, values).phases
     load_phase, train = phases["load"], phases["train"]
     inside = ["adapter", "gradient", "training activations", "logits"]
-    inside += ["unpacked weight"] if case.four_bit else []
+    inside += ["unpacked weight"] if case.load_in != "16bit" else []
     outside = values["context"] + load_phase["CUDA graphs"]
     weights = load_phase["weights"] + load_phase["LoRA in the engine"]
     return {

@@ -50,7 +50,7 @@ def write_model(name: str, folder: Path) -> None:
     assert shape is not None, f"{name} is not in the catalogue"
     if not folder.exists():
         with files.draft(folder) as draft:
-            random_weights.write(shape, draft, four_bit=False, dtype=torch.bfloat16)
+            random_weights.write(shape, draft, load_in="16bit", dtype=torch.bfloat16)
 
 
 def write_hub(name: str, four_bit: bool, folder: Path) -> None:
@@ -63,9 +63,9 @@ def write_hub(name: str, four_bit: bool, folder: Path) -> None:
     assert shape is not None, f"{name} is not in the catalogue"
     own, nf4 = (snapshot(folder, each) for each in (name, f"{name}-bnb-4bit"))
     if not four_bit:
-        random_weights.write(shape, own, four_bit=False, dtype=torch.bfloat16)
+        random_weights.write(shape, own, load_in="16bit", dtype=torch.bfloat16)
         return
-    random_weights.write(shape, nf4, four_bit=True, dtype=torch.bfloat16)
+    random_weights.write(shape, nf4, load_in="4bit", dtype=torch.bfloat16)
     # Tokenizer and configuration come from the model itself.
     shutil.copytree(nf4, own, ignore=shutil.ignore_patterns("*.safetensors*"))
     config = json.loads((own / "config.json").read_text())
@@ -87,7 +87,7 @@ def write_recipe(source: str, preset: str, steps: int, hub: bool, folder: Path) 
     table = tomli.loads(recipe.find(source).read_text())
     name = table["model"]["name"]
     if hub:
-        write_hub(name, table["preset"][preset]["load_in_4bit"], folder / "hub")
+        write_hub(name, table["preset"][preset]["load_in"] == "4bit", folder / "hub")
     else:
         write_model(name, folder / "model")
         table["model"] = {"name": "model"}
@@ -149,7 +149,7 @@ def main() -> int:
     result = {
         "recipe": args.recipe,
         "preset": args.preset,
-        "load_in_4bit": run.plan().preset.load_in_4bit if run.record.exists() else None,
+        "load_in_4bit": run.plan().preset.weights == "4bit" if run.record.exists() else None,
         "model_bytes": sum(file.stat().st_size for file in weights),
         "weights_written_s": round(written_s, 1),
         "run_s": round(time.monotonic() - began, 1),

@@ -131,7 +131,7 @@ def fitted(paths: list[Path], part: str, names: tuple[str, ...]) -> tuple[dict[s
     """Constants of `speed.step` with the least mean error of a part of the step, and that error.
 
     One constant at a time is changed by a random factor, and the change stays if it helps. Of
-    constants that are a pair, the 4-bit one is `NAME.4bit`.
+    a table of constants, the 4-bit one is `NAME.4bit`, and without a dot that in 16 bits.
     """
     draw = random.Random(0)
     best = error_with({}, paths, part)
@@ -148,9 +148,9 @@ def fitted(paths: list[Path], part: str, names: tuple[str, ...]) -> tuple[dict[s
 
 def read(name: str) -> float:
     """A constant of `speed.step` by its name here."""
-    plain, _, is_4bit = name.partition(".")
+    plain, _, form = name.partition(".")
     value: Any = getattr(step_module, plain)
-    return float(value[bool(is_4bit)] if isinstance(value, dict) else value)
+    return float(value[form or "16bit"] if isinstance(value, dict) else value)
 
 
 def error_with(constants: dict[str, float], paths: list[Path], part: str) -> float:
@@ -158,9 +158,9 @@ def error_with(constants: dict[str, float], paths: list[Path], part: str) -> flo
     originals = {name: getattr(step_module, name.partition(".")[0]) for name in constants}
     try:
         for name, value in constants.items():
-            plain, _, is_4bit = name.partition(".")
+            plain, _, form = name.partition(".")
             now = getattr(step_module, plain)
-            changed = now | {bool(is_4bit): value} if isinstance(now, dict) else value
+            changed = now | {form or "16bit": value} if isinstance(now, dict) else value
             setattr(step_module, plain, changed)
         timed = list(rehearsals(paths))
     finally:

@@ -45,7 +45,8 @@ def floor(proof: dict[str, Any]) -> Floor:
     completions = proof["completions_per_step"]
     length = proof["mean_length"]
     prompt = settings["max_seq_length"] - settings["max_completion_length"]
-    weight_bytes = NF4_BYTES if settings["load_in_4bit"] else 2
+    weight_bytes = 1.0 if settings.get("load_in") == "fp8" else 2.0
+    weight_bytes = NF4_BYTES if settings["load_in_4bit"] else weight_bytes
     return Floor(
         _prefill_s(shape, settings["prompts_per_step"] * prompt, peak)
         + length * _token_s(shape, completions, prompt + length / 2, weight_bytes, peak),

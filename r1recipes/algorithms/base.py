@@ -15,7 +15,7 @@ from r1recipes.algorithms.examples import Learned
 from r1recipes.algorithms.step import Step
 from r1recipes.config.section import (
     ADDED_LATER,
-    MAX_COUNT,
+    AUTO,
     AutoBool,
     AutoCount,
     AutoLayers,
@@ -95,6 +95,14 @@ class Lora(Section):
     """Scale by alpha / sqrt(rank) in place of alpha / rank."""
 
 
+LoadIn = Literal["4bit", "fp8", "16bit"]
+"""How the weights of the linear layers lie in memory: NF4, FP8 with a scale for each output
+channel, or the precision that the model is trained in."""
+OTHER_NAMES = {"load_in": "load_in_4bit", "load_in_4bit": "load_in"}
+"""Keys of a preset that set the same thing, by each other: the later of two flags counts."""
+_OLD_VALUES: dict[str, bool | str] = {"4bit": True, "16bit": False, AUTO: AUTO}
+"""A value of `load_in` -> that of `load_in_4bit`, under which files have kept it since before there
+was `load_in`."""
 KvCacheDtype = Literal["int8_per_token_head", "fp8"]
 """vLLM's names for 8 bits: with a scale for each token and head, or without any."""
 
@@ -102,8 +110,13 @@ KvCacheDtype = Literal["int8_per_token_head", "fp8"]
 class Preset(Section):
     """What depends on the card's memory. Values that may be "auto" are chosen by the planner."""
 
+    load_in: Annotated[
+        Literal["4bit", "fp8", "16bit", "auto"] | None, ADDED_LATER, Field(examples=["4bit"])
+    ] = None
+    """Base weights as 4-bit NF4, a memory tool, in 16 bits (the default), faster where they fit, or
+    in FP8, for cards from compute capability 8.9 on. "auto" takes 4bit or 16bit."""
     load_in_4bit: AutoBool = False
-    """Base weights as 4-bit NF4; a memory tool: 16-bit is faster where it fits."""
+    """Older name: true is load_in = "4bit", false "16bit"."""
     max_seq_length: Annotated[int, Field(ge=16, le=1_000_000, examples=[2048])]
     """Tokens of prompt and completion together at most."""
     max_completion_length: Annotated[int, Field(ge=1, le=1_000_000, examples=[768])]
@@ -133,10 +146,41 @@ class Preset(Section):
     num_threads: Annotated[int | None, Field(ge=1, le=1024, examples=[1])] = None
     """CPU threads, for the preset `cpu`; without it one a core. The last digits depend on it."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _under_one_name(cls, data: Any) -> Any:
+        """A table with `load_in` as one with `load_in_4bit`, unless they contradict one another, so
+        that both spellings have one fingerprint. Only "fp8" has no older name."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("load_in"), str):
+            return data
+        old = _OLD_VALUES.get(data["load_in"])
+        other = data.get("load_in_4bit", old)
+        if old is None or type(other) is not type(old) or other != old:
+            return data
+        return {k: v for k, v in data.items() if k != "load_in"} | {"load_in_4bit": old}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         refuse(of_preset(self))
         return self
+
+    @property
+    def weights(self) -> LoadIn:
+        """How the weights are loaded. Only of a preset in which that is not "auto"."""
+        if self.load_in == "fp8":
+            return "fp8"
+        return "4bit" if self.load_in_4bit else "16bit"
+
+    def written(self) -> dict[str, Any]:
+        """The keys as a new recipe would have them: none under its older name."""
+        values = {key: getattr(self, key) for key in type(self).model_fields}
+        is_open = values.pop("load_in_4bit") == AUTO
+        return values | {"load_in": AUTO if is_open else self.weights}
+
+    def with_weights(self, load_in: LoadIn) -> Self:
+        """A copy that loads its weights so."""
+        keys = {"load_in": "fp8" if load_in == "fp8" else None, "load_in_4bit": load_in == "4bit"}
+        return self.model_copy(update=keys)
 
 
 PRESET_NAME = re.compile(r"cpu|[1-9][0-9]{0,3}GB")
@@ -163,6 +207,7 @@ def likely_preset(name: str) -> str | None:
 
 GPU_ONLY = (
     "gpu_memory_utilization",
+    "load_in",
     "load_in_4bit",
     "standby",
     "layers_not_recomputed",
@@ -173,8 +218,14 @@ AUTO_ON_GPU = ("prompts_per_step", "per_device_train_batch_size")
 
 
 def of_preset(preset: Any) -> KeyProblems:
-    """No room for a prompt, as `(key, message, hint)`; `preset` is a Preset."""
+    """No room for a prompt, and weights loaded in two ways, as `(key, message, hint)`; `preset` is
+    a Preset."""
     problems: KeyProblems = []
+    if preset.load_in and (preset.load_in != "fp8" or preset.load_in_4bit):
+        old = str(preset.load_in_4bit).lower()
+        message = f'`load_in = "{preset.load_in}"` contradicts `load_in_4bit = {old}`'
+        hint = "remove `load_in_4bit`, the older name of the same setting"
+        problems.append(("load_in", message, hint))
     if preset.max_completion_length >= preset.max_seq_length:
         problems.append(
             (
@@ -185,30 +236,6 @@ def of_preset(preset: Any) -> KeyProblems:
             )
         )
     return problems
-
-
-def of_batches(algorithm: "Algorithm", table: Mapping[str, Any]) -> KeyProblems:
-    """Passes that do not divide a step of the algorithm, as `(key, message, hint)`.
-
-    `table` has the keys of a preset, also broken ones; there, a count may be "auto". Nothing where
-    a count is missing, none at all, or so large that its divisors take long: the schema says so.
-    """
-    keys = ("prompts_per_step", "num_generations", "per_device_train_batch_size")
-    counts: dict[str, Any] = {key: table.get(key) for key in keys}
-    present = [n for key, n in counts.items() if n or key != keys[-1]]
-    if not all(type(n) is int and 0 < n <= MAX_COUNT for n in present):
-        return []
-    preset = Preset.model_construct(**counts)
-    step = algorithm.step(preset)
-    if step.is_whole:
-        return []
-    fitting = step.batches()
-    below = max((n for n in fitting if n < step.batch), default=None)
-    above = min((n for n in fitting if n > step.batch), default=None)
-    first, *more = [size for size in (below, above) if size]
-    hint = f"set `{keys[-1]} = {first}`" + "".join(f" or {size}" for size in more)
-    message = f"{algorithm.step_in_words(preset)} do not divide into batches of {step.batch}"
-    return [(keys[-1], message, hint)]
 
 
 @dataclass(frozen=True)

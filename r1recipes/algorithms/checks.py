@@ -1,4 +1,4 @@
-"""What an algorithm does not take: checks of sections that are not its own.
+"""What an algorithm does not take: checks of sections that are not its own, and of batches.
 
 Every check returns its problems as `(key, message, hint)`, the key seen from the section.
 """
@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from r1recipes.algorithms.base import Algorithm
-from r1recipes.config.section import KeyProblems
+from r1recipes.algorithms.base import Algorithm, Preset
+from r1recipes.config.section import MAX_COUNT, KeyProblems
 
 
 def of_group(algorithm: Algorithm, table: Mapping[str, Any]) -> KeyProblems:
@@ -32,3 +32,27 @@ def of_dropout(algorithm: Algorithm | None, lora: Any) -> KeyProblems:
         return []
     message = f"{algorithm.title} is trained without dropout"
     return [("/lora.lora_dropout", message, "remove this line")]
+
+
+def of_batches(algorithm: Algorithm, table: Mapping[str, Any]) -> KeyProblems:
+    """Passes that do not divide a step of the algorithm, as `(key, message, hint)`.
+
+    `table` has the keys of a preset, also broken ones; there, a count may be "auto". Nothing where
+    a count is missing, none at all, or so large that its divisors take long: the schema says so.
+    """
+    keys = ("prompts_per_step", "num_generations", "per_device_train_batch_size")
+    counts: dict[str, Any] = {key: table.get(key) for key in keys}
+    present = [n for key, n in counts.items() if n or key != keys[-1]]
+    if not all(type(n) is int and 0 < n <= MAX_COUNT for n in present):
+        return []
+    preset = Preset.model_construct(**counts)
+    step = algorithm.step(preset)
+    if step.is_whole:
+        return []
+    fitting = step.batches()
+    below = max((n for n in fitting if n < step.batch), default=None)
+    above = min((n for n in fitting if n > step.batch), default=None)
+    first, *more = [size for size in (below, above) if size]
+    hint = f"set `{keys[-1]} = {first}`" + "".join(f" or {size}" for size in more)
+    message = f"{algorithm.step_in_words(preset)} do not divide into batches of {step.batch}"
+    return [(keys[-1], message, hint)]

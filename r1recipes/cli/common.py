@@ -156,21 +156,19 @@ def refuse_model(loaded: Loaded, origin: Origin | None = None) -> str | None:
     """Refuse a model that nothing here trains, in the words of `plan`; a line where that cannot be
     told. Raises: PlanError."""
     from r1recipes.machine import hub
-    from r1recipes.planning import architectures
+    from r1recipes.planning.fit import refusals
 
     recipe = loaded.recipe
     based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
-    return architectures.refuse(based, loaded.path.parent, offline=hub.is_offline())
+    return refusals.check_model(based, loaded.path.parent, offline=hub.is_offline())
 
 
 def say_unpredicted(plan: Plan) -> None:
     """Say on stderr that the memory of a plan for a GPU is not predicted, and why."""
     if plan.backend == "unsloth" and plan.predicted is None:
-        from r1recipes.planning import architectures
+        from r1recipes.planning.fit import refusals
 
-        print(
-            printable(f"note: {architectures.unpredicted(plan.base_model.name)}"), file=sys.stderr
-        )
+        print(printable(f"note: {refusals.unpredicted(plan.base_model.name)}"), file=sys.stderr)
 
 
 def refuse_code(recipe: Recipe, base_dir: Path) -> None:

@@ -208,6 +208,8 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     ]
     if predicted.needed_bytes == predicted.peak_bytes:
         del lines[1]
+    if resolved.preset.weights == "fp8":
+        lines.append("note      derived from sources for FP8 weights, which were not measured")
     lines += [f"note      {text}" for text in resolved.algorithm.notes_on_plan]
     if resolved.eval_problems:
         lines.append(
@@ -234,11 +236,10 @@ def _speed(resolved: Plan, predicted: Predicted, card: Gpu) -> str:
     """Times of a step, and completions an hour, at full length and with real lengths."""
     from r1recipes.machine.cards import find_gpu
 
-    listed = find_gpu(card.name, card.total_bytes)
     assert predicted.step_s and predicted.real_step_s, "this version has planned it"
     full_s, real_s = predicted.step_s, predicted.real_step_s
     full, real = (f"{3600 / s * resolved.completions_per_step:,.0f}" for s in (full_s, real_s))
-    like = "" if listed else ", counted as an RTX 4090"
+    like = "" if find_gpu(card.name, card.total_bytes) else ", counted as an RTX 4090"
     return (
         f"speed     about {full_s:.1f} s a step at full length ({full} completions an hour),\n"
         f"          {real_s:.1f} s with real lengths ({real}){like}"
@@ -261,8 +262,9 @@ def _print_preset(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
         free = f"{predicted.headroom_bytes / GIB:.1f} GiB stay free"
         print(f"# {free}: no setting that fits is clearly faster with more memory.")
     print(f"[preset.{resolved.preset_name}]")
+    values = resolved.preset.written()
     for key, field in Preset.model_fields.items():
-        value = getattr(resolved.preset, key)
+        value = values.get(key)
         if value is not None and (field.is_required() or value != field.default):
             print(f"{key} = {toml_value(value)}")
 

@@ -115,11 +115,35 @@ def _look(name: str, overrides: list[str], allow_code: bool) -> Findings:
         findings.warnings += ALGORITHMS[loaded.recipe.algorithm].limits
         if loaded.recipe.eval.every:
             _check_every(loaded, findings)
+        _check_weights(loaded, findings)
     return local.Findings(
         lines=list(dict.fromkeys(line for look in looks for line in look.lines)),
         problems=[problem for look in looks for problem in look.problems],
         warnings=list(dict.fromkeys(warning for look in looks for warning in look.warnings)),
     )
+
+
+def _check_weights(loaded: Loaded, findings: Findings) -> None:
+    """FP8 weights that the card of this machine cannot load, in the preset that it would get; and
+    rollouts with the adapter in weights of fewer bits than 16."""
+    from r1recipes.algorithms import ALGORITHMS
+    from r1recipes.algorithms.base import preset_bytes
+    from r1recipes.machine import gpu
+    from r1recipes.planning import fit, plan
+    from r1recipes.planning.fit import refusals
+
+    presets = loaded.recipe.preset
+    if not refusals.merges_rollouts() and not any(p.load_in == "fp8" for p in presets.values()):
+        return
+    card = gpu.current()
+    fitting = card and fit.presets_for(sorted(presets, key=preset_bytes), card)
+    if card is None or not fitting:
+        return  # this machine may be another than the one that trains
+    engine = plan.has_unsloth() and "unsloth" in ALGORITHMS[loaded.recipe.algorithm].backends
+    try:
+        refusals.check_weights(presets[fitting[-1]], card, has_engine=engine, is_here=True)
+    except PlanError as error:
+        findings.problems += error.problems
 
 
 def _check_every(loaded: Loaded, findings: Findings) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -49,6 +49,14 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+@runtime_checkable
+class Written(Protocol):
+    """A section that stands in a file under other keys than those that it has."""
+
+    def written(self) -> dict[str, Any]:
+        """The keys of the file, with their values."""
+
+
 def render(file: BaseModel, origin: OriginOf | None = None) -> str:
     """A file's model as TOML that loads to the same model.
 
@@ -82,7 +90,8 @@ def _render_table(key: str, table: dict[str, Any], origin: OriginOf | None) -> l
 def _render_section(path: Loc, section: BaseModel, origin: OriginOf | None) -> list[str]:
     lines = ["", f"[{dotted(path)}]"]
     inner: list[str] = []
-    for key, value in section:
+    items = section.written().items() if isinstance(section, Written) else section
+    for key, value in items:
         if isinstance(value, BaseModel):
             inner += _render_section((*path, key), value, origin)
         elif value is not None:

@@ -20,7 +20,7 @@ from r1recipes.machine import hub
 from r1recipes.planning import models
 from r1recipes.planning.models import ModelShape
 from r1recipes.recipe import references
-from r1recipes.recipe.schema import Model, Recipe
+from r1recipes.recipe.schema import Model
 
 MAX_COUNT = 10**8
 """A config.json with a larger number is damaged."""
@@ -70,6 +70,8 @@ FAMILIES = {
 }
 """By `model_type`: grouped-query attention, gated MLP, and norms that Unsloth takes over from the
 engine (unsloth_zoo/empty_model.py, get_model_layer_config)."""
+FP8_METHODS = ("compressed-tensors", "fp8", "fbgemm_fp8")
+"""Quantisations that weights in FP8 are stored with."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
 _SENSES = ("vision_config", "audio_config", "vision_tower", "image_token_id")
 
@@ -168,31 +170,6 @@ def find(name: str, base_dir: Path, *, revision: str | None = None, offline: boo
         raise type(error)(str(error), hint=text) from error
 
 
-def refuse(recipe: Recipe, base_dir: Path, *, offline: bool) -> str | None:
-    """Refuse a model that nothing here trains, in the words in which `plan` refuses it.
-
-    The only place where that is done, for every command and before a weight is loaded. Gives a line
-    where the model's config.json cannot be reached. Raises: PlanError for experts, models that see
-    or hear, other quantisations, a config.json that is damaged; for an unknown family too unless
-    the recipe can run on a CPU.
-    """
-    model = recipe.model
-    try:
-        find(model.name, base_dir, revision=model.revision, offline=offline)
-    except Unreachable:
-        return unpredicted(model.name)
-    except UnknownFamily as error:
-        if "cpu" not in recipe.preset:
-            raise
-        return f"memory is not predicted, and a GPU needs a known family: {error}"
-    return None
-
-
-def unpredicted(name: str) -> str:
-    """What is to be said of a model that may pass, as nobody can tell what it is."""
-    return f"memory is not predicted: the config.json of `{name}` cannot be reached"
-
-
 def refuse_adapter(name: str, revision: str | None, *, offline: bool) -> None:
     """Refuse an adapter on the Hub: transformers would load its base instead, without a word.
 
@@ -263,9 +240,12 @@ def _in_4_bit(config: dict[str, Any], name: str) -> bool:
         if settings.get("load_in_4bit"):
             return True
         method = "bitsandbytes in 8 bits"
+    hint = "take the 16-bit checkpoint, or one in bitsandbytes 4-bit"
+    if method in FP8_METHODS:
+        hint = 'take the 16-bit checkpoint: with `load_in = "fp8"` it is quantised here'
     raise Refused(
         f"`{name}` is quantised with {method}, which cannot be trained",
-        hint="take the 16-bit checkpoint, or one in bitsandbytes 4-bit",
+        hint=hint,
     )
 
 

@@ -6,14 +6,15 @@ unless nothing else fits.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, product
 from typing import Any
 
 from r1recipes.algorithms import ALGORITHMS, Algorithm
-from r1recipes.algorithms.base import Preset
+from r1recipes.algorithms.base import LoadIn, Preset
+from r1recipes.config.section import AUTO
 from r1recipes.machine import cards
 from r1recipes.planning import speed
 from r1recipes.planning.memory import domain, predict
@@ -47,6 +48,8 @@ OPEN = (
     "prompts_per_step",
 )
 """Keys of a preset that may be "auto"; changing an earlier one costs less."""
+BY_ITSELF: tuple[LoadIn, ...] = ("16bit", "4bit")
+"""How "auto" may load weights. FP8 is not among them: it has not been measured."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int
     step = algorithm.step(preset)
     return Case(
         shape=shape,
-        four_bit=preset.load_in_4bit,
+        load_in=preset.weights,
         max_seq_length=preset.max_seq_length,
         max_completion_length=preset.max_completion_length,
         lora_rank=preset.lora_rank,
@@ -124,7 +127,15 @@ def case_of(recipe: Recipe, preset: Preset, shape: ModelShape, usable_bytes: int
 
 def open_keys(preset: Preset) -> list[str]:
     """Keys of a preset whose value is "auto"."""
-    return [key for key in OPEN if getattr(preset, key) == "auto"]
+    return [key for key in OPEN if getattr(preset, key) == AUTO]
+
+
+def with_open(preset: Preset, keys: Iterable[str]) -> Preset:
+    """The preset with these keys left to the planner."""
+    keys = tuple(keys)
+    if "load_in_4bit" in keys:  # it says nothing where the preset loads FP8
+        preset = preset.with_weights("16bit")
+    return preset.model_copy(update=dict.fromkeys(keys, AUTO))
 
 
 def resolve(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Choice:
@@ -151,20 +162,22 @@ def choices(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> It
     """Every combination of the open values, each with the best share for the engine."""
     opened, algorithm = open_keys(preset), ALGORITHMS[recipe.algorithm]
     both = (False, True)
-    four_bits = both if "load_in_4bit" in opened else (preset.load_in_4bit,)
+    forms: tuple[LoadIn, ...] = (preset.weights,)
+    if "load_in_4bit" in opened:
+        forms = BY_ITSELF
     standbys = both if "standby" in opened else (preset.standby,)
     counts = _prompts(recipe, preset) if "prompts_per_step" in opened else [preset.prompts_per_step]
     layers = _layers(shape) if "layers_not_recomputed" in opened else [preset.layers_not_recomputed]
-    for four_bit, standby, prompts in product(four_bits, standbys, counts):
+    loaded = [preset.with_weights(load_in) for load_in in forms]
+    for base, standby, prompts in product(loaded, standbys, counts):
         batches = [preset.per_device_train_batch_size]
         if "per_device_train_batch_size" in opened:
             sized = {"prompts_per_step": prompts, "per_device_train_batch_size": None}
             step = algorithm.step(preset.model_copy(update=sized))
             batches = [n for n in step.batches() if n <= AUTO_BATCH]
         for batch, stored in product(batches, layers):
-            draft = preset.model_copy(
+            draft = base.model_copy(
                 update={
-                    "load_in_4bit": four_bit,
                     "standby": standby,
                     "layers_not_recomputed": stored,
                     "prompts_per_step": prompts,
@@ -211,7 +224,6 @@ def _with_share(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -
         return _choice(recipe, preset, shape, room)
     draft = preset.model_copy(update={"gpu_memory_utilization": 0.0})
     case = case_of(recipe, draft, shape, room.usable_bytes)
-    error = domain.error(case)
 
     def share(size: float) -> float:
         return min(MAX_SHARE, math.ceil(size / room.usable_bytes * 100) / 100)
@@ -222,7 +234,7 @@ def _with_share(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -
     # A peak that includes the engine grows byte by byte with the share.
     prediction = predict.predict(largest)
     room_bytes = predict.room_bytes(prediction, largest, room.available_bytes)
-    excess = prediction.peak_bytes - room_bytes / (1 + error)
+    excess = prediction.peak_bytes - room_bytes / (1 + domain.error(case))
     if excess > 0:
         most = math.floor((most - excess / room.usable_bytes) * 100) / 100
     return _largest_that_fits(
@@ -271,7 +283,7 @@ def changes(
     for count in range(1, len(keys) + 1):
         fitting = []
         for opened in combinations(keys, count):
-            draft = preset.model_copy(update=dict.fromkeys(opened, "auto"))
+            draft = with_open(preset, opened)
             choice = resolve(recipe, draft, shape, room)
             if choice.verdict == "fits":
                 fitting.append(choice)
@@ -279,7 +291,7 @@ def changes(
             fitting.sort(key=lambda choice: choice.completion_s)
             different = [_difference(preset, choice.preset) for choice in fitting]
             return [d for n, d in enumerate(different) if d not in different[:n]][:most]
-    fewer = resolve(recipe, preset.model_copy(update=dict.fromkeys(OPEN, "auto")), shape, room)
+    fewer = resolve(recipe, with_open(preset, OPEN), shape, room)
     if fewer.verdict == "fits" and fewer.preset.prompts_per_step < preset.prompts_per_step:
         return [_difference(preset, fewer.preset)]
     return _shorter(recipe, preset, keys, shape, room)
@@ -289,7 +301,7 @@ def _shorter(
     recipe: Recipe, preset: Preset, keys: tuple[str, ...], shape: ModelShape, room: Room
 ) -> list[dict[str, Any]]:
     """A change to the longest sequences with which the preset fits while `keys` are open."""
-    draft = preset.model_copy(update=dict.fromkeys(keys, "auto"))
+    draft = with_open(preset, keys)
     prompt = draft.max_seq_length - draft.max_completion_length
     for share in (6 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 1 / 16, 1 / 32, 1 / 64):
         length = math.floor(draft.max_completion_length * share)
@@ -305,5 +317,6 @@ def _shorter(
 
 
 def _difference(before: Preset, after: Preset) -> dict[str, Any]:
-    keys = Preset.model_fields
-    return {key: getattr(after, key) for key in keys if getattr(after, key) != getattr(before, key)}
+    """The keys of a recipe that turn a preset into another one, with their values."""
+    old, new = before.written(), after.written()
+    return {key: value for key, value in new.items() if value != old[key]}

@@ -43,7 +43,7 @@ def needs(plan: Plan, shape: ModelShape | None, runs_dir: Path, *, offline: bool
     if shape and not offline and not is_here(plan):
         four_bit = _takes_published(plan)
         cached = downloaded_bytes(plan.base_model.name, four_bit=four_bit)
-        size = max(0, models.weights_bytes(shape, four_bit) - cached)
+        size = max(0, models.weights_bytes(shape, "4bit" if four_bit else "16bit") - cached)
         in_all.append(Need(hub.cache(), size, "HF_HUB_CACHE"))
     return in_all
 
@@ -59,7 +59,7 @@ def is_here(plan: Plan) -> bool:
 def _takes_published(plan: Plan) -> bool:
     """Whether the published 4-bit weights are loaded. A cold start trains 16-bit weights, an
     adapter is merged into such weights, and those of a given revision are quantised here."""
-    return plan.preset.load_in_4bit and not (plan.recipe.model.revision or plan.has_own_base)
+    return plan.preset.weights == "4bit" and not (plan.recipe.model.revision or plan.has_own_base)
 
 
 def too_small(planned: Iterable[Need]) -> Iterator[tuple[Need, str]]:
@@ -96,7 +96,8 @@ def run_bytes(plan: Plan, shape: ModelShape | None) -> int:
     base = 0
     if plan.has_own_base:
         base = models.whole_weight_bytes(plan.base_model.name, plan.dtype) * shape.parameters
-        base += models.weights_bytes(shape, four_bit=True) if plan.preset.load_in_4bit else 0
+        load_in = plan.preset.weights
+        base += models.weights_bytes(shape, load_in) if load_in != "16bit" else 0
     targets = tuple(plan.recipe.lora.target_modules)
     trained = models.adapter_parameters(shape, plan.preset.lora_rank, targets)
     return base + NUM_CHECKPOINTS * checkpoint_bytes(trained)

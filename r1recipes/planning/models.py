@@ -7,6 +7,7 @@ model is known by its Hub id, not by its files: a fine-tune under another name i
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from r1recipes.algorithms.base import LoadIn
 from r1recipes.recipe import references
 from r1recipes.recipe.schema import BUILTIN_MODELS
 
@@ -63,7 +64,7 @@ class ModelShape:
 
     @cached_property
     def linear_parameters(self) -> int:
-        """Weights of all blocks' linear layers, the ones that 4-bit loading quantises."""
+        """Weights of all blocks' linear layers, the ones that are loaded in 4 bits or FP8."""
         return self.num_hidden_layers * sum(rows * cols for rows, cols in self.projections.values())
 
     @cached_property
@@ -91,10 +92,17 @@ class ModelShape:
 
 
 @lru_cache(maxsize=256)
-def weights_bytes(shape: ModelShape, four_bit: bool) -> int:
-    """Bytes of all weights in 16 bits, or with the linear layers of the blocks in NF4."""
+def weights_bytes(shape: ModelShape, load_in: LoadIn) -> int:
+    """Bytes of all weights in 16 bits, or with the linear layers of the blocks in NF4 or FP8.
+
+    FP8 has a byte for each weight, and a scale in 32 bits for each output channel of a layer
+    (vllm, compressed_tensors_w8a8_fp8.py). Engine and training share them.
+    """
     rest = 2 * (shape.embedding_parameters + shape.small_parameters)
-    return round(shape.linear_parameters * (NF4_BYTES if four_bit else 2)) + rest
+    each = {"4bit": NF4_BYTES, "fp8": 1, "16bit": 2}[load_in]
+    channels = sum(outputs for _, outputs in shape.projections.values())
+    scales = 4 * shape.num_hidden_layers * channels if load_in == "fp8" else 0
+    return round(shape.linear_parameters * each) + scales + rest
 
 
 def whole_weight_bytes(name: str, dtype: str) -> int:

@@ -163,8 +163,8 @@ def _smaller_pass(plan: Plan) -> str:
 
 
 def _lighter_weights(plan: Plan) -> str:
-    if not plan.preset.load_in_4bit:
-        return flags({"load_in_4bit": True})
+    if plan.preset.weights != "4bit":
+        return flags({"load_in": "4bit"})
     return _shorter(plan)
 
 

@@ -13,15 +13,17 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
 
 from r1recipes.algorithms import ALGORITHMS, Algorithm
-from r1recipes.algorithms.base import Preset, of_batches, preset_bytes
+from r1recipes.algorithms.base import Preset, preset_bytes
+from r1recipes.algorithms.checks import of_batches
 from r1recipes.algorithms.step import Step
+from r1recipes.config.section import AUTO
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
-from r1recipes.planning import architectures, auto, fit, speed
+from r1recipes.planning import auto, fit, speed
 from r1recipes.planning.architectures import Origin
-from r1recipes.planning.fit import Predicted
+from r1recipes.planning.fit import Predicted, refusals
 from r1recipes.planning.memory.case import engine_sequences
 from r1recipes.recipe.schema import Model, Recipe
 
@@ -146,48 +148,37 @@ def make(
     Raises: PlanError with what the recipe needs and what would run here; DoesNotFit.
     """
     based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
-    architectures.refuse(based, base_dir, offline=offline)
+    refusals.check_model(based, base_dir, offline=offline)
     name = choose_preset(recipe, target.card, preset)
     settled = _settled(recipe, recipe.preset[name], chosen or {})
     card = None if name == "cpu" else target.card
     algorithm = ALGORITHMS[recipe.algorithm]
     has_engine = card is not None and target.has_packages and "unsloth" in algorithm.backends
-    _refuse_card(recipe, card, has_engine)
+    refusals.check_card(recipe, card, has_engine)
+    if card:
+        refusals.check_weights(settled, card, has_engine=has_engine, is_here=target.is_here)
     predicted = None
     if card and (has_engine or algorithm.logit_bytes):
         shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
         if shape:
-            fit.check_kv_cache(settled, shape, card)
-            fit.check_cold_start(based, shape, card, choose_dtype("cuda", card))
+            refusals.check_fp8_shape(settled, shape)
+            refusals.check_kv_cache(settled, shape, card)
+            refusals.check_cold_start(based, shape, card, choose_dtype("cuda", card))
             if has_engine:
                 settled, predicted = fit.fitted(based, settled, shape, card, lengths)
             elif not auto.open_keys(settled):
                 predicted = fit.predicted_plain(based, settled, shape, card)
-    if unsettled := auto.open_keys(settled):
+    if auto.open_keys(settled):
+        key = next(key for key, value in settled.written().items() if value == AUTO)
         raise PlanError(
-            f'`{unsettled[0]} = "auto"` needs Unsloth, vLLM and a model of known shape',
-            hint=f"write a value for `preset.{name}.{unsettled[0]}`",
+            f'`{key} = "auto"` needs Unsloth, vLLM and a model of known shape',
+            hint=f"write a value for `preset.{name}.{key}`",
         )
     plan = _plan(recipe, target, base_dir, name, settled, predicted, has_engine)
     plan = plan.model_copy(update={"origin": origin})
     if target.is_here and predicted and predicted.verdict == "does not fit":
         raise DoesNotFit(plan, predicted)
     return plan
-
-
-def _refuse_card(recipe: Recipe, card: Gpu | None, has_engine: bool) -> None:
-    """Raises: PlanError for what a CPU, or so old a card, cannot do at all."""
-    if card is None and "8bit" in recipe.train.optim:
-        raise PlanError(
-            f'`train.optim = "{recipe.train.optim}"` needs an NVIDIA GPU',
-            hint="`--set train.optim=adamw_torch`",
-        )
-    if card and has_engine and card.compute_capability < cards.MIN_CAPABILITY:
-        raise PlanError(
-            f"{card.name} has compute capability {card.compute_capability}; vLLM needs "
-            f"{cards.MIN_CAPABILITY} or more",
-            hint=_HINT,
-        )
 
 
 def _plan(
@@ -271,7 +262,9 @@ def opened(recipe: Recipe, card: Gpu, requested: str | None) -> tuple[str, Recip
     base = fitting[-1] if fitting else names[0]
     if requested:
         base = choose_preset(recipe, card, requested)
-    preset = recipe.preset[base].model_copy(update=dict.fromkeys(auto.OPEN, "auto"))
+    preset = recipe.preset[base]
+    is_fp8 = preset.load_in == "fp8"  # the planner would choose none (`auto.BY_ITSELF`)
+    preset = auto.with_open(preset, (k for k in auto.OPEN if not (is_fp8 and k == "load_in_4bit")))
     name = requested or cards.size_class(card.total_bytes)
     return name, recipe.model_copy(update={"preset": recipe.preset | {name: preset}})
 
@@ -310,7 +303,7 @@ def choose_preset(recipe: Recipe, card: Gpu | None, requested: str | None) -> st
             )
         if requested != "cpu" and card is None:
             raise PlanError(
-                f"preset `{requested}` needs an NVIDIA GPU, and there is none", hint=_HINT
+                f"preset `{requested}` needs an NVIDIA GPU, and there is none", hint=refusals.TINY
             )
         return requested
     if card is None:
@@ -319,7 +312,7 @@ def choose_preset(recipe: Recipe, card: Gpu | None, requested: str | None) -> st
         raise PlanError(
             f"this recipe needs an NVIDIA GPU with {names[0]} or more (presets: "
             f"{', '.join(names)}), and this machine has none",
-            hint=_HINT,
+            hint=refusals.TINY,
         )
     fitting = fit.presets_for(names, card)
     if not fitting:
@@ -329,12 +322,6 @@ def choose_preset(recipe: Recipe, card: Gpu | None, requested: str | None) -> st
             hint=f"`r1recipes plan RECIPE --fit` looks for settings that fit this card{smaller}",
         )
     return fitting[-1]
-
-
-_HINT = (
-    "`python -m r1recipes run tiny` does the whole job on a CPU in minutes; "
-    "on a machine with an NVIDIA GPU run the same command as here"
-)
 
 
 def choose_dtype(device: str, card: Gpu | None) -> Dtype:

@@ -135,10 +135,11 @@ def _contents(manifest: dict[str, Any]) -> str:
     ]
     if manifest["step"] < manifest["max_steps"]:
         lines.append(f"- trained to step {manifest['step']} of {manifest['max_steps']}")
-    if manifest["trained_in_4bit"]:
+    if manifest["trained_in_4bit"] or manifest["trained_in_fp8"]:
+        trained_in = "FP8" if manifest["trained_in_fp8"] else "4 bits"
         lines.append(
-            "- trained with the base in 4 bits; the base in 16 bits is what the adapter is merged "
-            "with here, so answers differ a little from those in training"
+            f"- trained with the base in {trained_in}; the base in 16 bits is what the adapter is "
+            "merged with here, so answers differ a little from those in training"
         )
     for name, file in manifest["files"].items():
         tensors = ", ".join(f"{count} x {kind}" for kind, count in file["tensors"].items())

@@ -13,6 +13,7 @@ FOREIGN_KEYS = {
     "fp16": "remove it: the card decides",
     "gradient_accumulation_steps": "remove it: it follows from `per_device_train_batch_size`",
     "kl_coef": "it is called `train.beta`",
+    "load_in_fp8": 'write `load_in = "fp8"` in each preset',
     "logging_steps": "remove it: every step is logged",
     "lora_r": "it is called `lora_rank` and belongs in each preset",
     "lr": "it is called `train.learning_rate`",

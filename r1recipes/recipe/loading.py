@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from r1recipes.algorithms.base import OTHER_NAMES
 from r1recipes.config import explain
 from r1recipes.config.render import Loc, OriginOf
 from r1recipes.config.section import without_later_defaults
@@ -283,6 +284,12 @@ def origin_of(loaded: Loaded) -> OriginOf:
     """A function that gives the origin of the value at a path: a flag, a default, or the file."""
 
     def origin(path: Loc) -> str | None:
+        if other := OTHER_NAMES.get(str(path[-1])):  # the file may have the older name
+            older = (*path[:-1], other)
+            return of_key(path) if of_key(path) != "default" else of_key(older)
+        return of_key(path)
+
+    def of_key(path: Loc) -> str | None:
         if path in loaded.overrides:
             return "--set"
         current: Any = loaded.data

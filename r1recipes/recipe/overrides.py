@@ -8,7 +8,13 @@ from typing import Any
 
 import tomli
 
-from r1recipes.algorithms.base import CPU_ONLY, GPU_ONLY, likely_preset, preset_gb
+from r1recipes.algorithms.base import (
+    CPU_ONLY,
+    GPU_ONLY,
+    OTHER_NAMES,
+    likely_preset,
+    preset_gb,
+)
 from r1recipes.config.render import Loc, dotted, show
 from r1recipes.config.suggest import section_at
 from r1recipes.config.toml import MAX_DEPTH
@@ -43,6 +49,7 @@ def merge(
                     hint = f"such as `--set {dotted(blocked)}=...`"
                     problems.append(Problem(message, flag, hint))
                 origins[target] = flag
+                _drop_other_name(data, target, origins)
     return data, origins, problems
 
 
@@ -114,6 +121,19 @@ def _spread_over_presets(path: Path, data: dict[str, Any]) -> list[Path]:
     elif path[1] in CPU_ONLY:
         names = [name for name in names if name == "cpu"]
     return [("preset", name, path[1]) for name in names] or [path]
+
+
+def _drop_other_name(data: dict[str, Any], path: Path, origins: dict[Loc, str]) -> None:
+    """Remove the key that sets the same thing under its older or newer name: the flag replaces it,
+    unless it has set both."""
+    if len(path) != 3 or path[0] != "preset" or path[2] not in OTHER_NAMES:
+        return
+    other = (*path[:2], OTHER_NAMES[path[2]])
+    presets = data.get("preset")
+    preset = presets.get(path[1]) if isinstance(presets, dict) else None
+    if isinstance(preset, dict) and origins.get(other) != origins[path]:
+        preset.pop(other[2], None)
+        origins.pop(other, None)
 
 
 def _set(data: dict[str, Any], path: Path, value: Any) -> Path | None:

@@ -20,10 +20,9 @@ from r1recipes.algorithms.base import (
     GPU_ONLY,
     PRESET_NAME,
     likely_preset,
-    of_batches,
     preset_gb,
 )
-from r1recipes.algorithms.checks import of_group
+from r1recipes.algorithms.checks import of_batches, of_group
 from r1recipes.algorithms.grpo import GrpoTrain
 from r1recipes.config.render import show
 from r1recipes.config.section import KeyProblems
@@ -145,7 +144,7 @@ def of_presets(presets: Any, algorithm: str | None) -> KeyProblems:
                     message = f'`{key} = "auto"` is chosen by the memory of a card'
                     problems.append((f"{name}.{key}", message, "write a number"))
             for key in GPU_ONLY:
-                if table.get(key):
+                if table.get(key) and table[key] != "16bit":  # which is any precision but 8 and 4
                     problems.append((f"{name}.{key}", f"`{key}` needs a GPU", "remove this line"))
             continue
         is_size = preset_gb(name) is not None  # another name is an error of its own

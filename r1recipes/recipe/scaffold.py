@@ -123,10 +123,11 @@ def _presets(presets: dict[str, Preset], notes: Mapping[str, str]) -> list[str]:
     lines: list[str] = []
     for number, name in enumerate(sorted(presets, key=preset_bytes)):
         lines += [""] * (number > 0) + _comment(notes.get(name, "")) + [f"[preset.{name}]"]
+        values = presets[name].written()
         for key, field in Preset.model_fields.items():
-            if key in (GPU_ONLY if name == "cpu" else CPU_ONLY):
+            if key not in values or key in (GPU_ONLY if name == "cpu" else CPU_ONLY):
                 continue
-            value = getattr(presets[name], key)
+            value = values[key]
             if number == 0:
                 lines += _key(key, field, value)
             elif value != field.default:

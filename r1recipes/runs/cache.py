@@ -12,6 +12,7 @@ from r1recipes.runs.record import Run
 
 PARTS = {
     "models in 4 bits": ("nf4",),
+    "models in FP8": ("fp8",),
     "models with an adapter merged": ("merged",),
     "random weights of rehearsals": ("random-weights",),
     "pass rates of problems": ("pass-rates",),

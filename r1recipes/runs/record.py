@@ -9,7 +9,7 @@
     base/             model after the cold start, or with the adapter that it starts from merged
     checkpoints/      adapter/                     train.log         report.html
     cold-start/       checkpoint of a cold start that was stopped, until it is resumed
-    nf4/              base/ in 4 bits              evaluations/      a folder for each `eval`
+    nf4/ or fp8/      base/ in 4 bits or FP8       evaluations/      a folder for each `eval`
     export/           forms of the result          tensorboard/      its event files, if asked for
 
 JSON is written under a temporary name, synced and renamed, so a file is whole or absent. A torn
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes import recipe
+from r1recipes.algorithms.base import LoadIn
 from r1recipes.errors import Problem, RecipeError, disk_error
 from r1recipes.machine import files
 from r1recipes.machine.files import now, read_lines, write_json, write_text
@@ -60,10 +61,13 @@ class Run:
         self.checkpoints = folder / "checkpoints"
         self.adapter = folder / "adapter"
         self.report = folder / "report.html"
-        self.quantised = folder / "nf4"
         self.evaluations = folder / "evaluations"
         self.export = folder / "export"
         self.tensorboard = folder / "tensorboard"
+
+    def quantised(self, load_in: LoadIn) -> Path:
+        """The folder for `base` in 4 bits or FP8. Unsloth takes weights for FP8 by its name."""
+        return self.folder / ("fp8" if load_in == "fp8" else "nf4")
 
     def evaluation(self, when: str) -> Path:
         """The answers of the evaluation `before` or `after` training."""

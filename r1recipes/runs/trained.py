@@ -49,7 +49,7 @@ class TrainedRun:
         Where the base was loaded in 4 bits, the recorded commit may be of another repository, so
         only one that the recipe names is used.
         """
-        plan = self.run.plan() if self.plan.preset.load_in_4bit else self.plan
+        plan = self.run.plan() if self.plan.preset.weights == "4bit" else self.plan
         return plan.recipe.model.revision
 
     def chat_template(self) -> str:
@@ -153,11 +153,11 @@ def for_answers(plan: Plan, gpu: Gpu | None) -> Plan:
     """The plan of a trained run for single answers: plain transformers, on a GPU or a CPU.
 
     transformers starts at once and can stream. Without a GPU there are no 4-bit weights, and the
-    base is loaded in 32 bits.
+    base is loaded in 32 bits. A base that was trained on in FP8 is loaded in 16 bits.
     """
     device = "cuda" if gpu is not None and plan.device == "cuda" else "cpu"
-    four_bit = plan.preset.load_in_4bit and device == "cuda"
-    preset = plan.preset.model_copy(update={"load_in_4bit": four_bit})
+    is_4bit = plan.preset.weights == "4bit" and device == "cuda"
+    preset = plan.preset.with_weights("4bit" if is_4bit else "16bit")
     dtype = choose_dtype(device, gpu)
     return plan.model_copy(
         update={"backend": "trl", "device": device, "dtype": dtype, "preset": preset}

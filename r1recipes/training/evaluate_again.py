@@ -66,7 +66,9 @@ def execute(
             prepared = _without_training_rows(prepared, trained, settings, watching)
         watching.phase("Loading the model")
         revision = prepared.backend.load(
-            trained.base, trained.adapter, quantised=trained.run.quantised
+            trained.base,
+            trained.adapter,
+            quantised=trained.run.quantised(plan.preset.weights),
         )
         items = {
             model: _answers(prepared, watching, model, adapter=model == "trained")
@@ -97,7 +99,7 @@ def sample(
         if start := plan.recipe.cold_start:
             watching.phase("Cold start")
             work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            base, quantised = work / "base", work / "nf4"
+            base, quantised = work / "base", work / plan.preset.weights
             count = start.steps * start.batch_size
             held_out, lengths = prepared.splits.held_out, prepared.demonstration_lengths()
             for note in demonstrations.check(plan.recipe, plan.base_dir, held_out, lengths):

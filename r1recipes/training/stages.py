@@ -91,7 +91,7 @@ class Stages:
     def clear_drafts(self) -> None:
         """Remove the half-written files and folders of a killed attempt."""
         files.clear_drafts(self.run.folder, ".draft-*", ".*.tmp")
-        files.clear_drafts(self.run.quantised, files.OLDER_DRAFTS)
+        files.clear_drafts(self.run.quantised(self.plan.preset.weights), files.OLDER_DRAFTS)
 
     def count_killed_stage(self) -> None:
         """Add the time of a stage that was killed, up to the last step that it wrote."""
@@ -188,7 +188,7 @@ class Stages:
         slow = warned_when_slow(SLOW_LOAD_S, self.run.log, self.observer.note, "loading")
         with self.stage("load", "Loading the model"), slow:
             base = self.run.base if self.plan.has_own_base else None
-            quantised = self.run.quantised
+            quantised = self.run.quantised(self.plan.preset.weights)
             revision = self.backend.load(base, self.saved_adapter(), quantised=quantised)
             if base is None:
                 self.run.update_lock(model_revision=revision)

@@ -78,7 +78,7 @@ def engine_key(plan: Plan) -> str:
     parts: dict[str, Any] = {
         "plan": [plan.backend, plan.device, plan.dtype, plan.usable_bytes, plan.num_threads],
         "model": [recipe.model.model_dump(), str(plan.base_dir)],
-        "preset": [preset.load_in_4bit, preset.max_seq_length, preset.gpu_memory_utilization],
+        "preset": [preset.weights, preset.max_seq_length, preset.gpu_memory_utilization],
     }
     if plan.backend == "unsloth":
         lora = recipe.lora.model_dump(exclude={"lora_alpha"})  # it patches layers for this form

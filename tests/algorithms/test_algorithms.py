@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 
 from r1recipes import planning, recipe, study, training
 from r1recipes.algorithms import ALGORITHMS, GRPO, ONLINE_DPO, PPO, Algorithm
-from r1recipes.algorithms.base import of_batches
+from r1recipes.algorithms.checks import of_batches
 from r1recipes.algorithms.ppo import WHOLE
 from r1recipes.data import generators
 from r1recipes.errors import RecipeError, RunError

@@ -20,7 +20,7 @@ from r1recipes.training.backends.base import Backend, Hooks
 PRESETS: dict[str, dict[str, Any]] = {
     "max_seq_length": {"max_seq_length": 64, "max_completion_length": 32},
     "lora_rank": {"lora_rank": 512},
-    "4-bit": {"load_in_4bit": True},
+    "load_in": {"load_in_4bit": True},
     "KV cache tokens": {"max_seq_length": 10**9},
 }
 """Name of a difference -> changes to the preset that cause it."""
@@ -81,7 +81,7 @@ def published() -> dict[str, str | None]:
     names = [
         each.model.name
         for each in recipes
-        if any(preset.load_in_4bit for preset in each.preset.values())
+        if any(preset.weights == "4bit" for preset in each.preset.values())
     ]
     return {
         name: published_in_4bit(name)

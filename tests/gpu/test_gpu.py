@@ -183,7 +183,7 @@ def test_the_engine_tells_its_sizes(reloaded, resumed):
         "engine",
         "max_seq_length",
         "lora_rank",
-        "4-bit",
+        "load_in",
         "KV cache tokens",
         "dtype",
         "sequences at once",
@@ -223,7 +223,7 @@ def four_bit(resumed):
     text = (
         (folder / "local.toml").read_text().replace('"model"', f'"{resumed.run.folder.name}/base"')
     )
-    text = re.sub(r"\[cold_start\].*\n(.+\n)+", "", text).replace("4bit = false", "4bit = true")
+    text = re.sub(r"\[cold_start\].*\n(.+\n)+", "", text).replace('"16bit"', '"4bit"')
     path, run = folder / "four_bit.toml", runs.Run(folder / "four")
     path.write_text(text)
     changes = {key: value for key, value in CHANGES.items() if "cold_start" not in key}
@@ -245,7 +245,8 @@ def after(four_bit, *arguments):
 
 
 def test_a_local_folder_in_16_bits_is_trained_in_4_bits(four_bit):
-    assert four_bit.run.read()["status"] == "complete" and four_bit.run.plan().preset.load_in_4bit
+    assert four_bit.run.read()["status"] == "complete"
+    assert four_bit.run.plan().preset.weights == "4bit"
     rows = files.read_lines(four_bit.run.metrics)
     assert len(rows) == STEPS and any(row["grad_norm"] > 0 for row in rows)
     before = files.read_lines(four_bit.run.evaluation("before"))

@@ -96,7 +96,7 @@ def test_what_is_proposed_fits(name, preset, gib, changes):
     proposed = auto.changes(parsed, changed, model_shape, room(gib))
     assert 1 <= len(proposed) <= 3
     for change in proposed:
-        fitting = changed.model_copy(update=change)
+        fitting = type(changed).model_validate(changed.written() | change)
         assert next(auto.choices(parsed, fitting, model_shape, room(gib))).verdict == "fits", change
 
 
@@ -178,7 +178,7 @@ def test_every_shipped_preset_fits_the_cards_that_it_is_named_for(name, tmp_path
 def test_more_sequences_at_once_and_16_bits_are_faster():
     model_shape, peak = models.MODELS["qwen2.5-1.5b"], room(79).peak
     few = Case(
-        *(model_shape, True, 1024, 768, 32, tuple(model_shape.projections), 8, 8, 8 * GIB, False),
+        *(model_shape, "4bit", 1024, 768, 32, tuple(model_shape.projections), 8, 8, 8 * GIB, False),
         optimizer_bytes=ADAM_8BIT_BYTES,
     )
 
@@ -187,5 +187,5 @@ def test_more_sequences_at_once_and_16_bits_are_faster():
 
     many = replace(few, num_seqs=64)
     assert per_completion(many, 64) < per_completion(few, 8) / 3
-    assert per_completion(replace(few, four_bit=False), 8) < per_completion(few, 8)
+    assert per_completion(replace(few, load_in="16bit"), 8) < per_completion(few, 8)
     assert per_completion(replace(few, standby=True), 8) > per_completion(few, 8)

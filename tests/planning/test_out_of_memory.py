@@ -101,7 +101,7 @@ def test_without_an_engine_its_share_and_standby_mend_nothing(phase):
     asked = made("preset.per_device_train_batch_size=1", preset="24GB", card=card)
     plain = asked.model_copy(update={"backend": "trl"})
     answer = out_of_memory.explain(CUDA, phase, plain)
-    assert answer.change == "--set preset.load_in_4bit=true" and "engine" not in answer.kind
+    assert answer.change == "--set preset.load_in=4bit" and "engine" not in answer.kind
 
 
 @pytest.mark.parametrize("phase", ["load", "generate", "first step", "steps"])
@@ -114,7 +114,7 @@ def test_a_share_that_the_preset_does_not_have_is_not_changed(phase, message):
     assert "gpu_memory_utilization" not in answer.change and answer.change.startswith("--set ")
 
 
-@pytest.mark.parametrize(("share", "change"), [(0.6, "=0.5"), (0.35, "=0.3"), (0.3, "in_4bit")])
+@pytest.mark.parametrize(("share", "change"), [(0.6, "=0.5"), (0.35, "=0.3"), (0.3, "in=4bit")])
 def test_of_a_model_of_unknown_shape_the_share_is_not_lowered_for_ever(monkeypatch, share, change):
     monkeypatch.setattr(disk, "shape_of", lambda *_, **__: None)
     asked = made("preset.load_in_4bit=false", f"preset.gpu_memory_utilization={share}")

@@ -40,7 +40,7 @@ MODELS = {
     "smollm2-135m-sums": SMOLLM,
 }
 CASE = Case(
-    *(shape(QWEN), False, 768, 512, 32, ("q_proj",), 255, 32),
+    *(shape(QWEN), "16bit", 768, 512, 32, ("q_proj",), 255, 32),
     *(20 * GIB, False, ADAM_8BIT_BYTES),
 )
 
@@ -52,7 +52,7 @@ def test_the_faster_of_two_measured_settings_is_known(pair):
 
 def test_the_pairs_differ_in_everything_that_is_chosen():
     assert len(CLEAR_PAIRS) > 100 and len({pair[0].case.shape for pair in CLEAR_PAIRS}) >= 5
-    for key in ("batch", "four_bit", "standby", "num_seqs"):
+    for key in ("batch", "load_in", "standby", "num_seqs"):
         differ = [p for p in CLEAR_PAIRS if getattr(p[0].case, key) != getattr(p[1].case, key)]
         assert len(differ) >= 5, key
 

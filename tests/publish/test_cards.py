@@ -24,6 +24,7 @@ MANIFEST: dict[str, Any] = {
     "own_tokenizer": False,
     "dtype": "float32",
     "trained_in_4bit": True,
+    "trained_in_fp8": False,
     "checks": ["loaded again"],
     "files": {},
 }
@@ -113,3 +114,19 @@ def test_the_card_of_a_run_has_its_accuracy(finished, run):
     before, after = (record["evaluation"][when]["accuracy"] for when in ("before", "after"))
     assert f"| accuracy, sampled | {before:.1%} | {after:.1%} |" in text
     assert "s on a CPU, preset cpu, finished 2" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "trained with the base in 4 bits; the base in 16 bits is what the adapter is"),
+        (
+            {"trained_in_4bit": False, "trained_in_fp8": True},
+            "the base in FP8; the base in 16 bits",
+        ),
+        ({"trained_in_4bit": False}, None),
+    ],
+)
+def test_the_card_says_what_the_adapter_was_trained_on(run, changes, words):
+    text = " ".join(cards.of_export(run, MANIFEST | changes, FORMS["lora"].use).split())
+    assert words in text if words else "trained with the base in" not in text

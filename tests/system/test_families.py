@@ -119,7 +119,7 @@ def test_every_family_has_a_model_here():
 def test_every_model_can_be_planned(name):
     shape = architectures.of_config(config_of(name), name).shape
     case = Case(
-        shape, True, 1024, 768, 16, tuple(shape.projections), 8, 2, 0, False, ADAM_8BIT_BYTES
+        shape, "4bit", 1024, 768, 16, tuple(shape.projections), 8, 2, 0, False, ADAM_8BIT_BYTES
     )
     least = predict.least_share_bytes(case)
     prediction = predict.predict(Case(**vars(case) | {"engine_bytes": least}))
@@ -137,7 +137,7 @@ def test_capped_scores_count_for_every_pair_of_tokens():
 
     def scores(length: int) -> int:
         case = Case(
-            plain, True, length, 16, 16, tuple(shape.projections), 8, 2, 0, False, ADAM_8BIT_BYTES
+            plain, "4bit", length, 16, 16, tuple(shape.projections), 8, 2, 0, False, ADAM_8BIT_BYTES
         )
         with_scores = Case(**vars(case) | {"shape": shape})
         capped, uncapped = (predict.predict(c).phases["train"] for c in (with_scores, case))
@@ -185,7 +185,7 @@ def test_the_plain_mlp_takes_the_bytes_that_are_counted():
 def test_the_mlp_is_fused_where_unsloth_has_a_kernel_for_it():
     def trained(name: str, targets: set[str], **config) -> int:
         shape = architectures.of_config(config_of(name) | config, name).shape
-        case = Case(shape, True, 1024, 16, 16, tuple(targets), 8, 2, 0, False, ADAM_8BIT_BYTES)
+        case = Case(shape, "4bit", 1024, 16, 16, tuple(targets), 8, 2, 0, False, ADAM_8BIT_BYTES)
         return predict.predict(case).phases["train"]["training activations"]
 
     every = {"q_proj", "k_proj", "v_proj", "o_proj", *training.MLP}

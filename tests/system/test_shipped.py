@@ -58,7 +58,7 @@ def test_every_preset_covers_its_card(name):
     for card, keys in presets.items():
         assert {"max_seq_length", "lora_rank", "num_generations"} <= keys.keys()
         if card != "cpu":
-            assert {"gpu_memory_utilization", "load_in_4bit", "prompts_per_step"} <= keys.keys()
+            assert {"gpu_memory_utilization", "load_in", "prompts_per_step"} <= keys.keys()
             assert 0.3 <= keys["gpu_memory_utilization"] <= 0.85
 
 
@@ -82,7 +82,7 @@ def test_the_weights_of_the_model_fit_into_each_preset(name):
     shape = models.find(shipped.model.name)
     assert shape is not None
     for card, preset in shipped.preset.items():
-        per_weight = 0.516 if preset.load_in_4bit else 2.0  # NF4 with double quantisation, 16 bits
+        per_weight = {"4bit": 0.516, "fp8": 1.0, "16bit": 2.0}[preset.weights]
         rest = shape.parameters - shape.linear_parameters
         weights = shape.linear_parameters * per_weight + rest * 2
         usable = min(c.usable_bytes for c in cards.GPUS.values() if f"{c.sold_gb}GB" == card)
@@ -98,4 +98,4 @@ def test_presets_grow_with_the_card():
         for small, large in zip(ordered, ordered[1:], strict=False):
             assert small.prompts_per_step <= large.prompts_per_step
             assert small.max_seq_length <= large.max_seq_length
-            assert small.load_in_4bit or not large.load_in_4bit
+            assert small.weights == "4bit" or large.weights == "16bit"

@@ -22,7 +22,7 @@ from r1recipes.machine.units import GIB, gib, gigabytes
 from r1recipes.planning import architectures, disk, models, plan, proofs
 from r1recipes.planning.architectures import Origin
 from r1recipes.planning.doctor.card import card_findings, end_another
-from r1recipes.planning.fit import OTHERS
+from r1recipes.planning.fit import OTHERS, refusals
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
@@ -182,7 +182,7 @@ def verdict(
         return RecipeVerdict(loaded.name, name, needs[0].state, needs[0].mend, peak)
     note = None
     if planned.backend == "unsloth" and planned.predicted is None:
-        note = architectures.unpredicted(planned.base_model.name)
+        note = refusals.unpredicted(planned.base_model.name)
     return RecipeVerdict(loaded.name, name, peak_bytes=peak, note=note)
 
 
@@ -190,7 +190,7 @@ def _concerns(finding: Finding, planned: Plan) -> bool:
     if finding.subject == "Hub cache" and finding.level == "warning":
         return not disk.is_here(planned)  # then its weights will be downloaded to that folder
     on_gpu = planned.device == "cuda"
-    four_bit = on_gpu and planned.preset.load_in_4bit
+    four_bit = on_gpu and planned.preset.weights == "4bit"
     return {None: False, "everything": True, "gpu": on_gpu, "4-bit": four_bit}[finding.stops]
 
 

@@ -19,7 +19,7 @@ from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
-from r1recipes.planning import architectures, auto, models
+from r1recipes.planning import architectures, auto
 from r1recipes.planning.auto import Choice, Room
 from r1recipes.planning.memory import domain, plain, predict
 from r1recipes.planning.memory.engine import sequence_tokens
@@ -32,10 +32,6 @@ SLACK = "allocator slack"
 FREE_SHARE = 0.98
 """A card with a smaller share of free memory is in use by others, so a run may take only what is
 free; assumed."""
-
-
-FP8_CAPABILITY = 8.9
-"""Oldest compute capability with arithmetic in fp8 (published, NVIDIA)."""
 
 
 class Predicted(BaseModel):
@@ -133,51 +129,13 @@ def shape_of(
             f"[cold_start] trains all weights, and those of `{model.name}` are stored in 4 bits",
             hint="take the model in 16 bits: after the cold start the preset quantises it",
         )
-    if checkpoint.quantised and preset.load_in_4bit is False:
+    if checkpoint.quantised and preset.weights != "4bit":
+        asked = {"fp8": "FP8, which is made of 16", "16bit": "16"}[preset.weights]
         raise PlanError(
-            f"`{model.name}` is stored in 4 bits, and the preset asks for 16",
-            hint="`--set preset.load_in_4bit=true`, or take the model without `-bnb-4bit`",
+            f"`{model.name}` is stored in 4 bits, and the preset asks for {asked}",
+            hint="`--set preset.load_in=4bit`, or take the model without `-bnb-4bit`",
         )
     return checkpoint.shape
-
-
-def check_kv_cache(preset: Preset, shape: ModelShape, card: Gpu) -> None:
-    """Raises: PlanError for a KV cache in which a model's keys are lost, or that a card lacks.
-
-    Keys of Qwen2 have a bias of up to hundreds, and numbers of 8 bits without a scale keep too
-    little of what tells keys apart: with vLLM, Qwen2.5-Math 7B answered nothing rightly (verl, pull
-    request 4435).
-    """
-    if preset.kv_cache_dtype != "fp8":
-        return
-    reason = None
-    if shape.attention_bias:
-        reason = (
-            "the keys of this model have a bias, beside which fp8 without scales loses the rest"
-        )
-    elif card.compute_capability < FP8_CAPABILITY:
-        capability = f"{card.name} has compute capability {card.compute_capability}"
-        reason = f"{capability}, and fp8 needs {FP8_CAPABILITY}"
-    if reason:
-        hint = "set `preset.kv_cache_dtype=int8_per_token_head`, or leave it out"
-        raise PlanError(f'`kv_cache_dtype = "fp8"`: {reason}', hint=hint)
-
-
-def check_cold_start(recipe: Recipe, shape: ModelShape, card: Gpu, dtype: str) -> None:
-    """Refuse a cold start, which trains all weights, on a card that is surely too small for it.
-
-    Weights, gradient and AdamW's two moments have one precision, 32 bits where the card has no
-    bfloat16. Raises: PlanError when these alone do not fit; activations come on top.
-    """
-    if recipe.cold_start is None:
-        return
-    needed = 4 * models.whole_weight_bytes(recipe.model.name, dtype) * shape.parameters
-    if needed > card.total_bytes:
-        raise PlanError(
-            f"[cold_start] trains all {shape.parameters / 1e9:.1f} billion weights, which takes "
-            f"more than {gib(needed)} GiB, and {card.name} has {gib(card.total_bytes)}",
-            hint="remove [cold_start], or take a smaller model or a larger card",
-        )
 
 
 def presets_for(names: Sequence[str], card: Gpu) -> list[str]:
@@ -345,4 +303,5 @@ def _engine_shortage(choice: Choice, room: Room) -> str:
 
 def flags(change: dict[str, Any]) -> str:
     """A change of a preset as options of the command line."""
-    return " ".join(f"--set preset.{key}={json.dumps(value)}" for key, value in change.items())
+    texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in change.items()}
+    return " ".join(f"--set preset.{key}={text}" for key, text in texts.items())

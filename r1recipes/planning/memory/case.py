@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from r1recipes.algorithms.base import KvCacheDtype
+from r1recipes.algorithms.base import KvCacheDtype, LoadIn
 from r1recipes.planning.models import ModelShape
 
 MAX_NUM_SEQS = 272
@@ -21,7 +21,7 @@ class Case:
     """Everything that the memory of a run depends on."""
 
     shape: ModelShape
-    four_bit: bool
+    load_in: LoadIn
     max_seq_length: int
     max_completion_length: int
     lora_rank: int

@@ -20,7 +20,7 @@ BEYOND = 1.1
 """
 
 
-WIDEST = CALIBRATED["error_beyond"].value
+WIDEST = max(CALIBRATED[name].value for name in ("error", "error_beyond", "error_fp8"))
 """The largest error of a prediction, as a share of the peak."""
 
 
@@ -69,6 +69,7 @@ KINDS: tuple[tuple[str, Callable[[Case], bool]], ...] = (
             or case.shape.sliding_window
         ),
     ),
+    ("weights in FP8", lambda case: case.load_in == "fp8"),
     ("a KV cache in 8 bits", lambda case: case.kv_cache_dtype is not None),
     ("steps that generate nothing", lambda case: not case.samples),
     ("scores of the base model", lambda case: case.reference and case.samples),
@@ -90,6 +91,8 @@ def of_card(capability: float) -> str | None:
 
 def error(case: Case) -> float:
     """How far a measured peak may lie from the predicted one, as a share of it: at most WIDEST."""
+    if case.load_in == "fp8":
+        return CALIBRATED["error_fp8"].value
     return CALIBRATED["error" if is_measured(case) else "error_beyond"].value
 
 

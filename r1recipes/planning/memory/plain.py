@@ -26,7 +26,7 @@ def phases_of(case: Case) -> dict[str, dict[str, int]]:
     adapter = adapter_parameters(case.shape, case.lora_rank, case.targets)
     load = {
         "context": round(values["context"]),
-        "weights": weights_bytes(case.shape, case.four_bit),
+        "weights": weights_bytes(case.shape, case.load_in),
         "adapter": 4 * adapter,
     }
     stays = load | {"optimizer": round(case.optimizer_bytes * adapter)} | unpacked(case)

@@ -21,10 +21,10 @@ from r1recipes.planning.memory.case import Case
 from r1recipes.planning.memory.constants import values
 from r1recipes.planning.memory.engine import (
     BLOCK_TOKENS,
-    LADDER_SLOPE,
     engine_passes,
     engine_share,
     graphs_bytes,
+    ladder_slope,
     sequence_tokens,
     sized_overhead,
     sized_tokens,
@@ -104,7 +104,7 @@ def _spare(
     """Bytes that each phase takes only while there is room; `work`: bytes of the engine's pass."""
     generate, train = phases["generate"], phases["train"]
     # The copy uses the blocks of the engine's pass first, and is freed before the adapter is made.
-    base = weights_bytes(case.shape, case.four_bit) if case.four_bit else 0
+    base = weights_bytes(case.shape, "4bit") if case.load_in == "4bit" else 0
     copy = round(calibrated["load_copy"] * base) - work - phases["load"]["adapter"]
     # Idle blocks lie beside a training pass: those of the engine's pass, or more.
     activations, stored = train["training activations"], train.get(STORED, 0)
@@ -162,10 +162,10 @@ def verdict(prediction: Prediction, case: Case, usable_bytes: int) -> Fit:
         return "does not fit"
     if peak * (1 + domain.WIDEST) <= room:  # so the error is seldom looked for
         return "fits"
-    error = domain.error(case)
-    if peak - room > error * usable_bytes:
+    off = domain.error(case)
+    if peak - room > off * usable_bytes:
         return "does not fit"
-    return "fits" if peak * (1 + error) <= room else "tight"
+    return "fits" if peak * (1 + off) <= room else "tight"
 
 
 def lacking_tokens(prediction: Prediction, case: Case) -> int:
@@ -179,7 +179,8 @@ def least_share_bytes(case: Case, sequences: int = 1) -> int:
     It also satisfies Unsloth's coarser estimate for one sequence.
     """
     calibrated, token, each = _calibrated(), case.kv_token_bytes, sequence_tokens(case)
-    overhead = sized_overhead(case.shape, case.four_bit, case.lora_rank)
+    overhead = sized_overhead(case.shape, case.load_in, case.lora_rank)
+    slope = ladder_slope(case.load_in)
     least = overhead + math.ceil(each / 256) * 256 * case.sized_kv_token_bytes / 0.95 + 1
     weights, slots, _, outside = engine_share(case, calibrated)
     rest = weights + slots + outside
@@ -187,6 +188,6 @@ def least_share_bytes(case: Case, sequences: int = 1) -> int:
     for step, work in engine_passes(case, calibrated):
         size = rest + work + 1
         if step and size < overhead + step:  # below the step, where the pass is counted less
-            size = (size - LADDER_SLOPE * (overhead + step)) / (1 - LADDER_SLOPE)
+            size = (size - slope * (overhead + step)) / (1 - slope)
         least = max(least, size)
     return math.ceil(least)

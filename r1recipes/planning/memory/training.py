@@ -29,6 +29,11 @@ STORED_FUSED_MLP_BYTES, STORED_PLAIN_MLP_BYTES = 4, 8
 transformers' MLP the activation and the product too."""
 STORED = "layers not recomputed"
 """The name of the part that the memory of such layers is."""
+UNPACKED = "unpacked weight"
+"""The name of the part that a matrix takes while it is there in 16 bits."""
+FP8_UNPACKED_BYTES = 4
+"""Bytes for each weight of an FP8 matrix in the backward pass: in 16 bits, and times its scales
+(unsloth/kernels/fp8.py, weight_dequant). Derived, not measured."""
 MLP = {"gate_proj", "up_proj", "down_proj"}
 
 
@@ -54,6 +59,7 @@ def training_pass(case: Case, calibrated: dict[str, float]) -> dict[str, int]:
         **stored,
         "logits": _logits(case),
         "training kernels": round(calibrated["training_outside"]),
+        **({UNPACKED: FP8_UNPACKED_BYTES * _largest_matrix(case)} if case.load_in == "fp8" else {}),
     }
 
 
@@ -108,5 +114,8 @@ def unpacked(case: Case) -> dict[str, int]:
 
     (unsloth/kernels/utils.py, fast_dequantize)
     """
-    size = 2 * case.shape.hidden_size * case.shape.intermediate_size
-    return {"unpacked weight": size} if case.four_bit else {}
+    return {UNPACKED: 2 * _largest_matrix(case)} if case.load_in == "4bit" else {}
+
+
+def _largest_matrix(case: Case) -> int:
+    return case.shape.hidden_size * case.shape.intermediate_size

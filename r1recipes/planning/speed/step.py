@@ -11,6 +11,7 @@ not known counts as an RTX 4090 (`machine.cards.UNLISTED`); the prefill of promp
 import math
 from dataclasses import dataclass
 
+from r1recipes.algorithms.base import LoadIn
 from r1recipes.machine.cards import Peak
 from r1recipes.planning.memory.case import Case
 from r1recipes.planning.speed.lengths import Lengths
@@ -18,11 +19,23 @@ from r1recipes.planning.speed.lengths import Lengths
 UNPACKED_BYTES = 4.5
 """Bytes of memory traffic for a 4-bit weight in decoding: bitsandbytes reads the weight, then
 writes and reads it in 16 bits (derived)."""
+TRAFFIC_BYTES: dict[LoadIn, float] = {"16bit": 2, "fp8": 1, "4bit": UNPACKED_BYTES}
+"""Bytes of memory traffic for a weight of a linear layer in decoding (derived)."""
 UNPACK_S = 0.51e-12
 """Seconds of a decoding step for each 4-bit weight beside that traffic; fitted."""
-LAUNCH_S = {False: 91e-6, True: 154e-6}
-"""Seconds of a decoding step for each layer beside its traffic, by whether it is in 4 bits;
-fitted."""
+LAUNCH_S: dict[LoadIn, float] = {"16bit": 91e-6, "4bit": 154e-6, "fp8": 103e-6}
+"""Seconds of a decoding step for each layer beside its traffic; fitted. FP8: assumed, that in 16
+bits and 3 microseconds for each of the four kernels that quantise what goes into qkv, o, gate_up
+and down (vllm, kFp8DynamicTokenSym)."""
+FP8_SPEEDUP = 2
+"""Operations a second of FP8 by those in 16 bits, dense (published, data sheets of Ada and Hopper);
+in decoding alone: vLLM multiplies in FP8 (W8A8)."""
+FP8_UNPACK_BYTES = 9
+"""Bytes of memory traffic for an FP8 weight in the backward pass of training: read, written in 16
+bits, read and written times its scales, read (unsloth/kernels/fp8.py, weight_dequant; derived). The
+forward pass multiplies in FP8 too, and is counted as in 16 bits: what it quantises first takes
+time, and Unsloth says that its FP8 layers train more slowly than 16 bits (loader_utils.py,
+_route_compressed_tensors_fp8_to_unsloth). None of this has been measured."""
 TOKEN_S = 11.4e-6
 """Seconds of the host for each token that is generated: scheduling and the sequence's own state,
 all in one thread; fitted to five rehearsals (H100, 2026-11-26)."""
@@ -104,11 +117,12 @@ def _generation_s(
     shape, total = case.shape, completions * tokens.mean
     steps = _decoding_steps(case, completions, group, kv_tokens, tokens)
     head = 2 * shape.vocab_size * shape.hidden_size
-    weights = shape.linear_parameters * (UNPACKED_BYTES if case.four_bit else 2) + head
-    unpack_s = shape.linear_parameters * UNPACK_S if case.four_bit else 0.0
-    arithmetic_s = total * 2 * (shape.linear_parameters + head / 2) / peak.operations
+    weights = shape.linear_parameters * TRAFFIC_BYTES[case.load_in] + head
+    unpack_s = shape.linear_parameters * UNPACK_S if case.load_in == "4bit" else 0.0
+    faster = FP8_SPEEDUP if case.load_in == "fp8" else 1
+    arithmetic_s = total * 2 * (shape.linear_parameters / faster + head / 2) / peak.operations
     cache_s = total * (tokens.prompt + tokens.mean / 2) * case.kv_token_bytes / peak.bandwidth
-    launch_s = steps * (LAUNCH_S[case.four_bit] * shape.num_hidden_layers + unpack_s)
+    launch_s = steps * (LAUNCH_S[case.load_in] * shape.num_hidden_layers + unpack_s)
     read_s = max(steps * weights / peak.bandwidth, arithmetic_s)
     return read_s + launch_s + cache_s + (STANDBY_S if case.standby else 0.0)
 
@@ -156,4 +170,6 @@ def _training_s(case: Case, passes: float, padded: float, rows: float, peak: Pea
     arithmetic_s = operations / peak.operations / UTILIZATION
     launch_s = LAYER_PASS_S * shape.num_hidden_layers
     pass_s = (launch_s**BEND + arithmetic_s**BEND) ** (1 / BEND) + rows / CHUNK_ROWS * CHUNK_S
+    if case.load_in == "fp8":
+        pass_s += FP8_UNPACK_BYTES * shape.linear_parameters / peak.bandwidth
     return pass_s * passes

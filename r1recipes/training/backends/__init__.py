@@ -64,6 +64,8 @@ def _create_unsloth(plan: Plan, offline: bool) -> Backend:
 
 
 def _trl_serves(plan: Plan) -> str | None:
+    if plan.preset.weights == "fp8":
+        return '`load_in = "fp8"` needs Unsloth; set `load_in = "16bit"` or "4bit"'
     if plan.preset.layers_not_recomputed:
         return "`layers_not_recomputed` needs Unsloth; remove it from the preset"
     return None if plan.backend == "trl" else f"the plan was made for `{plan.backend}`"

@@ -100,8 +100,8 @@ class Backend(Protocol):
     ) -> str | None:
         """Load the model, from `base` after a cold start, with a saved adapter or a fresh one.
 
-        `quantised` is the folder for `base` in 4 bits, if a backend has to write it; without it
-        the cache of the machine.
+        `quantised` is the folder for `base` in 4 bits or FP8, if a backend has to write it; without
+        it the cache of the machine.
         Returns the commit of the weights, if they came from the Hub.
         """
 

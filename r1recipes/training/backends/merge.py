@@ -196,10 +196,10 @@ def greedy(model: Any, tokenizer: Any, messages: Messages, limit: int) -> list[i
 
 def save_4bit(merged: Path, folder: Path) -> None:
     """Quantise a merged folder to NF4. Needs an NVIDIA GPU and bitsandbytes."""
-    from r1recipes.training.backends import nf4
+    from r1recipes.training.backends import quantised
 
     dtype = AutoModelForCausalLM.from_pretrained(merged, device_map="meta", dtype="auto").dtype
-    nf4.write_checkpoint(merged, folder, dtype)
+    quantised.write_checkpoint(merged, folder, dtype, quantised.FORMS["4bit"])
 
 
 def save_builtin(plan: Plan, folder: Path) -> None:

@@ -79,7 +79,7 @@ def load_base(
     options: dict[str, Any] = {"dtype": getattr(torch, plan.dtype)}
     if is_trainable and plan.dtype == "float16":
         options["dtype"] = torch.float32
-    if plan.preset.load_in_4bit and not is_trainable:
+    if plan.preset.weights == "4bit" and not is_trainable:
         options["quantization_config"] = _nf4(plan.dtype)
     return AutoModelForCausalLM.from_pretrained(
         str(folder) if folder else resolve_name(model.name, plan.base_dir),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from r1recipes.algorithms.base import Preset
 from r1recipes.machine import files, hub, packages
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
@@ -170,10 +171,15 @@ def asked(plan: Plan, inputs: dict[str, str], weights: str, answers: Iterable[An
         "num_samples": preset.num_generations,
         "batch_size": recipe.eval.batch_size,
         "seed": recipe.seed,
-        "backend": [plan.backend, plan.device, plan.dtype, preset.load_in_4bit],
+        "backend": [plan.backend, plan.device, plan.dtype, *_weights(preset)],
         "num_threads": plan.num_threads if plan.device == "cpu" else None,
         "versions": _versions(plan),
     }
+
+
+def _weights(preset: Preset) -> list[bool | str]:
+    """How the weights are loaded; in 4 or 16 bits in the words that older results have."""
+    return ["fp8"] if preset.weights == "fp8" else [preset.weights == "4bit"]
 
 
 def _scorer_version(data: str) -> str | None:

@@ -259,7 +259,8 @@ def _weights_folder(plan: Plan, weights_dir: Path) -> Path:
     """The folder of the random weights; it is made once and used again by later rehearsals."""
     shape = models.find(plan.base_model.name)
     name = next(name for name, other in models.MODELS.items() if other is shape)
-    return weights_dir / f"{name}-{'nf4' if plan.preset.load_in_4bit else plan.dtype}"
+    form = {"4bit": "nf4", "fp8": "fp8", "16bit": plan.dtype}[plan.preset.weights]
+    return weights_dir / f"{name}-{form}"
 
 
 def _write_weights(plan: Plan, folder: Path) -> None:
@@ -270,13 +271,13 @@ def _write_weights(plan: Plan, folder: Path) -> None:
 
     if folder.exists():
         return
-    shape, four_bit = models.find(plan.base_model.name), plan.preset.load_in_4bit
+    shape, load_in = models.find(plan.base_model.name), plan.preset.weights
     assert shape is not None
     # Published 4-bit checkpoints have their other weights in bfloat16, whatever the card uses.
-    dtype = getattr(torch, "bfloat16" if four_bit else plan.dtype)
+    dtype = getattr(torch, "bfloat16" if load_in == "4bit" else plan.dtype)
     files.clear_drafts(folder.parent, files.OLDER_DRAFTS)
     with full_disk(folder.parent, OTHER_CACHE), files.draft(folder, taken="keep") as draft:
-        random_weights.write(shape, draft, four_bit=four_bit, dtype=dtype)
+        random_weights.write(shape, draft, load_in=load_in, dtype=dtype)
     torch.cuda.empty_cache()
 
 

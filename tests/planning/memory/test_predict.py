@@ -21,7 +21,7 @@ LLAMA = models.MODELS["llama-3.1-8b"]
 
 def case(shape=LLAMA, **changes) -> Case:
     settings: dict[str, Any] = {
-        "four_bit": True,
+        "load_in": "4bit",
         "max_seq_length": 1024,
         "max_completion_length": 768,
         "lora_rank": 32,
@@ -214,7 +214,7 @@ def test_what_only_takes_room_that_is_there_is_no_need():
     assert wide["generate"] == max(prediction.peaks["generate"], prediction.peaks["train"])
     narrow = predict.expected_bytes(prediction, small, round(prediction.peak_bytes * 1.05))
     assert narrow["load"] == prediction.peaks["load"]
-    assert predict.predict(case(four_bit=False)).spare["load"] == 0
+    assert predict.predict(case(load_in="16bit")).spare["load"] == 0
 
 
 def test_in_standby_most_blocks_of_training_are_given_back_before_the_cache_comes():

@@ -4,6 +4,7 @@ import bisect
 import time
 from dataclasses import replace
 from itertools import chain
+from typing import get_args
 
 import pytest
 from hypothesis import example, given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks.memory import measured
 from r1recipes import recipe
+from r1recipes.algorithms.base import LoadIn
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
 from r1recipes.planning import auto, fit, models
@@ -53,7 +55,7 @@ def cases(draw) -> Case:
     model_shape = draw(shapes())
     return Case(
         shape=model_shape,
-        four_bit=draw(st.booleans()),
+        load_in=draw(st.sampled_from(["4bit", "fp8", "16bit"])),
         max_seq_length=draw(st.integers(16, 200_000) | st.integers(16, 4096)),
         max_completion_length=draw(st.integers(1, 100_000)),
         lora_rank=draw(st.integers(1, 512)),
@@ -96,7 +98,7 @@ DIMENSIONS = (
 )
 SMALL = models.MODELS["llama-3.2-1b"]
 ONE_PASS = Case(
-    *(SMALL, False, 128, 2376, 16, tuple(SMALL.projections), 1, 250, 8 * GIB, False),
+    *(SMALL, "16bit", 128, 2376, 16, tuple(SMALL.projections), 1, 250, 8 * GIB, False),
     optimizer_bytes=ADAM_8BIT_BYTES,
 )
 """Its training pass is the peak, and more sequences at once make more graphs."""
@@ -153,9 +155,9 @@ def test_more_on_the_same_card_never_gets_a_better_verdict(less, key, factor):
 @given(cases())
 def test_a_lighter_way_never_needs_more(case):
     heavy = predict.predict(
-        replace(case, four_bit=False, standby=False, optimizer_bytes=ADAM_BYTES)
+        replace(case, load_in="16bit", standby=False, optimizer_bytes=ADAM_BYTES)
     )
-    light = predict.predict(replace(case, four_bit=False, standby=True))
+    light = predict.predict(replace(case, load_in="16bit", standby=True))
     assert light.peak_bytes <= heavy.peak_bytes
 
 
@@ -204,11 +206,11 @@ def planned(draw):
         "prompts_per_step": draw(st.sampled_from([1, 2, 8])),
         "gpu_memory_utilization": draw(st.floats(0.05, 0.95)),
         "per_device_train_batch_size": None,
-        "load_in_4bit": draw(st.booleans()),
         "standby": draw(st.booleans()),
     }
     opened = draw(st.sets(st.sampled_from(auto.OPEN)))
-    preset = preset.model_copy(update=update | dict.fromkeys(opened, "auto"))
+    load_in = draw(st.sampled_from(get_args(LoadIn)))
+    preset = auto.with_open(preset.model_copy(update=update).with_weights(load_in), opened)
     return parsed, preset, opened, draw(st.integers(3 * GIB, 140 * GIB))
 
 
@@ -250,7 +252,7 @@ def test_every_change_that_is_proposed_is_valid_and_fits(drawn):
         return
     room = fit.room_of(Gpu(0, "card", size, size, 8.0, ""))
     for change in auto.changes(parsed, settled, shape(parsed.model.name), room):
-        changed = type(settled).model_validate(settled.model_dump() | change)
+        changed = type(settled).model_validate(settled.written() | change)
         assert settle(parsed, changed, size)[1].verdict == "fits", change
 
 
@@ -262,11 +264,11 @@ def test_ten_thousand_candidates_are_searched_in_less_than_a_second():
 
     def seconds_for_each() -> float:
         began = time.process_time()
-        candidates = (auto.choices(parsed, preset, model_shape, room) for _ in range(20))
+        candidates = (auto.choices(parsed, preset, model_shape, room) for _ in range(4))
         count = len(list(chain.from_iterable(candidates)))
         return (time.process_time() - began) / count
 
-    assert min(seconds_for_each() for _ in range(5)) < 1 / 10_000  # others use this machine too
+    assert min(seconds_for_each() for _ in range(8)) < 1 / 10_000  # others use this machine too
 
 
 CROSSED = [
@@ -286,11 +288,11 @@ CROSSED = [
 @pytest.mark.parametrize(("key", "values"), CROSSED, ids=[key for key, _ in CROSSED])
 def test_no_step_leads_down(key, values, standby):
     for model in ("qwen2.5-1.5b", "phi-4"):
-        for four_bit in (False, True):
+        for load_in in get_args(LoadIn):
             model_shape = models.MODELS[model]
             targets = tuple(model_shape.projections)
             start = Case(
-                *(model_shape, four_bit, 1024, 768, 16, targets, 200, 2, 12 * GIB),
+                *(model_shape, load_in, 1024, 768, 16, targets, 200, 2, 12 * GIB),
                 standby=standby,
                 optimizer_bytes=ADAM_8BIT_BYTES,
             )
@@ -304,7 +306,7 @@ def test_no_step_leads_down(key, values, standby):
 def test_the_pass_grows_without_a_jump_below_a_step_of_the_ladder():
     model_shape, calibrated = models.MODELS["qwen2.5-7b"], constants.values()
     targets = tuple(model_shape.projections)
-    start = Case(model_shape, True, 1024, 768, 16, targets, 64, 2, 0, False, ADAM_8BIT_BYTES)
+    start = Case(model_shape, "4bit", 1024, 768, 16, targets, 64, 2, 0, False, ADAM_8BIT_BYTES)
     before = None
     for size in range(6 * GIB, 40 * GIB, 2**26):
         case = replace(start, engine_bytes=size)

@@ -9,6 +9,7 @@ from r1recipes import planning, recipe
 from r1recipes.errors import PlanError, RunError
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
+from r1recipes.planning.fit import refusals
 from r1recipes.training.backends.unsloth import differences, environment
 
 CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")
@@ -18,14 +19,14 @@ CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")
 def prepared(monkeypatch, tmp_path):
     """Prepares for a plan, with this value of the variable or without it."""
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    os.environ.pop(environment.MERGED_ROLLOUT, None)
+    os.environ.pop(refusals.MERGED_ROLLOUT, None)
     loaded = recipe.load("qwen2.5-1.5b")
     target = planning.Target.elsewhere(CARD)
     plan = planning.make(loaded.recipe, target, base_dir=loaded.path.parent)
 
     def prepare(value: str | None) -> None:
         if value is not None:
-            os.environ[environment.MERGED_ROLLOUT] = value
+            os.environ[refusals.MERGED_ROLLOUT] = value
         environment.prepare(plan, tmp_path)
 
     return prepare
@@ -34,8 +35,8 @@ def prepared(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("value", "merges"), [(None, False), ("0", False), ("1", True)])
 def test_rollouts_are_merged_where_the_user_says_so(prepared, value, merges):
     prepared(value)
-    assert environment.merges_rollouts() is merges
-    assert os.environ[environment.MERGED_ROLLOUT] == (value or "0")
+    assert refusals.merges_rollouts() is merges
+    assert os.environ[refusals.MERGED_ROLLOUT] == (value or "0")
 
 
 @pytest.mark.parametrize("value", ["attention", "attn", "yes", ""])

@@ -11,8 +11,9 @@ from r1recipes import data, planning, recipe
 from r1recipes.data.examples import demonstrations
 from r1recipes.errors import RecipeError, RunError
 from r1recipes.machine import files
-from r1recipes.training.backends import builtin, nf4
+from r1recipes.training.backends import builtin, quantised
 from r1recipes.training.backends.base import Hooks
+from r1recipes.training.backends.quantised import checkpoint, nf4
 from r1recipes.training.backends.trl import TrlBackend
 from r1recipes.training.backends.unsloth.differences import quantisation
 from r1recipes.training.backends.weights import load_base
@@ -32,7 +33,7 @@ def test_a_16_bit_folder_is_loaded_as_nf4_and_answers_nearly_the_same(source, tm
     """transformers reads it as it reads a published 4-bit checkpoint."""
     from transformers import AutoModelForCausalLM
 
-    folder = nf4.cached(source, tmp_path, torch.bfloat16)
+    folder = quantised.cached(source, tmp_path, torch.bfloat16, nf4.FORM)
     exact = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     converted, original = (dict(m.named_parameters()) for m in (model, exact))
@@ -47,14 +48,15 @@ def test_a_16_bit_folder_is_loaded_as_nf4_and_answers_nearly_the_same(source, tm
 
 
 def test_it_is_made_once_and_again_when_the_folder_changes(source, tmp_path):
-    first = nf4.cached(source, tmp_path, torch.bfloat16)
+    first = quantised.cached(source, tmp_path, torch.bfloat16, nf4.FORM)
     weights = first / "model-00001.safetensors"
     written = weights.stat().st_mtime_ns
-    assert nf4.cached(source, tmp_path, torch.bfloat16) == first
+    assert quantised.cached(source, tmp_path, torch.bfloat16, nf4.FORM) == first
     assert weights.stat().st_mtime_ns == written
-    assert nf4.cached(source, tmp_path, torch.float16) != first
+    assert quantised.cached(source, tmp_path, torch.float16, nf4.FORM) != first
     config = json.loads((first / "config.json").read_text())
-    assert config["quantization_config"]["bnb_4bit_use_double_quant"] and nf4.is_quantised(first)
+    assert config["quantization_config"]["bnb_4bit_use_double_quant"]
+    assert quantised.is_quantised(first)
     assert (first / "tokenizer.json").exists() and not list(tmp_path.glob(".*"))
 
 
@@ -65,9 +67,8 @@ def test_weights_that_a_repository_has_in_another_form_are_left_out(source, tmp_
     save_file(
         {"layers.0.attention.wq.weight": torch.zeros(2)}, tmp_path / "consolidated.safetensors"
     )
-    index = (
-        nf4.cached(tmp_path, tmp_path / "cache", torch.bfloat16) / "model.safetensors.index.json"
-    )
+    folder = quantised.cached(tmp_path, tmp_path / "cache", torch.bfloat16, nf4.FORM)
+    index = folder / "model.safetensors.index.json"
     assert "layers.0.attention.wq.weight" not in json.loads(index.read_text())["weight_map"]
 
 
@@ -79,9 +80,9 @@ def test_a_conversion_that_was_cut_off_leaves_nothing(error, source, tmp_path, m
         folder.mkdir(parents=True)
         raise error
 
-    monkeypatch.setattr(nf4, "write", cut_off)
+    monkeypatch.setattr(checkpoint, "write", cut_off)
     with pytest.raises((KeyboardInterrupt, RunError), match="^$|No space left") as raised:
-        nf4.cached(source, tmp_path, torch.bfloat16)
+        quantised.cached(source, tmp_path, torch.bfloat16, nf4.FORM)
     assert not list(tmp_path.iterdir())
     assert str(tmp_path) in str(raised.value) or isinstance(error, KeyboardInterrupt)
 
@@ -96,9 +97,9 @@ def test_a_process_that_was_faster_is_as_good(tmp_path):
 
 def test_a_folder_without_weights_or_config_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="no model.*safetensors"):
-        nf4.cached(tmp_path, tmp_path / "cache", torch.bfloat16)
+        quantised.cached(tmp_path, tmp_path / "cache", torch.bfloat16, nf4.FORM)
     with pytest.raises(RecipeError, match="no config.json"):
-        nf4.is_quantised(tmp_path)
+        quantised.is_quantised(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_a_cold_start_in_whole_weights_goes_on_in_4_bits(small, tmp_path):
     rows = demonstrations.make(loaded, tmp_path, 12 * 16, held_out=splits.held_out)
     base = tmp_path / "base"
     backend.cold_start(rows, base, None, tmp_path / "cold-start", None, Hooks())
-    assert not nf4.is_quantised(base)
+    assert not quantised.is_quantised(base)
     backend.load(base, None)
     assert quantisation(backend.model) == "nf4, double"
     trained = {p.dtype for p in backend.model.parameters() if p.requires_grad}

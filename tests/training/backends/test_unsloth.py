@@ -171,23 +171,29 @@ def test_the_engines_share_is_one_of_what_is_free(unsloth, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "four_bit", "revision", "loaded", "commit"),
+    ("name", "load_in", "revision", "loaded", "commit"),
     [
-        ("a/b", False, None, "a/b", "of the config"),
-        ("a/b", False, "v1", "c0ffee", "c0ffee"),
-        ("a/b", True, None, "nf4 of c0ffee", "c0ffee"),
-        ("a/b-bnb-4bit", True, None, "a/b-bnb-4bit", "of the config"),
-        ("a/b-bnb-4bit", True, "v1", "nf4 of c0ffee", "c0ffee"),
+        ("a/b", "16bit", None, "a/b", "of the config"),
+        ("a/b", "16bit", "v1", "c0ffee", "c0ffee"),
+        ("a/b", "4bit", None, "nf4 of c0ffee in nf4", "c0ffee"),
+        ("a/b-bnb-4bit", "4bit", None, "a/b-bnb-4bit", "of the config"),
+        ("a/b-bnb-4bit", "4bit", "v1", "nf4 of c0ffee in nf4", "c0ffee"),
+        ("a/b", "fp8", None, "fp8 of c0ffee in fp8", "c0ffee"),
+        ("a/known", "fp8", "v1", "fp8 of c0ffee in fp8", "c0ffee"),
     ],
 )
 def test_the_published_4_bit_form_or_a_folder_is_loaded_and_its_commit_recorded(
-    name, four_bit, revision, loaded, commit, unsloth, monkeypatch, tmp_path
+    name, load_in, revision, loaded, commit, unsloth, monkeypatch, tmp_path
 ):
     (tmp_path / "c0ffee").mkdir()
     (tmp_path / "c0ffee" / "config.json").write_text("{}")
     monkeypatch.setattr(unsloth.weights, "at_commit", lambda *asked: tmp_path / "c0ffee")
-    monkeypatch.setattr(unsloth.nf4, "cached", lambda folder, *rest: f"nf4 of {folder.name}")
-    backend = made(unsloth, f"preset.load_in_4bit={str(four_bit).lower()}")
+    monkeypatch.setattr(
+        unsloth.quantised,
+        "cached",
+        lambda folder, cache, dtype, form: f"{form.name} of {folder.name} in {cache.name}",
+    )
+    backend = made(unsloth, f"preset.load_in={load_in}")
     model = backend.recipe.model.model_copy(update={"name": name, "revision": revision})
     backend.recipe = backend.recipe.model_copy(update={"model": model})
     assert backend._weights(None).endswith(loaded)

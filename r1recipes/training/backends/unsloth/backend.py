@@ -27,7 +27,7 @@ from r1recipes.machine import settings
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
 from r1recipes.rewards.reward import Reward
-from r1recipes.training.backends import builtin, nf4, trainer, weights
+from r1recipes.training.backends import builtin, quantised, trainer, weights
 from r1recipes.training.backends.base import ColdStarted, Hooks, Messages, Sample
 from r1recipes.training.backends.unsloth import (
     cold_start,
@@ -112,7 +112,9 @@ class UnslothBackend:
         """
         if self._commit:
             return self._commit
-        if self.plan.preset.load_in_4bit and not references.is_4bit_name(self.recipe.model.name):
+        if self.plan.preset.weights == "4bit" and not references.is_4bit_name(
+            self.recipe.model.name
+        ):
             return None
         return weights.commit(self.model)
 
@@ -124,7 +126,8 @@ class UnslothBackend:
                 model_name=self._weights(base, quantised),
                 max_seq_length=preset.max_seq_length,
                 dtype=getattr(torch, self.plan.dtype),
-                load_in_4bit=preset.load_in_4bit,
+                load_in_4bit=preset.weights == "4bit",
+                load_in_fp8=False,  # the folder has FP8 weights: nothing is quantised while loading
                 fast_inference=True,
                 gpu_memory_utilization=engine.share_of_free(self.plan),
                 float8_kv_cache=preset.kv_cache_dtype == "fp8",
@@ -133,8 +136,10 @@ class UnslothBackend:
                 random_state=self.recipe.seed,
                 disable_log_stats=True,
                 local_files_only=self.offline,
-                use_exact_model_name=preset.load_in_4bit,  # as `_weights` has chosen it
+                use_exact_model_name=preset.weights != "16bit",  # as `_weights` has chosen it
             )
+        if preset.weights == "fp8":
+            patches.take_rows_of_fp8(model)
         checked = self.tokenizer()
         if not builtin.is_own(checked):  # Unsloth would split text otherwise: `load_tokenizer`
             tokenizer.chat_template = checked.chat_template  # as preflight has checked it
@@ -158,6 +163,7 @@ class UnslothBackend:
             checkpoint_skip_layers=preset.layers_not_recomputed,
             random_state=self.recipe.seed,
         )
+        patches.draw_on_fp8(self.model, self.plan)
         refuse_differences(adapter_differences(self.model, self.plan))
 
     def _add_fresh_adapter(self) -> None:
@@ -174,6 +180,7 @@ class UnslothBackend:
         set_seed(self.recipe.seed)
         self.model.add_adapter("default", config)
         self.model.set_adapter("default")
+        patches.draw_on_fp8(self.model, self.plan)
 
     def reset(self, plan: Plan) -> None:
         self.plan, self.recipe, self.trainer = plan, plan.recipe, None
@@ -183,27 +190,27 @@ class UnslothBackend:
     def held_bytes(self) -> int:
         return torch.cuda.memory_allocated() + patches.paged_bytes()
 
-    def _weights(self, base: Path | None, quantised: Path | None = None) -> str:
+    def _weights(self, base: Path | None, own: Path | None = None) -> str:
         """The name or folder that Unsloth loads; in 4 bits the published NF4 form of a Hub id.
 
         A Hub id without such a form, or at a revision (the engine would load the default branch),
-        is downloaded to a folder first. In 4 bits, a 16-bit folder is converted to NF4.
+        is downloaded to a folder first. A 16-bit folder is converted to NF4 or FP8.
         """
         model = self.recipe.model
         name = str(base) if base else weights.resolve_name(model.name, self.plan.base_dir)
-        four_bit = self.plan.preset.load_in_4bit
+        form = quantised.FORMS.get(self.plan.preset.weights)
         if not Path(name).is_dir():
-            published = published_in_4bit(name) if four_bit else name
+            is_4bit = self.plan.preset.weights == "4bit"
+            published = published_in_4bit(name) if is_4bit else None if form else name
             if published and not model.revision:
                 return published
             name = str(weights.at_commit(name, model.revision, self.offline))
             self._commit = Path(name).name
         folder = Path(name)
-        if not four_bit or nf4.is_quantised(folder):
+        if form is None or quantised.is_quantised(folder):
             return name
-        own = quantised if base else None
-        cache = own or settings.load().cache_dir / "nf4"
-        return str(nf4.cached(folder, cache, getattr(torch, self.plan.dtype)))
+        cache = own if base and own else settings.load().cache_dir / form.name
+        return str(quantised.cached(folder, cache, getattr(torch, self.plan.dtype), form))
 
     def commit(self) -> str | None:
         return self._commit or weights.commit(self.model)
@@ -277,7 +284,7 @@ class UnslothBackend:
             patches.return_logits()
             sampler = rollouts.pair_sampler(self.model, self.tokenizer(), plan, self._stop)
         elif plan.algorithm.samples:
-            arguments |= ENGINE_ARGUMENTS
+            arguments |= engine.ARGUMENTS
             if self._stop:
                 arguments["generation_kwargs"] = {"stop_token_ids": self._stop}
             if sampling.ids_alone():
@@ -316,18 +323,6 @@ class UnslothBackend:
                 self.model.vllm_engine.llm_engine.engine_core.shutdown()
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
-
-
-ENGINE_ARGUMENTS = {
-    "use_vllm": True,
-    "vllm_mode": "colocate",
-    # One update per batch: the ratio is 1 up to the engine's rounding, and a pass is saved.
-    "vllm_importance_sampling_correction": False,
-    # Else chosen from the memory that happens to be free in each step.
-    "unsloth_grpo_mini_batch": 1,
-    # `environment.prepare` sets the length of a part of the logits.
-    "unsloth_logit_chunk_multiplier": 1,
-}
 
 
 def published_in_4bit(name: str) -> str | None:

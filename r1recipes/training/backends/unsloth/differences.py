@@ -19,6 +19,9 @@ SHARE_TOLERANCE = 0.01
 """Relative error of the engine's share; assumed. In 15 rehearsals the share was the one asked for,
 to four digits (H200)."""
 NF4 = "nf4, double"
+FP8 = "FP8 in every linear layer, a scale for each output channel"
+LOADED_AS = {None: "16bit", "bitsandbytes": "4bit", "compressed-tensors": "fp8"}
+"""vLLM's name of a quantisation -> the preset's."""
 
 
 def engine_differences(model: Any, plan: Plan) -> list[Difference]:
@@ -26,12 +29,13 @@ def engine_differences(model: Any, plan: Plan) -> list[Difference]:
     if not hasattr(model, "vllm_engine"):
         return [("engine", "vLLM", "none: Unsloth fell back to its own generation")]
     config, preset = model.vllm_engine.llm_engine.vllm_config, plan.preset
+    quantization = config.model_config.quantization
     tokens = config.cache_config.num_gpu_blocks * config.cache_config.block_size
     compared: list[Difference] = [
         ("max_seq_length", preset.max_seq_length, config.model_config.max_model_len),
         ("sequences at once", plan.max_num_seqs, config.scheduler_config.max_num_seqs),
         ("dtype", plan.dtype, str(config.model_config.dtype).removeprefix("torch.")),
-        ("4-bit", preset.load_in_4bit, config.model_config.quantization == "bitsandbytes"),
+        ("load_in", preset.weights, LOADED_AS.get(quantization, quantization)),
     ]
     differences = [row for row in compared if row[1] != row[2]]
     if preset.kv_cache_dtype and preset.kv_cache_dtype != config.cache_config.cache_dtype:
@@ -46,14 +50,33 @@ def engine_differences(model: Any, plan: Plan) -> list[Difference]:
         differences.append(share)
     if tokens < preset.max_seq_length:
         differences.append(("KV cache tokens", f"{preset.max_seq_length} or more", tokens))
-    if preset.load_in_4bit and (stored := quantisation(model)) != NF4:
+    if preset.weights == "4bit" and (stored := quantisation(model)) != NF4:
         differences.append(("quantisation", NF4, stored))
+    if preset.weights == "fp8" and (other := other_than_fp8(model)):
+        differences.append(("quantisation", FP8, other))
     return differences
+
+
+def other_than_fp8(model: Any) -> str | None:
+    """The first linear layer of the decoder that trains on other weights than FP8 with a scale for
+    each output channel, in words; None where there is none."""
+    layers = {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and ".layers." in name
+    }
+    for name, layer in layers.items():
+        weight, scale = layer.weight, getattr(layer, "weight_scale", None)
+        if weight.dtype != torch.float8_e4m3fn:
+            return f"{name} in {str(weight.dtype).removeprefix('torch.')}"
+        if scale is None or scale.shape != (weight.shape[0], 1):
+            return f"{name} with {'no scales' if scale is None else f'scales {tuple(scale.shape)}'}"
+    return None if layers else "no linear layer"
 
 
 def has_key_bias(model: Any) -> bool:
     """Whether keys have a bias, which only the weights say of a model of unknown shape; see
-    `fit.check_kv_cache`."""
+    `refusals.check_kv_cache`."""
     return any(name.endswith("k_proj.bias") for name, _ in model.named_parameters())
 
 

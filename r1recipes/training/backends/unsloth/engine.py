@@ -81,3 +81,16 @@ def facts(engine: Any) -> dict[str, float]:
         if isinstance(value := getattr(owner, attribute, None), int | float):
             sizes[name] = round(value / GIB, 3)
     return sizes
+
+
+ARGUMENTS = {
+    "use_vllm": True,
+    "vllm_mode": "colocate",
+    # One update per batch: the ratio is 1 up to the engine's rounding, and a pass is saved.
+    "vllm_importance_sampling_correction": False,
+    # Else chosen from the memory that happens to be free in each step.
+    "unsloth_grpo_mini_batch": 1,
+    # `environment.prepare` sets the length of a part of the logits.
+    "unsloth_logit_chunk_multiplier": 1,
+}
+"""Arguments of a trainer that samples with the engine while it trains."""

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from r1recipes.errors import PlanError, RunError
+from r1recipes.planning.fit.refusals import MERGED_ROLLOUT
 from r1recipes.planning.memory.training import CHUNK_ROWS
 from r1recipes.planning.plan import Plan
 
@@ -13,11 +14,6 @@ LOGIT_ROWS = "R1RECIPES_LOGIT_ROWS"
 CHECKPOINTS = "R1RECIPES_CHECKPOINTS"
 """Environment variable for where the inputs of layers wait for the backward pass, for measurements:
 in main memory ("host", the default), or on the card ("card"), for which `plan` counts them."""
-MERGED_ROLLOUT = "UNSLOTH_VLLM_MERGED_ROLLOUT"
-"""Unsloth's variable: with 1 it adds the adapter to 16-bit weights for each rollout and takes it
-off again, to the bit, and the engine uses its CUDA graphs without LoRA (unsloth_zoo/vllm_utils.py).
-The engine then samples from weights that are rounded to 16 bits with the adapter in them, so
-numbers differ. Off where the user has not set it: what it gains has not been measured here."""
 
 
 def prepare(plan: Plan, cache_dir: Path) -> None:
@@ -65,8 +61,3 @@ def checkpointing() -> str | bool:
     if place not in ("host", "card"):
         raise RunError(f"{CHECKPOINTS} is {place!r}", hint=f"set {CHECKPOINTS} to host or card")
     return "unsloth" if place == "host" else True
-
-
-def merges_rollouts() -> bool:
-    """Whether Unsloth is asked to add the adapter to the weights for each rollout."""
-    return os.environ.get(MERGED_ROLLOUT, "0").strip() == "1"

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from r1recipes.planning.plan import Plan
+
 
 def bound_reference_pass(trainer: Any) -> None:
     """Let Unsloth score the reference (beta > 0) in passes as large as those of training.
@@ -128,6 +130,48 @@ def kv_cache_in(dtype: str | None) -> Iterator[None]:
         yield
     finally:
         kind.__init__ = original
+
+
+def take_rows_of_fp8(model: Any) -> None:
+    """Let linear layers in FP8 with a scale for each output channel compute with these scales.
+
+    Unsloth shares the engine's tensors with the class that it has for a scale for each block of
+    128 x 128 where the checkpoint is one of compressed-tensors (unsloth_zoo/vllm_utils.py,
+    convert_vllm_to_huggingface). The forward pass of that class refuses other scales
+    (unsloth/kernels/fp8.py, FP8BlockQuantLinear): it runs in each layer for which Unsloth has no
+    kernel, such as q, k and v with a bias. Here they get the class that they have where vLLM
+    quantises while loading, whose scales are those of rows.
+    """
+    from transformers.integrations.fbgemm_fp8 import FbgemmFp8Linear
+    from transformers.integrations.finegrained_fp8 import FP8Linear
+
+    layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, FP8Linear)]
+    for layer in layers:
+        scale = layer.weight_scale_inv
+        if scale.shape != (layer.weight.shape[0], 1):
+            continue  # `differences.other_than_fp8` refuses it
+        del layer.weight_scale_inv
+        layer.__class__ = FbgemmFp8Linear
+        layer.weight_scale = scale  # the parameter itself: it was made in inference mode
+        layer.input_scale_ub, layer.quant_method = None, "fbgemm_fp8"
+
+
+def draw_on_fp8(model: Any, plan: Plan) -> None:
+    """Draw a fresh adapter on FP8 weights again, now that it is in 32 bits.
+
+    PEFT casts it to the precision of the weights below it first, in which it keeps less than 5 bits
+    of each number, and to 32 bits then (peft, tuners_utils.py, `_move_adapter_to_device_of_base_
+    layer` and `cast_adapter_dtype`). On other weights nothing is done.
+    """
+    from peft.tuners.lora import LoraLayer
+    from transformers import set_seed
+
+    if plan.preset.weights != "fp8":
+        return
+    set_seed(plan.recipe.seed)
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            layer.reset_lora_parameters("default", True)
 
 
 def paged_bytes() -> int:

@@ -1,9 +1,9 @@
 """A checkpoint of random weights in the exact shape of a model, so that nothing is downloaded.
 
-Memory and speed do not depend on the values. With `four_bit` the linear layers are stored as NF4
-with double quantisation, as the published 4-bit checkpoints are. The tokenizer is that of the
+Memory and speed do not depend on the values. The linear layers are stored as a preset loads them:
+as they are, in NF4 as in the published 4-bit checkpoints, or in FP8. The tokenizer is that of the
 built-in models, in which a character is a token; ids outside its vocabulary decode to nothing, so
-no completion ends before its limit. Limits: `four_bit` needs an NVIDIA GPU and bitsandbytes.
+no completion ends before its limit. Limits: NF4 needs an NVIDIA GPU and bitsandbytes.
 """
 
 import json
@@ -13,21 +13,23 @@ from typing import Any
 
 import torch
 
+from r1recipes.algorithms.base import LoadIn
 from r1recipes.planning.models import ModelShape
-from r1recipes.training.backends import builtin, nf4
+from r1recipes.training.backends import builtin, quantised
 
 
-def write(shape: ModelShape, folder: Path, *, four_bit: bool, dtype: torch.dtype) -> None:
+def write(shape: ModelShape, folder: Path, *, load_in: LoadIn, dtype: torch.dtype) -> None:
     """Write config.json, the weights in shards and a tokenizer to `folder`."""
-    nf4.write(folder, _tensors(shape, four_bit, dtype))
-    (folder / "config.json").write_text(json.dumps(_config(shape, four_bit, dtype), indent=1))
+    form = quantised.FORMS.get(load_in)
+    quantised.write(folder, _tensors(shape, form, dtype))
+    (folder / "config.json").write_text(json.dumps(_config(shape, form, dtype), indent=1))
     tokenizer = builtin.build_tokenizer()
     tokenizer.model_max_length = 10**6
     tokenizer.save_pretrained(folder)
 
 
 def _tensors(
-    shape: ModelShape, four_bit: bool, dtype: torch.dtype
+    shape: ModelShape, form: quantised.Form | None, dtype: torch.dtype
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, tensor) of every weight, one at a time."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -43,7 +45,7 @@ def _tensors(
             part = "self_attn" if name[0] in "qkvo" else "mlp"
             weight = normal(outputs, inputs)
             full_name = f"{prefix}{part}.{name}.weight"
-            yield from nf4.linear(full_name, weight) if four_bit else [(full_name, weight)]
+            yield from form.linear(full_name, weight) if form else [(full_name, weight)]
             if shape.attention_bias and name[0] in "qkv":
                 yield f"{prefix}{part}.{name}.bias", normal(outputs)
         for name in ("input_layernorm", "post_attention_layernorm"):
@@ -53,7 +55,7 @@ def _tensors(
         yield "lm_head.weight", normal(shape.vocab_size, shape.hidden_size)
 
 
-def _config(shape: ModelShape, four_bit: bool, dtype: torch.dtype) -> dict[str, Any]:
+def _config(shape: ModelShape, form: quantised.Form | None, dtype: torch.dtype) -> dict[str, Any]:
     kind = "qwen2" if shape.attention_bias else "llama"
     tokenizer = builtin.build_tokenizer()
     config = {
@@ -76,4 +78,4 @@ def _config(shape: ModelShape, four_bit: bool, dtype: torch.dtype) -> dict[str, 
         "eos_token_id": tokenizer.eos_token_id,
         "bos_token_id": None,
     }
-    return config | (nf4.quantization_config(dtype) if four_bit else {})
+    return config | (form.config(dtype) if form else {})

@@ -10,10 +10,11 @@ import torch
 from unsloth_zoo.vllm_utils import prepare_merged_rollout
 from vllm import SamplingParams
 
+from r1recipes.planning.fit import refusals
 from r1recipes.planning.plan import Plan
 from r1recipes.training.backends import passes
 from r1recipes.training.backends.trainer.online_dpo import PairSampler
-from r1recipes.training.backends.unsloth import engine, environment, patches, sampling
+from r1recipes.training.backends.unsloth import engine, patches, sampling
 from r1recipes.training.backends.unsloth.differences import refuse_differences, rollout_differences
 
 
@@ -21,7 +22,7 @@ def prepare(trainer: Any, model: Any, plan: Plan) -> None:
     """Set up the rollouts and the passes of a trainer. Raises: RunError, see `differences`."""
     if sampling.ids_alone():
         sampling.let_train_without_logprobs(trainer)
-    if environment.merges_rollouts():
+    if refusals.merges_rollouts():
         with torch.inference_mode():  # as when a rollout begins
             state = prepare_merged_rollout(model)
         refuse_differences(rollout_differences(model, state))

@@ -1,16 +1,17 @@
-"""A 16-bit checkpoint -> NF4 with double quantisation, as the published 4-bit checkpoints are.
+"""A 16-bit checkpoint -> one whose linear layers are stored in another form: `nf4` or `fp8`.
 
 Left alone, Unsloth quantises a local 16-bit folder to fp4 with single quantisation, which is larger
-and less exact than NF4 (measured with the versions of `packages.READ_IN`). Weights are converted
-one at a time, so this takes the memory of the largest one. Limits: dense decoders only; needs
-bitsandbytes, and is slow without a GPU.
+and less exact than NF4, and to FP8 only on cards from compute capability 9.0 on (measured and read
+with the versions of `packages.READ_IN`). Weights are converted one at a time, so this takes the
+memory of the largest one. Limits: dense decoders only; slow without a GPU.
 """
 
 import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,18 @@ _OTHER_FILES = ("*.json", "*.jinja", "*.model", "*.txt")
 """Files of a checkpoint that are copied: configuration, tokenizer, chat template."""
 
 
+@dataclass(frozen=True)
+class Form:
+    """How the linear layers of a checkpoint are stored."""
+
+    name: str
+    """Also of the folder that such checkpoints are kept in."""
+    linear: Callable[[str, torch.Tensor], Iterator[tuple[str, torch.Tensor]]]
+    """Name and weight of a layer -> the tensors in its place, under names that loaders expect."""
+    config: Callable[[torch.dtype], dict[str, Any]]
+    """The entry of config.json for such weights."""
+
+
 def is_quantised(folder: Path) -> bool:
     """Whether the config of a checkpoint says so. Raises: RecipeError if it has no config."""
     try:
@@ -37,8 +50,8 @@ def is_quantised(folder: Path) -> bool:
         ) from error
 
 
-def cached(folder: Path, cache_dir: Path, dtype: torch.dtype) -> Path:
-    """The NF4 form of a 16-bit checkpoint folder, made once and kept until the folder changes.
+def cached(folder: Path, cache_dir: Path, dtype: torch.dtype, form: Form) -> Path:
+    """The other form of a 16-bit checkpoint folder, made once and kept until the folder changes.
 
     Raises: RecipeError without weights in safetensors; RunError when the disk is full.
     """
@@ -48,7 +61,7 @@ def cached(folder: Path, cache_dir: Path, dtype: torch.dtype) -> Path:
     if not target.exists():
         files.clear_drafts(cache_dir, files.OLDER_DRAFTS)
         with full_disk(cache_dir, OTHER_CACHE), files.draft(target, taken="keep") as draft:
-            write_checkpoint(folder, draft, dtype)
+            write_checkpoint(folder, draft, dtype, form)
     return target
 
 
@@ -61,40 +74,32 @@ def _weights(folder: Path) -> list[Path]:
     return weights
 
 
-def write_checkpoint(folder: Path, draft: Path, dtype: torch.dtype) -> None:
-    """Write the NF4 form of a 16-bit checkpoint folder to a new folder. Raises: RecipeError."""
-    write(draft, _quantised(_weights(folder), dtype))
+def write_checkpoint(folder: Path, draft: Path, dtype: torch.dtype, form: Form) -> None:
+    """Write the other form of a 16-bit checkpoint folder to a new folder. Raises: RecipeError."""
+    write(draft, _quantised(_weights(folder), dtype, form))
     for pattern in _OTHER_FILES:
         for file in folder.glob(pattern):
             if not file.name.endswith(".index.json"):
                 shutil.copy(file, draft)
-    config = json.loads((folder / "config.json").read_text()) | quantization_config(dtype)
+    config = json.loads((folder / "config.json").read_text()) | form.config(dtype)
     config.pop("torch_dtype", None)  # the older name, which would contradict `dtype`
     config["dtype"] = str(dtype).removeprefix("torch.")
     (draft / "config.json").write_text(json.dumps(config, indent=1))
     torch.cuda.empty_cache()
 
 
-def _quantised(weights: list[Path], dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+def _quantised(
+    weights: list[Path], dtype: torch.dtype, form: Form
+) -> Iterator[tuple[str, torch.Tensor]]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for file in weights:
         with safe_open(file, "pt", device=device) as tensors:
             for name in tensors.keys():
                 tensor = tensors.get_tensor(name).to(dtype)
                 if _LINEAR.search(name) and tensor.dim() == 2:
-                    yield from linear(name, tensor)
+                    yield from form.linear(name, tensor)
                 else:
                     yield name, tensor
-
-
-def linear(name: str, weight: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors that replace one linear layer's weight, under the names that loaders expect."""
-    from bitsandbytes.functional import quantize_4bit
-
-    packed, state = quantize_4bit(weight, blocksize=64, compress_statistics=True, quant_type="nf4")
-    yield name, packed
-    for key, tensor in state.as_dict(packed=True).items():
-        yield f"{name}.{key}", tensor
 
 
 def write(folder: Path, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
@@ -120,18 +125,3 @@ def _save(shard: dict[str, torch.Tensor], folder: Path, index: dict[str, str]) -
     save_file(shard, folder / name, metadata={"format": "pt"})
     index.update(dict.fromkeys(shard, name))
     shard.clear()
-
-
-def quantization_config(dtype: torch.dtype) -> dict[str, Any]:
-    """The entry of config.json for such weights."""
-    return {
-        "quantization_config": {
-            "quant_method": "bitsandbytes",
-            "load_in_4bit": True,
-            "load_in_8bit": False,
-            "bnb_4bit_quant_type": "nf4",
-            "bnb_4bit_use_double_quant": True,
-            "bnb_4bit_quant_storage": "uint8",
-            "bnb_4bit_compute_dtype": str(dtype).removeprefix("torch."),
-        }
-    }
