@@ -252,15 +252,12 @@ def _print_preset(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     from r1recipes.config.render import toml_value
 
     print(f"# Predicted for {card.name}, not measured: {predicted.sentence()}.")
-    if predicted.verdict == "tight":
-        print(f"# tight: {predicted.why}")
-    if predicted.extrapolated:
-        print(f"# beyond what was measured: {'; '.join(predicted.extrapolated)}")
-    for line in _speed(resolved, predicted, card).splitlines():
+    for line in (*predicted.remarks, *_speed(resolved, predicted, card).splitlines()):
         print(f"# {line.strip()}")
-    if predicted.headroom_bytes > SPARE * predicted.room_bytes:
-        free = f"{predicted.headroom_bytes / GIB:.1f} GiB stay free"
-        print(f"# {free}: no setting that fits is clearly faster with more memory.")
+    if (free := predicted.headroom_bytes) > SPARE * predicted.room_bytes:
+        print(
+            f"# {free / GIB:.1f} GiB stay free: no setting that fits is clearly faster with more."
+        )
     print(f"[preset.{resolved.preset_name}]")
     values = resolved.preset.written()
     for key, field in Preset.model_fields.items():

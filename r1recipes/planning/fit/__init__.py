@@ -95,6 +95,13 @@ class Predicted(BaseModel):
         """What helps where no change of the recipe would."""
         return OTHERS if self.fits_alone else SMALLER
 
+    @property
+    def remarks(self) -> list[str]:
+        """What keeps the sentence from being the whole truth, a line each."""
+        tight = [f"tight: {self.why}"] if self.verdict == "tight" else []
+        beyond = f"beyond what was measured: {'; '.join(self.extrapolated)}"
+        return tight + ([beyond] if self.extrapolated else [])
+
     def sentence(self) -> str:
         """One line such as `peak 13.1 of 14.7 GiB in train (fits, +-4%; 12 full sequences ...)`."""
         needed = gib(self.needed_bytes)
