@@ -143,7 +143,7 @@ class PlanError(R1RecipesError, ValueError):
 
 
 class RunError(R1RecipesError, RuntimeError):
-    """A run failed; `kind` is one of oom, nan, reward, disk, crash."""
+    """A run failed; `kind` is one of oom, memory, nan, reward, disk, crash."""
 
     exit_code = 1
 

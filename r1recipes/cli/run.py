@@ -18,6 +18,7 @@ from r1recipes.cli.common import (
     overridable,
     printable,
     refuse_judge,
+    say_unpredicted,
     screen,
     show_code,
 )
@@ -117,6 +118,7 @@ def _start(args: argparse.Namespace, settings: Settings) -> int:
     is_foreign = loaded.source is not None
     check_allowed(loaded.recipe, loaded.path.parent, args, settings, is_foreign=is_foreign)
     trackers.check(plan.recipe.track, offline=settings.offline)
+    say_unpredicted(plan)
 
     def train(observers: list[Observer], options: Options) -> Run:
         from r1recipes import training

@@ -147,6 +147,8 @@ def make(
     names as its model. `lengths`: of the completions for which choices are compared.
     Raises: PlanError with what the recipe needs and what would run here; DoesNotFit.
     """
+    based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
+    refusals.check_model(based, base_dir, offline=offline)
     name = choose_preset(recipe, target.card, preset)
     settled = _settled(recipe, recipe.preset[name], chosen or {})
     card = None if name == "cpu" else target.card
@@ -157,7 +159,6 @@ def make(
         refusals.check_weights(settled, card, has_engine=has_engine, is_here=target.is_here)
     predicted = None
     if card and (has_engine or algorithm.logit_bytes):
-        based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
         shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
         if shape:
             refusals.check_fp8_shape(settled, shape)

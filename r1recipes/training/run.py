@@ -5,8 +5,6 @@ start     makes a new run folder and runs the stages
 resume    goes on in an existing run folder, from its last whole checkpoint
 """
 
-import errno
-import os
 import traceback
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
@@ -15,13 +13,14 @@ from pathlib import Path
 from r1recipes import data
 from r1recipes.data import preflight
 from r1recipes.data.tokenizer import chat_template, special_tokens
-from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error, is_full
+from r1recipes.errors import R1RecipesError, RecipeError, Stopped
 from r1recipes.machine import files, packages
 from r1recipes.machine.meter import Meter, Stopwatch
 from r1recipes.machine.settings import Settings
 from r1recipes.machine.terminal import Capture, Interrupts
 from r1recipes.planning import disk, out_of_memory
 from r1recipes.planning.architectures import num_embeddings
+from r1recipes.planning.doctor import failures
 from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
@@ -39,8 +38,6 @@ from r1recipes.training.trackers import sends
 from r1recipes.training.warm import Warm
 
 NOTHING_ALLOWED = Options()
-DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-"""Errors of the operating system that mean that a disk is full or cannot be written."""
 
 
 def prepare(
@@ -335,16 +332,4 @@ def _record_memory(run: Run, plan: Plan, meter: Meter) -> None:
 
 def classify(error: Exception, run: Run, phase: out_of_memory.Phase) -> R1RecipesError:
     """The error that tells the user what an exception means; its traceback is in train.log."""
-    if isinstance(error, R1RecipesError):
-        return error
-    if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
-        return disk_error(error, Path(error.filename or run.folder))
-    name, text = type(error).__name__, out_of_memory.telling_line(str(error))
-    if is_full(error):
-        return disk_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), run.folder)
-    if name == "OutOfMemoryError" or out_of_memory.is_out_of_memory(str(error)):
-        cause = out_of_memory.explain(str(error), phase, run.plan())
-        return RunError(
-            f"out of memory, {cause.kind}: {text}", kind="oom", hint=f"try `{cause.change}`"
-        )
-    return RunError(f"{name}: {text}", kind="crash", hint=f"the traceback is in {run.log}")
+    return failures.classify(error, run.plan, phase, folder=run.folder, log=run.log)

@@ -21,7 +21,7 @@ from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
 from r1recipes.planning import architectures, auto
 from r1recipes.planning.auto import Choice, Room
-from r1recipes.planning.memory import plain, predict
+from r1recipes.planning.memory import domain, plain, predict
 from r1recipes.planning.memory.engine import sequence_tokens
 from r1recipes.planning.models import ModelShape
 from r1recipes.planning.speed.lengths import REAL, Lengths
@@ -54,6 +54,9 @@ class Predicted(BaseModel):
     verdict: predict.Fit
     error: float
     """How far the measured peak may lie from the predicted one, as a share of it."""
+    extrapolated: tuple[str, ...] = ()
+    """What of the plan goes beyond what was measured, in words; empty where `error` was measured.
+    """
     kv_tokens: int
     """Tokens in the KV cache."""
     sequences: int
@@ -92,13 +95,21 @@ class Predicted(BaseModel):
         """What helps where no change of the recipe would."""
         return OTHERS if self.fits_alone else SMALLER
 
+    @property
+    def remarks(self) -> list[str]:
+        """What keeps the sentence from being the whole truth, a line each."""
+        tight = [f"tight: {self.why}"] if self.verdict == "tight" else []
+        beyond = f"beyond what was measured: {'; '.join(self.extrapolated)}"
+        return tight + ([beyond] if self.extrapolated else [])
+
     def sentence(self) -> str:
         """One line such as `peak 13.1 of 14.7 GiB in train (fits, +-4%; 12 full sequences ...)`."""
         needed = gib(self.needed_bytes)
         part = f", {needed} needed" if needed != gib(self.peak_bytes) else ""
+        beyond = " extrapolated" if self.extrapolated else ""
         return (
             f"peak {gib(self.peak_bytes)} of {gib(self.available_bytes)} GiB in "
-            f"{self.peak_phase}{part} ({self.verdict}, +-{self.error:.0%}; "
+            f"{self.peak_phase}{part} ({self.verdict}, +-{self.error:.0%}{beyond}; "
             f"{self.sequences} full sequences at once)"
         )
 
@@ -106,7 +117,8 @@ class Predicted(BaseModel):
 def shape_of(
     recipe: Recipe, preset: Preset, base_dir: Path, *, offline: bool, strict: bool
 ) -> ModelShape | None:
-    """The shape of the recipe's model; None when it is not known, unless that is `strict`.
+    """The shape of the recipe's model; None when its config.json cannot be reached, unless that is
+    `strict`.
 
     Raises: PlanError, also for a 4-bit checkpoint that is to be loaded or trained in 16 bits.
     """
@@ -115,7 +127,7 @@ def shape_of(
         checkpoint = architectures.find(
             model.name, base_dir, revision=model.revision, offline=offline
         )
-    except PlanError:
+    except architectures.Unreachable:
         if strict:
             raise
         return None
@@ -141,8 +153,7 @@ def presets_for(names: Sequence[str], card: Gpu) -> list[str]:
 
 def room_of(card: Gpu) -> Room:
     """The memory of a card that a run may take: its free part where others use it."""
-    listed = cards.find_gpu(card.name)
-    peak = (listed and listed.peak) or cards.UNLISTED
+    peak = cards.peak_of(card.name, card.total_bytes)
     free = card.free_bytes if card.free_bytes < FREE_SHARE * card.total_bytes else card.total_bytes
     return Room(card.total_bytes, free, peak)
 
@@ -157,7 +168,7 @@ def fitted(
     choice = auto.resolve(recipe, preset, shape, room)
     opened = auto.open_keys(preset)
     settled = preset.model_copy(update={key: getattr(choice.preset, key) for key in opened})
-    predicted = _predicted(choice, room)
+    predicted = _predicted(choice, room, card.compute_capability)
     if choice.verdict == "fits":
         return settled, predicted
     ways = tuple(map(flags, auto.changes(recipe, settled, shape, room)))
@@ -184,7 +195,7 @@ OTHERS = "end the other processes on the card, which `r1recipes doctor` names"
 SMALLER = "take a smaller model or a larger card"
 
 
-def _predicted(choice: Choice, room: Room) -> Predicted:
+def _predicted(choice: Choice, room: Room, capability: float) -> Predicted:
     prediction, case = choice.prediction, choice.case
     tokens = max(0, prediction.kv_tokens)
     is_lacking = predict.lacking_tokens(prediction, case) > 0
@@ -202,7 +213,8 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
         available_bytes=room.available_bytes,
         room_bytes=predict.room_bytes(prediction, case, room.available_bytes),
         verdict=choice.verdict,
-        error=predict.error(case),
+        error=domain.error(case),
+        extrapolated=tuple(filter(None, [*domain.reasons(case), domain.of_card(capability)])),
         kv_tokens=tokens,
         sequences=0 if is_lacking else min(case.at_once, tokens // sequence_tokens(case)),
         lacking_bytes=max(int(is_lacking), lacking),
