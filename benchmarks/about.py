@@ -8,13 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from r1recipes.machine import files, host, packages
+from r1recipes.machine import files, gpu, packages
 
 
 def here(*more_packages: str) -> dict[str, Any]:
     """Date in UTC, machine, and the versions of what decides a run and of `more_packages`."""
     versions = packages.versions() | {name: version(name) for name in more_packages}
-    return {"date": files.now(), "machine": host.describe(), "versions": versions}
+    return {"date": files.now(), "machine": gpu.describe_machine(), "versions": versions}
 
 
 def write(path: Path, result: Mapping[str, Any], *more_packages: str) -> None:

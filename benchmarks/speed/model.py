@@ -82,7 +82,7 @@ def rehearsals(paths: Iterable[Path]) -> Iterator[Timed]:
 
 def _timed(name: str, proof: dict[str, Any]) -> Iterator[Timed]:
     point, card = measured.of_proof(name, proof), cards.find_gpu(proof["card"].split(" HBM")[0])
-    if point is None or card is None or card.peak is None:
+    if point is None or card is None:
         return
     group = proof["settings"]["num_generations"]
     parts: list[tuple[dict[str, Any], Lengths | None]] = [(proof, None)]

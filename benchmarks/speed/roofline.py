@@ -3,7 +3,7 @@
 Closed forms: all completions of the step are decoded together, the prompt of a group is prefilled
 once, weights are read once a token, nothing waits. Limits: no kernel reaches it; completions that a
 small card has to decode in turns, since its cache does not hold them, count as decoded together.
-Sources: vendors' peaks, dense 16-bit (machine/cards.py), and shapes from config.json
+Sources: vendors' peaks, dense 16-bit (machine/cards), and shapes from config.json
 (planning/models.py).
 """
 
@@ -39,8 +39,8 @@ def floor(proof: dict[str, Any]) -> Floor:
     """
     shape, settings = models.find(proof["recipe_model"]), proof["settings"]
     card = cards.find_gpu(proof["card"])
-    if shape is None or card is None or card.peak is None:
-        raise ValueError(f"no shape or no peak is known: {proof['recipe_model']}, {proof['card']}")
+    if shape is None or card is None:
+        raise ValueError(f"no shape or no card is known: {proof['recipe_model']}, {proof['card']}")
     peak = card.peak
     completions = proof["completions_per_step"]
     length = proof["mean_length"]

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from r1recipes.errors import RecipeError, unwritable
+from r1recipes.errors import Problem, RecipeError, shorten, unwritable, visible
 from r1recipes.machine.units import GIB
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from r1recipes.machine.gpu import Gpu
     from r1recipes.machine.settings import Settings
+    from r1recipes.planning import Plan
     from r1recipes.planning.architectures import Origin
     from r1recipes.recipe import Loaded, Recipe
     from r1recipes.runs import Run
@@ -96,11 +97,13 @@ def screen() -> Console:
 
 
 def printable(text: str) -> str:
-    """Foreign text, with everything escaped that could control a terminal or hide characters."""
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else f"\\U{ord(char):08x}"  # as in TOML
-        for char in text
-    )
+    """Foreign text for the terminal; its line breaks stay."""
+    return visible(text, lines=True)
+
+
+def located(problem: Problem) -> str:
+    """The message, after its place if it has one; a long place is cut."""
+    return f"{shorten(problem.where)}: {problem.message}" if problem.where else problem.message
 
 
 def show_code(recipe: Recipe, base_dir: Path, *, whole: bool) -> None:
@@ -158,6 +161,25 @@ def look_here(loaded: Loaded) -> None:
         print(printable(f"warning: {warning}"), file=sys.stderr)
     if findings.problems:
         raise RecipeError(problems=findings.problems)
+
+
+def refuse_model(loaded: Loaded, origin: Origin | None = None) -> str | None:
+    """Refuse a model that nothing here trains, in the words of `plan`; a line where that cannot be
+    told. Raises: PlanError."""
+    from r1recipes.machine import hub
+    from r1recipes.planning.fit import refusals
+
+    recipe = loaded.recipe
+    based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
+    return refusals.check_model(based, loaded.path.parent, offline=hub.is_offline())
+
+
+def say_unpredicted(plan: Plan) -> None:
+    """Say on stderr that the memory of a plan for a GPU is not predicted, and why."""
+    if plan.backend == "unsloth" and plan.predicted is None:
+        from r1recipes.planning.fit import refusals
+
+        print(printable(f"note: {refusals.unpredicted(plan.base_model.name)}"), file=sys.stderr)
 
 
 def refuse_code(recipe: Recipe, base_dir: Path) -> None:
@@ -228,9 +250,19 @@ def check_place(path: Path) -> None:
 
 
 def write_over(path: Path, text: str) -> None:
-    """Write a generated file, which may replace an older one. Raises: RecipeError."""
+    """Write a generated file, which may replace an older one: that stays where the disk is full.
+
+    Raises: RecipeError, RunError.
+    """
+    from r1recipes.machine import files
+
+    target = path.resolve()  # a link of the user's stays one
     try:
-        path.write_text(text, encoding="utf-8")
+        if target.is_file() or not target.exists():
+            target.parent.lstat()  # a folder is not made
+            files.write_text(target, text)
+        else:  # such as /dev/stdout
+            target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -272,10 +304,10 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
             hint="plan one from `r1recipes list` that has, such as phi4",
         )
     if args.vram is not None:
-        size = _gib(args.vram)
+        size = gib_of(args.vram)
         return _imagined(f"a card of {size:g} GiB", round(size * GIB), 8.0)
     if args.gpu is not None:
-        return _named(args.gpu)
+        return named_card(args.gpu)
     if at_hand := gpu.current():
         return at_hand
     if args.preset is None:
@@ -291,24 +323,25 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
     return _imagined(f"the smallest card of {args.preset}", size, 8.0)
 
 
-def _named(name: str) -> Gpu:
-    """A GPU of the catalogue. Raises: RecipeError with GPUs of a similar name."""
+def named_card(name: str) -> Gpu:
+    """A GPU of the catalogue. Raises: RecipeError with the reason, or GPUs of a similar name."""
     from r1recipes.machine import cards
 
     card = cards.find_gpu(name)
     if card is None:
-        similar = cards.nearest_gpus(name)
+        fault = cards.fault(name)
+        raise RecipeError(fault.message, hint=fault.hint)
+    return _imagined(card.name, card.usable_bytes, card.compute_capability)
+
+
+def gib_of(text: str) -> float:
+    """Memory in GiB, as `--vram` takes it. Raises: RecipeError, also for a card's name."""
+    from r1recipes.machine import cards
+
+    if cards.names_a_card(text):
         raise RecipeError(
-            f"the GPU `{name}` is not known, or comes in several sizes",
-            hint=f"{'perhaps' if similar else 'known:'} {', '.join(similar or cards.GPUS)}; "
-            "or give its memory with --vram",
+            f"`--vram {text}` is the name of a card, not GiB of memory", hint=f"`--gpu {text}`"
         )
-    full_name = next(full_name for full_name, other in cards.GPUS.items() if other is card)
-    return _imagined(full_name, card.usable_bytes, card.compute_capability)
-
-
-def _gib(text: str) -> float:
-    """Memory in GiB. Raises: RecipeError."""
     number = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:G|GB|GiB)?\s*", text, re.IGNORECASE)
     size = float(number[1]) if number else 0.0
     check_vram(size, text)

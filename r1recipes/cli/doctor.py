@@ -31,11 +31,22 @@ def add(commands: Commands) -> None:
     )
     doctor.add_argument("recipe", nargs="?", help="check only what this recipe needs")
     doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.add_argument(
+        "--update",
+        action="store_true",
+        help="say which set of versions is installed, what a newer one would bring, and whether it "
+        "was measured",
+    )
     overridable(doctor)
     doctor.set_defaults(command=doctor_command)
 
 
 def doctor_command(args: argparse.Namespace) -> int:
+    if args.update:
+        from r1recipes.planning.doctor import sets
+
+        print(*sets.update(), sep="\n")
+        return 0
     from r1recipes import recipe
     from r1recipes.machine import hub, settings
     from r1recipes.planning import doctor
@@ -83,7 +94,8 @@ def _recipe_line(verdict: RecipeVerdict) -> Line:
     peak = verdict.peak_bytes
     memory = f"measured peak {gib(peak, 2)} GiB" if peak else "memory not measured"
     preset = verdict.preset or ""
-    return "ok", verdict.recipe, preset if preset == "cpu" else f"{preset}, {memory}", None
+    note = f"; {verdict.note}" if verdict.note else ""
+    return "ok", verdict.recipe, preset if preset == "cpu" else f"{preset}, {memory}{note}", None
 
 
 def _print_lines(lines: list[Line]) -> None:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from r1recipes.cli.common import (
     card_of,
     check_place,
-    check_vram,
     find_origin,
+    gib_of,
     no_memory,
     offline_settings,
     overridable,
+    printable,
     whole_number,
     write_over,
 )
@@ -59,9 +60,7 @@ def add(commands: Commands) -> None:
         "rehearse", help="measure memory and speed of a recipe, with random weights"
     )
     rehearse.add_argument("recipe", help="a file, or a name from `list`")
-    rehearse.add_argument(
-        "--vram", type=float, metavar="GIB", help="use only this much of the GPU's memory"
-    )
+    rehearse.add_argument("--vram", metavar="GIB", help="use only this much of the GPU's memory")
     rehearse.add_argument("--preset", metavar="NAME", help="use this preset")
     rehearse.add_argument(
         "--steps", type=int, default=4, help="optimiser steps (default: %(default)s)"
@@ -120,7 +119,7 @@ def plan_command(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(loaded, resolved, predicted, card)
     elif args.fit:
-        if predicted.verdict != "fits":
+        if predicted.verdict == "does not fit":
             raise _nothing_fits(predicted)
         _print_preset(resolved, predicted, card)
     else:
@@ -157,13 +156,13 @@ def _print_json(loaded: Loaded, resolved: Plan, predicted: Predicted, card: Gpu)
 
 
 def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
-    from r1recipes.machine import cards
+    from r1recipes.machine import cards, gpu
     from r1recipes.planning.fit import SLACK
 
     phases = predicted.phases
     names = list(dict.fromkeys(name for parts in phases.values() for name in parts))
     names.sort(key=SLACK.__eq__)  # last
-    print(f"{resolved.recipe.model.name}, preset {resolved.preset_name}, on {card.name}")
+    print(printable(f"{resolved.recipe.model.name}, preset {resolved.preset_name}, on {card.name}"))
     if resolved.origin:
         print(*resolved.origin.sentences(resolved.recipe.cold_start is not None), sep="\n")
     print(f"{'GiB':22}" + "".join(f"{phase:>10}" for phase in phases))
@@ -179,6 +178,8 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
         print(line)
     if predicted.step_s:  # plain TRL has no model of its speed
         print(_speed(resolved, predicted, card))
+    if gpu.is_unified(card.name):
+        print("note      this is main memory: the system and other programs need some of it")
     size = card.total_bytes
     if sold := cards.sold_as(size / GIB):
         ends = dict.fromkeys(f"{end / GIB:.1f}" for end in (min(sold), max(sold)))
@@ -199,7 +200,8 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     stored = f" ({kind})" if (kind := resolved.preset.kv_cache_dtype) else ""
     count = resolved.preset.prompts_per_step * resolved.preset.num_generations
     lines = [
-        f"peak      {peak:.2f} GiB in {predicted.where}, within {predicted.error:.0%}",
+        f"peak      {peak:.2f} GiB in {predicted.where}, within {predicted.error:.0%}"
+        + (", extrapolated" if predicted.extrapolated else ""),
         f"needed    {needed:.2f} GiB; {SLACK} is given back where there is no room",
         f"headroom  {headroom:.2f} GiB of {room:.2f}, beyond what is needed{card}",
         f"at once   {predicted.sequences} sequences of {resolved.preset.max_seq_length} tokens "
@@ -227,7 +229,9 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
             "all its steps,\n          unless the data have fewer problems"
         )
     verdict = predicted.verdict + (f": {predicted.why}" if predicted.why else "")
-    lines += textwrap.wrap(verdict, 80, initial_indent="verdict   ", subsequent_indent=" " * 10)
+    told = {"beyond": "; ".join(predicted.extrapolated), "verdict": verdict}
+    for label, text in told.items():
+        lines += textwrap.wrap(text, 80, initial_indent=f"{label:10}", subsequent_indent=" " * 10)
     lines += [f"this fits {way}" for way in predicted.ways]
     if predicted.verdict == "does not fit" and not predicted.ways:
         lines.append(f"          {predicted.no_way}")
@@ -238,11 +242,10 @@ def _speed(resolved: Plan, predicted: Predicted, card: Gpu) -> str:
     """Times of a step, and completions an hour, at full length and with real lengths."""
     from r1recipes.machine.cards import find_gpu
 
-    listed = find_gpu(card.name)
     assert predicted.step_s and predicted.real_step_s, "this version has planned it"
     full_s, real_s = predicted.step_s, predicted.real_step_s
     full, real = (f"{3600 / s * resolved.completions_per_step:,.0f}" for s in (full_s, real_s))
-    like = "" if listed and listed.peak else ", counted as an RTX 4090"
+    like = "" if find_gpu(card.name, card.total_bytes) else ", counted as an RTX 4090"
     return (
         f"speed     about {full_s:.1f} s a step at full length ({full} completions an hour),\n"
         f"          {real_s:.1f} s with real lengths ({real}){like}"
@@ -254,18 +257,15 @@ def _print_preset(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     from r1recipes.algorithms.base import Preset
     from r1recipes.config.render import toml_value
 
-    values = resolved.preset.written()
-
     print(f"# Predicted for {card.name}, not measured: {predicted.sentence()}.")
-    print(
-        *(f"# {line.strip()}" for line in _speed(resolved, predicted, card).splitlines()), sep="\n"
-    )
-    if predicted.headroom_bytes > SPARE * predicted.room_bytes:
-        free = predicted.headroom_bytes / GIB
+    for line in (*predicted.remarks, *_speed(resolved, predicted, card).splitlines()):
+        print(f"# {line.strip()}")
+    if (free := predicted.headroom_bytes) > SPARE * predicted.room_bytes:
         print(
-            f"# {free:.1f} GiB stay free: no setting that fits is clearly faster with more memory."
+            f"# {free / GIB:.1f} GiB stay free: no setting that fits is clearly faster with more."
         )
     print(f"[preset.{resolved.preset_name}]")
+    values = resolved.preset.written()
     for key, field in Preset.model_fields.items():
         value = values.get(key)
         if value is not None and (field.is_required() or value != field.default):
@@ -281,8 +281,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
     from r1recipes.runs import origin
     from r1recipes.training import rehearsal
 
-    if args.vram is not None:
-        check_vram(args.vram, f"{args.vram:g}")
+    vram_gib = None if args.vram is None else gib_of(args.vram)
     if args.steps < 1:
         raise RecipeError(f"--steps {args.steps} measures nothing", hint="such as --steps 4")
     loaded, card = recipe.load(args.recipe, args.overrides), gpu.take()
@@ -292,7 +291,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         check_place(args.proof)
     runs_dir = settings.load().runs_dir
     lengths = _lengths(args.lengths, runs_dir)
-    vram_bytes = round(args.vram * GIB) if args.vram else None
+    vram_bytes = round(vram_gib * GIB) if vram_gib else None
     smaller = replace(card, total_bytes=vram_bytes or card.total_bytes)
     here = planning.Target.here(smaller, host.cores())
     resolved = planning.make(

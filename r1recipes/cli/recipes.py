@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli.common import (
     distinct_recipes,
     find_origin,
+    named_card,
     overridable,
     printable,
+    refuse_model,
     write_new,
     write_over,
 )
@@ -21,6 +24,9 @@ from r1recipes.errors import PlanError, Problem, RecipeError
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
     from r1recipes.data.local import Findings
+    from r1recipes.machine.gpu import Gpu
+    from r1recipes.planning.architectures import Checkpoint, Origin
+    from r1recipes.planning.models import ModelShape
     from r1recipes.planning.proofs import Proof
     from r1recipes.recipe import Loaded
 
@@ -50,6 +56,14 @@ def add(commands: Commands) -> None:
     new = commands.add_parser("new", help="write a commented recipe for a model")
     new.add_argument("file", type=Path, help="the .toml file to write; it must not exist yet")
     new.add_argument("--model", required=True, help="Hub id or local folder of the model")
+    new.add_argument(
+        "--gpu",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="write a preset for this GPU; can be repeated (default: the one at hand, or one for "
+        "each size)",
+    )
     new.add_argument("--algorithm", default="grpo", metavar="NAME", help="how it is trained (grpo)")
     new.set_defaults(command=new_command)
 
@@ -92,8 +106,10 @@ def _look(name: str, overrides: list[str], allow_code: bool) -> Findings:
     origins = [_origin(loaded) for loaded in recipes]
     looks = [local.look(loaded, allow_code=allow_code) for loaded in recipes]
     for loaded, origin, findings in zip(recipes, origins, looks, strict=True):
+        _check_model(loaded, origin, findings)
         if origin:
-            name, (start, *warnings) = loaded.recipe.model.name, origin
+            name = loaded.recipe.model.name
+            start, *warnings = origin.sentences(loaded.recipe.cold_start is not None)
             findings.lines.append(f"model.name {name}: {start}")
             findings.warnings += [text.removeprefix("warning: ") for text in warnings]
         findings.warnings += ALGORITHMS[loaded.recipe.algorithm].limits
@@ -160,23 +176,35 @@ def _check_every(loaded: Loaded, findings: Findings) -> None:
         ]
 
 
-def _origin(loaded: Loaded) -> list[str]:
-    """What is to be said of a run or an adapter that a recipe names as its model; empty where it
-    names a model. Raises: RecipeError."""
+def _check_model(loaded: Loaded, origin: Origin | None, findings: Findings) -> None:
+    """What `plan` refuses by name is refused here, as long as nothing else is wrong with it."""
+    if any(problem.where == loaded.where(("model", "name")) for problem in findings.problems):
+        return
+    try:
+        line = refuse_model(loaded, origin)
+    except PlanError as error:
+        where = loaded.where(("model", "name"))
+        findings.problems += [Problem(p.message, where, p.hint) for p in error.problems]
+    else:
+        findings.lines += [line] if line else []
+
+
+def _origin(loaded: Loaded) -> Origin | None:
+    """The run or the adapter that a recipe names as its model; None where it names a model. Raises:
+    RecipeError."""
     from r1recipes.machine import RUNS_DIR
     from r1recipes.recipe.schema import BUILTIN_MODELS
 
     name = loaded.recipe.model.name
     if name in BUILTIN_MODELS:
-        return []
+        return None
     # Settings and runs are read only where they matter: their imports take longer than the check.
     runs_dir = RUNS_DIR
     if Path(".env").exists() or any(key.upper() == "R1RECIPES_RUNS_DIR" for key in os.environ):
         from r1recipes.machine import settings
 
         runs_dir = settings.load().runs_dir
-    source = find_origin(loaded, runs_dir)
-    return source.sentences(loaded.recipe.cold_start is not None) if source else []
+    return find_origin(loaded, runs_dir)
 
 
 def show_command(args: argparse.Namespace) -> int:
@@ -268,22 +296,65 @@ def _as_json(name: str, model: str, by_preset: dict[str, Proof | None]) -> dict[
 
 def new_command(args: argparse.Namespace) -> int:
     from r1recipes import recipe
+    from r1recipes.algorithms import ALGORITHMS
+    from r1recipes.planning.fit import presets
     from r1recipes.recipe import scaffold
 
     if args.file.suffix != ".toml":
         raise RecipeError(f"`{args.file}` is not a .toml file", hint=f"`{args.file}.toml`")
-    from r1recipes.algorithms import ALGORITHMS
-    from r1recipes.planning import models
-
     if args.algorithm not in ALGORITHMS:
         known = ", ".join(ALGORITHMS)
         raise RecipeError(f"unknown algorithm `{args.algorithm}`", hint=f"known: {known}")
-    base = recipe.load(scaffold.base_for(args.model, models.find))
+    base_dir = args.file.absolute().parent
+    checkpoint = _checkpoint(args.model, base_dir)
+    shape, family = (checkpoint.shape, checkpoint.family) if checkpoint else (None, None)
+    base = recipe.load(scaffold.base_for(args.model, _shapes(args.model, shape), family))
     chosen = scaffold.for_algorithm(base.recipe, args.algorithm)
-    text = scaffold.commented(chosen, args.model, None)
+    notes: dict[str, str] = {}
+    if shape:
+        if presets.is_for_cpu(shape):
+            chosen = presets.on_cpu(chosen)
+        made = presets.of_model(chosen, args.model, shape, _cards(args.gpu), base_dir)
+        chosen, notes = chosen.model_copy(update={"preset": made.by_name}), made.notes
+        for reason in made.refused if args.gpu else ():
+            print(printable(f"no preset for {reason}"), file=sys.stderr)
+    else:
+        why = "is unknown here, as its config.json cannot be reached: the presets are those of"
+        text = f"`{args.model}` {why} {base.recipe.model.name}, and may not fit"
+        print(printable(text), file=sys.stderr)
+    text = scaffold.commented(chosen, args.model, None, notes)
     write_new(args.file, text)
     print(f"wrote {args.file}, from {base.path.name}; next: `r1recipes check {args.file}`")
     return 0
+
+
+def _cards(names: list[str]) -> list[Gpu]:
+    """The cards that are named, or the one at hand. Raises: RecipeError."""
+    from r1recipes.machine import gpu
+
+    if names:
+        return [named_card(name) for name in names]
+    at_hand = gpu.current()
+    return [at_hand] if at_hand else []
+
+
+def _checkpoint(model: str, base_dir: Path) -> Checkpoint | None:
+    """The model's checkpoint; None where it cannot be reached. Raises: PlanError for a model that
+    is refused."""
+    from r1recipes.machine import hub
+    from r1recipes.planning import architectures
+
+    try:
+        return architectures.find(model, base_dir, offline=hub.is_offline())
+    except architectures.Unreachable:
+        return None
+
+
+def _shapes(model: str, shape: ModelShape | None) -> Callable[[str], ModelShape | None]:
+    """The catalogue, in which `model` has this shape."""
+    from r1recipes.planning import models
+
+    return lambda name: models.find(name) or (shape if name == model else None)
 
 
 def schema_command(args: argparse.Namespace) -> int:

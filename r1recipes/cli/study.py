@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 
 from r1recipes.cli.common import (
     distinct_recipes,
+    find_origin,
     judged,
     look_here,
     overridable,
+    printable,
     refuse_code,
     refuse_judge,
+    refuse_model,
     write_over,
 )
 from r1recipes.errors import PlanError, RecipeError, RunError, Stopped
@@ -150,6 +153,9 @@ def check(args: argparse.Namespace, cells: list[Cell], settings: Settings, *, he
         driver.check_machine(cells, offline=offline)
         for loaded in distinct_recipes(cells):
             look_here(loaded)
+    for loaded in distinct_recipes(cells):
+        if line := refuse_model(loaded, find_origin(loaded, settings.runs_dir)):
+            print(printable(f"note: {line}"), file=sys.stderr)
 
 
 def _drive(

@@ -2,7 +2,8 @@
 
 One card is used: the first of CUDA_VISIBLE_DEVICES, or without that the one with most free memory.
 An index is meant as NVML and `nvidia-smi` count, by PCI bus. Nothing here imports torch or makes a
-CUDA context. Limits: Linux; whole cards, so a card in MIG slices is not used.
+CUDA context. Memory that a card shares with the processor (GB10, Jetson) is main memory, which the
+driver does not report. Limits: Linux; whole cards, so a card in MIG slices is not used.
 """
 
 import os
@@ -12,6 +13,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from r1recipes.machine import cards, host
+from r1recipes.machine.units import gib
 
 LIBRARY = "libnvidia-ml.so.1"
 Fault = Literal["no library", "not loaded", "mismatch", "other"]
@@ -64,10 +68,10 @@ class NoDriver(Exception):
 
 def current() -> Gpu | None:
     """The card that a run would use, or None without an NVIDIA driver or card."""
-    cards = visible()
+    usable = visible()
     if os.environ.get("CUDA_VISIBLE_DEVICES") is not None:
-        return cards[0] if cards else None
-    return max(cards, key=lambda card: card.free_bytes, default=None)
+        return usable[0] if usable else None
+    return max(usable, key=lambda card: card.free_bytes, default=None)
 
 
 def use(card: Gpu) -> None:
@@ -146,7 +150,7 @@ def _device(nvml: Any, index: int, driver: str) -> Device:
             return Device(uuid, None, is_sliced=True)
         name = str(nvml.nvmlDeviceGetName(handle))
         unknown_part = "memory"
-        free_bytes, used_bytes = _memory(nvml, handle)
+        free_bytes, used_bytes = _memory(nvml, handle, name)
         unknown_part = "compute capability"
         major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
     except nvml.NVMLError as error:
@@ -163,13 +167,32 @@ def _is_sliced(nvml: Any, handle: Any) -> bool:
     return bool(mode == nvml.NVML_DEVICE_MIG_ENABLE)
 
 
-def _memory(nvml: Any, handle: Any) -> tuple[int, int]:
+def _memory(nvml: Any, handle: Any, name: str) -> tuple[int, int]:
     """Bytes that are free and bytes in use, without what the driver keeps for itself."""
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
     except nvml.NVMLError_FunctionNotFound:  # before driver 510: all that is not free is in use
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    except nvml.NVMLError_NotSupported:
+        available = host.available_bytes()
+        if not is_unified(name) or available is None:
+            raise
+        return available, host.memory_bytes() - available
     return memory.free, memory.used
+
+
+def is_unified(name: str) -> bool:
+    """Whether a card of this name uses the main memory."""
+    card = cards.find_gpu(name, host.memory_bytes()) or cards.find_gpu(name)
+    return card is not None and card.is_unified
+
+
+def describe_machine() -> str:
+    """One line such as `2 cores, 24 GiB, no GPU`."""
+    card = current()
+    if card:
+        return f"{card.name}, {gib(card.total_bytes, 0)} GiB, driver {card.driver}"
+    return f"{host.cores()} cores, {gib(host.memory_bytes(), 0)} GiB, no GPU"
 
 
 def processes(card: Gpu) -> list[Process]:
@@ -198,7 +221,7 @@ def memory_reader(card: Gpu) -> Iterator[Callable[[], int]]:
 
         def used_bytes() -> int:
             with _as_no_driver(nvml):
-                return _memory(nvml, handle)[1]
+                return _memory(nvml, handle, card.name)[1]
 
         yield used_bytes
 

@@ -1,8 +1,10 @@
-"""The Hugging Face Hub: what of it is on this machine, and what its errors mean. Makes no request.
+"""The Hugging Face Hub: what of it is on this machine, and what its errors mean. The only
+request is the one that asks whether it answers.
 
 Folders and variables are those of huggingface_hub 1 and datasets 4.
 """
 
+import functools
 import hashlib
 import os
 import re
@@ -82,6 +84,26 @@ def token() -> str | None:
         return None
 
 
+def answers() -> bool:
+    """Whether the Hub answers at all, which its client would try to find out for minutes."""
+    from huggingface_hub import constants
+
+    return not is_offline() and _answers(constants.ENDPOINT)
+
+
+@functools.cache
+def _answers(endpoint: str) -> bool:
+    import httpx
+
+    try:
+        httpx.head(endpoint, timeout=ANSWER_S)
+    except httpx.HTTPError:
+        return False
+    return True
+
+
+ANSWER_S = 10.0
+"""Seconds after which a Hub that has not answered is not asked again; assumed."""
 GATED = "is gated: its owner decides who may read it"
 
 
@@ -123,6 +145,26 @@ def explain(error: BaseException, *, offline: bool = False) -> Fault:
                 reason = first_line(cause)[:200]
                 return Fault(f"cannot be loaded: the Hub cannot be asked: {reason}", _ONLINE)
     return Fault(f"cannot be loaded: {first_line(error)[:200]}", None)
+
+
+def is_out_of_reach(error: BaseException) -> bool:
+    """Whether an error of the Hub's client says nothing of the repository: there is no connection,
+    or none was to be made, or the Hub has a fault or too much to do."""
+    import httpx
+    from huggingface_hub import errors
+
+    cut_off = (
+        errors.LocalEntryNotFoundError,
+        errors.OfflineModeIsEnabled,
+        httpx.TransportError,
+        ConnectionError,
+    )
+    for cause in _causes(error):
+        if isinstance(cause, cut_off):
+            return True
+        if isinstance(cause, errors.HfHubHTTPError):
+            return cause.response.status_code in (408, 429) or cause.response.status_code >= 500
+    return False
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -13,6 +13,7 @@ import re
 import shutil
 import sysconfig
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from r1recipes.machine import host
 from r1recipes.machine.gpu import Gpu
 
 Stops = Literal["everything", "gpu", "4-bit"]
@@ -203,8 +205,42 @@ def _torch_build(card: Gpu | None, mend: str | None) -> list[Finding]:
     major = card.driver.split(".")[0]
     if major.isdigit() and int(major) < needed:
         text = f"{card.driver}, but CUDA {cuda} of torch {installed} needs {needed} or newer"
-        return [Finding("driver", text, "gpu", f"sudo apt-get install nvidia-driver-{needed}")]
-    return [Finding("torch", f"{installed}, CUDA {cuda}"), Finding("driver", card.driver)]
+        who, command = host.needs_driver(needed)
+        return [Finding("driver", f"{text}; {who}" if who else text, "gpu", command)]
+    torch = _other_cuda(installed, cuda) or [Finding("torch", f"{installed}, CUDA {cuda}")]
+    return [*torch, Finding("driver", card.driver)]
+
+
+def _other_cuda(installed: str, cuda: str) -> list[Finding]:
+    """Whether vLLM's kernels are for the CUDA of torch. `torch==2.11.0`, which vLLM asks for, also
+    allows 2.11.0+cu128, so pip and uv keep that build beside a wheel for CUDA 13."""
+    other = vllm_cuda()
+    if other is None or other == cuda.split(".")[0]:
+        return []
+    text = f"{installed} is for CUDA {cuda}, and vLLM {version('vllm')} for CUDA {other}"
+    names = ("torch", "torchvision", "torchaudio")
+    texts = (version("vllm") and importlib.metadata.requires("vllm")) or []
+    requirements = [r for r in map(Requirement, texts) if r.name in names and _applies(r)]
+    same = " ".join(f"'{r.name}{r.specifier}'" for r in requirements) or "torch"
+    return [Finding("torch", text, "gpu", f"python -m pip install --force-reinstall {same}")]
+
+
+def vllm_cuda() -> str | None:
+    """Major version of CUDA that the installed vLLM is linked with; None where it is not seen.
+
+    Its compiled module names the library among its first bytes, and is not loaded.
+    """
+    spec = importlib.util.find_spec("vllm") if version("vllm") else None
+    for folder in (spec and spec.submodule_search_locations) or []:
+        for path in sorted(Path(folder).glob("_C*.so")):
+            with suppress(OSError), open(path, "rb") as file:
+                if match := re.search(rb"libcudart\.so\.(\d+)", file.read(LINKED_BYTES)):
+                    return match[1].decode()
+    return None
+
+
+LINKED_BYTES = 64 * 2**20
+"""Bytes of a compiled module in which the names of its libraries stand; assumed."""
 
 
 def _torch_range(installed: str) -> str:
@@ -222,13 +258,24 @@ def _compiler() -> list[Finding]:
     """The C compiler and headers that Triton builds its launcher with, on the first start (triton,
     runtime/build.py)."""
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
-        return [Finding("compiler", "no gcc or clang", "gpu", "sudo apt-get install gcc")]
+        return [Finding("compiler", "no gcc or clang", "gpu", _install("gcc", "gcc"))]
     include = sysconfig.get_paths()["include"]
     if not Path(include, "Python.h").exists():
         major, minor, *_ = platform.python_version_tuple()
-        mend = f"sudo apt-get install python{major}.{minor}-dev"
+        name = f"python{major}.{minor}"
+        mend = _install(f"{name}-dev", name, f"uv venv --managed-python --python {major}.{minor}")
         return [Finding("compiler", f"Python's headers are not in {include}", "gpu", mend)]
     return []
+
+
+def _install(package: str, module: str, without_root: str = "") -> str:
+    """The command that installs a package of the system: as a module or with conda where users of
+    a cluster may not install, else with apt."""
+    if host.cluster():
+        return without_root or f"module load {module}"
+    if os.environ.get("CONDA_PREFIX") and package == "gcc":
+        return "conda install -c conda-forge gcc"
+    return host.as_root(f"apt-get install {package}")
 
 
 def torch_cuda() -> str | None:

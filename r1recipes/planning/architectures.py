@@ -6,6 +6,7 @@ mixtures of experts, models that see or hear, and anything unknown are refused b
 """
 
 import json
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from r1recipes.data.local.model import LIKELY, nearest_path
 from r1recipes.errors import PlanError
 from r1recipes.machine import hub
 from r1recipes.planning import models
@@ -118,6 +120,19 @@ class Origin(BaseModel):
         return f"starts from {source}, merged into {self.model} (adapter {self.sha256[:8]})"
 
 
+class Unreachable(PlanError):
+    """The config.json of a model cannot be read now, so that nobody can tell what it is."""
+
+
+class Refused(PlanError):
+    """A model that nothing here trains."""
+
+
+class UnknownFamily(Refused):
+    """A dense model whose blocks may be other than Llama's. The engine and its memory are not known
+    to work for it; plain TRL trains it."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The weights in a model's files."""
@@ -125,6 +140,9 @@ class Checkpoint:
     shape: ModelShape
     quantised: bool
     """Whether they are stored in bitsandbytes 4-bit."""
+    family: str | None = None
+    """The first word of its architecture, such as `qwen`; None where its config.json was not read.
+    """
 
 
 def find(name: str, base_dir: Path, *, revision: str | None = None, offline: bool) -> Checkpoint:
@@ -142,7 +160,14 @@ def find(name: str, base_dir: Path, *, revision: str | None = None, offline: boo
     shape = models.find(name)
     if shape:
         return Checkpoint(shape, references.is_4bit_name(name))
-    return of_config(_read(_fetch(name, revision, offline)), name)
+    try:
+        return of_config(_read(_fetch(name, revision, offline)), name)
+    except PlanError as error:
+        near = nearest_path(name, base_dir, is_model=True, alike=LIKELY)
+        if near is None or isinstance(error, Refused):
+            raise
+        text = f"did you mean the folder `{near}`? Else {error.problems[0].hint}"
+        raise type(error)(str(error), hint=text) from error
 
 
 def refuse_adapter(name: str, revision: str | None, *, offline: bool) -> None:
@@ -192,11 +217,13 @@ def of_config(config: dict[str, Any], name: str) -> Checkpoint:
         message = f"config.json of `{name}` has no `model_type`, which names its architecture"
         raise PlanError(message, hint=f"take the model's own config.json; {_HINT}")
     elif not isinstance(kind, str) or kind not in FAMILIES:
-        raise PlanError(f"`{name}` has the unknown architecture `{kind}`", hint=_HINT)
+        raise UnknownFamily(f"`{name}` has the unknown architecture `{kind}`", hint=_HINT)
     else:
-        return Checkpoint(_shape(config, name), _in_4_bit(config, name))
+        family = re.match("[a-z]+", kind)
+        word = family[0] if family else None
+        return Checkpoint(_shape(config, name), _in_4_bit(config, name), word)
     named = f" ({kind})" if kind else ""
-    raise PlanError(f"`{name}` {predicate}{named}, which is not supported", hint=_HINT)
+    raise Refused(f"`{name}` {predicate}{named}, which is not supported", hint=_HINT)
 
 
 _HINT = "supported are dense models of the families " + ", ".join(FAMILIES)
@@ -216,7 +243,7 @@ def _in_4_bit(config: dict[str, Any], name: str) -> bool:
     hint = "take the 16-bit checkpoint, or one in bitsandbytes 4-bit"
     if method in FP8_METHODS:
         hint = 'take the 16-bit checkpoint: with `load_in = "fp8"` it is quantised here'
-    raise PlanError(
+    raise Refused(
         f"`{name}` is quantised with {method}, which cannot be trained",
         hint=hint,
     )
@@ -287,15 +314,17 @@ def _fetch(name: str, revision: str | None, offline: bool) -> Path:
     """config.json from the Hub or its cache. Imported here: that takes longer than a plan."""
     from huggingface_hub import hf_hub_download
 
+    is_cut_off = offline or not hub.answers()
     try:
         return Path(
-            hf_hub_download(name, "config.json", revision=revision, local_files_only=offline)
+            hf_hub_download(name, "config.json", revision=revision, local_files_only=is_cut_off)
         )
     except (OSError, ValueError) as error:
-        refuse_adapter(name, revision, offline=offline)
+        refuse_adapter(name, revision, offline=is_cut_off)
         fault = hub.explain(error, offline=offline)
         folder = "give a local folder with its config.json"
-        raise PlanError(
+        kind = Unreachable if hub.is_out_of_reach(error) else PlanError
+        raise kind(
             f"`{name}` is not a folder here, and {fault.predicate}",
             hint=f"{fault.hint}; or {folder}" if fault.hint else folder,
         ) from error

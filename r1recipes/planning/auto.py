@@ -17,7 +17,7 @@ from r1recipes.algorithms.base import LoadIn, Preset
 from r1recipes.config.section import AUTO
 from r1recipes.machine import cards
 from r1recipes.planning import speed
-from r1recipes.planning.memory import predict
+from r1recipes.planning.memory import domain, predict
 from r1recipes.planning.memory.case import (
     ADAM_8BIT_BYTES,
     ADAM_BYTES,
@@ -234,7 +234,7 @@ def _with_share(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -
     # A peak that includes the engine grows byte by byte with the share.
     prediction = predict.predict(largest)
     room_bytes = predict.room_bytes(prediction, largest, room.available_bytes)
-    excess = prediction.peak_bytes - room_bytes / (1 + predict.error(case))
+    excess = prediction.peak_bytes - room_bytes / (1 + domain.error(case))
     if excess > 0:
         most = math.floor((most - excess / room.usable_bytes) * 100) / 100
     return _largest_that_fits(

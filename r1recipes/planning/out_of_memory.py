@@ -1,15 +1,18 @@
 """Out of memory on a GPU: the kind of error, and one change of the preset that answers it.
 
 The same message has several causes: the engine found no room when it was loaded, its cache was too
-small, a training pass was too large, or memory grew from step to step. Text and phase tell them
-apart.
+small, a training pass was too large, others hold the card, or memory grew from step to step. Text
+and phase tell them apart. Limits: the memory of the card; main memory is `doctor.texts`'s.
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
+from r1recipes.machine import gpu
 from r1recipes.planning import auto, disk
+from r1recipes.planning.doctor.card import end_another, other_processes
 from r1recipes.planning.fit import flags
 from r1recipes.planning.memory import predict
 from r1recipes.planning.plan import Plan
@@ -17,11 +20,21 @@ from r1recipes.planning.plan import Plan
 Phase = Literal["cold start", "load", "generate", "first step", "steps"]
 NO_ROOM = (
     "out of memory",
+    "out_of_memory",
+    "cudaErrorMemoryAllocation",
     "alloc_failed",
-    "on startup is less than desired GPU memory utilization",
 )
-"""Messages of torch, of cuBLAS and cuDNN, and of vLLM where others hold the card (vllm,
-v1/worker/utils.py)."""
+"""Messages of torch and CUDA, of cuBLAS and cuDNN."""
+HELD = re.compile(r"on startup is less than desired GPU memory utilization")
+"""Message of vLLM where others hold the card (vllm, v1/worker/utils.py)."""
+NO_HANDLE = re.compile(
+    r"CU(?:BLAS|DNN|SOLVER|SPARSE|FFT|RAND)(?:LT)?_(?:STATUS_)?NOT_INITIALIZED|"
+    r"CU(?:BLAS|DNN|SOLVER|SPARSE)_STATUS_INTERNAL_ERROR.*Create\w*\(|"
+    r"CUDNN_STATUS_\w*(?:ALLOCATION_FAILED|INITIALIZATION_FAILED)",
+    re.IGNORECASE,
+)
+"""Messages of CUDA's libraries where their handle finds no memory: most often, as little else keeps
+one from being made."""
 NO_CACHE = ("No available memory for the cache blocks", "is larger than the available KV cache")
 """Messages of vLLM when the share leaves too little beside the weights (vllm,
 v1/core/kv_cache_utils.py)."""
@@ -30,6 +43,8 @@ LEAST_SHARE = 0.3
 """The engine's share below which no less is advised, for a model of unknown shape; assumed."""
 SHARE_STEP = 0.1
 """How much the engine's share is changed at a time; assumed."""
+NO_RESOURCES = re.compile(r"out of resources?: shared memory", re.IGNORECASE)
+"""Message of Triton for a kernel that needs more of a processor's own memory than the card has."""
 NOT_FULL = "NOT an out of memory error"
 """Message of Unsloth when other processes freed memory while the engine measured it (unsloth_zoo,
 vllm_utils.py, _memory_profiling_race_message)."""
@@ -45,22 +60,31 @@ class OutOfMemory:
 
 def is_out_of_memory(message: str) -> bool:
     """Whether an error's text says that the card is full."""
-    return NOT_FULL not in message and any(
-        text.lower() in message.lower() for text in (*NO_ROOM, *NO_CACHE)
-    )
+    if NOT_FULL in message or NO_RESOURCES.search(message):
+        return False
+    plain = any(text.lower() in message.lower() for text in (*NO_ROOM, *NO_CACHE))
+    return plain or bool(HELD.search(message) or NO_HANDLE.search(message))
 
 
 def telling_line(message: str) -> str:
     """The line of an error's text that says what happened; Unsloth puts its advice first."""
     lines = message.strip().splitlines() or [""]
-    no_cache = (line for line in lines if any(text in line for text in NO_CACHE))
-    return next(no_cache, lines[0])
+    telling = (
+        line for line in lines if any(text in line for text in NO_CACHE) or HELD.search(line)
+    )
+    return next(telling, lines[0])
 
 
 def explain(message: str, phase: Phase, plan: Plan) -> OutOfMemory:
     """The kind of an out-of-memory error in a phase of a run, and a change that answers it."""
     if any(text in message for text in NO_CACHE):
         return OutOfMemory("the engine's share leaves no KV cache for one sequence", _share(plan))
+    if HELD.search(message):
+        return OutOfMemory(_who_holds(), _end_holders())
+    if NO_HANDLE.search(message):
+        return OutOfMemory(
+            "no memory was left for the handle of one of CUDA's libraries", _smaller_engine(plan)
+        )
     if phase == "cold start":
         return OutOfMemory(
             "the cold start, of all weights, was too large", _smaller_cold_start(plan)
@@ -73,6 +97,19 @@ def explain(message: str, phase: Phase, plan: Plan) -> OutOfMemory:
     if phase == "first step":
         return OutOfMemory("the first training pass was too large", _smaller_pass(plan))
     return OutOfMemory("memory grew after the first step", _smaller_pass(plan))
+
+
+def _who_holds() -> str:
+    """Who holds the memory that the engine was to have, as far as the driver tells."""
+    card = gpu.current()
+    others = other_processes(card) if card else []
+    holders = [f"{p.name or 'a program'} (process {p.pid})" for p in others]
+    return f"the card is held by {' and '.join(holders) or 'other processes'}"
+
+
+def _end_holders() -> str:
+    card = gpu.current()
+    return end_another(card) if card else "nvidia-smi"
 
 
 def _smaller_cold_start(plan: Plan) -> str:

@@ -205,6 +205,8 @@ def _resolved(
     lengths: speed.Lengths,
 ) -> Plan:
     """The plan of a recipe without its stages, whether it fits or not. Raises: PlanError."""
+    based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
+    refusals.check_model(based, base_dir, offline=offline)
     name = fit.choose_preset(recipe, target.card, preset)
     settled = _settled(recipe, recipe.preset[name], chosen)
     card = None if name == "cpu" else target.card
@@ -215,7 +217,6 @@ def _resolved(
         refusals.check_weights(settled, card, has_engine=has_engine, is_here=target.is_here)
     predicted = None
     if card and (has_engine or algorithm.logit_bytes):
-        based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
         shape = fit.shape_of(based, settled, base_dir, offline=offline, strict=not target.is_here)
         if shape:
             refusals.check_fp8_shape(settled, shape)

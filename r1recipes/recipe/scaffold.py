@@ -7,7 +7,7 @@ behaviour; nothing is downloaded or measured, so only `plan` can tell whether it
 import math
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,13 +29,18 @@ PASS_KEYS = ("per_device_train_batch_size", "gpu_memory_utilization")
 SCHEMA_LINE = "#:schema ./recipe.schema.json"
 
 
-def commented(base: Recipe, model: str, schema_line: str | None = SCHEMA_LINE) -> str:
+def commented(
+    base: Recipe,
+    model: str,
+    schema_line: str | None = SCHEMA_LINE,
+    notes: Mapping[str, str] | None = None,
+) -> str:
     """A recipe for `model` with the values of `base` and each key's meaning above it.
 
     Keys that `base` sets to another value than the default are lines of the recipe. The others
     stand there with their defaults, or with an example, behind a `#` without a space: remove it to
-    set one. A revision and a chat template belong to the model of `base` and are left out. The
-    text loads to a valid recipe.
+    set one. A revision and a chat template belong to the model of `base` and are left out. `notes`:
+    name of a preset -> what is known of its memory. The text loads to a valid recipe.
     """
     changes = {"name": model, "revision": None, "chat_template": None}
     section = base.model.model_copy(update=changes)
@@ -56,7 +61,7 @@ def commented(base: Recipe, model: str, schema_line: str | None = SCHEMA_LINE) -
                 lines.append(f"{toml_key(key)} = {render.toml_value(weight)}")
         elif name == "preset":
             lines += ["", *_comment(_text(field) + " " + _doc(Preset))]
-            lines += _presets(value)
+            lines += _presets(value, notes or {})
         elif name == "examples" and ALGORITHMS[base.algorithm].samples:
             continue  # the section is for others
         elif name == "stage":
@@ -121,11 +126,11 @@ def _section(name: str, kind: type[BaseModel], value: BaseModel | None) -> list[
     return lines + inner
 
 
-def _presets(presets: dict[str, Preset]) -> list[str]:
+def _presets(presets: dict[str, Preset], notes: Mapping[str, str]) -> list[str]:
     """The lines of the presets by size; only the first one has the meaning of each key."""
     lines: list[str] = []
     for number, name in enumerate(sorted(presets, key=preset_bytes)):
-        lines += [""] * (number > 0) + [f"[preset.{name}]"]
+        lines += [""] * (number > 0) + _comment(notes.get(name, "")) + [f"[preset.{name}]"]
         values = presets[name].written()
         for key, field in Preset.model_fields.items():
             if key not in values or key in (GPU_ONLY if name == "cpu" else CPU_ONLY):
@@ -171,12 +176,13 @@ FindShape = Callable[[str], Shape | None]
 """A model's name -> the same object for all names of one model; None for an unknown model."""
 
 
-def base_for(model: str, find_shape: FindShape) -> Path:
+def base_for(model: str, find_shape: FindShape, family: str | None = None) -> Path:
     """The shipped recipe with the nearest model: the same one, the same family, or by size.
 
-    Recipes whose problems are made on the spot are left out: a new recipe begins with GSM8K.
-    Size is the catalogue's number of parameters, or else what the name says, such as `3B`; a name
-    without either is taken as 8B, the middle. Families weigh more than sizes up to twofold.
+    `family`: the model's, such as `qwen`, where its config.json tells; else its name does. Size is
+    that of the shape, or else what the name says, such as `3B`; a name without either is taken as
+    8B, the middle. Families weigh more than sizes up to twofold. Recipes whose problems are made on
+    the spot are left out: a new recipe begins with GSM8K.
     """
     recipes = {path: loading.load(path).recipe for path in loading.shipped()}
     for path, recipe in recipes.items():
@@ -187,14 +193,16 @@ def base_for(model: str, find_shape: FindShape) -> Path:
         for path, recipe in recipes.items()
         if not recipe.data.name.startswith(references.MADE_HERE)
     }
-    return min(names, key=lambda path: (_distance(model, names[path], find_shape), path.name))
+    family = family or _family(model)
+    return min(
+        names, key=lambda path: (_distance(model, names[path], find_shape, family), path.name)
+    )
 
 
-def _distance(model: str, other: str, find_shape: FindShape) -> float:
+def _distance(model: str, other: str, find_shape: FindShape, family: str) -> float:
     sizes = sorted((_billions(model, find_shape), _billions(other, find_shape)))
     same = find_shape(model) is not None and find_shape(model) is find_shape(other)
-    family = _family(model) == _family(other)
-    return -1.0 if same else sizes[1] / sizes[0] - family
+    return -1.0 if same else sizes[1] / sizes[0] - (family == _family(other))
 
 
 def _family(model: str) -> str:

@@ -45,7 +45,7 @@ IDLE_S = 2.0
 """
 DRIFT_BYTES = 2**30
 """Memory counts as leaked when it has grown by more since the first trial; assumed."""
-UNSAFE_FAILURES = ("oom", "crash")
+UNSAFE_FAILURES = ("oom", "memory", "crash")
 """Kinds of failures that may leave the process damaged: the next trial gets a fresh one."""
 
 

@@ -139,8 +139,9 @@ def prepare(
     rows = num_embeddings(recipe.model, plan.base_dir, offline=offline)
     needs_pad = plan.backend == "unsloth"
     notes = special_tokens.settle(tokenizer, recipe, num_embeddings=rows, needs_pad=needs_pad)
+    is_foreign = chat_template.is_foreign(recipe)
     splits, prompts = preflight.check_prompts(
-        splits, tokenizer, plan.preset, recipe.data.overlong, rows
+        splits, tokenizer, plan.preset, recipe.data.overlong, rows, is_foreign=is_foreign
     )
     read, revision, lines = preflight.read_examples(
         recipe, plan.base_dir, splits.held_out, tokenizer, plan.preset, offline=offline

@@ -4,25 +4,24 @@ start     makes a new run folder and runs the stages
 resume    goes on in an existing run folder, from its last whole checkpoint
 """
 
-import errno
-import os
 import traceback
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from r1recipes.errors import R1RecipesError, RecipeError, RunError, Stopped, disk_error, is_full
+from r1recipes.errors import R1RecipesError, RecipeError, Stopped
 from r1recipes.machine import files, packages
 from r1recipes.machine.meter import Meter, Stopwatch
 from r1recipes.machine.settings import Settings
 from r1recipes.machine.terminal import Capture, Interrupts
 from r1recipes.planning import disk, out_of_memory
+from r1recipes.planning.doctor import failures
 from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock, record
 from r1recipes.runs.lock import Lock
-from r1recipes.runs.record import Run
+from r1recipes.runs.record import Run, checkpoints
 from r1recipes.training.evaluation.judging import with_stage
 from r1recipes.training.observers import Observer, Observers, Pruned
 from r1recipes.training.prepared import Options, Prepared, prepare
@@ -31,8 +30,6 @@ from r1recipes.training.trackers import sends
 from r1recipes.training.warm import Warm
 
 NOTHING_ALLOWED = Options()
-DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-"""Errors of the operating system that mean that a disk is full or cannot be written."""
 
 
 def start(
@@ -112,11 +109,11 @@ def resume(
 ) -> Run:
     """Go on with a run that was stopped, was killed, or failed.
 
-    With `options.finish` it is not trained further: its last whole checkpoint is evaluated, and the
-    run is complete. `began`: as for `start`. Raises: RecipeError when data, code or template are no
-    longer what the run began with, or when there is no checkpoint to finish.
+    With `options.finish` it is not trained further: its last whole checkpoint is evaluated, and it
+    is complete. Raises: RecipeError for changed inputs, or no checkpoint to finish; RunError.
     """
     watching, watch = Observers(observers), _began(began)
+    files.check_writable(run.folder)
     if options.finish and not run.adapter.is_dir() and run.last_checkpoint() is None:
         raise RecipeError(
             f"{run.folder} has no whole checkpoint to finish with: it {run.standing()}",
@@ -167,7 +164,7 @@ def _execute(
         stack.callback(_end, run, observers, watch)
         try:
             with Interrupts(observers.note) as interrupts:
-                run.update(status="running", error=None, attempts=run.read()["attempts"] + 1)
+                run.update(status="running", error=None, attempts=run.read().get("attempts", 0) + 1)
                 observers.begin(run, plan)
                 stages = Stages(run, prepared, observers, options, interrupts, watch)
                 stages.all()
@@ -193,8 +190,7 @@ def _execute(
 
 
 def _end(run: Run, observers: Observers, watch: Stopwatch) -> None:
-    """Tell the observers that the run is over, and record the time of it all: a page has that of
-    the record as it was before the page was made."""
+    """Tell the observers that the run is over, and record the time before and after a page."""
     with suppress(OSError, RecipeError):  # the disk may be full
         run.update(time=watch.read())
     with watch.part("report"):
@@ -226,7 +222,7 @@ def _saved(run: Run) -> str:
             return f"stage {title} is done and saved"
         if checkpoint := run.stage(title).last_checkpoint():
             return f"step {checkpoint[1]} of stage {title} is saved"
-    if started := record.newest_whole(run.cold_start):
+    if started := checkpoints.newest_whole(run.cold_start):
         return f"step {started[1]} of the cold start is saved"
     return "the cold start is done and saved" if run.base.exists() else "no step is saved yet"
 
@@ -248,16 +244,4 @@ def _record_memory(run: Run, plan: Plan, meter: Meter) -> None:
 
 def classify(error: Exception, run: Run, phase: out_of_memory.Phase) -> R1RecipesError:
     """The error that tells the user what an exception means; its traceback is in train.log."""
-    if isinstance(error, R1RecipesError):
-        return error
-    if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
-        return disk_error(error, Path(error.filename or run.folder))
-    name, text = type(error).__name__, out_of_memory.telling_line(str(error))
-    if is_full(error):
-        return disk_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), run.folder)
-    if name == "OutOfMemoryError" or out_of_memory.is_out_of_memory(str(error)):
-        cause = out_of_memory.explain(str(error), phase, run.plan())
-        return RunError(
-            f"out of memory, {cause.kind}: {text}", kind="oom", hint=f"try `{cause.change}`"
-        )
-    return RunError(f"{name}: {text}", kind="crash", hint=f"the traceback is in {run.log}")
+    return failures.classify(error, run.plan, phase, folder=run.folder, log=run.log)

@@ -69,7 +69,7 @@ def test_16_bits_read_more_and_a_slower_card_takes_longer():
 
 @pytest.mark.parametrize("change", [{"card": "NVIDIA X"}, {"recipe_model": "nobody/nothing"}])
 def test_an_unknown_card_or_model_has_no_roofline(change):
-    with pytest.raises(ValueError, match="no shape or no peak is known"):
+    with pytest.raises(ValueError, match="no shape or no card is known"):
         floor(PROOF | change)
 
 

@@ -15,13 +15,13 @@ loaded and not used.
 """
 
 import argparse
-import json
 import os
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from benchmarks import about
 from r1recipes import planning, recipe
 from r1recipes.machine import gpu, host, settings
 from r1recipes.machine.units import GIB
@@ -72,7 +72,7 @@ def main() -> None:
         settings_of_a_loss.append((asked.levers[0], rows // 2))
         for loss, (levers, batch) in product(asked.losses, settings_of_a_loss):
             results.append(measure.of(levers, batch, loss))
-            asked.result.write_text(json.dumps(results, indent=1))
+            about.write(asked.result, {"results": results})
             print({k: v for k, v in results[-1].items() if k != "shapes"}, flush=True)
     measure.backend.close()
 
@@ -102,7 +102,8 @@ class Measurement:
         count = self.plan.completions_per_step // batch
         changes: dict[str, Any] = {child.BATCH: batch, "gradient_accumulation_steps": count}
         kind, _, beta = loss.partition(":")
-        losses = {"loss_type": kind, "beta": float(beta or 0)}
+        scaling = "none" if kind == "dr_grpo" else "group"  # Unsloth turns it off there
+        losses = {"loss_type": kind, "beta": float(beta or 0), "scale_rewards": scaling}
         train = self.plan.recipe.train.model_copy(update=losses)
         changes["recipe"] = self.plan.recipe.model_copy(update={"train": train})
         plan = self.plan.model_copy(update=changes)

@@ -37,7 +37,7 @@ def measure(tmp_path_factory, *arguments: str):
         timeout=LIMIT_S,
     )
     assert (folder / "result.json").exists(), done.stdout[-2000:] + done.stderr[-4000:]
-    return json.loads((folder / "result.json").read_text())
+    return json.loads((folder / "result.json").read_text())["results"]
 
 
 @pytest.fixture(scope="module")

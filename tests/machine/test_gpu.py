@@ -18,7 +18,7 @@ def test_a_card_has_the_memory_that_cuda_sees(driver):
     """Without what the driver keeps for itself: of the 15,360 MiB of a T4, 15,095."""
     driver.says(FakeCard("Tesla T4", 15000 * MIB, 95 * MIB, 265 * MIB, (7, 5)))
     assert gpu.current() == Gpu(0, "Tesla T4", 15095 * MIB, 15000 * MIB, 7.5, "580.1")
-    assert host.describe() == "Tesla T4, 15 GiB, driver 580.1"
+    assert gpu.describe_machine() == "Tesla T4, 15 GiB, driver 580.1"
 
 
 def test_a_driver_that_does_not_tell_them_apart_counts_all_of_it(driver):
@@ -27,6 +27,27 @@ def test_a_driver_that_does_not_tell_them_apart_counts_all_of_it(driver):
     card = FakeCard("Tesla T4", 15000 * MIB, 95 * MIB, 265 * MIB, (7, 5), errors=missing)
     driver.says(card, version="470.82")
     assert gpu.current() == Gpu(0, "Tesla T4", 15360 * MIB, 15000 * MIB, 7.5, "470.82")
+
+
+def test_memory_that_is_shared_with_the_processor_is_main_memory(driver, monkeypatch, tmp_path):
+    """GB10 and Jetson: `nvidia-smi` prints `[N/A]`, and the driver says "Not Supported"."""
+    missing = {
+        "nvmlDeviceGetMemoryInfo_v2": pynvml.NVML_ERROR_NOT_SUPPORTED,
+        "nvmlDeviceGetMemoryInfo": pynvml.NVML_ERROR_NOT_SUPPORTED,
+    }
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 104857600 kB\n")
+    monkeypatch.setattr(host, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(host, "memory_bytes", lambda: int(119.7 * 2**30))
+    driver.says(FakeCard("NVIDIA GB10", capability=(12, 1), errors=missing))
+    card = gpu.current()
+    assert card == Gpu(0, "NVIDIA GB10", int(119.7 * 2**30), 100 * 2**30, 12.1, "580.1")
+    with gpu.memory_reader(card) as read:
+        assert read() == int(119.7 * 2**30) - 100 * 2**30
+    driver.says(FakeCard("NVIDIA L4", errors=missing))
+    assert gpu.current() is None  # it has memory of its own, which must be known
+    monkeypatch.setattr(host, "MEMINFO", tmp_path / "nothing")
+    driver.says(FakeCard("NVIDIA GB10", capability=(12, 1), errors=missing))
+    assert gpu.current() is None
 
 
 def test_the_card_with_most_free_memory_is_used(driver):
@@ -38,7 +59,7 @@ def test_the_card_with_most_free_memory_is_used(driver):
 
 def test_a_machine_without_a_driver_or_a_card_has_none(driver, monkeypatch):
     assert (gpu.current(), gpu.visible(), gpu.devices()) == (None, [], [])
-    assert host.describe().endswith("no GPU")
+    assert gpu.describe_machine().endswith("no GPU")
     driver.says(init_error=pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
     assert gpu.current() is None
     with pytest.raises(gpu.NoDriver, match="Driver Not Loaded") as raised:

@@ -42,6 +42,15 @@ def test_a_local_folder_has_the_catalogues_shape(tmp_path):
     assert checkpoint.shape.parameters == published.parameters
 
 
+@pytest.mark.parametrize("name", ["model/tmp", "mdoel/tmpl", "model/tmpll"])
+def test_a_slip_in_a_folders_name_is_pointed_to_the_folder(tmp_path, name):
+    (tmp_path / "model" / "tmpl").mkdir(parents=True)
+    (tmp_path / "model" / "tmpl" / "config.json").write_text(json.dumps(LLAMA))
+    with pytest.raises(architectures.Unreachable) as raised:
+        architectures.find(name, tmp_path, offline=True)
+    assert "did you mean the folder `model/tmpl`?" in hint(raised)
+
+
 def test_what_config_leaves_out_has_the_families_meaning(tmp_path):
     qwen = find(tmp_path, **LLAMA | {"model_type": "qwen2", "num_key_value_heads": None}).shape
     assert qwen.attention_bias and qwen.num_key_value_heads == 32 and qwen.head_dim == 128
@@ -203,7 +212,7 @@ def test_the_hubs_config_is_fetched_once_and_then_read_from_the_cache(tmp_path):
         return done.stdout.strip()
 
     unknown = parameters("someone/model", offline=True)
-    assert unknown.startswith("PlanError") and "offline" in unknown
+    assert unknown.startswith("Unreachable") and "offline" in unknown
     assert parameters("someone/model", offline=False) == "8030261248"
     missing = parameters("someone/nothing", offline=False)
     assert missing.startswith("PlanError") and "someone/nothing" in missing

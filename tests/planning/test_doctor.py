@@ -11,14 +11,31 @@ import pynvml
 import pytest
 
 from r1recipes import planning, recipe
-from r1recipes.machine import gpu, hub, packages, settings
+from r1recipes.machine import gpu, host, hub, packages, settings
 from r1recipes.planning import disk, doctor, plan
 from r1recipes.training.backends import prepare_environment
 from tests.driver import MIB, FakeCard
 from tests.helpers import command, in_process
 
 H100 = FakeCard("NVIDIA H100 80GB HBM3", 81000 * MIB, 80 * MIB, capability=(9, 0))
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+}
 CARD = gpu.Gpu(0, "NVIDIA GeForce RTX 4060", int(7.62 * 2**30), 7 * 2**30, 8.9, "580.1")
+
+
+@pytest.fixture(autouse=True)
+def plain_machine(monkeypatch):
+    """Of one user who is not root; tests/planning/test_machines.py has the others."""
+    monkeypatch.setattr(host, "place", lambda: None)
+    monkeypatch.setattr(host, "cluster", lambda: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
 
 @pytest.fixture
@@ -239,6 +256,16 @@ def test_an_old_card(driver, monkeypatch):
     assert code == 2 and "vLLM needs 7.5 or more" in out
 
 
+def test_a_card_without_memory_of_its_own(driver, monkeypatch):
+    monkeypatch.setattr(packages, "examine", lambda card: [])
+    missing = dict.fromkeys(
+        ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2"), pynvml.NVML_ERROR_NOT_SUPPORTED
+    )
+    driver.says(FakeCard("NVIDIA GB10", capability=(12, 1), errors=missing))
+    states = [finding.state for finding in doctor.card_findings(gpu.current())]
+    assert states[0].startswith("NVIDIA GB10") and "uses the main memory" in states[1]
+
+
 def test_a_card_that_is_hidden(driver, monkeypatch):
     driver.says(T4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -254,7 +281,7 @@ def test_a_card_that_is_hidden(driver, monkeypatch):
     [
         (FakeCard(mig_mode=1), "in MIG slices", "sudo nvidia-smi -mig 0"),
         (
-            FakeCard("GB10", errors={"nvmlDeviceGetMemoryInfo": pynvml.NVML_ERROR_NOT_SUPPORTED}),
+            FakeCard(errors={"nvmlDeviceGetMemoryInfo": pynvml.NVML_ERROR_NOT_SUPPORTED}),
             "does not report the card's memory (Not Supported), which a run needs",
             "nvidia-smi -q -d MEMORY",
         ),
@@ -289,15 +316,15 @@ def test_why_the_driver_cannot_be_asked(error, text, command, driver):
 
 def test_a_machine_without_the_drivers_library(monkeypatch):
     monkeypatch.setattr(gpu, "LIBRARY", "libnothing-of-this-name.so.1")
-    monkeypatch.setattr(doctor, "DRIVER_RUNS", Path("/proc/self/stat"))
+    monkeypatch.setattr(doctor.card, "DRIVER_RUNS", Path("/proc/self/stat"))
     (finding,) = doctor.card_findings(gpu.current())
     assert finding.stops == "gpu" and finding.mend == "sudo apt-get install libnvidia-compute-580"
-    monkeypatch.setattr(doctor, "DRIVER_RUNS", Path("/proc/nothing"))
-    monkeypatch.setattr(doctor, "_is_nvidia", lambda device: True)
-    monkeypatch.setattr(doctor, "PCI_DEVICES", Path("/proc/self"))
+    monkeypatch.setattr(doctor.card, "DRIVER_RUNS", Path("/proc/nothing"))
+    monkeypatch.setattr(doctor.card, "_is_nvidia", lambda device: True)
+    monkeypatch.setattr(doctor.card, "PCI_DEVICES", Path("/proc/self"))
     (finding,) = doctor.card_findings(gpu.current())
     assert finding.mend == "sudo apt-get install nvidia-driver-580"
-    monkeypatch.setattr(doctor, "_is_nvidia", lambda device: False)
+    monkeypatch.setattr(doctor.card, "_is_nvidia", lambda device: False)
     (finding,) = doctor.card_findings(gpu.current())
     assert (finding.state, finding.level) == ("none from NVIDIA", "ok")
 
@@ -334,7 +361,7 @@ def test_what_is_to_be_downloaded_needs_a_cache_that_can_be_written(driver, monk
     code, out, _ = in_process("doctor", "phi4")
     assert code == 2 and "no   phi4  Hub cache: /proc/hub cannot be written" in out
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "config.json").write_text(json.dumps(LLAMA))
     here = f"model.name='{tmp_path / 'model'}'"
     assert in_process("doctor", "phi4", "--set", here)[0] == 0
 

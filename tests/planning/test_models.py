@@ -2,8 +2,6 @@
 
 import pytest
 
-from r1recipes.algorithms.base import preset_bytes
-from r1recipes.machine import cards
 from r1recipes.planning import models
 
 # safetensors totals of the Hub repositories
@@ -68,38 +66,3 @@ def test_a_model_is_found_by_its_hub_id_and_its_mirrors(name, key):
 )
 def test_another_name_is_not_taken_for_a_known_model(name):
     assert models.find(name) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "key"),
-    [
-        ("Tesla T4", "T4 16GB"),
-        ("T4", "T4 16GB"),
-        ("NVIDIA GeForce RTX 4090", "RTX 4090 24GB"),
-        ("rtx 4060", "RTX 4060 8GB"),
-        ("NVIDIA A100-SXM4-40GB", "A100 40GB"),
-        ("NVIDIA A100 80GB PCIe", "A100 80GB"),
-        ("NVIDIA H100 80GB HBM3", "H100 80GB"),
-        ("NVIDIA H100 PCIe", "H100 80GB"),
-        ("A100 40 GB", "A100 40GB"),
-        ("4090", "RTX 4090 24GB"),
-        ("rtx_4060_ti", "RTX 4060 Ti 16GB"),
-        ("a6000", "RTX A6000 48GB"),
-    ],
-)
-def test_a_card_is_found_by_its_drivers_name(name, key):
-    assert cards.find_gpu(name) is cards.GPUS[key]
-
-
-@pytest.mark.parametrize(
-    "name", ["", "A100", "NVIDIA GeForce RTX 4060 Laptop GPU", "Radeon RX 7900 XT"]
-)
-def test_a_card_of_unknown_size_is_not_guessed(name):
-    assert cards.find_gpu(name) is None
-
-
-def test_every_card_is_of_the_class_that_it_is_sold_as():
-    for name, card in cards.GPUS.items():
-        assert name.endswith(f" {card.sold_gb}GB") and card.source
-        assert 0.90 * preset_bytes(f"{card.sold_gb}GB") <= card.usable_bytes, name
-        assert card.usable_bytes < preset_bytes(f"{card.sold_gb}GB"), name

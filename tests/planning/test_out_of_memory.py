@@ -46,7 +46,7 @@ def made(*overrides: str, recipe_name="qwen2.5-1.5b", preset="8GB", card=CARD) -
             "standby=true",
         ),
         (CUDA, "load", [], "when it was loaded", "gpu_memory_utilization=0.4"),
-        (HELD, "load", [], "when it was loaded", "gpu_memory_utilization=0.4"),
+        (HELD, "load", [], "held by other processes", "nvidia-smi"),
         (CUBLAS, "steps", [], "grew after", "per_device_train_batch_size=4"),
         (
             CUDA,

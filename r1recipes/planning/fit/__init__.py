@@ -19,7 +19,7 @@ from r1recipes.machine.units import gib
 from r1recipes.planning import architectures, auto
 from r1recipes.planning.auto import Choice, Room
 from r1recipes.planning.fit import refusals
-from r1recipes.planning.memory import plain, predict
+from r1recipes.planning.memory import domain, plain, predict
 from r1recipes.planning.memory.engine import sequence_tokens
 from r1recipes.planning.memory.predicted import OTHERS, Predicted
 from r1recipes.planning.models import ModelShape
@@ -36,7 +36,8 @@ free; assumed."""
 def shape_of(
     recipe: Recipe, preset: Preset, base_dir: Path, *, offline: bool, strict: bool
 ) -> ModelShape | None:
-    """The shape of the recipe's model; None when it is not known, unless that is `strict`.
+    """The shape of the recipe's model; None when its config.json cannot be reached, unless that is
+    `strict`.
 
     Raises: PlanError, also for a 4-bit checkpoint that is to be loaded or trained in 16 bits.
     """
@@ -45,7 +46,7 @@ def shape_of(
         checkpoint = architectures.find(
             model.name, base_dir, revision=model.revision, offline=offline
         )
-    except PlanError:
+    except architectures.Unreachable:
         if strict:
             raise
         return None
@@ -106,8 +107,7 @@ def choose_preset(recipe: Recipe, card: Gpu | None, requested: str | None) -> st
 
 def room_of(card: Gpu) -> Room:
     """The memory of a card that a run may take: its free part where others use it."""
-    listed = cards.find_gpu(card.name)
-    peak = (listed and listed.peak) or cards.UNLISTED
+    peak = cards.peak_of(card.name, card.total_bytes)
     free = card.free_bytes if card.free_bytes < FREE_SHARE * card.total_bytes else card.total_bytes
     return Room(card.total_bytes, free, peak)
 
@@ -122,7 +122,7 @@ def fitted(
     choice = auto.resolve(recipe, preset, shape, room)
     opened = auto.open_keys(preset)
     settled = preset.model_copy(update={key: getattr(choice.preset, key) for key in opened})
-    predicted = _predicted(choice, room)
+    predicted = _predicted(choice, room, card.compute_capability)
     if choice.verdict == "fits":
         return settled, predicted
     ways = tuple(map(flags, auto.changes(recipe, settled, shape, room)))
@@ -163,7 +163,7 @@ def refusal(predicted: Predicted) -> tuple[str, str]:
     return f"the recipe does not fit: {predicted.why}", hint
 
 
-def _predicted(choice: Choice, room: Room) -> Predicted:
+def _predicted(choice: Choice, room: Room, capability: float) -> Predicted:
     prediction, case = choice.prediction, choice.case
     tokens = max(0, prediction.kv_tokens)
     is_lacking = predict.lacking_tokens(prediction, case) > 0
@@ -181,7 +181,8 @@ def _predicted(choice: Choice, room: Room) -> Predicted:
         available_bytes=room.available_bytes,
         room_bytes=predict.room_bytes(prediction, case, room.available_bytes),
         verdict=choice.verdict,
-        error=predict.error(case),
+        error=domain.error(case),
+        extrapolated=tuple(filter(None, [*domain.reasons(case), domain.of_card(capability)])),
         kv_tokens=tokens,
         sequences=0 if is_lacking else min(case.at_once, tokens // sequence_tokens(case)),
         lacking_bytes=max(int(is_lacking), lacking),

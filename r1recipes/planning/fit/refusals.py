@@ -5,21 +5,19 @@ are those of the installed packages' metadata.
 """
 
 import os
+from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
 from r1recipes.algorithms.base import Preset
 from r1recipes.errors import PlanError
-from r1recipes.machine import packages
+from r1recipes.machine import cards, packages
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
-from r1recipes.planning import auto, models
+from r1recipes.planning import architectures, auto, models
 from r1recipes.planning.models import ModelShape
 from r1recipes.recipe.schema import Recipe
 
-MIN_CAPABILITY = 7.5
-"""Oldest compute capability that vLLM's wheels have kernels for, and CUDA 13, which they are built
-with (read in vllm, _C_stable_libtorch.abi3.so: sm_75 and newer)."""
 FP8_CAPABILITY = 8.9
 """Oldest compute capability with arithmetic in fp8 (published, NVIDIA)."""
 FP8_MULTIPLE = 16
@@ -44,6 +42,31 @@ def merges_rollouts() -> bool:
     return os.environ.get(MERGED_ROLLOUT, "0").strip() == "1"
 
 
+def check_model(recipe: Recipe, base_dir: Path, *, offline: bool) -> str | None:
+    """Refuse a model that nothing here trains, in the words in which `plan` refuses it.
+
+    The only place where that is done, for every command and before a weight is loaded. Gives a line
+    where the model's config.json cannot be reached. Raises: PlanError for experts, models that see
+    or hear, other quantisations, a config.json that is damaged; for an unknown family too unless
+    the recipe can run on a CPU.
+    """
+    model = recipe.model
+    try:
+        architectures.find(model.name, base_dir, revision=model.revision, offline=offline)
+    except architectures.Unreachable:
+        return unpredicted(model.name)
+    except architectures.UnknownFamily as error:
+        if "cpu" not in recipe.preset:
+            raise
+        return f"memory is not predicted, and a GPU needs a known family: {error}"
+    return None
+
+
+def unpredicted(name: str) -> str:
+    """What is to be said of a model that may pass, as nobody can tell what it is."""
+    return f"memory is not predicted: the config.json of `{name}` cannot be reached"
+
+
 def check_card(recipe: Recipe, card: Gpu | None, has_engine: bool) -> None:
     """Raises: PlanError for what a CPU, or so old a card, cannot do at all."""
     if card is None and "8bit" in recipe.train.optim:
@@ -51,10 +74,10 @@ def check_card(recipe: Recipe, card: Gpu | None, has_engine: bool) -> None:
             f'`train.optim = "{recipe.train.optim}"` needs an NVIDIA GPU',
             hint="`--set train.optim=adamw_torch`",
         )
-    if card and has_engine and card.compute_capability < MIN_CAPABILITY:
+    if card and has_engine and card.compute_capability < cards.MIN_CAPABILITY:
         raise PlanError(
             f"{card.name} has compute capability {card.compute_capability}; vLLM needs "
-            f"{MIN_CAPABILITY} or more",
+            f"{cards.MIN_CAPABILITY} or more",
             hint=TINY,
         )
 

@@ -16,8 +16,9 @@ from functools import lru_cache
 from typing import Literal
 
 from r1recipes.machine.units import GIB
+from r1recipes.planning.memory import domain
 from r1recipes.planning.memory.case import Case
-from r1recipes.planning.memory.constants import CALIBRATED, values
+from r1recipes.planning.memory.constants import values
 from r1recipes.planning.memory.engine import (
     BLOCK_TOKENS,
     engine_passes,
@@ -156,16 +157,15 @@ def verdict(prediction: Prediction, case: Case, usable_bytes: int) -> Fit:
     of the card: memory outside torch grows in peak and room alike, so with a share of the peak more
     graphs would turn "does not fit" into "tight".
     """
-    off, peak = error(case), prediction.peak_bytes
-    room = room_bytes(prediction, case, usable_bytes)
-    if lacking_tokens(prediction, case) > 0 or peak - room > off * usable_bytes:
+    peak, room = prediction.peak_bytes, room_bytes(prediction, case, usable_bytes)
+    if lacking_tokens(prediction, case) > 0 or peak - room > domain.WIDEST * usable_bytes:
+        return "does not fit"
+    if peak * (1 + domain.WIDEST) <= room:  # so the error is seldom looked for
+        return "fits"
+    off = domain.error(case)
+    if peak - room > off * usable_bytes:
         return "does not fit"
     return "fits" if peak * (1 + off) <= room else "tight"
-
-
-def error(case: Case) -> float:
-    """How far a measured peak may lie from the predicted one, as a share of it."""
-    return CALIBRATED["error_fp8" if case.load_in == "fp8" else "error"].value
 
 
 def lacking_tokens(prediction: Prediction, case: Case) -> int:

@@ -35,6 +35,9 @@ class Predicted(BaseModel):
     verdict: predict.Fit
     error: float
     """How far the measured peak may lie from the predicted one, as a share of it."""
+    extrapolated: tuple[str, ...] = ()
+    """What of the plan goes beyond what was measured, in words; empty where `error` was measured.
+    """
     kv_tokens: int
     """Tokens in the KV cache."""
     sequences: int
@@ -80,12 +83,20 @@ class Predicted(BaseModel):
         """What helps where no change of the recipe would."""
         return OTHERS if self.fits_alone else SMALLER
 
+    @property
+    def remarks(self) -> list[str]:
+        """What keeps the sentence from being the whole truth, a line each."""
+        tight = [f"tight: {self.why}"] if self.verdict == "tight" else []
+        beyond = f"beyond what was measured: {'; '.join(self.extrapolated)}"
+        return tight + ([beyond] if self.extrapolated else [])
+
     def sentence(self) -> str:
         """One line such as `peak 13.1 of 14.7 GiB in train (fits, +-4%; 12 full sequences ...)`."""
         needed = gib(self.needed_bytes)
         part = f", {needed} needed" if needed != gib(self.peak_bytes) else ""
+        beyond = " extrapolated" if self.extrapolated else ""
         return (
             f"peak {gib(self.peak_bytes)} of {gib(self.available_bytes)} GiB in "
-            f"{self.where}{part} ({self.verdict}, +-{self.error:.0%}; "
+            f"{self.where}{part} ({self.verdict}, +-{self.error:.0%}{beyond}; "
             f"{self.sequences} full sequences at once)"
         )

@@ -94,9 +94,8 @@ def limits_of(plan: Plan, hidden_size: int) -> Limits:
 
 def _launch_tokens(hidden_size: int) -> int:
     """Tokens that this card trains on in the time that launching the kernels of a pass takes."""
-    card = cards.find_gpu(torch.cuda.get_device_name())
-    operations = ((card and card.peak) or cards.UNLISTED).operations
-    return round(LAUNCH_S * operations * UTILIZATION / (6 * LAYER_WEIGHTS * hidden_size**2))
+    peak = cards.peak_of(torch.cuda.get_device_name())
+    return round(LAUNCH_S * peak.operations * UTILIZATION / (6 * LAYER_WEIGHTS * hidden_size**2))
 
 
 def levers() -> set[str]:

@@ -19,7 +19,8 @@ from r1recipes.errors import PlanError, RecipeError, RunError, unwritable
 from r1recipes.machine import OTHER_CACHE, files, gpu, packages
 from r1recipes.machine.processes import obey_parent
 from r1recipes.machine.units import GIB
-from r1recipes.planning import models, out_of_memory
+from r1recipes.planning import auto, models, out_of_memory
+from r1recipes.planning.memory import predict
 from r1recipes.planning.plan import Plan
 from r1recipes.planning.speed.lengths import Lengths
 from r1recipes.training.backends.child import ChildFailed, run_in_child
@@ -77,7 +78,7 @@ def rehearse(
         result
         | _oom(plan, batch, result)
         | _peaks(used, number)
-        | {"settings": _settings(plan, batch)}
+        | {"settings": _settings(plan, batch), "predicted_gib": _predicted_gib(plan, batch)}
         | common
         for number, (batch, result) in enumerate(zip(batches, results, strict=False))
     ]
@@ -91,7 +92,6 @@ def _common(
         "recipe_model": plan.recipe.model.name,
         "preset": plan.preset_name,
         "target_modules": list(plan.recipe.lora.target_modules),
-        "predicted_gib": plan.predicted and round(plan.predicted.peak_bytes / GIB, 2),
         "vram_gib": round(free_bytes / GIB, 2),
         "total_gib": round(total_bytes / GIB, 2),
         "wall_s": round(wall_s, 1),
@@ -143,6 +143,17 @@ def _oom(plan: Plan, batch: int, result: dict[str, Any]) -> dict[str, str]:
     explained = (phase for phase in EXPLAINED_PHASES if phase == result["failed_in"])
     phase: out_of_memory.Phase = next(explained, "load")
     return vars(out_of_memory.explain(result["error"], phase, tried))
+
+
+def _predicted_gib(plan: Plan, batch: int) -> float | None:
+    """The peak that is predicted for the pass that was measured; None without a prediction."""
+    shape, usable = models.find(plan.base_model.name), plan.usable_bytes
+    if plan.predicted is None or shape is None or usable is None:
+        return None
+    tried = plan.preset.model_copy(update={child.BATCH: batch})
+    case = auto.case_of(plan.recipe, tried, shape, usable)
+    expected = predict.expected_bytes(predict.predict(case), case, plan.predicted.available_bytes)
+    return round(max(expected.values()) / GIB, 2)
 
 
 def _settings(plan: Plan, batch: int) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from r1recipes.data.examples import demonstrations
 from r1recipes.machine import files
 from r1recipes.machine.meter import TOTAL, Stopwatch
 from r1recipes.machine.terminal import Interrupts, warned_when_slow
-from r1recipes.runs import record, statistics
+from r1recipes.runs import statistics
 from r1recipes.runs.origin import verify
-from r1recipes.runs.record import Run
+from r1recipes.runs.record import Run, checkpoints
 from r1recipes.training.backends import merged
 from r1recipes.training.evaluation import keep
 from r1recipes.training.evaluation.judging import Judging
@@ -135,7 +135,7 @@ class Stages(Training):
                 held_out=self.prepared.splits.held_out,
                 lengths=self.prepared.demonstration_lengths(),
             )
-            checkpoint = record.newest_whole(self.run.cold_start)
+            checkpoint = checkpoints.newest_whole(self.run.cold_start)
             with files.draft(self.run.base) as draft:
                 draft.mkdir()
                 revision, is_complete = self.backend.cold_start(
@@ -172,7 +172,7 @@ class Stages(Training):
             return
         key = self.shared_key(evaluation_key(self.plan))
         if not adapter and self.warm.copy("evaluation", key, path):
-            self.evaluated(when, files.read_lines(path))
+            self.evaluated(when, self.run.answers(when))
             return
 
         with self.stage(f"evaluate_{when}", f"Evaluation {when}"):
@@ -198,9 +198,7 @@ class Stages(Training):
 
     def finish(self) -> None:
         """Record the difference of the two evaluations, and that the run is complete."""
-        before, after = (
-            files.read_lines(self.run.evaluation(when)) for when in ("before", "after")
-        )
+        before, after = (self.run.answers(when) for when in ("before", "after"))
         evaluation = self.run.read()["evaluation"]
         evaluation["difference"] = statistics.difference(before, after)
         stages = {}

@@ -17,9 +17,9 @@ from r1recipes.machine.meter import Stopwatch
 from r1recipes.machine.terminal import Interrupts
 from r1recipes.planning import disk
 from r1recipes.planning.plan import Plan
-from r1recipes.runs import health, record, statistics
+from r1recipes.runs import health, statistics
 from r1recipes.runs.reading import Row
-from r1recipes.runs.record import Run
+from r1recipes.runs.record import Run, checkpoints, schema
 from r1recipes.training.backends.base import Hooks, Messages, Sample
 from r1recipes.training.evaluation import WhileTraining, evaluate, own_samples
 from r1recipes.training.evaluation.judging import Judging
@@ -181,7 +181,7 @@ class Training:
         if self.part.adapter.exists():
             return
         self.part.rewind(self.checkpoint[1] if self.checkpoint else 0)
-        self.observer.resume_at(files.read_lines(self.part.metrics))
+        self.observer.resume_at(self.part.rows(self.part.metrics, schema.Step))
         size = disk.NUM_CHECKPOINTS * self.backend.checkpoint_bytes()
         disk.check(disk.Need(self.run.folder, size))
         if not self.last_step():
@@ -230,7 +230,7 @@ class Training:
 
     def on_checkpoint(self, folder: Path) -> None:
         """Mark a checkpoint as whole."""
-        record.mark_checkpoint(folder)
+        checkpoints.mark_checkpoint(folder)
         if self._stepped is not None:  # else it is one of the cold start
             self.watch.add("checkpoints", time.monotonic() - self._stepped)
 

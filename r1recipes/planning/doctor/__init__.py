@@ -15,22 +15,20 @@ from r1recipes.algorithms.base import preset_bytes
 from r1recipes.data.local import missing_model
 from r1recipes.errors import PlanError
 from r1recipes.machine import gpu, host, hub, packages
-from r1recipes.machine.gpu import Gpu, NoDriver, Process
+from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.packages import Finding, Stops
 from r1recipes.machine.settings import Settings
 from r1recipes.machine.units import GIB, gib, gigabytes
-from r1recipes.planning import disk, models, plan, proofs
+from r1recipes.planning import architectures, disk, models, plan, proofs
 from r1recipes.planning.architectures import Origin
+from r1recipes.planning.doctor.card import card_findings, end_another
 from r1recipes.planning.fit import refusals
 from r1recipes.planning.memory.predicted import OTHERS
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 
-NVIDIA_PCI = "0x10de"
-"""PCI vendor number of NVIDIA."""
-DRIVER_RUNS = Path("/proc/driver/nvidia/version")
-PCI_DEVICES = Path("/sys/bus/pci/devices")
+__all__ = ["RecipeVerdict", "Report", "card_findings", "examine", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,8 @@ class RecipeVerdict:
     mend: str | None = None
     peak_bytes: int | None = None
     """Measured peak of this preset; None where it was not measured."""
+    note: str | None = None
+    """Why its memory is not predicted, where that is so."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def examine(
     it names as its model."""
     card = gpu.current()
     plans = {
-        loaded.name: _plan(loaded, card, (origins or {}).get(loaded.name)) for loaded in recipes
+        loaded.name: _plan(loaded, card, (origins or {}).get(loaded.name), offline)
+        for loaded in recipes
     }
     on_gpu = any(isinstance(p, PlanError) or p.device == "cuda" for p in plans.values())
     findings = packages.examine(card if on_gpu else None)
@@ -84,88 +85,14 @@ def examine(
     return Report(findings, verdicts)
 
 
-def _plan(loaded: Loaded, card: Gpu | None, origin: Origin | None) -> Plan | PlanError:
+def _plan(
+    loaded: Loaded, card: Gpu | None, origin: Origin | None, offline: bool
+) -> Plan | PlanError:
+    target, base_dir = plan.Target.here(card, host.cores()), loaded.path.parent
     try:
-        target = plan.Target.here(card, host.cores())
-        return plan.make(loaded.recipe, target, base_dir=loaded.path.parent, origin=origin)
+        return plan.make(loaded.recipe, target, base_dir=base_dir, origin=origin, offline=offline)
     except PlanError as error:
         return error
-
-
-# The card
-
-
-def card_findings(card: Gpu | None) -> list[Finding]:
-    """The card that a run would use, what it can do, and who else holds memory on it."""
-    if card is None:
-        return [_no_card()]
-    findings = [
-        Finding(
-            "GPU",
-            f"{card.name}, compute capability {card.compute_capability}, "
-            f"{gib(card.free_bytes)} of {gib(card.total_bytes)} GiB free",
-        )
-    ]
-    if card.compute_capability < refusals.MIN_CAPABILITY:
-        needed = f"vLLM needs {refusals.MIN_CAPABILITY} or more"
-        text = f"compute capability {card.compute_capability}; {needed}"
-        findings.append(Finding("GPU", text, "gpu", "python -m r1recipes run tiny --preset cpu"))
-    elif card.compute_capability < 8:
-        findings.append(Finding("dtype", "float16: this card has no bfloat16"))
-    return findings + [_in_use(process) for process in gpu.processes(card)]
-
-
-def _in_use(process: Process) -> Finding:
-    size = process.used_bytes
-    held = "memory, how much is not known" if size is None else f"{gib(size)} GiB"
-    name = process.name or "a program"
-    text = f"{name} (process {process.pid}) holds {held}"
-    return Finding("GPU in use", text, None, f"kill {process.pid}")
-
-
-def _no_card() -> Finding:
-    """Why no card is used: no driver, hidden, in slices, unknown to the driver, or not there."""
-    try:
-        devices = gpu.devices()
-    except NoDriver as error:
-        return _no_driver(error)
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if hidden is not None and hidden.startswith("MIG-"):
-        text = "CUDA_VISIBLE_DEVICES names a MIG slice, and slices are not supported"
-        return Finding("GPU", text, "gpu", "sudo nvidia-smi -mig 0")
-    if any(device.card for device in devices):
-        text = f"CUDA_VISIBLE_DEVICES={hidden!r} hides every card"
-        return Finding("GPU", text, "gpu", "unset CUDA_VISIBLE_DEVICES")
-    if any(device.is_sliced for device in devices):
-        text = "the card is in MIG slices, and slices are not supported"
-        return Finding("GPU", text, "gpu", "sudo nvidia-smi -mig 0")
-    if devices:
-        unknown = devices[0].unknown or ""
-        text = f"the driver does not report the card's {unknown}, which a run needs"
-        mend = "nvidia-smi -q -d MEMORY" if unknown.startswith("memory") else "nvidia-smi -q"
-        return Finding("GPU", text, "gpu", mend)
-    return Finding("GPU", "the NVIDIA driver lists no card", "gpu", "sudo reboot")
-
-
-def _no_driver(error: NoDriver) -> Finding:
-    if error.kind != "no library":
-        mend = "sudo modprobe nvidia" if error.kind == "not loaded" else "sudo reboot"
-        return Finding("GPU", f"the NVIDIA driver cannot be asked: {error}", "gpu", mend)
-    if DRIVER_RUNS.exists():
-        text = f"the driver runs, but its library {gpu.LIBRARY} is not there"
-        return Finding("GPU", text, "gpu", "sudo apt-get install libnvidia-compute-580")
-    if any(_is_nvidia(device) for device in PCI_DEVICES.glob("*")):
-        text = "there is an NVIDIA card, but no driver"
-        return Finding("GPU", text, "gpu", "sudo apt-get install nvidia-driver-580")
-    return Finding("GPU", "none from NVIDIA")
-
-
-def _is_nvidia(device: Path) -> bool:
-    try:  # class 0x03....: a display controller
-        vendor, kind = (device / "vendor").read_text(), (device / "class").read_text()
-    except OSError:
-        return False
-    return vendor.strip() == NVIDIA_PCI and kind.startswith("0x03")
 
 
 # Memory, folders, the Hub
@@ -173,21 +100,12 @@ def _is_nvidia(device: Path) -> bool:
 
 def _memory() -> str:
     """Main memory and its free part; the limit of a container counts."""
-    total, available = host.memory_bytes(), None
-    for line in _lines(Path("/proc/meminfo")):
-        if line.startswith("MemAvailable:"):
-            available = int(line.split()[1]) * 1024
-    for line in _lines(Path("/sys/fs/cgroup/memory.max")):
-        total = min(total, int(line)) if line.strip().isdigit() else total
+    total = min(host.memory_bytes(), host.memory_limit() or host.memory_bytes())
+    available = host.available_bytes()
     free = "" if available is None else f"{gib(min(available, total))} of "
-    return f"{free}{gib(total)} GiB free, {host.cores()} cores"
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
+    note = "; WSL2 has half of Windows's unless .wslconfig says more"
+    whole = f"{free}{gib(total)} GiB free, {host.cores()} cores"
+    return whole + (note if host.place() == "wsl" else "")
 
 
 def folder_findings(settings: Settings) -> list[Finding]:
@@ -241,11 +159,13 @@ def verdict(
     if isinstance(planned, PlanError):
         gpu_fault = next((f for f in findings if f.subject == "GPU" and f.stops), None)
         why = planned.problems[0].message
+        if isinstance(planned, architectures.Refused):
+            return RecipeVerdict(loaded.name, None, f"{why}; {planned.problems[0].hint}")
         if card is None and "cpu" not in loaded.recipe.preset:
             smallest = min(loaded.recipe.preset, key=preset_bytes)
             why = f"needs an NVIDIA GPU of {smallest} or more"
         if card and OTHERS in (planned.problems[0].hint or ""):
-            return RecipeVerdict(loaded.name, None, why, _end_another(card))
+            return RecipeVerdict(loaded.name, None, why, end_another(card))
         return RecipeVerdict(loaded.name, None, why, gpu_fault.mend if gpu_fault else None)
     name = planned.preset_name
     proof = proofs.find(loaded, name, loaded.path.parent / "proofs")
@@ -261,7 +181,10 @@ def verdict(
         needs += _free_memory(planned, card, peak)
     if needs:
         return RecipeVerdict(loaded.name, name, needs[0].state, needs[0].mend, peak)
-    return RecipeVerdict(loaded.name, name, peak_bytes=peak)
+    note = None
+    if planned.backend == "unsloth" and planned.predicted is None:
+        note = refusals.unpredicted(planned.base_model.name)
+    return RecipeVerdict(loaded.name, name, peak_bytes=peak, note=note)
 
 
 def _concerns(finding: Finding, planned: Plan) -> bool:
@@ -281,15 +204,7 @@ def _free_memory(planned: Plan, card: Gpu, peak: int | None) -> list[Finding]:
     if needed <= card.free_bytes:
         return []
     text = f"{part} is {gib(needed)} GiB, {gib(card.free_bytes)} GiB are free"
-    return [Finding("GPU memory", text, "gpu", _end_another(card))]
-
-
-def _end_another(card: Gpu) -> str:
-    """The command that ends the process that holds most memory, or that lists the processes."""
-    holders = gpu.processes(card)
-    if not holders:
-        return "nvidia-smi"
-    return f"kill {max(holders, key=lambda holder: holder.used_bytes or 0).pid}"
+    return [Finding("GPU memory", text, "gpu", end_another(card))]
 
 
 def _room(planned: Plan, settings: Settings, offline: bool) -> list[Finding]:

@@ -1,0 +1,211 @@
+"""The NVIDIA cards since Turing that are sold or rented: memory, compute capability, and what they
+do at most, each with its source; and which of them a name means.
+
+Cards that cannot run are named with the reason (`unusable`). Limits: a card that is not listed is
+not guessed at; rebuilt cards with more memory are meant only where their size is written.
+"""
+
+import difflib
+import re
+from dataclasses import dataclass, replace
+from functools import cache
+
+from r1recipes.machine.cards import geforce, names, professional, unusable
+from r1recipes.machine.cards.card import Card, Peak, Status
+from r1recipes.machine.cards.names import Reading
+from r1recipes.machine.cards.unusable import MIN_CAPABILITY
+from r1recipes.machine.units import GIB
+
+__all__ = [
+    "GPUS",
+    "MIN_CAPABILITY",
+    "UNLISTED",
+    "USABLE_SHARE",
+    "Card",
+    "Fault",
+    "Peak",
+    "Status",
+    "fault",
+    "find_gpu",
+    "names_a_card",
+    "peak_of",
+    "size_class",
+    "sold_as",
+]
+
+GPUS = {
+    card.name: card for series in (*geforce.SERIES, *professional.SERIES) for card in series.cards()
+}
+USABLE_SHARE = 0.90
+"""A card sold as 16 GB reports less: T4 14.74, L4 22.16, RTX 4090 23.64, A100 39.56, H100 79.2 GiB
+(saved logs of the Unsloth notebooks at bdda2efc). 90 % of the name separates the size classes."""
+UNLISTED = Peak(1.008e12, 165e12, "assumed")
+"""Assumed of a card whose peak is not known: that of an RTX 4090."""
+SAME_SIZE = 0.1
+"""How far the memory of a card at hand may lie from a row's, as a share of it, to be that card;
+assumed. Drivers, error correction and Windows change it by up to 8 %."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a name is not that of one card that can be used, and what to write instead."""
+
+    message: str
+    hint: str
+
+
+def find_gpu(name: str, total_bytes: int | None = None) -> Card | None:
+    """The card with a driver's name such as `NVIDIA A100-SXM4-40GB`, or a short one such as `T4`.
+
+    `total_bytes`: the memory of a card that is at hand, which tells sizes apart. None when the card
+    is unknown or cannot be used, or when the name fits cards of several sizes and does not say
+    which.
+    """
+    reading = names.read(name)
+    if reading.mig or _lacks_cuda(reading):
+        return None
+    fitting = _of_size(reading, _named(reading))
+    if total_bytes is not None:
+        off = {card: abs(card.usable_bytes / total_bytes - 1) for card in _named(reading)}
+        fitting = sorted((c for c in off if off[c] <= SAME_SIZE), key=off.__getitem__)[:1]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def peak_of(name: str, total_bytes: int | None = None) -> Peak:
+    """What a card at hand can do at most, or `UNLISTED`."""
+    card = find_gpu(name, total_bytes)
+    return card.peak if card else UNLISTED
+
+
+def fault(name: str) -> Fault:
+    """Why `find_gpu` gives no card for a name. Cards of another maker and cards that are too old
+    are hinted at no other card."""
+    reading = names.read(name)
+    needed = f"a run needs an NVIDIA card of compute capability {MIN_CAPABILITY} or more"
+    shown = name.strip()
+    if reading.mig:
+        hint = f"its memory alone can be planned for: `--vram {reading.size_gb or 20}`"
+        return Fault(f"`{shown}` is a MIG slice, and slices are not supported", hint)
+    older = unusable.capability(name)
+    if older is not None:
+        return Fault(f"`{shown}` has compute capability {older}, which is too old", needed)
+    if _lacks_cuda(reading):
+        text = f"`{shown}` is a virtual card for desktops, without CUDA"
+        return Fault(text, f"a virtual card has it as {shown[:-1]}C or {shown[:-1]}Q")
+    if unusable.is_foreign(name) and not _named(reading):
+        return Fault(f"`{shown}` is not an NVIDIA card", needed)
+    if not reading.words and reading.size_gb or shown.isdigit() and int(shown) < 300:
+        size = reading.size_gb or int(shown)
+        return Fault(f"`{shown}` is an amount of memory, not a card", f"`--vram {size}`")
+    return _which(shown, reading)
+
+
+def names_a_card(text: str) -> bool:
+    """Whether a text that should be an amount of memory names a card, such as `4090` or `t4`."""
+    reading = names.read(text)
+    return bool(_named(reading)) or unusable.capability(text) is not None
+
+
+def _lacks_cuda(reading: Reading) -> bool:
+    """Whether it is a virtual card of the series A or B (NVIDIA, vGPU software: CUDA is there for C
+    and Q)."""
+    return bool(_named(reading)) and reading.vgpu in ("a", "b")
+
+
+def _which(shown: str, reading: Reading) -> Fault:
+    """The sizes or models that a name may mean."""
+    fitting = _named(reading)
+    if fitting and reading.size_gb is not None and not _of_size(reading, fitting):
+        sizes = " or ".join(f"{card.sold_gb}GB" for card in fitting)
+        hint = f"it is sold with {sizes}, as in `--gpu '{fitting[-1].name}'`; or give its memory "
+        return Fault(f"no `{shown}` is known", hint + f"with `--vram {reading.size_gb}`")
+    usual = [card for card in fitting if not card.is_rare]
+    if len(usual) > 1:
+        options = " or ".join(f"`--gpu '{card.name}'`" for card in usual)
+        is_one = len({card.model for card in usual}) == 1
+        kinds = "comes in several sizes" if is_one else "is the name of several cards"
+        return Fault(f"`{shown}` {kinds}", f"which one? {options}")
+    similar = _similar(shown)
+    hint = f"perhaps {', '.join(similar)}" if similar else "names are as in `--gpu t4`, `rtx 4090`"
+    return Fault(f"no NVIDIA card `{shown}` is known", f"{hint}; or give its memory with --vram")
+
+
+def _similar(name: str) -> list[str]:
+    """Cards with the most similar names, at most three."""
+    models = {card.model for card in GPUS.values()}
+    spelled = {"".join(model.lower().split()).removeprefix("rtx"): model for model in models}
+    query = re.sub(r"[^a-z0-9]|nvidia|geforce|rtx|gtx", "", name.lower())
+    return [spelled[key] for key in difflib.get_close_matches(query, spelled, n=3, cutoff=0.5)]
+
+
+@cache
+def _index() -> dict[frozenset[str], list[Card]]:
+    """Words of a name -> the cards that it may mean."""
+    index: dict[frozenset[str], list[Card]] = {}
+    for card in GPUS.values():
+        for name in (card.model, *card.aliases):
+            named = names.words(name)
+            for key in {named, names.plain(named), named - {"rtx", "gtx"}, named - {"jetson"}}:
+                if card not in index.setdefault(key, []):
+                    index[key].append(card)
+    return index
+
+
+def _named(reading: Reading) -> list[Card]:
+    """The cards of all sizes that have these words, with as few of them read over as possible."""
+    for key in (
+        reading.words,
+        reading.words - {"rtx", "gtx"},
+        names.plain(reading.words),
+        names.plain(reading.words) - {"pcie"},
+    ):
+        if key and key in _index():
+            return _index()[key]
+    again = reading.without_last_number()
+    return _named(again) if again else []
+
+
+def _of_size(reading: Reading, cards: list[Card]) -> list[Card]:
+    """Those of the size that was written, or of the usual sizes where none was."""
+    size = reading.size_gb
+    again = reading.without_last_number()
+    if again and cards and reading.words not in _index() and _named(again) == cards:
+        size = again.size_gb
+    if reading.vgpu and size and cards:  # a part of the memory of the largest
+        same = [card for card in cards if card.model == cards[0].model]
+        largest = max(same, key=lambda card: card.sold_gb)
+        return [_part(largest, size)] if size <= largest.sold_gb else []
+    if size is None:
+        return [card for card in cards if not card.is_rare]
+    exact = [card for card in cards if card.sold_gb == size]
+    return exact or [c for c in cards if any(f"{size}gb" in a.split() for a in c.aliases)]
+
+
+def _part(card: Card, size_gb: int) -> Card:
+    """A virtual card with a part of the memory; its share that can be used is that of the whole."""
+    usable = card.usable_bytes * size_gb // card.sold_gb
+    source = f"its share of the {card.name}; a virtual card keeps more for itself"
+    name = f"{card.model} vGPU {size_gb}GB"
+    return replace(card, name=name, usable_bytes=usable, status="derived", source=source)
+
+
+def sold_as(gigabytes: float) -> list[int]:
+    """Usable bytes of each card that is sold with this much memory of its own.
+
+    Of those with a source; only where there are none, of those whose figure is derived.
+    """
+    cards = [c for c in GPUS.values() if c.sold_gb == gigabytes and not c.is_unified]
+    sourced = [card.usable_bytes for card in cards if card.status != "derived"]
+    return sourced or [card.usable_bytes for card in cards]
+
+
+def size_class(usable_bytes: int) -> str:
+    """The size that a card with this much usable memory is sold in, such as `16GB`.
+
+    It is the smallest size that holds so much and of which `USABLE_SHARE` is there, else the
+    largest that is there in full.
+    """
+    sold = sorted({card.sold_gb for card in GPUS.values() if not card.is_rare})
+    fitting = [gb for gb in sold if gb * GIB * USABLE_SHARE <= usable_bytes <= gb * GIB]
+    smaller = [gb for gb in sold if gb * GIB <= usable_bytes]
+    return f"{(fitting or smaller[-1:] or [max(1, usable_bytes // GIB)])[0]}GB"

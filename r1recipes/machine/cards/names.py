@@ -1,0 +1,101 @@
+"""Names of cards as nvidia-smi, clouds and people write them: `NVIDIA A100-SXM4-80GB`, `T4x2`,
+`4090 laptop`, `A40-24Q`.
+
+A name becomes words without the maker and the form, a size, and a kind of slice. Limits: a bare
+number after the model is a size in GB; how many cards there are is read over, as a run uses one.
+"""
+
+import re
+from dataclasses import dataclass
+
+MIG = re.compile(r"\bmig\b|\b\d+g\.(\d+)gb\b")
+"""A slice as nvidia-smi writes it: `MIG 3g.20gb`."""
+_VGPU = re.compile(r"^(.*[a-z0-9][- ])(?:dc-)?(\d+)([abcq])$")
+"""A virtual card: model, GB and the letter of its licence (NVIDIA, vGPU software)."""
+_COUNT = re.compile(
+    r"^\d{1,2}\s*[x×*]\s*(?=[a-z0-9])|(?<![a-z])[x×]\s*\d{1,2}$|:\d+$|\b\d+x\s|"
+    r"^(?:dual|double|two|single)\b"
+)
+_SIZE = re.compile(r"\b(\d+)\s*(?:gib|gb|g)\b(?!\.)")
+_GLUED = re.compile(r"\b(rtx|gtx|quadro|titan|tesla|geforce|nvidia|jetson|pro)(?=[a-z\d])")
+_NOISE = re.compile(
+    r"\b(?:nvidia|geforce|tesla|gpus?|graphics|cards?|tensor|cores?|sxm\d*|hbm\d*e?|gddr\d*x?|"
+    r"generation|gen|edition|server|series|desktop|memory|vram|ram|with|design|mega|founders|ws|wk|"
+    r"cloud|instance|small|medium|large|hopper|ampere|turing|lovelace|grid|dgx|hgx|highgpu|"
+    r"developer|kit|devkit|module|superchip|ac|lc|passive|workstation|ultra|std|standard|kaggle|"
+    r"colab|google|aws|azure|gcp|runpod|vast|lambda|modal|free|asus|msi|gigabyte|zotac|palit|pny|"
+    r"evga|dell|hp|lenovo|gainward|inno3d|pascal|maxwell|volta|kepler)\b"
+)
+_LAPTOP = re.compile(r"\b(?:mobile|notebook|max ?q|portable|embedded|laptop)\b")
+_WORDS = {"s": "super", "tis": "ti super", "m": "laptop", "l": "laptop"}
+"""Endings that people write right after a number: 4070S, 4090M."""
+_PROFESSIONAL = {"500", "1000", "2000", "3000", "4000", "4500", "5000", "6000"}
+OPTIONAL = frozenset({"rtx", "gtx", "quadro", "jetson"})
+"""Words that a name may lack or have too many."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a name says."""
+
+    words: frozenset[str]
+    size_gb: int | None = None
+    mig: bool = False
+    vgpu: str | None = None
+    """The letter of a virtual card: C and Q can compute, A and B cannot."""
+
+    def without_last_number(self) -> "Reading | None":
+        """Read once more, with a bare number as the size: `4060 ti 16`, `A100-80`."""
+        numbers = [word for word in self.words if word.isdigit() and len(word) <= 3]
+        if self.size_gb is not None or len(numbers) != 1 or len(self.words) < 2:
+            return None
+        return Reading(self.words - set(numbers), int(numbers[0]))
+
+
+def read(name: str) -> Reading:
+    """The words, the size and the kind of slice that a name has."""
+    text = name.lower().strip()
+    if MIG.search(text):
+        sizes = [int(found) for found in MIG.findall(text) if found]
+        return Reading(words(MIG.sub(" ", text)), sizes[0] if sizes else None, mig=True)
+    virtual = _VGPU.match(text)
+    if virtual:
+        return Reading(words(virtual[1]), int(virtual[2]), vgpu=virtual[3])
+    return Reading(words(text), _size(text))
+
+
+def _apart(text: str) -> str:
+    """A size that is written right after a word: `4060ti16gb`."""
+    return re.sub(r"(ti|super|laptop|ada|[^a-z\d])(\d+ ?gi?b?)$", r"\1 \2", text)
+
+
+def _size(text: str) -> int | None:
+    match = _SIZE.search(_apart(re.sub(r"[-_/()]", " ", text).strip()))
+    return int(match[1]) if match else None
+
+
+def words(name: str) -> frozenset[str]:
+    """The words that tell models apart, such as `rtx`, `4070`, `ti`, `super`."""
+    text = re.sub(r"[-_/(),+|\[\]™®]", " ", name.lower())
+    text = re.sub(r"^q(?= ?rtx)", "quadro ", text)
+    text = _SIZE.sub(" ", _COUNT.sub(" ", _apart(text.strip())))
+    text = _GLUED.sub(r"\1 ", text)
+    text = re.sub(r"(?<=\d)(?=[a-z])", " ", text)
+    text = re.sub(r"\b(sxm|hbm|gddr) ?(\d) ?[ex]?\b", " ", text)
+    text = _LAPTOP.sub(" laptop ", text)
+    is_blackwell = "blackwell" in text
+    parts = _NOISE.sub(" ", text.replace("blackwell", " ")).split()
+    listed: list[str] = []
+    for part in parts:
+        follows_number = bool(listed) and re.fullmatch(r"\d{4}", listed[-1]) is not None
+        listed += (_WORDS.get(part, part) if follows_number else part).split()
+    if is_blackwell and "pro" not in listed and _PROFESSIONAL & set(listed):
+        listed.append("pro")
+    if "pro" in listed:  # `RTX PRO 6000 S` is its form for servers
+        listed = [word for word in listed if word != "super"]
+    return frozenset(listed)
+
+
+def plain(named: frozenset[str]) -> frozenset[str]:
+    """Words without those that a name may lack; TITAN RTX is told apart by its last one."""
+    return named - {"gtx"} if "titan" in named else named - OPTIONAL

@@ -1,0 +1,118 @@
+"""Presets for a model that no shipped recipe has: those of `plan --fit` for given cards, and one
+for the CPU where a CPU trains so small a model.
+
+Limits: predicted, not measured; lengths, rank and group size are those of the recipe that the new
+one is made from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from r1recipes.algorithms import ALGORITHMS
+from r1recipes.algorithms.base import Preset
+from r1recipes.errors import PlanError
+from r1recipes.machine.gpu import Gpu
+from r1recipes.planning import models, plan, proofs
+from r1recipes.planning.models import ModelShape
+from r1recipes.recipe import loading
+from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe
+
+CLASSES = ("6GB", "8GB", "12GB", "16GB", "24GB", "48GB", "80GB")
+"""Sizes of cards that a new recipe has presets for where none is named; those of the shipped ones,
+and 12GB, which many have."""
+CPU_PARAMETERS = 0.4e9
+"""Weights of the largest model that a new recipe lets a CPU train: SmolLM2 135M takes minutes for
+10 steps on 2 cores (README.md), and time grows with the weights; assumed."""
+CPU_RECIPE = "smollm2-135m"
+"""The shipped recipe whose [preset.cpu] was run with a pretrained model."""
+BASE_CAPABILITY = 8.0
+"""Of a card that is known by its memory alone; assumed, as for `plan --vram`."""
+
+
+@dataclass
+class Presets:
+    """The presets of a new recipe."""
+
+    by_name: dict[str, Preset]
+    notes: dict[str, str] = field(default_factory=dict)
+    """Name of a preset -> a sentence on where it is from; none for a measured one."""
+    refused: list[str] = field(default_factory=list)
+    """What was asked for and does not fit, with the reason."""
+
+
+def of_model(
+    base: Recipe, model: str, shape: ModelShape, cards: Sequence[Gpu], base_dir: Path
+) -> Presets:
+    """Presets with which `model` fits `cards`, or without any the smallest card of each class.
+
+    `base`: the recipe that the new one is made from, with all that does not depend on the card. Its
+    presets stay where they were measured with this model, and where nothing can be chosen: for a
+    built-in model, and for an algorithm that the engine does not serve.
+    Raises: PlanError where nothing fits.
+    """
+    same = models.find(model) is not None and models.find(model) is models.find(base.model.name)
+    can_choose = "unsloth" in ALGORITHMS[base.algorithm].backends and model not in BUILTIN_MODELS
+    if not can_choose or (same and not cards):
+        return Presets(dict(base.preset))
+    presets = Presets({})
+    section = base.model.model_copy(update={"name": model, "revision": None, "chat_template": None})
+    mine = base.model_copy(update={"model": section})
+    if is_for_cpu(shape):
+        mine = on_cpu(mine)
+    for card in cards or smallest_cards():
+        _add(presets, mine, card, base_dir)
+    if same:
+        measured = {name: base.preset[name] for name in presets.by_name.keys() & base.preset.keys()}
+        presets.by_name |= measured
+        presets.notes = {n: text for n, text in presets.notes.items() if n not in measured}
+    if is_for_cpu(shape):
+        presets.by_name["cpu"] = loading.load(CPU_RECIPE).recipe.preset["cpu"]
+        presets.notes["cpu"] = "For a CPU, which trains a model of this size; not measured."
+    if not presets.by_name:
+        raise PlanError(
+            f"`{model}` fits none of these cards: {'; '.join(presets.refused)}",
+            hint="name a larger card with --gpu, or take a smaller model",
+        )
+    return presets
+
+
+def is_for_cpu(shape: ModelShape) -> bool:
+    """Whether a CPU trains a model of this size."""
+    return shape.parameters <= CPU_PARAMETERS
+
+
+def on_cpu(recipe: Recipe) -> Recipe:
+    """A recipe whose optimiser is one that a CPU has too."""
+    if "8bit" not in recipe.train.optim:
+        return recipe
+    train = recipe.train.model_copy(update={"optim": "adamw_torch"})
+    return recipe.model_copy(update={"train": train})
+
+
+def smallest_cards() -> list[Gpu]:
+    """The smallest card of each class."""
+    sizes = {name: proofs.class_bytes(name) for name in CLASSES}
+    return [
+        Gpu(0, f"the smallest card of {name}", size, size, BASE_CAPABILITY, "")
+        for name, size in sizes.items()
+        if size is not None
+    ]
+
+
+def _add(presets: Presets, recipe: Recipe, card: Gpu, base_dir: Path) -> None:
+    """The fastest preset that surely fits a card, or the reason why there is none."""
+    name, opened = plan.opened(recipe, card, None)
+    target = plan.Target.elsewhere(card)
+    try:
+        resolved = plan.make(opened, target, base_dir=base_dir, preset=name)
+    except PlanError as error:
+        presets.refused.append(f"{card.name}: {error.problems[0].message}")
+        return
+    predicted = resolved.predicted
+    if predicted is None or predicted.verdict != "fits":
+        why = predicted.why if predicted else "memory is not predicted"
+        presets.refused.append(f"{card.name}: {why}")
+        return
+    presets.by_name[name] = resolved.preset
+    presets.notes[name] = f"Predicted for {card.name}, not measured: {predicted.sentence()}."

@@ -1,0 +1,140 @@
+"""What `plan` refuses by name, every command refuses in the same words, before a download."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from r1recipes.machine import packages
+from r1recipes.planning import plan
+from tests.driver import FakeCard
+from tests.helpers import command, in_process
+from tests.hub_server import HubServer
+
+QWEN = {
+    "model_type": "qwen2",
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+}
+KINDS: dict[str, tuple[dict[str, object], str]] = {
+    "experts": (QWEN | {"model_type": "qwen3_moe", "num_experts": 128}, "is a mixture of experts"),
+    "more experts": (
+        QWEN | {"model_type": "mixtral", "num_local_experts": 8},
+        "is a mixture of experts",
+    ),
+    "vision": (
+        {"model_type": "qwen2_5_vl", "vision_config": {"depth": 32}, **QWEN},
+        "takes more than text",
+    ),
+    "sound": ({"model_type": "gemma4", "text_config": QWEN, "audio_config": {}}, "more than text"),
+    "gptq": (QWEN | {"quantization_config": {"quant_method": "gptq"}}, "quantised with gptq"),
+    "awq": (QWEN | {"quantization_config": {"quant_method": "awq"}}, "quantised with awq"),
+    "fp8": (QWEN | {"quantization_config": {"quant_method": "fp8"}}, "quantised with fp8"),
+    "8 bits": (
+        QWEN | {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
+        "bitsandbytes in 8 bits",
+    ),
+    "unknown": (QWEN | {"model_type": "mamba2"}, "unknown architecture `mamba2`"),
+}
+"""Kind -> its config.json, and words of the refusal."""
+RECIPE = """format = 1
+[model]
+name = "{name}"
+[data]
+name = "builtin:arithmetic"
+[rewards]
+correctness = 2.0
+[train]
+max_steps = 2
+[preset.8GB]
+max_seq_length = 256
+max_completion_length = 128
+lora_rank = 8
+num_generations = 4
+prompts_per_step = 4
+gpu_memory_utilization = 0.5
+"""
+STUDY = 'format = 1\nrecipe = "mine.toml"\n[study]\nmetric = "eval/accuracy"\nn_trials = 1\n'
+STUDY += '[search]\n"train.learning_rate" = {{ low = 1e-5, high = 1e-4 }}\n'.replace("{{", "{")
+STUDY = STUDY.replace("}}", "}")
+COMMANDS = {
+    "plan": ["plan", "mine.toml", "--gpu", "rtx 4060"],
+    "check": ["check", "mine.toml"],
+    "check of a study": ["check", "study.toml"],
+    "doctor": ["doctor", "mine.toml"],
+    "run": ["run", "mine.toml"],
+    "new": ["new", "other.toml", "--model", "{name}"],
+    "sweep": ["sweep", "study.toml"],
+}
+
+
+def write(folder: Path, config: dict[str, object] | None, name: str = "model") -> None:
+    (folder / "mine.toml").write_text(RECIPE.format(name=name))
+    (folder / "study.toml").write_text(STUDY)
+    if config is not None:
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(config))
+        for file in ("tokenizer.json", "model.safetensors"):
+            (folder / name / file).write_text("{}")
+
+
+@pytest.fixture
+def card(driver, monkeypatch, tmp_path):
+    """A card with Unsloth and vLLM, and a folder to work in."""
+    monkeypatch.setattr(packages, "examine", lambda card: [])
+    monkeypatch.setattr(plan, "has_unsloth", lambda: True)
+    monkeypatch.chdir(tmp_path)
+    driver.says(FakeCard())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_is_refused_by_every_command_in_the_same_words(kind, name, card, tmp_path):
+    config, words = KINDS[kind]
+    write(tmp_path, config)
+    refusal = in_process(*COMMANDS["plan"])[2].splitlines()[0].removeprefix("error: ")
+    assert words in refusal and "`model`" in refusal
+    arguments = [part.format(name="model") for part in COMMANDS[name]]
+    code, out, err = in_process(*arguments)
+    assert code == 2 and refusal in out + err, out + err
+    assert not (tmp_path / "other.toml").exists() and not list(tmp_path.rglob("record.json"))
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if "study" not in name])
+def test_a_model_of_the_hub_is_refused_before_its_weights_are_loaded(name, tmp_path):
+    write(tmp_path, None, "me/experts")
+    config, words = KINDS["experts"]
+    files = {"config.json": json.dumps(config).encode(), "model.safetensors": b"{}"}
+    with HubServer() as hub:
+        hub.commit("models/me/experts", files)
+        arguments = [part.format(name="me/experts") for part in COMMANDS[name]]
+        environment = hub.environment(tmp_path) | {"CUDA_VISIBLE_DEVICES": ""}
+        done = command(*arguments, cwd=tmp_path, **environment)
+        assert done.returncode == 2 and f"`me/experts` {words}" in done.stdout + done.stderr
+        assert not any("safetensors" in request for request in hub.requests)
+
+
+def test_a_config_that_cannot_be_reached_may_pass_and_is_said(card, tmp_path, monkeypatch):
+    write(tmp_path, None, "nobody/model")
+    line = "memory is not predicted: the config.json of `nobody/model` cannot be reached"
+    code, out, _ = in_process("check", "mine.toml")
+    assert code == 0 and line in out
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    code, out, _ = in_process("check", "mine.toml")
+    assert code == 0 and line in out
+    code, _, err = in_process("plan", "mine.toml", "--gpu", "rtx 4060")
+    assert code == 2 and "`nobody/model` is not a folder here" in err  # nothing to predict from
+
+
+def test_an_unknown_family_may_train_on_a_cpu(card, tmp_path):
+    write(tmp_path, KINDS["unknown"][0])
+    text = (tmp_path / "mine.toml").read_text().replace("[preset.8GB]", "[preset.cpu]")
+    (tmp_path / "mine.toml").write_text(text.replace("gpu_memory_utilization = 0.5\n", ""))
+    code, out, _ = in_process("check", "mine.toml")
+    assert code == 0 and "a GPU needs a known family" in out
