@@ -29,16 +29,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
     """What a module adds its commands to."""
 
-LOCAL_SECTIONS = (
-    "model",
-    "data",
-    "rewards",
-    "examples",
-    "stage",
-    "cold_start",
-    "eval",
-    "judge",
-)
+LOCAL_SECTIONS = tuple("model data rewards examples stage cold_start eval judge".split())
 """Sections of a recipe that may name things of this machine."""
 MAX_SHOWN_LINES = 400
 """Lines of user code that are printed in full before it may run; assumed."""
@@ -113,7 +104,7 @@ def show_code(recipe: Recipe, base_dir: Path, *, whole: bool) -> None:
     """
     from r1recipes.rewards import user_code
 
-    codes = [user_code.look_up(name, base_dir) for name in _user_rewards(recipe)]
+    codes = [user_code.look_up(name, base_dir) for name in recipe.code_names]
     for code in {code.path: code for code in codes}.values():
         lines = code.source.decode(errors="replace").splitlines()
         about = f"{len(lines)} lines, sha256 {code.sha256}"
@@ -186,7 +177,7 @@ def refuse_code(recipe: Recipe, base_dir: Path) -> None:
     """Refuse user code now, and not after the data are loaded. Raises: RecipeError."""
     from r1recipes import rewards
 
-    rewards.load(_user_rewards(recipe)[:1], base_dir=base_dir, allow_code=False)
+    rewards.load(recipe.code_names[:1], base_dir=base_dir, allow_code=False)
 
 
 def refuse_judge(
@@ -221,12 +212,6 @@ def check_allowed(
     else:
         refuse_code(recipe, base_dir)
     refuse_judge(recipe, allowed=args.allow_judge, settings=settings, is_foreign=is_foreign)
-
-
-def _user_rewards(recipe: Recipe) -> list[str]:
-    from r1recipes.rewards import user_code
-
-    return [name for name in recipe.reward_names if user_code.is_user_code(name)]
 
 
 def write_new(path: Path, text: str) -> None:

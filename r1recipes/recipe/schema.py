@@ -58,6 +58,7 @@ from r1recipes.recipe.sections.foreign_keys import (
 from r1recipes.recipe.sections.stage import COUNTS, AlgorithmName, RewardName, Rewards, Stage
 from r1recipes.recipe.targets import Export, Track
 from r1recipes.rewards.judge.section import Judge, of_use
+from r1recipes.rewards.user_code import is_user_code
 
 BUILTIN_MODELS = ("builtin:tiny", "builtin:small")
 SYSTEM_PROMPT = """\
@@ -227,6 +228,11 @@ class Recipe(Section):
         """Every reward that is paid in a stage or decides, each once."""
         of_stages = [name for stage in self.stage for name in stage.rewards or ()]
         return list(dict.fromkeys([*self.rewards, *of_stages, self.eval.reward]))
+
+    @property
+    def code_names(self) -> list[str]:
+        """The rewards that are functions of the user's own code."""
+        return [name for name in self.reward_names if is_user_code(name)]
 
     @property
     def algorithms(self) -> list[str]:
