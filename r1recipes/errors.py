@@ -17,35 +17,88 @@ MAX_GIVEN = 300
 """Characters that a message shows of one thing that was given to it."""
 MAX_LISTED = 20
 """Names that a message lists, such as the columns of a file."""
-_LONG = re.compile(rf"`[^`]{{{MAX_GIVEN + 1},}}`|\"[^\"]{{{MAX_GIVEN + 1},}}\"")
+MAX_MESSAGE = 700
+"""Characters of a whole message; the longest of this package's own are shorter."""
+_LONG = re.compile(
+    rf"`[^`]{{{MAX_GIVEN + 1},}}`|\"[^\"]{{{MAX_GIVEN + 1},}}\"|\S{{{MAX_GIVEN + 1},}}"
+)
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+"""Characters that Python calls printable and that show nothing: fillers, joiners, variation
+selectors (Default_Ignorable_Code_Point of Unicode 16; without the two that emoji are written with),
+and the empty Braille pattern."""
+_SPACES = "\xa0\u202f\u3000"
+"""Spaces that are in common use and that Python does not call printable."""
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """Foreign text, with everything escaped that controls a terminal, turns the direction of the
+    text, or shows nothing. With `lines`, line breaks and tabs stay.
+
+    The one function for whatever is printed or written into a page; its result is left as it is.
+    """
+    if lines:
+        return "\n".join(_escaped(line, "\t") for line in text.split("\n"))
+    return _escaped(text, "")
+
+
+def _escaped(text: str, allowed: str) -> str:
+    if text.isprintable() and not _UNSEEN.search(text):
+        return text
+    return "".join(
+        char
+        if char in _SPACES or char in allowed or (char.isprintable() and not _UNSEEN.match(char))
+        else f"\\U{ord(char):08x}"  # as in TOML
+        for char in text
+    )
 
 
 def shorten(text: str) -> str:
     """`text`, or its beginning and its end where it has more than MAX_GIVEN characters."""
-    return text if len(text) <= MAX_GIVEN else f"{text[: MAX_GIVEN - 103]} ... {text[-98:]}"
+    return _middle_out(text, MAX_GIVEN)
+
+
+def _middle_out(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 103]} ... {text[-98:]}"
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names for a message, of many the first MAX_LISTED: `a, b, c and 17 more`."""
-    shown = [shorten(name) for name in names]
-    rest = len(shown) - MAX_LISTED
+    """Names for a message, of many the first MAX_LISTED and at most MAX_GIVEN characters of them:
+    `a, b, c and 17 more`."""
+    every = list(names)
+    shown: list[str] = []
+    for name in every[:MAX_LISTED]:
+        if shown and sum(map(len, shown)) + len(name) > MAX_GIVEN:
+            break
+        shown.append(shorten(name))
+    rest = len(every) - len(shown)
     more = f" and {rest:,} more" if rest > 0 else ""
-    return ", ".join(shown[:MAX_LISTED]) + more
+    return ", ".join(shown) + more
 
 
-def _shorten_quoted(text: str) -> str:
-    """A message in which what stands between quotes, mostly a user's text, is not too long."""
+def presentable(text: str) -> str:
+    """A message as one line that shows all of its characters, in which what was given is not too
+    long: what stands between quotes, and a word."""
+    text = visible(text.replace("\n", " ") if "\n" in text else text)
     if len(text) <= MAX_GIVEN:
         return text
-    return _LONG.sub(lambda match: match[0][0] + shorten(match[0][1:-1]) + match[0][-1], text)
+    return _middle_out(_LONG.sub(_shortened_match, text), MAX_MESSAGE)
+
+
+def _shortened_match(match: re.Match[str]) -> str:
+    text = match[0]
+    is_quoted = text[0] in '`"' and text[-1] == text[0]
+    return text[0] + shorten(text[1:-1]) + text[-1] if is_quoted else shorten(text)
 
 
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with the user's input.
 
-    `where` is `file:line:column`, a flag, or None; `hint` is a change that works. Of a long text
-    between quotes, the message and the hint show the beginning and the end.
+    `where` is `file:line:column`, a flag, or None; `hint` is a change that works. Message and hint
+    are made presentable: one line each, and of a long text the beginning and the end.
     """
 
     message: str
@@ -53,9 +106,11 @@ class Problem:
     hint: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "message", _shorten_quoted(self.message))
+        object.__setattr__(self, "message", presentable(self.message))
+        if self.where is not None:  # whole, since flags are compared; what prints it shortens it
+            object.__setattr__(self, "where", visible(self.where))
         if self.hint is not None:
-            object.__setattr__(self, "hint", _shorten_quoted(self.hint))
+            object.__setattr__(self, "hint", presentable(self.hint))
 
 
 class R1RecipesError(Exception):
@@ -133,6 +188,17 @@ def unwritable(path: Path, error: OSError, hint: str = "name another place") -> 
     if error.errno in FULL:
         return RunError(message, kind="disk", hint=f"free some space, or {hint}")
     return RecipeError(message, hint=hint)
+
+
+def system_error(error: OSError) -> RunError:
+    """The error for an OSError that nothing more is known of."""
+    where = f"`{error.filename}`: " if error.filename else ""
+    hint = None
+    if error.errno in FULL:
+        hint = "free some space, then give the same command again"
+    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        hint = "name another place, or allow that it is read and written"
+    return RunError(f"{where}{error.strerror or error}", kind="disk", hint=hint)
 
 
 def disk_error(error: OSError, folder: Path) -> RunError:

@@ -7,8 +7,9 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,18 @@ def run_in_process(
 def quiet_view() -> View:
     """A view that nobody sees."""
     return View(Console(file=io.StringIO()), live=False)
+
+
+@contextmanager
+def answered_in_time(limit_s: float = 10.0) -> Iterator[None]:
+    """Within it no more CPU time may be spent, here and in children that have ended.
+
+    Wall time depends on what else runs on the machine; it may be at most six times as long.
+    """
+    began, cpu = time.monotonic(), sum(os.times()[:4])
+    yield
+    spent = sum(os.times()[:4]) - cpu
+    assert spent < limit_s and time.monotonic() - began < 6 * limit_s, f"{spent:.1f} s"
 
 
 def hint(raised: pytest.ExceptionInfo[R1RecipesError]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from r1recipes import errors
-from r1recipes.errors import RecipeError, RunError
+from r1recipes.errors import MAX_GIVEN, MAX_MESSAGE, Problem, RecipeError, RunError, listed, visible
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 QUOTA = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
@@ -40,3 +40,38 @@ def test_a_place_that_may_not_be_written_is_the_users_choice():
 def test_the_first_line_of_an_error_without_text_is_its_kind():
     assert errors.first_line(ValueError("\n one\ntwo")) == "one"
     assert errors.first_line(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+HIDDEN = [
+    "\x1b[2J", "\x07", "\r", "\x00", "\x7f", "\x9b", "\u202e", "\u2066", "\u200b", "\u200d",
+    "\u200e", "\ufeff", "\u2028", "\u034f", "\u115f", "\u3164", "\u2800", "\U000e0041",
+    "\U000e0101", "\ud800",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("hidden", HIDDEN, ids=ascii)
+def test_nothing_that_is_hidden_is_shown_as_it_is(hidden):
+    for text in (visible(f"a{hidden}b"), visible(f"a{hidden}b", lines=True)):
+        assert hidden not in text and "\\U" in text and text.isprintable()
+        assert visible(text) == text
+    problem = Problem(f"unknown key `a{hidden}b`", f"{hidden}.toml:1:1", f"remove {hidden}")
+    assert all(
+        text.isprintable() and hidden not in text
+        for text in (problem.message, problem.where or "", problem.hint or "")
+    )
+
+
+def test_what_people_write_stays():
+    for text in ("Größe 10 µm", "数学　問題", "5\u00a0%", "naïve ❤️", "שלום"):
+        assert visible(text) == text
+    assert visible("a\n\tb", lines=True) == "a\n\tb" and "\n" not in visible("a\nb")
+
+
+@pytest.mark.parametrize("quote", ["`{}`", '"{}"', "{}", "is not valid: {}"])
+def test_a_message_has_at_most_300_characters_of_what_was_given(quote):
+    problem = Problem("unknown key " + quote.format("k" * 900_000), "k" * 900_000, "k" * 900_000)
+    for text in (problem.message, problem.hint or ""):
+        assert text.count("k") <= MAX_GIVEN + 2 and " ... " in text
+    words = Problem("is wrong: " + "word " * 100_000)
+    assert len(words.message) <= MAX_MESSAGE
+    assert len(listed("x" * 250 for _ in range(20))) < 400

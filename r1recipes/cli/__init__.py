@@ -14,8 +14,8 @@ import time
 import r1recipes
 from r1recipes import __version__
 from r1recipes.cli import chat, doctor, evaluate, plan, publish, recipes, run, runs, study, worker
-from r1recipes.cli.common import printable
-from r1recipes.errors import Problem, R1RecipesError, shorten
+from r1recipes.cli.common import located, printable
+from r1recipes.errors import R1RecipesError, system_error
 
 COMMANDS = (run, study, worker, evaluate, chat, runs, plan, recipes, publish, doctor)
 """In the order in which `--help` lists them."""
@@ -42,8 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        where = f"`{error.filename}`: " if error.filename else ""
-        print(printable(f"error: {where}{error.strerror or error}"), file=sys.stderr)
+        explain(system_error(error))
         return 1
 
 
@@ -68,13 +67,6 @@ def explain(error: R1RecipesError) -> None:
             print(f"  hint: {printable(problem.hint)}", file=sys.stderr)
     if len(error.problems) > 1:
         print(f"{len(error.problems)} errors", file=sys.stderr)
-
-
-def located(problem: Problem) -> str:
-    """The message, after its place if it has one; a long flag is cut."""
-    where = problem.where or ""
-    place = shorten(where) if where.startswith("--") else where
-    return f"{place}: {problem.message}" if place else problem.message
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import offline_settings, whole_number
+from r1recipes.cli.common import offline_settings, printable, whole_number
 from r1recipes.errors import R1RecipesError, RecipeError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def chat_command(args: argparse.Namespace) -> int:
             try:
                 talk.ask(line)
             except R1RecipesError as error:  # such as a conversation that is too long
-                print(f"{error}; /new starts a new conversation", file=sys.stderr)
+                print(printable(f"{error}; /new starts a new conversation"), file=sys.stderr)
     return 0
 
 
@@ -108,7 +108,7 @@ class _Talk:
         if plan.device != run.plan.device:
             print("no GPU: the model answers on the CPU, slowly", file=sys.stderr)
         if run.note:
-            print(run.note, file=sys.stderr)
+            print(printable(run.note), file=sys.stderr)
         self.system = plan.recipe.prompt.system
         with _quiet():  # bitsandbytes prints when it is imported
             from r1recipes.training.backends.chat import Chat, Sampling
@@ -183,7 +183,7 @@ class _Lines:
         print(f"{model}:", flush=True)
 
     def text(self, part: str) -> None:
-        print(part, end="", flush=True)
+        print(printable(part), end="", flush=True)
 
     def end(self, note: str) -> None:
         print(f"\n({note})\n", flush=True)
@@ -200,7 +200,7 @@ class _Columns:
         self.model = model
 
     def text(self, part: str) -> None:
-        self.texts[self.model] += part
+        self.texts[self.model] += printable(part)
 
     def end(self, note: str) -> None:
         self.notes[self.model] = note

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from r1recipes.errors import RecipeError, unwritable
+from r1recipes.errors import Problem, RecipeError, shorten, unwritable, visible
 from r1recipes.machine.units import GIB
 
 if TYPE_CHECKING:
@@ -88,11 +88,13 @@ def screen() -> Console:
 
 
 def printable(text: str) -> str:
-    """Foreign text, with everything escaped that could control a terminal or hide characters."""
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else f"\\U{ord(char):08x}"  # as in TOML
-        for char in text
-    )
+    """Foreign text for the terminal; its line breaks stay."""
+    return visible(text, lines=True)
+
+
+def located(problem: Problem) -> str:
+    """The message, after its place if it has one; a long place is cut."""
+    return f"{shorten(problem.where)}: {problem.message}" if problem.where else problem.message
 
 
 def show_code(recipe: Recipe, base_dir: Path, *, whole: bool) -> None:
@@ -240,9 +242,19 @@ def check_place(path: Path) -> None:
 
 
 def write_over(path: Path, text: str) -> None:
-    """Write a generated file, which may replace an older one. Raises: RecipeError."""
+    """Write a generated file, which may replace an older one: that stays where the disk is full.
+
+    Raises: RecipeError, RunError.
+    """
+    from r1recipes.machine import files
+
+    target = path.resolve()  # a link of the user's stays one
     try:
-        path.write_text(text, encoding="utf-8")
+        if target.is_file() or not target.exists():
+            target.parent.lstat()  # a folder is not made
+            files.write_text(target, text)
+        else:  # such as /dev/stdout
+            target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise unwritable(path, error) from error
 

@@ -108,7 +108,7 @@ def eval_command(args: argparse.Namespace) -> int:
         folder, summary = evaluate_again.execute(run, changes, [view], settings, options)
     for line in table(summary):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"wrote {folder}", markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(f"wrote {folder}"), markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

@@ -16,6 +16,7 @@ from r1recipes.cli.common import (
     no_memory,
     offline_settings,
     overridable,
+    printable,
     whole_number,
     write_over,
 )
@@ -161,7 +162,7 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     phases = predicted.phases
     names = list(dict.fromkeys(name for parts in phases.values() for name in parts))
     names.sort(key=SLACK.__eq__)  # last
-    print(f"{resolved.recipe.model.name}, preset {resolved.preset_name}, on {card.name}")
+    print(printable(f"{resolved.recipe.model.name}, preset {resolved.preset_name}, on {card.name}"))
     if resolved.origin:
         print(*resolved.origin.sentences(resolved.recipe.cold_start is not None), sep="\n")
     print(f"{'GiB':22}" + "".join(f"{phase:>10}" for phase in phases))

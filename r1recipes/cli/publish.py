@@ -118,7 +118,8 @@ def export_run(
     with View(screen()) as view, Capture():
         places = export.execute(run, request, view.phase)
     for place in places:
-        print(f"wrote {place}" if not place.startswith("http") else f"pushed {place}")
+        verb = "pushed" if place.startswith("http") else "wrote"
+        print(printable(f"{verb} {place}"))
 
 
 def check_before_run(plan: Plan) -> None:
@@ -161,7 +162,7 @@ def share_command(args: argparse.Namespace) -> int:
         share.write(shared.files, Path(target), overwrite=args.force)
         reference = target
     size = sum(map(len, shared.files.values()))
-    print(f"shared {len(shared.files)} files, {size / 1000:.0f} kB: {reference}")
+    print(printable(f"shared {len(shared.files)} files, {size / 1000:.0f} kB: {reference}"))
     if shared.note:
         print(f"the run was cut short at {shared.note}")
     if shared.hides_judge:
@@ -169,7 +170,7 @@ def share_command(args: argparse.Namespace) -> int:
     for name in sorted(shared.files):
         print(f"  {printable(name)}")
     print(f"fingerprint {shared.fingerprint}")
-    print(f"to repeat it: python -m r1recipes run {reference} --locked")
+    print(printable(f"to repeat it: python -m r1recipes run {reference} --locked"))
     return 0
 
 

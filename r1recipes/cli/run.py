@@ -184,7 +184,8 @@ def _resume(args: argparse.Namespace, settings: Settings) -> int:
             hint="a run goes on as it began; start a new run to change it",
         )
     run = _run_to_resume(args, settings)
-    if run.read()["status"] == "complete":
+    run.refuse_links()
+    if run.read("recipe", "fingerprint")["status"] == "complete":
         return _nothing_to_do(run, args)
     plan = run.plan()
     is_foreign = bool(run.read_lock().get("source"))
@@ -212,7 +213,7 @@ def _nothing_to_do(run: Run, args: argparse.Namespace) -> int:
             hint=f"`r1recipes run RECIPE --set model.name={run.folder}` trains a new adapter on it",
         )
     verb = "resume" if args.finish is None else "finish"
-    print(f"{run.folder} is complete: nothing to {verb}", file=sys.stderr)
+    print(printable(f"{run.folder} is complete: nothing to {verb}"), file=sys.stderr)
     return 0
 
 
@@ -306,7 +307,7 @@ def _print_result(run: Run, console: Console) -> None:
         console.print(memory, markup=False, highlight=False)
     if line := phases.sentence(phases.of(result)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    done = f"Done in {result.duration_s:.0f} s: {run.folder}"
+    done = printable(f"Done in {result.duration_s:.0f} s: {run.folder}")
     console.print(done, markup=False, highlight=False)
 
 

@@ -10,8 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import find_runs, write_over
+from r1recipes.cli.common import find_runs, located, printable, write_over
 from r1recipes.errors import RecipeError, unwritable
+from r1recipes.machine.files.foreign import refused_link
 from r1recipes.machine.units import aligned, gigabytes, shortened
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def list_runs() -> int:
                 rows.append([str(run.folder), *_progress(reading.read(run))])
         except RecipeError as error:
             problem = error.problems[0]
-            print(f"warning: {problem.where} {problem.message}", file=sys.stderr)
+            print(printable(f"warning: {located(problem)}"), file=sys.stderr)
             rows.append([str(run.folder), "damaged", "", "", "", ""])
     if runs:
         print(*aligned(rows), sep="\n")
@@ -95,7 +96,7 @@ def compare_command(args: argparse.Namespace) -> int:
         readings = [reading.read(run, name) for run, name in zip(runs, names, strict=True)]
         table = aligned([["", *names], *_results(readings), *_differing(readings)])
         pairs = [_pair(readings[0], other) for other in readings[1:]]
-    folders = [f"{r.label}  {r.run.folder}" for r in readings]
+    folders = [printable(f"{r.label}  {r.run.folder}") for r in readings]
     print(*folders, "", *table, "", *pairs, sep="\n")
     return 0
 
@@ -152,7 +153,7 @@ def clean_command(args: argparse.Namespace) -> int:
         try:
             status = run.status()
         except RecipeError as error:
-            print(f"warning: skipped: {error.problems[0].where} is damaged", file=sys.stderr)
+            print(printable(f"warning: skipped: {located(error.problems[0])}"), file=sys.stderr)
             continue
         size = _size(run.checkpoints)
         if size and status in DONE:
@@ -161,12 +162,12 @@ def clean_command(args: argparse.Namespace) -> int:
             needed_bytes += size
             if args.runs:
                 reason = f"{run.folder} {run.standing()} and needs its checkpoints: they stay"
-                print(f"{reason}; {run.to_go_on()}", file=sys.stderr)
+                print(printable(f"{reason}; {run.to_go_on()}"), file=sys.stderr)
     if needed_bytes and not args.runs:
         total = gigabytes(needed_bytes)
         print(f"kept {total} of checkpoints that unfinished runs need", file=sys.stderr)
     for run, size in removable:
-        print(f"{gigabytes(size):>10}  {run.checkpoints}")
+        print(printable(f"{gigabytes(size):>10}  {run.checkpoints}"))
     total = gigabytes(sum(size for _, size in removable))
     question = f"delete {total} of checkpoints? Adapters and records stay."
     if not removable or not (args.yes or _agreed(question)):
@@ -230,6 +231,8 @@ def report_command(args: argparse.Namespace) -> int:
     if args.out and args.out.is_dir():
         raise RecipeError(f"`{args.out}` is a folder", hint=f"`--out {args.out / 'report.html'}`")
     out = args.out or (runs[0].report if len(runs) == 1 else Path("report.html"))
+    if not args.out and out.is_symlink():
+        raise refused_link(out)
     write_over(out, run.html(runs))
     print(out)
     if args.csv:

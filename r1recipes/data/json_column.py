@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import datasets
 import pyarrow
-
-from r1recipes.errors import RecipeError
 
 
 class ExactJson(datasets.Json):
@@ -38,14 +35,27 @@ def of(values: Sequence[Any]) -> pyarrow.Array:
     return pyarrow.array(texts, pyarrow.json_())
 
 
-def read(path: Path, name: str, values: list[Any]) -> pyarrow.Array:
-    """The column `name` of the .jsonl file `path`; texts mixed with numbers become texts, and other
-    kinds that are mixed become JSON. Raises: RecipeError for a text that is not Unicode."""
+def has_many_keys(columns: Iterable[Sequence[Any]], limit: int) -> bool:
+    """Whether the objects in some columns have more than `limit` different keys between them."""
+    keys: set[str] = set()
+    level = [value for values in columns for value in values if isinstance(value, dict | list)]
+    while level and len(keys) <= limit:
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                keys |= value.keys()
+            inner += value.values() if isinstance(value, dict) else value
+        level = [value for value in inner if isinstance(value, dict | list)]
+    return len(keys) > limit
+
+
+def read(values: list[Any], *, as_json: bool = False) -> pyarrow.Array:
+    """A column of a .jsonl file; texts mixed with numbers become texts, and other kinds that are
+    mixed become JSON, as do all lists and objects where `as_json`. Every text must be Unicode."""
+    if as_json and any(isinstance(value, dict | list) for value in values):
+        return of(values)
     try:
         column = pyarrow.array(values)
-    except UnicodeEncodeError as error:
-        message = f"column `{name}` has a text with half a character (a lone surrogate)"
-        raise RecipeError.at(str(path), message, "write the character itself, in UTF-8") from error
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError):
         if all(value is None or type(value) in (str, int, float) for value in values) and not any(
             isinstance(value, float) and math.isnan(value) for value in values

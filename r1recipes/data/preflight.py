@@ -18,7 +18,7 @@ from r1recipes import rewards
 from r1recipes.algorithms.base import Preset
 from r1recipes.data import examples
 from r1recipes.data.splits import Splits
-from r1recipes.data.tokenizer import special_tokens
+from r1recipes.data.tokenizer import rendering, special_tokens
 from r1recipes.data.tokenizer.chat_template import (
     refuse_template_columns,
     render,
@@ -101,12 +101,16 @@ def check_prompts(
     preset: Preset,
     overlong: Literal["drop", "refuse"],
     num_embeddings: int | None = None,
+    *,
+    is_foreign: bool = False,
 ) -> tuple[Splits, PromptReport]:
     """Tokenise every prompt; drop or refuse those that do not fit beside a completion.
 
-    `num_embeddings` are the tokens that the model has embeddings for, where that is known. Returns
-    the splits without the dropped rows, and the report. Raises: RecipeError.
+    `num_embeddings` are the tokens that the model has embeddings for, if known; a template that
+    `is_foreign` is tried first. Returns the splits without the dropped rows. Raises: RecipeError.
     """
+    if is_foreign:
+        rendering.attempt_all(tokenizer, splits.train["prompt"], splits.held_out["prompt"])
     refuse_template_columns(splits.train, tokenizer)
     limit = preset.max_seq_length - preset.max_completion_length
     rows = {"train": splits.train, "held_out": splits.held_out}

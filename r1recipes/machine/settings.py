@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     """No request is made to the Hub; HF_HUB_OFFLINE=1 does the same."""
     answer_limit_s: float = Field(5.0, gt=0, le=3600)
     """Seconds that comparing one answer with its reference may take at most."""
+    limits: float = Field(1.0, ge=1, le=10_000)
+    """What every limit of bytes, rows, keys and seconds for foreign files is multiplied by."""
     reward_limit_s: float = Field(10.0, gt=0, le=3600)
     """Seconds that a call of a user's reward, or one answer for `gym`, may take at most."""
 

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from r1recipes.machine.files import no_link
+
 ANSWER_LIMIT_S = 2.0
 """Seconds that a run waits at its end for an answer that is being printed; assumed."""
 ONE_PRESS_S = 1.0
@@ -122,7 +124,7 @@ def warned_when_slow(
     thread is: code that hangs prints nothing."""
 
     def warn() -> None:
-        with open(log, "a") as file:
+        with open(log, "a", opener=no_link) as file:
             faulthandler.dump_traceback(file)
         say(
             f"{activity} has taken {limit_s / 60:.0f} minutes: it is downloading, or it hangs; "
@@ -164,7 +166,7 @@ class Capture:
         sys.stdout.flush()
         captured = self._file
         captured.seek(0)
-        self._file = open(path, "ab", buffering=0)
+        self._file = open(path, "ab", buffering=0, opener=no_link)
         self._file.write(captured.read())
         self._redirect()
         captured.close()

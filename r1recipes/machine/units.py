@@ -3,6 +3,8 @@
 import math
 from collections.abc import Collection, Sequence
 
+from r1recipes.errors import visible
+
 GIB = 2**30
 
 
@@ -34,8 +36,9 @@ def shortened(text: str, width: int) -> str:
 def aligned(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> list[str]:
     """The lines of a table. The columns in `numbers` end under one another, the others begin so.
 
-    A row with a single cell is a heading, and widens no column.
+    A row with a single cell is a heading, and widens no column. Cells may have foreign text.
     """
+    rows = [[visible(cell) for cell in row] for row in rows]
     full = [row for row in rows if len(row) > 1]
     widths = [max(len(row[column]) for row in full) for column in range(len(full[0]))]
     return [

@@ -51,6 +51,7 @@ def check(finished: TrainedRun, request: Request) -> None:
     """Raises: RecipeError with everything that is known to stop this export, before a weight is
     loaded."""
     problems: list[Problem] = []
+    finished.chat_template()
     if any(target.kind == "hub" for target in request.targets):
         problems += hub.missing(request.offline)
         if len(request.forms) > 1:
@@ -58,7 +59,6 @@ def check(finished: TrainedRun, request: Request) -> None:
             problems.append(Problem("a Hub repository holds one form", hint=hint))
     new_forms = _to_make(finished, request)
     problems += missing(new_forms, finished.model_name)
-    problems += _links(finished)
     for target in new_forms:
         path = request.folder / target.kind
         if path.exists() and not request.replace:
@@ -87,14 +87,6 @@ def _is_made(finished: TrainedRun, request: Request, target: Target) -> bool:
     return run.items() <= manifest.items() and all(
         any(name.endswith(end) for name in manifest.get("files", ())) for end in types
     )
-
-
-def _links(finished: TrainedRun) -> list[Problem]:
-    """Links in the run folder. A run makes none; one in a folder from elsewhere could name any file
-    of this machine."""
-    folders = [finished.adapter, *([finished.base] if finished.base else [])]
-    paths = [path for folder in folders for path in (folder, *folder.rglob("*"))]
-    return [Problem("is a link, and no run makes one", str(p)) for p in paths if p.is_symlink()]
 
 
 def missing(forms: list[Target], model: str) -> list[Problem]:
@@ -166,8 +158,8 @@ def _examples(finished: TrainedRun) -> tuple[list["Example"], bool]:
     Raises: RecipeError when no evaluation is there, as in a folder that is half copied.
     """
     run, evaluation = finished.run, finished.evaluation()
-    rows_of_base = files.read_lines(run.evaluation("before"))
-    rows = files.read_lines(run.evaluation("after")) if "after" in evaluation else []
+    rows_of_base = run.answers("before")
+    rows = run.answers("after") if "after" in evaluation else []
     by_base = not rows
     if not rows_of_base:
         raise RecipeError(

@@ -18,7 +18,7 @@ from typing import Any
 from r1recipes import recipe
 from r1recipes.config import render
 from r1recipes.errors import Problem, RecipeError, unwritable
-from r1recipes.machine.files import clear_drafts, draft, numbered, write_bytes
+from r1recipes.machine.files import clear_drafts, draft, foreign, numbered, write_bytes
 from r1recipes.publish import cards, redact
 from r1recipes.recipe import bundle, loading, references
 from r1recipes.recipe.bundle import Files
@@ -67,7 +67,11 @@ def of_run(run: Run) -> Shared:
     Raises: RecipeError with everything that may not or cannot be shared, and when a file that the
     run read has changed since.
     """
-    record, locked, plan = run.read(), run.read_lock(), run.plan()
+    run.refuse_links()
+    record = run.read(*trained.NEEDED, "preset")
+    if record["status"] == "complete":
+        run.read("finished", *(f"evaluation.{key}" for key in ("before", "after", "difference")))
+    locked, plan = run.read_lock(), run.plan()
     if plan.origin:
         raise RecipeError.at(
             str(run.folder),
@@ -89,7 +93,9 @@ def of_run(run: Run) -> Shared:
     folders, proof = [run.folder, plan.base_dir, Path.cwd()], {}
     for path in (run.metrics, run.report):
         if path.is_file():
-            proof[path.name] = redact.strip_folders(path.read_text(), folders).encode()
+            content = foreign.read_bytes(run.folder, path.name, bundle.MAX_BYTES)
+            text = content.decode(errors="replace")
+            proof[path.name] = redact.strip_folders(text, folders).encode()
     shared = _shared(loaded, is_changed, locked | {"overrides": []}, record, proof)
     step, max_steps = record.get("stopped_at_step"), final.train.max_steps
     return replace(shared, note=f"step {step} of {max_steps}" if step else None)
@@ -109,7 +115,7 @@ def _cut_short(run: Run) -> dict[str, Any]:
         message = f"{run.standing()} without a whole checkpoint, so it proves nothing"
         raise RecipeError.at(str(run.folder), message, hint) from error
     status = {"running": "stopped"}.get(run.read()["status"], run.read()["status"])  # by a kill
-    return run.read() | {"status": status, "stopped_at_step": saved.step}
+    return run.read("evaluation.before") | {"status": status, "stopped_at_step": saved.step}
 
 
 def _shared(
@@ -290,8 +296,8 @@ def copy(loaded: Loaded, target: Path, *, allow_code: bool) -> list[Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                with open(path, "xb") as file:
-                    file.write(content)
+                with draft(path) as file:
+                    file.write_bytes(content)
         except OSError as error:
             raise unwritable(path, error) from error
     return list(written)

@@ -78,6 +78,8 @@ def unpack(content: bytes, where: str) -> Files:
 
 def _check_member(member: zipfile.ZipInfo, where: str) -> None:
     name, kind = member.orig_filename, stat.S_IFMT(member.external_attr >> 16)
+    if not member.filename:  # which zipfile itself does not expect
+        raise RecipeError.at(where, "has a file without a name")
     if kind not in (0, stat.S_IFREG) or member.is_dir():
         raise RecipeError.at(
             where, f"`{name[:80]}` is not a plain file: links and folders are refused"

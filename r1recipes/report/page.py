@@ -16,6 +16,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from r1recipes.errors import visible
 from r1recipes.report import drawing
 from r1recipes.report.charts import Chart, Plot, csv, has_data
 
@@ -103,8 +104,8 @@ def render(template: str, **data: object) -> str:
     )
     assets = {"policy": policy, "style": Markup(_asset("page.css")), "script": Markup(script)}
     text = environment().get_template(template).render(assets | data)
-    # A lone surrogate, which JSON can hold, cannot be written as UTF-8.
-    return text.encode("utf-8", "replace").decode()
+    # Of foreign text nothing is hidden; a lone surrogate, which JSON can hold, is no UTF-8 either.
+    return visible(text, lines=True)
 
 
 @cache

@@ -285,7 +285,7 @@ def _load(code: Code) -> None:
         lines = importlib.util.decode_source(code.source).splitlines(keepends=True)
         linecache.cache[path] = (len(code.source), None, lines, path)  # for tracebacks
         exec(compile(code.source, path, "exec", dont_inherit=True), module.__dict__)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # also an exit, or a Ctrl-C that nobody pressed
         raise describe(error, path) from None
     function = getattr(module, code.function, None)
     if not callable(function) or inspect.iscoroutinefunction(function):
@@ -312,7 +312,7 @@ def _call(code: Code, prompts: list[Any], completions: list[Any], columns: dict[
         arguments = {key: value for key, value in arguments.items() if key in parameters}
     try:
         values = function(**arguments)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # also an exit, or a Ctrl-C that nobody pressed
         raise describe(error, path) from None
     return numbers(values, len(completions))
 
@@ -336,7 +336,7 @@ def _call_per_row(
         row = {"prompt": prompt} | row
         try:
             value = function(completion_text(completion), *([row] if takes_row else []))
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # also an exit, or a Ctrl-C that nobody pressed
             paid.append(describe(error, path))
         else:
             paid.append(_number(value))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.data import answer_column, sources, splits
+from r1recipes.data.sources import json_lines, limits
 from r1recipes.data.splits import Splits, question_key
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.recipe.schema import Recipe
@@ -52,20 +53,21 @@ def read(path: Path, recipe: Recipe, rows: Splits) -> list[Completion]:
     completions: list[Completion] = []
     problems: list[Problem] = []
     try:
+        limits.refuse_lines(path)
         content = path.read_bytes()
     except OSError as error:
         raise RecipeError.at(str(path), f"cannot be read: {error.strerror or error}") from error
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
             continue
-        parsed = sources.json_object(line, f"{path}:{number}", first=number == 1)
+        parsed = json_lines.json_object(line, f"{path}:{number}", first=number == 1)
         try:
             if isinstance(parsed, Problem):
                 raise RecipeError(problems=[parsed])
             completions += joiner.completions(parsed, f"{path}:{number}", str(number))
         except RecipeError as error:
             problems += error.problems
-    sources.refuse_lines(problems, path)
+    json_lines.refuse_problems(problems, path)
     if not completions:
         raise RecipeError.at(str(path), "has no completions", f"a line is such as {FORM}")
     return completions

@@ -58,6 +58,10 @@ class Lock(_Part):
     """Each thing that the run read beside its recipe -> sha256."""
     model_revision: Commit | None = None
     data_revision: Commit | None = None
+    recipe: Short | None = None
+    overrides: Annotated[list[str], Field(max_length=1000)] = []
+    source: dict[str, Any] | None = None
+    origin: dict[str, Any] | None = None
     examples_revision: Commit | None = None
     kept_rows: Rows | None = None
     """Places of the training rows within `data.keep`, where the recipe has it and the run measured

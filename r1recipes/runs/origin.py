@@ -11,14 +11,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from r1recipes.data.local import model as local_model
 from r1recipes.errors import PlanError, RecipeError
 from r1recipes.machine import hub
 from r1recipes.planning.architectures import Origin
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
 from r1recipes.recipe.schema import BUILTIN_MODELS, Model
-from r1recipes.runs import record, trained
-from r1recipes.runs.record import Run
+from r1recipes.runs import trained
+from r1recipes.runs.record import Run, checkpoints
 from r1recipes.runs.trained import TrainedRun
 
 CONFIG, WEIGHTS = hub.ADAPTER, "adapter_model.safetensors"
@@ -116,6 +117,7 @@ def _of_adapter(folder: Path, model: Model) -> Origin:
             f"`{folder}` is an adapter of the kind {kind}, and only LoRA can be merged",
             hint="merge it with the tool that made it, and name the merged model",
         )
+    local_model.refuse_code(folder)
     if not (folder / WEIGHTS).is_file():
         raise RecipeError(
             f"`{folder}` has {CONFIG} and no {WEIGHTS}",
@@ -141,7 +143,7 @@ def _of_adapter(folder: Path, model: Model) -> Origin:
 
 def _of_checkpoint(run: Run, folder: Path, model: Model) -> Origin:
     number = folder.name.removeprefix("checkpoint-")
-    if not record.is_whole(folder) or not number.isdigit():
+    if not checkpoints.is_whole(folder) or not number.isdigit():
         raise RecipeError(
             f"`{folder}` is not a whole checkpoint: a kill left it half written",
             hint=f"`model.name = {json.dumps(str(run.folder))}` takes the last whole one",

@@ -4,7 +4,6 @@ Each file is read once, when it is first needed, in whatever state the run is. L
 record.json has to exist; everything else is empty where its file is missing.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from r1recipes.algorithms import ALGORITHMS, Algorithm
-from r1recipes.errors import R1RecipesError, RecipeError
-from r1recipes.machine.files import read_lines
+from r1recipes.errors import R1RecipesError, RecipeError, first_line, shorten
+from r1recipes.machine.files import foreign
 from r1recipes.machine.meter import TOTAL
-from r1recipes.runs import statistics
-from r1recipes.runs.record import Run
+from r1recipes.runs import lock, statistics
+from r1recipes.runs.record import Run, schema
 
 Row = dict[str, Any]
 """A line of a .jsonl file, or another JSON object."""
@@ -42,32 +43,40 @@ class Reading:
 
     @cached_property
     def resolved(self) -> Row:
-        return _table(self.run.resolved)
+        return self._table(self.run.resolved, schema.Resolved)
 
     @cached_property
     def lock(self) -> Row:
-        return _table(self.run.lock)
+        return self._table(self.run.lock, lock.Lock)
 
     @cached_property
     def recipe_text(self) -> str:
         path = self.run.recipe
-        return path.read_text(errors="replace") if path.is_file() else ""
+        if not path.is_file():
+            return ""
+        content = foreign.read_bytes(self.run.folder, path.name, foreign.MAX_JSON_BYTES)
+        return content.decode(errors="replace")
 
     @cached_property
     def metrics(self) -> list[Row]:
-        return _rows(self.run.metrics)
+        return self.run.rows(self.run.metrics, schema.Step)
 
     @cached_property
     def completions(self) -> list[Row]:
-        return _rows(self.run.completions)
+        return self.run.rows(self.run.completions, schema.Completion)
 
     @cached_property
     def before(self) -> list[Row]:
-        return _rows(self.run.evaluation("before"))
+        return self.run.answers("before")
 
     @cached_property
     def after(self) -> list[Row]:
-        return _rows(self.run.evaluation("after"))
+        return self.run.answers("after")
+
+    def _table(self, path: Path, model: type[BaseModel]) -> Row:
+        """The object in a file, empty where there is no file."""
+        is_there = foreign.exists(self.run.folder, path.name)
+        return self.run.table(path, model) if is_there else {}
 
     @property
     def name(self) -> str:
@@ -105,7 +114,7 @@ class Reading:
 
     def evaluated(self, when: str) -> Row:
         """Summary of the evaluation `before` or `after` training; empty when there is none yet."""
-        return self.record.get("evaluation", {}).get(when, {})
+        return self.record.get("evaluation", {}).get(when) or {}
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -154,42 +163,15 @@ def understood(*runs: Run) -> Iterator[None]:
         yield
     except R1RecipesError:
         raise
-    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+    except (
+        LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError
+    ) as error:  # fmt: skip
         folders = ", ".join(str(run.folder) for run in runs)
-        message = f"does not have the content of a run ({type(error).__name__}: {error})"
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        message = f"does not have the content of a run ({shorten(reason)})"
         raise RecipeError.at(
             folders, message, "check whether it was edited or half copied"
         ) from error
-
-
-def _table(path: Path) -> Row:
-    """The object in a file, empty where there is no file. Raises: RecipeError."""
-    with _readable(path):
-        return _object(json.loads(path.read_text())) if path.exists() else {}
-
-
-def _rows(path: Path) -> list[Row]:
-    """The objects on the lines of a file. Raises: RecipeError."""
-    with _readable(path):
-        return [_object(row) for row in read_lines(path)]
-
-
-def _object(value: Any) -> Row:
-    """Raises: ValueError for any JSON that is not an object."""
-    if not isinstance(value, dict):
-        raise ValueError(f"it has a JSON {type(value).__name__} in place of an object")
-    return value
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Raises: RecipeError when a file cannot be read within the context."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        message = f"cannot be read: {str(error).splitlines()[0]}"
-        hint = "put back a copy of this file, or leave out this run"
-        raise RecipeError.at(str(path), message, hint) from error
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from r1recipes.data.local import model
+from r1recipes.data.tokenizer import chat_template
 from r1recipes.errors import PlanError, RecipeError
 from r1recipes.machine.gpu import Gpu
 from r1recipes.planning.plan import Plan, choose_dtype, has_unsloth
 from r1recipes.recipe import references
 from r1recipes.runs import record
-from r1recipes.runs.record import Run
+from r1recipes.runs.record import Run, checkpoints
 
-STATE_OF_TRAINER = (record.CHECKPOINT_DONE, "trainer_state.json", "README.md")
+NEEDED = ("recipe", "fingerprint", "duration_s", "evaluation")
+"""Keys of the record that every run has, beside the status."""
+STATE_OF_TRAINER = (checkpoints.CHECKPOINT_DONE, "trainer_state.json", "README.md")
 """Files of a checkpoint that belong neither to the adapter nor to the tokenizer; the others of this
 kind are pickled (`*.pt`, `*.pth`, `*.bin`)."""
 
@@ -54,7 +58,7 @@ class TrainedRun:
 
     def chat_template(self) -> str:
         """The chat template that was trained with, also where the recipe names a file."""
-        return (self.adapter / "chat_template.jinja").read_text(encoding="utf-8")
+        return chat_template.read_file(self.adapter / "chat_template.jinja")
 
     @property
     def is_cut_short(self) -> bool:
@@ -104,8 +108,12 @@ def of_run(run: Run) -> TrainedRun:
     Raises: RecipeError when it has neither an adapter nor a whole checkpoint yet, has lost a file,
     or when the id of its model on the Hub is also a folder here.
     """
+    run.refuse_links()
+    run.read(*NEEDED)
     plan = run.pinned_plan()
     adapter, step = _adapter(run, plan)
+    for folder in (adapter, *([run.base] if plan.has_own_base and run.base.is_dir() else [])):
+        model.refuse_unsafe(folder)
     needed = {"recipe.toml": "the recipe"}
     if plan.has_own_base:
         needed["base"] = "the model that the adapter was trained on"

@@ -6,6 +6,7 @@ private names are used in this module and in no other (optuna 5.0: `_CachedStora
 """
 
 import functools
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from r1recipes.errors import RecipeError, RunError
+from r1recipes.errors import RecipeError, RunError, first_line
 
 HEARTBEAT_S = 20
 GRACE_S = 300
@@ -84,17 +85,33 @@ class _Patient:
 
 
 def _patiently(operation: Callable[..., T], limit_s: float, *args: Any, **options: Any) -> T:
-    """Call `operation`, and again while the database is away. Raises: RunError after `limit_s`."""
+    """Call `operation`, and again while the database is away. Raises: RunError after `limit_s`, and
+    at once where its disk is full or may not be written, for which nobody can wait."""
     began, pause_s = time.monotonic(), 0.2
     while True:
         try:
             return operation(*args, **options)
         except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+            if reason := _unwritable(error):
+                raise RunError(
+                    f"the database cannot be written: {reason}",
+                    kind="disk",
+                    hint="make room on its disk, and the same command goes on",
+                ) from error
             if time.monotonic() - began > limit_s:
-                reason = str(error).strip().splitlines()[0]
+                reason = first_line(error)
                 raise RunError(f"the database is away: {reason}", kind="database") from error
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def _unwritable(error: BaseException) -> str | None:
+    """What SQLite says of a disk that it cannot write; None for any other error."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, sqlite3.Error):
+        cause = cause.__cause__ or getattr(cause, "orig", None)
+    name = getattr(cause, "sqlite_errorname", "")
+    return str(cause) if name.startswith(("SQLITE_FULL", "SQLITE_READONLY")) else None
 
 
 def trial_id(trial: Trial | FrozenTrial) -> int:

@@ -55,8 +55,9 @@ def execute(
 ) -> tuple[Path, dict[str, Any]]:
     """Returns the folder that was written, and its summary.
 
-    Raises: RecipeError, PlanError before a weight is loaded.
+    Raises: RecipeError, PlanError, RunError (disk) before a weight is loaded.
     """
+    files.check_writable(trained.run.folder)  # now, and not when all has been answered
     watching = Observers(observers)
     plan = _plan(on_this_machine(trained.plan, gpu.current()), trained, changes)
     with ExitStack() as stack:

@@ -28,7 +28,7 @@ from r1recipes.rewards import answers
 from r1recipes.rewards.reward import Reward
 from r1recipes.runs import lock, record
 from r1recipes.runs.lock import Lock
-from r1recipes.runs.record import Run
+from r1recipes.runs.record import Run, checkpoints
 from r1recipes.training.backends import create, prepare_environment
 from r1recipes.training.evaluation.judging import with_stage
 from r1recipes.training.observers import Observer, Observers, Pruned
@@ -70,8 +70,9 @@ def prepare(
     rows = num_embeddings(recipe.model, plan.base_dir, offline=offline)
     needs_pad = plan.backend == "unsloth"
     notes = special_tokens.settle(tokenizer, recipe, num_embeddings=rows, needs_pad=needs_pad)
+    is_foreign = chat_template.is_foreign(recipe)
     splits, prompts = preflight.check_prompts(
-        splits, tokenizer, plan.preset, recipe.data.overlong, rows
+        splits, tokenizer, plan.preset, recipe.data.overlong, rows, is_foreign=is_foreign
     )
     read, revision, lines = preflight.read_examples(
         recipe, plan.base_dir, splits.held_out, tokenizer, plan.preset, offline=offline
@@ -202,11 +203,11 @@ def resume(
 ) -> Run:
     """Go on with a run that was stopped, was killed, or failed.
 
-    With `options.finish` it is not trained further: its last whole checkpoint is evaluated, and the
-    run is complete. `began`: as for `start`. Raises: RecipeError when data, code or template are no
-    longer what the run began with, or when there is no checkpoint to finish.
+    With `options.finish` it is not trained further: its last whole checkpoint is evaluated, and it
+    is complete. Raises: RecipeError for changed inputs, or no checkpoint to finish; RunError.
     """
     watching, watch = Observers(observers), _began(began)
+    files.check_writable(run.folder)
     if options.finish and not run.adapter.is_dir() and run.last_checkpoint() is None:
         raise RecipeError(
             f"{run.folder} has no whole checkpoint to finish with: it {run.standing()}",
@@ -257,7 +258,7 @@ def _execute(
         stack.callback(_end, run, observers, watch)
         try:
             with Interrupts(observers.note) as interrupts:
-                run.update(status="running", error=None, attempts=run.read()["attempts"] + 1)
+                run.update(status="running", error=None, attempts=run.read().get("attempts", 0) + 1)
                 observers.begin(run, plan)
                 stages = Stages(run, prepared, observers, options, interrupts, watch)
                 stages.all()
@@ -283,8 +284,7 @@ def _execute(
 
 
 def _end(run: Run, observers: Observers, watch: Stopwatch) -> None:
-    """Tell the observers that the run is over, and record the time of it all: a page has that of
-    the record as it was before the page was made."""
+    """Tell the observers that the run is over, and record the time before and after a page."""
     with suppress(OSError, RecipeError):  # the disk may be full
         run.update(time=watch.read())
     with watch.part("report"):
@@ -310,7 +310,7 @@ def _saved(run: Run) -> str:
         return "training is done and saved"
     if checkpoint := run.last_checkpoint():
         return f"step {checkpoint[1]} is saved"
-    if started := record.newest_whole(run.cold_start):
+    if started := checkpoints.newest_whole(run.cold_start):
         return f"step {started[1]} of the cold start is saved"
     return "the cold start is done and saved" if run.base.exists() else "no step is saved yet"
 

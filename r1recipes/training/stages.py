@@ -19,10 +19,10 @@ from r1recipes.machine import files
 from r1recipes.machine.meter import TOTAL, Stopwatch
 from r1recipes.machine.terminal import Interrupts, warned_when_slow
 from r1recipes.planning import disk
-from r1recipes.runs import health, record, statistics
+from r1recipes.runs import health, statistics
 from r1recipes.runs.origin import verify
 from r1recipes.runs.reading import Row
-from r1recipes.runs.record import Run
+from r1recipes.runs.record import Run, checkpoints, schema
 from r1recipes.training.backends import merged
 from r1recipes.training.backends.base import Hooks, Messages, Sample
 from r1recipes.training.evaluation import WhileTraining, evaluate, keep, own_samples
@@ -160,7 +160,7 @@ class Stages:
                 held_out=self.prepared.splits.held_out,
                 lengths=self.prepared.demonstration_lengths(),
             )
-            checkpoint = record.newest_whole(self.run.cold_start)
+            checkpoint = checkpoints.newest_whole(self.run.cold_start)
             with files.draft(self.run.base) as draft:
                 draft.mkdir()
                 revision, is_complete = self.backend.cold_start(
@@ -210,7 +210,7 @@ class Stages:
             return
         key = self.shared_key(evaluation_key(self.plan))
         if not adapter and self.warm.copy("evaluation", key, path):
-            self.evaluated(when, files.read_lines(path))
+            self.evaluated(when, self.run.answers(when))
             return
 
         def generate(prompts: list[Messages], n: int, greedy: bool) -> list[list[Sample]]:
@@ -236,7 +236,7 @@ class Stages:
         """Say what can be learned, and stop the run before training when nothing can."""
         if self.run.adapter.exists() or self.checkpoint or not self.plan.algorithm.samples:
             return
-        items = files.read_lines(self.run.evaluation("before"))
+        items = self.run.answers("before")
         weights = self.plan.recipe.rewards
         weighted = [(reward, weights[name]) for name, reward in self.prepared.rewards.items()]
         held_out = list(self.prepared.splits.held_out)
@@ -273,7 +273,7 @@ class Stages:
         if self.run.adapter.exists():
             return
         self.run.rewind(self.checkpoint[1] if self.checkpoint else 0)
-        self.observer.resume_at(files.read_lines(self.run.metrics))
+        self.observer.resume_at(self.run.rows(self.run.metrics, schema.Step))
         size = disk.NUM_CHECKPOINTS * self.backend.checkpoint_bytes()
         disk.check(disk.Need(self.run.folder, size))
         if not self.last_step():
@@ -322,15 +322,13 @@ class Stages:
 
     def on_checkpoint(self, folder: Path) -> None:
         """Mark a checkpoint as whole."""
-        record.mark_checkpoint(folder)
+        checkpoints.mark_checkpoint(folder)
         if self._stepped is not None:  # else it is one of the cold start
             self.watch.add("checkpoints", time.monotonic() - self._stepped)
 
     def finish(self) -> None:
         """Record the difference of the two evaluations, and that the run is complete."""
-        before, after = (
-            files.read_lines(self.run.evaluation(when)) for when in ("before", "after")
-        )
+        before, after = (self.run.answers(when) for when in ("before", "after"))
         evaluation = self.run.read()["evaluation"]
         evaluation["difference"] = statistics.difference(before, after)
         self.run.update(status="complete", evaluation=evaluation, finished=files.now())

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from r1recipes.algorithms import GRPO, Algorithm
+from r1recipes.errors import visible
 from r1recipes.machine.units import clock, percent
 from r1recipes.planning.plan import Plan
 from r1recipes.runs import health
@@ -34,6 +35,7 @@ LINES = 20
 
 def say(console: Console, text: str) -> None:
     """Print a line; a terminal gets it broken between words, with each path whole."""
+    text = visible(text, lines=True)
     if console.is_terminal:
         text = textwrap.fill(text, console.width, break_long_words=False, break_on_hyphens=False)
     console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from r1recipes.machine import settings
-from r1recipes.runs.record import CHECKPOINT_DONE, Run
+from r1recipes.runs.record import Run
+from r1recipes.runs.record.checkpoints import CHECKPOINT_DONE
 from tests.helpers import in_process
 
 pytestmark = pytest.mark.slow

@@ -50,7 +50,7 @@ def test_text_that_is_not_utf8(tmp_path):
 
 def test_half_a_character(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"question": "a \\ud83d", "answer": 1}\n')
-    assert "column `question` has a text with half a character" in refused(make(), tmp_path)
+    assert "rows.jsonl:1 has a text with half a character" in refused(make(), tmp_path)
 
 
 def test_empty_files(tmp_path):

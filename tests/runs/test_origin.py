@@ -13,7 +13,8 @@ from r1recipes import recipe, training
 from r1recipes.errors import RecipeError
 from r1recipes.machine import files, settings
 from r1recipes.runs import origin
-from r1recipes.runs.record import CHECKPOINT_DONE, Run
+from r1recipes.runs.record import Run
+from r1recipes.runs.record.checkpoints import CHECKPOINT_DONE
 from tests.conftest import SMALL
 from tests.helpers import command, in_process, quiet_view
 from tests.hub_server import HubServer

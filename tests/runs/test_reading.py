@@ -44,7 +44,7 @@ def test_json_that_is_no_object_is_damage_and_not_an_empty_file(tmp_path, name, 
     files |= {"before": "evaluation-before.jsonl", "after": "evaluation-after.jsonl"}
     file = tmp_path / files.get(name, f"{name}.jsonl")
     file.write_text(f"{content}\n")
-    with pytest.raises(RecipeError, match="in place of an object") as caught:
+    with pytest.raises(RecipeError, match="not an object") as caught:
         getattr(reading.read(Run(tmp_path)), name)
     assert caught.value.problems[0].where == str(file)
 

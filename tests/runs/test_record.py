@@ -9,7 +9,7 @@ from r1recipes import planning, recipe
 from r1recipes.errors import RecipeError, RunError
 from r1recipes.machine import files
 from r1recipes.runs import find, record
-from r1recipes.runs.record import Run
+from r1recipes.runs.record import Run, checkpoints
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_only_whole_checkpoints_count(made):
         folder.mkdir(parents=True)
         (folder / "adapter.bin").write_text("weights")
         if whole:
-            record.mark_checkpoint(folder)
+            checkpoints.mark_checkpoint(folder)
     for step in range(1, 8):
         files.append_line(run.metrics, {"step": step})
     assert run.last_checkpoint() == (run.checkpoints / "checkpoint-4", 4)
@@ -167,5 +167,5 @@ def test_unreadable_records_are_user_errors(made):
     with pytest.raises(RecipeError, match="no unfinished run"):
         record.find_unfinished(run.folder.parent.parent)
     run.resolved.write_text("{}")
-    with pytest.raises(RecipeError, match="resolved.json cannot be read"):
+    with pytest.raises(RecipeError, match="`recipe` is missing"):
         run.plan()

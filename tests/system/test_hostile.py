@@ -101,6 +101,7 @@ ARCHIVES = {
     "a home": archive(("~/.bashrc/../outside", b"x")),
     "a drive": archive(("C:/outside", b"x")),
     "backslashes": archive(("..\\..\\outside", b"x")),
+    "an empty name": bundle.pack({"recipe.toml": WITH_FILES.encode(), "": b""}),
     "an empty part": archive(("a//b", b"x")),
     "a hidden file": archive((".env", b"R1RECIPES_RUNS_DIR=/tmp")),
     "a control character": archive(("a\x1b[2Jb", b"x")),

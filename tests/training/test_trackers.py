@@ -255,7 +255,7 @@ def test_a_tracker_that_hangs_holds_nobody_up(monkeypatch, tmp_path):
     assert unfinished == "warning: x has not finished; the run goes on without it"
 
 
-@pytest.mark.parametrize("status", [*record.STATUSES, None])
+@pytest.mark.parametrize("status", [*record.schema.STATUSES, None])
 def test_a_tracker_is_told_that_a_run_is_complete_only_if_its_record_says_so(tmp_path, status):
     """Also a run that failed after its training has an adapter."""
     closed: list[bool] = []

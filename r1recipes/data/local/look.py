@@ -24,10 +24,11 @@ from r1recipes.data.local.model import (
     starting_point,
 )
 from r1recipes.data.local.rows import sample
+from r1recipes.data.tokenizer import chat_template
 from r1recipes.data.tokenizer.chat_template import template_text
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.recipe import references
-from r1recipes.recipe.loading import Loaded
+from r1recipes.recipe.loading import Loaded, shipped_folder
 from r1recipes.recipe.schema import Model, Recipe
 from r1recipes.rewards import doubts, signatures, user_code
 from r1recipes.rewards.judge import consent
@@ -71,6 +72,8 @@ def look(loaded: Loaded, *, allow_code: bool = False) -> Findings:
         _look_at_template(recipe.model.chat_template, base_dir, findings)
     if not recipe.model.name.startswith("builtin:"):
         _look_at_model(recipe.model, loaded, findings)
+    if not findings.problems:
+        _try_template(loaded, findings)
     if recipe.judge:
         _look_at_judge(recipe.judge, loaded, findings)
     for name in dict.fromkeys([*recipe.rewards, recipe.eval.reward]):
@@ -211,10 +214,29 @@ def _look_at_template(template: str, base_dir: Path, findings: Findings) -> None
             if "unknown tag 'generation'" not in str(error):  # a tag of transformers' own
                 message = f"`model.chat_template` is not valid Jinja: {error.message}"
                 raise RecipeError(f"{message}, line {error.lineno} of it") from error
-        except RecursionError as error:
-            raise RecipeError("`model.chat_template` is nested too deeply") from error
+        except (RecursionError, ValueError) as error:  # also a number of thousands of digits
+            message = "`model.chat_template` is nested too deeply, or has too long a number"
+            raise RecipeError(message) from error
         shown = "in the recipe" if text == template else f"{template}: {len(text):,} characters"
         findings.lines.append(f"model.chat_template {shown}")
+
+
+def _try_template(loaded: Loaded, findings: Findings) -> None:
+    """Render the template that the recipe or the folder of its model has, where it can be stopped.
+
+    Those of the shipped recipes are known, and starting a process takes a second or two.
+    """
+    recipe, base_dir = loaded.recipe, loaded.path.parent
+    if not chat_template.is_foreign(recipe):
+        return
+    if recipe.model.chat_template:
+        if loaded.path.resolve().parent == shipped_folder().resolve():
+            return
+    elif not (base_dir / recipe.model.name).is_dir():  # of the Hub: `run` tries it
+        return
+    with findings.guard():
+        if text := chat_template.template_here(recipe, base_dir):
+            chat_template.attempt(text, recipe.prompt.system)
 
 
 def _look_at_model(model: Model, loaded: Loaded, findings: Findings) -> None:

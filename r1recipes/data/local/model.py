@@ -10,9 +10,11 @@ import difflib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.machine import hub
+from r1recipes.machine.files import foreign
 from r1recipes.recipe import references
 from r1recipes.recipe.schema import BUILTIN_MODELS
 
@@ -25,6 +27,15 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model", "tekken.json",
 )  # fmt: skip
 """Files of which a tokenizer has at least one (transformers 5.17)."""
+CONFIGS = (
+    "config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json",
+    "preprocessor_config.json", hub.ADAPTER,
+)  # fmt: skip
+"""Files that tell a library what to load."""
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+"""Suffixes of weights that are stored as pickled objects."""
+MAX_CONFIG_BYTES = 8 * 2**20
+"""Bytes of one of `CONFIGS`; assumed: a tokenizer with thousands of added tokens has one MB."""
 LFS = b"version https://git-lfs"
 """What a file begins with that Git LFS has not downloaded."""
 
@@ -92,6 +103,11 @@ def model_folder_problems(folder: Path) -> Iterator[Problem]:
     if "config.json" not in names:
         yield _without_config(folder)
         return
+    try:
+        refuse_code(folder)
+    except RecipeError as error:
+        yield from error.problems
+        return
     if not names & set(TOKENIZER_FILES):
         yield Problem(
             f"`{folder}` has no tokenizer: none of {', '.join(TOKENIZER_FILES[:3])}",
@@ -103,7 +119,9 @@ def model_folder_problems(folder: Path) -> Iterator[Problem]:
         yield from error.problems
         return
     missing = [name for name in weights if name not in names]
-    if missing:
+    if problem := pickled(folder):
+        yield problem
+    elif missing:
         message = f"`{folder}` lacks {len(missing)} of {len(weights)} files of weights"
         yield Problem(f"{message}: {missing[0]}", hint="copy or download the rest of them")
     elif not weights:
@@ -117,6 +135,69 @@ def model_folder_problems(folder: Path) -> Iterator[Problem]:
     elif pointer := next((name for name in weights if _is_pointer(folder / name)), None):
         message = f"`{folder / pointer}` is a pointer of Git LFS, not the weights"
         yield Problem(message, hint=f"`git -C {folder} lfs pull`")
+
+
+def refuse_code(folder: Path) -> None:
+    """Raises: RecipeError for a local folder whose configuration names code to be imported.
+
+    The Hub's cache is left out: there `trust_remote_code=False` stops such code, and many models
+    name some beside that of transformers.
+    """
+    if folder.absolute().is_relative_to(hub.cache().absolute()):
+        return
+    for name in CONFIGS:
+        config = _config(folder / name)
+        if "auto_map" in config or "custom_pipelines" in config:
+            key = "auto_map" if "auto_map" in config else "custom_pipelines"
+            message = "names code of its own to be run, which is never done"
+            hint = "remove the key, if transformers knows this architecture without it"
+            raise RecipeError.at(str(folder / name), f"`{key}` {message}", hint)
+        is_megatron = config.get("megatron_core") not in (None, "megatron.core")
+        if is_megatron or config.get("megatron_config"):
+            message = "`megatron_core` names a module to be imported, which is never done"
+            hint = "set `megatron_config` to null, and `megatron_core` to megatron.core"
+            raise RecipeError.at(str(folder / name), message, hint)
+
+
+def refuse_unsafe(folder: Path) -> None:
+    """Raises: RecipeError for a local folder of a model or an adapter that is not loaded: one with
+    pickled weights in place of safetensors, or as for `refuse_code`."""
+    refuse_code(folder)
+    if problem := pickled(folder):
+        raise RecipeError(problems=[problem])
+
+
+def pickled(folder: Path) -> Problem | None:
+    """The problem with a folder whose weights are stored in no other way than as pickled objects,
+    or whose index names files elsewhere."""
+    stem = "adapter_model" if (folder / hub.ADAPTER).is_file() else "model"
+    if (folder / f"{stem}.safetensors").is_file():
+        return None
+    try:
+        names = _indexed(folder / f"{stem}.safetensors.index.json")
+    except RecipeError as error:
+        return error.problems[0]
+    for name in names or ():
+        if Path(name).name != name or Path(name).suffix in PICKLED:
+            message = f"`{folder}` has an index that names `{name}`, which is no safetensors in it"
+            return Problem(message, hint="copy or download the folder again")
+    files = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
+    if names is None and files:
+        message = f"`{folder}` has pickled weights, `{files[0]}`: only safetensors are loaded"
+        return Problem(message, hint="save the model again as safetensors, the default since 2023")
+    return None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """The object in a configuration; empty where there is none. Raises: RecipeError."""
+    try:
+        size = path.stat().st_size
+        foreign.refuse_beyond(size, MAX_CONFIG_BYTES, "bytes", path)
+        return foreign.an_object(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (foreign.Damaged, OSError) as error:
+        raise RecipeError.at(str(path), f"is damaged: {error}", "copy it again") from error
 
 
 def _without_config(folder: Path) -> Problem:
@@ -141,6 +222,7 @@ def _indexed(path: Path) -> list[str] | None:
     """The files that an index names; None where there is no index. Raises: RecipeError."""
     hint = "copy or download this file again"
     try:
+        foreign.refuse_beyond(path.stat().st_size, MAX_CONFIG_BYTES, "bytes", path)
         index = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None

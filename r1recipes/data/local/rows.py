@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.data import csv_file, sources
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.data.sources import json_lines, limits
+from r1recipes.errors import Problem, RecipeError, shorten
 
 SAMPLE_BYTES = 4 * 2**20
 """Bytes of a data file that are read; assumed, some thousand rows, in about 0.1 s."""
+SAMPLE_LINES = 20_000
+"""Lines of these that are looked at; assumed: rows of some 200 bytes, as those of most files."""
 SAMPLE_ROWS = 1000
 """Rows of another file than of lines that are read; assumed."""
 
@@ -62,18 +65,25 @@ def _first_lines(path: Path) -> tuple[bytes, bool]:
     with path.open("rb") as file:
         content = file.read(SAMPLE_BYTES)
     is_whole = len(content) < SAMPLE_BYTES
+    if not is_whole and b"\n" not in content:
+        limits.refuse_lines(path)
+    lines = content.split(b"\n", SAMPLE_LINES)
+    if len(lines) > SAMPLE_LINES and lines[-1]:
+        return b"\n".join(lines[:-1]), False
     return (content if is_whole else content.rpartition(b"\n")[0]), is_whole
 
 
 def _jsonl(content: bytes, is_whole: bool, path: Path) -> tuple[list[str], FirstRows]:
-    rows = []
+    rows, names = [], dict[str, None]()
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
-            row = sources.json_object(line, f"{path}:{number}", first=number == 1)
+            row = json_lines.json_object(line, f"{path}:{number}", first=number == 1)
             if isinstance(row, Problem):
                 raise RecipeError(problems=[row])
             rows.append(row)
-    return list(dict.fromkeys(name for row in rows for name in row)), FirstRows(rows, is_whole)
+            names |= dict.fromkeys(row)
+            limits.refuse_columns(names, path)
+    return list(names), FirstRows(rows, is_whole)
 
 
 def _csv(
@@ -88,9 +98,12 @@ def _csv(
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
     try:
         columns = next(reader, [])
+        limits.refuse_columns(columns, path)
         rows = [dict(zip(columns, values, strict=False)) for values in reader if values]
     except csv.Error as error:
-        raise RecipeError.at(str(path), f"is not a valid {path.suffix} file: {error}") from error
+        raise RecipeError.at(
+            str(path), f"is not a valid {path.suffix} file: {shorten(str(error))}"
+        ) from error
     # The last one may be cut within a field that has a line break.
     return columns, FirstRows(rows if is_whole else rows[:-1], is_whole)
 
@@ -99,10 +112,18 @@ def _parquet(path: Path) -> tuple[list[str], FirstRows]:
     import pyarrow
     from pyarrow import parquet
 
+    from r1recipes.data.sources import values
+
+    limits.refuse_parquet(path, SAMPLE_ROWS)
     try:
         file = parquet.ParquetFile(path)
+        limits.refuse_names(file.schema_arrow, path)
         batch = next(file.iter_batches(batch_size=SAMPLE_ROWS), None)
     except pyarrow.ArrowException as error:
-        raise RecipeError.at(str(path), f"is not a valid .parquet file: {error}") from error
+        raise RecipeError.at(
+            str(path), f"is not a valid .parquet file: {shorten(str(error))}"
+        ) from error
+    if batch is not None:
+        values.refuse_unreadable(pyarrow.Table.from_batches([batch]), path)
     rows = batch.to_pylist() if batch is not None else []
     return file.schema_arrow.names, FirstRows(rows, len(rows) == file.metadata.num_rows)

@@ -9,18 +9,24 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from r1recipes.config.suggest import nearest
 from r1recipes.data.splits import rename_hint
+from r1recipes.data.tokenizer import rendering
 from r1recipes.errors import Problem, RecipeError
+from r1recipes.machine.files import foreign
+from r1recipes.recipe.references import HUB_ID
 from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe
 
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
+MAX_CONFIG_BYTES = 8 * 2**20
+"""Bytes of a tokenizer's configuration, as in `data.local.model`."""
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] "
     "+ '<|im_end|>\\n' }}{% endfor %}"
@@ -43,6 +49,8 @@ def set_chat_template(tokenizer: PreTrainedTokenizerBase, recipe: Recipe, base_d
             hint="name its Instruct variant, or set `model.chat_template`, such as ChatML: "
             + (("{{ bos_token }}" if adds_bos(tokenizer) else "") + CHATML),
         )
+    if is_foreign(recipe):
+        attempt(tokenizer.get_chat_template(), recipe.prompt.system, tokenizer.special_tokens_map)
     user = {"role": "user", "content": QUESTION}
     prompt = render(tokenizer, [user], "a user message")
     if QUESTION not in prompt:
@@ -53,6 +61,20 @@ def set_chat_template(tokenizer: PreTrainedTokenizerBase, recipe: Recipe, base_d
     _check_generation_prompt(tokenizer, user, prompt)
     if recipe.prompt.system:
         _check_system(tokenizer, user, recipe.prompt.system)
+
+
+def is_foreign(recipe: Recipe) -> bool:
+    """Whether a recipe's chat template may be a stranger's: any but that of a built-in model."""
+    return recipe.model.name not in BUILTIN_MODELS or recipe.model.chat_template is not None
+
+
+def attempt(template: str, system: str, tokens: Mapping[str, Any] | None = None) -> None:
+    """Try a template on short messages, where it can be stopped. Raises: RecipeError."""
+    user = {"role": "user", "content": QUESTION}
+    conversations = [[user], [user, {"role": "assistant", "content": ANSWER}]]
+    if system:
+        conversations.append([{"role": "system", "content": system}, user])
+    rendering.attempt(template, conversations, tokens or {"bos_token": "<s>", "eos_token": "</s>"})
 
 
 def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -69,11 +91,10 @@ def refuse_template_columns(rows: datasets.Dataset, tokenizer: PreTrainedTokeniz
     both. A name that occurs in the template's text only, such as a role, does no harm.
     """
     import jinja2.meta
-    from transformers.utils.chat_template_utils import _compile_jinja_template
 
     template = tokenizer.get_chat_template()
     # The environment of transformers: a plain one does not have the tags that it adds.
-    environment = _compile_jinja_template(template).environment
+    environment = rendering.compiled(template).environment
     used = jinja2.meta.find_undeclared_variables(environment.parse(template))
     used |= set(inspect.signature(tokenizer.apply_chat_template).parameters) - {"conversation"}
     problems = [
@@ -97,6 +118,8 @@ def template_text(template: str, base_dir: Path) -> str:
         return template
     path = base_dir / Path(template).expanduser()
     try:
+        size = path.stat().st_size
+        foreign.refuse_beyond(size, rendering.MAX_BYTES, "bytes, for a chat template", path)
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         names = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else []
@@ -110,6 +133,17 @@ def template_text(template: str, base_dir: Path) -> str:
     if "{{" not in text:
         raise RecipeError(f"`{path}` is not a Jinja template: it has no `{{{{`")
     return text
+
+
+def read_file(path: Path) -> str:
+    """The text of a template's file, which may be a stranger's. Raises: RecipeError."""
+    try:
+        size = path.stat().st_size
+        foreign.refuse_beyond(size, rendering.MAX_BYTES, "bytes, for a chat template", path)
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise RecipeError.at(str(path), f"cannot be read: {reason}", "put back a copy") from error
 
 
 def render(
@@ -131,7 +165,7 @@ def render(
     except jinja2.TemplateSyntaxError as error:
         message = f"the chat template is not valid Jinja: {error.message}, line {error.lineno}"
         raise RecipeError(message, hint="correct `model.chat_template`") from error
-    except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
+    except (jinja2.TemplateError, *rendering.FAULTS) as error:
         message = f"the chat template does not take {subject}: {error}"
         raise RecipeError(message, hint="set `model.chat_template` to one that does") from error
 
@@ -151,23 +185,23 @@ def opened_by_template(recipe: Recipe, base_dir: Path) -> str | None:
 
     Raises: RecipeError for a file of a template that cannot be read.
     """
-    template = _template_here(recipe, base_dir)
+    template = template_here(recipe, base_dir)
     if template is None or not re.search(r"<[A-Za-z][\w-]*>", template):
         return None
     import jinja2
-    from transformers.utils.chat_template_utils import _compile_jinja_template
 
     messages = [{"role": "user", "content": QUESTION}]
     try:
-        prompt = _compile_jinja_template(template).render(
+        attempt(template, "")
+        prompt = rendering.compiled(template).render(
             messages=messages, add_generation_prompt=True, bos_token="", eos_token=""
         )
-    except (jinja2.TemplateError, TypeError, ValueError, KeyError):
+    except (jinja2.TemplateError, RecipeError, *rendering.FAULTS):
         return None  # `set_chat_template` refuses it, with the reason
     return opened_tag(prompt)
 
 
-def _template_here(recipe: Recipe, base_dir: Path) -> str | None:
+def template_here(recipe: Recipe, base_dir: Path) -> str | None:
     """The text of the recipe's chat template, of the model's folder, or of the Hub's cache."""
     if recipe.model.chat_template is not None:
         return template_text(recipe.model.chat_template, base_dir)
@@ -176,6 +210,8 @@ def _template_here(recipe: Recipe, base_dir: Path) -> str | None:
         return None
     folder = base_dir / name
     files = {file: folder / file for file in ("chat_template.jinja", "tokenizer_config.json")}
+    if not folder.is_dir() and (".." in name or not HUB_ID.fullmatch(name)):
+        return None
     if not folder.is_dir():
         from huggingface_hub import try_to_load_from_cache
 
@@ -183,6 +219,8 @@ def _template_here(recipe: Recipe, base_dir: Path) -> str | None:
         files = {file: Path(path) for file, path in cached.items() if isinstance(path, str)}
     for file, path in files.items():
         if path.is_file():
+            limit = rendering.MAX_BYTES if file == "chat_template.jinja" else MAX_CONFIG_BYTES
+            foreign.refuse_beyond(path.stat().st_size, limit, "bytes", path)
             text = path.read_text(encoding="utf-8", errors="replace")
             if file == "chat_template.jinja":
                 return text

@@ -38,6 +38,7 @@ class Chat:
         self, plan: Plan, base: Path | None, adapter: Path, template: str, *, offline: bool
     ):
         torch.set_num_threads(plan.num_threads)  # as in training: the sums depend on it
+        weights.try_template(template, plan)
         # Any: the methods of a tokenizer return unions of types.
         self.tokenizer: Any = weights.tokenizer_of(plan, offline)
         self.tokenizer.chat_template = template

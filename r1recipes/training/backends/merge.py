@@ -39,6 +39,7 @@ class Trained:
     def __init__(
         self, plan: Plan, base: str | Path | None, adapter: Path, template: str, *, offline: bool
     ):
+        weights.try_template(template, plan)
         self.tokenizer = weights.tokenizer_of(plan, offline)
         self.tokenizer.chat_template = template
         base_model = _load_base(plan, base, offline)

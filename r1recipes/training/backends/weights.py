@@ -17,6 +17,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from r1recipes.data.local import model as local_model
+from r1recipes.data.tokenizer import chat_template
 from r1recipes.errors import PlanError
 from r1recipes.machine import hub
 from r1recipes.planning import architectures, disk
@@ -35,6 +37,21 @@ def resolve_name(name: str, base_dir: Path) -> str:
     """The absolute path of a local folder, relative to the recipe's folder; else the Hub id."""
     folder = base_dir / name
     return str(folder.absolute()) if folder.is_dir() else name
+
+
+def refuse_unsafe(name: str) -> None:
+    """Raises: RecipeError for a local folder with pickled weights, or with code of its own."""
+    if Path(name).is_dir():
+        local_model.refuse_unsafe(Path(name))
+
+
+def try_template(template: str, plan: Plan) -> None:
+    """Try the chat template of a run's folder, which may be a stranger's, where it can be stopped.
+
+    Raises: RecipeError.
+    """
+    if template != builtin.CHAT_TEMPLATE:
+        chat_template.attempt(template, plan.recipe.prompt.system)
 
 
 WEIGHTS = ("*.json", "*.txt", "*.jinja", "*.model", "model*.safetensors")
@@ -81,8 +98,10 @@ def load_base(
         options["dtype"] = torch.float32
     if plan.preset.weights == "4bit" and not is_trainable:
         options["quantization_config"] = _nf4(plan.dtype)
+    name = str(folder) if folder else resolve_name(model.name, plan.base_dir)
+    refuse_unsafe(name)
     return AutoModelForCausalLM.from_pretrained(
-        str(folder) if folder else resolve_name(model.name, plan.base_dir),
+        name,
         revision=None if folder else model.revision,
         local_files_only=offline,
         trust_remote_code=False,  # left open, transformers would ask at the terminal
@@ -94,8 +113,9 @@ def load_base(
 def load_stored(name: str, revision: str | None, *, offline: bool) -> PreTrainedModel:
     """A model in the precision that it is stored in, on the CPU, to merge an adapter into it.
 
-    Raises: PlanError when it cannot be loaded or is quantised.
+    Raises: PlanError when it cannot be loaded or is quantised; RecipeError as `refuse_unsafe`.
     """
+    refuse_unsafe(name)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             name,
@@ -146,7 +166,9 @@ def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> PreTrainedTok
     if model.name in BUILTIN_MODELS:
         return builtin.build_tokenizer()
     name = resolve_name(model.name, base_dir)
-    if not Path(name).is_dir():
+    if Path(name).is_dir():
+        local_model.refuse_code(Path(name))
+    else:
         architectures.refuse_adapter(name, model.revision, offline=offline)
     options: dict[str, Any] = {
         "revision": model.revision,

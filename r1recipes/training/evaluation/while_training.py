@@ -15,12 +15,11 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from r1recipes.machine import files
 from r1recipes.planning.plan import Plan
 from r1recipes.planning.speed import MAX_SHARE
 from r1recipes.runs import health, statistics
 from r1recipes.runs.reading import Row
-from r1recipes.runs.record import Run
+from r1recipes.runs.record import Run, schema
 from r1recipes.training.backends.base import Backend, Hooks
 from r1recipes.training.evaluation.scoring import Score, right_ones
 
@@ -60,7 +59,7 @@ class WhileTraining:
     def record_cost(self, run: Run, note: Callable[[str], None]) -> None:
         """Record what the evaluations took, and say so where it was more than they may take."""
         with suppress(OSError):  # on a full disk the error that ended the training is reported
-            spent = _cost(files.read_lines(run.metrics))
+            spent = _cost(run.rows(run.metrics, schema.Step))
             if spent and self._every:
                 run.update(while_training=spent)
                 if spent["share_of_training"] > MAX_SHARE:

@@ -10,12 +10,11 @@ import statistics
 from collections.abc import Sequence
 
 from r1recipes.errors import RecipeError, RunError
-from r1recipes.machine.files import read_lines
 from r1recipes.planning.plan import Plan
 from r1recipes.planning.speed.lengths import Lengths, of_tokens
 from r1recipes.runs import reading
 from r1recipes.runs.reading import Row
-from r1recipes.runs.record import Run
+from r1recipes.runs.record import Run, schema
 
 TOLERANCE = 0.05
 """Share by which the mean length of the completions may differ from that of the drawn lengths:
@@ -61,11 +60,10 @@ def of_run(run: Run) -> Lengths:
         tokens = [
             sample["num_tokens"]
             for when in ("before", "after")
-            if run.evaluation(when).is_file()
-            for item in read_lines(run.evaluation(when))
+            for item in run.answers(when)
             for sample in item["samples"]
         ]
-        rows = read_lines(run.metrics)
+        rows = run.rows(run.metrics, schema.Step)
         if not tokens or not rows:
             missing = "steps" if tokens else "answers to held-out problems"
             raise RecipeError(f"{run.folder} has no {missing} yet", hint=run.to_go_on())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from r1recipes import data, planning, recipe
 from r1recipes.data.examples import demonstrations
-from r1recipes.runs import record
+from r1recipes.runs.record.checkpoints import mark_checkpoint, newest_whole
 from r1recipes.training.backends import builtin
 from r1recipes.training.backends.base import ColdStarted, Hooks
 from r1recipes.training.backends.unsloth import cold_start
@@ -51,7 +51,7 @@ def test_a_stop_in_the_child_goes_on_to_the_bit(tmp_path):
         hooks = Hooks(
             on_progress=lambda done, total: steps.append(done),
             on_step=lambda row, samples: None,
-            on_checkpoint=record.mark_checkpoint,
+            on_checkpoint=mark_checkpoint,
             should_stop=lambda: bool(steps) and steps[-1] >= stop_at,
         )
         folder, checkpoints = tmp_path / name, tmp_path / f"{name}-checkpoints"
@@ -61,7 +61,7 @@ def test_a_stop_in_the_child_goes_on_to_the_bit(tmp_path):
 
     assert run("whole", None, 99).is_complete
     assert not run("parts", None, 5).is_complete and not (tmp_path / "parts").exists()
-    checkpoint = record.newest_whole(tmp_path / "parts-checkpoints")
+    checkpoint = newest_whole(tmp_path / "parts-checkpoints")
     assert checkpoint is not None and 5 <= checkpoint[1] < 12 and steps[-1] == checkpoint[1]
     assert run("parts", checkpoint[0], 99).is_complete and steps[0] == checkpoint[1] + 1
     whole, parts = (tmp_path / name / "model.safetensors" for name in ("whole", "parts"))

@@ -1,24 +1,23 @@
 """Read one split of a data set: from a local file, a local folder, or the Hub.
 
 Limits: a local file is read whole into memory and leaves nothing on the disk. Folders and the Hub
-go through `datasets` and its cache, outside the user's folder. Values are not changed, except that
-a JSON column that mixes texts with numbers becomes text; objects, and values of other mixed kinds,
-stay as they are in each row (`json_column`).
+go through `datasets` and its cache. Values are not changed, except that a JSON column that mixes
+texts with numbers becomes text; other mixed values stay as they are in each row (`json_column`).
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from r1recipes.config.suggest import nearest
 from r1recipes.data import csv_file
-from r1recipes.errors import Problem, RecipeError, listed
+from r1recipes.data.sources import json_lines, limits
+from r1recipes.errors import Problem, RecipeError, listed, shorten
 from r1recipes.machine import hub
 from r1recipes.recipe.references import FILE_SUFFIXES
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     import pyarrow
 
 logger = logging.getLogger(__name__)
-MAX_PROBLEMS = 5
-"""Lines of a .jsonl file that are not valid and are shown; the others are counted."""
 HUB_LIMIT_S = 10.0
 """Seconds in which the Hub must answer; assumed."""
 
@@ -41,6 +38,7 @@ def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Datas
     import pyarrow
 
     from r1recipes.data import json_column
+    from r1recipes.data.sources import values
 
     check_file(path, key)
     try:
@@ -48,19 +46,18 @@ def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Datas
     except OSError as error:
         raise RecipeError.at(str(path), f"cannot be read: {error.strerror or error}") from error
     except pyarrow.ArrowException as error:
-        message = f"is not a valid {path.suffix} file: {error}"
+        message = f"is not a valid {path.suffix} file: {shorten(str(error))}"
         hint = "correct it; text must be UTF-8, and the suffix must say what the file is"
         raise RecipeError.at(str(path), message, hint) from error
-    repeated = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-    if repeated:
-        raise RecipeError.at(
-            str(path), f"has more than one column `{repeated[0]}`", "rename one of them"
-        )
+    limits.refuse_names(table.schema, path)
     if not table.num_rows:
         raise RecipeError.at(
             str(path), "has no rows", f"`{key}` must name a file with at least one row"
         )
-    return json_column.dataset(table)
+    if path.suffix.lower() != ".jsonl":  # a row of JSON is Python's already
+        values.refuse_unreadable(table, path)
+    # Features that a file names for `datasets`, such as images by their path, are not taken.
+    return json_column.dataset(table.replace_schema_metadata(None))
 
 
 class Repository(Protocol):
@@ -92,6 +89,7 @@ def read_repository(
     try:
         with _no_requests(path is not None or offline or not _hub_answers()):
             if path:
+                limits.refuse_folder(path)
                 rows = datasets.load_dataset(name, data.config, split=split, revision=data.revision)
             else:
                 builder = datasets.load_dataset_builder(name, data.config, revision=data.revision)
@@ -139,6 +137,7 @@ def check_file(path: Path, key: str) -> None:
         raise RecipeError.at(str(path), f"is not a {', '.join(FILE_SUFFIXES)} file (`{key}`)", hint)
     if path.stat().st_size == 0:
         raise RecipeError.at(str(path), f"is empty (`{key}`)")
+    limits.refuse_large(path)
 
 
 def _nearest_file(path: Path) -> str:
@@ -151,59 +150,18 @@ def _nearest_file(path: Path) -> str:
     return f"a relative path starts at the recipe's folder; {content}"
 
 
-def _read_jsonl(path: Path, texts: Sequence[str]) -> pyarrow.Table:
-    import pyarrow
-
-    from r1recipes.data import json_column
-
-    rows: list[dict[str, Any]] = []
-    problems: list[Problem] = []
-    with path.open("rb") as handle:
-        for number, line in enumerate(handle, 1):
-            if line.strip():
-                row = json_object(line, f"{path}:{number}", first=number == 1)
-                if isinstance(row, Problem):
-                    problems.append(row)
-                else:
-                    rows.append(row)
-    refuse_lines(problems, path)
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: [row.get(name) for row in rows] for name in names}
-    return pyarrow.table(
-        {name: json_column.read(path, name, values) for name, values in columns.items()}
-    )
-
-
-def refuse_lines(problems: list[Problem], path: Path) -> None:
-    """Raises: RecipeError with the first problems with the lines of a file, and how many more."""
-    more = len(problems) - MAX_PROBLEMS
-    if more > 0:
-        rest = Problem(f"{more} more lines are not valid", str(path))
-        raise RecipeError(problems=[*problems[:MAX_PROBLEMS], rest])
-    if problems:
-        raise RecipeError(problems=problems)
-
-
-def json_object(line: bytes, where: str, first: bool) -> dict[str, Any] | Problem:
-    """The object on a line of a .jsonl file, or what is wrong with it."""
-    hint = "a .jsonl file has one JSON object on each line"
-    try:
-        row = json.loads(line.decode("utf-8-sig" if first else "utf-8"))
-    except json.JSONDecodeError as error:
-        return Problem(f"not valid JSON: {error.msg}", f"{where}:{error.colno}", hint)
-    except UnicodeDecodeError as error:
-        return Problem(f"not UTF-8 (byte {error.start + 1})", where, "save the file as UTF-8")
-    except (RecursionError, ValueError):  # deep nesting; integers of 4300 digits and more
-        return Problem("not valid JSON: nested too deeply or too large a number", where, hint)
-    if not isinstance(row, dict):
-        return Problem(f"is a JSON {type(row).__name__}, not an object", where, hint)
-    return row
-
-
 def _read_parquet(path: Path, texts: Sequence[str]) -> pyarrow.Table:
     from pyarrow import parquet
 
+    limits.refuse_parquet(path)
     return parquet.ParquetFile(path).read()
+
+
+def _read_csv(path: Path, texts: Sequence[str]) -> pyarrow.Table:
+    limits.refuse_lines(path)
+    header = csv_file.header_line(path)
+    limits.refuse_columns(csv_file.names(header, csv_file.separator(path, texts)), path)
+    return csv_file.read(path, texts)
 
 
 class FileKind(NamedTuple):
@@ -216,8 +174,8 @@ class FileKind(NamedTuple):
 
 
 FILES = {
-    ".jsonl": FileKind(_read_jsonl, "jsonl"),
-    ".csv": FileKind(csv_file.read, "csv"),
+    ".jsonl": FileKind(json_lines.read, "jsonl"),
+    ".csv": FileKind(_read_csv, "csv"),
     ".parquet": FileKind(_read_parquet, "parquet"),
 }
 """Suffix -> kind. A recipe knows the suffixes by `references.FILE_SUFFIXES`."""

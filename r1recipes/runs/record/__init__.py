@@ -14,31 +14,33 @@
 
 JSON is written under a temporary name, synced and renamed, so a file is whole or absent. A torn
 last line of a .jsonl is dropped on reading and cut before appending. One process at a time owns a
-folder, by a lock that the system releases when the process dies. Limits: a folder is never reused
-for another run.
+folder, by a lock that the system releases when the process dies. A folder may be a stranger's: its
+files are read without links, within limits, by their schema. Limits: a folder is never reused.
 """
 
 import fcntl
 import glob
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from r1recipes import recipe
 from r1recipes.algorithms.base import LoadIn
 from r1recipes.errors import Problem, RecipeError, disk_error
 from r1recipes.machine import files
-from r1recipes.machine.files import now, read_lines, write_json, write_text
+from r1recipes.machine.files import foreign, now, write_json, write_text
 from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock
-
-STATUSES = ("running", "complete", "failed", "stopped", "pruned")
-CHECKPOINT_DONE = "r1recipes-complete"
-"""The file in a checkpoint that says that it is whole, and how large its files are."""
+from r1recipes.runs.record import schema
+from r1recipes.runs.record.checkpoints import checkpoint_step, is_whole, newest_whole
+from r1recipes.runs.record.first import first_record
 
 
 class Run:
@@ -75,11 +77,8 @@ class Run:
 
     def plan(self) -> Plan:
         """The plan. Raises: RecipeError when the file is not a plan of this version."""
-        try:
-            return Plan.model_validate_json(self.resolved.read_text())
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise RecipeError(f"{self.resolved} cannot be read: {reason}") from error
+        data = self.table(self.resolved, Plan, is_strict=False)
+        return Plan.model_validate_json(json.dumps(data))
 
     def pinned_plan(self) -> Plan:
         """The plan with the commits that the run began with, and where it has merged an adapter,
@@ -90,12 +89,48 @@ class Run:
             plan = plan.model_copy(update={"origin": origin})
         return plan
 
-    def read(self) -> dict[str, Any]:
-        """The record. Raises: RecipeError when this is not a run folder, or it is damaged."""
-        record = _read_json(self.record)
-        if record.get("status") not in STATUSES:
-            raise _damaged(self.record, "its status is missing or unknown")
+    def read(self, *needed: str) -> dict[str, Any]:
+        """The record, with the keys that are `needed`, such as `evaluation.before`. Raises:
+        RecipeError when this is not a run folder, or it is damaged."""
+        record = self.table(self.record, schema.Record)
+        for key in needed:
+            value: Any = record
+            for part in key.split("."):
+                value = value.get(part)
+                if value is None:
+                    raise _damaged(self.record, f"`{key}` is missing")
         return record
+
+    def table(
+        self, path: Path, model: type[BaseModel], *, is_strict: bool = True
+    ) -> dict[str, Any]:
+        """The object in a JSON file of this folder, which is as `model` says. Raises: RecipeError
+        that names the file and the field."""
+        with _readable(path):
+            data = foreign.read_object(self.folder, str(path.relative_to(self.folder)))
+            if fault := schema.fault(data, model, is_strict=is_strict):
+                raise foreign.Damaged(fault)
+        return data
+
+    def rows(self, path: Path, model: type[BaseModel]) -> list[dict[str, Any]]:
+        """The objects on the lines of a .jsonl file, each as `model` says; without a file none.
+        Raises: RecipeError that names the file, the line and the field."""
+        with _readable(path):
+            rows = list(foreign.read_rows(self.folder, path.name))
+            for number, row in rows:
+                if fault := schema.fault(row, model):
+                    raise foreign.Damaged(f"line {number}: {fault}")
+        return [row for _, row in rows]
+
+    def answers(self, when: str) -> list[dict[str, Any]]:
+        """The lines of the evaluation `before` or `after` training. Raises: RecipeError."""
+        return self.rows(self.evaluation(when), schema.Item)
+
+    def refuse_links(self) -> None:
+        """Raises: RecipeError for a link in this folder; wandb alone makes some, in its own."""
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if path.name != "wandb":
+                foreign.refuse_links(path)
 
     def status(self) -> str:
         """The recorded status, or "killed" if it says "running" and no process works on the run."""
@@ -105,8 +140,8 @@ class Run:
     def standing(self) -> str:
         """The status and the last step in words: `was killed at step 4`."""
         step, status = 0, self.status()
-        with suppress(OSError, ValueError, LookupError):  # damaged metrics do not hide the status
-            step = read_lines(self.metrics)[-1]["step"]
+        with suppress(RecipeError, LookupError):  # damaged metrics do not hide the status
+            step = self.rows(self.metrics, schema.Step)[-1]["step"]
         verb = {"running": "is ", "complete": "is ", "failed": ""}.get(status, "was ")
         return f"{verb}{status} at step {step}"
 
@@ -118,7 +153,7 @@ class Run:
 
     def read_lock(self) -> dict[str, Any]:
         """Versions, revisions and hashes. Raises: RecipeError when they cannot be read."""
-        return _read_json(self.lock)
+        return self.table(self.lock, lock.Lock)
 
     def update(self, **changes: Any) -> dict[str, Any]:
         """Merge `changes` into the record, and return it."""
@@ -134,7 +169,8 @@ class Run:
     def owned(self) -> Iterator[None]:
         """Own the folder within the context. Raises: RecipeError when another process owns it."""
         try:
-            file = open(self.folder / ".owner", "w")
+            flags = os.O_WRONLY | os.O_CREAT
+            file = open(foreign.open_plain(self.folder, ".owner", flags), "w")
         except OSError as error:
             raise disk_error(error, self.folder) from error
         with file:
@@ -150,8 +186,10 @@ class Run:
     def _is_owned(self) -> bool:
         """Whether a process owns the folder, or this cannot be determined; writes nothing."""
         try:
-            with open(self.folder / ".owner") as file:
+            with foreign.reading(self.folder, ".owner") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except RecipeError:  # a link, or another thing that no run has made
+            return False
         except OSError as error:
             return not isinstance(error, FileNotFoundError)
         return False
@@ -165,14 +203,16 @@ class Run:
 
         Raises: RecipeError when metrics of a step up to there are missing.
         """
-        if [row.get("step") for row in read_lines(self.metrics)][:step] != [*range(1, step + 1)]:
+        steps = self.rows(self.metrics, schema.Step)
+        if [row["step"] for row in steps][:step] != [*range(1, step + 1)]:
             raise _damaged(self.metrics, f"it does not have steps 1 to {step}")
-        for path in (self.metrics, self.completions):
-            rows = [row for row in read_lines(path) if row.get("step", 0) <= step]
-            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+        samples = self.rows(self.completions, schema.Completion)
+        for path, every in ((self.metrics, steps), (self.completions, samples)):
+            rows = [json.dumps(row) + "\n" for row in every if row.get("step", 0) <= step]
+            write_text(path, "".join(rows))
         for folder in self.checkpoints.glob("checkpoint-*"):
-            number = folder.name.removeprefix("checkpoint-")
-            if not is_whole(folder) or not number.isdigit() or int(number) > step:
+            number = checkpoint_step(folder)
+            if not is_whole(folder) or number is None or number > step:
                 shutil.rmtree(folder)
 
 
@@ -192,75 +232,33 @@ def create(loaded: Loaded, plan: Plan, folder: Path | None, runs_dir: Path) -> R
     Raises: RecipeError if `folder` exists; RunError if it cannot be written.
     """
     fingerprint = recipe.fingerprint(loaded.recipe)
-    try:
-        if folder is None:
-            folder = files.free_name(runs_dir / loaded.name, f"{files.stamp()}-{fingerprint[:8]}")
-        else:
+    parent, stem = runs_dir / loaded.name, f"{files.stamp()}-{fingerprint[:8]}"
+    while True:
+        target = folder or files.free_name(parent, stem)
+        if folder:
             refuse_used(folder)
-        is_ours = runs_dir.absolute() in folder.absolute().parents
-        older_name = "*" if is_ours else glob.escape(folder.name)
-        files.clear_drafts(folder.parent, f".{older_name}.[0-9]*.tmp")
-        with files.draft(folder) as path:
-            path.mkdir()
-            draft = Run(path)
-            draft.recipe.write_text(loaded.text, encoding="utf-8")
-            draft.resolved.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            write_json(draft.lock, lock.make(loaded, plan))
-            write_json(draft.record, _first_record(loaded, plan, fingerprint))
-    except OSError as error:
-        raise disk_error(error, folder or runs_dir) from error
-    return Run(folder)
+        try:
+            _write_first(target, loaded, plan, fingerprint, runs_dir)
+            return Run(target)
+        except OSError as error:
+            if not os.path.lexists(target):  # else another run that began in this second has it
+                raise disk_error(error, target) from error
 
 
-def mark_checkpoint(folder: Path) -> None:
-    """Mark a checkpoint as whole: its files are on the disk, with the sizes in the mark."""
-    files.sync(folder)
-    sizes = {
-        path.name: path.stat().st_size
-        for path in folder.iterdir()
-        if path.is_file() and not path.name.startswith(".")
-    }
-    write_json(folder / CHECKPOINT_DONE, sizes)
-
-
-def is_whole(folder: Path) -> bool:
-    """Whether a checkpoint is marked as whole, and all its files have the sizes in the mark."""
-    try:
-        sizes = json.loads((folder / CHECKPOINT_DONE).read_text())
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def newest_whole(checkpoints: Path) -> tuple[Path, int] | None:
-    """The whole checkpoint of the highest step in a folder, and that step."""
-    steps = []
-    for folder in checkpoints.glob("checkpoint-*"):
-        number = folder.name.removeprefix("checkpoint-")
-        if number.isdigit() and is_whole(folder):
-            steps.append((int(number), folder))
-    return (max(steps)[1], max(steps)[0]) if steps else None
-
-
-def _first_record(loaded: Loaded, plan: Plan, fingerprint: str) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "status": "running",
-        "recipe": loaded.name,
-        "description": plan.recipe.description,
-        "fingerprint": fingerprint,
-        "preset": plan.preset_name,
-        "started": now(),
-        "updated": now(),
-        "attempts": 0,
-        "duration_s": {},
-        "evaluation": {},
-        "vram": {
-            "predicted_bytes": plan.predicted.peak_bytes if plan.predicted else None,
-            "measured_bytes": None,
-        },
-        "error": None,
-    }
+def _write_first(
+    folder: Path, loaded: Loaded, plan: Plan, fingerprint: str, runs_dir: Path
+) -> None:
+    """Make a run folder, which appears when it is complete. Raises: OSError."""
+    is_ours = runs_dir.absolute() in folder.absolute().parents
+    older_name = "*" if is_ours else glob.escape(folder.name)
+    files.clear_drafts(folder.parent, f".{older_name}.[0-9]*.tmp")
+    with files.draft(folder) as path:
+        path.mkdir()
+        draft = Run(path)
+        draft.recipe.write_text(loaded.text, encoding="utf-8")
+        draft.resolved.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        write_json(draft.lock, lock.make(loaded, plan))
+        write_json(draft.record, first_record(loaded, plan, fingerprint))
 
 
 def find(runs_dir: Path, name: str) -> Run:
@@ -281,8 +279,7 @@ def find(runs_dir: Path, name: str) -> Run:
 def find_unfinished(runs_dir: Path, recipe_name: str | None = None) -> Run:
     """The newest run that can be resumed, of this recipe or of any.
 
-    Trials are left out, because it is `sweep` that resumes a study.
-    Raises: RecipeError when there is none.
+    Trials are left out: `sweep` resumes a study. Raises: RecipeError when there is none.
     """
     unfinished: list[Run] = []
     has_trials = False
@@ -328,18 +325,19 @@ def _last_runs(runs_dir: Path) -> str:
     return "the last runs: " + ", ".join(names) if names else "there are no runs yet"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raises: RecipeError when a file cannot be read within the context, or is not what it must."""
     try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise _damaged(path, f"it cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(data, dict):
-        raise _damaged(path, "it is not a JSON object")
-    return data
+        yield
+    except foreign.Damaged as error:
+        raise _damaged(path, str(error)) from error
+    except OSError as error:
+        raise _damaged(path, f"it cannot be read: {error.strerror or error}") from error
 
 
 def _damaged(path: Path, why: str) -> RecipeError:
     problem = Problem(
-        f"is damaged: {why}", str(path), "start a new run, or put back a copy of this file"
+        f"is damaged: {why}", str(path), "put back a copy of this file, or leave out this run"
     )
     return RecipeError(problems=[problem])

@@ -31,6 +31,8 @@ OLDER_DRAFTS = ".*.[0-9]*"
 """Pattern of the names that drafts had in older versions, as `clear_drafts` takes it."""
 Taken = Literal["refuse", "replace", "keep"]
 """What happens to a name that is taken: an error, the new content, or the old content."""
+BLOCK = 4096
+"""Bytes of a block of most file systems: an empty file needs none."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 _PID = re.compile(r"^\.draft-(\d+)(?:-|$)|\.(\d+)(?:\.tmp)?$")
 """Where older versions had the number of the process that wrote a draft."""
@@ -191,7 +193,7 @@ def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
 
 def append_line(path: Path, *rows: Mapping[str, Any]) -> None:
     """Append a JSON line for each row, on the disk at once; a torn last line is cut first."""
-    with open(path, "ab+") as file:
+    with open(path, "ab+", opener=no_link) as file:
         size = file.seek(0, os.SEEK_END)
         if size:
             file.seek(size - 1)
@@ -201,6 +203,14 @@ def append_line(path: Path, *rows: Mapping[str, Any]) -> None:
         file.write(_lines(rows).encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def no_link(path: str, flags: int) -> int:
+    """An opener for `open` that does not follow a link: a file that one leads to stays as it is.
+
+    Raises: OSError (ELOOP).
+    """
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -229,13 +239,14 @@ def free_name(parent: Path, stem: str) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises: RunError if no file can be made in `folder`, or where it would be made."""
+    """Raises: RunError if no file can be made in `folder`, or where it would be made, or no block
+    is free there."""
     folder = folder.absolute()
     while not folder.exists():
         folder = folder.parent
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(bytes(BLOCK))
     except OSError as error:
         raise disk_error(error, folder) from error
 
