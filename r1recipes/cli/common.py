@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from r1recipes.errors import Problem, RecipeError, shorten, unwritable, visible
+from r1recipes.machine import files
 from r1recipes.machine.units import GIB
 
 if TYPE_CHECKING:
@@ -213,10 +214,9 @@ def _user_rewards(recipe: Recipe) -> list[str]:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a file that must not exist yet. Raises: RecipeError."""
+    """Write a file that must not exist yet, whole or not at all. Raises: RecipeError, RunError."""
     try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(text)
+        files.save_text(path, text, taken="refuse")
     except FileExistsError as error:
         raise RecipeError(f"`{path}` exists", hint="choose another name") from error
     except OSError as error:
@@ -237,15 +237,8 @@ def write_over(path: Path, text: str) -> None:
 
     Raises: RecipeError, RunError.
     """
-    from r1recipes.machine import files
-
-    target = path.resolve()  # a link of the user's stays one
     try:
-        if target.is_file() or not target.exists():
-            target.parent.lstat()  # a folder is not made
-            files.write_text(target, text)
-        else:  # such as /dev/stdout
-            target.write_text(text, encoding="utf-8")
+        files.save_text(path, text, taken="replace")
     except OSError as error:
         raise unwritable(path, error) from error
 
