@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from r1recipes.machine.gpu import Gpu
     from r1recipes.machine.settings import Settings
-    from r1recipes.planning import Plan
     from r1recipes.planning.architectures import Origin
     from r1recipes.recipe import Loaded, Recipe
     from r1recipes.runs import Run
@@ -164,14 +163,6 @@ def refuse_model(loaded: Loaded, origin: Origin | None = None) -> str | None:
     recipe = loaded.recipe
     based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
     return refusals.check_model(based, loaded.path.parent, offline=hub.is_offline())
-
-
-def say_unpredicted(plan: Plan) -> None:
-    """Say on stderr that the memory of a plan for a GPU is not predicted, and why."""
-    if plan.backend == "unsloth" and plan.predicted is None:
-        from r1recipes.planning.fit import refusals
-
-        print(printable(f"note: {refusals.unpredicted(plan.base_model.name)}"), file=sys.stderr)
 
 
 def refuse_code(recipe: Recipe, base_dir: Path) -> None:
