@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from r1recipes.errors import Problem, RecipeError, shorten, unwritable, visible
+from r1recipes.machine import files
 from r1recipes.machine.units import GIB
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from r1recipes.machine.gpu import Gpu
     from r1recipes.machine.settings import Settings
-    from r1recipes.planning import Plan
     from r1recipes.planning.architectures import Origin
     from r1recipes.recipe import Loaded, Recipe
     from r1recipes.runs import Run
@@ -165,14 +165,6 @@ def refuse_model(loaded: Loaded, origin: Origin | None = None) -> str | None:
     return refusals.check_model(based, loaded.path.parent, offline=hub.is_offline())
 
 
-def say_unpredicted(plan: Plan) -> None:
-    """Say on stderr that the memory of a plan for a GPU is not predicted, and why."""
-    if plan.backend == "unsloth" and plan.predicted is None:
-        from r1recipes.planning.fit import refusals
-
-        print(printable(f"note: {refusals.unpredicted(plan.base_model.name)}"), file=sys.stderr)
-
-
 def refuse_code(recipe: Recipe, base_dir: Path) -> None:
     """Refuse user code now, and not after the data are loaded. Raises: RecipeError."""
     from r1recipes import rewards
@@ -215,10 +207,9 @@ def check_allowed(
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a file that must not exist yet. Raises: RecipeError."""
+    """Write a file that must not exist yet, whole or not at all. Raises: RecipeError, RunError."""
     try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(text)
+        files.save_text(path, text, taken="refuse")
     except FileExistsError as error:
         raise RecipeError(f"`{path}` exists", hint="choose another name") from error
     except OSError as error:
@@ -239,15 +230,8 @@ def write_over(path: Path, text: str) -> None:
 
     Raises: RecipeError, RunError.
     """
-    from r1recipes.machine import files
-
-    target = path.resolve()  # a link of the user's stays one
     try:
-        if target.is_file() or not target.exists():
-            target.parent.lstat()  # a folder is not made
-            files.write_text(target, text)
-        else:  # such as /dev/stdout
-            target.write_text(text, encoding="utf-8")
+        files.save_text(path, text, taken="replace")
     except OSError as error:
         raise unwritable(path, error) from error
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
     from r1recipes.data.local import Findings
     from r1recipes.machine.gpu import Gpu
-    from r1recipes.planning.architectures import Checkpoint, Origin
-    from r1recipes.planning.models import ModelShape
+    from r1recipes.planning.architectures import Origin
     from r1recipes.planning.proofs import Proof
     from r1recipes.recipe import Loaded
 
@@ -295,7 +293,6 @@ def _as_json(name: str, model: str, by_preset: dict[str, Proof | None]) -> dict[
 
 
 def new_command(args: argparse.Namespace) -> int:
-    from r1recipes import recipe
     from r1recipes.algorithms import ALGORITHMS
     from r1recipes.planning.fit import presets
     from r1recipes.recipe import scaffold
@@ -306,25 +303,11 @@ def new_command(args: argparse.Namespace) -> int:
         known = ", ".join(ALGORITHMS)
         raise RecipeError(f"unknown algorithm `{args.algorithm}`", hint=f"known: {known}")
     base_dir = args.file.absolute().parent
-    checkpoint = _checkpoint(args.model, base_dir)
-    shape, family = (checkpoint.shape, checkpoint.family) if checkpoint else (None, None)
-    base = recipe.load(scaffold.base_for(args.model, _shapes(args.model, shape), family))
-    chosen = scaffold.for_algorithm(base.recipe, args.algorithm)
-    notes: dict[str, str] = {}
-    if shape:
-        if presets.is_for_cpu(shape):
-            chosen = presets.on_cpu(chosen)
-        made = presets.of_model(chosen, args.model, shape, _cards(args.gpu), base_dir)
-        chosen, notes = chosen.model_copy(update={"preset": made.by_name}), made.notes
-        for reason in made.refused if args.gpu else ():
-            print(printable(f"no preset for {reason}"), file=sys.stderr)
-    else:
-        why = "is unknown here, as its config.json cannot be reached: the presets are those of"
-        text = f"`{args.model}` {why} {base.recipe.model.name}, and may not fit"
-        print(printable(text), file=sys.stderr)
-    text = scaffold.commented(chosen, args.model, None, notes)
-    write_new(args.file, text)
-    print(f"wrote {args.file}, from {base.path.name}; next: `r1recipes check {args.file}`")
+    made = presets.recipe_for(args.model, args.algorithm, _cards(args.gpu), base_dir)
+    for line in made.lines:
+        print(printable(line), file=sys.stderr)
+    write_new(args.file, scaffold.commented(made.recipe, args.model, None, made.notes))
+    print(f"wrote {args.file}, from {made.base}; next: `r1recipes check {args.file}`")
     return 0
 
 
@@ -336,25 +319,6 @@ def _cards(names: list[str]) -> list[Gpu]:
         return [named_card(name) for name in names]
     at_hand = gpu.current()
     return [at_hand] if at_hand else []
-
-
-def _checkpoint(model: str, base_dir: Path) -> Checkpoint | None:
-    """The model's checkpoint; None where it cannot be reached. Raises: PlanError for a model that
-    is refused."""
-    from r1recipes.machine import hub
-    from r1recipes.planning import architectures
-
-    try:
-        return architectures.find(model, base_dir, offline=hub.is_offline())
-    except architectures.Unreachable:
-        return None
-
-
-def _shapes(model: str, shape: ModelShape | None) -> Callable[[str], ModelShape | None]:
-    """The catalogue, in which `model` has this shape."""
-    from r1recipes.planning import models
-
-    return lambda name: models.find(name) or (shape if name == model else None)
 
 
 def schema_command(args: argparse.Namespace) -> int:

@@ -18,7 +18,6 @@ from r1recipes.cli.common import (
     overridable,
     printable,
     refuse_judge,
-    say_unpredicted,
     screen,
     show_code,
 )
@@ -118,7 +117,7 @@ def _start(args: argparse.Namespace, settings: Settings) -> int:
     is_foreign = loaded.source is not None
     check_allowed(loaded.recipe, loaded.path.parent, args, settings, is_foreign=is_foreign)
     trackers.check(plan.recipe.track, offline=settings.offline)
-    say_unpredicted(plan)
+    _say_unpredicted(plan)
 
     def train(observers: list[Observer], options: Options) -> Run:
         from r1recipes import training
@@ -135,6 +134,14 @@ def _start(args: argparse.Namespace, settings: Settings) -> int:
         )
 
     return _train(args, settings, plan, train)
+
+
+def _say_unpredicted(plan: Plan) -> None:
+    """Say on stderr that the memory of a plan for a GPU is not predicted, and why."""
+    if plan.backend == "unsloth" and plan.predicted is None:
+        from r1recipes.planning.fit import refusals
+
+        print(printable(f"note: {refusals.unpredicted(plan.base_model.name)}"), file=sys.stderr)
 
 
 def make_plan(

@@ -72,6 +72,7 @@ COMMANDS = {
     "charts": ["report", "{run}", "--out", "page.html", "--csv", "{disk}/charts"],
     "copy": ["copy", "tiny", "{disk}/tiny.toml"],
     "schema": ["schema", "{disk}/schema.json"],
+    "new": ["new", "{disk}/new.toml", "--model", "unsloth/Qwen2.5-3B-Instruct"],
     "sweep": ["sweep", "{study}", "--workers", "0"],
     "evaluation": ["eval", "{disk}/runs/small/old", "--samples", "1"],
     "resume": ["run", "--resume", "{disk}/runs/small/old"],

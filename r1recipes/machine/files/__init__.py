@@ -178,6 +178,20 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def save_text(path: Path, text: str, *, taken: Taken) -> None:
+    """Write a file where the user wants it, whole or not at all. Raises: OSError.
+
+    Its folder must be there. A link stays one, and a device or a pipe is written to.
+    """
+    target = path.resolve() if taken == "replace" else path
+    target.parent.lstat()
+    if taken == "replace" and target.exists() and not target.is_file():
+        target.write_text(text, encoding="utf-8")  # such as /dev/stdout
+        return
+    with draft(target, taken=taken) as file:
+        file.write_bytes(text.encode())
+
+
 def write_json(path: Path, data: object) -> None:
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from r1recipes.algorithms import ALGORITHMS
 from r1recipes.algorithms.base import Preset
 from r1recipes.errors import PlanError
+from r1recipes.machine import hub
 from r1recipes.machine.gpu import Gpu
-from r1recipes.planning import models, plan, proofs
+from r1recipes.planning import architectures, models, plan, proofs
 from r1recipes.planning.models import ModelShape
-from r1recipes.recipe import loading
+from r1recipes.recipe import loading, scaffold
 from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe
 
 CLASSES = ("6GB", "8GB", "12GB", "16GB", "24GB", "48GB", "80GB")
@@ -41,6 +42,45 @@ class Presets:
     """What was asked for and does not fit, with the reason."""
 
 
+@dataclass(frozen=True)
+class New:
+    """A new recipe, still with the name of the model that it is made from."""
+
+    recipe: Recipe
+    base: str
+    """File of the shipped recipe that it is made from."""
+    notes: dict[str, str]
+    """Name of a preset -> a sentence on where it is from."""
+    lines: list[str]
+    """What the user has to know of it."""
+
+
+def recipe_for(model: str, algorithm: str, cards: Sequence[Gpu], base_dir: Path) -> New:
+    """The recipe of the nearest model, by family and size, with presets for this one.
+
+    Raises: PlanError for a model that is refused, or that fits none of the cards.
+    """
+    try:
+        checkpoint = architectures.find(model, base_dir, offline=hub.is_offline())
+    except architectures.Unreachable:
+        checkpoint = None
+    shape, family = (checkpoint.shape, checkpoint.family) if checkpoint else (None, None)
+
+    def find_shape(name: str) -> ModelShape | None:
+        return models.find(name) or (shape if name == model else None)
+
+    base = loading.load(scaffold.base_for(model, find_shape, family))
+    recipe, name = scaffold.for_algorithm(base.recipe, algorithm), base.path.name
+    if shape is None:
+        why = "is unknown here, as its config.json cannot be reached: the presets are those of"
+        return New(recipe, name, {}, [f"`{model}` {why} {recipe.model.name}, and may not fit"])
+    recipe = on_cpu(recipe) if is_for_cpu(shape) else recipe
+    made = of_model(recipe, model, shape, cards, base_dir)
+    refused = [f"no preset for {reason}" for reason in made.refused] if cards else []
+    recipe = recipe.model_copy(update={"preset": made.by_name})
+    return New(recipe, name, made.notes, refused)
+
+
 def of_model(
     base: Recipe, model: str, shape: ModelShape, cards: Sequence[Gpu], base_dir: Path
 ) -> Presets:
@@ -58,8 +98,6 @@ def of_model(
     presets = Presets({})
     section = base.model.model_copy(update={"name": model, "revision": None, "chat_template": None})
     mine = base.model_copy(update={"model": section})
-    if is_for_cpu(shape):
-        mine = on_cpu(mine)
     for card in cards or smallest_cards():
         _add(presets, mine, card, base_dir)
     if same:
