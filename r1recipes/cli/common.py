@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
     """What a module adds its commands to."""
 
-LOCAL_SECTIONS = ("model", "data", "rewards", "cold_start", "eval", "judge")
+LOCAL_SECTIONS = tuple("model data rewards examples stage cold_start eval judge".split())
 """Sections of a recipe that may name things of this machine."""
 MAX_SHOWN_LINES = 400
 """Lines of user code that are printed in full before it may run; assumed."""
@@ -104,7 +104,7 @@ def show_code(recipe: Recipe, base_dir: Path, *, whole: bool) -> None:
     """
     from r1recipes.rewards import user_code
 
-    codes = [user_code.look_up(name, base_dir) for name in _user_rewards(recipe)]
+    codes = [user_code.look_up(name, base_dir) for name in recipe.code_names]
     for code in {code.path: code for code in codes}.values():
         lines = code.source.decode(errors="replace").splitlines()
         about = f"{len(lines)} lines, sha256 {code.sha256}"
@@ -169,7 +169,7 @@ def refuse_code(recipe: Recipe, base_dir: Path) -> None:
     """Refuse user code now, and not after the data are loaded. Raises: RecipeError."""
     from r1recipes import rewards
 
-    rewards.load(_user_rewards(recipe)[:1], base_dir=base_dir, allow_code=False)
+    rewards.load(recipe.code_names[:1], base_dir=base_dir, allow_code=False)
 
 
 def refuse_judge(
@@ -178,7 +178,7 @@ def refuse_judge(
     """Say what --allow-judge lets be sent, or refuse a judge that needs it. Raises: RecipeError."""
     from r1recipes.rewards.judge import consent
 
-    if recipe.judge is None or "judge" not in (*recipe.rewards, recipe.eval.reward):
+    if recipe.judge is None or "judge" not in recipe.reward_names:
         return
     consent.refuse_unallowed(
         recipe.judge, allowed=allowed, offline=settings.offline, is_foreign=is_foreign
@@ -204,13 +204,6 @@ def check_allowed(
     else:
         refuse_code(recipe, base_dir)
     refuse_judge(recipe, allowed=args.allow_judge, settings=settings, is_foreign=is_foreign)
-
-
-def _user_rewards(recipe: Recipe) -> list[str]:
-    from r1recipes.rewards import user_code
-
-    names = [*recipe.rewards, recipe.eval.reward]
-    return [name for name in names if user_code.is_user_code(name)]
 
 
 def write_new(path: Path, text: str) -> None:
@@ -272,7 +265,7 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
     """
     from r1recipes.algorithms.base import preset_bytes
     from r1recipes.machine import gpu
-    from r1recipes.planning import plan
+    from r1recipes.planning import fit
 
     if list(recipe.preset) == ["cpu"]:
         raise RecipeError(
@@ -292,7 +285,7 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
             hint="name a GPU, such as --gpu t4 or --vram 16, or a preset with --preset",
         )
     if args.preset == "cpu" or args.preset not in recipe.preset:
-        raise no_memory(plan.choose_preset(recipe, None, args.preset))
+        raise no_memory(fit.choose_preset(recipe, None, args.preset))
     from r1recipes.planning import proofs  # few calls come to this line
 
     size = proofs.class_bytes(args.preset) or preset_bytes(args.preset)

@@ -20,14 +20,14 @@ from r1recipes.cli.common import (
     whole_number,
     write_over,
 )
-from r1recipes.errors import PlanError, RecipeError, unwritable
+from r1recipes.errors import PlanError, RecipeError
 from r1recipes.machine.units import GIB
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
     from r1recipes.machine.gpu import Gpu
     from r1recipes.planning import Plan
-    from r1recipes.planning.fit import Predicted
+    from r1recipes.planning.memory.predicted import Predicted
     from r1recipes.planning.speed.lengths import Lengths
     from r1recipes.recipe import Loaded, Recipe
 
@@ -176,7 +176,8 @@ def _print_table(resolved: Plan, predicted: Predicted, card: Gpu) -> None:
     print()
     for line in _sentences(resolved, predicted):
         print(line)
-    print(_speed(resolved, predicted, card))
+    if predicted.step_s:  # plain TRL has no model of its speed
+        print(_speed(resolved, predicted, card))
     if gpu.is_unified(card.name):
         print("note      this is main memory: the system and other programs need some of it")
     size = card.total_bytes
@@ -199,7 +200,7 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     stored = f" ({kind})" if (kind := resolved.preset.kv_cache_dtype) else ""
     count = resolved.preset.prompts_per_step * resolved.preset.num_generations
     lines = [
-        f"peak      {peak:.2f} GiB in {predicted.peak_phase}, within {predicted.error:.0%}"
+        f"peak      {peak:.2f} GiB in {predicted.where}, within {predicted.error:.0%}"
         + (", extrapolated" if predicted.extrapolated else ""),
         f"needed    {needed:.2f} GiB; {SLACK} is given back where there is no room",
         f"headroom  {headroom:.2f} GiB of {room:.2f}, beyond what is needed{card}",
@@ -211,7 +212,11 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
         del lines[1]
     if resolved.preset.weights == "fp8":
         lines.append("note      derived from sources for FP8 weights, which were not measured")
-    lines += [f"note      {text}" for text in resolved.algorithm.notes_on_plan]
+    for title, stage in zip(resolved.recipe.stage_names, resolved.earlier, strict=True):
+        lines.append(f"stage     {title}: {stage.batch_sentence()}")
+    plans = [*resolved.earlier, resolved]
+    notes = dict.fromkeys(text for plan in plans for text in plan.algorithm.notes_on_plan)
+    lines += [f"note      {text}" for text in notes]
     if resolved.eval_problems:
         lines.append(
             f"evaluates {resolved.eval_problems} held-out problems every "
@@ -296,7 +301,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
         preset=args.preset,
         origin=origin.of_recipe(loaded, runs_dir),
     )
-    weights_dir = _weights_dir(settings.load().cache_dir)
+    weights_dir = rehearsal.weights_dir(settings.load().cache_dir)
     batches = tuple(sorted(args.batches or ()))
     measured = rehearsal.rehearse(
         resolved,
@@ -335,15 +340,3 @@ def _no_card(args: argparse.Namespace, asked: Recipe) -> PlanError:
         "a rehearsal needs an NVIDIA GPU, and this machine has none",
         hint=f"`{command}` predicts; `r1recipes doctor` looks for a GPU",
     )
-
-
-def _weights_dir(cache_dir: Path) -> Path:
-    """The folder of random weights, made if it is not there. Raises: RunError."""
-    from r1recipes.machine import OTHER_CACHE
-
-    folder = cache_dir / "random-weights"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error, OTHER_CACHE) from error
-    return folder

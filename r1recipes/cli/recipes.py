@@ -149,7 +149,7 @@ def _check_every(loaded: Loaded, findings: Findings) -> None:
     these are all. A preset that leaves the size of a step open is left out."""
     from r1recipes.algorithms import ALGORITHMS
     from r1recipes.planning.auto import open_keys
-    from r1recipes.planning.plan import eval_problems
+    from r1recipes.planning.speed import eval_problems
 
     recipe, refused = loaded.recipe, {}
     if (recipe.eval.every or 0) >= recipe.train.max_steps:

@@ -308,6 +308,12 @@ def _print_result(run: Run, console: Console) -> None:
     if step := record.get("stopped_at_step"):
         line = f"Finished at step {step} of {run.plan().recipe.train.max_steps}"
         console.print(line, markup=False, highlight=False)
+    for stage in record.get("stages", []):
+        share, change = stage["evaluation"]["accuracy"], stage["difference"]
+        low, high = change["interval"]
+        line = f"Stage {stage['name']}: accuracy {share:.1%} (difference {change['mean']:+.1%}, "
+        line += f"95 % {low:+.1%} to {high:+.1%})"
+        console.print(line, markup=False, highlight=False)
     if judge := record.get("judge"):
         console.print(f"Judge: {cost.sentence(judge)}", markup=False, highlight=False)
     if memory := _memory_line(record["vram"]):

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from r1recipes.config.render import Loc, dotted, show
+from r1recipes.config.render import Loc, dotted, header, show
 from r1recipes.config.section import NamedSections, Section
 from r1recipes.config.suggest import (
     example,
@@ -101,7 +101,7 @@ def _mistakes(error: Error, model: type[Section]) -> Iterator[_Mistake]:
     if error["type"] == "refused":
         for key, message, hint in error["ctx"]["problems"]:
             words = _fixed(message, hint)
-            yield _Mistake(_path_of(loc, key), False, _without_names(message), MAX_ALIKE, words)
+            yield _Mistake(path_of(loc, key), False, _without_names(message), MAX_ALIKE, words)
         return
     is_name = "[key]" in error["loc"]
     kind, limit = error["type"], MAX_ALIKE
@@ -124,7 +124,7 @@ def _without_names(message: str) -> str:
     return re.sub(r"`[^`]*`|\"[^\"]*\"", "_", message)[:60]
 
 
-def _path_of(loc: Loc, key: str | Loc) -> Loc:
+def path_of(loc: Loc, key: str | Loc) -> Loc:
     """The path of a key of the section at `loc`, in one of the forms of `section.KeyProblems`."""
     if isinstance(key, tuple):
         return (*loc, *key)
@@ -173,7 +173,7 @@ def _without_misspelt(refused: Error, unknown: dict[Loc, list[str]]) -> list[Err
         refused | {"ctx": {"problems": [problem]}}
         for problem in refused["ctx"]["problems"]
         if not problem[1].endswith("is missing")
-        or not _is_misspelt(_path_of(refused["loc"], problem[0]), unknown)
+        or not _is_misspelt(path_of(refused["loc"], problem[0]), unknown)
     ]
 
 
@@ -207,9 +207,11 @@ def _words(error: Error, loc: Loc, model: type[Section]) -> Words:
 
 def _missing_hint(loc: Loc, model: type[Section], section: Any) -> str:
     parts = section.values() if isinstance(section, Mapping) else ()
+    if len(loc) > 1 and isinstance(loc[-2], int):
+        return f"add {example(loc, model)} below `{header(loc[:-1])}`"
     if len(loc) > 1 and parts and all(isinstance(part, Mapping) for part in parts):
         # [a.b] alone makes [a], and a line below its header would belong to [a.b]
-        return f"add `[{dotted(loc[:-1])}]` with {example(loc, model)}"
+        return f"add `{header(loc[:-1])}` with {example(loc, model)}"
     return f"add {example(loc, model)}"
 
 
@@ -224,9 +226,11 @@ def _unknown(loc: Loc, model: type[Section], value: Any) -> Words:
     sections = [name for name in model.model_fields if is_section(name, model)]
     parent = section_at(loc[:-1], model)
     fields = parent.model_fields.items() if parent and len(loc) > 1 else ()
-    inner = [dotted((*loc[:-1], name)) for name, f in fields if models_in(f.annotation)]
-    meant = nearest(dotted(loc), inner, 0.5) or nearest(str(loc[-1]), sections, 0.5)
-    hint = f"did you mean `[{meant}]`?" if meant else "remove it; known: " + ", ".join(sections)
+    inner = [header((*loc[:-1], name)) for name, f in fields if models_in(f.annotation)]
+    meant = nearest(header(loc), inner, 0.5)
+    if meant is None and (top := nearest(str(loc[-1]), sections, 0.5)):
+        meant = f"[{top}]"
+    hint = f"did you mean `{meant}`?" if meant else "remove it; known: " + ", ".join(sections)
     return f"unknown section [{shorten(dotted(loc))}]", hint
 
 

@@ -65,35 +65,52 @@ def render(file: BaseModel, origin: OriginOf | None = None) -> str:
     """
     lines = []
     for key, value in file:
-        if not isinstance(value, BaseModel | dict | None):
+        if not isinstance(value, BaseModel | dict | None) and not _has_sections(value):
             lines += _render_value(key, value, origin, (key,))
     for key, value in file:
         if isinstance(value, BaseModel):
-            lines += _render_section((key,), value, origin)
+            lines += render_section((key,), value, origin)
         elif isinstance(value, dict):
-            lines += _render_table(key, value, origin)
+            lines += _render_table((key,), value, origin)
+        elif _has_sections(value):
+            for number, section in enumerate(value):
+                lines += render_section((key, number), section, origin)
     return "\n".join(lines) + "\n"
 
 
-def _render_table(key: str, table: dict[str, Any], origin: OriginOf | None) -> list[str]:
+def _has_sections(value: Any) -> bool:
+    """Whether a value is a list of sections, `[[key]]`."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], BaseModel)
+
+
+def header(path: Loc) -> str:
+    """`[train]`, `[[stage]]`, `[stage.train]`: TOML counts the sections of a list by itself."""
+    name = dotted([part for part in path if not isinstance(part, int)])
+    return f"[[{name}]]" if isinstance(path[-1], int) else f"[{name}]"
+
+
+def _render_table(path: Loc, table: dict[str, Any], origin: OriginOf | None) -> list[str]:
     """A table with free names, which has either values or sections."""
     values = {name: v for name, v in table.items() if not isinstance(v, BaseModel)}
-    lines = ["", f"[{dotted((key,))}]"] if values else []
+    lines = ["", header(path)] if values else []
     for name, value in values.items():
-        lines += _render_value(name, value, origin, (key, name))
+        lines += _render_value(name, value, origin, (*path, name))
     for name, section in table.items():
         if isinstance(section, BaseModel):
-            lines += _render_section((key, name), section, origin)
+            lines += render_section((*path, name), section, origin)
     return lines
 
 
-def _render_section(path: Loc, section: BaseModel, origin: OriginOf | None) -> list[str]:
-    lines = ["", f"[{dotted(path)}]"]
+def render_section(path: Loc, section: BaseModel, origin: OriginOf | None = None) -> list[str]:
+    """The lines of a section and of those within it; an empty line comes first."""
+    lines = ["", header(path)]
     inner: list[str] = []
     items = section.written().items() if isinstance(section, Written) else section
     for key, value in items:
         if isinstance(value, BaseModel):
-            inner += _render_section((*path, key), value, origin)
+            inner += render_section((*path, key), value, origin)
+        elif isinstance(value, dict):
+            inner += _render_table((*path, key), value, origin)
         elif value is not None:
             lines += _render_value(key, value, origin, (*path, key))
     return lines + inner

@@ -183,6 +183,11 @@ def without_later_defaults(section: BaseModel, dumped: dict[str, Any]) -> dict[s
             continue
         if isinstance(current, BaseModel):
             value = without_later_defaults(current, value)
+        elif isinstance(current, list):
+            value = [
+                without_later_defaults(inner, dump) if isinstance(inner, BaseModel) else dump
+                for inner, dump in zip(current, value, strict=True)
+            ]
         elif isinstance(current, Mapping):
             value = {
                 key: without_later_defaults(inner, value[key])

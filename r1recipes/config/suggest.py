@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from r1recipes.config.render import Loc, dotted
+from r1recipes.config.render import Loc, dotted, header
 from r1recipes.config.section import Section
 
 MAX_WORD = 100
@@ -45,6 +45,8 @@ def section_at(path: Loc, model: type[BaseModel]) -> type[BaseModel] | None:
     current: type[BaseModel] | None = model
     is_table = False
     for part in path:
+        if isinstance(part, int):  # one of a list of sections
+            continue
         if is_table:  # this part is the free name of a section
             is_table = False
             continue
@@ -91,10 +93,12 @@ def type_hint(kind: str, value: Any, loc: Loc, model: type[Section]) -> str | No
         return f"write `{round(value)}`" if _fits(round(value), loc, model) else None
     if kind == "list_type" and isinstance(value, str):
         return model.foreign_values.get(value)
+    if kind == "list_type" and isinstance(value, dict) and section_at(loc, model):
+        return f"write `[[{dotted(loc)}]]`, in double brackets"
     if kind in ("dict_type", "model_type"):
         is_list = isinstance(value, list) and value and isinstance(value[0], dict)
         how = " in single brackets" if is_list else ", with its keys below"
-        return f"write `[{dotted(loc)}]`{how}"
+        return f"write `{header(loc)}`{how}"
     return None
 
 
@@ -138,7 +142,9 @@ def nearest_key(loc: Loc, model: type[Section]) -> str:
     key, section = str(loc[-1]), section_at(loc[:-1], model)
     if is_section(key, model):
         return f"`{key}` is a section of its own: write `[{key}]`"
-    homes = [path for path, name in _all_keys(model) if name == key and path != loc[:-1]]
+    inner = _all_keys(section, loc[:-1]) if section else ()
+    homes = [path for path, name in inner if name == key and path != loc[:-1]]
+    homes = homes or [path for path, name in _all_keys(model) if name == key and path != loc[:-1]]
     if homes:
         return f"`{key}` belongs " + " or ".join(_home(path, model) for path in homes)
     if key in model.foreign_keys:
@@ -175,16 +181,19 @@ def _home(path: Loc, model: type[Section]) -> str:
     if not path:
         return "at the top of the file, above the first [section]"
     if _FREE not in path:
-        return f"in [{dotted(path)}]"
+        return f"in {header(path)}"
     words = model.named_sections.get(str(path[0]))
     name = words.example if words else _FREE
     return f"in each [{dotted([name if part == _FREE else part for part in path])}]"
 
 
 def _all_keys(model: type[BaseModel], prefix: Loc = ()) -> Iterator[tuple[Loc, str]]:
-    """Section and name of every key that a file of this model can have."""
+    """Section and name of every key that a file of this model can have; without those of lists of
+    sections, whose keys belong elsewhere too."""
     for name, field in model.model_fields.items():
         yield prefix, name
+        if typing.get_origin(field.annotation) is list:
+            continue
         for inner in models_in(field.annotation):
             is_table = typing.get_origin(field.annotation) is dict
             yield from _all_keys(inner, (*prefix, name, _FREE) if is_table else (*prefix, name))

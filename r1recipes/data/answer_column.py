@@ -17,7 +17,8 @@ from typing import Any
 
 from r1recipes.errors import Problem
 from r1recipes.machine.units import shortened
-from r1recipes.recipe.schema import Data, Recipe
+from r1recipes.recipe.schema import Recipe
+from r1recipes.recipe.sections.data import Data
 from r1recipes.rewards.functions import COMPARES_ANSWERS
 
 MARKERS = (
@@ -54,7 +55,7 @@ class FinalAnswers:
 
 def are_compared(recipe: Recipe) -> bool:
     """Whether a reward of the recipe compares answers with the references."""
-    return not {*recipe.rewards, recipe.eval.reward}.isdisjoint(COMPARES_ANSWERS)
+    return not set(recipe.reward_names).isdisjoint(COMPARES_ANSWERS)
 
 
 def final_answers(

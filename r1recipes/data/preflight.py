@@ -132,7 +132,7 @@ def check_prompts(
             warnings.append(_overlong(name, tokens[name].lengths, preset, overlong))
             rows[name] = split.select(fits, keep_in_memory=True)
         lengths += [tokens[name].lengths[index] for index in fits]
-    _refuse_too_few(len(rows["train"]), preset)
+    refuse_too_few(len(rows["train"]), preset)
     warnings += special_tokens.in_questions(prompts, tokenizer)
     warnings += _unknown_tokens(tokens, tokenizer) + _dated(tokenizer)
     report = PromptReport(
@@ -150,7 +150,7 @@ def check_prompts(
     return replace(splits, train=rows["train"], held_out=rows["held_out"]), report
 
 
-def _refuse_too_few(num_train: int, preset: Preset) -> None:
+def refuse_too_few(num_train: int, preset: Preset) -> None:
     """Raises: RecipeError. TRL leaves out an incomplete step, so it would train on nothing
     (RepeatSampler)."""
     if num_train < preset.prompts_per_step:
@@ -206,7 +206,7 @@ def load_rewards(
     """
     verifier = stack.enter_context(Verifier(time_limit_s=settings.answer_limit_s))
     verifier.column = column
-    names = list(dict.fromkeys([*recipe.rewards, recipe.eval.reward]))
+    names = recipe.reward_names
     judge = None
     if recipe.judge and "judge" in names:
         consent.refuse_unallowed(recipe.judge, allowed=allow_judge, offline=settings.offline)

@@ -18,7 +18,8 @@ from r1recipes.config.suggest import nearest
 from r1recipes.data import answer_column, generators, gym, sources
 from r1recipes.errors import Problem, RecipeError, listed
 from r1recipes.recipe import references
-from r1recipes.recipe.schema import Data, Problems, Recipe
+from r1recipes.recipe.schema import Recipe
+from r1recipes.recipe.sections.data import Data, Problems
 from r1recipes.rewards.reward import RESERVED_COLUMNS
 
 if TYPE_CHECKING:

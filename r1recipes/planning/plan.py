@@ -6,11 +6,14 @@ and a plan for this machine is refused where its predicted memory does not fit.
 """
 
 import importlib.util
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
 
 from r1recipes.algorithms import ALGORITHMS, Algorithm
 from r1recipes.algorithms.base import Preset, preset_bytes
@@ -20,12 +23,12 @@ from r1recipes.config.section import AUTO
 from r1recipes.errors import PlanError
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
-from r1recipes.machine.units import gib
 from r1recipes.planning import auto, fit, speed
 from r1recipes.planning.architectures import Origin
-from r1recipes.planning.fit import Predicted, refusals
+from r1recipes.planning.fit import refusals
 from r1recipes.planning.memory.case import engine_sequences
-from r1recipes.recipe.schema import Model, Recipe
+from r1recipes.planning.memory.predicted import Predicted
+from r1recipes.recipe.schema import Model, Recipe, of_stage
 
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -61,6 +64,8 @@ class Plan(BaseModel):
     """Where `model.name` of the recipe is a run or an adapter."""
     eval_problems: int | None = None
     """Held-out problems that are answered every `eval.every` steps; None where none are."""
+    earlier: Annotated[tuple["Plan", ...], Field(exclude_if=operator.not_)] = ()
+    """The plans of the stages before the training, in their order."""
 
     @property
     def base_model(self) -> Model:
@@ -71,6 +76,11 @@ class Plan(BaseModel):
     def has_own_base(self) -> bool:
         """Whether the run folder has the weights that the adapter is trained on."""
         return self.recipe.cold_start is not None or self.origin is not None
+
+    def with_origin(self, origin: Origin) -> Self:
+        """The same with another account of the adapter that it starts from, in every stage."""
+        earlier = tuple(stage.with_origin(origin) for stage in self.earlier)
+        return self.model_copy(update={"origin": origin, "earlier": earlier})
 
     @property
     def algorithm(self) -> Algorithm:
@@ -147,10 +157,58 @@ def make(
     names as its model. `lengths`: of the completions for which choices are compared.
     Raises: PlanError with what the recipe needs and what would run here; DoesNotFit.
     """
+    if not all("unsloth" in ALGORITHMS[name].backends for name in recipe.algorithms):
+        target = replace(target, has_packages=False)  # all stages are trained by one backend
+    resolve = partial(
+        _resolved, target=target, base_dir=base_dir, offline=offline, origin=origin, lengths=lengths
+    )
+    plan = resolve(recipe, preset, chosen or {})
+    if recipe.stage:
+        plan = _with_stages(plan, resolve)
+    if target.is_here and plan.predicted and plan.predicted.verdict == "does not fit":
+        raise DoesNotFit(plan, plan.predicted)
+    return plan
+
+
+def _with_stages(plan: Plan, resolve: Callable[[Recipe, str, dict[str, Any]], Plan]) -> Plan:
+    """The plan with those of its stages, and the memory of the one that needs most.
+
+    What the planner chose for the training holds for the stages too, apart from the size of the
+    passes. Raises: PlanError.
+    """
+    recipe, name, preset = plan.recipe, plan.preset_name, plan.preset
+    if (passes := "per_device_train_batch_size") in auto.open_keys(recipe.preset[name]):
+        preset = auto.with_open(preset, [passes])
+    earlier = []
+    for title, stage in zip(recipe.stage_names, recipe.stage, strict=True):
+        try:
+            alone = of_stage(recipe, stage, {name: preset})
+        except ValidationError as error:  # with a value that the planner has chosen
+            message, hint = error.errors()[0]["ctx"]["problems"][0][1:]
+            raise PlanError(f"stage {title}: {message}", hint=hint) from error
+        shared = {"max_num_seqs": plan.max_num_seqs}  # the engine is made once
+        earlier.append(resolve(alone, name, {}).model_copy(update=shared))
+    titles = dict(zip(recipe.stage_names, earlier, strict=True))
+    predicted = fit.largest(plan.predicted, {t: each.predicted for t, each in titles.items()})
+    return plan.model_copy(update={"earlier": tuple(earlier), "predicted": predicted})
+
+
+def _resolved(
+    recipe: Recipe,
+    preset: str | None,
+    chosen: dict[str, Any],
+    *,
+    target: Target,
+    base_dir: Path,
+    offline: bool,
+    origin: Origin | None,
+    lengths: speed.Lengths,
+) -> Plan:
+    """The plan of a recipe without its stages, whether it fits or not. Raises: PlanError."""
     based = recipe.model_copy(update={"model": origin.base_model}) if origin else recipe
     refusals.check_model(based, base_dir, offline=offline)
-    name = choose_preset(recipe, target.card, preset)
-    settled = _settled(recipe, recipe.preset[name], chosen or {})
+    name = fit.choose_preset(recipe, target.card, preset)
+    settled = _settled(recipe, recipe.preset[name], chosen)
     card = None if name == "cpu" else target.card
     algorithm = ALGORITHMS[recipe.algorithm]
     has_engine = card is not None and target.has_packages and "unsloth" in algorithm.backends
@@ -175,10 +233,7 @@ def make(
             hint=f"write a value for `preset.{name}.{key}`",
         )
     plan = _plan(recipe, target, base_dir, name, settled, predicted, has_engine)
-    plan = plan.model_copy(update={"origin": origin})
-    if target.is_here and predicted and predicted.verdict == "does not fit":
-        raise DoesNotFit(plan, predicted)
-    return plan
+    return plan.model_copy(update={"origin": origin})
 
 
 def _plan(
@@ -209,29 +264,8 @@ def _plan(
         max_num_seqs=engine_sequences(preset.prompts_per_step * preset.num_generations),
         num_threads=preset.num_threads or target.num_cores,
         predicted=predicted,
-        eval_problems=eval_problems(recipe, device, step.completions),
+        eval_problems=speed.eval_problems(recipe, device, step.completions),
     )
-
-
-def eval_problems(recipe: Recipe, device: Device, completions: int) -> int | None:
-    """Held-out problems to answer every `eval.every` steps of so many completions; None where no
-    step of the recipe is followed by such an evaluation. Raises: PlanError if it costs too much."""
-    every = recipe.eval.every
-    if every is None or every >= recipe.train.max_steps:
-        return None
-    samples = ALGORITHMS[recipe.algorithm].samples
-    batch, available = recipe.eval.batch_size, recipe.data.eval_size
-    cost = speed.Evaluation(device, completions, batch, available, samples)
-    problems = cost.problems(every)
-    if problems is None:
-        raise PlanError(
-            f"`eval.every = {every}` costs too much: with steps of {completions} completions, "
-            f"answers to {cost.fewest} held-out problems, the fewest that say something, take up "
-            f"to {cost.share(cost.fewest, every):.1%} of the time, and {speed.MAX_SHARE:.0%} is "
-            "the limit",
-            hint=f"set `eval.every = {cost.least_every}` or more",
-        )
-    return problems
 
 
 def _settled(recipe: Recipe, preset: Preset, chosen: dict[str, Any]) -> Preset:
@@ -261,7 +295,7 @@ def opened(recipe: Recipe, card: Gpu, requested: str | None) -> tuple[str, Recip
     fitting = fit.presets_for(names, card)
     base = fitting[-1] if fitting else names[0]
     if requested:
-        base = choose_preset(recipe, card, requested)
+        base = fit.choose_preset(recipe, card, requested)
     preset = recipe.preset[base]
     is_fp8 = preset.load_in == "fp8"  # the planner would choose none (`auto.BY_ITSELF`)
     preset = auto.with_open(preset, (k for k in auto.OPEN if not (is_fp8 and k == "load_in_4bit")))
@@ -271,7 +305,11 @@ def opened(recipe: Recipe, card: Gpu, requested: str | None) -> tuple[str, Recip
 
 def pinned(plan: Plan, began: dict[str, Any]) -> Plan:
     """The plan with the commits that a run began with, since a branch may have moved."""
-    recipe = plan.recipe
+    recipe, commits = plan.recipe, began.get("stage_revisions") or {}
+    earlier = tuple(
+        pinned(stage, began | {"examples_revision": commits.get(name)})
+        for name, stage in zip(recipe.stage_names, plan.earlier, strict=True)
+    )
     model_revision = began.get("model_revision") or recipe.model.revision
     data_revision = began.get("data_revision") or recipe.data.revision
     update: dict[str, Any] = {
@@ -281,47 +319,13 @@ def pinned(plan: Plan, began: dict[str, Any]) -> Plan:
     if recipe.examples and began.get("examples_revision"):
         pinned_to = {"revision": began["examples_revision"]}
         update["examples"] = recipe.examples.model_copy(update=pinned_to)
-    return plan.model_copy(update={"recipe": recipe.model_copy(update=update)})
+    recipe = recipe.model_copy(update=update)
+    return plan.model_copy(update={"recipe": recipe, "earlier": earlier})
 
 
 def has_unsloth() -> bool:
     """Whether Unsloth and vLLM are installed; neither is imported."""
     return all(importlib.util.find_spec(name) for name in ("unsloth", "vllm"))
-
-
-def choose_preset(recipe: Recipe, card: Gpu | None, requested: str | None) -> str:
-    """Name of the preset for a card: the one that was asked for, or the largest that it holds.
-
-    Raises: PlanError when there is none.
-    """
-    names = sorted(recipe.preset, key=preset_bytes)
-    if requested is not None:
-        if requested not in recipe.preset:
-            raise PlanError(
-                f"there is no preset `{requested}` in this recipe",
-                hint="it has " + ", ".join(names),
-            )
-        if requested != "cpu" and card is None:
-            raise PlanError(
-                f"preset `{requested}` needs an NVIDIA GPU, and there is none", hint=refusals.TINY
-            )
-        return requested
-    if card is None:
-        if "cpu" in recipe.preset:
-            return "cpu"
-        raise PlanError(
-            f"this recipe needs an NVIDIA GPU with {names[0]} or more (presets: "
-            f"{', '.join(names)}), and this machine has none",
-            hint=refusals.TINY,
-        )
-    fitting = fit.presets_for(names, card)
-    if not fitting:
-        smaller = "" if names[0] == "6GB" else ", or `r1recipes run qwen2.5-1.5b`, which needs 6GB"
-        raise PlanError(
-            f"the smallest preset is {names[0]}, and {card.name} has {gib(card.total_bytes)} GiB",
-            hint=f"`r1recipes plan RECIPE --fit` looks for settings that fit this card{smaller}",
-        )
-    return fitting[-1]
 
 
 def choose_dtype(device: str, card: Gpu | None) -> Dtype:

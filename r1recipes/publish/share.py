@@ -183,7 +183,7 @@ def _companions(source: Recipe, base_dir: Path) -> tuple[dict[str, str], Files]:
         if path is None:
             is_local = (base_dir / Path(item.name).expanduser()).exists()
             if is_local or not item.may_be_hub or references.is_file_name(item.name):
-                key = ".".join(item.loc[:2])
+                key = render.dotted(item.loc)
                 message = f"`{key}` names `{item.name}`, which is not a file that can be shared"
                 problems.append(Problem(message, hint=_FOLDER))
             continue
@@ -212,22 +212,8 @@ def _with_names(source: Recipe, renamed: dict[str, str]) -> Recipe:
     """The recipe with the names that its files have in the bundle."""
     if all(old == new for old, new in renamed.items()):
         return source
-    data = source.model_dump(exclude_none=True)
-    for item in references.references_in(source.model_dump()):
-        new = renamed.get(item.name)
-        if new is None:
-            continue
-        if item.loc[0] == "rewards":
-            function = item.loc[1].rpartition(":")[2]
-            data["rewards"] = {
-                f"{new}:{function}" if name == item.loc[1] else name: weight
-                for name, weight in data["rewards"].items()
-            }
-        elif item.loc == ("eval", "reward"):
-            data["eval"]["reward"] = f"{new}:{source.eval.reward.rpartition(':')[2]}"
-        else:
-            data[item.loc[0]][item.loc[1]] = new
-    return Recipe.model_validate(data)
+    named = references.with_names(source.model_dump(), lambda name: renamed.get(name, name))
+    return Recipe.model_validate(named)
 
 
 def write(files: Files, target: Path, *, overwrite: bool = False) -> None:

@@ -22,7 +22,7 @@ from r1recipes.machine import hub
 from r1recipes.machine.files import clear_drafts, draft, write_text
 from r1recipes.recipe import bundle, download, references
 from r1recipes.recipe.bundle import Files, Reader
-from r1recipes.recipe.foreign_keys import EXAMPLE
+from r1recipes.recipe.sections.foreign_keys import EXAMPLE
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,60}", re.ASCII)
 

@@ -22,9 +22,9 @@ from r1recipes.config.toml import parse
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.recipe import fetch, references
 from r1recipes.recipe.fetch import Source
-from r1recipes.recipe.foreign_keys import EXAMPLE
 from r1recipes.recipe.overrides import merge
 from r1recipes.recipe.schema import Recipe, of_algorithm
+from r1recipes.recipe.sections.foreign_keys import EXAMPLE
 from r1recipes.rewards.judge.section import WHERE_NOT_COMPUTED
 
 MAX_BYTES = 1_000_000
@@ -294,7 +294,8 @@ def origin_of(loaded: Loaded) -> OriginOf:
             return "--set"
         current: Any = loaded.data
         for part in path:
-            if not isinstance(current, dict) or part not in current:
+            has_part = isinstance(current, dict) and part in current
+            if not has_part and not (isinstance(current, list) and isinstance(part, int)):
                 return "default"
             current = current[part]
         return None

@@ -8,11 +8,12 @@ anything is opened; a value that a flag of the user sets is the user's own.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from r1recipes.config.render import Loc
+from r1recipes.config.render import Loc, dotted
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.rewards.user_code import is_user_code
 
@@ -38,7 +39,7 @@ _FOUR_BIT = re.compile(r"(-unsloth)?-bnb-4bit$", re.IGNORECASE)
 class Reference(NamedTuple):
     """A value of a recipe that may name something on the disk."""
 
-    loc: tuple[str, ...]
+    loc: Loc
     name: str
     may_be_hub: bool = False
     """Whether it can also be the id of a repository on the Hub."""
@@ -47,7 +48,7 @@ class Reference(NamedTuple):
 class Refusal(NamedTuple):
     """A value that a recipe from elsewhere may not have."""
 
-    loc: tuple[str, ...]
+    loc: Loc
     message: str
     hint: str
 
@@ -76,10 +77,9 @@ def is_gym(name: str) -> bool:
 def references_in(data: dict[str, Any]) -> Iterator[Reference]:
     """Every value of plain recipe data, valid or not, that may name a file or a folder."""
     model, rows = _table(data, "model"), _table(data, "data")
-    named = (("model", model), ("data", rows), ("examples", _table(data, "examples")))
-    for section, table in named:
+    for path, table in _repositories(data):
         if not _text(table, "name").startswith(MADE_HERE) and _text(table, "name"):
-            yield Reference((section, "name"), table["name"], may_be_hub=True)
+            yield Reference((*path, "name"), table["name"], may_be_hub=True)
     template = _text(model, "chat_template")
     if template and "{{" not in template and "{%" not in template:
         yield Reference(("model", "chat_template"), template)
@@ -87,15 +87,57 @@ def references_in(data: dict[str, Any]) -> Iterator[Reference]:
         yield Reference(("data", "eval_split"), rows["eval_split"])
     if _text(_table(data, "cold_start"), "data"):
         yield Reference(("cold_start", "data"), data["cold_start"]["data"])
-    for name in _table(data, "rewards"):
-        if is_user_code(name):
-            yield Reference(("rewards", name), name.rpartition(":")[0])
+    for path, part in _trainings(data):
+        for name in _table(part, "rewards"):
+            if is_user_code(name):
+                yield Reference((*path, "rewards", name), name.rpartition(":")[0])
     decisive = _text(_table(data, "eval"), "reward")
     if is_user_code(decisive):
         yield Reference(("eval", "reward"), decisive.rpartition(":")[0])
     judge = _table(data, "judge")
     if _text(judge, "model") and not _text(judge, "url"):
         yield Reference(("judge", "model"), judge["model"])
+
+
+def _trainings(data: dict[str, Any]) -> Iterator[tuple[Loc, dict[str, Any]]]:
+    """Each part of a recipe that may have [examples] and [rewards]: the recipe, then its stages."""
+    yield (), data
+    stages = data.get("stage")
+    for number, stage in enumerate(stages if isinstance(stages, list) else ()):
+        if isinstance(stage, dict):
+            yield ("stage", number), stage
+
+
+def _repositories(data: dict[str, Any]) -> Iterator[tuple[Loc, dict[str, Any]]]:
+    """Each section that names a repository on the Hub, or what stands for one here."""
+    yield ("model",), _table(data, "model")
+    yield ("data",), _table(data, "data")
+    for path, part in _trainings(data):
+        yield (*path, "examples"), _table(part, "examples")
+
+
+def with_names(data: dict[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
+    """Valid recipe data in which `rename` has given another name to whatever is named on the disk;
+    a function of a user's own code stays what it is."""
+    renamed = deepcopy(data)
+    for reference in references_in(data):
+        *above, key = reference.loc
+        table: Any = renamed
+        for part in above:
+            table = table[part]
+        new = rename(reference.name)
+        if above[-1] == "rewards":
+            weights = {_code(new, n) if n == key else n: weight for n, weight in table.items()}
+            table.clear()
+            table.update(weights)
+        else:
+            table[key] = _code(new, table[key]) if is_user_code(table[key]) else new
+    return renamed
+
+
+def _code(file: str, name: str) -> str:
+    """The same function of a user's own code in a file of another name."""
+    return f"{file}:{name.rpartition(':')[2]}"
 
 
 def file_names(data: dict[str, Any]) -> list[str]:
@@ -144,16 +186,16 @@ def refusals(
             continue
         name = reference.name
         if not reference.may_be_hub or not _REPOSITORY.fullmatch(name) or is_file_name(name):
-            key = ".".join(reference.loc)
+            key = dotted(reference.loc)
             message = f"`{key}` names `{name}`, which did not come with this recipe"
             refused.append(Refusal(reference.loc, message, _OWN_FILES))
         elif Path(name).exists():
             refused.append(_taken(reference))
-    for section in ("model", "data", "examples"):
-        revision = _text(_table(data, section), "revision")
-        if revision and not _REVISION.fullmatch(revision) and (section, "revision") not in by_flag:
-            message = f"`{section}.revision` is not a commit, a tag or a branch: `{revision}`"
-            refused.append(Refusal((section, "revision"), message, "a commit is 40 hex digits"))
+    for path, table in _repositories(data):
+        revision, loc = _text(table, "revision"), (*path, "revision")
+        if revision and not _REVISION.fullmatch(revision) and loc not in by_flag:
+            message = f"`{dotted(loc)}` is not a commit, a tag or a branch: `{revision}`"
+            refused.append(Refusal(loc, message, "a commit is 40 hex digits"))
     return refused
 
 
@@ -182,7 +224,7 @@ def _active_keys(loc: tuple[str, ...], value: Any) -> Iterator[tuple[str, ...]]:
 
 
 def _taken(reference: Reference) -> Refusal:
-    key = ".".join(reference.loc)
+    key = dotted(reference.loc)
     message = f"`{key}` is on the Hub, but a folder `{reference.name}` is here too"
     return Refusal(reference.loc, message, "run it from another folder")
 

@@ -64,9 +64,17 @@ def commented(
             lines += _presets(value, notes or {})
         elif name == "examples" and ALGORITHMS[base.algorithm].samples:
             continue  # the section is for others
+        elif name == "stage":
+            lines += ["", *_comment(_text(field)), *([] if value else STAGE)]
+            for number, stage in enumerate(value):
+                lines += render.render_section((name, number), stage)
         elif inner := models_in(field.annotation):
             lines += _section(name, inner[0], value)
     return "\n".join(lines) + "\n"
+
+
+STAGE = ("#[[stage]]", '#algorithm = "sft"')
+"""A stage as a comment; its other sections are like those of the recipe."""
 
 
 def for_algorithm(base: Recipe, name: str) -> Recipe:

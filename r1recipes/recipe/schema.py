@@ -1,9 +1,10 @@
 """The recipe as frozen pydantic models: each key with its type, its range and its meaning.
 
 The keys of [train], [lora] and a preset are in `algorithms` (`base` and each algorithm), those of
-[cold_start] in `algorithms.sft`, of [export] and [track] in `recipe.targets`. The JSON Schema for
-editors comes from here. `recipe.loading` reads files, `planning.plan` decides: nothing is read or
-chosen here. A key that no module reads is a defect.
+[cold_start] in `algorithms.sft`, of [data] and [[stage]] in `recipe.sections`, of [export] and
+[track] in `recipe.targets`. The JSON Schema for editors comes from here. `recipe.loading` reads
+files, `planning.plan` decides: nothing is read or chosen here. A key that no module reads is a
+defect.
 
 Keys carry the names that Unsloth, vLLM, PEFT and TRL users know; where a library is named in a
 field's text, the key is passed on under that name.
@@ -14,9 +15,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     SerializeAsAny,
@@ -28,18 +27,17 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.json_schema import SkipJsonSchema
 
 from r1recipes.algorithms import ALGORITHMS, GRPO
 from r1recipes.algorithms.base import PRESET_NAME, Lora, Preset, Train
 from r1recipes.algorithms.checks import of_dropout
 from r1recipes.algorithms.examples import Examples
 from r1recipes.algorithms.sft import ColdStart
-from r1recipes.config import json_schema
+from r1recipes.config import explain, json_schema
 from r1recipes.config.section import (
     ADDED_LATER,
     Batch,
-    OpenSection,
+    KeyProblems,
     Section,
     Steps,
     Text,
@@ -49,26 +47,19 @@ from r1recipes.config.section import (
     refuse,
     with_problems,
 )
-from r1recipes.recipe import references, rules
-from r1recipes.recipe.foreign_keys import (
+from r1recipes.recipe import rules
+from r1recipes.recipe.sections.data import Data
+from r1recipes.recipe.sections.foreign_keys import (
     FOREIGN_KEYS,
     FOREIGN_VALUES,
     NAMED_SECTIONS,
     SECTION_EXAMPLES,
 )
+from r1recipes.recipe.sections.stage import COUNTS, AlgorithmName, RewardName, Rewards, Stage
 from r1recipes.recipe.targets import Export, Track
 from r1recipes.rewards.judge.section import Judge, of_use
+from r1recipes.rewards.user_code import is_user_code
 
-BUILTIN_DATA = {
-    "builtin:arithmetic": rules.Builtin("correctness"),
-    "builtin:countdown": rules.Builtin(
-        "countdown", ("numbers", "target"), "it pays for the bare target, without an expression"
-    ),
-}
-_DATA_NAME = (
-    f"Hub id, a local {', '.join(references.FILE_SUFFIXES)} file, {', '.join(BUILTIN_DATA)}, or "
-    "gym:NAME for a data set of reasoning-gym, such as gym:chain_sum."
-)
 BUILTIN_MODELS = ("builtin:tiny", "builtin:small")
 SYSTEM_PROMPT = """\
 Respond in the following format:
@@ -81,10 +72,6 @@ Respond in the following format:
 """
 
 
-AlgorithmName = Annotated[str, AfterValidator(rules.known_algorithm)]
-Weight = Annotated[float, Field(ge=0, le=1000)]
-RewardName = Annotated[str, AfterValidator(rules.known_reward)]
-Rewards = Annotated[dict[RewardName, Weight], Field(json_schema_extra=rules.rewards_schema)]
 PresetName = Annotated[
     str,
     StringConstraints(pattern=f"^({PRESET_NAME.pattern})$"),
@@ -106,88 +93,6 @@ class Model(Section):
     @classmethod
     def _known_builtin(cls, name: str) -> str:
         return known_builtin(name, BUILTIN_MODELS, "unknown built-in model")
-
-
-class Problems(Section):
-    """How hard the problems of a built-in data set are; the settings of a gym: data set."""
-
-    model_config = ConfigDict(json_schema_extra=rules.gym_settings_schema)
-
-    digits: Annotated[int, Field(ge=1, le=9)] = 2
-    """builtin:arithmetic: digits of each term."""
-    terms: Annotated[int, Field(ge=2, le=6)] = 2
-    """builtin:arithmetic: terms of a problem."""
-    operators: Annotated[str, StringConstraints(pattern=r"^[+*-]{1,3}$")] = "+"
-    """builtin:arithmetic: the operators that occur, such as "+-"."""
-    numbers: Annotated[int, Field(ge=2, le=6)] = 3
-    """builtin:countdown: how many numbers a problem gives."""
-    largest: Annotated[int, Field(ge=5, le=999)] = 20
-    """builtin:countdown: the largest number that is given."""
-
-
-AnswerKind = Literal[
-    "number", "choice", "boolean", "date", "list", "set", "json", "expression", "text"
-]
-"""The kinds that `rewards.answers.Kind` has."""
-
-
-class Data(Section):
-    """Where questions and reference answers come from."""
-
-    name: Annotated[Word, Field(examples=["openai/gsm8k"], description=_DATA_NAME)]
-    config: Annotated[Word | None, Field(examples=["main"])] = None
-    """Configuration of a Hub data set, such as "main"."""
-    revision: Annotated[Word | None, Field(examples=["main"])] = None
-    """Commit, tag or branch of a Hub data set."""
-    split: Word = "train"
-    """Split that is trained on."""
-    size: Annotated[int | None, Field(ge=1, le=100_000_000, examples=[2000])] = None
-    """At most so many training rows, a seeded choice; the number made for built-in and gym: data
-    (2000)."""
-    question: Text = "question"
-    """Column with the question."""
-    answer: Text = "answer"
-    """Column with the reference answer."""
-    answer_after: Annotated[Text | None, Field(examples=["####"])] = None
-    """Text in the answer column after which the final answer stands, "####" in GSM8K."""
-    answer_kind: Annotated[AnswerKind | None, ADDED_LATER, Field(examples=["number"])] = None
-    """What the reference answers are; without it the whole column is read to find out."""
-    eval_split: Annotated[Word | None, Field(examples=["test"])] = None
-    """Held-out split; without it eval_size rows are held out of the training split."""
-    eval_size: Annotated[int, Field(ge=1, le=100_000)] = 200
-    """Number of held-out problems that are evaluated before and after."""
-    keep: Annotated[list[float] | None, ADDED_LATER, rules.KEEP] = None
-    """Train only on problems whose pass rate before training lies from the first number to the
-    second: the share of num_generations samples that eval.reward calls right."""
-    overlong: Literal["drop", "refuse"] = "drop"
-    """What is done with prompts that do not fit beside max_completion_length."""
-    problems: Problems | SkipJsonSchema[OpenSection] | None = None
-    """Difficulty of a built-in data set; settings of a data set of reasoning-gym."""
-
-    @field_validator("name")
-    @classmethod
-    def _known_builtin(cls, name: str) -> str:
-        return known_builtin(name, tuple(BUILTIN_DATA), "unknown built-in data set")
-
-    @field_validator("problems", mode="wrap")
-    @classmethod
-    def _of_its_kind(
-        cls, value: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
-    ) -> Any:
-        if not isinstance(value, Mapping):
-            return validate(value)
-        is_gym = references.is_gym(info.data.get("name", ""))
-        return (OpenSection if is_gym else Problems).model_validate(value)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        refuse(rules.of_data(self))
-        return self
-
-    @property
-    def builtin(self) -> rules.Builtin | None:
-        """What is known of built-in problems; None of other data."""
-        return BUILTIN_DATA.get(self.name)
 
 
 class Prompt(Section):
@@ -236,6 +141,8 @@ class Recipe(Section):
     train: SerializeAsAny[Train] = GRPO.train()
     """The keys of the algorithm, see `of_algorithm`."""
     cold_start: Annotated[ColdStart | None, Field(validate_default=True)] = None
+    stage: Annotated[list[Stage], ADDED_LATER] = []
+    """Stages before the training that `algorithm` and [train] describe, which is the last one."""
     eval: Annotated[Eval, Field(validate_default=True)] = Eval()
     judge: Annotated[Judge | None, ADDED_LATER, Field(validate_default=True)] = None
     export: Export = Export()
@@ -292,7 +199,10 @@ class Recipe(Section):
     @field_validator("judge")
     @classmethod
     def _is_used(cls, judge: Judge | None, info: ValidationInfo) -> Judge | None:
-        refuse(of_use(judge, info.data.get("rewards"), info.data.get("eval")))
+        weights, stages = info.data.get("rewards"), info.data.get("stage", [])
+        if judge and weights is not None:  # without one, `of_stage` says which stage needs it
+            weights = dict.fromkeys([*weights, *(n for s in stages for n in s.rewards or ())])
+        refuse(of_use(judge, weights, info.data.get("eval")))
         return judge
 
     @field_validator("eval")
@@ -301,6 +211,74 @@ class Recipe(Section):
         weights, data = info.data.get("rewards"), info.data.get("data")
         refuse(rules.of_rewards(evaluation, weights, data))
         return evaluation
+
+    @model_validator(mode="after")
+    def _has_trainable_stages(self) -> Self:
+        problems: KeyProblems = []
+        for number, stage in enumerate(self.stage):
+            try:
+                of_stage(self, stage, self.preset)
+            except ValidationError as error:
+                problems += _located(error, number)
+        refuse(problems)
+        return self
+
+    @property
+    def reward_names(self) -> list[str]:
+        """Every reward that is paid in a stage or decides, each once."""
+        of_stages = [name for stage in self.stage for name in stage.rewards or ()]
+        return list(dict.fromkeys([*self.rewards, *of_stages, self.eval.reward]))
+
+    @property
+    def code_names(self) -> list[str]:
+        """The rewards that are functions of the user's own code."""
+        return [name for name in self.reward_names if is_user_code(name)]
+
+    @property
+    def algorithms(self) -> list[str]:
+        """The algorithms of the stages, and of the training after them."""
+        return [*(stage.algorithm for stage in self.stage), self.algorithm]
+
+    @property
+    def stage_names(self) -> list[str]:
+        """The names of the stages, such as "1-sft", without the training after them."""
+        return [f"{number}-{stage.algorithm}" for number, stage in enumerate(self.stage, 1)]
+
+
+def of_stage(recipe: Recipe, stage: Stage, presets: Mapping[str, Preset]) -> Recipe:
+    """The recipe that trains one stage and nothing else, with `presets` for its settings.
+
+    `data.keep` and `eval.every` belong to the training after the stages. Raises: ValidationError
+    where the stage does not go with the rest of the recipe.
+    """
+    data = recipe.model_dump(exclude={"description", "stage", "export", "track", "preset"})
+    own = stage.model_dump(include={"algorithm", "train", "examples"})
+    weights = recipe.rewards if stage.rewards is None else stage.rewards
+    data |= own | {"rewards": weights}
+    data |= {"preset": {name: stage.preset(preset) for name, preset in presets.items()}}
+    data["data"]["keep"] = data["eval"]["every"] = None
+    if "judge" not in (*weights, recipe.eval.reward):
+        data["judge"] = None
+    return Recipe.model_validate(data)
+
+
+def _located(error: ValidationError, number: int) -> KeyProblems:
+    """The problems of the recipe of a stage, with their keys in the recipe that has the stage."""
+    problems: KeyProblems = []
+    for detail in error.errors(include_url=False):
+        if detail["type"] != "refused":  # each value is valid, so it is the empty [rewards]
+            message = "[rewards] is missing, by which this stage learns"
+            hint = "add [rewards] to the recipe, or [stage.rewards] to the stage"
+            problems.append((("stage", number), message, hint))
+            continue
+        for key, message, hint in detail["ctx"]["problems"]:
+            path = explain.path_of(detail["loc"], key)
+            if path[0] == "preset" and path[-1] in COUNTS:
+                path = ("stage", number, path[-1])
+            elif path[0] in Stage.model_fields:
+                path = ("stage", number, *path)
+            problems.append((path, message, hint))
+    return problems
 
 
 def of_algorithm(name: Any) -> type[Recipe]:
@@ -334,9 +312,9 @@ def for_editors() -> dict[str, Any]:
     """JSON Schema (draft 7) of a recipe. [train] has the keys of all algorithms; `check` knows
     which of them the one that is named takes."""
     root = json_schema.of(of_algorithm("grpo"), "recipe")
-    root["properties"]["algorithm"] |= {"enum": list(ALGORITHMS)}
     root["required"].remove("rewards")  # some of the algorithms do without
-    root["properties"]["train"]["properties"] = json_schema.merged(
-        {name: algorithm.train for name, algorithm in ALGORITHMS.items()}
-    )
+    keys = json_schema.merged({name: row.train for name, row in ALGORITHMS.items()})
+    for section in (root, root["properties"]["stage"]["items"]):
+        section["properties"]["algorithm"] |= {"enum": list(ALGORITHMS)}
+        section["properties"]["train"]["properties"] = keys
     return root

@@ -28,6 +28,7 @@ def of(run: Reading) -> dict[str, float]:
         "cold start": stages.get("cold_start", 0.0),
         "loading the model": stages.get("load", 0.0),
         "evaluation before": stages.get("evaluate_before", 0.0) + spent.get("probe", 0.0),
+        **_of_earlier(stages),
         "pass rates": stages.get("pass_rates", 0.0),
         "sampling for examples": stages.get("own_samples", 0.0),
         **(_of_steps(run.metrics) if run.metrics else _of_training(stages, spent)),
@@ -52,6 +53,16 @@ def _of_steps(rows: list[Row]) -> dict[str, float]:
         "rest of the steps": _sum(rest, "step") - generation - rewards - training,
         "held-out evaluation": _sum(rows, "evaluation"),
     }
+
+
+def _of_earlier(stages: Row) -> dict[str, float]:
+    """A part for each stage of the recipe before the last training: `1-sft/train` and the like."""
+    parts: dict[str, float] = {}
+    for name, seconds in stages.items():
+        title, slash, _ = name.partition("/")
+        if slash:
+            parts[f"stage {title}"] = parts.get(f"stage {title}", 0.0) + seconds
+    return parts
 
 
 def _of_training(stages: Row, spent: Row) -> dict[str, float]:

@@ -7,10 +7,11 @@ them in pairs. `Live` observes a run and writes its page while it trains.
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from r1recipes.algorithms import ALGORITHMS
 from r1recipes.machine import files
 from r1recipes.machine.units import duration
 from r1recipes.planning.plan import Plan
@@ -50,7 +51,10 @@ def write_csv(runs: Sequence[Run], folder: Path) -> list[Path]:
     Raises: RecipeError when a file of a run is damaged; OSError when the folder cannot be written.
     """
     with reading.understood(*runs):
-        drawn = curves.every(_labelled(runs))
+        readings = _labelled(runs)
+        drawn = curves.every(readings)
+        if len(runs) == 1:
+            drawn += [chart for figures in _of_stages(readings[0]) for chart in figures.charts]
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for chart in drawn:
@@ -63,6 +67,7 @@ class Live(Observer):
     """Writes report.html of a run: after the first step, every few minutes, and at the end."""
 
     name: ClassVar[str] = "the report page"
+    sees_stages: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._run: Run | None = None
@@ -97,7 +102,8 @@ def _single(run: Reading) -> str:
         status=Pill(run.status, TONES.get(run.status, "")),
         verdict=_verdict(run),
         facts=facts.of(run),
-        figures=_figures([run]),
+        stages=_stages(run),
+        figures=[*_figures([run]), *_of_stages(run)],
         chosen=samples.choose(run),
         reproduce_note=f"With r1recipes {version} and the recipe below; the lock has the versions "
         "and hashes that made it.",
@@ -120,6 +126,39 @@ def _figures(runs: Sequence[Reading]) -> list[Figures]:
         Figures("Time and memory", curves.cost(runs)),
     ]
     return [group for group in groups if group and group.charts]
+
+
+def _stages(run: Reading) -> Table | None:
+    """What each stage has reached; None for a run without [[stage]], or before the first result."""
+    recorded = [stage for stage in run.record.get("stages", []) if "evaluation" in stage]
+    if not recorded:
+        return None
+    rows: list[list[Cell]] = [["before", "", None, "", *_reached(run.evaluated("before")), ""]]
+    for stage in recorded:
+        difference = stage["difference"]
+        sentence, _ = difference_sentence(difference["mean"], difference["interval"])
+        title = ALGORITHMS[stage["algorithm"]].title
+        about = [stage["name"], title, stage["steps"], duration(stage["seconds"])]
+        rows.append([*about, *_reached(stage["evaluation"]), sentence])
+    header = ["stage", "algorithm", "steps", "time", "accuracy", "greedy", "against the one before"]
+    return Table(header, rows)
+
+
+def _reached(evaluation: Row) -> list[Cell]:
+    return [_accuracy(evaluation), percent(evaluation["greedy"]) if evaluation else ""]
+
+
+def _of_stages(run: Reading) -> list[Figures]:
+    """The curves of each stage before the last training."""
+    groups = []
+    for stage in reading.stages(run):
+        drawn = [
+            *curves.learning([replace(stage, label="")]),
+            *curves.optimiser([replace(stage, label="")]),
+        ]
+        named = [replace(chart, key=f"{stage.label}-{chart.key}") for chart in drawn]
+        groups.append(Figures(f"Stage {stage.label}", named))
+    return [group for group in groups if group.charts]
 
 
 def _held_out_note(run: Reading) -> str:
@@ -152,7 +191,7 @@ def _verdict(run: Reading) -> Headline:
             tone,
             before=percent(before["accuracy"]),
         )
-    progress = f"step {run.steps} of {run.max_steps}" if run.max_steps else f"step {run.steps}"
+    progress = _progress(run)
     sentences = [_learning_sentence(run), run.ending]
     if before:
         sentences.append(f"Accuracy before training: {percent(before['accuracy'])}.")
@@ -161,6 +200,16 @@ def _verdict(run: Reading) -> Headline:
         return Headline(headline, sentences, is_sentence=True)
     message = (run.record.get("error") or {}).get("message", "the record does not say why")
     return Headline(f"Failed at {progress}", [message, *sentences], "worse", is_sentence=True)
+
+
+def _progress(run: Reading) -> str:
+    """`step 5 of 90`; before the last training begins, with the stage: `stage 1-sft, step 5 ...`"""
+    begun = [stage for stage in reading.stages(run) if stage.metrics]
+    part, name = (
+        (begun[-1], f"stage {begun[-1].label}, ") if begun and not run.metrics else (run, "")
+    )
+    most = f" of {part.max_steps}" if part.max_steps else ""
+    return f"{name}step {part.steps}{most}"
 
 
 def difference_sentence(mean: float, interval: Sequence[float]) -> tuple[str, str]:

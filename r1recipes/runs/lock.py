@@ -63,6 +63,8 @@ class Lock(_Part):
     source: dict[str, Any] | None = None
     origin: dict[str, Any] | None = None
     examples_revision: Commit | None = None
+    stage_revisions: Annotated[dict[Short, Commit], Field(max_length=100)] = {}
+    """Stage -> commit of its examples on the Hub."""
     kept_rows: Rows | None = None
     """Places of the training rows within `data.keep`, where the recipe has it and the run measured
     them: a run of this lock trains on the same ones."""

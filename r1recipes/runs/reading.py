@@ -137,6 +137,30 @@ class Reading:
         return _flat({name: self.lock.get(name) for name in names})
 
 
+@dataclass(frozen=True)
+class StageReading(Reading):
+    """The files of a stage before the last training; `record` is what that of the run says of it,
+    empty before its first result."""
+
+    plan: Row
+
+    @property
+    def resolved(self) -> Row:
+        return self.plan
+
+
+def stages(run: Reading) -> list[StageReading]:
+    """The stages before the last training of a run, in their order."""
+    recorded = {stage["name"]: stage for stage in run.record.get("stages", [])}
+    readings = []
+    for number, plan in enumerate(run.resolved.get("earlier", []), 1):
+        algorithm = ALGORITHMS[plan["recipe"]["algorithm"]]  # its name is that of a folder
+        title = f"{number}-{algorithm.name}"
+        about = recorded.get(title, {})
+        readings.append(StageReading(run.run.stage(title), title, run.status, about, plan))
+    return readings
+
+
 def wall_s(record: Row) -> float:
     """Seconds of a run in all its attempts; of older ones, of its stages alone."""
     seconds: float = record.get("time", {}).get(TOTAL) or sum(record.get("duration_s", {}).values())

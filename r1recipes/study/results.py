@@ -23,9 +23,8 @@ from r1recipes.config import render
 from r1recipes.config.render import Loc
 from r1recipes.errors import RecipeError
 from r1recipes.machine.units import GIB
-from r1recipes.recipe import overrides
+from r1recipes.recipe import overrides, references
 from r1recipes.recipe.schema import Recipe
-from r1recipes.rewards.user_code import is_user_code
 from r1recipes.runs.statistics import mean_interval
 from r1recipes.study import leaderboard
 from r1recipes.study.cell import Cell
@@ -60,25 +59,7 @@ def moved_recipe(recipe: Recipe, old: Path, new: Path) -> Recipe:
     def path(name: str) -> str:
         return os.path.relpath(old / name, new) if (old / name).exists() else name
 
-    def reward(name: str) -> str:
-        if not is_user_code(name):
-            return name
-        file, _, function = name.rpartition(":")
-        return f"{path(file)}:{function}"
-
-    data = recipe.model_dump()
-    data["model"]["name"] = path(data["model"]["name"])
-    template = data["model"]["chat_template"]
-    if template and "\n" not in template and len(template) < 256:
-        data["model"]["chat_template"] = path(template)
-    data["data"]["name"] = path(data["data"]["name"])
-    if data["cold_start"] and data["cold_start"]["data"]:
-        data["cold_start"]["data"] = path(data["cold_start"]["data"])
-    if data["examples"]:
-        data["examples"]["name"] = path(data["examples"]["name"])
-    data["rewards"] = {reward(name): weight for name, weight in data["rewards"].items()}
-    data["eval"]["reward"] = reward(data["eval"]["reward"])
-    return Recipe.model_validate(data)
+    return Recipe.model_validate(references.with_names(recipe.model_dump(), path))
 
 
 def trial_rows(cells: Sequence[Trials]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from r1recipes.errors import RecipeError, RunError
 from r1recipes.machine.units import GIB
-from r1recipes.planning.fit import Predicted
+from r1recipes.planning.memory.predicted import Predicted
 from r1recipes.study import search
 from r1recipes.study.cell import Cell, differences
 from r1recipes.study.database import Storage

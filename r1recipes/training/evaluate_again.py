@@ -30,8 +30,7 @@ from r1recipes.runs.trained import TrainedRun, on_this_machine
 from r1recipes.training import evaluation
 from r1recipes.training.backends.base import Hooks, Messages, Sample
 from r1recipes.training.observers import Observer, Observers
-from r1recipes.training.prepared import Options, Prepared
-from r1recipes.training.run import prepare
+from r1recipes.training.prepared import Options, Prepared, prepare
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def sample(
 def _plan(plan: Plan, trained: TrainedRun, changes: Changes) -> Plan:
     """The run's plan with the data, the size and the number of samples that were asked for."""
     recipe, base_dir = plan.recipe, plan.base_dir
-    update: dict[str, Any] = {}
+    update: dict[str, Any] = {"stage": []}  # nothing is trained
     if changes.other:
         other, folder = changes.other.recipe, plan.base_dir / recipe.model.name
         base_dir = changes.other.path.parent.absolute()
@@ -151,7 +150,8 @@ def _plan(plan: Plan, trained: TrainedRun, changes: Changes) -> Plan:
     # Data that are only evaluated on may have few training rows.
     preset = plan.preset.model_copy(update={"prompts_per_step": 1})
     changed = recipe.model_copy(update=update)
-    return plan.model_copy(update={"recipe": changed, "base_dir": base_dir, "preset": preset})
+    own = {"recipe": changed, "base_dir": base_dir, "preset": preset, "earlier": ()}
+    return plan.model_copy(update=own)
 
 
 def _without_training_rows(

@@ -28,6 +28,8 @@ class Observer:
     """What a warning calls it."""
     decides: ClassVar[bool] = False
     """Whether it may end the run, by raising `Pruned` or any other error."""
+    sees_stages: ClassVar[bool] = False
+    """Whether it hears of the steps and evaluations of the stages before the last training too."""
 
     def phase(self, title: str) -> None:
         """A stage begins."""
@@ -37,6 +39,10 @@ class Observer:
 
     def begin(self, run: Run, plan: Plan) -> None:
         """The run folder exists, and its first stage is about to begin."""
+
+    def stage(self, title: str, plan: Plan, *, is_last: bool) -> None:
+        """A stage of the recipe begins, such as "1-sft": the steps from here on are those of its
+        plan. `is_last`: it is the training that the stages come before."""
 
     def progress(self, done: int, total: int) -> None:
         """`done` of `total` steps or completions of the current stage are done."""
@@ -66,6 +72,7 @@ class Observers(Observer):
 
     def __init__(self, observers: Iterable[Observer]):
         self._observers = sorted(observers, key=lambda observer: observer.decides)
+        self._is_earlier = False
 
     def phase(self, title: str) -> None:
         self._call(lambda observer: observer.phase(title))
@@ -76,23 +83,34 @@ class Observers(Observer):
     def begin(self, run: Run, plan: Plan) -> None:
         self._call(lambda observer: observer.begin(run, plan))
 
+    def stage(self, title: str, plan: Plan, *, is_last: bool) -> None:
+        self._is_earlier = not is_last
+        self._call(lambda observer: observer.stage(title, plan, is_last=is_last))
+
     def progress(self, done: int, total: int) -> None:
         self._call(lambda observer: observer.progress(done, total))
 
     def resume_at(self, rows: Sequence[Row]) -> None:
-        self._call(lambda observer: observer.resume_at(rows))
+        self._tell(lambda observer: observer.resume_at(rows))
 
     def step(self, row: Row) -> None:
-        self._call(lambda observer: observer.step(row))
+        self._tell(lambda observer: observer.step(row))
 
     def trained(self) -> None:
-        self._call(lambda observer: observer.trained())
+        self._tell(lambda observer: observer.trained())
 
     def evaluated(self, when: str, evaluation: Row) -> None:
-        self._call(lambda observer: observer.evaluated(when, evaluation))
+        self._tell(lambda observer: observer.evaluated(when, evaluation))
 
     def end(self, run: Run) -> None:
         self._call(lambda observer: observer.end(run), reverse=True)
+
+    def _tell(self, event: Callable[[Observer], None]) -> None:
+        """Pass an event of a training on to those who want to hear of it."""
+        if not self._is_earlier:
+            self._call(event)
+            return
+        self._call(lambda observer: event(observer) if observer.sees_stages else None)
 
     def _call(self, event: Callable[[Observer], None], *, reverse: bool = False) -> None:
         for observer in self._observers[::-1] if reverse else self._observers[:]:

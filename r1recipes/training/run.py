@@ -1,6 +1,5 @@
 """Run a plan in this process, from its data to the evaluation after training, or resume a run.
 
-prepare   loads data, tokenizer and rewards, before a folder is made or a weight is loaded
 start     makes a new run folder and runs the stages
 resume    goes on in an existing run folder, from its last whole checkpoint
 """
@@ -10,120 +9,27 @@ from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from r1recipes import data
-from r1recipes.data import preflight
-from r1recipes.data.tokenizer import chat_template, special_tokens
 from r1recipes.errors import R1RecipesError, RecipeError, Stopped
 from r1recipes.machine import files, packages
 from r1recipes.machine.meter import Meter, Stopwatch
 from r1recipes.machine.settings import Settings
 from r1recipes.machine.terminal import Capture, Interrupts
 from r1recipes.planning import disk, out_of_memory
-from r1recipes.planning.architectures import num_embeddings
 from r1recipes.planning.doctor import failures
 from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
-from r1recipes.rewards import answers
-from r1recipes.rewards.reward import Reward
 from r1recipes.runs import lock, record
 from r1recipes.runs.lock import Lock
 from r1recipes.runs.record import Run, checkpoints
-from r1recipes.training.backends import create, prepare_environment
 from r1recipes.training.evaluation.judging import with_stage
 from r1recipes.training.observers import Observer, Observers, Pruned
-from r1recipes.training.prepared import Options, Prepared, input_hashes
+from r1recipes.training.prepared import Options, Prepared, prepare
 from r1recipes.training.stages import Stages
 from r1recipes.training.trackers import sends
 from r1recipes.training.warm import Warm
 
 NOTHING_ALLOWED = Options()
-
-
-def prepare(
-    plan: Plan,
-    observer: Observer,
-    settings: Settings,
-    options: Options,
-    stack: ExitStack,
-    warm: Warm | None = None,
-    watch: Stopwatch | None = None,
-) -> Prepared:
-    """Load and check data, tokenizer and rewards.
-
-    `stack` closes them, apart from a backend that `warm` keeps for the next run. The imports of the
-    backend are a part of `watch`.
-    Raises: RecipeError or PlanError with everything that is wrong.
-    """
-    prepare_environment(plan, settings.cache_dir)
-    recipe, offline = plan.recipe, settings.offline
-    observer.phase("Loading data")
-    splits = data.load(recipe, plan.base_dir, offline=offline)
-    with (watch or Stopwatch()).part("imports"):
-        if warm:
-            backend = warm.take(plan, offline=offline)
-        else:
-            backend = create(plan, offline=offline)
-            stack.callback(backend.close)
-    tokenizer = backend.tokenizer()
-    preflight.set_chat_template(tokenizer, recipe, plan.base_dir)
-    rows = num_embeddings(recipe.model, plan.base_dir, offline=offline)
-    needs_pad = plan.backend == "unsloth"
-    notes = special_tokens.settle(tokenizer, recipe, num_embeddings=rows, needs_pad=needs_pad)
-    is_foreign = chat_template.is_foreign(recipe)
-    splits, prompts = preflight.check_prompts(
-        splits, tokenizer, plan.preset, recipe.data.overlong, rows, is_foreign=is_foreign
-    )
-    read, revision, lines = preflight.read_examples(
-        recipe, plan.base_dir, splits.held_out, tokenizer, plan.preset, offline=offline
-    )
-    for line in [*prompts.lines(), *notes, *lines]:
-        observer.note(line)
-    loaded, verifier = _load_rewards(
-        plan, splits, observer, settings, options, stack, chat_template.opened_tag(prompts.example)
-    )
-    return Prepared(
-        plan=plan,
-        splits=splits,
-        backend=backend,
-        rewards={name: loaded[name] for name in recipe.rewards},
-        decisive=loaded[recipe.eval.reward],
-        inputs=input_hashes(plan, splits, tokenizer.chat_template, loaded.values(), read),
-        examples=read,
-        examples_revision=revision,
-        settings=settings,
-        judge=verifier.verify if recipe.eval.reward == "correctness" else None,
-        warm=warm or Warm(),
-    )
-
-
-def _load_rewards(
-    plan: Plan,
-    splits: data.Splits,
-    observer: Observer,
-    settings: Settings,
-    options: Options,
-    stack: ExitStack,
-    opened: str | None,
-) -> tuple[dict[str, Reward], answers.Verifier]:
-    """The rewards of a plan and the one that decides, by name, called once on made-up completions;
-    and what judges answers.
-
-    `stack` closes them; `opened` is the tag that the chat template opens. Raises: RecipeError.
-    """
-    recipe = plan.recipe
-    observer.phase("Checking rewards")
-    column = preflight.answer_column(splits, recipe.data.answer_kind)
-    if "correctness" in (*recipe.rewards, recipe.eval.reward):
-        observer.note(column.summary)
-    loaded, verifier = preflight.load_rewards(
-        recipe, column, plan.base_dir, settings, stack, **options.allowed()
-    )
-    called, decisive = list(loaded.values()), recipe.eval.reward
-    warnings = preflight.check_rewards(called, splits, decisive=decisive, opened=opened)
-    for line in [*(f"warning: {w}" for w in warnings), *preflight.try_judge(called, splits)]:
-        observer.note(line)
-    return loaded, verifier
 
 
 def start(
@@ -295,10 +201,11 @@ def _end(run: Run, observers: Observers, watch: Stopwatch) -> None:
 
 def _phase(stages: Stages, error: Exception) -> out_of_memory.Phase:
     """What the GPU was doing when an error was raised."""
-    if stages.name == "cold_start":
+    name = (stages.name or "").rpartition("/")[2]  # "1-sft/train"
+    if name == "cold_start":
         return "cold start"
-    if stages.name != "train":
-        return "generate" if (stages.name or "").startswith(("evaluate", "pass", "own")) else "load"
+    if name != "train":
+        return "generate" if name.startswith(("evaluate", "pass", "own")) else "load"
     frames = traceback.walk_tb(error.__traceback__)
     if any(frame.f_code.co_name in ("_generate", "generate") for frame, _ in frames):
         return "generate"
@@ -310,6 +217,11 @@ def _saved(run: Run) -> str:
         return "training is done and saved"
     if checkpoint := run.last_checkpoint():
         return f"step {checkpoint[1]} is saved"
+    for title in reversed(run.plan().recipe.stage_names):
+        if run.stage(title).adapter.exists():
+            return f"stage {title} is done and saved"
+        if checkpoint := run.stage(title).last_checkpoint():
+            return f"step {checkpoint[1]} of stage {title} is saved"
     if started := checkpoints.newest_whole(run.cold_start):
         return f"step {started[1]} of the cold start is saved"
     return "the cold start is done and saved" if run.base.exists() else "no step is saved yet"

@@ -45,6 +45,7 @@ class View(Observer):
     """What a person sees of one run. Without a terminal each event is printed once, as a line."""
 
     name: ClassVar[str] = "the live view"
+    sees_stages: ClassVar[bool] = True
 
     def __init__(self, console: Console, live: bool | None = None):
         self.console = console
@@ -102,6 +103,11 @@ class View(Observer):
         if not self._live:
             self.note(f"{title} ...")
 
+    def stage(self, title: str, plan: Plan, *, is_last: bool) -> None:
+        """A stage begins: what is shown from here on is of it."""
+        self.plan, self.rows, self._judged, self._step_times = plan, [], None, []
+        self.note(f"Stage {title}: {plan.algorithm.title}, {plan.batch_sentence()}")
+
     def progress(self, done: int, total: int) -> None:
         """`done` of `total` steps or completions of the stage are done."""
         self._done, self._total = done, total
@@ -157,7 +163,7 @@ class View(Observer):
     def seconds_left(self) -> float | None:
         """Time to the end of the stage, in training from the median of the last steps."""
         remaining = self._total - self._done
-        if self._phase == "Training":
+        if self._phase.startswith("Training"):
             return statistics.median(self._step_times) * remaining if self._step_times else None
         spent = time.monotonic() - self._phase_began
         return spent / self._done * remaining if self._done else None
@@ -165,7 +171,7 @@ class View(Observer):
     def render(self) -> RenderableType:
         """The panel of the terminal."""
         parts: list[RenderableType] = [self._bar()]
-        if self._phase == "Training" and self.rows:
+        if self._phase.startswith("Training") and self.rows:
             parts += self._metrics()
         return Group(*parts)
 

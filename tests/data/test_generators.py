@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from r1recipes.data.generators import KINDS, arithmetic, countdown
-from r1recipes.recipe.schema import BUILTIN_DATA, Problems
+from r1recipes.recipe.sections.data import BUILTIN_DATA, Problems
 from r1recipes.rewards import REWARDS
 
 LEVELS = [

@@ -9,7 +9,7 @@ from r1recipes import planning, recipe
 from r1recipes.errors import PlanError
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
-from r1recipes.planning import plan
+from r1recipes.planning import fit, plan
 from r1recipes.recipe.schema import Model, Recipe
 from tests.conftest import SMALL
 from tests.helpers import hint
@@ -53,7 +53,7 @@ def make(
 )
 def test_the_largest_preset_that_the_card_holds_is_chosen(gib, chosen):
     parsed = with_presets("8GB", "16GB", "24GB", "48GB", "80GB")
-    assert plan.choose_preset(parsed, card(gib), None) == chosen
+    assert fit.choose_preset(parsed, card(gib), None) == chosen
 
 
 def test_a_preset_can_be_asked_for(tmp_path):

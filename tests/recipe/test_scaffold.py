@@ -44,6 +44,9 @@ def test_every_key_is_there_with_its_meaning(base):
         if section == "examples":  # of algorithms that do not sample while they train
             assert not re.search(r"(?m)^#?\[examples\]", text)
             continue
+        if section.partition(".")[0] == "stage":  # one line of it stands for the section
+            assert '#[[stage]]\n#algorithm = "sft"\n' in text
+            continue
         if key in absent or key == "load_in_4bit":  # the older name of another key
             assert not re.search(rf"(?m)^#?{key} = ", text)
             continue
@@ -76,6 +79,7 @@ def test_each_comment_of_a_default_can_be_taken_away(tmp_path):
 
     made = new(tmp_path, "phi4", "me/mine-3B", uncomment)
     assert made.cold_start and made.cold_start.steps == 300
+    assert made.stage_names == ["1-sft"]
     assert made.model.revision == "main" and made.train.min_p == 0.05
     assert made.prompt.system == recipe.load("phi4").recipe.prompt.system
 

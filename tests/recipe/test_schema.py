@@ -13,6 +13,7 @@ from r1recipes.algorithms.base import preset_bytes
 from r1recipes.algorithms.sft import ColdStart
 from r1recipes.config import section
 from r1recipes.recipe import loading, rules, schema
+from r1recipes.recipe.sections.data import AnswerKind, Data
 from r1recipes.rewards import answers
 from tests.conftest import SMALL
 
@@ -102,7 +103,7 @@ def test_keys_that_contradict_each_other_are_refused(sections, message):
 
 
 def test_the_kinds_of_answers_are_those_that_are_judged():
-    assert set(get_args(schema.AnswerKind)) == set(answers.Kind)
+    assert set(get_args(AnswerKind)) == set(answers.Kind)
     rows = {"name": "rows.jsonl", "answer_kind": "choice", "problems": None}
     start = {"data": "shown.jsonl", "wrong": 0.0}
     assert valid(data=rows, cold_start=start).data.answer_kind == "choice"
@@ -203,14 +204,14 @@ def test_a_hub_data_set_is_not_evaluated_on_what_it_is_trained_on():
 )
 def test_a_reward_judges_the_data_it_is_for(data, weights, evaluation, keys):
     given = schema.Eval.model_validate(evaluation)
-    found = rules.of_rewards(given, weights, schema.Data(name=f"builtin:{data}"))
+    found = rules.of_rewards(given, weights, Data(name=f"builtin:{data}"))
     assert len(found) == len(keys)
     for (key, _, _), start in zip(found, keys, strict=True):
         assert str(key).startswith(start)
 
 
 def test_a_default_that_does_not_fit_says_what_to_add():
-    data = schema.Data(name="builtin:countdown")
+    data = Data(name="builtin:countdown")
     ((_, message, hint),) = rules.of_rewards(schema.Eval(), {"countdown": 1.0}, data)
     assert '"correctness", the default,' in message and "bare target" in message
     assert hint == 'add `reward = "countdown"` in [eval]'
@@ -219,7 +220,7 @@ def test_a_default_that_does_not_fit_says_what_to_add():
 
 
 def test_a_cold_start_trains_whole_weights():
-    data, start = schema.Data(name="builtin:arithmetic"), ColdStart(steps=1)
+    data, start = Data(name="builtin:arithmetic"), ColdStart(steps=1)
     model = schema.Model(name="unsloth/Qwen2.5-1.5B-Instruct-bnb-4bit")
     ((key, message, _),) = rules.of_cold_start(start, model, data)
     assert key == "/model.name" and "trains all weights" in message

@@ -78,6 +78,7 @@ def everything(text: str) -> dict[str, object]:
         "recipe": text,
         "plan": text,
         "lock": table,
+        "stages": table,
         "now": text,
         "overview": table,
         "recipes": run.Differences(table, text),

@@ -232,7 +232,7 @@ def test_an_adapter_that_changed_is_not_merged(source, runs, monkeypatch):
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr("r1recipes.training.stages.merged", die)
+        patch.setattr("r1recipes.training.stages.run.merged", die)
         with pytest.raises(SystemExit):
             in_process("run", "next.toml", "--set", "model.name=small/first")
     run = newest(runs, "next")

@@ -18,7 +18,7 @@ from r1recipes.config.section import OpenSection
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.recipe.loading import Loaded
 from r1recipes.recipe.references import is_gym
-from r1recipes.recipe.schema import Data
+from r1recipes.recipe.sections.data import Data
 from r1recipes.rewards import gym
 
 EXAMINE_LIMIT_S = 120.0

@@ -26,10 +26,11 @@ from r1recipes.data.local.model import (
 from r1recipes.data.local.rows import sample
 from r1recipes.data.tokenizer import chat_template
 from r1recipes.data.tokenizer.chat_template import template_text
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.errors import Problem, RecipeError, listed
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded, shipped_folder
-from r1recipes.recipe.schema import Model, Recipe
+from r1recipes.recipe.schema import Model, Recipe, of_stage
+from r1recipes.recipe.sections.stage import Stage
 from r1recipes.rewards import doubts, signatures, user_code
 from r1recipes.rewards.judge import consent
 from r1recipes.rewards.judge.section import Judge
@@ -67,7 +68,7 @@ def look(loaded: Loaded, *, allow_code: bool = False) -> Findings:
     if recipe.cold_start and recipe.cold_start.data:
         _look_at_demonstrations(recipe.cold_start.data, base_dir, findings)
     if recipe.examples:
-        _look_at_examples(recipe, recipe.examples, base_dir, findings)
+        _look_at_examples(recipe, recipe.examples, base_dir, findings, "examples")
     if recipe.model.chat_template:
         _look_at_template(recipe.model.chat_template, base_dir, findings)
     if not recipe.model.name.startswith("builtin:"):
@@ -76,14 +77,44 @@ def look(loaded: Loaded, *, allow_code: bool = False) -> Findings:
         _try_template(loaded, findings)
     if recipe.judge:
         _look_at_judge(recipe.judge, loaded, findings)
-    for name in dict.fromkeys([*recipe.rewards, recipe.eval.reward]):
+    for name in recipe.reward_names:
         if user_code.is_user_code(name):
             with findings.guard():
                 _look_at_code(name, base_dir, allow_code, findings)
+    for number, stage in enumerate(recipe.stage):
+        _look_at_stage(number, stage, recipe, base_dir, findings)
+    findings.lines += _references(recipe)
     findings.warnings += _unused(recipe)
     if ALGORITHMS[recipe.algorithm].samples:
         findings.warnings += doubts.of_names(list(recipe.rewards), recipe.eval.reward)
     return findings
+
+
+def _look_at_stage(
+    number: int, stage: Stage, recipe: Recipe, base_dir: Path, findings: Findings
+) -> None:
+    """What a stage names, as that of the recipe that trains it alone."""
+    alone, name = of_stage(recipe, stage, recipe.preset), recipe.stage_names[number]
+    if alone.examples:
+        _look_at_examples(alone, alone.examples, base_dir, findings, f"stage[{number}].examples")
+    warnings = list(ALGORITHMS[stage.algorithm].limits)
+    if stage.rewards is not None:
+        warnings += _unused(alone)
+        if ALGORITHMS[stage.algorithm].samples:
+            warnings += doubts.of_names(list(stage.rewards), recipe.eval.reward)
+    findings.warnings += [f"stage {name}: {warning}" for warning in warnings]
+
+
+def _references(recipe: Recipe) -> list[str]:
+    """A line on the reference of trainings that begin with the adapter of a stage."""
+    titles = [f"stage {name}" for name in recipe.stage_names] + ["the last training"]
+    sections = [*(stage.train for stage in recipe.stage), recipe.train]
+    trainings = zip(titles, recipe.algorithms, sections, strict=True)
+    later = [title for title, name, keys in trainings if ALGORITHMS[name].reference(keys)]
+    later = [title for title in later if title != titles[0]]
+    if not later:
+        return []
+    return [f"{listed(later)}: the reference is the model before all stages (`beta`)"]
 
 
 def _unused(recipe: Recipe) -> list[str]:
@@ -128,9 +159,9 @@ def _file_of(name: str, key: str, base_dir: Path, findings: Findings) -> Path | 
 
 
 def _look_at_examples(
-    recipe: Recipe, section: Examples, base_dir: Path, findings: Findings
+    recipe: Recipe, section: Examples, base_dir: Path, findings: Findings, where_named: str
 ) -> None:
-    key, form = "examples.name", reading.learned(recipe)
+    key, form = f"{where_named}.name", reading.learned(recipe)
     path = _file_of(section.name, key, base_dir, findings)
     if path is None:
         return
@@ -143,8 +174,9 @@ def _look_at_examples(
         problems = reading.column_problems(columns, values, section, form, where)
         for name in ("config", "revision"):
             if getattr(section, name) is not None:
-                message = f"`examples.{name}` is for the Hub, but `{key}` is the file `{path}`"
-                problems.append(Problem(message, hint=f"remove `examples.{name}`"))
+                own = f"`{where_named}.{name}`"
+                message = f"{own} is for the Hub, but `{key}` is the file `{path}`"
+                problems.append(Problem(message, hint=f"remove {own}"))
         findings.problems += problems
         findings.lines.append(f"{key} {path.name}: {rows.about}, columns {', '.join(columns)}")
 

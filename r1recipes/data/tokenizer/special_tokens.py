@@ -207,10 +207,10 @@ def _settle_pad(
 def _refuse_end_as_padding(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> None:
     """Raises: RecipeError where the token to pad with also ends a completion, for an algorithm that
     takes each of them for padding."""
-    algorithm = ALGORITHMS[recipe.algorithm]
-    if algorithm.needs_pad and tokenizer.pad_token_id == tokenizer.eos_token_id:
+    takes_pad = [ALGORITHMS[name] for name in recipe.algorithms if ALGORITHMS[name].needs_pad]
+    if takes_pad and tokenizer.pad_token_id == tokenizer.eos_token_id:
         raise RecipeError(
-            f"{algorithm.title} needs a token to pad with that ends no completion, and the "
+            f"{takes_pad[0].title} needs a token to pad with that ends no completion, and the "
             f"tokenizer of `{recipe.model.name}` has only `{tokenizer.eos_token}`",
             hint='set another `algorithm`, such as `algorithm = "grpo"`, or in a local copy of the '
             "model set `pad_token` in tokenizer_config.json to a token that is never written",
@@ -234,7 +234,7 @@ def _check_tags(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> list[str]
     that a reward reads."""
     in_prompt = _TAG.findall(recipe.prompt.system)
     hidden = [t for t in dict.fromkeys([*TAGS, *in_prompt]) if _is_hidden(t, tokenizer)]
-    names = dict.fromkeys([*recipe.rewards, recipe.eval.reward])
+    names = recipe.reward_names
     blind = [n for n in names if n in SHIPPED and set(hidden) & set(SHIPPED[n].tags)]
     if blind:
         raise RecipeError(

@@ -22,7 +22,8 @@ from r1recipes.machine.units import GIB, gib, gigabytes
 from r1recipes.planning import architectures, disk, models, plan, proofs
 from r1recipes.planning.architectures import Origin
 from r1recipes.planning.doctor.card import card_findings, end_another
-from r1recipes.planning.fit import OTHERS, refusals
+from r1recipes.planning.fit import refusals
+from r1recipes.planning.memory.predicted import OTHERS
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded

@@ -5,13 +5,10 @@ by the same arithmetic. Within the error of the prediction nothing is refused: i
 """
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict
 
 from r1recipes.algorithms import ALGORITHMS
 from r1recipes.algorithms.base import Preset, preset_bytes
@@ -21,8 +18,10 @@ from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
 from r1recipes.planning import architectures, auto
 from r1recipes.planning.auto import Choice, Room
+from r1recipes.planning.fit import refusals
 from r1recipes.planning.memory import domain, plain, predict
 from r1recipes.planning.memory.engine import sequence_tokens
+from r1recipes.planning.memory.predicted import OTHERS, Predicted
 from r1recipes.planning.models import ModelShape
 from r1recipes.planning.speed.lengths import REAL, Lengths
 from r1recipes.recipe.schema import Recipe
@@ -32,86 +31,6 @@ SLACK = "allocator slack"
 FREE_SHARE = 0.98
 """A card with a smaller share of free memory is in use by others, so a run may take only what is
 free; assumed."""
-
-
-class Predicted(BaseModel):
-    """Memory that a plan is expected to take on the card."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    phases: dict[str, dict[str, int]]
-    """Bytes by part for `load`, `generate` and `train`, as the driver will show them."""
-    peak_phase: str
-    peak_bytes: int
-    """The largest phase: what the driver will show at its peak."""
-    needed_bytes: int
-    """The part of the peak that the run cannot do without. The rest is `SLACK`."""
-    available_bytes: int
-    """Memory of the card, or its free part when others use the card."""
-    room_bytes: int
-    """The part of `available_bytes` that the run may take: without standby, torch is held to less
-    (`predict.room_bytes`)."""
-    verdict: predict.Fit
-    error: float
-    """How far the measured peak may lie from the predicted one, as a share of it."""
-    extrapolated: tuple[str, ...] = ()
-    """What of the plan goes beyond what was measured, in words; empty where `error` was measured.
-    """
-    kv_tokens: int
-    """Tokens in the KV cache."""
-    sequences: int
-    """Sequences of full length that the KV cache holds, at most those of a step. 0 where Unsloth
-    estimates that it holds none, and shortens them."""
-    step_s: float | None = None
-    """Seconds of a step with every prompt and completion at its greatest length, roughly; None in
-    plans of older versions."""
-    real_step_s: float | None = None
-    """The same with real lengths."""
-    lacking_bytes: int = 0
-    """Bytes that the engine's share lacks for one sequence in the KV cache; 0 if it holds one."""
-    why: str | None = None
-    """A sentence on what is short, where the plan is tight or does not fit."""
-    ways: tuple[str, ...] = ()
-    """The cheapest changes that would fit, as options of the command line."""
-    fits_alone: bool = False
-    """Whether the plan fits only once other processes have left the card; examined only where it
-    is tight or does not fit."""
-
-    @property
-    def headroom_bytes(self) -> int:
-        """Bytes that the run may take beyond those that it needs."""
-        return self.room_bytes - self.needed_bytes
-
-    @property
-    def excess_bytes(self) -> int:
-        """Bytes that are short beyond the error of the prediction; above 0 only where the plan does
-        not fit."""
-        off = self.error * self.available_bytes
-        short = math.ceil(self.needed_bytes - self.room_bytes - off)
-        return max(short, self.lacking_bytes) if self.lacking_bytes else short
-
-    @property
-    def no_way(self) -> str:
-        """What helps where no change of the recipe would."""
-        return OTHERS if self.fits_alone else SMALLER
-
-    @property
-    def remarks(self) -> list[str]:
-        """What keeps the sentence from being the whole truth, a line each."""
-        tight = [f"tight: {self.why}"] if self.verdict == "tight" else []
-        beyond = f"beyond what was measured: {'; '.join(self.extrapolated)}"
-        return tight + ([beyond] if self.extrapolated else [])
-
-    def sentence(self) -> str:
-        """One line such as `peak 13.1 of 14.7 GiB in train (fits, +-4%; 12 full sequences ...)`."""
-        needed = gib(self.needed_bytes)
-        part = f", {needed} needed" if needed != gib(self.peak_bytes) else ""
-        beyond = " extrapolated" if self.extrapolated else ""
-        return (
-            f"peak {gib(self.peak_bytes)} of {gib(self.available_bytes)} GiB in "
-            f"{self.peak_phase}{part} ({self.verdict}, +-{self.error:.0%}{beyond}; "
-            f"{self.sequences} full sequences at once)"
-        )
 
 
 def shape_of(
@@ -151,6 +70,41 @@ def presets_for(names: Sequence[str], card: Gpu) -> list[str]:
     return [name for name in names if preset_bytes(name) * usable_share <= card.total_bytes]
 
 
+def choose_preset(recipe: Recipe, card: Gpu | None, requested: str | None) -> str:
+    """Name of the preset for a card: the one that was asked for, or the largest that it holds.
+
+    Raises: PlanError when there is none.
+    """
+    names = sorted(recipe.preset, key=preset_bytes)
+    if requested is not None:
+        if requested not in recipe.preset:
+            raise PlanError(
+                f"there is no preset `{requested}` in this recipe",
+                hint="it has " + ", ".join(names),
+            )
+        if requested != "cpu" and card is None:
+            raise PlanError(
+                f"preset `{requested}` needs an NVIDIA GPU, and there is none", hint=refusals.TINY
+            )
+        return requested
+    if card is None:
+        if "cpu" in recipe.preset:
+            return "cpu"
+        raise PlanError(
+            f"this recipe needs an NVIDIA GPU with {names[0]} or more (presets: "
+            f"{', '.join(names)}), and this machine has none",
+            hint=refusals.TINY,
+        )
+    fitting = presets_for(names, card)
+    if not fitting:
+        smaller = "" if names[0] == "6GB" else ", or `r1recipes run qwen2.5-1.5b`, which needs 6GB"
+        raise PlanError(
+            f"the smallest preset is {names[0]}, and {card.name} has {gib(card.total_bytes)} GiB",
+            hint=f"`r1recipes plan RECIPE --fit` looks for settings that fit this card{smaller}",
+        )
+    return fitting[-1]
+
+
 def room_of(card: Gpu) -> Room:
     """The memory of a card that a run may take: its free part where others use it."""
     peak = cards.peak_of(card.name, card.total_bytes)
@@ -183,16 +137,30 @@ def fitted(
     return settled, predicted.model_copy(update=update)
 
 
+def largest(last: Predicted | None, stages: Mapping[str, Predicted | None]) -> Predicted | None:
+    """The memory of the stage that fits worst, by name, or of the training after them (`last`),
+    whose times stay; None where none is predicted."""
+    every = [last] if last else []
+    for name, each in stages.items():
+        if each:
+            why = f"stage {name}: {each.why}" if each.why else None
+            every.append(each.model_copy(update={"stage": name, "why": why}))
+    order = ("does not fit", "tight", "fits")
+    worst = min(
+        every, key=lambda each: (order.index(each.verdict), each.headroom_bytes), default=None
+    )
+    if worst is None or last is None or worst is last:
+        return worst
+    times = {"step_s": last.step_s, "real_step_s": last.real_step_s}
+    return worst.model_copy(update=times)
+
+
 def refusal(predicted: Predicted) -> tuple[str, str]:
     """Message and hint for a plan that does not fit."""
     ways = "this fits: " + "; or ".join(predicted.ways) if predicted.ways else predicted.no_way
     others_first = predicted.fits_alone and predicted.ways
     hint = f"{OTHERS}; or {ways}" if others_first else ways
     return f"the recipe does not fit: {predicted.why}", hint
-
-
-OTHERS = "end the other processes on the card, which `r1recipes doctor` names"
-SMALLER = "take a smaller model or a larger card"
 
 
 def _predicted(choice: Choice, room: Room, capability: float) -> Predicted:

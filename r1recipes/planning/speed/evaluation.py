@@ -8,6 +8,10 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Literal
 
+from r1recipes.algorithms import ALGORITHMS
+from r1recipes.errors import PlanError
+from r1recipes.recipe.schema import Recipe
+
 MAX_SHARE = 0.03
 """Share of the training time that the evaluations of `eval.every` may take; required."""
 MIN_PROBLEMS = 16
@@ -67,3 +71,24 @@ class Evaluation:
     def least_every(self) -> int:
         """The smallest `eval.every` that `problems` has an answer for."""
         return math.ceil(self.steps(self.fewest) / MAX_SHARE)
+
+
+def eval_problems(recipe: Recipe, device: Literal["cpu", "cuda"], completions: int) -> int | None:
+    """Held-out problems to answer every `eval.every` steps of so many completions; None where no
+    step of the recipe is followed by such an evaluation. Raises: PlanError if it costs too much."""
+    every = recipe.eval.every
+    if every is None or every >= recipe.train.max_steps:
+        return None
+    samples = ALGORITHMS[recipe.algorithm].samples
+    batch, available = recipe.eval.batch_size, recipe.data.eval_size
+    cost = Evaluation(device, completions, batch, available, samples)
+    problems = cost.problems(every)
+    if problems is None:
+        raise PlanError(
+            f"`eval.every = {every}` costs too much: with steps of {completions} completions, "
+            f"answers to {cost.fewest} held-out problems, the fewest that say something, take up "
+            f"to {cost.share(cost.fewest, every):.1%} of the time, and {MAX_SHARE:.0%} is "
+            "the limit",
+            hint=f"set `eval.every = {cost.least_every}` or more",
+        )
+    return problems

@@ -9,6 +9,7 @@
     base/             model after the cold start, or with the adapter that it starts from merged
     checkpoints/      adapter/                     train.log         report.html
     cold-start/       checkpoint of a cold start that was stopped, until it is resumed
+    stages/1-sft/     the files of a [[stage]], with the names that they have here
     nf4/ or fp8/      base/ in 4 bits or FP8       evaluations/      a folder for each `eval`
     export/           forms of the result          tensorboard/      its event files, if asked for
 
@@ -67,6 +68,10 @@ class Run:
         self.export = folder / "export"
         self.tensorboard = folder / "tensorboard"
 
+    def stage(self, title: str) -> "Run":
+        """The files of a stage before the last training; it has no record of its own."""
+        return Run(self.folder / "stages" / title)
+
     def quantised(self, load_in: LoadIn) -> Path:
         """The folder for `base` in 4 bits or FP8. Unsloth takes weights for FP8 by its name."""
         return self.folder / ("fp8" if load_in == "fp8" else "nf4")
@@ -86,7 +91,7 @@ class Run:
         plan = pinned(self.plan(), self.read_lock())
         if plan.origin and self.base.is_dir():
             origin = plan.origin.model_copy(update={"tokenizer": str(self.base.absolute())})
-            plan = plan.model_copy(update={"origin": origin})
+            plan = plan.with_origin(origin)
         return plan
 
     def read(self, *needed: str) -> dict[str, Any]:

@@ -109,6 +109,23 @@ class Stage(Part):
     began_s: Finite
 
 
+class Trained(Part):
+    """One of `stages` of the record: a training of a recipe with [[stage]]."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}-[a-z_]{1,40}$")]
+    algorithm: Name
+    steps: Count | None = None
+    seconds: Seconds | None = None
+    evaluation: Summary | None = None
+    difference: Difference | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.evaluation and None in (self.steps, self.seconds, self.difference):
+            raise PydanticCustomError("missing", "lacks steps, seconds or difference")
+        return self
+
+
 class PassRates(Part):
     """`pass_rates` of the record."""
 
@@ -148,6 +165,7 @@ class Record(Part):
     duration_s: Annotated[dict[Name, Seconds], Field(max_length=100)] = {}
     time: Annotated[dict[Name, Seconds], Field(max_length=100)] = {}
     evaluation: Evaluations = Evaluations()
+    stages: Annotated[list[Trained], Field(max_length=1000)] = []
     vram: Memory | None = None
     error: Failure | None = None
     stage: Stage | None = None

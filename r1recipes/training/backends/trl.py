@@ -80,7 +80,7 @@ class TrlBackend:
         if self._base is None:
             self._base = weights.load_base(self.plan, base, offline=self.offline)
         if adapter:
-            self.model = PeftModel.from_pretrained(self._base, adapter)
+            self.model = PeftModel.from_pretrained(self._base, adapter, is_trainable=True)
             return weights.commit(self._base)
         lora, preset = self.recipe.lora, self.plan.preset
         set_seed(self.recipe.seed)

@@ -13,7 +13,8 @@ class Judging:
 
     def __init__(self, prepared: Prepared, recorded: dict[str, Any] | None):
         """`recorded`: what earlier attempts have written into the record."""
-        rewards = [*prepared.rewards.values(), prepared.decisive]
+        parts = [prepared, *prepared.earlier]
+        rewards = [*(r for part in parts for r in part.rewards.values()), prepared.decisive]
         self._judge = next((reward.judge for reward in rewards if reward.judge), None)
         self._earlier = recorded
         self._last_step = Cost()

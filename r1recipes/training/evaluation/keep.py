@@ -32,8 +32,11 @@ LONG_S = 600.0
 Note = Callable[[str], None]
 
 
-def choose(run: Run, prepared: Prepared, hooks: Hooks, note: Note) -> None:
-    """Measure pass rates and write into record and lock which problems are kept.
+def choose(
+    run: Run, prepared: Prepared, hooks: Hooks, note: Note, *, adapter: bool = False
+) -> None:
+    """Measure pass rates, of the base or with the `adapter` that is loaded, and write into record
+    and lock which problems are kept.
 
     Raises: RunError (reward) when they do not fill one step; RunError when the disk is full.
     """
@@ -43,7 +46,7 @@ def choose(run: Run, prepared: Prepared, hooks: Hooks, note: Note) -> None:
         f"each problem is answered {task.num_samples} times, until {task.num_needed:,} of "
         f"{len(rows):,} have a pass rate from {task.keep[0]:g} to {task.keep[1]:g}"
     )
-    measured = _measured(run, prepared, task, hooks, note)
+    measured = _measured(run, prepared, task, hooks, note, adapter)
     if measured.num_cached:
         note(f"pass rates of {measured.num_cached:,} problems from the cache")
     recorded = rates.summary(measured.num_right, task.num_samples, task.keep, len(rows))
@@ -87,18 +90,21 @@ def _task(plan: Plan) -> Task:
     )
 
 
-def _measured(run: Run, prepared: Prepared, task: Task, hooks: Hooks, note: Note) -> Measured:
+def _measured(
+    run: Run, prepared: Prepared, task: Task, hooks: Hooks, note: Note, adapter: bool
+) -> Measured:
     plan, splits, settings = prepared.plan, prepared.splits, prepared.settings
     assert settings is not None
     # A model that nothing identifies shares no pass rates with another run.
-    weights = weights_of(plan, run.base, prepared.backend.commit()) or f"run {run.folder.name}"
+    weights = None if adapter else weights_of(plan, run.base, prepared.backend.commit())
+    weights = weights or f"run {run.folder.name}"
     answers = [*splits.train["answer"], *splits.held_out["answer"]]
     key = asked(plan, prepared.inputs, weights, answers)
     cache = Cache(settings.cache_dir / "pass-rates", key, task.num_samples)
 
     def generate(prompts: list[Messages], progress: Progress) -> list[list[Sample]]:
         within = replace(hooks, on_progress=progress)
-        return prepared.backend.generate(prompts, task.num_samples, False, False, within)
+        return prepared.backend.generate(prompts, task.num_samples, False, adapter, within)
 
     def announce(seconds: float) -> None:
         if seconds >= LONG_S:

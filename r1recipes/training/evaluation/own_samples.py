@@ -9,6 +9,7 @@ while it learns; cut ones are left out.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from r1recipes.algorithms.examples import Scored
@@ -17,7 +18,6 @@ from r1recipes.errors import RunError
 from r1recipes.machine import files
 from r1recipes.planning.plan import Plan
 from r1recipes.rewards import is_right
-from r1recipes.runs.record import Run
 from r1recipes.training.backends.base import Hooks, Sample
 from r1recipes.training.evaluation.pass_rates import shifted, shuffled
 from r1recipes.training.evaluation.scoring import reward_arguments
@@ -32,18 +32,21 @@ def are_needed(plan: Plan) -> bool:
     return plan.algorithm.learned is not None and plan.recipe.examples is None
 
 
-def sample(run: Run, prepared: Prepared, hooks: Hooks, note: Note) -> None:
-    """Sample blocks of problems until there are examples for all steps, or no more problems.
+def sample(
+    path: Path, prepared: Prepared, hooks: Hooks, note: Note, *, adapter: bool = False
+) -> None:
+    """Sample blocks of problems into a file until there are examples for all steps, or no more
+    problems; from the base alone, or with the `adapter` that is loaded.
 
     Goes on after the last whole block of an earlier attempt. Raises: OSError.
     """
     plan, rows = prepared.plan, prepared.splits.train
     size, needed = plan.recipe.eval.batch_size, _num_needed(plan)
     order = shuffled(len(rows), plan.recipe.seed)
-    sampled = files.read_lines(run.own_samples)
+    sampled = files.read_lines(path)
     whole = len(sampled) if len(sampled) == len(order) else len(sampled) // size * size
     if whole < len(sampled):
-        files.write_lines(run.own_samples, sampled[:whole])
+        files.write_lines(path, sampled[:whole])
     sampled = sampled[:whole]
     count = plan.preset.num_generations
     form = learned(plan.recipe)
@@ -59,9 +62,9 @@ def sample(run: Run, prepared: Prepared, hooks: Hooks, note: Note) -> None:
         within = replace(hooks, on_progress=progress)
         block = [dict(rows[place]) for place in places]
         prompts = [row["prompt"] for row in block]
-        groups = prepared.backend.generate(prompts, count, False, False, within)
+        groups = prepared.backend.generate(prompts, count, False, adapter, within)
         lines = _scored(places, block, groups, prepared)
-        files.append_line(run.own_samples, *lines)
+        files.append_line(path, *lines)
         sampled += lines
         have += len(_examples(lines, plan))
 
@@ -111,12 +114,13 @@ def _examples(sampled: Sequence[Row], plan: Plan) -> list[Row]:
     ]
 
 
-def apply(run: Run, prepared: Prepared, note: Note) -> Prepared:
-    """The same with the examples of the sampled file, those of the steps of the run at most.
+def apply(path: Path, prepared: Prepared, note: Note, write_down: Callable[..., None]) -> Prepared:
+    """The same with the examples of the sampled file, those of the steps of the run at most;
+    `write_down` takes the `own_samples` of the record.
 
     Raises: RunError (reward) when they do not fill one step; RecipeError, see `fitting`.
     """
-    plan, sampled = prepared.plan, files.read_lines(run.own_samples)
+    plan, sampled = prepared.plan, files.read_lines(path)
     examples = _examples(sampled, plan)
     form, needed = learned(plan.recipe), plan.preset.prompts_per_step
     samples = [sample for line in sampled for sample in line["samples"]]
@@ -127,7 +131,7 @@ def apply(run: Run, prepared: Prepared, note: Note) -> Prepared:
         "num_cut": sum(sample["cut"] for sample in samples),
         "share_right": sum(sample["right"] for sample in samples) / max(1, len(samples)),
     }
-    run.update(own_samples=summary)
+    write_down(own_samples=summary)
     if len(examples) < needed:
         raise RunError(
             f"{form.example(len(examples))} from {len(sampled):,} problems do not fill a step of "

@@ -3,6 +3,6 @@
 `driver` acts as a smaller card and starts `child`, a process that loads the weights and trains.
 """
 
-from r1recipes.training.rehearsal.driver import rehearse
+from r1recipes.training.rehearsal.driver import rehearse, weights_dir
 
-__all__ = ["rehearse"]
+__all__ = ["rehearse", "weights_dir"]

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.algorithms.step import divisors
-from r1recipes.errors import PlanError, RecipeError, RunError
-from r1recipes.machine import files, gpu, packages
+from r1recipes.errors import PlanError, RecipeError, RunError, unwritable
+from r1recipes.machine import OTHER_CACHE, files, gpu, packages
 from r1recipes.machine.processes import obey_parent
 from r1recipes.machine.units import GIB
 from r1recipes.planning import auto, models, out_of_memory
@@ -229,3 +229,13 @@ def _hold(vram_bytes: int | None, phase: child.SharedInt, stop: Event, pipe: Con
         lowest[now] = min(lowest.get(now, free), free)
         time.sleep(SAMPLE_S)
     pipe.send(lowest)
+
+
+def weights_dir(cache_dir: Path) -> Path:
+    """The folder of random weights, made if it is not there. Raises: RunError."""
+    folder = cache_dir / "random-weights"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error, OTHER_CACHE) from error
+    return folder
