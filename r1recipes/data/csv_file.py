@@ -59,4 +59,7 @@ def header_line(path: Path) -> str:
 
 def names(header: str, mark: str) -> list[str]:
     """The names of the columns if they are separated by `mark`."""
-    return next(csv.reader([header], delimiter=mark), [])
+    try:
+        return next(csv.reader([header], delimiter=mark), [])
+    except csv.Error:  # a line that ends with CR alone: who reads the rows says so
+        return []

@@ -9,6 +9,7 @@ asked for; a folder must be new.
 import glob
 import hashlib
 import json
+import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -181,7 +182,7 @@ def _companions(source: Recipe, base_dir: Path) -> tuple[dict[str, str], Files]:
     for item in references.references_in(data):
         path = local.get(item.name)
         if path is None:
-            is_local = (base_dir / Path(item.name).expanduser()).exists()
+            is_local = (base_dir / Path(os.path.expanduser(item.name))).exists()
             if is_local or not item.may_be_hub or references.is_file_name(item.name):
                 key = render.dotted(item.loc)
                 message = f"`{key}` names `{item.name}`, which is not a file that can be shared"

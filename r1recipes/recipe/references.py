@@ -7,6 +7,7 @@ anything is opened; a value that a flag of the user sets is the user's own.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterator
 from copy import deepcopy
@@ -159,7 +160,7 @@ def is_file_name(name: str) -> bool:
 def local_files(data: dict[str, Any], base_dir: Path) -> dict[str, Path]:
     """Name in the recipe -> file, for each file that it names and that exists."""
     names = [reference.name for reference in references_in(data)]
-    paths = {name: base_dir / Path(name).expanduser() for name in names}
+    paths = {name: base_dir / Path(os.path.expanduser(name)) for name in names}
     return {name: path for name, path in paths.items() if path.is_file()}
 
 
@@ -252,5 +253,5 @@ def local_path(name: str, base_dir: Path) -> Path | None:
 
     A path that exists wins over a Hub id of the same name.
     """
-    path = base_dir / Path(name).expanduser()
+    path = base_dir / Path(os.path.expanduser(name))
     return path if is_file_name(name) or path.exists() else None

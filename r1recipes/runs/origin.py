@@ -8,6 +8,7 @@ bits; a recipe from elsewhere starts from a run only if a flag of the user says 
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def find(model: Model, base_dir: Path, runs_dir: Path) -> Origin | None:
     """
     if model.name in BUILTIN_MODELS:
         return None
-    name = Path(model.name).expanduser()
+    name = Path(os.path.expanduser(model.name))
     paths = [path for path in (base_dir / name, name) if path.exists()]
     if (runs_dir / name / "record.json").is_file():
         paths.append(runs_dir / name)
@@ -95,7 +96,7 @@ def _of_trained(source: TrainedRun, model: Model) -> Origin:
             hint="remove `model.revision`",
         )
     name = source.model_name
-    local = source.plan.base_dir / Path(name).expanduser()
+    local = source.plan.base_dir / Path(os.path.expanduser(name))
     folder = source.base or (local if local.is_dir() else None)
     _refuse_rounded(name, folder)
     return _origin(

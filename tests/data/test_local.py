@@ -251,7 +251,7 @@ def test_an_index_that_cannot_be_read_or_decoded_is_a_problem(folder):
     assert "is damaged: it is not JSON: 'utf-8'" in said(load(folder, model={"name": "./qwen"}))
     index.unlink()
     index.mkdir()
-    assert "cannot be read: Is a directory" in said(load(folder, model={"name": "./qwen"}))
+    assert "cannot be read: it is not a plain file" in said(load(folder, model={"name": "./qwen"}))
 
 
 @pytest.mark.parametrize("file", ["record.json", "adapter_config.json"])

@@ -6,6 +6,7 @@ left out and counted. Limits: one completion for each question of a file.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -163,7 +164,7 @@ def _demonstrated(
 
 
 def _demonstration_file(name: str, base_dir: Path) -> list[dict[str, Any]]:
-    path = base_dir / Path(name).expanduser()
+    path = base_dir / Path(os.path.expanduser(name))
     rows = sources.read_file(path, "cold_start.data", COLUMNS)
     columns = {column: rows[column] for column in rows.column_names if column in COLUMNS}
     if problems := file_problems(rows.column_names, columns, f"`{path}`"):

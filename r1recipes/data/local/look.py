@@ -7,6 +7,7 @@ that may be one of the Hub's is only compared with what is here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -219,7 +220,7 @@ def _too_few_questions(num_different: int, key: str, recipe: Recipe, where: str)
 
 
 def _look_at_demonstrations(name: str, base_dir: Path, findings: Findings) -> None:
-    path, key = base_dir / Path(name).expanduser(), "cold_start.data"
+    path, key = base_dir / Path(os.path.expanduser(name)), "cold_start.data"
     with findings.guard():
         columns, rows = sample(path, key, demonstrations.COLUMNS)
         values = {

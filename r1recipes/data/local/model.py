@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def missing_model(name: str, base_dir: Path) -> Problem | None:
     if folder.is_dir() or references.HUB_ID.fullmatch(name):
         return None
     if name.startswith("~"):
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         return Problem(f"`{name}`: the `~` of a model's folder must be written out", hint=f"{path}")
     near = nearest_path(name, base_dir, is_model=True, alike=LIKELY)
     names = ", ".join(f"`{path}`" for path in _models_beside(base_dir)[:5])
@@ -92,7 +93,7 @@ def nearest_path(
 
 def starting_point(name: str, base_dir: Path) -> bool:
     """Whether a name is that of a run or an adapter, which a run may start from."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     folders = (base_dir / path, path)
     return any((f / file).is_file() for f in folders for file in ("record.json", hub.ADAPTER))
 
@@ -102,6 +103,9 @@ def model_folder_problems(folder: Path) -> Iterator[Problem]:
     names = {path.name for path in folder.iterdir()}
     if "config.json" not in names:
         yield _without_config(folder)
+        return
+    if problem := special(folder):
+        yield problem
         return
     try:
         refuse_code(folder)
@@ -163,8 +167,21 @@ def refuse_unsafe(folder: Path) -> None:
     """Raises: RecipeError for a local folder of a model or an adapter that is not loaded: one with
     pickled weights in place of safetensors, or as for `refuse_code`."""
     refuse_code(folder)
-    if problem := pickled(folder):
+    if problem := special(folder) or pickled(folder):
         raise RecipeError(problems=[problem])
+
+
+def special(folder: Path) -> Problem | None:
+    """The problem with a folder that has a pipe, a socket or a device: reading one may not end."""
+    names = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.exists() and not path.is_file() and not path.is_dir()
+    )
+    if not names:
+        return None
+    message = f"`{folder}` has `{names[0]}`, which is neither a plain file nor a folder"
+    return Problem(message, hint="copy or download the folder again")
 
 
 def pickled(folder: Path) -> Problem | None:
@@ -191,7 +208,7 @@ def pickled(folder: Path) -> Problem | None:
 def _config(path: Path) -> dict[str, Any]:
     """The object in a configuration; empty where there is none. Raises: RecipeError."""
     try:
-        size = path.stat().st_size
+        size = foreign.plain_size(path)
         foreign.refuse_beyond(size, MAX_CONFIG_BYTES, "bytes", path)
         return foreign.an_object(path.read_bytes())
     except FileNotFoundError:
@@ -222,7 +239,7 @@ def _indexed(path: Path) -> list[str] | None:
     """The files that an index names; None where there is no index. Raises: RecipeError."""
     hint = "copy or download this file again"
     try:
-        foreign.refuse_beyond(path.stat().st_size, MAX_CONFIG_BYTES, "bytes", path)
+        foreign.refuse_beyond(foreign.plain_size(path), MAX_CONFIG_BYTES, "bytes", path)
         index = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None

@@ -39,7 +39,7 @@ _decoder = Stoppable(("pyarrow.parquet",), MEMORY_BYTES)
 
 def refuse_large(path: Path) -> None:
     """Raises: RecipeError for a file that is larger than a data file may be; OSError."""
-    foreign.refuse_beyond(path.stat().st_size, MAX_BYTES, "bytes", path)
+    foreign.refuse_beyond(foreign.plain_size(path), MAX_BYTES, "bytes", path)
 
 
 def refuse_lines(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -116,13 +117,13 @@ def template_text(template: str, base_dir: Path) -> str:
     """The template itself, or the text of the file that it names."""
     if "{{" in template or "{%" in template:
         return template
-    path = base_dir / Path(template).expanduser()
+    path = base_dir / Path(os.path.expanduser(template))
     try:
-        size = path.stat().st_size
+        size = foreign.plain_size(path)
         foreign.refuse_beyond(size, rendering.MAX_BYTES, "bytes, for a chat template", path)
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        names = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else []
+    except (OSError, ValueError) as error:  # no UTF-8, or a NUL in the name
+        names = [file.name for file in path.parent.glob("*")] if os.path.isdir(path.parent) else []
         meant = nearest(path.name, names, 0.5)
         reason = getattr(error, "strerror", None) or error
         raise RecipeError(
@@ -138,7 +139,7 @@ def template_text(template: str, base_dir: Path) -> str:
 def read_file(path: Path) -> str:
     """The text of a template's file, which may be a stranger's. Raises: RecipeError."""
     try:
-        size = path.stat().st_size
+        size = foreign.plain_size(path)
         foreign.refuse_beyond(size, rendering.MAX_BYTES, "bytes, for a chat template", path)
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -220,7 +221,7 @@ def template_here(recipe: Recipe, base_dir: Path) -> str | None:
     for file, path in files.items():
         if path.is_file():
             limit = rendering.MAX_BYTES if file == "chat_template.jinja" else MAX_CONFIG_BYTES
-            foreign.refuse_beyond(path.stat().st_size, limit, "bytes", path)
+            foreign.refuse_beyond(foreign.plain_size(path), limit, "bytes", path)
             text = path.read_text(encoding="utf-8", errors="replace")
             if file == "chat_template.jinja":
                 return text

@@ -56,6 +56,15 @@ def refuse_beyond(count: float, limit: float, noun: str, path: Path) -> None:
         raise RecipeError.at(str(path), message, RAISE)
 
 
+def plain_size(path: Path) -> int:
+    """Bytes of a plain file; a link to one counts. Raises: OSError, also for a pipe or a device,
+    which has no size and may never end."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+    return status.st_size
+
+
 def open_plain(folder: Path, name: str, flags: int = os.O_RDONLY) -> int:
     """The descriptor of the plain file `name` below `folder`; no link is followed on the way.
 
