@@ -155,7 +155,13 @@ def resolve(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Ch
 def _least_of_the_fastest(good: list[Choice]) -> Choice:
     slowest = NEAR * min(choice.completion_s for choice in good)
     fast = [choice for choice in good if choice.completion_s <= slowest]
-    return min(fast, key=lambda c: (c.preset.standby, c.prediction.peak_bytes, c.completion_s))
+    return min(fast, key=_price)
+
+
+def _price(choice: Choice) -> tuple[bool, bool, int, float]:
+    """What a choice costs beside time: standby, weights that are not exact, memory."""
+    preset, needed = choice.preset, choice.prediction.peak_bytes
+    return preset.standby, preset.weights != "16bit", needed, choice.completion_s
 
 
 def choices(recipe: Recipe, preset: Preset, shape: ModelShape, room: Room) -> Iterator[Choice]:

@@ -187,7 +187,7 @@ def test_new_writes_a_valid_recipe_for_each_algorithm(tmp_path, name):
     if ALGORITHMS[name].learned:
         assert "#[examples]" in path.read_text()
         assert made.train.learning_rate == ALGORITHMS[name].train().learning_rate
-        assert made.preset["24GB"].per_device_train_batch_size == "auto"
+        assert made.preset["24GB"].per_device_train_batch_size >= 1  # chosen by the planner
 
 
 @pytest.mark.slow
