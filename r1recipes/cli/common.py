@@ -134,7 +134,7 @@ def find_origin(loaded: Loaded, runs_dir: Path) -> Origin | None:
 
     name = loaded.recipe.model.name
     folders = (loaded.path.parent, Path(), runs_dir)
-    on_disk = any((folder / Path(os.path.expanduser(name))).exists() for folder in folders)
+    on_disk = any((folder / files.named(name)).exists() for folder in folders)
     if not (on_disk or hub.has_adapter(name)):
         return None
     from r1recipes.runs import origin

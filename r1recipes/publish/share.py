@@ -9,7 +9,6 @@ asked for; a folder must be new.
 import glob
 import hashlib
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,7 +18,7 @@ from typing import Any
 from r1recipes import recipe
 from r1recipes.config import render
 from r1recipes.errors import Problem, RecipeError, unwritable
-from r1recipes.machine.files import clear_drafts, draft, foreign, numbered, write_bytes
+from r1recipes.machine.files import clear_drafts, draft, foreign, named, numbered, write_bytes
 from r1recipes.publish import cards, redact
 from r1recipes.recipe import bundle, loading, references
 from r1recipes.recipe.bundle import Files
@@ -182,7 +181,7 @@ def _companions(source: Recipe, base_dir: Path) -> tuple[dict[str, str], Files]:
     for item in references.references_in(data):
         path = local.get(item.name)
         if path is None:
-            is_local = (base_dir / Path(os.path.expanduser(item.name))).exists()
+            is_local = (base_dir / named(item.name)).exists()
             if is_local or not item.may_be_hub or references.is_file_name(item.name):
                 key = render.dotted(item.loc)
                 message = f"`{key}` names `{item.name}`, which is not a file that can be shared"

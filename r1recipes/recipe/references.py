@@ -7,7 +7,6 @@ anything is opened; a value that a flag of the user sets is the user's own.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Collection, Iterator
 from copy import deepcopy
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 from r1recipes.config.render import Loc, dotted
 from r1recipes.errors import Problem, RecipeError
+from r1recipes.machine import files
 from r1recipes.rewards.user_code import is_user_code
 
 FILE_SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -160,7 +160,7 @@ def is_file_name(name: str) -> bool:
 def local_files(data: dict[str, Any], base_dir: Path) -> dict[str, Path]:
     """Name in the recipe -> file, for each file that it names and that exists."""
     names = [reference.name for reference in references_in(data)]
-    paths = {name: base_dir / Path(os.path.expanduser(name)) for name in names}
+    paths = {name: base_dir / files.named(name) for name in names}
     return {name: path for name, path in paths.items() if path.is_file()}
 
 
@@ -253,5 +253,5 @@ def local_path(name: str, base_dir: Path) -> Path | None:
 
     A path that exists wins over a Hub id of the same name.
     """
-    path = base_dir / Path(os.path.expanduser(name))
+    path = base_dir / files.named(name)
     return path if is_file_name(name) or path.exists() else None

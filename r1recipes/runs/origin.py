@@ -8,13 +8,12 @@ bits; a recipe from elsewhere starts from a run only if a flag of the user says 
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from r1recipes.data.local import model as local_model
 from r1recipes.errors import PlanError, RecipeError
-from r1recipes.machine import hub
+from r1recipes.machine import files, hub
 from r1recipes.planning.architectures import Origin
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
@@ -49,7 +48,7 @@ def find(model: Model, base_dir: Path, runs_dir: Path) -> Origin | None:
     """
     if model.name in BUILTIN_MODELS:
         return None
-    name = Path(os.path.expanduser(model.name))
+    name = files.named(model.name)
     paths = [path for path in (base_dir / name, name) if path.exists()]
     if (runs_dir / name / "record.json").is_file():
         paths.append(runs_dir / name)
@@ -96,7 +95,7 @@ def _of_trained(source: TrainedRun, model: Model) -> Origin:
             hint="remove `model.revision`",
         )
     name = source.model_name
-    local = source.plan.base_dir / Path(os.path.expanduser(name))
+    local = source.plan.base_dir / files.named(name)
     folder = source.base or (local if local.is_dir() else None)
     _refuse_rounded(name, folder)
     return _origin(

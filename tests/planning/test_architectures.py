@@ -11,18 +11,9 @@ import pytest
 
 from r1recipes.errors import PlanError
 from r1recipes.planning import architectures, models
+from tests.configs import LLAMA
 from tests.helpers import hint
 
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "tie_word_embeddings": False,
-}
 NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True}
 
 

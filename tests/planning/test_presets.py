@@ -12,28 +12,9 @@ from r1recipes.machine import cards, gpu
 from r1recipes.machine.gpu import Gpu
 from r1recipes.planning import proofs
 from r1recipes.planning.fit import presets
+from tests.configs import LLAMA, QWEN
 from tests.driver import FakeCard
 from tests.helpers import in_process
-
-HALF = {
-    "model_type": "qwen2",
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "vocab_size": 151936,
-    "tie_word_embeddings": True,
-}
-EIGHT = {
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-}
 
 
 @pytest.fixture
@@ -58,13 +39,13 @@ def new(*arguments: str) -> tuple[dict, str, str]:
 @pytest.mark.parametrize(
     ("name", "config", "base"),
     [
-        ("mine", HALF, "qwen2.5-1.5b"),
-        ("qwen-7b", HALF, "qwen2.5-1.5b"),  # what it is counts, not its name
-        ("mine", EIGHT, "llama3.1-8b"),
-        ("mine", EIGHT | {"model_type": "mistral"}, "mistral-7b"),
+        ("mine", QWEN, "qwen2.5-1.5b"),
+        ("qwen-7b", QWEN, "qwen2.5-1.5b"),  # what it is counts, not its name
+        ("mine", LLAMA, "llama3.1-8b"),
+        ("mine", LLAMA | {"model_type": "mistral"}, "mistral-7b"),
         (
             "mine",
-            EIGHT | {"model_type": "phi3", "hidden_size": 5120, "num_hidden_layers": 40},
+            LLAMA | {"model_type": "phi3", "hidden_size": 5120, "num_hidden_layers": 40},
             "phi4",
         ),
     ],
@@ -74,7 +55,7 @@ def test_a_folder_is_near_what_its_config_says(name, config, base, no_card):
     assert f"from {base}.toml" in said
 
 
-@pytest.mark.parametrize("config", [HALF, EIGHT])
+@pytest.mark.parametrize("config", [QWEN, LLAMA])
 def test_every_preset_fits_its_cards_with_this_model(config, no_card, tmp_path):
     made, text, _ = new("--model", folder("mine", config))
     loaded = recipe.load(tmp_path / "new.toml")
@@ -88,9 +69,9 @@ def test_every_preset_fits_its_cards_with_this_model(config, no_card, tmp_path):
 
 
 def test_a_model_of_half_a_billion_is_not_given_the_passes_of_seven(no_card):
-    small, _, _ = new("--model", folder("half", HALF))
+    small, _, _ = new("--model", folder("half", QWEN))
     Path("new.toml").unlink()
-    large, _, _ = new("--model", folder("eight", EIGHT))
+    large, _, _ = new("--model", folder("eight", LLAMA))
     key = "per_device_train_batch_size"
     assert small["preset"]["24GB"][key] > large["preset"]["24GB"][key]
     assert "8GB" in small["preset"] and "8GB" not in large["preset"]
@@ -98,13 +79,13 @@ def test_a_model_of_half_a_billion_is_not_given_the_passes_of_seven(no_card):
 
 def test_the_cards_that_are_asked_for_have_presets(no_card):
     cards_asked = ["--gpu", "rtx 3060 12gb", "--gpu", "4090"]
-    made, text, _ = new("--model", folder("mine", HALF), *cards_asked)
+    made, text, _ = new("--model", folder("mine", QWEN), *cards_asked)
     assert set(made["preset"]) == {"12GB", "24GB"}
     assert "Predicted for RTX 3060 12GB" in " ".join(text.split())
 
 
 def test_a_card_that_is_too_small_is_said(no_card):
-    made, _, said = new("--model", folder("mine", EIGHT), "--gpu", "gtx 1650", "--gpu", "4090")
+    made, _, said = new("--model", folder("mine", LLAMA), "--gpu", "gtx 1650", "--gpu", "4090")
     assert set(made["preset"]) == {"24GB"} and "no preset for GTX 1650 4GB: " in said
     code, _, err = in_process("new", "b.toml", "--model", "mine", "--gpu", "gtx 1650")
     assert code == 2 and "fits none of these cards" in err and not Path("b.toml").exists()
@@ -115,7 +96,7 @@ def test_a_card_that_is_too_small_is_said(no_card):
 def test_the_card_at_hand_has_one(driver, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     driver.says(FakeCard())  # an L4
-    assert set(new("--model", folder("mine", HALF))[0]["preset"]) == {"24GB"}
+    assert set(new("--model", folder("mine", QWEN))[0]["preset"]) == {"24GB"}
 
 
 def test_measured_presets_of_the_same_model_stay(no_card, tmp_path):
@@ -130,7 +111,7 @@ def test_measured_presets_of_the_same_model_stay(no_card, tmp_path):
 
 @pytest.mark.parametrize(("model", "has_cpu"), [("HuggingFaceTB/SmolLM2-135M", True), ("x", False)])
 def test_a_small_model_has_a_preset_for_the_cpu(model, has_cpu, no_card, tmp_path):
-    made, _, _ = new("--model", folder("x", HALF) if model == "x" else model)
+    made, _, _ = new("--model", folder("x", QWEN) if model == "x" else model)
     assert ("cpu" in made["preset"]) == has_cpu
     if has_cpu:
         loaded = recipe.load(tmp_path / "new.toml")
@@ -145,7 +126,7 @@ def test_an_unknown_model_is_said_to_be_unknown(no_card):
 
 
 def test_algorithms_without_the_engine_keep_the_bases_presets(no_card):
-    made, _, _ = new("--model", folder("mine", HALF), "--algorithm", "rloo")
+    made, _, _ = new("--model", folder("mine", QWEN), "--algorithm", "rloo")
     assert set(made["preset"]) == set(recipe.load("qwen2.5-1.5b").recipe.preset)
 
 

@@ -7,20 +7,11 @@ import pytest
 
 from r1recipes.machine import packages
 from r1recipes.planning import plan
+from tests.configs import QWEN
 from tests.driver import FakeCard
 from tests.helpers import command, in_process
 from tests.hub_server import HubServer
 
-QWEN = {
-    "model_type": "qwen2",
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "vocab_size": 151936,
-    "tie_word_embeddings": True,
-}
 KINDS: dict[str, tuple[dict[str, object], str]] = {
     "experts": (QWEN | {"model_type": "qwen3_moe", "num_experts": 128}, "is a mixture of experts"),
     "more experts": (

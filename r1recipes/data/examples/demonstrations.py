@@ -6,7 +6,6 @@ left out and counted. Limits: one completion for each question of a file.
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from r1recipes.data.splits import (
     read_question,
 )
 from r1recipes.errors import Problem, RecipeError
+from r1recipes.machine import files
 from r1recipes.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _demonstrated(
 
 
 def _demonstration_file(name: str, base_dir: Path) -> list[dict[str, Any]]:
-    path = base_dir / Path(os.path.expanduser(name))
+    path = base_dir / files.named(name)
     rows = sources.read_file(path, "cold_start.data", COLUMNS)
     columns = {column: rows[column] for column in rows.column_names if column in COLUMNS}
     if problems := file_problems(rows.column_names, columns, f"`{path}`"):

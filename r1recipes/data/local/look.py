@@ -7,7 +7,6 @@ that may be one of the Hub's is only compared with what is here.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from r1recipes.data.local.rows import sample
 from r1recipes.data.tokenizer import chat_template
 from r1recipes.data.tokenizer.chat_template import template_text
 from r1recipes.errors import Problem, RecipeError, listed
+from r1recipes.machine import files
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded, shipped_folder
 from r1recipes.recipe.schema import Model, Recipe, of_stage
@@ -220,7 +220,7 @@ def _too_few_questions(num_different: int, key: str, recipe: Recipe, where: str)
 
 
 def _look_at_demonstrations(name: str, base_dir: Path, findings: Findings) -> None:
-    path, key = base_dir / Path(os.path.expanduser(name)), "cold_start.data"
+    path, key = base_dir / files.named(name), "cold_start.data"
     with findings.guard():
         columns, rows = sample(path, key, demonstrations.COLUMNS)
         values = {

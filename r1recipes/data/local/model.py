@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from r1recipes.errors import Problem, RecipeError
-from r1recipes.machine import hub
+from r1recipes.machine import files, hub
 from r1recipes.machine.files import foreign
 from r1recipes.recipe import references
 from r1recipes.recipe.schema import BUILTIN_MODELS
@@ -51,7 +50,7 @@ def missing_model(name: str, base_dir: Path) -> Problem | None:
     if folder.is_dir() or references.HUB_ID.fullmatch(name):
         return None
     if name.startswith("~"):
-        path = Path(os.path.expanduser(name))
+        path = files.named(name)
         return Problem(f"`{name}`: the `~` of a model's folder must be written out", hint=f"{path}")
     near = nearest_path(name, base_dir, is_model=True, alike=LIKELY)
     names = ", ".join(f"`{path}`" for path in _models_beside(base_dir)[:5])
@@ -93,7 +92,7 @@ def nearest_path(
 
 def starting_point(name: str, base_dir: Path) -> bool:
     """Whether a name is that of a run or an adapter, which a run may start from."""
-    path = Path(os.path.expanduser(name))
+    path = files.named(name)
     folders = (base_dir / path, path)
     return any((f / file).is_file() for f in folders for file in ("record.json", hub.ADAPTER))
 

@@ -18,6 +18,7 @@ from r1recipes.config.suggest import nearest
 from r1recipes.data.splits import rename_hint
 from r1recipes.data.tokenizer import rendering
 from r1recipes.errors import Problem, RecipeError
+from r1recipes.machine import files
 from r1recipes.machine.files import foreign
 from r1recipes.recipe.references import HUB_ID
 from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe
@@ -117,7 +118,7 @@ def template_text(template: str, base_dir: Path) -> str:
     """The template itself, or the text of the file that it names."""
     if "{{" in template or "{%" in template:
         return template
-    path = base_dir / Path(os.path.expanduser(template))
+    path = base_dir / files.named(template)
     try:
         size = foreign.plain_size(path)
         foreign.refuse_beyond(size, rendering.MAX_BYTES, "bytes, for a chat template", path)

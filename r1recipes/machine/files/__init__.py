@@ -38,6 +38,12 @@ _PID = re.compile(r"^\.draft-(\d+)(?:-|$)|\.(\d+)(?:\.tmp)?$")
 """Where older versions had the number of the process that wrote a draft."""
 
 
+def named(name: str) -> Path:
+    """The path that a user means by a name; `~nobody`, whom this machine does not know, is one too,
+    where `Path.expanduser` raises."""
+    return Path(os.path.expanduser(name))
+
+
 @contextmanager
 def draft(target: Path, *, taken: Taken = "refuse") -> Iterator[Path]:
     """A path to make a file or a folder at, which takes the name `target` when it is complete.
