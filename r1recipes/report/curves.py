@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from r1recipes.report import phases
 from r1recipes.report.charts import GREY, Bar, Bars, Chart, Plot, Series, has_data
-from r1recipes.report.scales import Ends
+from r1recipes.report.charts.scales import Ends
 from r1recipes.runs import health
 from r1recipes.runs.reading import Reading, algorithms
 

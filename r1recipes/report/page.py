@@ -17,8 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from r1recipes.errors import visible
-from r1recipes.report import drawing
-from r1recipes.report.charts import Chart, Plot, csv, has_data
+from r1recipes.report.charts import Chart, Plot, csv, drawing, has_data
 
 TEMPLATES = Path(__file__).with_name("templates")
 

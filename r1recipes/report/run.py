@@ -15,7 +15,8 @@ from r1recipes.algorithms import ALGORITHMS
 from r1recipes.machine import files
 from r1recipes.machine.units import duration
 from r1recipes.planning.plan import Plan
-from r1recipes.report import charts, curves, facts, page, samples, scales
+from r1recipes.report import charts, curves, facts, page, samples
+from r1recipes.report.charts import scales
 from r1recipes.report.page import Cell, Figures, Headline, Pill, Table
 from r1recipes.runs import health, pass_rates, reading
 from r1recipes.runs.health import HeldOut, Terms

@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from r1recipes.report import scales
-from r1recipes.report.scales import Ends
+from r1recipes.report.charts import scales
+from r1recipes.report.charts.scales import Ends
 
 GREY = -1
 """Tone of what a result is compared with: before training, predicted."""

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as xml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1recipes.report import charts, drawing
-from r1recipes.report.charts import Axis, Bar, Bars, Chart, Line, Parallel, Plot, Series
+from r1recipes.report import charts
+from r1recipes.report.charts import Axis, Bar, Bars, Chart, Line, Parallel, Plot, Series, drawing
 
 SVG = "{http://www.w3.org/2000/svg}"
 words = st.text(st.characters(exclude_categories=["C"]), max_size=60)

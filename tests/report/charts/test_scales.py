@@ -3,8 +3,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1recipes.report import scales
-from r1recipes.report.scales import Scale
+from r1recipes.report.charts import scales
+from r1recipes.report.charts.scales import Scale
 
 finite = st.floats(-1e9, 1e9, allow_nan=False)
 

@@ -10,9 +10,19 @@ from itertools import accumulate, groupby
 
 from markupsafe import Markup
 
-from r1recipes.report import scales
-from r1recipes.report.charts import GREY, Axis, Bar, Bars, Chart, Line, Parallel, Plot, Series
-from r1recipes.report.scales import Scale
+from r1recipes.report.charts import (
+    GREY,
+    Axis,
+    Bar,
+    Bars,
+    Chart,
+    Line,
+    Parallel,
+    Plot,
+    Series,
+    scales,
+)
+from r1recipes.report.charts.scales import Scale
 
 WIDTH, HEIGHT = 360, 210
 """Units of the drawing; a page shows it at about one pixel a unit, so text has its natural size."""
