@@ -44,8 +44,8 @@ def cores() -> int:
 def cpu() -> str:
     """The processor's model and its widest vector instructions, such as `AMD EPYC, avx512`: torch
     and its libraries choose their kernels by both. Without a model, as on ARM, the architecture."""
-    lines = _read(CPUINFO).splitlines()
-    fields = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
+    pairs = (line.partition(":") for line in _read(CPUINFO).splitlines())
+    fields = {key.strip(): value.strip() for key, _, value in pairs}
     name = fields.get("model name") or platform.machine() or "unknown"
     flags = (fields.get("flags") or fields.get("Features") or "").split()
     vectors = [label for flag, label in VECTORS.items() if flag in flags][:1]

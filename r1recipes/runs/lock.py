@@ -2,9 +2,10 @@
 
 A lock has the recipe's fingerprint, the seed, the preset, versions, the GPU, the CPU and its
 threads, the hash of every file that the recipe names, and once they are loaded those of the data
-and chat template. All of these are compared, the CPU only where nothing was trained on a GPU. Commits of model and data are taken from the lock, and so are the values
-that were chosen for "auto", since the same card with less free memory would get others, and the
-problems that `data.keep` kept, since samples on a GPU differ.
+and chat template. All of these are compared, the CPU only where nothing was trained on a GPU.
+Commits of model and data are taken from the lock, and so are the values that were chosen for
+"auto", since the same card with less free memory would get others, and the problems that
+`data.keep` kept, since samples on a GPU differ.
 Limits: the driver is not compared, though last digits can depend on it, and neither is the CPU of
 a lock that an older version wrote without it.
 """

@@ -4,7 +4,7 @@
     "clock_rewards.py:near" = 0.2
 
 Pays 1.0 for the right number of minutes, 0.3 for one that is at most 20 minutes off, and 0 for
-anything else. `row["answer"]` is the reference after `answer_after`; `row["solution"]` is the whole column.
+anything else. `row["answer"]` is the reference, `row["solution"]` the whole column of the file.
 """
 
 import re

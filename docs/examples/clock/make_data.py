@@ -1,7 +1,7 @@
-"""Writes the data of the worked example: `python make_data.py` makes problems.csv and demonstrations.jsonl.
+"""Writes the data of the worked example in docs/own-data.md: `python make_data.py`.
 
     problems.csv           540 rows: task, solution ("9*60=540, 540+5=545 #### 545")
-    demonstrations.jsonl   400 rows: question, completion; more than half of them end in a wrong number
+    demonstrations.jsonl   400 rows: question, completion; more than half end in a wrong number
 
 Limits: whole hours from 1 to 9 and whole minutes; the same files every time.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 WRONG = 0.6
-"""Share of demonstrations with a mistake, as in the recipe `tiny`: they teach the format, not the answer."""
+"""Share of demonstrations with a mistake, as in the recipe `tiny`: they teach the format alone."""
 NUM_DEMONSTRATIONS = 400
 
 

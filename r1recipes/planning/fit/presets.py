@@ -24,7 +24,7 @@ CLASSES = ("6GB", "8GB", "12GB", "16GB", "24GB", "48GB", "80GB")
 and 12GB, which many have."""
 CPU_PARAMETERS = 0.4e9
 """Weights of the largest model that a new recipe lets a CPU train: SmolLM2 135M takes minutes for
-10 steps on 2 cores (README.md), and time grows with the weights; assumed."""
+10 steps on 2 cores (docs/cpu.md), and time grows with the weights; assumed."""
 CPU_RECIPE = "smollm2-135m"
 """The shipped recipe whose [preset.cpu] was run with a pretrained model."""
 BASE_CAPABILITY = 8.0
