@@ -272,7 +272,7 @@ class Algorithm:
     """Why keys of [train] keep it from Unsloth, as a sentence without a full stop; empty where they
     do not."""
     advantages: Callable[[Any, Preset, Any], Any] | None = None
-    """The advantages of a step, a tensor [rows], from those of the trainer, in the order of the groups; None
+    """The advantages of a step, a tensor [rows], from those of the trainer, group after group; None
     where those of the trainer are right."""
     pass_rules: Callable[[Any], PassRules] = lambda train: PassRules(False, False, False, False)
     """How the rows of a step may be cut into passes, by the keys of [train]; not at all where none

@@ -188,7 +188,7 @@ def test_no_lever_changes_the_gradient_of_a_step(tmp_path, as_trl, case, levers)
     ids=lambda keys: "-".join(keys) or "plain",
 )
 def test_rloo_has_one_gradient_with_both_trainers(tmp_path, as_trl, keys, levers):
-    """That of Unsloth is GRPOTrainer: neither the rule of the advantages nor a factor is missing."""
+    """That of Unsloth is GRPOTrainer: no rule of the advantages and no factor is missing."""
     by_rloo = as_trl(algorithm="rloo", **keys)
     by_grpo = step(tmp_path, levers, backend_row="unsloth", algorithm="rloo", **keys)
     assert by_rloo.gradient.abs().max() > 1e-4
