@@ -59,7 +59,7 @@ def _usage(command: argparse.ArgumentParser) -> list[str]:
     """The form of a command, on one line."""
     command.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=10_000)
     usage = command.format_usage().removeprefix("usage: ").replace("[-h] ", "").strip()
-    return ["```", usage, "```", ""]
+    return ["```text", usage, "```", ""]
 
 
 def _table(command: argparse.ArgumentParser) -> list[str]:
@@ -88,7 +88,7 @@ def _help(action: argparse.Action, command: argparse.ArgumentParser) -> str:
 
 def keys() -> str:
     """A section for each section of a recipe, with type, default and meaning of its keys."""
-    schema = recipe_schema.json_schema_of_recipes()
+    schema = recipe_schema.for_editors()
     lines = [
         "# Recipe keys",
         "",
@@ -161,8 +161,9 @@ def _values(node: Mapping[str, Any]) -> str:
         names = [name if name != "string" else '`"auto"`' for name in names]
     low = node.get("minimum", node.get("exclusiveMinimum"))
     high = node.get("maximum", node.get("exclusiveMaximum"))
-    bounds = [f"from {low:,}" if low is not None else "", f"to {high:,}" if high is not None else ""]
-    return " ".join(filter(None, [" or ".join(names), *bounds]))
+    least = f"from {low:,}" if low is not None else ""
+    most = f"to {high:,}" if high is not None else ""
+    return " ".join(filter(None, [" or ".join(names), least, most]))
 
 
 def _default(node: Mapping[str, Any]) -> str:

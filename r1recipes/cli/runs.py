@@ -49,6 +49,11 @@ def add(commands: Commands) -> None:
     report.add_argument(
         "--csv", type=Path, metavar="FOLDER", help="also write the data of each chart as CSV"
     )
+    report.add_argument(
+        "--inline",
+        action="store_true",
+        help="print the page as HTML that a notebook displays, and write no file",
+    )
     report.set_defaults(command=report_command)
 
 
@@ -221,6 +226,15 @@ def _size(path: Path) -> int:
     return sum(file.lstat().st_size for file in files if file.is_symlink() or file.is_file())
 
 
+def _print_inline(args: argparse.Namespace, page: str) -> int:
+    from r1recipes.report import Inline
+
+    if args.out or args.csv:
+        raise RecipeError("--inline writes no file", hint="leave out --out and --csv")
+    print(Inline(page)._repr_html_())
+    return 0
+
+
 def report_command(args: argparse.Namespace) -> int:
     from r1recipes.report import run
 
@@ -228,6 +242,8 @@ def report_command(args: argparse.Namespace) -> int:
     if not runs:
         raise RecipeError("there is no run yet", hint="`r1recipes run tiny` makes one in minutes")
     runs = runs if args.runs else runs[-1:]
+    if args.inline:
+        return _print_inline(args, run.html(runs))
     if args.out and args.out.is_dir():
         raise RecipeError(f"`{args.out}` is a folder", hint=f"`--out {args.out / 'report.html'}`")
     out = args.out or (runs[0].report if len(runs) == 1 else Path("report.html"))
