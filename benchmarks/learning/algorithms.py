@@ -12,7 +12,7 @@ loading nor evaluating is in them. Limits: the recipe has no stages.
 import argparse
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ import tomli_w
 from benchmarks import about, gpus
 from r1recipes import recipe
 from r1recipes.algorithms import ALGORITHMS
+from r1recipes.algorithms.base import Train
+from r1recipes.algorithms.group import GroupTrain
 from r1recipes.machine.units import GIB
 from r1recipes.report.charts import Plot, Series, drawing
 from r1recipes.report.page import TEMPLATES
@@ -35,16 +37,19 @@ OFFLINE = {"max_steps": 60}
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained: an algorithm, its keys of [train], those of its preset, and a seed."""
+    """What is trained: an algorithm, its keys of [train], other keys as for --set, and a seed."""
 
     algorithm: str
     train: dict[str, Any]
-    preset: dict[str, Any] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
     seed: int = 3407
 
 
-PAIRS = {"num_generations": 2, "prompts_per_step": 128, "per_device_train_batch_size": "auto"}
-EXAMPLES = {"prompts_per_step": 64, "per_device_train_batch_size": "auto"}
+PASSES = "preset.per_device_train_batch_size=16"
+"""Whose logits leave room for a second case on a card of 80 GB."""
+PAIRS = ("preset.num_generations=2", "preset.prompts_per_step=128", PASSES)
+EXAMPLES = ("preset.prompts_per_step=64", PASSES, "eval.every=200")
+"""Without evaluations while training, which would take longer than the training."""
 CASES = {
     "grpo": Case("grpo", SAMPLED),
     "rloo": Case("rloo", SAMPLED),
@@ -62,7 +67,8 @@ far as an adapter of a pretrained model allows (docs/algorithms.md)."""
 def write(name: str, folder: Path, base: str) -> Path:
     """The recipe of a case: `base` with another algorithm, and so another [train]."""
     case = CASES[name]
-    keys = ALGORITHMS[case.algorithm].train.model_fields.keys()
+    own = ALGORITHMS[case.algorithm].train
+    keys = own.model_fields.keys() if issubclass(own, GroupTrain) else Train.model_fields.keys()
     shared = recipe.load(base).recipe.train.model_dump(exclude_unset=True)
     train = {key: value for key, value in shared.items() if key in keys} | case.train
     text = recipe.find(base).read_text().replace("#:schema ./recipe.schema.json\n", "")
@@ -76,11 +82,11 @@ def write(name: str, folder: Path, base: str) -> Path:
 def command(name: str, folder: Path, args: argparse.Namespace) -> list[str]:
     """The command line of a case."""
     case, path = CASES[name], write(name, folder, args.recipe)
-    flags = [f"seed={case.seed}", *(f"preset.{key}={value}" for key, value in case.preset.items())]
+    flags = [f"seed={case.seed}", *case.others, *args.set]
     line = [sys.executable, "-m", "r1recipes", "run", str(path), "--offline"]
     line += ["--run-dir", str(folder / "runs" / name)]
     line += ["--preset", args.preset] if args.preset else []
-    return line + [word for flag in [*flags, *args.set] for word in ("--set", flag)]
+    return line + [word for flag in flags for word in ("--set", flag)]
 
 
 def collected(name: str, run: Run) -> dict[str, Any]:
