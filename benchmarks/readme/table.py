@@ -1,4 +1,4 @@
-"""The tables of measured presets in README.md and docs/models.md, made from the proofs: rewrite
+"""The tables of measured presets in README.md and docs/choosing.md, made from the proofs: rewrite
 them, or check them.
 
     python -m benchmarks.readme.table            rewrite them
@@ -18,7 +18,7 @@ from r1recipes.planning.proofs import Measured, Proof
 from r1recipes.recipe.loading import Loaded
 
 ROOT = Path(__file__).parents[2]
-README, MODELS = ROOT / "README.md", ROOT / "docs" / "models.md"
+README, CHOOSING = ROOT / "README.md", ROOT / "docs" / "choosing.md"
 STACK = ("unsloth", "vllm", "torch")
 
 
@@ -62,7 +62,7 @@ def peaks() -> str:
 
 
 def table() -> str:
-    """The table of docs/models.md: a row for each recipe, a column for each class of cards, and
+    """The table of docs/choosing.md: a row for each recipe, a column for each class of cards, and
     cards and versions below."""
     classes = sorted({name for each in trained() for name in presets(each)}, key=preset_bytes)
     lines = [["recipe", "model", *classes], ["---"] * (2 + len(classes))]
@@ -114,7 +114,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing")
     args = parser.parse_args()
     is_old = False
-    for path, name, text in ((README, "recipes", peaks()), (MODELS, "presets", table())):
+    for path, name, text in ((README, "recipes", peaks()), (CHOOSING, "presets", table())):
         old, new = written(path, name, text)
         is_old = is_old or old != new
         if not args.check:
