@@ -38,7 +38,9 @@ SPARE = 0.25
 
 
 def add(commands: Commands) -> None:
-    plan = commands.add_parser("plan", help="predict the memory that a recipe needs on a GPU")
+    plan = commands.add_parser(
+        "plan", example="plan phi4 --gpu t4", help="predict the memory that a recipe needs on a GPU"
+    )
     plan.add_argument("recipe", help="a file, or a name from `list`")
     card = plan.add_mutually_exclusive_group()
     card.add_argument("--vram", metavar="GIB", help="for a GPU with this much memory, such as 16")
@@ -58,7 +60,9 @@ def add(commands: Commands) -> None:
     plan.set_defaults(command=plan_command)
 
     rehearse = commands.add_parser(
-        "rehearse", help="measure memory and speed of a recipe, with random weights"
+        "rehearse",
+        example="rehearse phi4 --vram 16",
+        help="measure memory and speed of a recipe, with random weights",
     )
     rehearse.add_argument("recipe", help="a file, or a name from `list`")
     rehearse.add_argument("--vram", metavar="GIB", help="use only this much of the GPU's memory")

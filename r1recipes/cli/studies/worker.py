@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.study import add_permissions, add_storage, check, make_supervisor, place
+from r1recipes.cli.studies.study import add_permissions, add_storage, check, make_supervisor, place
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    worker = commands.add_parser("worker", help="add a worker to a study, from any machine")
+    worker = commands.add_parser(
+        "worker", example="worker tiny", help="add a worker to a study, from any machine"
+    )
     worker.add_argument("study", help="the study's name")
     add_storage(worker)
     add_permissions(worker)
