@@ -22,12 +22,8 @@ HELP = "/new starts a new conversation, /quit or Ctrl-D ends"
 
 
 def add(commands: Commands) -> None:
-    ask = commands.add_parser(
-        "ask", example="ask tiny '12+34='", help="ask the base and the trained model one question"
-    )
-    chat = commands.add_parser(
-        "chat", example="chat tiny", help="chat with the base and the trained model side by side"
-    )
+    ask = commands.add_parser("ask", help="ask the base and the trained model one question")
+    chat = commands.add_parser("chat", help="chat with the base and the trained model side by side")
     for command in (ask, chat):
         command.add_argument("run", metavar="RUN", help="folder or name of a run")
         command.add_argument(

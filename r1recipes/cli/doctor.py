@@ -28,7 +28,6 @@ MARKS = {
 def add(commands: Commands) -> None:
     doctor = commands.add_parser(
         "doctor",
-        example="doctor phi4",
         help="check what this machine can run, and how to fix what it cannot",
     )
     doctor.add_argument("recipe", nargs="?", help="check only what this recipe needs")

@@ -42,7 +42,6 @@ MAX_REASONS = 5
 def add(commands: Commands) -> None:
     evaluate = commands.add_parser(
         "eval",
-        example="eval tiny --samples 16",
         help="evaluate a trained run again, with more samples or on other data",
     )
     evaluate.add_argument("run", metavar="RUN", help="folder or name of a run")
@@ -62,7 +61,6 @@ def add(commands: Commands) -> None:
 
     grade = commands.add_parser(
         "grade",
-        example="grade phi4 --sample 8",
         help="show what the rewards of a recipe pay for given completions, and why",
     )
     grade.add_argument("recipe", help="as for `run`")

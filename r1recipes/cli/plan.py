@@ -38,9 +38,7 @@ SPARE = 0.25
 
 
 def add(commands: Commands) -> None:
-    plan = commands.add_parser(
-        "plan", example="plan phi4 --gpu t4", help="predict the memory that a recipe needs on a GPU"
-    )
+    plan = commands.add_parser("plan", help="predict the memory that a recipe needs on a GPU")
     plan.add_argument("recipe", help="a file, or a name from `list`")
     card = plan.add_mutually_exclusive_group()
     card.add_argument("--vram", metavar="GIB", help="for a GPU with this much memory, such as 16")
@@ -61,7 +59,6 @@ def add(commands: Commands) -> None:
 
     rehearse = commands.add_parser(
         "rehearse",
-        example="rehearse phi4 --vram 16",
         help="measure memory and speed of a recipe, with random weights",
     )
     rehearse.add_argument("recipe", help="a file, or a name from `list`")

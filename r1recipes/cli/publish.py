@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     export = commands.add_parser(
         "export",
-        example="export tiny --to merged_16bit",
         help="export a trained run: adapter, merged weights, GGUF, Ollama, Hub",
     )
     export.add_argument("run", metavar="RUN", help="folder or name of a run")
@@ -45,7 +44,7 @@ def add(commands: Commands) -> None:
     export.set_defaults(command=export_command)
 
     share = commands.add_parser(
-        "share", example="share tiny", help="share a recipe, or a run with the proof of its result"
+        "share", help="share a recipe, or a run with the proof of its result"
     )
     share.add_argument(
         "recipe_or_run", metavar="RECIPE|RUN", help="a recipe, or folder or name of a run"
@@ -62,7 +61,6 @@ def add(commands: Commands) -> None:
 
     copy = commands.add_parser(
         "copy",
-        example="copy phi4 mine.toml",
         help="copy a recipe from anywhere to a file of your own",
     )
     copy.add_argument("recipe", help="a file, a name or an address, as for `run`")

@@ -25,15 +25,11 @@ DONE = ("complete", "pruned")
 
 
 def add(commands: Commands) -> None:
-    compare = commands.add_parser(
-        "compare", example="compare RUN RUN", help="show how runs differ, and whether one is better"
-    )
+    compare = commands.add_parser("compare", help="show how runs differ, and whether one is better")
     compare.add_argument("runs", nargs="+", metavar="RUN", help="folder or name of a run")
     compare.set_defaults(command=compare_command)
 
-    clean = commands.add_parser(
-        "clean", example="clean tiny", help="delete the checkpoints of complete runs"
-    )
+    clean = commands.add_parser("clean", help="delete the checkpoints of complete runs")
     clean.add_argument("runs", nargs="*", metavar="RUN", help="default: all runs")
     clean.add_argument(
         "--cache",
@@ -43,9 +39,7 @@ def add(commands: Commands) -> None:
     clean.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     clean.set_defaults(command=clean_command)
 
-    report = commands.add_parser(
-        "report", example="report tiny", help="write an HTML page about one run or several"
-    )
+    report = commands.add_parser("report", help="write an HTML page about one run or several")
     report.add_argument("runs", nargs="*", metavar="RUN", help="default: the newest run")
     report.add_argument(
         "--out",

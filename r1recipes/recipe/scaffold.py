@@ -49,7 +49,7 @@ def schema_line(folder: Path) -> str:
 
 
 def with_schema_of(text: str, folder: Path) -> str:
-    """The text of a recipe whose `#:schema` line, if it has that of r1recipes, holds in `folder`."""
+    """The text of a recipe, with its `#:schema` line, if it has one, as it holds in `folder`."""
     return _SCHEMA.sub(lambda _: schema_line(folder), text, count=1)
 
 

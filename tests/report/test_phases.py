@@ -10,6 +10,7 @@ import pytest
 from r1recipes import training
 from r1recipes.errors import Stopped
 from r1recipes.machine import files, settings
+from r1recipes.machine.units import duration
 from r1recipes.report import curves, phases
 from r1recipes.report import run as report_run
 from r1recipes.runs import reading

@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 
 SHELLS = {
     "bash": ("~/.bashrc", 'eval "$(r1recipes completion bash)"'),
-    "zsh": (
-        "~/.zshrc, after `autoload -U compinit && compinit`",
-        'eval "$(r1recipes completion zsh)"',
-    ),
+    "zsh": ("~/.zshrc, after `compinit`", 'eval "$(r1recipes completion zsh)"'),
     "fish": ("~/.config/fish/config.fish", "r1recipes completion fish | source"),
 }
 """Shell -> the file in which its completion is set up, and the line for it."""
@@ -39,21 +36,20 @@ def add(commands: Commands) -> None:
     completion = commands.add_parser(
         "completion",
         help="print the script by which a shell completes commands, flags, recipes and runs",
-        example="completion bash",
     )
     completion.add_argument("shell", choices=SHELLS)
     completion.set_defaults(command=completion_command)
 
 
 def completion_command(args: argparse.Namespace) -> int:
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
     place, line = SHELLS[args.shell]
     how = f"# To complete r1recipes in every {args.shell}, add this line to {place}:\n#   {line}"
     if sys.stdout.isatty():
         print(how)
         return 0
-    print(how, argcomplete.shellcode(["r1recipes"], shell=args.shell), sep="\n")
+    print(how, shellcode(["r1recipes"], shell=args.shell), sep="\n")
     return 0
 
 
@@ -67,7 +63,12 @@ def answer(root: Parser) -> None:
         for action in parser._actions:
             if names := _names_for(action):
                 action.completer = _completer(names)  # type: ignore[attr-defined]
-    argcomplete.autocomplete(root, default_completer=None, always_complete_options="long")
+    argcomplete.autocomplete(root, default_completer=_no_names, always_complete_options="long")
+
+
+def _no_names(**_: object) -> tuple[str, ...]:
+    """Of an argument that is a number or a text, nothing is completed."""
+    return ()
 
 
 def _names_for(action: argparse.Action) -> list[Names]:

@@ -26,16 +26,40 @@ _WORDS = {
 _NUMBER = re.compile(r"-[\d.]")
 
 
+EXAMPLES = {
+    "run": "run tiny",
+    "sweep": "sweep tiny",
+    "study": "study tiny",
+    "worker": "worker tiny",
+    "eval": "eval tiny --samples 16",
+    "grade": "grade phi4 --sample 8",
+    "ask": "ask tiny '12+34='",
+    "chat": "chat tiny",
+    "compare": "compare runs/tiny/2026A runs/tiny/2026B",
+    "report": "report tiny",
+    "clean": "clean tiny",
+    "plan": "plan phi4 --gpu t4",
+    "rehearse": "rehearse phi4 --vram 16",
+    "check": "check mine.toml",
+    "show": "show phi4",
+    "list": "list runs",
+    "new": "new mine.toml --model unsloth/Qwen2.5-3B-Instruct",
+    "schema": "schema recipe.schema.json",
+    "export": "export tiny --to merged_16bit",
+    "share": "share tiny",
+    "copy": "copy phi4 mine.toml",
+    "doctor": "doctor phi4",
+    "completion": "completion bash",
+}
+"""Command -> a command line of it, as `--help` and errors show it."""
+
+
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are RecipeErrors with a hint.
+    """An ArgumentParser whose errors are RecipeErrors with a hint."""
 
-    `example`: the words of a command that works, without the program's name.
-    """
-
-    def __init__(self, *args: Any, example: str = "", **options: Any):
+    def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
-        self.example = example
-        if example:
+        if example := EXAMPLES.get(self.title):
             self.epilog = f"example: {program()} {example}"
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -49,8 +73,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises: RecipeError, for what is missing and for a value that is not valid."""
         hint = f"`{self.prog} --help` shows its arguments"
-        if self.example:
-            hint = f"such as `{program()} {self.example}`; {hint}"
+        if example := EXAMPLES.get(self.title):
+            hint = f"such as `{program()} {example}`; {hint}"
         raise RecipeError(self._in_words(message), hint=hint)
 
     def _in_words(self, message: str) -> str:

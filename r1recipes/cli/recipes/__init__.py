@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     check = commands.add_parser(
         "check",
-        example="check mine.toml",
         help="check recipes and studies, and the files, folders and code that they name",
     )
     check.add_argument("recipes", nargs="+", metavar="FILE", help="a recipe or a study")
@@ -42,9 +41,7 @@ def add(commands: Commands) -> None:
     overridable(check)
     check.set_defaults(command=check_command)
 
-    show = commands.add_parser(
-        "show", example="show phi4", help="print a recipe with all defaults, and their origin"
-    )
+    show = commands.add_parser("show", help="print a recipe with all defaults, and their origin")
     show.add_argument("recipe", help="a file, or a name from `list`")
     show.add_argument("--json", action="store_true", help="print JSON, with the fingerprint")
     overridable(show)
@@ -55,7 +52,6 @@ def add(commands: Commands) -> None:
 
     schema = commands.add_parser(
         "schema",
-        example="schema recipe.schema.json",
         help="write the JSON Schema of recipes or studies",
     )
     schema.add_argument("file", type=Path, nargs="?", help="the file to write (default: print it)")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     listing = commands.add_parser(
-        "list", help="list the shipped recipes, your runs or your studies", example="list runs"
+        "list", help="list the shipped recipes, your runs or your studies"
     )
     listing.add_argument(
         "kind", nargs="?", choices=["recipes", "runs", "studies"], default="recipes"

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     new = commands.add_parser(
         "new",
-        example="new mine.toml --model unsloth/Qwen2.5-3B-Instruct",
         help="write a commented recipe for a model",
     )
     new.add_argument("file", type=Path, help="the .toml file to write; it must not exist yet")

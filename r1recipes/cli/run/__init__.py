@@ -40,9 +40,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    run = commands.add_parser(
-        "run", example="run tiny", help="train a recipe, and evaluate it before and after"
-    )
+    run = commands.add_parser("run", help="train a recipe, and evaluate it before and after")
     run.add_argument(
         "recipe",
         nargs="?",

@@ -41,7 +41,6 @@ the database it is followed by a slash and the name of a cell."""
 def add(commands: Commands) -> None:
     sweep = commands.add_parser(
         "sweep",
-        example="sweep tiny",
         help="search for the best values of a recipe's keys, or run a matrix",
     )
     sweep.add_argument("study", help="a study file, or the name of a shipped one")
@@ -71,9 +70,7 @@ def add(commands: Commands) -> None:
     )
     sweep.set_defaults(command=sweep_command)
 
-    study = commands.add_parser(
-        "study", example="study tiny", help="show a study, and write its report and best recipe"
-    )
+    study = commands.add_parser("study", help="show a study, and write its report and best recipe")
     study.add_argument("study", help="the study's name")
     other = study.add_mutually_exclusive_group()
     other.add_argument("--compare", metavar="STUDY", help="compare with another study instead")

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    worker = commands.add_parser(
-        "worker", example="worker tiny", help="add a worker to a study, from any machine"
-    )
+    worker = commands.add_parser("worker", help="add a worker to a study, from any machine")
     worker.add_argument("study", help="the study's name")
     add_storage(worker)
     add_permissions(worker)
