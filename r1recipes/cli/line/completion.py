@@ -58,29 +58,27 @@ def answer(root: Parser) -> None:
     if "_ARGCOMPLETE" not in os.environ:
         return
     import argcomplete
+    from argcomplete.completers import SuppressCompleter
 
     for parser in [root, *root.commands().values()]:
         for action in parser._actions:
             if names := _names_for(action):
                 action.completer = _completer(names)  # type: ignore[attr-defined]
-    argcomplete.autocomplete(root, default_completer=_no_names, always_complete_options="long")
-
-
-def _no_names(**_: object) -> tuple[str, ...]:
-    """Of an argument that is a number or a text, nothing is completed."""
-    return ()
+    argcomplete.autocomplete(root, default_completer=SuppressCompleter(), always_complete_options=False)
 
 
 def _names_for(action: argparse.Action) -> list[Names]:
     """Where the names come from that an argument takes; empty where it takes none."""
     words = {action.dest, str(action.metavar)}
-    if words & {"recipe", "recipes", "data", "completions", "recipe_or_run"}:
-        is_run = words & {"completions", "recipe_or_run"}
-        return [recipe_names, *([run_names] if is_run else []), file_names]
+    if "completions" in words:
+        return [run_names, file_names]
+    if words & {"recipe", "recipes", "data", "recipe_or_run"}:
+        own = [run_names] if "recipe_or_run" in words else []
+        return [recipe_names, *own, recipe_files]
     if words & {"RUN", "runs", "resume", "finish"}:
         return [run_names]
     if "study" in words:
-        return [study_names, sweep_names, file_names]
+        return [study_names, sweep_names, recipe_files]
     if "gpu" in words:
         return [card_names]
     is_place = words & {"FILE", "FOLDER", "file", "out", "model"}
@@ -131,6 +129,11 @@ def card_names(prefix: str) -> Iterator[str]:
     from r1recipes.machine import cards
 
     yield from (name.lower().replace(" ", "-") for name in cards.GPUS)
+
+
+def recipe_files(prefix: str) -> Iterator[str]:
+    """Folders, and files that a recipe or a study may be in."""
+    yield from (name for name in file_names(prefix) if name.endswith(("/", ".toml", ".zip")))
 
 
 def file_names(prefix: str) -> Iterator[str]:
