@@ -64,7 +64,9 @@ def answer(root: Parser) -> None:
         for action in parser._actions:
             if names := _names_for(action):
                 action.completer = _completer(names)  # type: ignore[attr-defined]
-    argcomplete.autocomplete(root, default_completer=SuppressCompleter(), always_complete_options=False)
+    argcomplete.autocomplete(
+        root, default_completer=SuppressCompleter(), always_complete_options=False
+    )
 
 
 def _names_for(action: argparse.Action) -> list[Names]:
