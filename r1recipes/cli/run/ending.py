@@ -89,12 +89,10 @@ def next_steps(
     ask = ("ask", name, _question(result)), "ask the base and the trained model"
     report = ("report", name), "write the page again"
     if result.evaluated("difference").get("interval", [0.0])[0] <= 0:
-        grade = (
-            [(("grade", grading[0], name, *grading[1:]), "see why answers are not right")]
-            if grading
-            else []
-        )
-        return [ask, *grade, report]
+        if not grading:
+            return [ask, report]
+        grade = ("grade", grading[0], name, *grading[1:]), "see why answers are not right"
+        return [ask, grade, report]
     export = ("export", name, "--to", "merged_16bit"), "make weights for other programs"
     share = ("share", name), "share the recipe with its result"
     return [ask, report if has_export else export, share]

@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1recipes.cli.common import (
-    card_of,
     check_place,
     find_origin,
-    gib_of,
     named_run,
-    no_memory,
     offline_settings,
     overridable,
     printable,
     whole_number,
     write_over,
 )
+from r1recipes.cli.plan.cards import card_of, gib_of, no_memory
 from r1recipes.errors import PlanError, RecipeError
 from r1recipes.machine.units import GIB
 
