@@ -59,7 +59,8 @@ def _usage(command: argparse.ArgumentParser) -> list[str]:
     """The form of a command, on one line."""
     command.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=10_000)
     usage = command.format_usage().removeprefix("usage: ").replace("[-h] ", "").strip()
-    return ["```text", usage, "```", ""]
+    example = [command.epilog.replace("example:", "# such as", 1)] if command.epilog else []
+    return ["```text", usage, *example, "```", ""]
 
 
 def _table(command: argparse.ArgumentParser) -> list[str]:
