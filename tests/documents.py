@@ -5,6 +5,7 @@ A block of commands that a test runs has a line before it: `<!-- docs-test: run 
 other command of a document is only parsed. Limits: Markdown as these documents use it.
 """
 
+import itertools
 import re
 import shlex
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 PROGRAM = re.compile(r"^(?:\$ )?(?:python -m )?r1recipes (?P<arguments>.*)$")
+OPERATORS = (">", ">>", "|", "||", "&&", ";")
 INLINE = re.compile(r"`(?:python -m )?r1recipes ([^`]+)`")
 """A command within a sentence."""
 
@@ -41,7 +43,7 @@ class Block:
             return []
         lines = self.text.replace("\\\n", " ").splitlines()
         matches = [PROGRAM.match(line.strip()) for line in lines]
-        return [shlex.split(match["arguments"], comments=True) for match in matches if match]
+        return [words(match["arguments"]) for match in matches if match]
 
 
 def blocks(path: Path) -> list[Block]:
@@ -57,7 +59,13 @@ def inline_commands(path: Path) -> list[list[str]]:
     are left out."""
     text = FENCE.sub("", path.read_text())
     texts = [" ".join(match.split()) for match in INLINE.findall(text)]
-    return [shlex.split(text) for text in texts if not text.startswith("COMMAND")]
+    return [words(text) for text in texts if not text.startswith("COMMAND")]
+
+
+def words(text: str) -> list[str]:
+    """The arguments of a command, up to what the shell does with its output."""
+    split = shlex.split(text, comments=True)
+    return list(itertools.takewhile(lambda word: word not in OPERATORS, split))
 
 
 def links(path: Path) -> list[str]:
