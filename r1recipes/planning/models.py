@@ -41,6 +41,10 @@ class ModelShape:
     """Attention scores are capped (Gemma 2), so training computes and keeps all of them."""
     fused_mlp: bool = True
     """Unsloth has a fused kernel that trains the MLP."""
+    windowed_layers: int = 0
+    """Layers that look back a window only, where others keep whole sequences (Gemma 3)."""
+    model_type: str | None = None
+    """Its family, in `architectures.families`; None: Qwen2 with biases, else Llama."""
 
     def __hash__(self) -> int:
         """Hash of the numbers that tell models apart; a search needs it 100,000 times."""
@@ -85,10 +89,32 @@ class ModelShape:
         """All parameters. Derived; equals the published safetensors total of every row."""
         return self.linear_parameters + self.embedding_parameters + self.small_parameters
 
+    @property
+    def family(self) -> str:
+        """Its `model_type`."""
+        return self.model_type or ("qwen2" if self.attention_bias else "llama")
+
+    @cached_property
+    def layer_kv_bytes(self) -> int:
+        """KV cache of one token and layer in 16 bits: a key and a value for each head."""
+        return 4 * self.num_key_value_heads * self.head_dim
+
+    @cached_property
+    def kv_layers(self) -> int:
+        """Layers that vLLM has a KV cache for: it groups them by whether they have a window, in
+        groups of one size, and fills the last group of each kind up
+        (vllm/v1/core/kv_cache_utils.py, _get_kv_cache_groups_uniform_page_size)."""
+        windowed, whole = self.windowed_layers, self.num_hidden_layers - self.windowed_layers
+        if not windowed or not whole:
+            return self.num_hidden_layers
+        small, large = sorted((windowed, whole))
+        size = large if large < 1.5 * small else small
+        return (-(-windowed // size) + -(-whole // size)) * size
+
     @cached_property
     def kv_token_bytes(self) -> int:
-        """KV cache of one token in 16 bits: a key and a value for each head of each layer."""
-        return 4 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
+        """KV cache of one token in 16 bits, in all layers: within a window none keeps less."""
+        return self.kv_layers * self.layer_kv_bytes
 
 
 @lru_cache(maxsize=256)
