@@ -228,7 +228,8 @@ def _shape(config: dict[str, Any], name: str) -> ModelShape:
     extra = (len(family.norms) - 2) * hidden + query_norm[family.query_norm]
     extra += hidden if bias and family.output_bias else 0
     extra += 2 * inner + hidden if config.get("mlp_bias") else 0
-    windowed = family.windowed and config.get("sliding_window") is not None
+    has_window = config.get("sliding_window") is not None
+    windowed_layers = _windowed_layers(config, family, number("num_hidden_layers"))
     return ModelShape(
         owner="",
         repositories=(),
@@ -241,8 +242,9 @@ def _shape(config: dict[str, Any], name: str) -> ModelShape:
         vocab_size=number("vocab_size"),
         tie_word_embeddings=family.tied if tied is None else bool(tied),
         attention_bias=bias,
-        sliding_window=number("sliding_window") if windowed else None,
-        windowed_layers=_windowed_layers(config, family, number("num_hidden_layers")),
+        sliding_window=number("sliding_window") if family.windowed and has_window else None,
+        windowed_layers=windowed_layers,
+        window=number("sliding_window") if windowed_layers and has_window else None,
         extra_parameters=extra,
         capped_attention=family.capped,
         fused_mlp=family.fused and not config.get("mlp_bias"),
