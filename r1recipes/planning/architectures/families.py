@@ -61,7 +61,7 @@ _NO_CLASS = (
 FAMILIES = {
     "llama": Family("LlamaForCausalLM", fused=True),
     "mistral": Family("MistralForCausalLM", windowed=True, fused=True),
-    "ministral": Family("MinistralForCausalLM", unshared=_NO_CLASS),
+    "ministral": Family("MinistralForCausalLM", windowed=True, unshared=_NO_CLASS),
     "ministral3": Family("Ministral3ForCausalLM", windowed=True, head_dim=128),
     "qwen2": Family("Qwen2ForCausalLM", bias=True, output_bias=False, fused=True),
     "qwen3": Family("Qwen3ForCausalLM", query_norm="head", head_dim=128, fused=True),

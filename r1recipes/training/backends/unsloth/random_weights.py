@@ -12,7 +12,7 @@ for what does not change sizes, such as its rotary embedding.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -23,6 +23,8 @@ from r1recipes.training.backends import builtin, quantised
 
 DEVIATION = 0.02
 """Standard deviation of the weights, that of most models before they are trained (published)."""
+Size, Kind = tuple[int, ...], Literal["linear", "norm", "other"]
+"""Kind: a linear layer of a block, which a preset may quantise; a norm; all others."""
 _NOT_ITS_OWN = ("quantization_config", "auto_map", "dtype", "transformers_version", "_name_or_path")
 """Keys of a config.json that say how its own weights are stored, or name code."""
 
@@ -55,33 +57,35 @@ def _tensors(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, tensor) of every weight, one at a time."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    family, hidden = FAMILIES[shape.family], shape.hidden_size
-
-    def normal(*size: int) -> torch.Tensor:
-        return torch.randn(*size, device=device, dtype=dtype) * DEVIATION
-
-    def norm(width: int) -> torch.Tensor:
-        return torch.full((width,), 1.0 - family.norm_offset, dtype=dtype)
-
+    first = 1.0 - FAMILIES[shape.family].norm_offset
     torch.manual_seed(0)
-    yield "model.embed_tokens.weight", normal(shape.vocab_size, hidden)
+    for name, size, kind in layout(shape, config):
+        if kind == "norm":
+            yield name, torch.full(size, first, dtype=dtype)
+            continue
+        weight = torch.randn(*size, device=device, dtype=dtype) * DEVIATION
+        yield from form.linear(name, weight) if form and kind == "linear" else [(name, weight)]
+
+
+def layout(shape: ModelShape, config: dict[str, Any]) -> Iterator[tuple[str, Size, Kind]]:
+    """(name, size, kind) of every weight of a model, in the order of its checkpoint."""
+    family, hidden = FAMILIES[shape.family], shape.hidden_size
     layers, biased = _layers(shape, family), _biased(shape, family, config)
+    yield "model.embed_tokens.weight", (shape.vocab_size, hidden), "other"
     for layer in range(shape.num_hidden_layers):
         prefix = f"model.layers.{layer}."
         for name, (inputs, outputs) in layers.items():
             full_name = prefix + _part(name) + name
-            weight = normal(outputs, inputs)
-            stored = f"{full_name}.weight"
-            yield from form.linear(stored, weight) if form else [(stored, weight)]
+            yield f"{full_name}.weight", (outputs, inputs), "linear"
             if name in biased:
-                yield f"{full_name}.bias", normal(outputs)
+                yield f"{full_name}.bias", (outputs,), "other"
         for name, width in _query_norms(shape, family).items():
-            yield f"{prefix}self_attn.{name}.weight", norm(width)
+            yield f"{prefix}self_attn.{name}.weight", (width,), "norm"
         for name in family.norms:
-            yield f"{prefix}{name}.weight", norm(hidden)
-    yield "model.norm.weight", norm(hidden)
+            yield f"{prefix}{name}.weight", (hidden,), "norm"
+    yield "model.norm.weight", (hidden,), "norm"
     if not shape.tie_word_embeddings:
-        yield "lm_head.weight", normal(shape.vocab_size, hidden)
+        yield "lm_head.weight", (shape.vocab_size, hidden), "other"
 
 
 def _layers(shape: ModelShape, family: Family) -> dict[str, tuple[int, int]]:
