@@ -110,7 +110,9 @@ def targets_of(name: str) -> list[str]:
 def test_the_adapter_has_the_layers_that_the_recipe_names_and_the_parameters_counted(name):
     shape, targets = architectures.of_config(config_of(name), name).shape, targets_of(name)
     adapted = get_peft_model(made(config_of(name)), LoraConfig(r=4, target_modules=targets))
-    layers = {n.rpartition(".")[2] for n, part in adapted.named_modules() if hasattr(part, "lora_A")}
+    layers = {
+        n.rpartition(".")[2] for n, part in adapted.named_modules() if hasattr(part, "lora_A")
+    }
     assert layers == set(targets)
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert trained == models.adapter_parameters(shape, 4, tuple(targets))
