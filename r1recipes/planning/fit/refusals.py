@@ -62,23 +62,23 @@ def check_model(recipe: Recipe, base_dir: Path, *, offline: bool) -> str | None:
         if "cpu" not in recipe.preset:
             raise
         return f"memory is not predicted, and a GPU needs a known family: {error}"
-    _check_targets(recipe, checkpoint.shape)
+    check_targets(recipe, model.name, checkpoint.shape)
     return None
 
 
-def _check_targets(recipe: Recipe, shape: ModelShape) -> None:
+def check_targets(recipe: Recipe, name: str, shape: ModelShape) -> None:
     """Raises: PlanError for layers of [lora] that the model has merged into one: PEFT would pass
     over them without a word."""
     targets = recipe.lora.target_modules
-    for merged, names in FAMILIES[shape.family].merged.items():
-        if inside := [name for name in names if name in targets]:
-            others = [name for name in targets if name not in names]
+    for merged, layers in FAMILIES[shape.family].merged.items():
+        if inside := [layer for layer in layers if layer in targets]:
+            others = [layer for layer in targets if layer not in layers]
             hint = "take a copy in Llama's layout, such as unsloth/phi-4"
             if others:
                 hint = f"`--set lora.target_modules={others}`, or {hint}"
             raise PlanError(
-                f"`{recipe.model.name}` ({shape.family}) has one layer `{merged}` in place of "
-                f"{' and '.join(inside)}, which [lora] names",
+                f"`{name}` ({shape.family}) has one layer `{merged}` in place of "
+                f"{', '.join(inside)}, which [lora] names",
                 hint=hint,
             )
 
