@@ -1,6 +1,7 @@
 """The shapes of published and built-in models, each with its source, and what follows from them.
 
-Limits: dense decoders only (grouped-query attention, gated MLP, RMSNorm). A model is known by its Hub id, not by its files: a fine-tune under another name is unknown.
+Limits: dense decoders only (grouped-query attention, gated MLP, RMSNorm). A model is known by its
+Hub id, not by its files: a fine-tune under another name is unknown.
 """
 
 from dataclasses import dataclass

@@ -215,10 +215,11 @@ def test_a_system_message_that_a_template_refuses_begins_the_first_user_message(
 
 
 QWEN3 = (  # the published template, cut to what matters here
-    "{% for message in messages %}{{ '<h> ' + message['role'] + ' ' + message['content'] + ' <e> ' }}"
+    "{% for message in messages %}"
+    "{{ '<h> ' + message['role'] + ' ' + message['content'] + ' <e> ' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<h> assistant ' }}"
-    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}"
-    "{% endif %}{% endif %}"
+    "{% if enable_thinking is defined and enable_thinking is false %}"
+    "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"
 )
 
 

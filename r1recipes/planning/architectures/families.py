@@ -129,11 +129,11 @@ UNPREDICTED = {
     "gemma3n_text": "its layers have embeddings of their own and share keys (transformers)",
     "gpt_oss": "Unsloth does not share its weights with the engine (unsloth, models/loader.py, "
     "VLLM_UNSUPPORTED_MODEL_TYPES)",
-    "lfm2": "most of its layers are convolutions (transformers, lfm2), which no adapter of a recipe "
-    "has",
+    "lfm2": "most of its layers are convolutions (transformers, lfm2), which no adapter of a "
+    "recipe has",
 }
 """Well known families that are refused, each with the reason."""
 TEXT_PARTS = {"gemma3": "gemma3_text", "mistral3": "ministral3"}
 """Models that also see -> the family of their text part, which is supported as a model of its own:
-Unsloth shares the weights of both, and gives up standby for those that see (unsloth_zoo, load_vllm).
+for a model that sees, Unsloth shares the weights too and gives up standby (unsloth_zoo, load_vllm).
 """

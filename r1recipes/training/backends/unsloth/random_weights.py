@@ -89,7 +89,7 @@ def layout(shape: ModelShape, config: dict[str, Any]) -> Iterator[tuple[str, Siz
 
 
 def _layers(shape: ModelShape, family: Family) -> dict[str, tuple[int, int]]:
-    """Inputs and outputs of each linear layer of a block, by the name that the family has for it."""
+    """Inputs and outputs of each linear layer of a block, by the names of the family."""
     layers = dict(shape.projections)
     for merged, names in family.merged.items():
         sizes = [layers.pop(name) for name in names]
