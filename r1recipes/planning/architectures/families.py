@@ -51,7 +51,7 @@ class Family:
 
 _FOUR = (_INPUT, _ATTENTION, _BEFORE, _AFTER)
 _OLMO = (_ATTENTION, _AFTER)
-_GATE_UP = {"gate_up_proj": ("gate_proj", "up_proj")}
+_GATE_UP: dict[str, tuple[str, ...]] = {"gate_up_proj": ("gate_proj", "up_proj")}
 _NO_CLASS = (
     "vLLM 0.26 has no class of its own for it (vllm, models/registry.py) and runs that of "
     "transformers, in which Unsloth may not find q, k and v (unsloth_zoo/vllm_utils.py, "

@@ -90,7 +90,8 @@ def test_names_sizes_and_first_norms_are_those_of_transformers(name, tmp_path):
 def test_transformers_loads_every_tensor_and_generates(name, tmp_path):
     written(name, tmp_path / "w")
     assert AutoConfig.from_pretrained(tmp_path / "w").model_type == CONFIGS[name]["model_type"]
-    model, info = AutoModelForCausalLM.from_pretrained(tmp_path / "w", output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "w", output_loading_info=True)
+    model, info = loaded
     assert not any(info.values()), info
     assert type(model).__name__ == FAMILIES[CONFIGS[name]["model_type"]].architecture
     ids = torch.arange(2 * 40).reshape(2, 40) + 11

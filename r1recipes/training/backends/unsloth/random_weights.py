@@ -23,8 +23,8 @@ from r1recipes.training.backends import builtin, quantised
 
 DEVIATION = 0.02
 """Standard deviation of the weights, that of most models before they are trained (published)."""
-Size, Kind = tuple[int, ...], Literal["linear", "norm", "other"]
-"""Kind: a linear layer of a block, which a preset may quantise; a norm; all others."""
+Kind = Literal["linear", "norm", "other"]
+"""A linear layer of a block, which a preset may quantise; a norm; all others."""
 _NOT_ITS_OWN = ("quantization_config", "auto_map", "dtype", "transformers_version", "_name_or_path")
 """Keys of a config.json that say how its own weights are stored, or name code."""
 
@@ -67,7 +67,9 @@ def _tensors(
         yield from form.linear(name, weight) if form and kind == "linear" else [(name, weight)]
 
 
-def layout(shape: ModelShape, config: dict[str, Any]) -> Iterator[tuple[str, Size, Kind]]:
+def layout(
+    shape: ModelShape, config: dict[str, Any]
+) -> Iterator[tuple[str, tuple[int, ...], Kind]]:
     """(name, size, kind) of every weight of a model, in the order of its checkpoint."""
     family, hidden = FAMILIES[shape.family], shape.hidden_size
     layers, biased = _layers(shape, family), _biased(shape, family, config)
