@@ -14,6 +14,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from r1recipes.planning import architectures
+from r1recipes.planning.architectures import families
 from r1recipes.planning.memory import engine, predict, training
 from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, Case
 
@@ -120,7 +121,7 @@ def test_a_model_has_the_parameters_that_transformers_makes(name):
 
 
 def test_every_family_has_a_model_here():
-    assert {kind for kind, _, _ in MODELS.values()} == set(architectures.FAMILIES)
+    assert {kind for kind, _, _ in MODELS.values()} == set(families.FAMILIES)
 
 
 @pytest.mark.parametrize("name", MODELS)
