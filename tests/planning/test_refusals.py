@@ -147,6 +147,9 @@ def test_a_family_whose_weights_the_engine_cannot_share_is_refused_on_a_card(kin
     with pytest.raises(PlanError, match=rf"\({kind}\) cannot be trained beside vLLM: ") as refused:
         make("llama3.1-8b", card(), name, attention)
     assert "plain TRL trains this one" in hint(refused)
+    loaded = recipe.load("llama3.1-8b", [name, attention])
+    note = refusals.check_model(loaded.recipe, tmp_path, offline=True)
+    assert note and "trains with plain TRL alone" in note
 
 
 @pytest.mark.parametrize("kind", ["ministral", "smollm3"])

@@ -47,8 +47,9 @@ def check_model(recipe: Recipe, base_dir: Path, *, offline: bool) -> str | None:
     """Refuse a model that nothing here trains, in the words in which `plan` refuses it.
 
     The only place where that is done, for every command and before a weight is loaded. Gives a line
-    where the model's config.json cannot be reached. Raises: PlanError for experts, models that see
-    or hear, other quantisations, a config.json that is damaged; for an unknown family too unless
+    where the model's config.json cannot be reached, or where a card with Unsloth will be refused
+    (`check_family`). Raises: PlanError for experts, models that see or hear, other quantisations, a
+    config.json that is damaged, layers that the model has merged; for an unknown family too unless
     the recipe can run on a CPU.
     """
     model = recipe.model
@@ -63,6 +64,10 @@ def check_model(recipe: Recipe, base_dir: Path, *, offline: bool) -> str | None:
             raise
         return f"memory is not predicted, and a GPU needs a known family: {error}"
     check_targets(recipe, model.name, checkpoint.shape)
+    unshared = FAMILIES[checkpoint.shape.family].unshared
+    if unshared and "cpu" not in recipe.preset:
+        alone = "trains with plain TRL alone, where Unsloth is not installed"
+        return f"`{model.name}` {alone}: {unshared}"
     return None
 
 
