@@ -1,8 +1,8 @@
-"""The tables of measured presets in README.md and docs/choosing.md, made from the proofs: rewrite
+"""The tables of presets in README.md and docs/choosing.md, made from the proofs and `plan`: rewrite
 them, or check them.
 
     python -m benchmarks.readme.table            rewrite them
-    python -m benchmarks.readme.table --check    exit code 1 if they are not what the proofs say
+    python -m benchmarks.readme.table --check    exit code 1 if they are not what they say
 
 Limits: the text outside the markers is left alone; recipes of built-in models have no row.
 """
@@ -11,9 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from r1recipes import recipe
+from r1recipes import planning, recipe
 from r1recipes.algorithms.base import preset_bytes
+from r1recipes.machine.gpu import Gpu
+from r1recipes.machine.units import GIB
 from r1recipes.planning import proofs
+from r1recipes.planning.fit.presets import BASE_CAPABILITY
 from r1recipes.planning.proofs import Measured, Proof
 from r1recipes.recipe.loading import Loaded
 
@@ -45,8 +48,8 @@ def presets(each: Loaded) -> list[str]:
 
 
 def peaks() -> str:
-    """README's table: a row for each recipe, with its presets and their measured peaks."""
-    lines = [["recipe", "model", "presets, and the measured peak in GiB"], ["---"] * 3]
+    """README's table: a row for each recipe, with the peaks of its presets, measured or predicted."""
+    lines = [["recipe", "model", "peak of each preset in GiB"], ["---"] * 3]
     for each in trained():
         proofs_of = {name: measured_proof(each, name) for name in presets(each)}
         cells = [
@@ -54,8 +57,8 @@ def peaks() -> str:
             for name, pair in proofs_of.items()
             if pair
         ]
-        missing = [name for name, pair in proofs_of.items() if not pair]
-        cells += [f"{', '.join(missing)} (not measured)"] if missing else []
+        missing = [f"{name} {predicted(each, name):.1f}" for name, p in proofs_of.items() if not p]
+        cells += [f"predicted: {' · '.join(missing)}"] if missing else []
         link = f"[{each.name}](recipes/{each.name}.toml)"
         lines.append([link, each.recipe.model.name.split("/")[-1], " · ".join(cells)])
     return rows(lines)
@@ -70,13 +73,22 @@ def table() -> str:
     for each in trained():
         cells = dict.fromkeys(classes, "")
         for name in presets(each):
-            cells[name] = "not measured"
+            cells[name] = f"predicted {predicted(each, name):.1f}"
             if pair := measured_proof(each, name):
                 cells[name] = cell(*pair)
                 notes.add(note(*pair))
         link = f"[{each.name}](../recipes/{each.name}.toml)"
         lines.append([link, each.recipe.model.name, *cells.values()])
     return "\n".join([rows(lines), *(f"Measured on {note}.\n" for note in sorted(notes))])
+
+
+def predicted(loaded: Loaded, preset: str) -> float:
+    """GiB that `plan` predicts for the smallest card of a class, of a preset without a proof."""
+    size = proofs.class_bytes(preset) or preset_bytes(preset)
+    target = planning.Target.elsewhere(Gpu(0, preset, size, size, BASE_CAPABILITY, ""))
+    plan = planning.make(loaded.recipe, target, base_dir=loaded.path.parent, preset=preset)
+    assert plan.predicted is not None, "the catalogue has the model of every shipped recipe"
+    return plan.predicted.peak_bytes / GIB
 
 
 def rows(lines: list[list[str]]) -> str:
