@@ -48,7 +48,7 @@ def presets(each: Loaded) -> list[str]:
 
 
 def peaks() -> str:
-    """README's table: a row for each recipe, with the peaks of its presets, measured or predicted."""
+    """README's table: a row for each recipe, with the peaks of its presets."""
     lines = [["recipe", "model", "peak of each preset in GiB"], ["---"] * 3]
     for each in trained():
         proofs_of = {name: measured_proof(each, name) for name in presets(each)}
