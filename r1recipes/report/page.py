@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -20,6 +20,8 @@ from r1recipes.errors import visible
 from r1recipes.report.charts import Chart, Plot, csv, drawing, has_data
 
 TEMPLATES = Path(__file__).with_name("templates")
+LIVE_TEMPLATES = Path(__file__).parent / "serve" / "templates"
+"""What `serve` adds to the pages."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def _is_number(cell: Cell) -> bool:
 def environment() -> Environment:
     """Jinja2 with the templates: everything is escaped, and a name that is missing is an error."""
     jinja = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([TEMPLATES, LIVE_TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -95,21 +97,57 @@ def render(template: str, **data: object) -> str:
 
     Raises: jinja2.UndefinedError when one of them is missing.
     """
-    script = _asset("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
-    )
-    assets = {"policy": policy, "style": Markup(_asset("page.css")), "script": Markup(script)}
-    text = environment().get_template(template).render(assets | data)
+    return _render(template, Assets((TEMPLATES / "page.js",), (TEMPLATES / "page.css",)), data)
+
+
+def render_live(template: str, **data: object) -> str:
+    """A page that asks the server that it came from for what is new, and nobody else.
+
+    Raises: jinja2.UndefinedError when one of the names that it uses is missing.
+    """
+    return _render(template, live_assets(), data)
+
+
+@dataclass(frozen=True)
+class Assets:
+    """The files that become the script and the style of a page, and what else it is allowed."""
+
+    scripts: tuple[Path, ...]
+    styles: tuple[Path, ...]
+    allowed: str = ""
+
+    @cached_property
+    def policy(self) -> str:
+        """The content security policy of a page with them."""
+        digest = base64.b64encode(hashlib.sha256(_joined(self.scripts).encode()).digest()).decode()
+        return (
+            f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+            f"{self.allowed}img-src data: blob:; base-uri 'none'; form-action 'none'"
+        )
+
+    def names(self) -> dict[str, object]:
+        """What `page.html` needs of them."""
+        style, script = Markup(_joined(self.styles)), Markup(_joined(self.scripts))
+        return {"policy": self.policy, "style": style, "script": script}
+
+
+@cache
+def live_assets() -> Assets:
+    """What the pages of the server are made of."""
+    scripts = (TEMPLATES / "page.js", LIVE_TEMPLATES / "live.js", LIVE_TEMPLATES / "overview.js")
+    styles = (TEMPLATES / "page.css", LIVE_TEMPLATES / "live.css")
+    return Assets(scripts, styles, "connect-src 'self'; ")
+
+
+def _render(template: str, assets: Assets, data: dict[str, object]) -> str:
+    text = environment().get_template(template).render(assets.names() | data)
     # Of foreign text nothing is hidden; a lone surrogate, which JSON can hold, is no UTF-8 either.
     return visible(text, lines=True)
 
 
 @cache
-def _asset(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
+def _joined(paths: tuple[Path, ...]) -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths)
 
 
 def attributes(chart: Chart) -> dict[str, str | int]:

@@ -6,7 +6,7 @@ them in pairs. `Live` observes a run and writes its page while it trains.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -37,8 +37,17 @@ def html(runs: Sequence[Run]) -> str:
     Raises: RecipeError when a file of a run is damaged.
     """
     with reading.understood(*runs):
-        readings = _labelled(runs)
-        return _single(readings[0]) if len(runs) == 1 else _several(readings)
+        return html_of(_labelled(runs))
+
+
+def html_of(readings: Sequence[Reading], render: Callable[..., str] = page.render) -> str:
+    """The page of runs that are being read; several are labelled. `render` makes it of a template
+    and its names.
+
+    Raises: RecipeError, or what `reading.understood` turns into one.
+    """
+    alone = len(readings) == 1
+    return _single(readings[0], render) if alone else _several(readings, render)
 
 
 def _labelled(runs: Sequence[Run]) -> list[Reading]:
@@ -92,11 +101,11 @@ def _write(run: Run) -> None:
     files.write_text(run.report, html([run]))
 
 
-def _single(run: Reading) -> str:
+def _single(run: Reading, render: Callable[..., str]) -> str:
     plan = {key: value for key, value in run.resolved.items() if key != "base_dir"}
     lock_rows = [(name, _text(value)) for name, value in run.environment.items()]
     version = run.lock.get("versions", {}).get("r1recipes", "")
-    return page.render(
+    return render(
         "run.html",
         title=run.record.get("description") or run.record.get("recipe", run.name),
         kicker=run.name,
@@ -233,10 +242,10 @@ def _learning_sentence(run: Reading) -> str:
     return f"{health.sentence(run.metrics, Terms.of(run.resolved), held_out)}."
 
 
-def _several(runs: Sequence[Reading]) -> str:
+def _several(runs: Sequence[Reading], render: Callable[..., str]) -> str:
     environments = [run.environment for run in runs]
     has_differences = bool(reading.differing(environments))
-    return page.render(
+    return render(
         "runs.html",
         title=f"{len(runs)} runs compared",
         kicker="",

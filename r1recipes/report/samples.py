@@ -75,6 +75,16 @@ def choose(run: Reading) -> Samples | None:
     return Samples(problems, title, columns)
 
 
+def newest(run: Reading, most: int) -> list[Completion]:
+    """The samples of the newest steps, at most about `most` and those of one step at least, the
+    newest step first."""
+    rows = [row for row in run.completions if "step" in row]
+    first = rows[-most]["step"] if len(rows) > most else 0
+    recent = [row for row in rows if row["step"] > first or row["step"] == rows[-1]["step"]]
+    recent.sort(key=lambda row: row["step"], reverse=True)
+    return [_completion(row, run) for row in recent]
+
+
 def pick(before: Sequence[Row], after: Sequence[Row]) -> list[tuple[str, Row, Row]]:
     """A few problems as (change, before, after), the most telling changes first."""
     pairs: dict[str, list[tuple[Row, Row]]] = {change: [] for change, _ in CHANGES}

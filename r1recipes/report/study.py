@@ -38,10 +38,10 @@ class Search:
     parallel: Parallel
 
 
-def html(cells: list[Trials]) -> str:
-    """The page of all cells of a study."""
+def html(cells: list[Trials], render: Callable[..., str] = page.render) -> str:
+    """The page of all cells of a study; `render` makes it of a template and its names."""
     best = [(trials, trial) for trials in cells if (trial := leaderboard.best(trials))]
-    return page.render(
+    return render(
         "study.html",
         title=cells[0].cell.study,
         kicker="r1recipes study",

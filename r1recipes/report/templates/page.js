@@ -51,7 +51,7 @@ function png(figure, done) {
   image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);
 }
 
-for (const figure of document.querySelectorAll("figure[data-key]")) {
+function enliven(figure) {
   const svg = figure.querySelector("svg"), csv = figure.querySelector(".csv").textContent;
   const tip = document.createElement("div");
   tip.className = "tip";
@@ -90,7 +90,7 @@ for (const figure of document.querySelectorAll("figure[data-key]")) {
   };
   if (figure.dataset.rows === undefined) {  // points or bars: each says what it is
     svg.addEventListener("pointermove", event => titled(event) || hide());
-    continue;
+    return;
   }
 
   const names = JSON.parse(figure.dataset.rows);
@@ -117,3 +117,5 @@ for (const figure of document.querySelectorAll("figure[data-key]")) {
     place(event, [head, ...lines]);
   });
 }
+
+document.querySelectorAll("figure[data-key]").forEach(enliven);
