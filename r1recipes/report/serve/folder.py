@@ -26,8 +26,8 @@ LOOK_EVERY_S = 0.5
 """Least time between two looks, however many pages ask."""
 PUBLISH_EVERY_S = 0.2
 """Time between two snapshots of a look that takes longer."""
-PATIENCE_S = 0.3
-"""How long a request waits for a look that it asked for."""
+PATIENCE_S, FIRST_PATIENCE_S = 0.3, 5.0
+"""How long a request waits for a look that it asked for, and for the first look of all; assumed."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,16 @@ class Folder:
         threading.Thread(target=self._follow, name="follow the runs", daemon=True).start()
 
     def look(self, patience_s: float = PATIENCE_S) -> Snapshot:
-        """Ask for a look, wait for it a moment, and return the newest snapshot."""
+        """Ask for a look, wait for it a moment, and return the newest snapshot. While runs are read
+        for the first time, what there is of them is returned at once."""
         with self._changed:
             self._asked += 1
             mine = self._asked
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._done >= mine, patience_s)
-            self._changed.wait_for(lambda: self.snapshot.number > 0, 10 * patience_s)
+            self._changed.wait_for(lambda: self.snapshot.number > 0, FIRST_PATIENCE_S)
+            self._changed.wait_for(
+                lambda: self._done >= mine or self.snapshot.num_pending > 0, patience_s
+            )
             return self.snapshot
 
     def run(self, key: str) -> FollowedRun | None:
