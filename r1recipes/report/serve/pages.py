@@ -26,7 +26,8 @@ MAX_COMPARED = 20
 """Runs on one page; assumed, more curves over each other cannot be told apart."""
 MAX_KEPT = 8
 """Pages that are kept; assumed, those of the tabs that are open."""
-NEWEST_SAMPLES = 12
+NEWEST_STEPS = 5
+"""Steps whose samples the page of a run shows, the newest first; assumed."""
 LOG_BYTES = 64 * 1024
 """Bytes at the end of train.log that the page of a run shows; assumed, some hundred lines."""
 
@@ -106,7 +107,7 @@ class Pages:
 
         def make(tag: str) -> str:
             with study.opened() as cells:
-                return study_page.html(cells, _renderer(Live(tag)))
+                return study_page.html(cells, study.file.parent, _renderer(Live(tag)))
 
         with study.lock:
             now = tag(self._start, study.stamps())
@@ -161,7 +162,7 @@ def run_html(followed: FollowedRun, tag: str) -> str:
     """The page of a run, with its newest samples and the end of its log. Raises: RecipeError."""
     with reading.understood(followed.run):
         about = followed.reading()
-        newest = samples.newest(about, NEWEST_SAMPLES)
+        newest = samples.newest(about, NEWEST_STEPS)
         return run.html_of([about], _renderer(Live(tag), newest=newest, log=_log(about)))
 
 

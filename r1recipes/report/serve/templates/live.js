@@ -89,6 +89,7 @@
     isStale = false;
     if (document.title !== fresh.title) document.title = fresh.title;
     update(main, freshMain);
+    arrange(main);
     tag = isStale ? "" : freshMain.dataset.tag;  // what had to wait is asked for again
     document.dispatchEvent(new Event("followed"));
   }
