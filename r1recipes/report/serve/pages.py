@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from r1recipes.errors import R1RecipesError
 from r1recipes.report import page, run, samples
@@ -19,6 +19,7 @@ from r1recipes.report.serve import overview
 from r1recipes.report.serve.folder import Folder
 from r1recipes.report.serve.followed import FollowedReading, FollowedRun, tag
 from r1recipes.report.serve.overview import Live
+from r1recipes.report.serve.summary import address_of
 from r1recipes.runs import reading
 from r1recipes.runs.record import following
 
@@ -55,18 +56,18 @@ class Pages:
     def answer(self, address: str, known_tag: str) -> Answer:
         """The page at an address, unless `known_tag` is that of the page as it is now."""
         parts = urlsplit(address)
-        path = unquote(parts.path)
+        path = unquote(parts.path, errors="surrogateescape")  # as the file system has names
         if path == "/":
             return self._overview(known_tag)
         if path.startswith("/run/"):
             return self._run(path.removeprefix("/run/"), known_tag)
         if path == "/compare":
-            return self._compare(parse_qs(parts.query).get("run", []), known_tag)
+            return self._compare(_named_runs(parts.query), known_tag)
         if path.startswith("/study/"):
             name, slash, rest = path.removeprefix("/study/").partition("/")
             if rest:
                 return self._of_trial(name, rest)
-            return self._study(name, known_tag) if slash else _moved(f"/study/{quote(name)}/")
+            return self._study(name, known_tag) if slash else _moved(f"/study/{address_of(name)}/")
         return self._message(404, "There is no such page.")
 
     def _overview(self, known_tag: str) -> Answer:
@@ -116,7 +117,7 @@ class Pages:
     def _of_trial(self, study: str, path: str) -> Answer:
         """A study's page leads to the reports of its trials, which are beside it on the disk."""
         key = f"{study}/{path.removesuffix('/report.html')}"
-        return _moved(f"/run/{quote(key)}")
+        return _moved(f"/run/{address_of(key)}")
 
     def _page(self, name: str, now: str, known_tag: str, make: Callable[..., str]) -> Answer:
         """The page `name`, whose tag is `now`; it is made where none is kept with that tag."""
@@ -143,6 +144,12 @@ class Pages:
             "live_message.html", title=title, kicker="", live=Live(now), message=text.strip()
         )
         return Answer(status, html, now)
+
+
+def _named_runs(query: str) -> list[str]:
+    """The keys in `run=A&run=B`. A plus sign is one: keys are written as in a path."""
+    values = [part.removeprefix("run=") for part in query.split("&") if part.startswith("run=")]
+    return [unquote(value, errors="surrogateescape") for value in values]
 
 
 def _moved(location: str) -> Answer:

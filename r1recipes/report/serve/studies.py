@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from r1recipes.errors import R1RecipesError, RecipeError, first_line
 from r1recipes.machine.files import foreign
+from r1recipes.report.serve.summary import address_of
 from r1recipes.runs.record import following
 from r1recipes.runs.record.following import Stamp
 
@@ -44,6 +45,11 @@ class StudySummary:
     """The values of the best trial's searched keys."""
     problem: str = ""
     """Why it cannot be read; empty for one that can."""
+
+    @property
+    def address(self) -> str:
+        """The name in an address."""
+        return address_of(self.name)
 
 
 def study_files(runs_dir: Path) -> dict[str, Path]:

@@ -4,9 +4,11 @@ A summary holds a few numbers and words, so that those of thousands of runs fit 
 rows of the run itself are not kept for it. Nothing is read here but through a `Reading`.
 """
 
+import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from r1recipes.algorithms import ALGORITHMS, Algorithm
 from r1recipes.report.charts.scales import is_number
@@ -73,6 +75,11 @@ class Summary:
         return self.key.rpartition("/")[2]
 
     @property
+    def address(self) -> str:
+        """The key in an address, in ASCII: the name of a folder may hold any bytes."""
+        return address_of(self.key)
+
+    @property
     def since(self) -> str:
         """What the newest runs have the last of; a folder whose record is damaged has its name."""
         return self.started or self.name
@@ -89,6 +96,11 @@ class Summary:
         """What the filter of the overview looks into."""
         parts = (self.key, self.recipe, self.model, self.algorithm, self.state, self.verdict)
         return " ".join(parts).lower()
+
+
+def address_of(key: str) -> str:
+    """A name of the file system in an address; its slashes stay."""
+    return quote(os.fsencode(key))
 
 
 def of_record(key: str, run: Reading) -> Summary:

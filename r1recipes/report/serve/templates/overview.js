@@ -64,12 +64,12 @@ if (document.getElementById("filter")) {
   }
 
   function pick() {
-    const keys = rows().map(row => row.dataset.key);
-    for (const key of picked) if (!keys.includes(key)) picked.delete(key);
+    const present = new Set([...document.querySelectorAll("#runs input")].map(box => box.value));
+    for (const address of picked) if (!present.has(address)) picked.delete(address);
     const isReady = picked.size > 1;
     compare.setAttribute("aria-disabled", String(!isReady));
     compare.textContent = isReady ? `Compare ${picked.size} runs` : "Compare: select two runs";
-    if (isReady) compare.href = `/compare?${new URLSearchParams([...picked].map(key => ["run", key]))}`;
+    if (isReady) compare.href = `/compare?${[...picked].map(address => `run=${address}`).join("&")}`;
     else compare.removeAttribute("href");
   }
 
