@@ -85,12 +85,13 @@ class FollowedRun:
         self._steps_stamp: Stamp | None = None
 
     def look_at_record(self) -> bool:
-        """Whether the record or the plan has changed since the last look, or the run was killed;
-        the summary then is that of the record until `look_at_steps`."""
+        """Whether the record or the plan has changed since the last look, or the run was killed or
+        resumed; the summary then is that of the record until `look_at_steps`."""
         folder = self.run.folder
         stamps = tuple(following.stamp(folder / name) for name in RECORD_FILES)
-        was_running = self.summary.state == "running"
-        if stamps == self._record_stamps and not (was_running and self._state() != "running"):
+        old = self.summary.state
+        has_turned = old in ("running", "killed") and self._state() != old  # no file says so
+        if stamps == self._record_stamps and not has_turned:
             return False
         self._record_stamps = stamps
         try:

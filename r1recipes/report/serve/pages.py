@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from r1recipes.errors import R1RecipesError
 from r1recipes.report import page, run, samples
@@ -19,6 +19,7 @@ from r1recipes.report.serve import overview
 from r1recipes.report.serve.folder import Folder
 from r1recipes.report.serve.followed import FollowedReading, FollowedRun, tag
 from r1recipes.report.serve.overview import Live
+from r1recipes.report.serve.studies import FollowedStudy
 from r1recipes.report.serve.summary import address_of
 from r1recipes.runs import reading
 from r1recipes.runs.record import following
@@ -55,19 +56,16 @@ class Pages:
 
     def answer(self, address: str, known_tag: str) -> Answer:
         """The page at an address, unless `known_tag` is that of the page as it is now."""
-        parts = urlsplit(address)
-        path = unquote(parts.path, errors="surrogateescape")  # as the file system has names
+        encoded, _, query = address.partition("?")
+        path = unquote(encoded, errors="surrogateescape")  # as the file system has names
         if path == "/":
             return self._overview(known_tag)
         if path.startswith("/run/"):
             return self._run(path.removeprefix("/run/"), known_tag)
         if path == "/compare":
-            return self._compare(_named_runs(parts.query), known_tag)
+            return self._compare(_named_runs(query), known_tag)
         if path.startswith("/study/"):
-            name, slash, rest = path.removeprefix("/study/").partition("/")
-            if rest:
-                return self._of_trial(name, rest)
-            return self._study(name, known_tag) if slash else _moved(f"/study/{address_of(name)}/")
+            return self._below_study(path.removeprefix("/study/"), known_tag)
         return self._message(404, "There is no such page.")
 
     def _overview(self, known_tag: str) -> Answer:
@@ -100,10 +98,21 @@ class Pages:
             name = "/compare " + " ".join(keys)
             return self._page(name, now, known_tag, partial(comparison_html, present))
 
-    def _study(self, name: str, known_tag: str) -> Answer:
+    def _below_study(self, path: str, known_tag: str) -> Answer:
+        """The page of a study, at `NAME/`: it leads to the reports of its trials, which are beside
+        it on the disk, and here are pages of runs."""
+        name, slash, rest = path.partition("/")
         study = self._folder.study(name)
         if study is None:
             return self._message(404, f"There is no study {name}: it was deleted, or never there.")
+        if not slash:
+            return _moved(f"/study/{address_of(name)}/")
+        if rest:
+            run = rest.removesuffix("/report.html")
+            return _moved(f"/run/{address_of(f'{name}/{run}')}")
+        return self._study(study, known_tag)
+
+    def _study(self, study: FollowedStudy, known_tag: str) -> Answer:
         from r1recipes.report import study as study_page  # Optuna takes a second to import
 
         def make(tag: str) -> str:
@@ -112,12 +121,7 @@ class Pages:
 
         with study.lock:
             now = tag(self._start, study.stamps())
-            return self._page(f"/study/{name}", now, known_tag, make)
-
-    def _of_trial(self, study: str, path: str) -> Answer:
-        """A study's page leads to the reports of its trials, which are beside it on the disk."""
-        key = f"{study}/{path.removesuffix('/report.html')}"
-        return _moved(f"/run/{address_of(key)}")
+            return self._page(f"/study/{study.name}", now, known_tag, make)
 
     def _page(self, name: str, now: str, known_tag: str, make: Callable[..., str]) -> Answer:
         """The page `name`, whose tag is `now`; it is made where none is kept with that tag."""

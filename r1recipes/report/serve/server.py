@@ -162,8 +162,9 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the library refuses by itself, such as a request that is none: in the same form."""
-        self._refuse(HTTPStatus(code), message or HTTPStatus(code).phrase)
+        """What the library refuses by itself, such as a request that is none: in the same form, and
+        without a part of the request, which its messages have."""
+        self._refuse(HTTPStatus(code), HTTPStatus(code).phrase)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing is logged: a page asks every two seconds."""

@@ -1,6 +1,5 @@
 """Run folders that were made by version 0.1.0, and a server of them."""
 
-import os
 import shutil
 import tarfile
 import threading
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from r1recipes.report.serve import folder as following
 from r1recipes.report.serve.folder import Folder
 from r1recipes.report.serve.pages import Pages
 from r1recipes.report.serve.server import Server, listen
@@ -57,14 +57,13 @@ def server(pages: Pages) -> Iterator[Server]:
     server.server_close()
 
 
+@pytest.fixture(autouse=True)
+def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "LOOK_EVERY_S", 0.05)
+
+
 def settled(folder: Folder):
     """A snapshot in which every run has been read."""
     while (snapshot := folder.look(10)).num_pending:
         pass
     return snapshot
-
-
-def touch_later(path: Path) -> None:
-    """Let a file seem changed, whatever the clock of the file system can tell apart."""
-    status = path.stat()
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
