@@ -19,9 +19,10 @@ from r1recipes.rewards.judge import cost
 from r1recipes.runs import lock, reading
 from r1recipes.runs.reading import Reading, Row
 
-UNCHANGED_FAILS = ("reward",)
-"""Kinds of failures that come from the recipe and its data alone, so that a run which goes on as it
-began fails again."""
+SWEEP = "r1recipes sweep STUDY.toml"
+REPEATS = ("input", "nan", "oom", "reward")
+"""Kinds of failures that come from the recipe, so that a run which goes on as it began fails
+again."""
 
 
 def of(run: Reading) -> list[tuple[str, Cell]]:
@@ -44,7 +45,7 @@ def of(run: Reading) -> list[tuple[str, Cell]]:
         ("Time", duration(run.duration_s)),
         ("Peak memory", f"{gib(vram, 2)} GiB" if vram else None),
         ("Reward failures", sum((last.get("reward_failures") or {}).values()) or None),
-        ("Started", utc(str(run.record.get("started", "")))),
+        ("Started", utc(re.sub(r":\d\dZ$", "Z", str(run.record.get("started", ""))))),
         ("Fingerprint", str(run.record.get("fingerprint", ""))[:8]),
     ]
 
@@ -140,16 +141,19 @@ def _reference(source: Row) -> str:
 def next_step(run: Reading) -> Command | None:
     """What goes on with a run that has ended without being complete; None for any other.
 
-    A run whose completions gave nothing to learn from can only fail again as it is.
+    A failure that comes from the recipe needs a new run, with what its hint says.
     """
     if run.status in ("complete", "running", "pruned") or not run.resolved:
         return None
-    kind = (run.record.get("error") or {}).get("kind")
-    if run.status == "failed" and kind in UNCHANGED_FAILS:
-        sentence = "It would fail again as it is. Change the recipe, then start a new run:"
-        return Command(sentence, reproduce(run).line)
     if "study" in run.record:
-        return None
+        return Command("It is a trial. The command that began its study goes on with it:", SWEEP)
+    error = run.record.get("error") or {}
+    if run.status == "failed" and error.get("kind") in REPEATS:
+        changes = re.findall(r"`(--set [^`]+)`", error.get("hint") or "")
+        sentence = "As it is it fails again. Change the recipe, then start a new run:"
+        if changes:
+            sentence = "As it is it fails again. A new run with a change:"
+        return Command(sentence, " ".join([reproduce(run).line, *changes]))
     flags = lock.permissions(run.recipe, is_foreign=bool(run.lock.get("source")))
     if _sends(run.recipe.get("track") or {}):
         flags.append("--wandb")

@@ -141,7 +141,7 @@ def _unfinished(item: Row) -> Problem:
 def _side(when: str, item: Row) -> Side:
     rights = [sample["right"] for sample in item["samples"]]
     title = f"{when}; {sum(rights)} of {len(rights)} samples right"
-    return Side(title, item["greedy"]["right"], _shortened(item["greedy"]["text"]))
+    return Side(title, item["greedy"]["right"], _answer(item["greedy"]["text"]))
 
 
 def _prompts(rows: Sequence[Row], run: Reading) -> list[Prompt]:
@@ -165,7 +165,7 @@ def _completion(row: Row, run: Reading) -> Completion:
     total = sum(weights.get(name, 1.0) * value for name, value in rewards.items())
     return Completion(
         f"Reward {total:.2f}",
-        _shortened(row["completion"]),
+        _answer(row["completion"]),
         [Pill(f"{name} {value:g}", _tone(value)) for name, value in rewards.items()],
     )
 
@@ -176,6 +176,14 @@ def _tone(value: float) -> str:
 
 def _text(answer: object) -> str:
     return str(answer) if answer else ""
+
+
+def _answer(text: object) -> str:
+    """A completion, or what it is where it shows nothing."""
+    shown = _shortened(text)
+    if shown.strip():
+        return shown
+    return f"(only white space, {len(shown)} characters)" if shown else "(empty)"
 
 
 def _shortened(text: object) -> str:

@@ -63,15 +63,19 @@ def html(
 
 def _verdict(cells: list[Trials], best: list[tuple[Trials, FrozenTrial]]) -> Headline:
     if not best:
-        return Headline("No trial is complete", leaderboard.failures(cells), is_sentence=True)
+        failures = _sentences(leaderboard.failures(cells))
+        return Headline("No trial is complete", failures, is_sentence=True)
     trials, trial = results.best_of(best)
     metric = trials.cell.settings.metrics[0]
     num_complete = sum(t.state == TrialState.COMPLETE for one in cells for t in one.all())
-    of = f"{num_complete} complete trial{'s' * (num_complete != 1)}"
-    value = show_value(trial.values[0], metric)
-    return Headline(
-        value, leaderboard.summary(cells, trials, trial), label=f"Best {metric} of {of}"
-    )
+    label = f"Best {metric} of {num_complete} complete trial{'s' * (num_complete != 1)}"
+    summary = _sentences(leaderboard.summary(cells, trials, trial))
+    return Headline(show_value(trial.values[0], metric), summary, label=label)
+
+
+def _sentences(lines: Sequence[str]) -> list[str]:
+    """Lines for a terminal as sentences: each begins with a capital letter."""
+    return [line[:1].upper() + line[1:] for line in lines]
 
 
 def _matrix(cells: list[Trials]) -> Table:

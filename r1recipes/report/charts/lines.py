@@ -16,8 +16,8 @@ MAX_POINTS = 600
 """Points of a line that are drawn; more do not show at this width. The CSV has all."""
 NEAR = 1.5
 """Units between two lines that hide each other: less than the width of a line; assumed."""
-STRIPE = 7
-"""Units of each colour where lines lie on each other; assumed, five colours fit into 35."""
+STRIPE = 9
+"""Units of each colour where lines lie on each other; assumed, five colours fit into 45."""
 
 Point = tuple[float, float]
 
