@@ -45,14 +45,14 @@ def chromium(downloads: Path) -> Iterator[Any]:
         driver.quit()
 
 
-def open_page(browser: Any, path: Path, width: int, theme: str) -> None:
-    """Open a file in a window `width` pixels wide; `theme` is light or dark."""
+def open_page(browser: Any, page: Path | str, width: int, theme: str) -> None:
+    """Open a file or an address in a window `width` pixels wide; `theme` is light or dark."""
     browser.get_log("browser"), browser.get_log("performance")  # drops entries of earlier pages
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     features = [{"name": "prefers-color-scheme", "value": theme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.get(path.as_uri())
+    browser.get(page if isinstance(page, str) else page.as_uri())
 
 
 def requests(browser: Any) -> list[str]:

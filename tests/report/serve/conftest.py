@@ -1,9 +1,14 @@
 """Run folders that were made by version 0.1.0, and a server of them."""
 
+import os
+import re
 import shutil
+import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -60,6 +65,24 @@ def server(pages: Pages) -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "LOOK_EVERY_S", 0.05)
+
+
+@contextmanager
+def command(runs_dir: Path, *names: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`report --serve` in a process of its own, and its address."""
+    line = [sys.executable, "-m", "r1recipes", "report", "--serve", *names, "--port", "0"]
+    environment = os.environ | {"R1RECIPES_RUNS_DIR": str(runs_dir)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        line, cwd=runs_dir, env=environment, stdout=pipe, stderr=pipe, text=True
+    ) as process:
+        try:
+            assert process.stdout
+            address = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
+            assert address
+            yield process, address[0]
+        finally:
+            process.kill()
 
 
 def settled(folder: Folder):

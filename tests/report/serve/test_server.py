@@ -2,21 +2,18 @@
 
 import gzip
 import http.client
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from r1recipes.errors import RecipeError
 from r1recipes.report.serve import server as serving
 from tests.helpers import in_process
-from tests.report.serve.conftest import RUN, settled
+from tests.report.serve.conftest import RUN, command, settled
 
 
 def ask(server, path="/", method="GET", **headers):
@@ -160,23 +157,11 @@ def test_flags_that_do_not_go_together(flags, message, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [[], ["."], ["old/complete", "old/stopped"]])
 def test_ctrl_c_ends_the_command_at_once_with_0(runs_dir: Path, names):
-    command = [sys.executable, "-m", "r1recipes", "report", "--serve", *names, "--port", "0"]
-    environment = os.environ | {"R1RECIPES_RUNS_DIR": str(runs_dir)}
-    process = subprocess.Popen(
-        command,
-        cwd=runs_dir,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    first = process.stdout.readline()
-    port = int(re.search(r"http://127\.0\.0\.1:(\d+)/ ", first)[1])
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request("GET", "/")
-    assert b"old/complete" in connection.getresponse().read()  # and stays open, as in a browser
-    began = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == 0 and err == "" and time.monotonic() - began < 1
+    with command(runs_dir, *names) as (process, address):
+        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
+        connection.request("GET", "/")
+        assert b"old/complete" in connection.getresponse().read()  # and stays open, as in a browser
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 0 and err == "" and time.monotonic() - began < 1
