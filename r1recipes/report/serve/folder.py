@@ -29,6 +29,9 @@ PUBLISH_EVERY_S = 0.2
 PATIENCE_S, FIRST_PATIENCE_S = 0.3, 5.0
 """How long a request waits for a look that it asked for, and for the first look of all; assumed."""
 
+OPENING_S = 1.0
+"""How long reading rests for a page that is being opened; assumed, a browser has drawn it then."""
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -59,6 +62,7 @@ class Folder:
         self._num_hidden = 0
         self._changed = threading.Condition()
         self._asked = self._done = 0
+        self._rest_until = 0.0
 
     def start(self) -> None:
         """Begin to follow: the first look is taken at once."""
@@ -77,6 +81,10 @@ class Folder:
                 lambda: self._done >= mine or self.snapshot.num_pending > 0, patience_s
             )
             return self.snapshot
+
+    def give_way(self) -> None:
+        """Let whoever opens a page have the processor: steps that have waited can wait longer."""
+        self._rest_until = time.monotonic() + OPENING_S
 
     def run(self, key: str) -> FollowedRun | None:
         """A run by its key; None where there is none. Only keys that a look has met are known, so
@@ -131,6 +139,8 @@ class Folder:
         published = time.monotonic()
         has_changed = False
         for run in self._unread():
+            while (rest := self._rest_until - time.monotonic()) > 0:
+                time.sleep(rest)
             with run.lock:
                 has_changed |= self._look_at_steps(run)
             if has_changed and time.monotonic() - published > PUBLISH_EVERY_S:

@@ -69,6 +69,8 @@ class Pages:
         return self._message(404, "There is no such page.")
 
     def _overview(self, known_tag: str) -> Answer:
+        if not known_tag:
+            self._folder.give_way()
         snapshot = self._folder.look()
         make = partial(overview.html, snapshot, place=self._place)
         return self._page("/", tag(self._start, snapshot.number), known_tag, make)

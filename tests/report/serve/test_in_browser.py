@@ -173,11 +173,10 @@ def test_the_page_of_a_deleted_run_keeps_its_last_state(browser, server, runs_di
     assert browser.find_elements("css selector", "figure[data-key=reward]")
 
 
-def shown(browser) -> list[str]:
-    script = (
-        "[...document.querySelectorAll('#runs tr')].filter(r => !r.hidden).map(r => r.dataset.key)"
-    )
-    return browser.execute_script(f"return {script}")
+def shown(browser, what: str = "key") -> list[str]:
+    """The keys of the runs that are shown, or another thing of their rows."""
+    rows = "[...document.querySelectorAll('#runs tr')].filter(row => !row.hidden)"
+    return browser.execute_script(f"return {rows}.map(row => row.dataset.{what})")
 
 
 def test_the_table_is_sorted_filtered_and_remembered(browser, server, followed, runs_dir):
