@@ -5,6 +5,7 @@ Limits: a few prompts of each step, and long texts are shortened; the files in t
 everything. `samples.html` is their template.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +18,8 @@ MAX_CHARACTERS = 6000
 CHANGES = (("became right", 2), ("became wrong", 1), ("stayed wrong", 1), ("stayed right", 1))
 """What training did to the greedy answer of a problem, and how many such problems are shown."""
 MAX_PROBLEMS = 4
+BLANK_LINES = re.compile(r"\n(?:[ \t]*\n){3,}")
+"""What is shown as `(3 empty lines)`: three and more of them say no more than their number."""
 MAX_PROMPTS, MAX_COMPLETIONS = 8, 4
 """Prompts of a step that are shown, and completions of each."""
 
@@ -93,7 +96,7 @@ def choose(run: Reading) -> Samples | None:
     title = f"Training samples of step {first}"
     title += ": best, worst and the first" if first == last else f" against step {last}"
     columns = [
-        Column(f"Step {step}", _prompts([row for row in rows if row["step"] == step], run))
+        _column(step, [row for row in rows if row["step"] == step], run)
         for step in dict.fromkeys((first, last))
     ]
     return Samples(problems_title, problems, title, columns)
@@ -144,12 +147,12 @@ def _side(when: str, item: Row) -> Side:
     return Side(title, item["greedy"]["right"], _answer(item["greedy"]["text"]))
 
 
-def _prompts(rows: Sequence[Row], run: Reading) -> list[Prompt]:
+def _column(step: int, rows: Sequence[Row], run: Reading) -> Column:
     """The rows of one step by their prompt, in the order of the file."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(str(row["prompt"]), []).append(row)
-    return [
+    prompts = [
         Prompt(
             _shortened(group[0]["prompt"]),
             _text(group[0].get("answer")),
@@ -157,6 +160,8 @@ def _prompts(rows: Sequence[Row], run: Reading) -> list[Prompt]:
         )
         for group in islice(groups.values(), MAX_PROMPTS)
     ]
+    more = f", {MAX_PROMPTS} of {len(groups)} prompts" if len(groups) > MAX_PROMPTS else ""
+    return Column(f"Step {step}{more}", prompts)
 
 
 def _completion(row: Row, run: Reading) -> Completion:
@@ -179,10 +184,12 @@ def _text(answer: object) -> str:
 
 
 def _answer(text: object) -> str:
-    """A completion, or what it is where it shows nothing."""
+    """A completion; what shows nothing is named."""
     shown = _shortened(text)
     if shown.strip():
-        return shown
+        return BLANK_LINES.sub(
+            lambda lines: f"\n({lines[0].count(chr(10)) - 1} empty lines)\n", shown
+        )
     return f"(only white space, {len(shown)} characters)" if shown else "(empty)"
 
 

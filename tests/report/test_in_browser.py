@@ -23,23 +23,20 @@ def pages(finished, tmp_path_factory):
     return gallery.pages(finished, tmp_path_factory.mktemp("pages"))
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_page_has_an_error_of_accessibility(browser, pages, theme):
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", PHONE)])
+def test_no_page_has_an_error_of_accessibility(browser, pages, theme, width):
+    """With everything open, since axe passes over what is hidden."""
     source = axe_source()
     if source is None:
         pytest.skip("no package that brings axe-core")
     violations = {}
     for name, path in pages.items():
-        for width in (PHONE, 1280):
-            open_page(browser, path, width, theme)
-            for is_open in (False, True):
-                browser.execute_script(
-                    "for (const one of document.querySelectorAll('details'))"
-                    "one.open = arguments[0] || one.open",
-                    is_open,
-                )
-                if broken := axe_violations(browser, source):
-                    violations[name, width] = broken
+        open_page(browser, path, width, theme)
+        browser.execute_script(
+            "for (const one of document.querySelectorAll('details')) one.open = true"
+        )
+        if broken := axe_violations(browser, source):
+            violations[name] = broken
     assert len(pages) > 15 and violations == {}
 
 
@@ -51,7 +48,7 @@ def test_a_run_with_sixty_long_prompts_is_read_on_a_phone(browser, pages):
     for theme in ("light", "dark"):
         open_page(browser, pages["long"], PHONE, theme)
         assert height(browser) <= MAX_HEIGHT
-    assert "59 more" not in browser.page_source, "a few are shown, and the files have all"
+    assert "8 of 60 prompts" in browser.page_source, "a few are shown, and the files have all"
 
 
 def test_no_page_is_wider_than_its_window(browser, pages):
@@ -106,10 +103,7 @@ def test_on_paper_no_text_is_cut(browser, pages):
         cut = """return [...document.querySelectorAll(".clamp .text")].filter(
             text => text.scrollHeight > text.clientHeight + 1 && text.clientHeight).length"""
         assert browser.execute_script(cut) == 0
-        assert (
-            browser.execute_script("return document.querySelectorAll('.part:not([open])').length")
-            == 0
-        )
+        assert not browser.find_elements("css selector", ".part:not([open])")
         assert not browser.find_element("css selector", ".actions").is_displayed()
     finally:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
@@ -117,7 +111,7 @@ def test_on_paper_no_text_is_cut(browser, pages):
 
 def test_cards_fill_their_rows(browser, pages):
     """In each grid every row is as wide as the grid, in three columns and in two."""
-    script = """return [...document.querySelectorAll(".grid")].map(grid => {
+    script = """return [...document.querySelectorAll("div.grid")].map(grid => {
         const rows = {};
         for (const card of grid.children) {
             const box = card.getBoundingClientRect();
@@ -129,7 +123,7 @@ def test_cards_fill_their_rows(browser, pages):
         for width in (768, 1440):
             open_page(browser, pages[name], width, "light")
             for right, *rows in browser.execute_script(script):
-                assert set(rows) == {right}, (name, width)
+                assert rows == pytest.approx([right] * len(rows), abs=1), (name, width)
 
 
 def test_a_trial_leads_to_its_report(browser, pages):

@@ -274,11 +274,12 @@ def test_samples_are_grouped_by_their_prompt(copy):
 @pytest.mark.slow
 def test_a_completion_that_shows_nothing_is_named(copy):
     rows = files.read_lines(copy.completions)
-    for row, text in zip(rows, ["", "\n\n\n"], strict=False):
+    for row, text in zip(rows, ["", "\n\n\n", "a\n\n\n \n\nb"], strict=False):
         row["completion"] = text
     copy.completions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     page = report_run.html([copy])
     assert "(empty)" in page and "(only white space, 3 characters)" in page
+    assert "a\n(4 empty lines)\nb" in page
 
 
 @pytest.mark.slow
