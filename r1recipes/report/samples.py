@@ -109,7 +109,7 @@ def newest(run: Reading, num_steps: int) -> list[Column]:
         if "step" in row:
             by_step.setdefault(row["step"], []).append(row)
     steps = sorted(by_step, reverse=True)[:num_steps]
-    return [Column(f"Step {step}", _prompts(by_step[step], run)) for step in steps]
+    return [_column(step, by_step[step], run) for step in steps]
 
 
 def pick(before: Sequence[Row], after: Sequence[Row]) -> list[tuple[str, Row, Row]]:
