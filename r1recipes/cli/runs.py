@@ -144,7 +144,7 @@ def _differing(readings: Sequence[Reading]) -> list[list[str]]:
 
 
 def _pair(first: Reading, other: Reading) -> str:
-    from r1recipes.report.run import difference_sentence
+    from r1recipes.report.facts import difference_sentence
     from r1recipes.runs import reading
 
     pair = f"{other.label} against {first.label}"

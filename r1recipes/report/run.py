@@ -131,7 +131,7 @@ def _figures(run: Reading) -> list[Figures]:
     note = " ".join(filter(None, (_held_out_note(run), _kept_note(run))))
     optimiser = curves.optimiser([run])
     groups = [
-        Figures("Before and after" if run.evaluated("after") else "Before", results, note),
+        Figures("Before and after" if run.evaluated("after") else "Before training", results, note),
         Figures("Learning", curves.learning([run])),
         Figures("Completions", curves.completions([run]), is_folded=True),
         Figures("Optimiser", optimiser, _kl_note(run), is_folded=True),

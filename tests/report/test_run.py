@@ -16,7 +16,7 @@ from r1recipes.recipe import loading
 from r1recipes.report import curves, samples
 from r1recipes.report import run as report_run
 from r1recipes.report.charts import Chart, Plot, has_data
-from r1recipes.runs import lock, reading
+from r1recipes.runs import reading
 from r1recipes.runs.record import Run
 from tests.helpers import in_process, run_in_process
 from tests.report.test_page import HOSTILE, Outline
@@ -207,23 +207,6 @@ def test_a_shipped_recipe_is_repeated_by_its_name_unless_it_was_changed(copy, tm
 def test_a_recipe_from_elsewhere_is_repeated_from_there(copy, source, argument):
     copy.update_lock(source=source | {"sha256": "0" * 64})
     assert shell_line(report_run.html([copy]))[1] == argument
-
-
-@pytest.mark.parametrize(
-    ("recipe", "is_foreign", "flags"),
-    [
-        ({"rewards": {"correctness": 1.0}}, False, []),
-        ({"rewards": {"a/mine.py:f": 1.0}}, False, ["--allow-code"]),
-        ({"rewards": {}, "stage": [{"rewards": {"mine.py:f": 1.0}}]}, False, ["--allow-code"]),
-        ({"rewards": {}, "eval": {"reward": "mine.py:f"}}, False, ["--allow-code"]),
-        ({"judge": {"url": "https://judge.example/v1"}}, False, ["--allow-judge"]),
-        ({"judge": {"url": "http://127.0.0.1:8080/v1"}}, False, []),
-        ({"judge": {"url": "http://127.0.0.1:8080/v1"}}, True, ["--allow-judge"]),
-        ({"judge": None, "stage": None, "eval": None}, False, []),
-    ],
-)
-def test_a_command_has_the_permissions_that_its_recipe_needs(recipe, is_foreign, flags):
-    assert lock.permissions(recipe, is_foreign=is_foreign) == flags
 
 
 @pytest.mark.slow
