@@ -38,11 +38,14 @@ def append(rows: Rows, text: str) -> None:
 def test_new_rows_are_added_and_old_ones_are_not_parsed_again(rows, monkeypatch):
     assert steps(rows) == [1, 2]
     first = rows.follow()[0]
-    parsed = []
+    parsed: list[bytes] = []
     real = foreign.an_object
-    monkeypatch.setattr(
-        foreign, "an_object", lambda content: parsed.append(content) or real(content)
-    )
+
+    def noted(content: bytes) -> dict:
+        parsed.append(content)
+        return real(content)
+
+    monkeypatch.setattr(foreign, "an_object", noted)
     append(rows, line(3))
     assert steps(rows) == [1, 2, 3] and rows.follow()[0] is first
     assert parsed == [line(3).rstrip().encode()]

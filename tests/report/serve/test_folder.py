@@ -45,6 +45,7 @@ def test_a_run_that_trains_is_followed_and_its_kill_is_seen(runs_dir):
         time.sleep(2 * following.LOOK_EVERY_S)
         now = of(folder)
         assert (now.state, now.step) == ("running", 2)
+        assert now.max_steps and now.seconds_a_step
         assert now.seconds_left == pytest.approx((now.max_steps - 2) * now.seconds_a_step)
         with open(run.metrics, "a") as file:
             file.write(lines[2])

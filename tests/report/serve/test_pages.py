@@ -5,6 +5,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -60,9 +61,14 @@ def test_runs_are_compared(pages):
 
 def test_a_page_is_made_again_only_when_something_has_changed(pages, followed, monkeypatch):
     first = pages.answer(f"/run/{RUN}", "")
-    made = []
+    made: list[str] = []
     real = page.render_live
-    monkeypatch.setattr(page, "render_live", lambda *a, **k: made.append(a) or real(*a, **k))
+
+    def noted(template: str, **data: object) -> str:
+        made.append(template)
+        return real(template, **data)
+
+    monkeypatch.setattr(page, "render_live", noted)
     assert pages.answer(f"/run/{RUN}", "") is first and not made
     assert pages.answer(f"/run/{RUN}", first.tag).status == 304 and not made
     with open(followed.runs_dir / RUN / "train.log", "a") as file:
@@ -183,16 +189,15 @@ def test_a_run_that_was_damaged_is_read_again_when_it_is_whole(pages, followed):
 
 
 def snapshot_of(text: str) -> Snapshot:
-    run = Summary(
-        **dict.fromkeys(
-            ("key", "started", "state", "problem", "recipe", "model", "algorithm", "study",
-             "phase", "measure", "verdict", "sentence"), text
-        ),
-        step=1, max_steps=2, seconds_a_step=1.0, seconds_left=1.0, value=1.0, curve=(1.0, 2.0),
-        before=0.1, latest=(1, 0.5),
-    )  # fmt: skip
-    texts = dict.fromkeys(("name", "progress", "metric", "best", "params", "problem"), text)
-    return Snapshot(1, (run,), (StudySummary(**texts),))
+    """A run and a study with `text` wherever a string can be."""
+    names = "key started state problem recipe model algorithm study phase measure verdict sentence"
+    texts: dict[str, Any] = dict.fromkeys(names.split(), text)
+    numbers: dict[str, Any] = {"step": 1, "max_steps": 2, "value": 1.0, "curve": (1.0, 2.0)}
+    numbers |= {"seconds_a_step": 1.0, "seconds_left": 1.0, "before": 0.1, "latest": (1, 0.5)}
+    of_study: dict[str, Any] = dict.fromkeys(
+        "name progress metric best params problem".split(), text
+    )
+    return Snapshot(1, (Summary(**texts, **numbers),), (StudySummary(**of_study),))
 
 
 @pytest.mark.parametrize("text", HOSTILE)
