@@ -55,6 +55,7 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="print the page as HTML that a notebook displays, and write no file",
     )
+    report.add_argument(
         "--serve",
         action="store_true",
         help="instead follow all runs and studies live, on a page of this machine alone; RUN may "
@@ -241,7 +242,6 @@ def report_command(args: argparse.Namespace) -> int:
         return _serve(args)
     if args.port is not None or args.open:
         raise RecipeError("--port and --open go with --serve", hint="`r1recipes report --serve`")
-
     runs = find_runs(args.runs)
     if not runs:
         hint = f"`{command('run', 'tiny')}` makes one in minutes"
