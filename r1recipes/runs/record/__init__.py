@@ -39,7 +39,7 @@ from r1recipes.machine.files import foreign, now, write_json, write_text
 from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock
-from r1recipes.runs.record import schema
+from r1recipes.runs.record import following, schema
 from r1recipes.runs.record.checkpoints import checkpoint_step, is_whole, newest_whole
 from r1recipes.runs.record.first import first_record
 
@@ -126,6 +126,12 @@ class Run:
                 if fault := schema.fault(row, model):
                     raise foreign.Damaged(f"line {number}: {fault}")
         return [row for _, row in rows]
+
+    def follow(self, rows: following.Rows) -> list[dict[str, Any]]:
+        """The rows of a file of this folder as they are now; what was read is not read again.
+        Raises: RecipeError that names the file, the line and the field."""
+        with _readable(rows.path):
+            return rows.follow()
 
     def answers(self, when: str) -> list[dict[str, Any]]:
         """The lines of the evaluation `before` or `after` training. Raises: RecipeError."""
@@ -293,13 +299,7 @@ def find_unfinished(runs_dir: Path, recipe_name: str | None = None) -> Run:
 
 def all_runs(runs_dir: Path) -> list[Run]:
     """All run folders, `runs/NAME` and `runs/RECIPE/NAME`, the oldest first."""
-    records = [*runs_dir.glob("*/record.json"), *runs_dir.glob("*/*/record.json")]
-    folders = [path.parent for path in records]
-    runs = [
-        Run(folder)
-        for folder in folders
-        if not any(part.startswith(".") for part in folder.relative_to(runs_dir).parts)
-    ]
+    runs = map(Run, following.run_folders(runs_dir))
     return sorted(runs, key=lambda run: (_started(run), run.folder.name))
 
 
