@@ -40,7 +40,8 @@ the database it is followed by a slash and the name of a cell."""
 
 def add(commands: Commands) -> None:
     sweep = commands.add_parser(
-        "sweep", help="search for the best values of a recipe's keys, or run a matrix"
+        "sweep",
+        help="search for the best values of a recipe's keys, or run a matrix",
     )
     sweep.add_argument("study", help="a study file, or the name of a shipped one")
     sweep.add_argument(
@@ -165,7 +166,8 @@ def _drive(
     from rich.console import Console
 
     from r1recipes.study import driver
-    from r1recipes.study.leaderboard import Board, progress
+    from r1recipes.study.leaderboard import progress
+    from r1recipes.study.leaderboard.live import Board
 
     console = Console()
     with Board(console, cells) as board:
