@@ -55,11 +55,11 @@ def blocks(path: Path) -> list[Block]:
 
 
 def inline_commands(path: Path) -> list[list[str]]:
-    """The arguments of each command in a sentence; those with a placeholder for the command itself
-    are left out."""
+    """The arguments of each command in a sentence. Left out are those with a placeholder for the
+    command itself, and those that only name a command, such as `r1recipes study`."""
     text = FENCE.sub("", path.read_text())
     texts = [" ".join(match.split()) for match in INLINE.findall(text)]
-    return [words(text) for text in texts if not text.startswith("COMMAND")]
+    return [words(text) for text in texts if " " in text and not text.startswith("COMMAND")]
 
 
 def words(text: str) -> list[str]:

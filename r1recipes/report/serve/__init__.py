@@ -17,7 +17,7 @@ from r1recipes.errors import visible
 from r1recipes.report.serve.folder import Folder
 from r1recipes.report.serve.pages import Pages
 from r1recipes.report.serve.server import MAX_PORTS, PORT, listen
-from r1recipes.runs import record
+from r1recipes.runs.record import names as names_of_runs
 
 __all__ = ["MAX_PORTS", "PORT", "serve"]
 
@@ -47,5 +47,5 @@ def _folder(names: Sequence[str], runs_dir: Path) -> tuple[Folder, str]:
     path = Path(names[0])
     if len(names) == 1 and path.is_dir() and not (path / "record.json").is_file():
         return Folder(path), str(path)
-    runs = [record.find(runs_dir, name) for name in names]
+    runs = [names_of_runs.find(runs_dir, name) for name in names]
     return Folder(runs_dir, runs), f"{len(runs)} run{'s' * (len(runs) != 1)}"

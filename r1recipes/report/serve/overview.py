@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from r1recipes.machine.units import clock
+from r1recipes.machine.units import duration
 from r1recipes.report import page
 from r1recipes.report.charts import scales
 from r1recipes.report.charts.scales import Scale
@@ -55,7 +55,7 @@ class Shown:
 
     @property
     def left(self) -> str:
-        return "" if self.run.seconds_left is None else clock(self.run.seconds_left)
+        return "" if self.run.seconds_left is None else duration(self.run.seconds_left)
 
     @property
     def value(self) -> str:
