@@ -23,7 +23,7 @@ from r1recipes.errors import Problem, RecipeError
 from r1recipes.recipe import fetch, references
 from r1recipes.recipe.fetch import Source
 from r1recipes.recipe.overrides import merge
-from r1recipes.recipe.schema import Recipe, of_algorithm
+from r1recipes.recipe.schema import Recipe, worded_for
 from r1recipes.recipe.sections.foreign_keys import EXAMPLE
 from r1recipes.rewards.judge.section import WHERE_NOT_COMPUTED
 
@@ -222,7 +222,7 @@ def validate(
         return Recipe.model_validate(data)
     except ValidationError as error:
         where = _finder(path, text, overrides or {})
-        problems = explain.explain(error, of_algorithm(data.get("algorithm")), where)
+        problems = explain.explain(error, worded_for(data), where)
         problems = list(dict.fromkeys(_without_preset_name(problem) for problem in problems))
         raise RecipeError(problems=problems) from error
 
