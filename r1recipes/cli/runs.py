@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1recipes.cli.common import find_runs, located, printable, write_over
-from r1recipes.errors import RecipeError, unwritable
+from r1recipes.errors import RecipeError, command, unwritable
 from r1recipes.machine.files.foreign import refused_link
 from r1recipes.machine.units import aligned, gigabytes, shortened
 
@@ -226,7 +226,8 @@ def report_command(args: argparse.Namespace) -> int:
 
     runs = find_runs(args.runs)
     if not runs:
-        raise RecipeError("there is no run yet", hint="`r1recipes run tiny` makes one in minutes")
+        hint = f"`{command('run', 'tiny')}` makes one in minutes"
+        raise RecipeError("there is no run yet", hint=hint)
     runs = runs if args.runs else runs[-1:]
     if args.out and args.out.is_dir():
         raise RecipeError(f"`{args.out}` is a folder", hint=f"`--out {args.out / 'report.html'}`")
