@@ -134,8 +134,9 @@ def nearest_literal(value: Any, expected: str, loc: Loc) -> str | None:
         meant = "none"
     if meant:
         return f'did you mean "{meant}"?'
-    first = next(iter(words.values()))
-    return f'write "{first}"' if isinstance(loc[-1], int) else None  # an entry of a list
+    if not isinstance(loc[-1], int):
+        return None
+    return f'write "{next(iter(words.values()))}"'  # an entry of a list
 
 
 def nearest_key(loc: Loc, model: type[Section]) -> str:

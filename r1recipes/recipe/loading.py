@@ -7,6 +7,8 @@ heavy is imported here: `check`, `show` and `list` answer at once and never impo
 import hashlib
 import json
 import re
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from r1recipes.config.render import Loc, OriginOf
 from r1recipes.config.section import without_later_defaults
 from r1recipes.config.suggest import nearest
 from r1recipes.config.toml import parse
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.errors import Problem, RecipeError, command, listed
 from r1recipes.recipe import fetch, references
 from r1recipes.recipe.fetch import Source
 from r1recipes.recipe.overrides import merge
@@ -98,11 +100,31 @@ def find(name: str) -> Path:
         raise RecipeError(f"`{name[:60]}...` is not a file name: {error.strerror}") from error
     if name in names:
         return names[name]
-    if meant := nearest(path.stem, names, 0.5):
-        hint = f"did you mean `{meant}`? `r1recipes list` shows all"
+    raise missing(name, ".toml", names, "recipe")
+
+
+def missing(name: str, suffix: str, shipped: Mapping[str, Path], noun: str) -> RecipeError:
+    """The error for a name that is neither a file nor one of the shipped files of a kind, with the
+    nearest: of the files beside it where it names a file, or else of the shipped ones."""
+    path = Path(name)
+    is_file = path.suffix != "" or len(path.parts) > 1
+    folder = path.parent
+    if is_file and not folder.is_dir():
+        message = f"there is no file `{name}`: there is no folder `{folder}`"
     else:
-        hint = "`r1recipes list` shows the recipes that come with r1recipes"
-    raise RecipeError(f"there is no recipe `{name}`", hint=hint)
+        message = f"there is no {'file' if is_file else noun} `{name}`"
+    beside = {file.stem: file for file in folder.glob(f"*{suffix}")} if is_file else {}
+    if meant := nearest(path.stem, beside, 0.6):
+        return RecipeError(message, hint=f"did you mean `{beside[meant]}`?")
+    if meant := nearest(path.stem, shipped, 0.5):
+        also = f"? `{command('list')}` shows all" if noun == "recipe" else ", which comes with r1recipes?"
+        return RecipeError(message, hint=f"did you mean `{meant}`{also}")
+    if noun == "recipe":
+        hint = f"`{command('list')}` shows the recipes that come with r1recipes"
+        if path.suffix == suffix and folder.is_dir():
+            hint = f"`{new_recipe(path)}` writes one; {hint}"
+        return RecipeError(message, hint=hint)
+    return RecipeError(message, hint=f"those that come with r1recipes: {listed(shipped)}")
 
 
 def load(name: str | Path, overrides: list[str] | None = None) -> Loaded:
@@ -160,9 +182,9 @@ def _refuse_study(data: dict[str, Any], shown: Path | str) -> None:
     """Raises: IsStudy for the data of a study file."""
     for section in STUDY_SECTIONS:
         if section in data:
-            hint = "`r1recipes sweep` runs it"
+            hint = f"`{command('sweep', shown)}` runs it"
             if isinstance(data.get("recipe"), str):
-                hint = f"its recipe is `{data['recipe']}`; `r1recipes sweep` runs the study"
+                hint += f"; its recipe is `{data['recipe']}`"
             message = f"has a [{section}] section: it is a study, not a recipe"
             raise IsStudy(problems=[Problem(message, str(shown), hint)])
 
@@ -186,12 +208,20 @@ def _blame_flags(
     return list(dict.fromkeys(blamed))
 
 
+def new_recipe(path: str | Path) -> str:
+    """The command that writes a recipe there."""
+    return command("new", path, "--model", "unsloth/Qwen2.5-1.5B-Instruct")
+
+
 def read_text(path: Path) -> str:
     """The text of a recipe file. Raises: RecipeError if it is not a text of at most MAX_BYTES."""
     where = str(path)
     try:
         if not path.is_file():
-            raise RecipeError.at(where, "is not a regular file")
+            raise RecipeError.at(where, "is not a regular file", "name a .toml file")
+        if path.suffix.lower() in references.FILE_SUFFIXES:
+            hint = f'name it in a recipe: `[data]` with `name = "{path}"`'
+            raise RecipeError.at(where, "is a data file, not a recipe", hint)
         size = path.stat().st_size
         if size > MAX_BYTES:
             message = f"has {size / 1e6:.1f} MB; a recipe has at most {MAX_BYTES / 1e6:.0f} MB"
@@ -210,7 +240,8 @@ def read_text(path: Path) -> str:
             f"{path}:{line}:{column}", message, "save the file as UTF-8"
         ) from error
     if not text.strip():
-        raise RecipeError.at(where, "is empty", f"`r1recipes new {path.name}` writes one")
+        hint = f"`rm {shlex.quote(where)} && {new_recipe(path)}` writes one"
+        raise RecipeError.at(where, "is empty", hint)
     return text
 
 

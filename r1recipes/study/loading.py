@@ -18,9 +18,8 @@ from r1recipes import recipe
 from r1recipes.config import explain
 from r1recipes.config.places import Positions
 from r1recipes.config.render import Loc, show
-from r1recipes.config.suggest import nearest
 from r1recipes.config.toml import parse
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.errors import Problem, RecipeError, command
 from r1recipes.recipe import loading, overrides
 from r1recipes.study.cell import Cell, assignments, cell_name, is_whole
 from r1recipes.study.schema import Study, StudyFile
@@ -56,7 +55,7 @@ def load(
     text = loading.read_text(path)
     data = parse(text, path, EXAMPLE)
     if "model" in data and not data.keys() & set(loading.STUDY_SECTIONS):
-        raise RecipeError.at(str(path), "is a recipe, not a study", f"`r1recipes run {path}`")
+        raise RecipeError.at(str(path), "is a recipe, not a study", f"`{command('run', path)}`")
     checker = _Checker(path, text, flags or [])
     try:
         file = StudyFile.model_validate(data)
@@ -91,9 +90,7 @@ def find(name: str) -> Path:
         return path
     if name in names:
         return names[name]
-    meant = nearest(path.stem, names, 0.5)
-    hint = f"did you mean `{names[meant]}`?" if meant else "shipped: " + ", ".join(names)
-    raise RecipeError(f"there is no study `{name}`", hint=hint)
+    raise loading.missing(name, ".toml", names, "study")
 
 
 class _Checker:

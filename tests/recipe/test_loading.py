@@ -56,7 +56,7 @@ def problems(tmp_path, old="", new="", overrides=None):
         (
             "max_steps = 6",
             "lora_rank = 6",
-            "1 unknown key `train.lora_rank` (`lora_rank` belongs in each [preset.24GB])",
+            "1 unknown key `train.lora_rank` (`lora_rank` belongs in each [preset.cpu])",
         ),
         (
             "max_steps = 6",
