@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import offline_settings, printable, whole_number
+from r1recipes.cli.common import named_run, offline_settings, printable, whole_number
 from r1recipes.errors import R1RecipesError, RecipeError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class _Talk:
         from r1recipes.runs import trained
         from r1recipes.training.backends import prepare_environment
 
-        run = trained.find(settings.runs_dir, args.run)
+        run = trained.of_run(named_run(settings.runs_dir, args.run))
         plan = trained.for_answers(run.plan, gpu.current())
         prepare_environment(plan, settings.cache_dir)
         if plan.device != run.plan.device:

@@ -236,7 +236,7 @@ def write_over(path: Path, text: str) -> None:
         raise unwritable(path, error) from error
 
 
-def find_runs(names: list[str]) -> list[Run]:
+def find_runs(arguments: list[str]) -> list[Run]:
     """The runs with these names, each once; without names all runs, the oldest first.
 
     Raises: RecipeError when there is no such run.
@@ -245,10 +245,21 @@ def find_runs(names: list[str]) -> list[Run]:
     from r1recipes.machine import settings
 
     runs_dir = settings.load().runs_dir
-    if not names:
+    if not arguments:
         return runs.all_runs(runs_dir)
-    named = [runs.find(runs_dir, name) for name in names]
+    named = [named_run(runs_dir, argument) for argument in arguments]
     return list({run.folder.resolve(): run for run in named}.values())
+
+
+def named_run(runs_dir: Path, argument: str) -> Run:
+    """The run that an argument names. Where it is not the run's folder, a line on stderr says which
+    run that is. Raises: RecipeError when there is none."""
+    from r1recipes.runs.record import names
+
+    named = names.look_up(runs_dir, argument)
+    if named.reason:
+        print(printable(f"{argument}: {named.run.folder}, {named.reason}"), file=sys.stderr)
+    return named.run
 
 
 def no_memory(preset_name: str) -> RecipeError:

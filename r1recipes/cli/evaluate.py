@@ -6,11 +6,13 @@ import argparse
 import json
 import shutil
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli.common import (
     check_allowed,
     judged,
+    named_run,
     offline_settings,
     overridable,
     printable,
@@ -92,7 +94,7 @@ def eval_command(args: argparse.Namespace) -> int:
     from r1recipes.training.view import View
 
     settings = offline_settings(args.offline)
-    run = trained.find(settings.runs_dir, args.run)
+    run = trained.of_run(named_run(settings.runs_dir, args.run))
     other = recipe.load(args.data) if args.data else None
     _check_code(run, other, args, settings)
     console = screen()
@@ -173,7 +175,7 @@ def grade_command(args: argparse.Namespace) -> int:
         raise RecipeError(problems=look.problems)
     is_foreign = loaded.source is not None
     check_allowed(loaded.recipe, loaded.path.parent, args, settings, is_foreign=is_foreign)
-    path = completions.source(args.completions, settings.runs_dir) if args.completions else None
+    path = _completions(args.completions, settings) if args.completions else None
     rows = data.load(loaded.recipe, loaded.path.parent, offline=settings.offline)
     if path:
         answers = completions.read(path, loaded.recipe, rows)
@@ -200,6 +202,16 @@ def grade_command(args: argparse.Namespace) -> int:
     for warning in warnings:
         print(printable(f"warning: {warning}"))
     return 0
+
+
+def _completions(argument: str, settings: Settings) -> Path:
+    """The file of completions that an argument names, or that of a run. Raises: RecipeError."""
+    from r1recipes.runs import completions
+
+    path = Path(argument)
+    if not path.is_file() and path.suffix != ".jsonl":
+        argument = str(named_run(settings.runs_dir, argument).folder)
+    return completions.source(argument, settings.runs_dir)
 
 
 def _sample(args: argparse.Namespace, loaded: Loaded, settings: Settings) -> list[Completion]:

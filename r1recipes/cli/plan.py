@@ -13,6 +13,7 @@ from r1recipes.cli.common import (
     check_place,
     find_origin,
     gib_of,
+    named_run,
     no_memory,
     offline_settings,
     overridable,
@@ -322,12 +323,11 @@ def rehearse_command(args: argparse.Namespace) -> int:
 def _lengths(name: str, runs_dir: Path) -> Lengths | None:
     """The lengths that `--lengths` names; None for full length alone. Raises: RecipeError."""
     from r1recipes.planning.speed.lengths import REAL
-    from r1recipes.runs import record
     from r1recipes.training.rehearsal import drawn
 
     if name in ("full", "real"):
         return REAL if name == "real" else None
-    return drawn.of_run(record.find(runs_dir, name))
+    return drawn.of_run(named_run(runs_dir, name))
 
 
 def _no_card(args: argparse.Namespace, asked: Recipe) -> PlanError:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import offline_settings, printable, screen, show_code
+from r1recipes.cli.common import named_run, offline_settings, printable, screen, show_code
 from r1recipes.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def export_command(args: argparse.Namespace) -> int:
     if problems:
         raise RecipeError(problems=problems)
     export_run(
-        trained.find(settings.runs_dir, args.run),
+        trained.of_run(named_run(settings.runs_dir, args.run)),
         forms,
         settings,
         folder=args.out,
@@ -174,21 +174,33 @@ def share_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _collect(name: str) -> Shared:
-    """The files of a run, by its folder or its name, or else of a recipe. Raises: RecipeError."""
-    from r1recipes import recipe, runs
-    from r1recipes.machine import settings
+def _collect(argument: str) -> Shared:
+    """The files of a run, by a name that `named_run` takes, or else of a recipe. Raises:
+    RecipeError."""
+    from r1recipes import recipe
     from r1recipes.publish import share
-    from r1recipes.recipe import fetch
 
-    runs_dir = settings.load().runs_dir
-    if not fetch.is_remote(name):
-        for folder in (Path(name), runs_dir / name):
-            # A shared folder has a record too, but no plan, which would name local folders.
-            run = runs.Run(folder)
-            if run.resolved.is_file():
-                return share.of_run(run)
-    return share.of_recipe(recipe.load(name))
+    run = _run_to_share(argument)
+    return share.of_run(run) if run else share.of_recipe(recipe.load(argument))
+
+
+def _run_to_share(argument: str) -> Run | None:
+    """The run that an argument names; None where it names a recipe, or nothing. Raises:
+    RecipeError for a piece of several ids."""
+    from r1recipes.machine import settings
+    from r1recipes.recipe import fetch
+    from r1recipes.runs.record import names
+
+    if fetch.is_remote(argument) or Path(argument).is_file():
+        return None
+    try:
+        run = named_run(settings.load().runs_dir, argument)
+    except names.Ambiguous:
+        raise
+    except RecipeError:
+        return None
+    # A shared folder has a record too, but no plan, which would name local folders.
+    return run if run.resolved.is_file() else None
 
 
 def copy_command(args: argparse.Namespace) -> int:

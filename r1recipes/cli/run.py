@@ -14,6 +14,7 @@ from r1recipes.cli.common import (
     check_allowed,
     judged,
     look_here,
+    named_run,
     offline_settings,
     overridable,
     printable,
@@ -227,14 +228,19 @@ def _nothing_to_do(run: Run, args: argparse.Namespace) -> int:
 def _run_to_resume(args: argparse.Namespace, settings: Settings) -> Run:
     """The run that `--resume` or `--finish` names, or the newest one of the recipe that is not
     complete."""
-    from r1recipes import runs
     from r1recipes.runs import record
+    from r1recipes.runs.record import names
 
     recipe_name = Path(args.recipe).stem if args.recipe else None
     name = args.resume if args.finish is None else args.finish
     if not name and args.finish is None:
         return record.find_unfinished(settings.runs_dir, recipe_name)
-    run = runs.find(settings.runs_dir, name)
+    named = names.look_up(settings.runs_dir, name)
+    if named.recipe:  # its newest run may be complete, and one before it not
+        run = record.find_unfinished(settings.runs_dir, named.recipe)
+        print(printable(f"{name}: {run.folder}, the newest unfinished run"), file=sys.stderr)
+    else:
+        run = named_run(settings.runs_dir, name)
     if recipe_name not in (None, run.read().get("recipe")):
         raise RecipeError(
             f"{run.folder} is a run of `{run.read().get('recipe')}`, not of `{recipe_name}`",

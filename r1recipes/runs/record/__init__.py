@@ -266,21 +266,6 @@ def _write_first(
         write_json(draft.record, first_record(loaded, plan, fingerprint))
 
 
-def find(runs_dir: Path, name: str) -> Run:
-    """The run with this folder, or this name in `runs_dir`.
-
-    Raises: RecipeError when there is none.
-    """
-    for folder in (Path(name), runs_dir / name):
-        if (folder / "record.json").is_file():
-            return Run(folder)
-        inner = sorted([*folder.glob("*/record.json"), *folder.glob("*/*/record.json")])
-        if inner:
-            hint = f"name one of them, such as `{inner[-1].parent}`; `study` shows those of a study"
-            raise RecipeError(f"`{folder}` holds runs and is none itself", hint=hint)
-    raise RecipeError(f"there is no run folder `{name}`", hint=_last_runs(runs_dir))
-
-
 def find_unfinished(runs_dir: Path, recipe_name: str | None = None) -> Run:
     """The newest run that can be resumed, of this recipe or of any.
 
@@ -301,7 +286,7 @@ def find_unfinished(runs_dir: Path, recipe_name: str | None = None) -> Run:
                 unfinished.append(run)
     if not unfinished:
         of_recipe = f" of `{recipe_name}`" if recipe_name else ""
-        hint = "`sweep` resumes the trials of a study" if has_trials else _last_runs(runs_dir)
+        hint = "`sweep` resumes the trials of a study" if has_trials else last_runs(runs_dir)
         raise RecipeError(f"there is no unfinished run{of_recipe} in `{runs_dir}`", hint=hint)
     return unfinished[-1]
 
@@ -325,7 +310,8 @@ def _started(run: Run) -> str:
     return ""
 
 
-def _last_runs(runs_dir: Path) -> str:
+def last_runs(runs_dir: Path) -> str:
+    """The newest three runs, for a hint."""
     names = [str(run.folder) for run in all_runs(runs_dir)[-3:]]
     return "the last runs: " + ", ".join(names) if names else "there are no runs yet"
 
