@@ -220,6 +220,6 @@ def disk_error(error: OSError, folder: Path) -> RunError:
     """The error for an OSError of a write into a run folder."""
     hint = "pick a folder that can be written, with `--run-dir` or R1RECIPES_RUNS_DIR"
     if error.errno in FULL:
-        hint = "free some space, then go on with `run --resume`"
+        hint = f"free some space, then go on with `{command('run', '--resume')}`"
     reason = error.strerror or str(error)
     return RunError(f"`{folder}` cannot be written: {reason}", kind="disk", hint=hint)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from r1recipes.errors import Problem, RecipeError, shorten, unwritable, visible
+from r1recipes.errors import Problem, RecipeError, program, shorten, unwritable, visible
 from r1recipes.machine import files
 from r1recipes.machine.units import GIB
 
@@ -265,7 +265,7 @@ def named_run(runs_dir: Path, argument: str) -> Run:
 def no_memory(preset_name: str) -> RecipeError:
     return RecipeError(
         f"preset `{preset_name}` runs on a CPU: there is no GPU memory to plan",
-        hint="name a GPU with --gpu or --vram",
+        hint="name a GPU, such as `--gpu t4` or `--vram 16`",
     )
 
 
@@ -281,7 +281,7 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
     if list(recipe.preset) == ["cpu"]:
         raise RecipeError(
             "this recipe is for the CPU: it has no preset for a GPU",
-            hint="plan one from `r1recipes list` that has, such as phi4",
+            hint=f"`{program()} plan phi4 --gpu t4` plans one that has",
         )
     if args.vram is not None:
         size = gib_of(args.vram)
@@ -293,7 +293,7 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
     if args.preset is None:
         raise RecipeError(
             "this machine has no NVIDIA GPU to plan for",
-            hint="name a GPU, such as --gpu t4 or --vram 16, or a preset with --preset",
+            hint="name a GPU, such as `--gpu t4` or `--vram 16`, or a preset with `--preset`",
         )
     if args.preset == "cpu" or args.preset not in recipe.preset:
         raise no_memory(fit.choose_preset(recipe, None, args.preset))
@@ -333,7 +333,7 @@ def check_vram(size: float, text: str) -> None:
     if not 0.5 <= size <= 4096:
         raise RecipeError(
             f"`--vram {text}` is not the memory of a GPU, from 0.5 to 4096 GiB",
-            hint="such as --vram 16",
+            hint="such as `--vram 16`",
         )
 
 

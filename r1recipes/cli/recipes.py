@@ -18,7 +18,7 @@ from r1recipes.cli.common import (
     write_new,
     write_over,
 )
-from r1recipes.errors import PlanError, Problem, RecipeError
+from r1recipes.errors import PlanError, Problem, RecipeError, command
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
@@ -298,7 +298,7 @@ def new_command(args: argparse.Namespace) -> int:
     from r1recipes.recipe import scaffold
 
     if args.file.suffix != ".toml":
-        raise RecipeError(f"`{args.file}` is not a .toml file", hint=f"`{args.file}.toml`")
+        raise RecipeError(f"`{args.file}` is not a .toml file", hint=f"write `{args.file}.toml`")
     if args.algorithm not in ALGORITHMS:
         known = ", ".join(ALGORITHMS)
         raise RecipeError(f"unknown algorithm `{args.algorithm}`", hint=f"known: {known}")
@@ -307,7 +307,7 @@ def new_command(args: argparse.Namespace) -> int:
     for line in made.lines:
         print(printable(line), file=sys.stderr)
     write_new(args.file, scaffold.commented(made.recipe, args.model, None, made.notes))
-    print(f"wrote {args.file}, from {made.base}; next: `r1recipes check {args.file}`")
+    print(f"wrote {args.file}, from {made.base}; next: `{command('check', args.file)}`")
     return 0
 
 

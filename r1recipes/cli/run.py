@@ -22,7 +22,7 @@ from r1recipes.cli.common import (
     screen,
     show_code,
 )
-from r1recipes.errors import RecipeError
+from r1recipes.errors import RecipeError, command
 from r1recipes.machine.units import gib
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ def add(commands: Commands) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     if args.recipe is None and args.resume is None and args.finish is None:
-        raise RecipeError("`run` needs a recipe", hint="`r1recipes list` shows the shipped ones")
+        raise RecipeError(
+            "`run` needs a recipe", hint=f"`{command('list')}` shows the shipped ones"
+        )
     settings = offline_settings(args.offline)
     goes_on = args.resume is not None or args.finish is not None
     return _resume(args, settings) if goes_on else _start(args, settings)
@@ -233,6 +235,7 @@ def _run_to_resume(args: argparse.Namespace, settings: Settings) -> Run:
 
     recipe_name = Path(args.recipe).stem if args.recipe else None
     name = args.resume if args.finish is None else args.finish
+    flag = "--resume" if args.finish is None else "--finish"
     if not name and args.finish is None:
         return record.find_unfinished(settings.runs_dir, recipe_name)
     named = names.look_up(settings.runs_dir, name)
@@ -244,7 +247,7 @@ def _run_to_resume(args: argparse.Namespace, settings: Settings) -> Run:
     if recipe_name not in (None, run.read().get("recipe")):
         raise RecipeError(
             f"{run.folder} is a run of `{run.read().get('recipe')}`, not of `{recipe_name}`",
-            hint=f"`r1recipes run --resume {run.folder}`, without the recipe",
+            hint=f"`{command('run', flag, run.folder)}`, without the recipe",
         )
     return run
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.config.toml import parse
-from r1recipes.errors import RecipeError
+from r1recipes.errors import RecipeError, command
 from r1recipes.machine import hub
 from r1recipes.machine.files import clear_drafts, draft, write_text
 from r1recipes.recipe import bundle, download, references
@@ -91,7 +91,7 @@ def get(reference: str) -> Source:
         raise RecipeError.at(
             reference,
             "is not in the cache of this machine, and no request may be made (offline)",
-            "fetch it once with a connection: `r1recipes show` does",
+            f"fetch it once with a connection: `{command('show', reference)}`",
         )
     opened = download.open_reference(reference)
     if opened.archive is not None:

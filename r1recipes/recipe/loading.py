@@ -117,7 +117,11 @@ def missing(name: str, suffix: str, shipped: Mapping[str, Path], noun: str) -> R
     if meant := nearest(path.stem, beside, 0.6):
         return RecipeError(message, hint=f"did you mean `{beside[meant]}`?")
     if meant := nearest(path.stem, shipped, 0.5):
-        also = f"? `{command('list')}` shows all" if noun == "recipe" else ", which comes with r1recipes?"
+        also = (
+            f"? `{command('list')}` shows all"
+            if noun == "recipe"
+            else ", which comes with r1recipes?"
+        )
         return RecipeError(message, hint=f"did you mean `{meant}`{also}")
     if noun == "recipe":
         hint = f"`{command('list')}` shows the recipes that come with r1recipes"

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from r1recipes import recipe
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.errors import Problem, RecipeError, program
 from r1recipes.machine import gpu, packages
 from r1recipes.planning import auto
 from r1recipes.planning.plan import Plan
@@ -75,7 +75,7 @@ def command(recipe_file: str, preset: str | None, overrides: Iterable[str]) -> s
     that the user typed."""
     flags = [f"--set {shlex.quote(text.removeprefix('--set ').strip())}" for text in overrides]
     preset_flag = [f"--preset {preset}"] if preset else []
-    return " ".join([f"r1recipes run {recipe_file}", *preset_flag, *flags])
+    return " ".join([program(), "run", shlex.quote(recipe_file), *preset_flag, *flags])
 
 
 def make(loaded: Loaded, plan: Plan) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.data.local import model as local_model
-from r1recipes.errors import PlanError, RecipeError
+from r1recipes.errors import PlanError, RecipeError, command
 from r1recipes.machine import files, hub
 from r1recipes.planning.architectures import Origin
 from r1recipes.recipe import references
@@ -74,7 +74,7 @@ def _refuse(path: Path) -> None:
     raise RecipeError(
         f"`{path}` is neither a model, nor an adapter, nor a run: it has no config.json, no "
         f"{CONFIG} and no record.json",
-        hint="name the folder that has one of them; `r1recipes list runs` shows the runs",
+        hint=f"name the folder that has one of them; `{command('list', 'runs')}` shows the runs",
     )
 
 

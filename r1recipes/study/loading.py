@@ -167,7 +167,7 @@ class _Checker:
             loaded = recipe.load(beside if beside.is_file() else name, self.flags)
             if loaded.source is None:
                 return loaded.path.absolute(), loaded.text
-            hint = f"`r1recipes copy {name} mine.toml`, and name that file"
+            hint = f"`{command('copy', name, 'mine.toml')}`, and name that file"
             self._add(loc, f"`{name}` is from elsewhere", hint)
         except RecipeError as error:
             for problem in error.problems:

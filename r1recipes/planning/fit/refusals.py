@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from r1recipes.algorithms.base import Preset
-from r1recipes.errors import PlanError
+from r1recipes.errors import PlanError, command
 from r1recipes.machine import cards, packages
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
@@ -32,7 +32,7 @@ off again, to the bit, and the engine uses its CUDA graphs without LoRA (unsloth
 The engine then samples from weights that are rounded to 16 bits with the adapter in them, so
 numbers differ. Off where the user has not set it: what it gains has not been measured here."""
 TINY = (
-    "`python -m r1recipes run tiny` does the whole job on a CPU in minutes; "
+    f"`{command('run', 'tiny')}` does the whole job on a CPU in minutes; "
     "on a machine with an NVIDIA GPU run the same command as here"
 )
 
@@ -106,7 +106,7 @@ def check_weights(preset: Preset, card: Gpu, *, has_engine: bool, is_here: bool)
         reason = "FP8 weights need Unsloth and vLLM, and plain TRL would train here"
     elif is_here and (old := _too_old()):
         reason = f"FP8 weights need {old}"
-        hint = "`r1recipes doctor` has the command that installs it"
+        hint = f"`{command('doctor')}` has the command that installs it"
     else:
         return
     raise PlanError(f'`load_in = "fp8"`: {reason}', hint=hint)

@@ -4,6 +4,7 @@ The key of each table is what stands in the file; the value goes into a hint.
 """
 
 from r1recipes.config.section import NamedSections
+from r1recipes.errors import command
 
 FOREIGN_KEYS = {
     "api_base": "it is called `judge.url`",
@@ -31,7 +32,6 @@ FOREIGN_VALUES = {"all-linear": "remove this line: all linear layers are the def
 """Values of PEFT where a recipe has a list."""
 
 
-
 def section_examples(preset: str) -> dict[str, str]:
     """Section that must be there -> how it begins, with a preset of this name."""
     shown = "tiny" if preset == "cpu" else "phi4"
@@ -40,7 +40,7 @@ def section_examples(preset: str) -> dict[str, str]:
         "data": '`[data]` with `name = "openai/gsm8k"`',
         "rewards": "`[rewards]` with `correctness = 2.0`",
         "preset": f"`[preset.{preset}]` with `lora_rank = 32` and the rest, "
-        f"see `r1recipes show {shown}`",
+        f"see `{command('show', shown)}`",
     }
 
 
@@ -55,4 +55,4 @@ def named_sections(preset: str) -> dict[str, NamedSections]:
     }
 
 
-EXAMPLE = "`r1recipes show phi4` prints a valid recipe"
+EXAMPLE = f"`{command('show', 'phi4')}` prints a valid recipe"
