@@ -93,6 +93,19 @@ def find(name: str) -> Path:
     raise loading.missing(name, ".toml", names, "study")
 
 
+def what_is(path: str) -> str:
+    """The command that shows what a path of a study, a run or a study's file stands for."""
+    if not Path(path).exists():
+        return f"`{command('study', Path(path).stem)}`"
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    if (folder / "record.json").is_file():
+        return f"this is a run, which `{command('report', folder)}` shows"
+    if (folder / "study.db").is_file() or not any(folder.glob("*/record.json")):
+        return f"`{command('study', folder.name if folder.name else Path(path).stem)}`"
+    newest = sorted(folder.glob("*/record.json"))[-1].parent
+    return f"`{folder}` has runs and no study; `{command('report', newest)}` shows the last"
+
+
 class _Checker:
     """Checks the keys and values of a study file in its recipes, and finds the places of mistakes.
 
