@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,11 +183,8 @@ def check_columns(columns: list[str], data: Data, where: str) -> None:
     for key in ("question", "answer"):
         name = getattr(data, key)
         if name not in columns:
-            lower = {column.lower(): column for column in reversed(columns)}
-            meant = nearest(name.lower(), lower, 0.5)
-            hint = f'set `data.{key} = "{lower[meant]}"`' if meant else f"set `data.{key}` to one"
             message = f"{where} has no column `{name}`; it has {listed(columns)}"
-            problems.append(Problem(message, hint=hint))
+            problems.append(Problem(message, hint=_column_hint(key, name, columns, used)))
         elif key in columns and key not in used:
             message = f"{where} has a column `{key}`, but `data.{key}` is `{name}`"
             hint = f"remove `data.{key}`, or {rename_hint(key)}"
@@ -198,6 +195,19 @@ def check_columns(columns: list[str], data: Data, where: str) -> None:
             problems.append(Problem(message, hint=rename_hint(name)))
     if problems:
         raise RecipeError(problems=problems)
+
+
+def _column_hint(key: str, name: str, columns: list[str], used: Collection[str]) -> str:
+    """The column that is meant by `data.question` or `data.answer`: one of a near name, or else the
+    first or the last that is free."""
+    lower = {column.lower(): column for column in reversed(columns)}
+    if meant := nearest(name.lower(), lower, 0.5):
+        return f'set `data.{key} = "{lower[meant]}"`'
+    free = [column for column in columns if column not in used]
+    if not free:
+        return f"add a column with the {key}s to each row"
+    likely = free[0] if key == "question" else free[-1]
+    return f'set `data.{key} = "{likely}"`' + (", or to another of these" if free[1:] else "")
 
 
 def rename_hint(column: str) -> str:

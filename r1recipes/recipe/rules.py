@@ -157,8 +157,8 @@ def of_presets(presets: Any, algorithm: str | None) -> KeyProblems:
                 (
                     f"{name}.gpu_memory_utilization",
                     f"`preset.{name}.gpu_memory_utilization` is missing",
-                    "add `gpu_memory_utilization = 0.5`, the share of the card for vLLM; a section for the "
-                    "CPU is called `[preset.cpu]`",
+                    "add `gpu_memory_utilization = 0.5`, the share of the card for vLLM; a section "
+                    "for the CPU is called `[preset.cpu]`",
                 )
             )
     return problems

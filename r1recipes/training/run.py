@@ -17,7 +17,7 @@ from r1recipes.machine.terminal import Capture, Interrupts
 from r1recipes.planning import disk, out_of_memory
 from r1recipes.planning.doctor import failures
 from r1recipes.planning.plan import Plan, pinned
-from r1recipes.recipe import references
+from r1recipes.recipe import overrides, references
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock, record
 from r1recipes.runs.lock import Lock
@@ -56,7 +56,7 @@ def start(
         plan = pinned(plan, locked.model_dump())
     parent = folder.parent if folder else settings.runs_dir / loaded.name
     files.check_writable(parent)
-    with ExitStack() as stack:
+    with overrides.as_typed(loaded.overrides), ExitStack() as stack:
         capture = stack.enter_context(Capture())
         meter = _meter(stack, plan, warm)
         prepared = prepare(plan, watching, settings, options, stack, warm, watch)
