@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from r1recipes.errors import Problem, RecipeError, program, shorten, unwritable, visible
-from r1recipes.machine import files
+from r1recipes.machine import RUNS_DIR, files
 from r1recipes.machine.units import GIB
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from r1recipes.cli.line.parser import Parser
     from r1recipes.machine.gpu import Gpu
     from r1recipes.machine.settings import Settings
     from r1recipes.planning.architectures import Origin
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from r1recipes.runs import Run
     from r1recipes.study.cell import Cell
 
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands = argparse._SubParsersAction[Parser]
     """What a module adds its commands to."""
 
 LOCAL_SECTIONS = tuple("model data rewards examples stage cold_start eval judge".split())
@@ -234,6 +235,16 @@ def write_over(path: Path, text: str) -> None:
         files.save_text(path, text, taken="replace")
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def runs_folder() -> Path:
+    """The folder of the runs. Settings are read only where one can name another: their import takes
+    longer than many a command."""
+    if Path(".env").exists() or any(key.upper() == "R1RECIPES_RUNS_DIR" for key in os.environ):
+        from r1recipes.machine import settings
+
+        return settings.load().runs_dir
+    return RUNS_DIR
 
 
 def find_runs(arguments: list[str]) -> list[Run]:

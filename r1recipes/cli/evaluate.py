@@ -41,7 +41,8 @@ MAX_REASONS = 5
 
 def add(commands: Commands) -> None:
     evaluate = commands.add_parser(
-        "eval", help="evaluate a trained run again, with more samples or on other data"
+        "eval",
+        help="evaluate a trained run again, with more samples or on other data",
     )
     evaluate.add_argument("run", metavar="RUN", help="folder or name of a run")
     evaluate.add_argument(
@@ -59,7 +60,8 @@ def add(commands: Commands) -> None:
     evaluate.set_defaults(command=eval_command)
 
     grade = commands.add_parser(
-        "grade", help="show what the rewards of a recipe pay for given completions, and why"
+        "grade",
+        help="show what the rewards of a recipe pay for given completions, and why",
     )
     grade.add_argument("recipe", help="as for `run`")
     grade.add_argument(

@@ -57,7 +57,8 @@ def add(commands: Commands) -> None:
     plan.set_defaults(command=plan_command)
 
     rehearse = commands.add_parser(
-        "rehearse", help="measure memory and speed of a recipe, with random weights"
+        "rehearse",
+        help="measure memory and speed of a recipe, with random weights",
     )
     rehearse.add_argument("recipe", help="a file, or a name from `list`")
     rehearse.add_argument("--vram", metavar="GIB", help="use only this much of the GPU's memory")

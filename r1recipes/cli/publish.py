@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     export = commands.add_parser(
-        "export", help="export a trained run: adapter, merged weights, GGUF, Ollama, Hub"
+        "export",
+        help="export a trained run: adapter, merged weights, GGUF, Ollama, Hub",
     )
     export.add_argument("run", metavar="RUN", help="folder or name of a run")
     export.add_argument(
@@ -58,7 +59,10 @@ def add(commands: Commands) -> None:
     share.add_argument("--private", action="store_true", help="make a new Hub repository private")
     share.set_defaults(command=share_command)
 
-    copy = commands.add_parser("copy", help="copy a recipe from anywhere to a file of your own")
+    copy = commands.add_parser(
+        "copy",
+        help="copy a recipe from anywhere to a file of your own",
+    )
     copy.add_argument("recipe", help="a file, a name or an address, as for `run`")
     copy.add_argument("file", type=Path, help="the .toml file to write; it must not exist yet")
     copy.add_argument(

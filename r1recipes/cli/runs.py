@@ -1,4 +1,4 @@
-"""`list runs`, `compare`, `report`, `clean`: list, compare, show and tidy up runs."""
+"""`compare`, `report`, `clean`: compare, show and tidy up runs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from r1recipes.cli.common import find_runs, located, printable, write_over
 from r1recipes.errors import RecipeError, command, unwritable
 from r1recipes.machine.files.foreign import refused_link
-from r1recipes.machine.units import aligned, gigabytes, shortened
+from r1recipes.machine.units import aligned, duration, gigabytes, shortened
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
+    from r1recipes.runs import Run
     from r1recipes.runs.reading import Reading
 
 DONE = ("complete", "pruned")
@@ -52,37 +53,6 @@ def add(commands: Commands) -> None:
     report.set_defaults(command=report_command)
 
 
-def list_runs() -> int:
-    """Print one line for each run, the oldest first."""
-    from r1recipes.runs import reading
-
-    rows = [["RUN", "STATUS", "STEPS", "BEFORE", "AFTER", "TIME"]]
-    runs = find_runs([])
-    for run in runs:
-        try:
-            with reading.understood(run):
-                rows.append([str(run.folder), *_progress(reading.read(run))])
-        except RecipeError as error:
-            problem = error.problems[0]
-            print(printable(f"warning: {located(problem)}"), file=sys.stderr)
-            rows.append([str(run.folder), "damaged", "", "", "", ""])
-    if runs:
-        print(*aligned(rows), sep="\n")
-    else:
-        print(f"there are no runs yet; `{command('run', 'tiny')}` makes one", file=sys.stderr)
-    return 0
-
-
-def _progress(run: Reading) -> list[str]:
-    shares = [run.evaluated(when).get("accuracy") for when in ("before", "after")]
-    return [
-        run.status,
-        f"{run.steps}/{run.max_steps or '?'}",
-        *("-" if share is None else f"{share:.1%}" for share in shares),
-        f"{run.duration_s:.0f} s",
-    ]
-
-
 def compare_command(args: argparse.Namespace) -> int:
     from r1recipes.runs import reading
 
@@ -106,7 +76,7 @@ def _results(readings: Sequence[Reading]) -> list[list[str]]:
     rows = [
         ["status", *(r.status for r in readings)],
         ["steps", *(str(r.steps) for r in readings)],
-        ["time", *(f"{r.duration_s:.0f} s" for r in readings)],
+        ["time", *(duration(r.duration_s) for r in readings)],
     ]
     for when in ("before", "after"):
         for key in ("accuracy", "greedy"):
@@ -222,6 +192,14 @@ def _size(path: Path) -> int:
     return sum(file.lstat().st_size for file in files if file.is_symlink() or file.is_file())
 
 
+def _newest(runs: list[Run]) -> Run:
+    """The newest run; a trial of a study only where there are no others."""
+    from r1recipes.runs.record import names
+
+    own = [run for of_recipe in names.recipes_of(runs).values() for run in of_recipe]
+    return [run for run in runs if run in own][-1] if own else runs[-1]
+
+
 def report_command(args: argparse.Namespace) -> int:
     from r1recipes.report import run
 
@@ -229,7 +207,7 @@ def report_command(args: argparse.Namespace) -> int:
     if not runs:
         hint = f"`{command('run', 'tiny')}` makes one in minutes"
         raise RecipeError("there is no run yet", hint=hint)
-    runs = runs if args.runs else runs[-1:]
+    runs = runs if args.runs else [_newest(runs)]
     if args.out and args.out.is_dir():
         raise RecipeError(f"`{args.out}` is a folder", hint=f"`--out {args.out / 'report.html'}`")
     out = args.out or (runs[0].report if len(runs) == 1 else Path("report.html"))

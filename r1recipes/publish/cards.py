@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from r1recipes.algorithms import ALGORITHMS
+from r1recipes.machine.units import duration
 from r1recipes.recipe.bundle import Files
 from r1recipes.recipe.schema import Recipe
 from r1recipes.runs import lock as run_lock
@@ -209,7 +210,7 @@ def _hub_id(name: str) -> str | None:
 def _proof(record: dict[str, Any], lock: dict[str, Any], max_steps: int) -> str:
     seconds = wall_s(record)
     machine = lock.get("machine", {}).get("gpu") or "a CPU"
-    made = f"{seconds:.0f} s on {machine}, preset {record['preset']}"
+    made = f"{duration(seconds)} on {machine}, preset {record['preset']}"
     step = record.get("stopped_at_step")
     if record["status"] != "complete":
         before, status = record["evaluation"]["before"], record["status"]

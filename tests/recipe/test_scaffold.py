@@ -38,7 +38,8 @@ def test_every_key_is_there_with_its_meaning(base):
     old = recipe.load(base).recipe
     text = scaffold.commented(old, "me/mine-3B", None)
     absent = GPU_ONLY if "cpu" in old.preset else CPU_ONLY
-    assert text.startswith("# Version of the recipe format.\nformat = 1\n")
+    assert text.startswith("# A line that begins with # and no space is not set.")
+    assert "\n\n# Version of the recipe format.\nformat = 1\n" in text
     lines = text.split("\n")
     for section, key, description in keys(type(old)):
         if section == "examples":  # of algorithms that do not sample while they train

@@ -10,6 +10,7 @@ from r1recipes.runs.record import names
 from tests.helpers import hint, in_process
 
 IDS = ("20261124T080000Z-aaaa1111", "20261125T080000Z-aaaa1111", "20261126T080000Z-bbbb2222")
+NEWEST = f"runs/tiny/{IDS[2]}"
 
 
 def run_folder(parent: Path, recipe: str, run_id: str, **record: object) -> Path:

@@ -46,8 +46,8 @@ def look_up(runs_dir: Path, name: str) -> Named:
         if (folder / "record.json").is_file():
             return Named(Run(folder))
     title, runs = _recipe_name(name), all_runs(runs_dir)
-    if folder := _folder_of_runs(runs_dir, name):
-        return _newest_in(folder, title)
+    if parent := _folder_of_runs(runs_dir, name):
+        return _newest_in(parent, title)
     if of_recipe := recipes_of(runs).get(title):
         return _newest(of_recipe, title)
     matching = [run for run in runs if len(name) >= MIN_PIECE and name in _id(run, runs_dir, name)]

@@ -40,7 +40,8 @@ the database it is followed by a slash and the name of a cell."""
 
 def add(commands: Commands) -> None:
     sweep = commands.add_parser(
-        "sweep", help="search for the best values of a recipe's keys, or run a matrix"
+        "sweep",
+        help="search for the best values of a recipe's keys, or run a matrix",
     )
     sweep.add_argument("study", help="a study file, or the name of a shipped one")
     sweep.add_argument(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.study import add_permissions, add_storage, check, make_supervisor, place
+from r1recipes.cli.studies.study import add_permissions, add_storage, check, make_supervisor, place
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
