@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 import random
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1recipes.config.suggest import nearest
 from r1recipes.data import answer_column, generators, gym, sources
 from r1recipes.errors import Problem, RecipeError, listed
 from r1recipes.recipe import references
@@ -184,7 +183,9 @@ def check_columns(columns: list[str], data: Data, where: str) -> None:
         name = getattr(data, key)
         if name not in columns:
             message = f"{where} has no column `{name}`; it has {listed(columns)}"
-            problems.append(Problem(message, hint=_column_hint(key, name, columns, used)))
+            problems.append(
+                Problem(message, hint=answer_column.column_hint(key, name, columns, used))
+            )
         elif key in columns and key not in used:
             message = f"{where} has a column `{key}`, but `data.{key}` is `{name}`"
             hint = f"remove `data.{key}`, or {rename_hint(key)}"
@@ -195,19 +196,6 @@ def check_columns(columns: list[str], data: Data, where: str) -> None:
             problems.append(Problem(message, hint=rename_hint(name)))
     if problems:
         raise RecipeError(problems=problems)
-
-
-def _column_hint(key: str, name: str, columns: list[str], used: Collection[str]) -> str:
-    """The column that is meant by `data.question` or `data.answer`: one of a near name, or else the
-    first or the last that is free."""
-    lower = {column.lower(): column for column in reversed(columns)}
-    if meant := nearest(name.lower(), lower, 0.5):
-        return f'set `data.{key} = "{lower[meant]}"`'
-    free = [column for column in columns if column not in used]
-    if not free:
-        return f"add a column with the {key}s to each row"
-    likely = free[0] if key == "question" else free[-1]
-    return f'set `data.{key} = "{likely}"`' + (", or to another of these" if free[1:] else "")
 
 
 def rename_hint(column: str) -> str:

@@ -180,8 +180,8 @@ def _refuse_rounded(name: str, folder: Path | None) -> None:
         base = plain if plain != name else "MODEL"
         raise RecipeError(
             f"its base `{name}` is quantised; merging into it would round the adapter away",
-            hint=f"`r1recipes export RUN --to merged_16bit --base {base}` merges a run into 16-bit "
-            "weights, and its folder is a model; for an adapter from elsewhere change "
+            hint=f"`export` of the run with `--to merged_16bit --base {base}` merges it into 16-bit"
+            " weights, and its folder is a model; for an adapter from elsewhere change "
             f"`base_model_name_or_path` in its {CONFIG}",
         )
 

@@ -189,7 +189,7 @@ def _resume(args: argparse.Namespace, settings: Settings) -> int:
     if args.overrides or args.preset or args.run_dir or args.locked:
         raise RecipeError(
             "--set, --preset, --run-dir and --locked do not go with --resume or --finish",
-            hint="a run goes on as it began; start a new run to change it",
+            hint="a run goes on as it began: leave them out, or leave `--resume` out for a new run",
         )
     run = _run_to_resume(args, settings)
     run.refuse_links()
@@ -216,9 +216,10 @@ def _nothing_to_do(run: Run, args: argparse.Namespace) -> int:
     """What is said of a complete run. Raises: RecipeError when there are steps left to resume."""
     step, max_steps = run.read().get("stopped_at_step"), run.plan().recipe.train.max_steps
     if step and args.finish is None:
+        anew = command("run", run.began_with(), "--set", f"model.name={run.folder}")
         raise RecipeError(
             f"{run.folder} was finished at step {step} of {max_steps}, and is trained no further",
-            hint=f"`r1recipes run RECIPE --set model.name={run.folder}` trains a new adapter on it",
+            hint=f"`{anew}` trains a new adapter on it",
         )
     verb = "resume" if args.finish is None else "finish"
     print(printable(f"{run.folder} is complete: nothing to {verb}"), file=sys.stderr)
