@@ -115,7 +115,7 @@ def plan_command(args: argparse.Namespace) -> int:
         raise PlanError(
             f"the memory of {resolved.algorithm.title} is not predicted: it is trained by plain "
             "TRL",
-            hint="`run` with `--set train.max_steps=5` measures it",
+            hint=f"`{command('run', args.recipe, '--set', 'train.max_steps=5')}` measures it",
         )
     if predicted is None:
         raise no_memory(resolved.preset_name)

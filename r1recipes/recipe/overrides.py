@@ -51,7 +51,8 @@ def merge(
             for target in _spread_over_presets(path, data):
                 if blocked := _set(data, target, value):
                     message = f"`{dotted(blocked)}` has a value and can have no keys"
-                    hint = f"such as `--set {dotted(blocked)}=...`"
+                    typed = override.partition("=")[2]
+                    hint = f"such as `--set {dotted(blocked)}={typed}`"
                     problems.append(Problem(message, flag, hint))
                 origins[target] = flag
                 _drop_other_name(data, target, origins)

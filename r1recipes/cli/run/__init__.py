@@ -189,7 +189,7 @@ def _resume(args: argparse.Namespace, settings: Settings) -> int:
     if args.overrides or args.preset or args.run_dir or args.locked:
         raise RecipeError(
             "--set, --preset, --run-dir and --locked do not go with --resume or --finish",
-            hint="a run goes on as it began: leave them out, or leave `--resume` out for a new run",
+            hint="a run goes on as it began: leave them out, or start a new run without --resume",
         )
     run = _run_to_resume(args, settings)
     run.refuse_links()
@@ -259,12 +259,12 @@ def _confirm_wandb(run: Run, track: Track, args: argparse.Namespace) -> None:
     """
     from r1recipes.training import trackers
 
-    mode, flag = args.wandb, "--resume" if args.finish is None else "--finish"
+    mode = args.wandb
     if track.wandb and trackers.sends(track) and mode is None:
         project = "/".join(filter(None, (track.wandb.entity, track.wandb.project)))
         raise RecipeError(
             f"this run sends its metrics to wandb, project `{project}`: under your account?",
-            hint=f"`{flag} {run.folder} --wandb` sends, `--wandb offline` keeps them here",
+            hint="`--wandb` sends, `--wandb offline` keeps them here",
         )
     if mode and (track.wandb is None or (mode == "online" and not trackers.sends(track))):
         raise RecipeError(
