@@ -273,11 +273,18 @@ def named_run(runs_dir: Path, argument: str) -> Run:
     return named.run
 
 
-def no_memory(preset_name: str) -> RecipeError:
+def no_memory(recipe: Recipe, preset_name: str) -> RecipeError:
     return RecipeError(
         f"preset `{preset_name}` runs on a CPU: there is no GPU memory to plan",
-        hint="name a GPU, such as `--gpu t4` or `--vram 16`",
+        hint=f"`--preset {_smallest(recipe)}`",
     )
+
+
+def _smallest(recipe: Recipe) -> str:
+    """The preset for the smallest GPU; of a recipe for the CPU its own."""
+    from r1recipes.algorithms.base import preset_bytes
+
+    return min((name for name in recipe.preset if name != "cpu"), key=preset_bytes, default="cpu")
 
 
 def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
@@ -304,10 +311,11 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
     if args.preset is None:
         raise RecipeError(
             "this machine has no NVIDIA GPU to plan for",
-            hint="name a GPU, such as `--gpu t4` or `--vram 16`, or a preset with `--preset`",
+            hint="name a GPU, such as `--gpu t4` or `--vram 16`, or a preset, such as "
+            f"`--preset {_smallest(recipe)}`",
         )
     if args.preset == "cpu" or args.preset not in recipe.preset:
-        raise no_memory(fit.choose_preset(recipe, None, args.preset))
+        raise no_memory(recipe, fit.choose_preset(recipe, None, args.preset))
     from r1recipes.planning import proofs  # few calls come to this line
 
     size = proofs.class_bytes(args.preset) or preset_bytes(args.preset)

@@ -118,7 +118,7 @@ def plan_command(args: argparse.Namespace) -> int:
             hint=f"`{command('run', args.recipe, '--set', 'train.max_steps=5')}` measures it",
         )
     if predicted is None:
-        raise no_memory(resolved.preset_name)
+        raise no_memory(loaded.recipe, resolved.preset_name)
     if args.json:
         _print_json(loaded, resolved, predicted, card)
     elif args.fit:

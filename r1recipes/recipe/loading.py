@@ -25,7 +25,7 @@ from r1recipes.config.toml import parse
 from r1recipes.errors import Problem, RecipeError, command, listed
 from r1recipes.recipe import fetch, references
 from r1recipes.recipe.fetch import Source
-from r1recipes.recipe.overrides import merge
+from r1recipes.recipe.overrides import merge, named_as_typed
 from r1recipes.recipe.schema import Recipe, worded_for
 from r1recipes.recipe.sections.foreign_keys import EXAMPLE
 from r1recipes.rewards.judge.section import WHERE_NOT_COMPUTED
@@ -157,7 +157,7 @@ def load_text(
         recipe = validate(data, shown, text, origins)
     except RecipeError as error:
         blamed = _blame_flags(error.problems, file_data, origins) if origins else error.problems
-        raise RecipeError(problems=problems + blamed) from error
+        raise RecipeError(problems=problems + named_as_typed(blamed, origins)) from error
     if source:
         where = _finder(shown, text, origins)
         refusals = references.refusals(data, source.files(), origins)

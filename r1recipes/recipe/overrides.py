@@ -82,12 +82,13 @@ def _named_as_typed(problem: Problem, flags: Mapping[Loc, str]) -> Problem:
     message, hint, where = problem.message, problem.hint or "", problem.where
     for loc, typed in flags.items():
         key, name = dotted(loc), re.escape(str(loc[-1]))
-        names = f"(?:{re.escape(key)}|{name})" if loc[0] in BARE else re.escape(key)
+        is_bare = loc[0] in BARE or where == typed
+        names = f"(?:{re.escape(key)}|{name})" if is_bare else re.escape(key)
         if not re.search(f"`{names}\\b", f"{message} {hint}"):
             continue
         where = where or typed
         is_set, flag = typed.startswith("--set "), typed.partition("=")[0]
-        change = rf"(?:set|write|add) `{names} = ([^`]*)`(?: in the preset)?"
+        change = rf"(?:set|write|add|such as) `{names} = ([^`]*)`(?: in the preset)?"
         hint = re.sub(change, rf"`{flag}{'=' if is_set else ' '}\1`", hint)
         if not is_set:
             message, hint = (re.sub(f"`{names}`", f"`{flag}`", text) for text in (message, hint))

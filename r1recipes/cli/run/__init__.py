@@ -100,6 +100,7 @@ def run_command(args: argparse.Namespace) -> int:
 
 def _start(args: argparse.Namespace, settings: Settings) -> int:
     from r1recipes import recipe
+    from r1recipes.recipe.overrides import as_typed
     from r1recipes.runs import lock, record
     from r1recipes.training import trackers
 
@@ -117,7 +118,8 @@ def _start(args: argparse.Namespace, settings: Settings) -> int:
         print(f"from {printable(loaded.shown)}", file=sys.stderr)
     is_foreign = loaded.source is not None
     check_allowed(loaded.recipe, loaded.path.parent, args, settings, is_foreign=is_foreign)
-    trackers.check(plan.recipe.track, offline=settings.offline)
+    with as_typed({("track", "wandb"): "--wandb"} if args.wandb else {}):
+        trackers.check(plan.recipe.track, offline=settings.offline)
     _say_unpredicted(plan)
 
     def train(observers: list[Observer], options: Options) -> Run:

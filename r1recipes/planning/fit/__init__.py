@@ -104,7 +104,7 @@ def choose_preset(recipe: Recipe, card: Gpu | None, requested: str | None) -> st
         raise PlanError(
             f"the smallest preset is {names[0]}, and {card.name} has {gib(card.total_bytes)} GiB",
             hint="`plan --fit` with the same recipe looks for settings that fit this card"
-            + ("" if names[0] == "6GB" else smaller),
+            + (smaller if names[0] != "6GB" and presets_for(["6GB"], card) else ""),
         )
     return fitting[-1]
 

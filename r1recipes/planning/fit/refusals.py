@@ -39,12 +39,13 @@ TINY = (
 
 def without_card(recipe: Recipe) -> str:
     """What to do where a recipe needs a GPU and there is none."""
-    shape = models.find(recipe.model.name)
     if "cpu" in recipe.preset:
         return "`--preset cpu`"
-    if shape is None or shape.parameters > models.CPU_PARAMETERS:
+    is_builtin = recipe.model.name in BUILTIN_MODELS
+    shape = models.find(recipe.model.name)
+    if not is_builtin and (shape is None or shape.parameters > models.CPU_PARAMETERS):
         return TINY
-    like = "tiny" if recipe.model.name in BUILTIN_MODELS else "smollm2-135m"
+    like = "tiny" if is_builtin else "smollm2-135m"
     shown = command("show", like)
     return f"a CPU trains a model of this size: add a section `[preset.cpu]`, as `{shown}` has it"
 
