@@ -313,8 +313,8 @@ def known_reward(name: str) -> str:
     if not is_user_code(name) and name not in rewards.REWARDS:
         if (meant := likely_code(name)) and name.rpartition(":")[2] not in rewards.REWARDS:
             message = f'unknown reward "{name}": a function of yours is named `file.py:function`'
-            context = {"message": message, "hint": f'write `"{meant}"`'}
-            raise PydanticCustomError("worded", "unknown reward", context)
+            words = {"message": message, "hint": f'write `"{meant}"`'}
+            raise PydanticCustomError("worded", "unknown reward", words)
         context = {"what": "unknown reward", "known": sorted(rewards.REWARDS)}
         raise PydanticCustomError("unknown_name", "unknown", context)
     return name

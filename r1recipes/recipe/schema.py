@@ -301,10 +301,11 @@ def worded_for(data: Mapping[str, Any]) -> type[Recipe]:
         names = ["cpu"]
     if not names:
         return model
-    worded = create_model("Recipe", __base__=model)
-    worded.named_sections = named_sections(names[0])
-    worded.section_examples = section_examples(names[0])
-    return worded
+    preset: dict[str, Any] = {
+        "named_sections": named_sections(names[0]),
+        "section_examples": section_examples(names[0]),
+    }
+    return cast(type[Recipe], type("Recipe", (model,), preset))
 
 
 def _is_table(value: Any) -> TypeGuard[Mapping[str, Any]]:

@@ -184,7 +184,7 @@ class _Checker:
             self._add(loc, f"`{name}` is from elsewhere", hint)
         except RecipeError as error:
             for problem in error.problems:
-                is_missing = problem.message.startswith("there is no recipe")
+                is_missing = problem.message.startswith(("there is no recipe", "there is no file"))
                 where = self.where(loc, False) if is_missing else problem.where
                 self.problems.append(Problem(problem.message, where, problem.hint))
         return Path(), ""

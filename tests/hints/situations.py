@@ -53,7 +53,7 @@ class World:
         (folder / "other.toml").write_text(small)
         (folder / "empty.toml").write_text("")
         (folder / "broken.toml").write_text("format\n")
-        (folder / "far.toml").write_text(STUDY.replace("small.toml", "foreign"))
+        (folder / "far.toml").write_text(STUDY.replace("small.toml", "plain"))
         (folder / "model").mkdir()
         (folder / "st.toml").write_text(STUDY)
         with tarfile.open(ARCHIVE) as archive:
@@ -95,6 +95,8 @@ class World:
         (self.folder / "ppo.toml").write_text(ppo)
         foreign = self.folder / "foreign"
         foreign.mkdir()
+        (self.folder / "plain").mkdir()
+        (self.folder / "plain" / "recipe.toml").write_text(small)
         text = small + "\n[track]\ntensorboard = true\n"
         (foreign / "recipe.toml").write_text(text)
         with_code = self.folder / "code"

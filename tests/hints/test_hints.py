@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 
 from r1recipes import cli
 from r1recipes.cli.line.parser import EXAMPLES
+from r1recipes.errors import R1RecipesError
 from r1recipes.runs.record import names
 from tests.conftest import SMALL
 from tests.helpers import in_process
@@ -164,7 +165,7 @@ def _try_command(words: list[str], errors: set[str], *, is_way: bool = True) -> 
         words = [*words, "--run-dir", NO_FOLDER]
     if words[0] == "sweep":
         words = [*words, "--workers", "0"]  # the last one counts
-    if words[:2] == ["new", "mine.toml"]:  # which several hints propose
+    if words[0] in ("new", "copy") and "mine.toml" in words:  # which several hints propose
         Path("mine.toml").unlink(missing_ok=True)
     code, out, err = in_process(*words)
     again = errors & set(f"{out}\n{err}".splitlines())
@@ -178,7 +179,7 @@ def _try_command(words: list[str], errors: set[str], *, is_way: bool = True) -> 
 def _parse(words: list[str]) -> str | None:
     try:
         cli.parser().parse_args(words)
-    except (cli.R1RecipesError, SystemExit) as error:
+    except (R1RecipesError, SystemExit) as error:
         return None if isinstance(error, SystemExit) and error.code == 0 else f"no command: {error}"
     return None
 
