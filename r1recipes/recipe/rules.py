@@ -28,7 +28,8 @@ from r1recipes.config.render import show
 from r1recipes.config.section import KeyProblems
 from r1recipes.recipe import references
 from r1recipes.rewards.functions import COMPARES_ANSWERS
-from r1recipes.rewards.user_code import is_user_code, likely_code
+from r1recipes.rewards.signatures import likely_code
+from r1recipes.rewards.user_code import is_user_code
 
 LOSSES = get_args(GrpoTrain.model_fields["loss_type"].annotation)
 """Variants of GRPO that users take for algorithms."""

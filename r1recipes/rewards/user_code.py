@@ -73,17 +73,6 @@ def is_user_code(name: str) -> bool:
     return _USER_CODE.fullmatch(name) is not None
 
 
-def likely_code(name: str) -> str | None:
-    """The name of user code that was meant by `law:dose`, `law.py::dose`, `law.py.dose`,
-    `law.py: dose` or `law.py`; None where none was."""
-    parts = re.fullmatch(
-        r"([^:]*?[\w.-])(\.py)?(?:\s*::?\s*|(?<=\.py)\.)([A-Za-z_]\w*)(\(\))?", name
-    )
-    if parts:
-        return f"{parts[1].removesuffix('.py')}.py:{parts[3]}"
-    return f"{name}:function" if name.endswith(".py") else None
-
-
 def user_code_path(name: str, base_dir: Path) -> tuple[Path, str]:
     """File and function of a reward's name; a relative path starts at the recipe's folder.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,9 @@ SHELLS = {
     "fish": ("~/.config/fish/config.fish", "r1recipes completion fish | source"),
 }
 """Shell -> the file in which its completion is set up, and the line for it."""
+
+_STAMP = re.compile(r"\d{8}T\d{6}Z-")
+"""How the name of a run begins, in whose folder a study of the same name may have its trials."""
 
 
 def add(commands: Commands) -> None:
@@ -112,18 +116,22 @@ def study_names(prefix: str) -> Iterator[str]:
 
 
 def run_names(prefix: str) -> Iterator[str]:
-    """Recipes that were run, and with a beginning their runs: `tiny`, `tiny/2026...`, `2026...`,
-    `runs/tiny/2026...`."""
+    """Recipes that were run, and with a beginning their runs: `tiny`, `2026...`,
+    `tiny/2026...`, `runs/tiny/2026...`."""
     from r1recipes.cli.common import runs_folder
 
-    runs_dir = runs_folder()
-    folders = sorted(path.parent for path in runs_dir.glob("*/*/record.json"))
-    studies = {path.parent for path in runs_dir.glob("*/study.db")}
-    yield from dict.fromkeys(path.parent.name for path in folders if path.parent not in studies)
+    folders = sorted(path.parent for path in runs_folder().glob("*/*/record.json"))
+    folders = [each for each in folders if _STAMP.match(each.name) or not _is_study(each.parent)]
+    yield from dict.fromkeys(folder.parent.name for folder in folders)
     for folder in folders if prefix else ():
         yield folder.name
+    for folder in folders if "/" in prefix else ():
         yield f"{folder.parent.name}/{folder.name}"
         yield str(folder)
+
+
+def _is_study(folder: Path) -> bool:
+    return (folder / "study.db").exists()
 
 
 def card_names(prefix: str) -> Iterator[str]:

@@ -18,7 +18,8 @@ def guide() -> str:
     ]
     return "\n".join(
         [
-            f"r1recipes {__version__}: {(purpose or '').strip()}",
+            f"r1recipes {__version__}",
+            (purpose or "").strip(),
             "",
             *aligned(steps),
             "",

@@ -144,7 +144,8 @@ def _unknown(inner: Parser, rest: Sequence[str], commands: dict[str, Parser]) ->
     flag = next((word.partition("=")[0] for word in rest if word.startswith("-")), None)
     title = inner.title
     if flag is None:
-        hint = f"`{inner.prog} --help` shows its arguments; words with spaces need quotes"
+        hint = "words with spaces need quotes, and names stand before the flags; "
+        hint += f"`{inner.prog} --help` shows its arguments"
         return RecipeError(f"`{title}` does not take `{' '.join(rest)}`", hint=hint)
     message = f"`{title}` has no flag `{flag}`"
     homes = [name for name, parser in commands.items() if flag in parser.flags()]

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import named_card, printable, write_new
+from r1recipes.cli.common import printable, write_new
+from r1recipes.cli.plan.cards import named_card
 from r1recipes.errors import RecipeError, command
 
 if TYPE_CHECKING:

@@ -67,7 +67,7 @@ def print_end(run: Run, console: Console, runs_dir: Path, *, grading: list[str])
     _say(console, "Next:")
     name = short_name(run, runs_dir)
     steps = next_steps(result, name, has_export=run.export.is_dir(), grading=grading)
-    for line in aligned([[f"  {command(*words)}", purpose] for words, purpose in steps]):
+    for line in aligned([[f"  {purpose}", command(*words)] for words, purpose in steps]):
         _say(console, line)
 
 
@@ -86,13 +86,15 @@ def next_steps(
 ) -> list[tuple[tuple[str, ...], str]]:
     """The next three commands for a run that is complete, each with its purpose: to use what has
     learned, or to look at what has not."""
-    ask = ("ask", name, _question(result)), "the base and the trained model answer"
-    report = ("report", name), "writes the page again"
+    ask = ("ask", name, _question(result)), "ask the base and the trained model"
+    report = ("report", name), "write the page again"
     if result.evaluated("difference").get("interval", [0.0])[0] <= 0:
-        grade = [(("grade", *grading, name), "why answers are not right")] if grading else []
-        return [ask, *grade, report]
-    export = ("export", name, "--to", "merged_16bit"), "weights for other programs"
-    share = ("share", name), "the recipe with the proof of its result"
+        if not grading:
+            return [ask, report]
+        grade = ("grade", grading[0], name, *grading[1:]), "see why answers are not right"
+        return [ask, grade, report]
+    export = ("export", name, "--to", "merged_16bit"), "make weights for other programs"
+    share = ("share", name), "share the recipe with its result"
     return [ask, report if has_export else export, share]
 
 

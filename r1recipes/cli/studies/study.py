@@ -165,7 +165,8 @@ def _drive(
     from rich.console import Console
 
     from r1recipes.study import driver
-    from r1recipes.study.leaderboard import Board, progress
+    from r1recipes.study.leaderboard import progress
+    from r1recipes.study.leaderboard.live import Board
 
     console = Console()
     with Board(console, cells) as board:

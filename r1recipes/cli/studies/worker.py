@@ -33,7 +33,7 @@ def worker_command(args: argparse.Namespace) -> int:
 
     from r1recipes.machine import files
     from r1recipes.study import database, driver, trials
-    from r1recipes.study.leaderboard import Board
+    from r1recipes.study.leaderboard.live import Board
 
     files.check_writable(folder)
     cells = trials.load_cells(database.open_storage(url), args.study)

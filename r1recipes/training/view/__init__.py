@@ -53,7 +53,7 @@ class Pace:
     def __init__(self) -> None:
         self._last = time.monotonic()
         self.seconds: deque[float] = deque(maxlen=health.WINDOW)
-        self._first_s: float | None = None
+        self._is_later = False
 
     def restart(self) -> None:
         """A step begins now: what came before belongs to none."""
@@ -62,19 +62,15 @@ class Pace:
     def step(self) -> None:
         """A step is done."""
         now = time.monotonic()
-        if self._first_s is None:
-            self._first_s = now - self._last
-        else:
+        if self._is_later:
             self.seconds.append(now - self._last)
-        self._last = now
+        self._is_later, self._last = True, now
 
     @property
     def step_s(self) -> float | None:
-        """Mean seconds of the last steps, with the evaluations and checkpoints between them. The
-        first step, which loads and compiles, counts only while there is no other."""
-        if self.seconds:
-            return sum(self.seconds) / len(self.seconds)
-        return self._first_s
+        """Mean seconds of the last steps, with the evaluations and checkpoints between them. None
+        after the first step alone, which also loads and compiles."""
+        return sum(self.seconds) / len(self.seconds) if self.seconds else None
 
 
 def say(console: Console, text: str) -> None:
@@ -224,9 +220,13 @@ class View(Observer):
         remaining = self._total - self._done
         if self._pace.step_s is not None:
             return self._pace.step_s * remaining
-        if not self._done or self._phase.startswith("Cold start"):
-            return None  # a cold start may begin in its middle
+        if not self._done or self._has_steps():
+            return None
         return (time.monotonic() - self._phase_began) / self._done * remaining
+
+    def _has_steps(self) -> bool:
+        """Whether the stage has steps, which may begin in its middle: it goes on from one."""
+        return self._phase.startswith(("Training", "Cold start"))
 
     def _times(self) -> list[str]:
         return pace_parts(self._pace.step_s, self.seconds_left())

@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1recipes.cli.common import (
-    card_of,
     check_place,
     find_origin,
-    gib_of,
     named_run,
-    no_memory,
     offline_settings,
     overridable,
     printable,
     whole_number,
     write_over,
 )
+from r1recipes.cli.plan.cards import card_of, gib_of, no_memory
 from r1recipes.errors import PlanError, RecipeError, command
 from r1recipes.machine.units import GIB
 
@@ -218,7 +216,9 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     for title, stage in zip(resolved.recipe.stage_names, resolved.earlier, strict=True):
         lines.append(f"stage     {title}: {stage.batch_sentence()}")
     plans = [*resolved.earlier, resolved]
-    notes = dict.fromkeys(text for plan in plans for text in plan.algorithm.notes_on_plan)
+    notes = dict.fromkeys(
+        text for plan in plans for text in plan.algorithm.notes_on_plan(plan.recipe.train)
+    )
     lines += [f"note      {text}" for text in notes]
     if resolved.eval_problems:
         lines.append(
