@@ -5,6 +5,7 @@ columns are only checked where they are known.
 """
 
 import ast
+import re
 from collections.abc import Collection, Iterator
 
 from r1recipes.errors import Problem
