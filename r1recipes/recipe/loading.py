@@ -22,7 +22,7 @@ from r1recipes.config.render import Loc, OriginOf
 from r1recipes.config.section import without_later_defaults
 from r1recipes.config.suggest import nearest
 from r1recipes.config.toml import parse
-from r1recipes.errors import Problem, RecipeError, command, listed
+from r1recipes.errors import Problem, RecipeError, command, listed, unreadable
 from r1recipes.recipe import fetch, references
 from r1recipes.recipe.fetch import Source
 from r1recipes.recipe.overrides import merge, named_as_typed
@@ -231,7 +231,7 @@ def read_text(path: Path) -> str:
             raise RecipeError.at(where, message, "is it the right file?")
         content = path.read_bytes()
     except OSError as error:
-        raise RecipeError.at(where, f"cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from r1recipes.data import answer_column, sources, splits
 from r1recipes.data.sources import json_lines, limits
 from r1recipes.data.splits import Splits, question_key
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.errors import Problem, RecipeError, unreadable
 from r1recipes.recipe.schema import Recipe
 from r1recipes.rewards.grading import Completion
 from r1recipes.rewards.user_code import completion_text
@@ -56,7 +56,7 @@ def read(path: Path, recipe: Recipe, rows: Splits) -> list[Completion]:
         limits.refuse_lines(path)
         content = path.read_bytes()
     except OSError as error:
-        raise RecipeError.at(str(path), f"cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
             continue

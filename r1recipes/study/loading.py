@@ -69,7 +69,8 @@ def load(
 def with_trials(loaded: LoadedStudy, n_trials: int) -> LoadedStudy:
     """The study with another number of trials. Raises: RecipeError when it has no search."""
     if n_trials < 1:
-        raise RecipeError(f"--n-trials {n_trials}: a study has at least one trial")
+        message = f"--n-trials {n_trials}: a study has at least one trial"
+        raise RecipeError(message, hint="such as `--n-trials 20`")
     if not loaded.file.search:
         message = f"--n-trials {n_trials} does not go with this study"
         raise RecipeError(message, hint="a matrix without [search] has one trial in each cell")

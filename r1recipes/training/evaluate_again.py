@@ -168,7 +168,8 @@ def _without_training_rows(
     if len(fresh) == len(rows):
         return prepared
     if not fresh:
-        raise RecipeError("the run was trained on every one of these problems")
+        message = "the run was trained on every one of these problems"
+        raise RecipeError(message, hint="name a recipe with others, such as `--data phi4`")
     observer.note(f"{len(rows) - len(fresh)} problems left out: the run was trained on them")
     splits = replace(prepared.splits, held_out=rows.select(fresh, keep_in_memory=True))
     return replace(prepared, splits=splits)

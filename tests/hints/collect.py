@@ -17,6 +17,7 @@ import r1recipes
 SOURCE = Path(r1recipes.__file__).parent
 PROGRAMS = (
     "apt-get",
+    "chmod",
     "conda",
     "docker",
     "export",
@@ -33,6 +34,7 @@ PROGRAMS = (
     "rm",
     "systemctl",
     "ulimit",
+    "unset",
     "wandb",
     "wsl.exe",
 )

@@ -249,6 +249,7 @@ SITUATIONS = [
     # studies
     Situation("sweep small.toml"),
     Situation("sweep st.toml --workers -1"),
+    Situation("sweep st.toml --n-trials 0"),
     Situation("sweep st.toml --name a/b"),
     Situation("sweep st.toml --workers 0"),
     Situation("sweep st.toml --set train.learning_rate=1e-5"),
@@ -270,6 +271,8 @@ UNPROVOKED = {
     "r1recipes run --finish {}": "run --finish RUN",
     "r1recipes run tiny --preset cpu": "run tiny --preset cpu",
     "r1recipes share": "share RUN",
+    "--data phi4": "eval RUN --data phi4",
+    "--offline": "export RUN --to lora --offline",
     "--base": "export RUN --to merged_16bit --base MODEL",
     "--base ID_OR_FOLDER": "export RUN --to merged_16bit --base MODEL",
     "--force": "run small.toml --force",
