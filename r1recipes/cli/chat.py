@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import named_run, offline_settings, printable, whole_number
+from r1recipes.cli.common import RUN_HELP, named_run, offline_settings, printable, whole_number
 from r1recipes.errors import R1RecipesError, RecipeError
 from r1recipes.machine.units import aligned
 
@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
     ask = commands.add_parser("ask", help="ask the base and the trained model one question")
     chat = commands.add_parser("chat", help="chat with the base and the trained model side by side")
     for command in (ask, chat):
-        command.add_argument("run", metavar="RUN", help="folder or name of a run")
+        command.add_argument("run", metavar="RUN", help=RUN_HELP)
         command.add_argument(
             "--temperature", type=_temperature, default=0.8, help="default: %(default)s"
         )

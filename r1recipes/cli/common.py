@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LOCAL_SECTIONS = tuple("model data rewards examples stage cold_start eval judge".split())
 """Sections of a recipe that may name things of this machine."""
+RUN_HELP = "a run: its folder, a piece of its id, or its recipe for the newest one"
 MAX_SHOWN_LINES = 400
 """Lines of user code that are printed in full before it may run; assumed."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli.common import (
+    RUN_HELP,
     check_allowed,
     judged,
     named_run,
@@ -44,7 +45,7 @@ def add(commands: Commands) -> None:
         "eval",
         help="evaluate a trained run again, with more samples or on other data",
     )
-    evaluate.add_argument("run", metavar="RUN", help="folder or name of a run")
+    evaluate.add_argument("run", metavar="RUN", help=RUN_HELP)
     evaluate.add_argument(
         "--samples", type=whole_number, metavar="N", help="completions for each problem"
     )

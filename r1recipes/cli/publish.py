@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import named_run, offline_settings, printable, screen, show_code
+from r1recipes.cli.common import RUN_HELP, named_run, offline_settings, printable, screen, show_code
 from r1recipes.errors import RecipeError, command
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
         "export",
         help="export a trained run: adapter, merged weights, GGUF, Ollama, Hub",
     )
-    export.add_argument("run", metavar="RUN", help="folder or name of a run")
+    export.add_argument("run", metavar="RUN", help=RUN_HELP)
     export.add_argument(
         "--to",
         action="append",
@@ -46,9 +46,7 @@ def add(commands: Commands) -> None:
     share = commands.add_parser(
         "share", help="share a recipe, or a run with the proof of its result"
     )
-    share.add_argument(
-        "recipe_or_run", metavar="RECIPE|RUN", help="a recipe, or folder or name of a run"
-    )
+    share.add_argument("recipe_or_run", metavar="RECIPE|RUN", help=f"a recipe, or {RUN_HELP}")
     share.add_argument(
         "--to",
         metavar="TARGET",

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import find_runs, located, printable, write_over
+from r1recipes.cli.common import RUN_HELP, find_runs, located, printable, write_over
 from r1recipes.errors import RecipeError, command, unwritable
 from r1recipes.machine.files.foreign import refused_link
 from r1recipes.machine.units import aligned, duration, gigabytes, shortened
@@ -26,7 +26,7 @@ DONE = ("complete", "pruned")
 
 def add(commands: Commands) -> None:
     compare = commands.add_parser("compare", help="show how runs differ, and whether one is better")
-    compare.add_argument("runs", nargs="+", metavar="RUN", help="folder or name of a run")
+    compare.add_argument("runs", nargs="+", metavar="RUN", help=RUN_HELP)
     compare.set_defaults(command=compare_command)
 
     clean = commands.add_parser("clean", help="delete the checkpoints of complete runs")
