@@ -50,6 +50,16 @@ def add(commands: Commands) -> None:
     report.add_argument(
         "--csv", type=Path, metavar="FOLDER", help="also write the data of each chart as CSV"
     )
+    report.add_argument(
+        "--serve",
+        action="store_true",
+        help="instead follow all runs and studies live, on a page of this machine alone; RUN may "
+        "be a folder of runs",
+    )
+    report.add_argument(
+        "--port", type=int, metavar="N", help="port of --serve, or the next free one (default 6116)"
+    )
+    report.add_argument("--open", action="store_true", help="open the page of --serve in a browser")
     report.set_defaults(command=report_command)
 
 
@@ -105,7 +115,7 @@ def _differing(readings: Sequence[Reading]) -> list[list[str]]:
 
 
 def _pair(first: Reading, other: Reading) -> str:
-    from r1recipes.report.run import difference_sentence
+    from r1recipes.report.facts import difference_sentence
     from r1recipes.runs import reading
 
     pair = f"{other.label} against {first.label}"
@@ -200,8 +210,25 @@ def _newest(runs: list[Run]) -> Run:
     return [run for run in runs if run in own][-1] if own else runs[-1]
 
 
+def _serve(args: argparse.Namespace) -> int:
+    from r1recipes.machine import settings
+    from r1recipes.report import serve
+
+    if args.out or args.csv:
+        raise RecipeError("--serve writes no file", hint="leave out --out and --csv")
+    port = serve.PORT if args.port is None else args.port
+    if not 0 <= port <= 65535:
+        raise RecipeError(f"--port {port} is not a port, from 0 to 65535", hint="leave it out")
+    return serve.serve(args.runs, settings.load().runs_dir, port, is_opened=args.open)
+
+
 def report_command(args: argparse.Namespace) -> int:
     from r1recipes.report import run
+
+    if args.serve:
+        return _serve(args)
+    if args.port is not None or args.open:
+        raise RecipeError("--port and --open go with --serve", hint="`r1recipes report --serve`")
 
     runs = find_runs(args.runs)
     if not runs:

@@ -63,7 +63,9 @@ def of_export(finished: TrainedRun, manifest: dict[str, Any], use: Use) -> str:
     plan, record, lock = finished.plan, finished.run.read(), finished.run.read_lock()
     recipe, gpu = plan.recipe, lock.get("machine", {}).get("gpu")
     versions = ", ".join(f"{name} {version}" for name, version in lock["versions"].items())
-    command = run_lock.command("recipe.toml", plan.preset_name, lock.get("overrides", []))
+    is_foreign = bool(lock.get("source"))
+    flags = run_lock.permissions(recipe.model_dump(), is_foreign=is_foreign)
+    command = run_lock.command("recipe.toml", plan.preset_name, lock.get("overrides", []), flags)
     paragraphs = [
         _front_matter_of_export(manifest, plan.algorithm.name, use),
         f"# {record['recipe']}, {manifest['form']}\n",

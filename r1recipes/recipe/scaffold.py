@@ -213,7 +213,8 @@ def base_for(model: str, find_shape: FindShape, family: str | None = None) -> Pa
     `family`: the model's, such as `qwen`, where its config.json tells; else its name does. Size is
     that of the shape, or else what the name says, such as `3B`; a name without either is taken as
     8B, the middle. Families weigh more than sizes up to twofold. Recipes whose problems are made on
-    the spot are left out: a new recipe begins with GSM8K.
+    the spot are left out: a new recipe begins with GSM8K. So are, but for their own model, recipes
+    of which nothing was measured.
     """
     recipes = {path: loading.load(path).recipe for path in loading.shipped()}
     for path, recipe in recipes.items():
@@ -223,6 +224,7 @@ def base_for(model: str, find_shape: FindShape, family: str | None = None) -> Pa
         path: recipe.model.name
         for path, recipe in recipes.items()
         if not recipe.data.name.startswith(references.MADE_HERE)
+        and (is_measured(path) or _is_same(model, recipe.model.name, find_shape))
     }
     family = family or _family(model)
     return min(
@@ -232,8 +234,18 @@ def base_for(model: str, find_shape: FindShape, family: str | None = None) -> Pa
 
 def _distance(model: str, other: str, find_shape: FindShape, family: str) -> float:
     sizes = sorted((_billions(model, find_shape), _billions(other, find_shape)))
-    same = find_shape(model) is not None and find_shape(model) is find_shape(other)
-    return -1.0 if same else sizes[1] / sizes[0] - (family == _family(other))
+    if _is_same(model, other, find_shape):
+        return -1.0
+    return sizes[1] / sizes[0] - (family == _family(other))
+
+
+def _is_same(model: str, other: str, find_shape: FindShape) -> bool:
+    return find_shape(model) is not None and find_shape(model) is find_shape(other)
+
+
+def is_measured(path: Path) -> bool:
+    """Whether any preset of a shipped recipe has a proof."""
+    return any((path.parent / "proofs").glob(f"{path.stem}.*GB.json"))
 
 
 def _family(model: str) -> str:

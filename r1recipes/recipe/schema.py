@@ -99,7 +99,11 @@ class Prompt(Section):
     """What the model sees beside the question."""
 
     system: str = SYSTEM_PROMPT
-    """System message; an empty text leaves it out."""
+    """System message; an empty text leaves it out. A model without system messages gets it at the
+    beginning of the first user message."""
+    thinking: Annotated[bool | None, ADDED_LATER, Field(examples=[False])] = None
+    """Whether a model that can think before it answers does so: the `enable_thinking` of its chat
+    template, as Qwen3 has it; without it as the template has it."""
 
 
 class Eval(Section):
@@ -307,11 +311,9 @@ def worded_for(data: Mapping[str, Any]) -> type[Recipe]:
         names = ["cpu"]
     if not names:
         return model
-    preset: dict[str, Any] = {
-        "named_sections": named_sections(names[0]),
-        "section_examples": section_examples(names[0]),
-    }
-    return cast(type[Recipe], type("Recipe", (model,), preset))
+    words = {"named_sections": named_sections(names[0])}
+    examples = {"section_examples": section_examples(names[0])}
+    return cast(type[Recipe], type("Recipe", (model,), words | examples))
 
 
 def _is_table(value: Any) -> TypeGuard[Mapping[str, Any]]:

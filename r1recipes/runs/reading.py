@@ -268,6 +268,11 @@ def paired(a: Reading, b: Reading) -> Paired | None:
     return Paired(difference["mean"], tuple(difference["interval"]), len(common))
 
 
+def problems(reading: Reading) -> frozenset[tuple[str, str, int]]:
+    """The held-out problems that a run answered after training; empty where it has no answers."""
+    return frozenset(_by_problem(reading.after))
+
+
 def _by_problem(items: Sequence[Row]) -> dict[tuple[str, str, int], Row]:
     """Items by question, answer and number; the number tells repetitions of a problem apart."""
     repetitions: Counter[tuple[str, str]] = Counter()

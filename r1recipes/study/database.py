@@ -8,6 +8,7 @@ private names are used in this module and in no other (optuna 5.0: `_CachedStora
 import functools
 import sqlite3
 import time
+import urllib.parse
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,8 @@ its process is looked at. Assumed: longer than loading an engine keeps Python fr
 FORMS = "a URL such as sqlite:///study.db or postgresql://user:password@host/name"
 DATABASE_LIMIT_S = 600
 """How long a database may be away before a worker gives up."""
+READ_LIMIT_S = 2
+"""How long whoever only shows a study waits for its database; assumed."""
 LONGEST_PAUSE_S = 10.0
 """Between two attempts to reach a database that is away; assumed."""
 
@@ -172,6 +175,20 @@ def open_storage(url: str, *, grace_s: int = GRACE_S, limit_s: float = DATABASE_
     if is_sqlite:
         _one_at_a_time(database.engine)
     return Storage(database, limit_s)
+
+
+def open_to_read(file: Path) -> Storage:
+    """The database in an SQLite file, which cannot be written through it. It is not waited for
+    longer than READ_LIMIT_S. Raises: RecipeError when it cannot be opened."""
+    name = f"file:{urllib.parse.quote(str(file.absolute()))}"
+    url = sqlalchemy.URL.create("sqlite", database=name, query={"mode": "ro", "uri": "true"})
+    try:
+        options = {"connect_args": {"timeout": READ_LIMIT_S}}
+        database = RDBStorage(url.render_as_string(), options)
+    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+        message = f"the database cannot be opened: {first_line(error)}"
+        raise RecipeError(message, hint="`r1recipes sweep` makes one") from error
+    return Storage(database, READ_LIMIT_S)
 
 
 def _one_at_a_time(engine: sqlalchemy.Engine) -> None:

@@ -129,8 +129,13 @@ def test_nothing_is_said_to_be_nothing_and_is_an_empty_list():
 def test_the_newest_run_is_not_a_trial_where_there_are_others(monkeypatch):
     make("tiny/a", "complete", started="2026-01-01")
     trial("rates/0000-aaaa", "complete", 0.5, 100.0)
-    seen = []
-    monkeypatch.setattr("r1recipes.report.run.html", lambda runs: seen.append(runs) or "page")
+    seen: list[list[Run]] = []
+
+    def page(runs):
+        seen.append(runs)
+        return "page"
+
+    monkeypatch.setattr("r1recipes.report.run.html", page)
     assert in_process("report")[0] == 0
     assert [run.folder for run in seen[0]] == [Path("runs/tiny/a")]
     assert reading.read(seen[0][0]).is_trial is False

@@ -314,7 +314,7 @@ def _print_result(cells: list[Trials], folder: Path) -> int:
         console.print(leaderboard.board(cells[0], leaderboard.TOP, console.width))
     files.check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / "report.html", study.html(cells))
+    files.write_text(folder / "report.html", study.html(cells, folder))
     best_of_cells = [(cell, trial) for cell in cells if (trial := leaderboard.best(cell))]
     if not best_of_cells:
         console.print(f"report       {folder / 'report.html'}", markup=False, highlight=False)

@@ -39,7 +39,7 @@ from r1recipes.machine.files import foreign, now, write_json, write_text
 from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock
-from r1recipes.runs.record import going_on, schema
+from r1recipes.runs.record import following, going_on, schema
 from r1recipes.runs.record.checkpoints import checkpoint_step, is_whole, newest_whole
 from r1recipes.runs.record.first import first_record
 
@@ -127,6 +127,12 @@ class Run:
                     raise foreign.Damaged(f"line {number}: {fault}")
         return [row for _, row in rows]
 
+    def follow(self, rows: following.Rows) -> list[dict[str, Any]]:
+        """The rows of a file of this folder as they are now; what was read is not read again.
+        Raises: RecipeError that names the file, the line and the field."""
+        with _readable(rows.path):
+            return rows.follow()
+
     def answers(self, when: str) -> list[dict[str, Any]]:
         """The lines of the evaluation `before` or `after` training. Raises: RecipeError."""
         return self.rows(self.evaluation(when), schema.Item)
@@ -163,10 +169,7 @@ class Run:
     def began_with(self) -> Path:
         """The recipe's file that the run began with, or the copy of it where that is gone."""
         with suppress(RecipeError, OSError):
-            file = self.plan().base_dir / f"{self.read()['recipe']}.toml"
-            if file.is_file():
-                here = Path.cwd()
-                return file.relative_to(here) if file.is_relative_to(here) else file
+            return going_on.recipe_file(self.plan().base_dir, self.read()["recipe"], self.recipe)
         return self.recipe
 
     def read_lock(self) -> dict[str, Any]:
@@ -307,13 +310,7 @@ def find_unfinished(runs_dir: Path, recipe_name: str | None = None) -> Run:
 
 def all_runs(runs_dir: Path) -> list[Run]:
     """All run folders, `runs/NAME` and `runs/RECIPE/NAME`, the oldest first."""
-    records = [*runs_dir.glob("*/record.json"), *runs_dir.glob("*/*/record.json")]
-    folders = [path.parent for path in records]
-    runs = [
-        Run(folder)
-        for folder in folders
-        if not any(part.startswith(".") for part in folder.relative_to(runs_dir).parts)
-    ]
+    runs = map(Run, following.run_folders(runs_dir))
     return sorted(runs, key=lambda run: (_started(run), run.folder.name))
 
 

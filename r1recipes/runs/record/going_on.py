@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from r1recipes.errors import RecipeError, command
+from r1recipes.errors import RecipeError, command, program
 from r1recipes.runs import lock
 
 REPEATS = ("input", "nan", "oom", "reward")
@@ -41,9 +41,18 @@ def of_failed(
         return f"it fails again unless forced: `{forced}` trains anyway"
     flags = [text.removeprefix("--set ") for text in re.findall(r"`(--set [^`]+)`", hint)]
     anew = lock.command(str(recipe_file), record.get("preset"), [*overrides, *flags])
+    anew = program() + anew.removeprefix("r1recipes")
     if flags:
         return f"with the same settings it fails again; `{anew}` starts a new run with others"
     return f"with the same settings it fails again: {hint}; then `{anew}` starts a new run"
+
+
+def recipe_file(base_dir: Path, name: str, copy: Path) -> Path:
+    """The file of a recipe in its folder, as seen from here; `copy` where it is gone."""
+    file, here = base_dir / f"{name}.toml", Path.cwd()
+    if not file.is_file():
+        return copy
+    return file.relative_to(here) if file.is_relative_to(here) else file
 
 
 def no_unfinished(
