@@ -265,6 +265,9 @@ SITUATIONS = [
 ]
 
 UNPROVOKED = {
+    "--port 0": "report --serve --port 0",
+    "--set lora.target_modules={}": "run phi4 --set 'lora.target_modules=[\"q_proj\"]'",
+    "r1recipes report --serve": "report --serve",
     "--base {}": "export RUN --to merged_16bit --base MODEL",
     "--n-trials N": "sweep st.toml --n-trials 3",
     "--to merged_16bit --base {}": "export RUN --to merged_16bit --base MODEL",
