@@ -205,6 +205,14 @@ def unwritable(path: Path, error: OSError, hint: str = "name another place") -> 
     return RecipeError(message, hint=hint)
 
 
+def unreadable(path: Path, error: OSError) -> RecipeError:
+    """The error for an OSError of a file that the user named, and that cannot be read."""
+    hint = "check the disk that it is on, or put back a copy"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        hint = f"`chmod u+r {shlex.quote(str(path))}`, or ask its owner"
+    return RecipeError.at(str(path), f"cannot be read: {error.strerror or error}", hint)
+
+
 def system_error(error: OSError) -> RunError:
     """The error for an OSError that nothing more is known of."""
     where = f"`{error.filename}`: " if error.filename else ""
@@ -220,6 +228,6 @@ def disk_error(error: OSError, folder: Path) -> RunError:
     """The error for an OSError of a write into a run folder."""
     hint = "pick a folder that can be written, with `--run-dir` or R1RECIPES_RUNS_DIR"
     if error.errno in FULL:
-        hint = "free some space, then go on with `run --resume`"
+        hint = f"free some space, then go on with `{command('run', '--resume')}`"
     reason = error.strerror or str(error)
     return RunError(f"`{folder}` cannot be written: {reason}", kind="disk", hint=hint)

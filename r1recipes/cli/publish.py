@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1recipes.cli.common import RUN_HELP, named_run, offline_settings, printable, screen, show_code
-from r1recipes.errors import RecipeError
+from r1recipes.errors import RecipeError, command
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
@@ -151,10 +151,13 @@ def share_command(args: argparse.Namespace) -> int:
 
     target = args.to
     if args.private and not (target or "").startswith("hub:"):
-        raise RecipeError("--private needs a repository on the Hub", hint="--to hub:user/name")
+        raise RecipeError(
+            "--private needs a repository on the Hub", hint="name one with `--to hub:user/name`"
+        )
     if target and "://" in target:
         raise RecipeError(
-            f"`{target}` is neither a file nor on the Hub", hint="--to FILE.r1.zip or hub:user/name"
+            f"`{target}` is neither a file nor on the Hub",
+            hint="write `--to FILE.r1.zip`, or `--to hub:user/name`",
         )
     shared = _collect(args.recipe_or_run)
     target = target or f"{shared.name}-{shared.fingerprint[:8]}.r1.zip"
@@ -172,7 +175,7 @@ def share_command(args: argparse.Namespace) -> int:
     for name in sorted(shared.files):
         print(f"  {printable(name)}")
     print(f"fingerprint {shared.fingerprint}")
-    print(printable(f"to repeat it: python -m r1recipes run {reference} --locked"))
+    print(printable(f"to repeat it: {command('run', reference, '--locked')}"))
     return 0
 
 
@@ -210,7 +213,7 @@ def copy_command(args: argparse.Namespace) -> int:
     from r1recipes.publish import share
 
     if args.file.suffix != ".toml":
-        raise RecipeError(f"`{args.file}` is not a .toml file", hint=f"`{args.file}.toml`")
+        raise RecipeError(f"`{args.file}` is not a .toml file", hint=f"write `{args.file}.toml`")
     loaded = recipe.load(args.recipe)
     if loaded.source:
         print(f"from {printable(loaded.shown)}", file=sys.stderr)
@@ -218,5 +221,5 @@ def copy_command(args: argparse.Namespace) -> int:
             show_code(loaded.recipe, loaded.path.parent, whole=True)
     written = share.copy(loaded, args.file, allow_code=args.allow_code)
     names = ", ".join(str(path) for path in written)
-    print(f"wrote {printable(names)}; next: `r1recipes check {args.file}`")
+    print(f"wrote {printable(names)}; next: `{command('check', args.file)}`")
     return 0

@@ -74,7 +74,8 @@ def compare_command(args: argparse.Namespace) -> int:
     runs = find_runs(args.runs)
     if len(runs) < 2:
         raise RecipeError(
-            "`compare` needs at least two runs", hint="`r1recipes list runs` shows their names"
+            "`compare` needs at least two runs",
+            hint=f"`{command('list', 'runs')}` shows their names",
         )
     names = reading.letters(len(runs))
     with reading.understood(*runs):
@@ -170,7 +171,7 @@ def _clean_cache(args: argparse.Namespace) -> int:
     from r1recipes.runs import cache
 
     if args.runs:
-        raise RecipeError("--cache does not go with a run", hint="`r1recipes clean --cache`")
+        raise RecipeError("--cache does not go with a run", hint=f"`{command('clean', '--cache')}`")
     folder = settings.load().cache_dir
     removable = cache.removable(folder, find_runs([]))
     sizes = {name: sum(map(_size, paths)) for name, paths in removable.items()}

@@ -127,13 +127,16 @@ def _free_type(loc: Loc, model: type[BaseModel]) -> Any:
 
 def nearest_literal(value: Any, expected: str, loc: Loc) -> str | None:
     """The nearest of the quoted words in `expected`, if one is near."""
-    words = re.findall(r'"([^"]*)"', expected)
-    meant = nearest(value, words, 0.5) if isinstance(value, str) else None
+    words = {_plain(word): word for word in re.findall(r'"([^"]*)"', expected)}
+    near = nearest(_plain(value), words, 0.5) if isinstance(value, str) else None
+    meant = words[near] if near else None
     if value is False and "none" in words:
         meant = "none"
     if meant:
         return f'did you mean "{meant}"?'
-    return f'write "{words[0]}"' if isinstance(loc[-1], int) else None  # an entry of a list
+    if not isinstance(loc[-1], int):
+        return None
+    return f'write "{next(iter(words.values()))}"'  # an entry of a list
 
 
 def nearest_key(loc: Loc, model: type[Section]) -> str:
@@ -150,10 +153,10 @@ def nearest_key(loc: Loc, model: type[Section]) -> str:
     if key in model.foreign_keys:
         return model.foreign_keys[key]
     keys_here = list(section.model_fields) if section else []
-    if meant := nearest(key, keys_here, 0.6):
+    if meant := nearest(_plain(key), keys_here, 0.6):
         return f"did you mean `{dotted((*loc[:-1], meant))}`?"
     everywhere = {name: path for path, name in _all_keys(model)}
-    if meant := nearest(key, everywhere, 0.75):
+    if meant := nearest(_plain(key), everywhere, 0.75):
         return f"did you mean `{meant}`? It belongs {_home(everywhere[meant], model)}"
     names = ", ".join(keys_here)
     return f"remove it; known here: {names}" if names and len(names) < 120 else "remove it"
@@ -170,10 +173,17 @@ def nearest_name(name: str, names: list[str], model: type[BaseModel], is_key: bo
     """A hint with the nearest of the names that are allowed, as a key or as a value."""
     if is_key and is_section(name, model):
         return f"`{name}` is a section of its own: write `[{name}]`"
-    meant = nearest(name, names, 0.5)
-    if meant is None:
+    by_plain = {_plain(known): known for known in names}
+    near = nearest(_plain(name), by_plain, 0.5)
+    if near is None:
         return "known: " + ", ".join(names)
+    meant = by_plain[near]
     return f"did you mean `{meant}`?" if is_key else f'did you mean "{meant}"?'
+
+
+def _plain(name: str) -> str:
+    """A name for a comparison: `Online-DPO` is near `online_dpo`."""
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
 def _home(path: Loc, model: type[Section]) -> str:

@@ -15,6 +15,8 @@ from r1recipes.errors import Problem, RecipeError, shorten
 
 MAX_DEPTH = 16
 """Levels of sections and lists. A file needs 3; Python's recursion limit is far above. Assumed."""
+CURLY = ("\u201c", "\u201d", "\u2018", "\u2019")
+STRAIGHT = 'use straight quotes: `"`'
 _LONG_NUMBER = re.compile(r"(?<![0-9_])(?:[0-9]_?){4300}")
 
 
@@ -100,8 +102,8 @@ def _hint(message: str, line: str, rest: str) -> str | None:
         return "a comment begins with `#`"
     if message == "Invalid value":
         return _value_hint(word)
-    if message.startswith("Expected '='"):
-        return "write `key = value`" + (", with `=` in place of `:`" if ":" in line else "")
+    if message.startswith(("Expected '='", "Invalid statement")):
+        return _key_hint(line, rest)
     if message.startswith("Expected ']'"):
         return "write `[section]` or `[section.name]`, without a space in the name"
     if message.startswith("Expected newline"):
@@ -126,6 +128,38 @@ _HINTS = (
 )
 
 
+def _key_hint(line: str, rest: str) -> str | None:
+    """How to write a line whose key is no key: in quotes, such as the name of a reward of one's
+    own, or with `=` in place of the `:` of YAML."""
+    before = re.split(r"[{,]", line.removesuffix(rest.rstrip()))[-1]
+    after, equals, value = rest.partition("=")
+    name = (before + after).strip()
+    if name[:1] in CURLY:
+        return STRAIGHT
+    if equals and name and not re.search(r"[\"'#\[\]{}]", name):
+        value = re.split(r"[#,}]", value)[0].strip()
+        if re.fullmatch(r"[a-z_]+( +[a-z_]+){1,3}", name):
+            return f"write `{re.sub(' +', '_', name)} = {value}`: a key has no spaces"
+        quote = "'" if "\\" in name else '"'
+        return f"put the name in quotes: `{quote}{name}{quote} = {value}`"
+    key, comment = r"([A-Za-z0-9_.-]+)", r"\s*(?:#.*)?"
+    if pair := re.fullmatch(rf"{key}\s*:\s*([^#{{\[\s][^#]*?){comment}", line):
+        return f"write `{pair[1]} = {_as_value(pair[2])}`, with `=` in place of `:`"
+    if pair := re.fullmatch(rf"{key}\s+(\S+){comment}", line):
+        return f"write `{pair[1]} = {_as_value(pair[2])}`"
+    return None
+
+
+def _as_value(text: str) -> str:
+    """A text as the value of a key: as it is where TOML reads it, or else in quotes."""
+    text = text.lower() if text in ("True", "False") else text
+    try:
+        tomli.loads(f"value = {text}")
+    except ValueError:
+        return show(text)
+    return text
+
+
 def _value_hint(word: str) -> str:
     if word.lower() in ("true", "false"):
         return f"write `{word.lower()}`"
@@ -133,8 +167,8 @@ def _value_hint(word: str) -> str:
         return "remove this line: a key that is left out has its default"
     if re.fullmatch(r"[+-]?\.\d.*", word):
         return f"write `{word.replace('.', '0.', 1)}`"
-    if word[:1] in ("\u201c", "\u201d", "\u2018", "\u2019"):
-        return 'use straight quotes: `"`'
+    if word[:1] in CURLY:
+        return STRAIGHT
     if not word:
         return "write a value behind the `=`, or remove the line"
     return f'write a text in quotes: `"{word[:60]}"`'

@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from r1recipes.config.suggest import nearest
 from r1recipes.errors import Problem
 from r1recipes.machine.units import shortened
 from r1recipes.recipe.schema import Recipe
@@ -235,3 +236,16 @@ def _common_marker(solutions: Iterable[str]) -> str | None:
         begins[re.split(r"[\d$\\-]", line, maxsplit=1)[0].strip()] += 1
     marker, count = begins.most_common(1)[0]
     return marker if marker and count >= NEARLY_ALL * begins.total() else None
+
+
+def column_hint(key: str, name: str, columns: list[str], used: Collection[str]) -> str:
+    """The column that is meant by `data.question` or `data.answer`: one of a near name, or else the
+    first or the last that is free."""
+    lower = {column.lower(): column for column in reversed(columns)}
+    if meant := nearest(name.lower(), lower, 0.5):
+        return f'set `data.{key} = "{lower[meant]}"`'
+    free = [column for column in columns if column not in used]
+    if not free:
+        return f"add a column with the {key}s to each row"
+    likely = free[0] if key == "question" else free[-1]
+    return f'set `data.{key} = "{likely}"`' + (", or to another of these" if free[1:] else "")

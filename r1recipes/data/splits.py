@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1recipes.config.suggest import nearest
 from r1recipes.data import answer_column, generators, gym, sources
 from r1recipes.errors import Problem, RecipeError, listed
 from r1recipes.recipe import references
@@ -183,11 +182,10 @@ def check_columns(columns: list[str], data: Data, where: str) -> None:
     for key in ("question", "answer"):
         name = getattr(data, key)
         if name not in columns:
-            lower = {column.lower(): column for column in reversed(columns)}
-            meant = nearest(name.lower(), lower, 0.5)
-            hint = f'set `data.{key} = "{lower[meant]}"`' if meant else f"set `data.{key}` to one"
             message = f"{where} has no column `{name}`; it has {listed(columns)}"
-            problems.append(Problem(message, hint=hint))
+            problems.append(
+                Problem(message, hint=answer_column.column_hint(key, name, columns, used))
+            )
         elif key in columns and key not in used:
             message = f"{where} has a column `{key}`, but `data.{key}` is `{name}`"
             hint = f"remove `data.{key}`, or {rename_hint(key)}"

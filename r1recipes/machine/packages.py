@@ -106,6 +106,16 @@ def examine(card: Gpu | None) -> list[Finding]:
     return findings
 
 
+def extra(name: str) -> str:
+    """The command that installs an extra of r1recipes: from its source where it runs from there, or
+    else by its name, of which pip then finds only the extra's packages to be missing."""
+    source = Path(__file__).parents[2]
+    if not (source / "pyproject.toml").is_file():
+        return f"python -m pip install 'r1recipes[{name}]'"
+    place = "." if source == Path.cwd() else str(source)
+    return f"python -m pip install -e '{place}[{name}]'"
+
+
 def _own_requirements() -> tuple[str, list[Requirement]]:
     """The Python and the packages that r1recipes needs; read from its source if not installed."""
     try:

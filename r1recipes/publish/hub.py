@@ -18,7 +18,8 @@ def missing(offline: bool) -> list[Problem]:
     from huggingface_hub import get_token
 
     if offline:
-        return [Problem("a push to the Hub needs the network, and this is offline")]
+        hint = "leave out `--offline`, or `unset HF_HUB_OFFLINE R1RECIPES_OFFLINE`"
+        return [Problem("a push to the Hub needs the network, and this is offline", hint=hint)]
     if not get_token():
         hint = "`hf auth login`, or set HF_TOKEN to a token that may write"
         return [Problem("a push to the Hub needs a token, and there is none", hint=hint)]

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.errors import Problem, RunError
+from r1recipes.machine import packages
 
 GET_CONVERTER = (
     "`git clone --depth 1 https://github.com/ggml-org/llama.cpp`, then set LLAMA_CPP_DIR to it"
 )
-GET_PYTHON = "`pip install -e '.[gguf]'`; it compiles llama.cpp, some minutes"
 FTYPES = {"f16": 1, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18}
 """llama_ftype of llama.h."""
 LIMIT_S = 4 * 3600.0
@@ -65,7 +65,7 @@ def missing(types: tuple[str, ...], *, builtin: bool) -> list[Problem]:
     for name in ("gguf",) if builtin else ("gguf", "sentencepiece"):
         if importlib.util.find_spec(name) is None:
             problems.append(
-                Problem(f"GGUF needs the package `{name}`", hint=f"`pip install {name}`")
+                Problem(f"GGUF needs the package `{name}`", hint=f"`{packages.extra('gguf')}`")
             )
     if not builtin and converter() is None:
         message = "GGUF needs llama.cpp's converter, and it was not found"
@@ -73,7 +73,8 @@ def missing(types: tuple[str, ...], *, builtin: bool) -> list[Problem]:
     small = [name for name in types if is_small(name)]
     if small and quantizer() is None and not has_runtime():
         message = f"`{small[0]}` needs llama.cpp's quantiser, and it was not found"
-        problems.append(Problem(message, hint=GET_PYTHON))
+        hint = f"`{packages.extra('gguf')}`; it compiles llama.cpp, some minutes"
+        problems.append(Problem(message, hint=hint))
     return problems
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from r1recipes import recipe
 from r1recipes.config import render
-from r1recipes.errors import Problem, RecipeError, unwritable
+from r1recipes.errors import Problem, RecipeError, command, unwritable
 from r1recipes.machine.files import clear_drafts, draft, foreign, named, numbered, write_bytes
 from r1recipes.publish import cards, redact
 from r1recipes.recipe import bundle, loading, references, scaffold
@@ -76,7 +76,7 @@ def of_run(run: Run) -> Shared:
         raise RecipeError.at(
             str(run.folder),
             f"{plan.origin.sentence()}, which nobody else has",
-            f"`r1recipes export {run.folder} --to hub:user/name` shares its weights",
+            f"`{command('export', run.folder, '--to', 'hub:user/name')}` shares its weights",
         )
     if record["status"] != "complete":
         record = _cut_short(run)

@@ -20,6 +20,7 @@ import stat
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from r1recipes.errors import RecipeError
@@ -29,6 +30,7 @@ PROOF = ("README.md", "lock.json", "metrics.jsonl", "record.json", "report.html"
 """Files that may be in a bundle beside the recipe and the files that it names."""
 MAX_BYTES = 64 * 2**20
 MAX_MEMBERS = 64
+HINT = "download it again, or ask for one that `share` wrote"
 LIMITS = {"recipe.toml": 10**6, "lock.json": 10**6, "record.json": 10**6, "README.md": 10**6}
 """Bytes of single files; the others may fill what is left of MAX_BYTES."""
 DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip can carry
@@ -68,10 +70,11 @@ def unpack(content: bytes, where: str) -> Files:
             if sum(member.file_size for member in members) > len(content):
                 raise RecipeError.at(where, "has files that overlap")
             files = {member.filename: archive.read(member) for member in members}
-    except RecipeError:
+    except RecipeError as error:
+        error.problems = [replace(problem, hint=problem.hint or HINT) for problem in error.problems]
         raise
     except _DAMAGED as error:
-        raise RecipeError.at(where, f"is not a whole zip file: {error}") from error
+        raise RecipeError.at(where, f"is not a whole zip file: {error}", HINT) from error
     check_sizes(files, where)
     return files
 

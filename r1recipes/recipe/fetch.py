@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.config.toml import parse
-from r1recipes.errors import RecipeError
+from r1recipes.errors import RecipeError, command
 from r1recipes.machine import hub
 from r1recipes.machine.files import clear_drafts, draft, write_text
 from r1recipes.recipe import bundle, download, references
@@ -91,7 +91,7 @@ def get(reference: str) -> Source:
         raise RecipeError.at(
             reference,
             "is not in the cache of this machine, and no request may be made (offline)",
-            "fetch it once with a connection: `r1recipes show` does",
+            f"fetch it once with a connection: `{command('show', reference)}`",
         )
     opened = download.open_reference(reference)
     if opened.archive is not None:
@@ -116,10 +116,13 @@ def _from_cache(reference: str, cache: Path, entry: Path) -> Source | None:
 def _from_disk(path: Path) -> Files:
     where = str(path)
     if path.is_dir():
+        recipes = sorted(path.glob("*.toml"))
+        if recipes and path / "recipe.toml" not in recipes:
+            raise RecipeError.at(where, "has no recipe.toml", f"did you mean `{recipes[0]}`?")
         return collect(lambda name: bundle.read_file(path, name), where)
     content = bundle.read_file(path.parent, path.name)
     if content is None:
-        raise RecipeError.at(where, "cannot be read")
+        raise RecipeError.at(where, "cannot be read", bundle.HINT)
     return from_archive(content, where)
 
 
@@ -129,7 +132,7 @@ def from_archive(content: bytes, where: str) -> Files:
     files = bundle.unpack(content, where)
     named = collect(files.get, where)
     for name in files.keys() - named.keys():
-        raise RecipeError.at(where, f"has `{name}`, which its recipe does not name")
+        raise RecipeError.at(where, f"has `{name}`, which its recipe does not name", bundle.HINT)
     return named
 
 

@@ -7,6 +7,8 @@ heavy is imported here: `check`, `show` and `list` answer at once and never impo
 import hashlib
 import json
 import re
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,11 @@ from r1recipes.config.render import Loc, OriginOf
 from r1recipes.config.section import without_later_defaults
 from r1recipes.config.suggest import nearest
 from r1recipes.config.toml import parse
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.errors import Problem, RecipeError, command, listed, unreadable
 from r1recipes.recipe import fetch, references
 from r1recipes.recipe.fetch import Source
-from r1recipes.recipe.overrides import merge
-from r1recipes.recipe.schema import Recipe, of_algorithm
+from r1recipes.recipe.overrides import merge, named_as_typed
+from r1recipes.recipe.schema import Recipe, worded_for
 from r1recipes.recipe.sections.foreign_keys import EXAMPLE
 from r1recipes.rewards.judge.section import WHERE_NOT_COMPUTED
 
@@ -97,11 +99,35 @@ def find(name: str) -> Path:
         raise RecipeError(f"`{name[:60]}...` is not a file name: {error.strerror}") from error
     if name in names:
         return names[name]
-    if meant := nearest(path.stem, names, 0.5):
-        hint = f"did you mean `{meant}`? `r1recipes list` shows all"
+    raise missing(name, ".toml", names, "recipe")
+
+
+def missing(name: str, suffix: str, shipped: Mapping[str, Path], noun: str) -> RecipeError:
+    """The error for a name that is neither a file nor one of the shipped files of a kind, with the
+    nearest: of the files beside it where it names a file, or else of the shipped ones."""
+    path = Path(name)
+    is_file = path.suffix != "" or len(path.parts) > 1
+    folder = path.parent
+    if is_file and not folder.is_dir():
+        message = f"there is no file `{name}`: there is no folder `{folder}`"
     else:
-        hint = "`r1recipes list` shows the recipes that come with r1recipes"
-    raise RecipeError(f"there is no recipe `{name}`", hint=hint)
+        message = f"there is no {'file' if is_file else noun} `{name}`"
+    beside = {file.stem: file for file in folder.glob(f"*{suffix}")} if is_file else {}
+    if meant := nearest(path.stem, beside, 0.6):
+        return RecipeError(message, hint=f"did you mean `{beside[meant]}`?")
+    if meant := nearest(path.stem, shipped, 0.5):
+        also = (
+            f"? `{command('list')}` shows all"
+            if noun == "recipe"
+            else ", which comes with r1recipes?"
+        )
+        return RecipeError(message, hint=f"did you mean `{meant}`{also}")
+    if noun == "recipe":
+        hint = f"`{command('list')}` shows the recipes that come with r1recipes"
+        if path.suffix == suffix and folder.is_dir():
+            hint = f"`{new_recipe(path)}` writes one; {hint}"
+        return RecipeError(message, hint=hint)
+    return RecipeError(message, hint=f"those that come with r1recipes: {listed(shipped)}")
 
 
 def load(name: str | Path, overrides: list[str] | None = None) -> Loaded:
@@ -131,7 +157,7 @@ def load_text(
         recipe = validate(data, shown, text, origins)
     except RecipeError as error:
         blamed = _blame_flags(error.problems, file_data, origins) if origins else error.problems
-        raise RecipeError(problems=problems + blamed) from error
+        raise RecipeError(problems=problems + named_as_typed(blamed, origins)) from error
     if source:
         where = _finder(shown, text, origins)
         refusals = references.refusals(data, source.files(), origins)
@@ -159,9 +185,9 @@ def _refuse_study(data: dict[str, Any], shown: Path | str) -> None:
     """Raises: IsStudy for the data of a study file."""
     for section in STUDY_SECTIONS:
         if section in data:
-            hint = "`r1recipes sweep` runs it"
+            hint = f"`{command('sweep', shown)}` runs it"
             if isinstance(data.get("recipe"), str):
-                hint = f"its recipe is `{data['recipe']}`; `r1recipes sweep` runs the study"
+                hint += f"; its recipe is `{data['recipe']}`"
             message = f"has a [{section}] section: it is a study, not a recipe"
             raise IsStudy(problems=[Problem(message, str(shown), hint)])
 
@@ -185,19 +211,27 @@ def _blame_flags(
     return list(dict.fromkeys(blamed))
 
 
+def new_recipe(path: str | Path) -> str:
+    """The command that writes a recipe there."""
+    return command("new", path, "--model", "unsloth/Qwen2.5-1.5B-Instruct")
+
+
 def read_text(path: Path) -> str:
     """The text of a recipe file. Raises: RecipeError if it is not a text of at most MAX_BYTES."""
     where = str(path)
     try:
         if not path.is_file():
-            raise RecipeError.at(where, "is not a regular file")
+            raise RecipeError.at(where, "is not a regular file", "name a .toml file")
+        if path.suffix.lower() in references.FILE_SUFFIXES:
+            hint = f'name it in a recipe: `[data]` with `name = "{path}"`'
+            raise RecipeError.at(where, "is a data file, not a recipe", hint)
         size = path.stat().st_size
         if size > MAX_BYTES:
             message = f"has {size / 1e6:.1f} MB; a recipe has at most {MAX_BYTES / 1e6:.0f} MB"
             raise RecipeError.at(where, message, "is it the right file?")
         content = path.read_bytes()
     except OSError as error:
-        raise RecipeError.at(where, f"cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -209,7 +243,8 @@ def read_text(path: Path) -> str:
             f"{path}:{line}:{column}", message, "save the file as UTF-8"
         ) from error
     if not text.strip():
-        raise RecipeError.at(where, "is empty", f"`r1recipes new {path.name}` writes one")
+        hint = f"`rm {shlex.quote(where)} && {new_recipe(path)}` writes one"
+        raise RecipeError.at(where, "is empty", hint)
     return text
 
 
@@ -221,7 +256,7 @@ def validate(
         return Recipe.model_validate(data)
     except ValidationError as error:
         where = _finder(path, text, overrides or {})
-        problems = explain.explain(error, of_algorithm(data.get("algorithm")), where)
+        problems = explain.explain(error, worded_for(data), where)
         problems = list(dict.fromkeys(_without_preset_name(problem) for problem in problems))
         raise RecipeError(problems=problems) from error
 

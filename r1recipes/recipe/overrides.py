@@ -4,6 +4,9 @@ A key is dotted as in TOML. A value is TOML, or else taken as a text, so that a 
 quotes for `--set model.name=unsloth/Phi-4`. Sections are merged, lists are replaced.
 """
 
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import tomli
@@ -18,9 +21,11 @@ from r1recipes.algorithms.base import (
 from r1recipes.config.render import Loc, dotted, show
 from r1recipes.config.suggest import section_at
 from r1recipes.config.toml import MAX_DEPTH
-from r1recipes.errors import Problem
+from r1recipes.errors import Problem, R1RecipesError
 from r1recipes.recipe.schema import Recipe
 
+BARE = ("cold_start", "eval", "lora", "preset", "train")
+"""Sections whose keys messages also name without their section."""
 Path = tuple[str, ...]
 """Path of a key; unlike `Loc` without places in a list."""
 
@@ -46,11 +51,48 @@ def merge(
             for target in _spread_over_presets(path, data):
                 if blocked := _set(data, target, value):
                     message = f"`{dotted(blocked)}` has a value and can have no keys"
-                    hint = f"such as `--set {dotted(blocked)}=...`"
+                    typed = override.partition("=")[2]
+                    hint = f"such as `--set {dotted(blocked)}={typed}`"
                     problems.append(Problem(message, flag, hint))
                 origins[target] = flag
                 _drop_other_name(data, target, origins)
     return data, origins, problems
+
+
+@contextmanager
+def as_typed(flags: Mapping[Loc, str]) -> Iterator[None]:
+    """Errors within the context name what the user typed in place of the keys that it set.
+
+    `flags` are by key, such as `--size` or `--set data.eval_size=500`: a hint becomes `--size 50`,
+    or `--set data.eval_size=50`, where it was ``set `data.eval_size = 50` ``.
+    """
+    try:
+        yield
+    except R1RecipesError as error:
+        error.problems = named_as_typed(error.problems, flags)
+        raise
+
+
+def named_as_typed(problems: Iterable[Problem], flags: Mapping[Loc, str]) -> list[Problem]:
+    """The problems as `as_typed` words them."""
+    return [_named_as_typed(problem, flags) for problem in problems]
+
+
+def _named_as_typed(problem: Problem, flags: Mapping[Loc, str]) -> Problem:
+    message, hint, where = problem.message, problem.hint or "", problem.where
+    for loc, typed in flags.items():
+        key, name = dotted(loc), re.escape(str(loc[-1]))
+        is_bare = loc[0] in BARE or where == typed
+        names = f"(?:{re.escape(key)}|{name})" if is_bare else re.escape(key)
+        if not re.search(f"`{names}\\b", f"{message} {hint}"):
+            continue
+        where = where or typed
+        is_set, flag = typed.startswith("--set "), typed.partition("=")[0]
+        change = rf"(?:set|write|add|such as) `{names} = ([^`]*)`(?: in the preset)?"
+        hint = re.sub(change, rf"`{flag}{'=' if is_set else ' '}\1`", hint)
+        if not is_set:
+            message, hint = (re.sub(f"`{names}`", f"`{flag}`", text) for text in (message, hint))
+    return Problem(message, where, hint or None)
 
 
 def copy(data: Any) -> Any:

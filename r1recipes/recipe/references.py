@@ -244,7 +244,7 @@ def _text(table: dict[str, Any], key: str) -> str:
 
 _OWN_FILES = (
     "a recipe from elsewhere reads the Hub (user/name) and the files that came with it; "
-    "`r1recipes share` takes them along"
+    "`share` takes them along"
 )
 
 

@@ -28,6 +28,7 @@ from r1recipes.config.render import show
 from r1recipes.config.section import KeyProblems
 from r1recipes.recipe import references
 from r1recipes.rewards.functions import COMPARES_ANSWERS
+from r1recipes.rewards.signatures import likely_code
 from r1recipes.rewards.user_code import is_user_code
 
 LOSSES = get_args(GrpoTrain.model_fields["loss_type"].annotation)
@@ -157,7 +158,8 @@ def of_presets(presets: Any, algorithm: str | None) -> KeyProblems:
                 (
                     f"{name}.gpu_memory_utilization",
                     f"`preset.{name}.gpu_memory_utilization` is missing",
-                    "add `gpu_memory_utilization = 0.5`, the share of the card for vLLM",
+                    "add `gpu_memory_utilization = 0.5`, the share of the card for vLLM; a section "
+                    "for the CPU is called `[preset.cpu]`",
                 )
             )
     return problems
@@ -310,6 +312,10 @@ def preset_name(name: str) -> str:
 def known_reward(name: str) -> str:
     """Refuse a reward that is neither in the table nor somebody's own function."""
     if not is_user_code(name) and name not in rewards.REWARDS:
+        if (meant := likely_code(name)) and name.rpartition(":")[2] not in rewards.REWARDS:
+            message = f'unknown reward "{name}": a function of yours is named `file.py:function`'
+            words = {"message": message, "hint": f'write `"{meant}"`'}
+            raise PydanticCustomError("worded", "unknown reward", words)
         context = {"what": "unknown reward", "known": sorted(rewards.REWARDS)}
         raise PydanticCustomError("unknown_name", "unknown", context)
     return name

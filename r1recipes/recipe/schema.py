@@ -12,7 +12,7 @@ field's text, the key is passed on under that name.
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, TypeGuard, cast
 
 from pydantic import (
     BeforeValidator,
@@ -52,8 +52,8 @@ from r1recipes.recipe.sections.data import Data
 from r1recipes.recipe.sections.foreign_keys import (
     FOREIGN_KEYS,
     FOREIGN_VALUES,
-    NAMED_SECTIONS,
-    SECTION_EXAMPLES,
+    named_sections,
+    section_examples,
 )
 from r1recipes.recipe.sections.stage import COUNTS, AlgorithmName, RewardName, Rewards, Stage
 from r1recipes.recipe.targets import Export, Track
@@ -124,8 +124,8 @@ class Recipe(Section):
 
     foreign_keys = FOREIGN_KEYS
     foreign_values = FOREIGN_VALUES
-    section_examples = SECTION_EXAMPLES
-    named_sections = NAMED_SECTIONS
+    section_examples = section_examples("24GB")
+    named_sections = named_sections("24GB")
 
     format: Annotated[Literal[1], BeforeValidator(a_whole_number), Field(examples=[1])]
     """Version of the recipe format."""
@@ -299,6 +299,25 @@ def of_algorithm(name: Any) -> type[Recipe]:
     if name is None or (isinstance(name, str) and name in ALGORITHMS):
         return _of_algorithm("grpo" if name is None else name)
     return create_model("Recipe", __base__=Recipe, train=(GRPO.train, GRPO.train()))
+
+
+def worded_for(data: Mapping[str, Any]) -> type[Recipe]:
+    """The model of a recipe, whose messages name a preset as these data do: one of its own, or that
+    of a CPU for a built-in model."""
+    model, presets = of_algorithm(data.get("algorithm")), data.get("preset")
+    names = [name for name in presets if PRESET_NAME.fullmatch(name)] if _is_table(presets) else []
+    of_model = data.get("model")
+    if not names and _is_table(of_model) and of_model.get("name") in BUILTIN_MODELS[:1]:
+        names = ["cpu"]
+    if not names:
+        return model
+    words = {"named_sections": named_sections(names[0])}
+    examples = {"section_examples": section_examples(names[0])}
+    return cast(type[Recipe], type("Recipe", (model,), words | examples))
+
+
+def _is_table(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from r1recipes.config.section import KeyProblems, Section, Word, refuse
-from r1recipes.errors import Problem
+from r1recipes.errors import Problem, command
 
 GGUF_TYPES = ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m")
 """The types of llama.cpp that can be written, from the largest to the smallest."""
@@ -88,7 +88,9 @@ class Export(Section):
         targets, problems = parse(texts)
         refused: KeyProblems = [("", problem.message, problem.hint or "") for problem in problems]
         if any(target.kind == "hub" for target in targets):
-            hint = "`export RUN --to hub:user/name` pushes when you ask for it"
+            hint = (
+                f"`{command('export', 'RUN', '--to', 'hub:user/name')}` pushes when you ask for it"
+            )
             refused.append(("", "a recipe pushes nothing to the Hub", hint))
         refuse(refused)
         return texts

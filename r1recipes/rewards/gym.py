@@ -22,7 +22,6 @@ BATCH_LIMIT_S = 60.0
 """Seconds for all answers of a batch; assumed, as for math-verify."""
 MAX_ANSWER_CHARS = 20_000
 """Assumed: the longest reference of 100 problems of each data set has 6,000 (0.1.25)."""
-INSTALL = "`pip install 'r1recipes[gym]'`"
 
 Call = tuple[str, str, str, str]
 """answer, question, reference, pack"""
@@ -31,7 +30,10 @@ Call = tuple[str, str, str, str]
 def refuse_missing() -> None:
     """Raises: RecipeError where reasoning-gym is not installed."""
     if importlib.util.find_spec("reasoning_gym") is None:
-        raise RecipeError("gym: data need the package reasoning-gym", hint=INSTALL)
+        from r1recipes.machine import packages  # takes longer than a check of a recipe
+
+        hint = f"`{packages.extra('gym')}`"
+        raise RecipeError("gym: data need the package reasoning-gym", hint=hint)
 
 
 def gym(

@@ -5,6 +5,7 @@ columns are only checked where they are known.
 """
 
 import ast
+import re
 from collections.abc import Collection, Iterator
 
 from r1recipes.errors import Problem
@@ -97,3 +98,14 @@ def _targets(node: ast.stmt) -> Iterator[ast.AST]:
             yield from inner.targets
         elif isinstance(inner, ast.AnnAssign | ast.AugAssign):
             yield inner.target
+
+
+def likely_code(name: str) -> str | None:
+    """The name of user code that was meant by `law:dose`, `law.py::dose`, `law.py.dose`,
+    `law.py: dose` or `law.py`; None where none was."""
+    parts = re.fullmatch(
+        r"([^:]*?[\w.-])(\.py)?(?:\s*::?\s*|(?<=\.py)\.)([A-Za-z_]\w*)(\(\))?", name
+    )
+    if parts:
+        return f"{parts[1].removesuffix('.py')}.py:{parts[3]}"
+    return f"{name}:function" if name.endswith(".py") else None

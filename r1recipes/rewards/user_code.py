@@ -80,7 +80,7 @@ def user_code_path(name: str, base_dir: Path) -> tuple[Path, str]:
     """
     match = _USER_CODE.fullmatch(name)
     if match is None:
-        raise RecipeError(f"`{name}` does not name user code, such as `my_rewards.py:dose`")
+        raise RecipeError(f"`{name}` does not name user code", hint="such as `my_rewards.py:dose`")
     return (base_dir / match["path"]).resolve(), match["function"]
 
 
@@ -118,7 +118,8 @@ def look_up(name: str, base_dir: Path) -> Code:
     try:
         body = ast.parse(source, str(path)).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise RecipeError(f"the reward file `{path}` is not valid Python: {error}") from error
+        message = f"the reward file `{path}` is not valid Python: {error}"
+        raise RecipeError(message, hint=f"`python -m py_compile {path}` shows the place") from error
     functions = [n.name for n in body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     # A name that is imported or assigned may be a function too; only running the file would tell.
     others = {n.id for n in ast.walk(ast.Module(body, [])) if isinstance(n, ast.Name)}

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from r1recipes.config.suggest import nearest
 from r1recipes.data import answer_column, sources, splits
 from r1recipes.data.sources import json_lines, limits
 from r1recipes.data.splits import Splits, question_key
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.errors import Problem, RecipeError, unreadable
 from r1recipes.recipe.schema import Recipe
 from r1recipes.rewards.grading import Completion
 from r1recipes.rewards.user_code import completion_text
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 OWN_KEYS = ("completion", "rewards", "step", "prompt", "samples", "greedy", "cut", "num_tokens")
 """Keys of a line that are no columns of the data."""
+OTHER_FILES = (".csv", ".parquet", ".json")
 FORM = '{"completion": "...", "question": "...", "answer": "..."}'
 
 
@@ -33,9 +35,16 @@ def source(name: str, runs_dir: Path) -> Path:
     """The file that `name` means: a .jsonl file, or that of a run, which is its evaluation after
     training, else the one before, else completions of its steps. Raises: RecipeError."""
     path = Path(name)
+    if path.is_file() and path.suffix.lower() in OTHER_FILES:
+        hint = f"write a .jsonl file, in which a line is such as {FORM}"
+        raise RecipeError.at(name, f"is a {path.suffix} file, not one of completions", hint)
     if path.is_file() and path.suffix != ".toml":
         return path
-    if path.suffix == ".jsonl" or path.is_dir() and not (path / "record.json").is_file():
+    if path.suffix == ".jsonl":
+        near = nearest(path.name, [file.name for file in path.parent.glob("*.jsonl")], 0.5)
+        hint = f"did you mean `{path.parent / near}`?" if near else "name a file or a run"
+        raise RecipeError.at(name, "does not exist", hint)
+    if path.is_dir() and not (path / "record.json").is_file():
         sources.check_file(path, "completions")
     run = names.find(runs_dir, name)
     for file in (run.evaluation("after"), run.evaluation("before"), run.completions):
@@ -56,7 +65,7 @@ def read(path: Path, recipe: Recipe, rows: Splits) -> list[Completion]:
         limits.refuse_lines(path)
         content = path.read_bytes()
     except OSError as error:
-        raise RecipeError.at(str(path), f"cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
             continue

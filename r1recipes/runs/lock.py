@@ -144,7 +144,7 @@ def of_source(loaded: Loaded) -> Lock:
     """The lock that came with a recipe. Raises: RecipeError without one, or if it is not valid."""
     path = loaded.path.parent / "lock.json"
     if loaded.source is None or not path.is_file():
-        hint = "--locked needs a recipe from `r1recipes share`, or the folder of a run"
+        hint = "leave out `--locked`, or name a recipe that was shared or the folder of a run"
         raise RecipeError.at(loaded.shown, "has no lock.json", hint)
     return read(path.read_bytes(), f"{loaded.source.reference}: lock.json")
 

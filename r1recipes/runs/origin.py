@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.data.local import model as local_model
-from r1recipes.errors import PlanError, RecipeError
+from r1recipes.errors import PlanError, RecipeError, command
 from r1recipes.machine import files, hub
 from r1recipes.planning.architectures import Origin
 from r1recipes.recipe import references
@@ -74,7 +74,7 @@ def _refuse(path: Path) -> None:
     raise RecipeError(
         f"`{path}` is neither a model, nor an adapter, nor a run: it has no config.json, no "
         f"{CONFIG} and no record.json",
-        hint="name the folder that has one of them; `r1recipes list runs` shows the runs",
+        hint=f"name the folder that has one of them; `{command('list', 'runs')}` shows the runs",
     )
 
 
@@ -180,8 +180,8 @@ def _refuse_rounded(name: str, folder: Path | None) -> None:
         base = plain if plain != name else "MODEL"
         raise RecipeError(
             f"its base `{name}` is quantised; merging into it would round the adapter away",
-            hint=f"`r1recipes export RUN --to merged_16bit --base {base}` merges a run into 16-bit "
-            "weights, and its folder is a model; for an adapter from elsewhere change "
+            hint=f"`export` of the run with `--to merged_16bit --base {base}` merges it into 16-bit"
+            " weights, and its folder is a model; for an adapter from elsewhere change "
             f"`base_model_name_or_path` in its {CONFIG}",
         )
 

@@ -24,6 +24,7 @@ from optuna.storages._cached_storage import _CachedStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from r1recipes.errors import RecipeError, RunError, first_line
+from r1recipes.machine import packages
 
 HEARTBEAT_S = 20
 GRACE_S = 300
@@ -163,7 +164,7 @@ def open_storage(url: str, *, grace_s: int = GRACE_S, limit_s: float = DATABASE_
             )
             break
         except ImportError as error:
-            hint = "`pip install 'r1recipes[cluster]'` brings psycopg"
+            hint = f"`{packages.extra('cluster')}` brings psycopg"
             raise RecipeError("the database's driver is not installed", hint=hint) from error
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
             if not patience_s or "unable to open" in str(error):

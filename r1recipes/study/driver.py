@@ -19,7 +19,7 @@ from typing import IO, Any, Protocol
 
 from optuna.trial import FrozenTrial, TrialState
 
-from r1recipes.errors import PlanError, Problem, RecipeError, RunError
+from r1recipes.errors import PlanError, Problem, RecipeError, RunError, command
 from r1recipes.machine import files, gpu, host
 from r1recipes.planning import DoesNotFit
 from r1recipes.recipe.references import references_in
@@ -255,7 +255,7 @@ def owned(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise RecipeError(
                 f"another `sweep` drives the study in {folder}",
-                hint="`r1recipes worker` adds workers to it",
+                hint=f"`{command('worker', folder.name)}` adds a worker to it",
             ) from error
         yield
 
@@ -307,5 +307,5 @@ def refuse_hopeless(finished: Sequence[FrozenTrial], cell: Cell) -> None:
         raise RunError(
             f"all of {len(finished)} trials failed; the last one: {error['message']}",
             kind=error["kind"],
-            hint=f"try the recipe alone first: `r1recipes run {cell.recipe_path}`",
+            hint=f"try the recipe alone first: `{command('run', cell.recipe_path)}`",
         )

@@ -18,9 +18,8 @@ from r1recipes import machine, recipe
 from r1recipes.config import explain
 from r1recipes.config.places import Positions
 from r1recipes.config.render import Loc, show
-from r1recipes.config.suggest import nearest
 from r1recipes.config.toml import parse
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.errors import Problem, RecipeError, command
 from r1recipes.recipe import loading, overrides
 from r1recipes.study.cell import Cell, assignments, cell_name, is_whole
 from r1recipes.study.schema import Study, StudyFile
@@ -56,7 +55,7 @@ def load(
     text = loading.read_text(path)
     data = parse(text, path, EXAMPLE)
     if "model" in data and not data.keys() & set(loading.STUDY_SECTIONS):
-        raise RecipeError.at(str(path), "is a recipe, not a study", f"`r1recipes run {path}`")
+        raise RecipeError.at(str(path), "is a recipe, not a study", f"`{command('run', path)}`")
     checker = _Checker(path, text, flags or [])
     try:
         file = StudyFile.model_validate(data)
@@ -70,7 +69,8 @@ def load(
 def with_trials(loaded: LoadedStudy, n_trials: int) -> LoadedStudy:
     """The study with another number of trials. Raises: RecipeError when it has no search."""
     if n_trials < 1:
-        raise RecipeError(f"--n-trials {n_trials}: a study has at least one trial")
+        message = f"--n-trials {n_trials}: a study has at least one trial"
+        raise RecipeError(message, hint="such as `--n-trials 20`")
     if not loaded.file.search:
         message = f"--n-trials {n_trials} does not go with this study"
         raise RecipeError(message, hint="a matrix without [search] has one trial in each cell")
@@ -91,9 +91,20 @@ def find(name: str) -> Path:
         return path
     if name in names:
         return names[name]
-    meant = nearest(path.stem, names, 0.5)
-    hint = f"did you mean `{names[meant]}`?" if meant else "shipped: " + ", ".join(names)
-    raise RecipeError(f"there is no study `{name}`", hint=hint)
+    raise loading.missing(name, ".toml", names, "study")
+
+
+def what_is(path: str) -> str:
+    """The command that shows what a path of a study, a run or a study's file stands for."""
+    if not Path(path).exists():
+        return f"`{command('study', Path(path).stem)}`"
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    if (folder / "record.json").is_file():
+        return f"this is a run, which `{command('report', folder)}` shows"
+    if (folder / "study.db").is_file() or not any(folder.glob("*/record.json")):
+        return f"`{command('study', folder.name if folder.name else Path(path).stem)}`"
+    newest = sorted(folder.glob("*/record.json"))[-1].parent
+    return f"`{folder}` has runs and no study; `{command('report', newest)}` shows the last"
 
 
 class _Checker:
@@ -170,11 +181,11 @@ class _Checker:
             loaded = recipe.load(beside if beside.is_file() else name, self.flags)
             if loaded.source is None:
                 return loaded.path.absolute(), loaded.text
-            hint = f"`r1recipes copy {name} mine.toml`, and name that file"
+            hint = f"`{command('copy', name, 'mine.toml')}`, and name that file"
             self._add(loc, f"`{name}` is from elsewhere", hint)
         except RecipeError as error:
             for problem in error.problems:
-                is_missing = problem.message.startswith("there is no recipe")
+                is_missing = problem.message.startswith(("there is no recipe", "there is no file"))
                 where = self.where(loc, False) if is_missing else problem.where
                 self.problems.append(Problem(problem.message, where, problem.hint))
         return Path(), ""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from r1recipes.errors import PlanError, RecipeError, RunError
+from r1recipes.machine import packages
 from r1recipes.study.driver import MAX_DEATHS_IN_A_ROW, describe_exit
 from r1recipes.study.trials import RESTART
 
@@ -39,7 +40,7 @@ class RayWorkers:
         try:
             import ray
         except ImportError as error:
-            hint = "`pip install 'r1recipes[cluster]'`"
+            hint = f"`{packages.extra('cluster')}`"
             raise PlanError("`--launcher ray` needs Ray", hint=hint) from error
         self.ray, self.num_workers, self.say = ray, num_workers, say
         ray.init(log_to_driver=False, logging_level="error", ignore_reinit_error=True)

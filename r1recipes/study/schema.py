@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from r1recipes.config.render import Loc, show
+from r1recipes.config.render import Loc, show, toml_value
 from r1recipes.config.section import KeyProblems, Section, Word, a_whole_number, refuse
 
 Metric = Literal["eval/accuracy", "eval/greedy", "eval/mean_length", "eval/share_cut"]
@@ -214,11 +214,14 @@ def _shape_problems(section: dict[str, Any], name: str | None) -> KeyProblems:
     problems: KeyProblems = []
     for key, value in section.items():
         if isinstance(value, dict) and not value.keys() & Range.model_fields.keys():
-            inner = next(iter(value), "KEY")
-            hint = f'write `"{key}.{inner}" = ...`, with the quotes'
+            inner, at = next(iter(value.items()), ("KEY", None))
+            shown = "..." if at is None or _is_nested(at) else toml_value(at)
+            hint = f'write `"{key}.{inner}" = {shown}`, with the quotes'
             problems.append(((key,), f"`{key}` is a section of the recipe", hint))
         elif name == "search" and not isinstance(value, dict):
             hint = f"{_RANGES}; one value belongs in [set]"
+            if isinstance(value, list) and len(value) > 1 and not any(map(_is_nested, value)):
+                hint = f"write `{{ choices = {toml_value(value)} }}`"
             problems.append(((key,), f"`{key}` needs a range or choices, not {show(value)}", hint))
         elif name == "matrix" and not (isinstance(value, list) and value):
             hint = "all values to run, in brackets, such as `[1, 2, 3]`"
@@ -248,3 +251,7 @@ def _file_problems(file: StudyFile) -> KeyProblems:
                 problems.append(((section, key), message, "keep one"))
             sections[key] = section
     return problems
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, list | dict)

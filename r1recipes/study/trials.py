@@ -54,7 +54,8 @@ class Trials:
             self.study = optuna.load_study(study_name=name, storage=storage)
         except KeyError as error:
             raise RecipeError(
-                f"the database has no study `{name}`", hint="`r1recipes sweep FILE` makes it"
+                f"the database has no study `{name}`",
+                hint="`sweep` with the study's file makes it",
             ) from error
         self.cell = self.read_cell()
 

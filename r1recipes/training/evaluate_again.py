@@ -21,6 +21,7 @@ from r1recipes.machine import files, gpu, packages
 from r1recipes.machine.settings import Settings
 from r1recipes.machine.terminal import Capture
 from r1recipes.planning.plan import Plan
+from r1recipes.recipe import overrides
 from r1recipes.recipe.loading import Loaded
 from r1recipes.rewards import answers
 from r1recipes.rewards.grading import Completion
@@ -61,8 +62,9 @@ def execute(
     plan = _plan(on_this_machine(trained.plan, gpu.current()), trained, changes)
     with ExitStack() as stack:
         stack.enter_context(Capture())
-        prepared = prepare(plan, watching, settings, options, stack)
-        if changes.other:
+        with overrides.as_typed({("data", "eval_size"): "--size"} if changes.size else {}):
+            prepared = prepare(plan, watching, settings, options, stack)
+        if changes.other or changes.size:  # more problems than the run held out: it saw the others
             prepared = _without_training_rows(prepared, trained, settings, watching)
         watching.phase("Loading the model")
         revision = prepared.backend.load(
@@ -166,7 +168,8 @@ def _without_training_rows(
     if len(fresh) == len(rows):
         return prepared
     if not fresh:
-        raise RecipeError("the run was trained on every one of these problems")
+        message = "the run was trained on every one of these problems"
+        raise RecipeError(message, hint="name a recipe with others, such as `--data phi4`")
     observer.note(f"{len(rows) - len(fresh)} problems left out: the run was trained on them")
     splits = replace(prepared.splits, held_out=rows.select(fresh, keep_in_memory=True))
     return replace(prepared, splits=splits)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from r1recipes.errors import R1RecipesError, RecipeError, Stopped
+from r1recipes.errors import R1RecipesError, RecipeError, Stopped, command
 from r1recipes.machine import files, packages
 from r1recipes.machine.meter import Meter, Stopwatch
 from r1recipes.machine.settings import Settings
@@ -17,7 +17,7 @@ from r1recipes.machine.terminal import Capture, Interrupts
 from r1recipes.planning import disk, out_of_memory
 from r1recipes.planning.doctor import failures
 from r1recipes.planning.plan import Plan, pinned
-from r1recipes.recipe import references
+from r1recipes.recipe import overrides, references
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock, record
 from r1recipes.runs.lock import Lock
@@ -56,7 +56,7 @@ def start(
         plan = pinned(plan, locked.model_dump())
     parent = folder.parent if folder else settings.runs_dir / loaded.name
     files.check_writable(parent)
-    with ExitStack() as stack:
+    with overrides.as_typed(loaded.overrides), ExitStack() as stack:
         capture = stack.enter_context(Capture())
         meter = _meter(stack, plan, warm)
         prepared = prepare(plan, watching, settings, options, stack, warm, watch)
@@ -171,9 +171,10 @@ def _execute(
         except KeyboardInterrupt:
             run.update(status="stopped")
             flags = options.flags() + (" --wandb" if sends(plan.recipe.track) else "")
-            hint = f"go on with `python -m r1recipes run --resume {run.folder}{flags}`"
+            hint = f"go on with `{command('run', '--resume', run.folder)}{flags}`"
             if run.last_checkpoint() and not run.adapter.exists():
-                hint += f", or evaluate and close it with `run --finish {run.folder}{flags}`"
+                finish = command("run", "--finish", run.folder)
+                hint += f", or evaluate and close it with `{finish}{flags}`"
             raise Stopped(f"stopped; {_saved(run)}", hint=hint) from None
         except Pruned:
             run.update(status="pruned", finished=files.now())
@@ -228,9 +229,9 @@ def _saved(run: Run) -> str:
 
 
 def _record_failure(run: Run, failure: R1RecipesError) -> None:
-    kind = getattr(failure, "kind", "input")
+    kind, hint = getattr(failure, "kind", "input"), failure.problems[0].hint or ""
     with suppress(OSError, RecipeError):  # on a full disk the message on the screen has to do
-        run.update(status="failed", error={"kind": kind, "message": str(failure)})
+        run.update(status="failed", error={"kind": kind, "message": str(failure), "hint": hint})
 
 
 def _record_memory(run: Run, plan: Plan, meter: Meter) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from r1recipes.errors import Problem, RecipeError
+from r1recipes.machine import packages
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe.targets import Track, Trackio, Wandb
 from r1recipes.runs.reading import Row
@@ -37,7 +38,7 @@ def check(track: Track, *, offline: bool) -> None:
     if sends(track) and offline:
         raise RecipeError("wandb cannot be online in a run that is offline", hint=_KEEP_HERE)
     problems = [
-        Problem(f"`track.{name}` needs {name}", None, f"`pip install 'r1recipes[{name}]'`")
+        Problem(f"`track.{name}` needs {name}", None, f"`{packages.extra(name)}`")
         for name in track.names()
         if importlib.util.find_spec(name) is None
     ]

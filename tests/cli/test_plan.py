@@ -139,7 +139,7 @@ def test_where_nothing_fits_both_shortages_are_said():
     ("arguments", "message"),
     [
         (["plan", "phi4", "--gpu", "voodoo"], "no NVIDIA card `voodoo` is known"),
-        (["plan", "phi4", "--gpu", "t5"], "T4; or give"),
+        (["plan", "phi4", "--gpu", "t5"], "`--gpu 'T4'`; or give"),
         (["plan", "phi4", "--gpu", "a100"], "`--gpu 'A100 40GB'` or `--gpu 'A100 80GB'`"),
         (["plan", "phi4", "--gpu", ""], "no NVIDIA card `` is known"),
         (["plan", "phi4", "--gpu", "v100"], "`v100` has compute capability 7.0"),

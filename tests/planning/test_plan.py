@@ -69,6 +69,9 @@ def test_a_gpu_recipe_without_a_gpu_says_what_to_run(tmp_path):
     with pytest.raises(PlanError) as raised:
         make(with_presets("16GB", "24GB"), tmp_path)
     assert "16GB or more" in str(raised.value)
+    assert "[preset.cpu]" in hint(raised) and "show tiny" in hint(raised)
+    with pytest.raises(PlanError) as raised:
+        make(recipe.load("phi4").recipe, tmp_path)
     assert "run tiny" in hint(raised)
 
 
@@ -92,7 +95,7 @@ def test_a_card_that_others_fill_is_not_called_too_small(tmp_path, monkeypatch):
 def test_a_card_below_every_preset_is_not_sent_back_to_the_same_recipe(tmp_path):
     for name, other in (("qwen2.5-1.5b", False), ("phi4", True)):
         with pytest.raises(PlanError, match="the smallest preset") as raised:
-            make(recipe.load(name).recipe, tmp_path, card(3.9))
+            make(recipe.load(name).recipe, tmp_path, card(5.8 if other else 3.9))
         assert ("run qwen2.5-1.5b" in hint(raised)) == other
 
 

@@ -56,7 +56,7 @@ def problems(tmp_path, old="", new="", overrides=None):
         (
             "max_steps = 6",
             "lora_rank = 6",
-            "1 unknown key `train.lora_rank` (`lora_rank` belongs in each [preset.24GB])",
+            "1 unknown key `train.lora_rank` (`lora_rank` belongs in each [preset.cpu])",
         ),
         (
             "max_steps = 6",
@@ -125,7 +125,7 @@ def test_a_key_at_the_top_or_below_the_wrong_header_is_sent_home(tmp_path):
 
 def test_settings_without_a_card_are_one_mistake(tmp_path):
     (said,) = problems(tmp_path, "[preset.cpu]", "[preset]")
-    assert "stands in [preset] itself" in said and "write `[preset.24GB]`" in said
+    assert "stands in [preset] itself" in said and "write `[preset.cpu]`" in said
 
 
 def test_a_missing_key_is_reported_at_its_section(tmp_path):

@@ -139,12 +139,30 @@ def test_a_run_that_nobody_works_on_is_killed_and_not_running(made):
     assert run.standing() == "was killed at step 2" and "run --resume" in run.to_go_on()
     with run.owned():
         assert run.standing() == "is running at step 2" and "wait" in run.to_go_on()
-        with pytest.raises(RecipeError, match="no unfinished run"):
+        with pytest.raises(RecipeError, match="the unfinished run is running"):
             record.find_unfinished(run.folder.parent.parent)
     run.metrics.write_text("{\n")
     assert run.standing() == "was killed at step 0"
     run.update(status="failed")
     assert run.status() == "failed"
+
+
+@pytest.mark.parametrize(
+    ("kind", "hint", "way"),
+    [
+        ("disk", "free some space", "run --resume {run}` goes on"),
+        ("crash", "the traceback is in train.log", "run --resume {run}` goes on"),
+        ("oom", "try `--set preset.load_in=4bit`", "--set preset.load_in=4bit` starts a new run"),
+        ("nan", "lower `train.learning_rate`", "lower `train.learning_rate`; then `r1recipes run "),
+        ("reward", "or train anyway with `--force`", "run --resume {run} --force` trains anyway"),
+        ("reward", "`r1recipes run --resume` goes on", "`r1recipes run --resume` goes on"),
+        ("input", "", "change what it failed for; then `r1recipes run "),
+    ],
+)
+def test_a_run_that_failed_for_its_settings_is_not_said_to_go_on(made, kind, hint, way):
+    run, *_ = made
+    run.update(status="failed", error={"kind": kind, "message": "it failed", "hint": hint})
+    assert way.format(run=run.folder) in run.to_go_on()
 
 
 def test_runs_are_found_right_below_the_folder_too_by_the_time_they_began(made, tmp_path):

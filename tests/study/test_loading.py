@@ -97,7 +97,7 @@ recipe = "small.toml"
         ("low = 1e-4", "low = 0.0", "8:33", "has no logarithm"),
         ("[4, 8]", "[4, 4]", "9:34", "given twice"),
         ('"train.max_steps"', "train.max_steps", "10:19", "is a section of the recipe"),
-        ("small.toml", "smal.toml", "2:10", "there is no recipe"),
+        ("small.toml", "smal.toml", "2:10", "there is no file"),
         ("[study]", '[set]\n"train.max_steps" = 3\n[study]', "12:21", "is in [set] too"),
         ("[study]", '[set]\n"train.beta" = -1\n[study]', "5:16", "at least 0"),
         ("[study]", '[set]\n"preset.cpu.lora_rank" = 8\n[study]', "11:1", "are one key"),

@@ -298,7 +298,7 @@ def test_paths_that_are_not_recipes(tmp_path):
     (problem,) = problems_of(tmp_path)
     assert "has no recipe.toml" in problem.message
     (problem,) = problems_of(tmp_path / "missing.toml")
-    assert "there is no recipe" in problem.message
+    assert "there is no file" in problem.message
     (problem,) = problems_of("x" * 5000)
     assert "is not a file name" in problem.message or "there is no recipe" in problem.message
     (problem,) = problems_of("a\0b")

@@ -151,7 +151,7 @@ def _unknown(inner: Parser, rest: Sequence[str], commands: dict[str, Parser]) ->
     homes = [name for name, parser in commands.items() if flag in parser.flags()]
     if title in homes:
         message = f"`{flag}` stands before its command"
-        hint = f"`{command(title, '...', flag)}`"
+        hint = f"put it behind: `{command(title, flag)}`"
     elif homes:
         hint = f"it is a flag of {listed(f'`{name}`' for name in homes)}"
     elif meant := _nearest(flag, inner.flags()):

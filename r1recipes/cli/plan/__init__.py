@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from r1recipes.cli.common import (
     write_over,
 )
 from r1recipes.cli.plan.cards import card_of, gib_of, no_memory
-from r1recipes.errors import PlanError, RecipeError
+from r1recipes.errors import PlanError, RecipeError, command
 from r1recipes.machine.units import GIB
 
 if TYPE_CHECKING:
@@ -112,10 +111,12 @@ def plan_command(args: argparse.Namespace) -> int:
     predicted = resolved.predicted
     if predicted is None and resolved.device == "cuda":
         raise PlanError(
-            f"the memory of {resolved.algorithm.title} is not predicted: it is trained by plain TRL"
+            f"the memory of {resolved.algorithm.title} is not predicted: it is trained by plain "
+            "TRL",
+            hint=f"`{command('run', args.recipe, '--set', 'train.max_steps=5')}` measures it",
         )
     if predicted is None:
-        raise no_memory(resolved.preset_name)
+        raise no_memory(loaded.recipe, resolved.preset_name)
     if args.json:
         _print_json(loaded, resolved, predicted, card)
     elif args.fit:
@@ -285,7 +286,7 @@ def rehearse_command(args: argparse.Namespace) -> int:
 
     vram_gib = None if args.vram is None else gib_of(args.vram)
     if args.steps < 1:
-        raise RecipeError(f"--steps {args.steps} measures nothing", hint="such as --steps 4")
+        raise RecipeError(f"--steps {args.steps} measures nothing", hint="such as `--steps 4`")
     loaded, card = recipe.load(args.recipe, args.overrides), gpu.take()
     if card is None:
         raise _no_card(args, loaded.recipe)
@@ -335,9 +336,14 @@ def _no_card(args: argparse.Namespace, asked: Recipe) -> PlanError:
     from r1recipes.algorithms.base import preset_bytes
 
     cards = [name for name in asked.preset if name != "cpu"]
-    name = args.preset or min(cards, key=preset_bytes, default="cpu")
-    command = shlex.join(["r1recipes", "plan", args.recipe, "--preset", name])
+    if not cards:
+        return PlanError(
+            "a rehearsal needs an NVIDIA GPU, and this recipe is for the CPU",
+            hint=f"`{command('run', args.recipe, '--set', 'train.max_steps=5')}` measures it here",
+        )
+    name = args.preset or min(cards, key=preset_bytes)
     return PlanError(
         "a rehearsal needs an NVIDIA GPU, and this machine has none",
-        hint=f"`{command}` predicts; `r1recipes doctor` looks for a GPU",
+        hint=f"`{command('plan', args.recipe, '--preset', name)}` predicts; "
+        f"`{command('doctor')}` looks for a GPU",
     )

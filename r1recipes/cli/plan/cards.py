@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from r1recipes.errors import RecipeError
+from r1recipes.errors import RecipeError, command
 from r1recipes.machine.units import GIB
 
 if TYPE_CHECKING:
@@ -14,11 +14,18 @@ if TYPE_CHECKING:
     from r1recipes.recipe import Recipe
 
 
-def no_memory(preset_name: str) -> RecipeError:
+def no_memory(recipe: Recipe, preset_name: str) -> RecipeError:
     return RecipeError(
         f"preset `{preset_name}` runs on a CPU: there is no GPU memory to plan",
-        hint="name a GPU with --gpu or --vram",
+        hint=f"`--preset {_smallest(recipe)}`",
     )
+
+
+def _smallest(recipe: Recipe) -> str:
+    """The preset for the smallest GPU; of a recipe for the CPU its own."""
+    from r1recipes.algorithms.base import preset_bytes
+
+    return min((name for name in recipe.preset if name != "cpu"), key=preset_bytes, default="cpu")
 
 
 def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
@@ -33,7 +40,7 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
     if list(recipe.preset) == ["cpu"]:
         raise RecipeError(
             "this recipe is for the CPU: it has no preset for a GPU",
-            hint="plan one from `r1recipes list` that has, such as phi4",
+            hint=f"`{command('plan', 'phi4', '--gpu', 't4')}` plans one that has",
         )
     if args.vram is not None:
         size = gib_of(args.vram)
@@ -45,10 +52,11 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
     if args.preset is None:
         raise RecipeError(
             "this machine has no NVIDIA GPU to plan for",
-            hint="name a GPU, such as --gpu t4 or --vram 16, or a preset with --preset",
+            hint="name a GPU, such as `--gpu t4` or `--vram 16`, or a preset, such as "
+            f"`--preset {_smallest(recipe)}`",
         )
     if args.preset == "cpu" or args.preset not in recipe.preset:
-        raise no_memory(fit.choose_preset(recipe, None, args.preset))
+        raise no_memory(recipe, fit.choose_preset(recipe, None, args.preset))
     from r1recipes.planning import proofs  # few calls come to this line
 
     size = proofs.class_bytes(args.preset) or preset_bytes(args.preset)
@@ -85,7 +93,7 @@ def check_vram(size: float, text: str) -> None:
     if not 0.5 <= size <= 4096:
         raise RecipeError(
             f"`--vram {text}` is not the memory of a GPU, from 0.5 to 4096 GiB",
-            hint="such as --vram 16",
+            hint="such as `--vram 16`",
         )
 
 

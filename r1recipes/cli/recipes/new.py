@@ -37,14 +37,16 @@ def add(commands: Commands) -> None:
 
 def new_command(args: argparse.Namespace) -> int:
     from r1recipes.algorithms import ALGORITHMS
+    from r1recipes.config.suggest import nearest
     from r1recipes.planning.fit import presets
     from r1recipes.recipe import scaffold
 
     if args.file.suffix != ".toml":
-        raise RecipeError(f"`{args.file}` is not a .toml file", hint=f"`{args.file}.toml`")
+        raise RecipeError(f"`{args.file}` is not a .toml file", hint=f"write `{args.file}.toml`")
     if args.algorithm not in ALGORITHMS:
-        known = ", ".join(ALGORITHMS)
-        raise RecipeError(f"unknown algorithm `{args.algorithm}`", hint=f"known: {known}")
+        near = nearest(args.algorithm.lower().replace("-", "_"), ALGORITHMS, 0.5) or "grpo"
+        message = f"unknown algorithm `{args.algorithm}`; known: {', '.join(ALGORITHMS)}"
+        raise RecipeError(message, hint=f"`--algorithm {near}`")
     base_dir = args.file.absolute().parent
     made = presets.recipe_for(args.model, args.algorithm, _cards(args.gpu), base_dir)
     for line in made.lines:

@@ -23,7 +23,7 @@ from r1recipes.cli.common import (
     show_code,
 )
 from r1recipes.cli.run import ending
-from r1recipes.errors import R1RecipesError, RecipeError
+from r1recipes.errors import R1RecipesError, RecipeError, command
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
@@ -90,7 +90,9 @@ def add(commands: Commands) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     if args.recipe is None and args.resume is None and args.finish is None:
-        raise RecipeError("`run` needs a recipe", hint="`r1recipes list` shows the shipped ones")
+        raise RecipeError(
+            "`run` needs a recipe", hint=f"`{command('list')}` shows the shipped ones"
+        )
     settings = offline_settings(args.offline)
     goes_on = args.resume is not None or args.finish is not None
     return _resume(args, settings) if goes_on else _start(args, settings)
@@ -98,6 +100,7 @@ def run_command(args: argparse.Namespace) -> int:
 
 def _start(args: argparse.Namespace, settings: Settings) -> int:
     from r1recipes import recipe
+    from r1recipes.recipe.overrides import as_typed
     from r1recipes.runs import lock, record
     from r1recipes.training import trackers
 
@@ -115,7 +118,8 @@ def _start(args: argparse.Namespace, settings: Settings) -> int:
         print(f"from {printable(loaded.shown)}", file=sys.stderr)
     is_foreign = loaded.source is not None
     check_allowed(loaded.recipe, loaded.path.parent, args, settings, is_foreign=is_foreign)
-    trackers.check(plan.recipe.track, offline=settings.offline)
+    with as_typed({("track", "wandb"): "--wandb"} if args.wandb else {}):
+        trackers.check(plan.recipe.track, offline=settings.offline)
     _say_unpredicted(plan)
 
     def train(observers: list[Observer], options: Options) -> Run:
@@ -187,7 +191,7 @@ def _resume(args: argparse.Namespace, settings: Settings) -> int:
     if args.overrides or args.preset or args.run_dir or args.locked:
         raise RecipeError(
             "--set, --preset, --run-dir and --locked do not go with --resume or --finish",
-            hint="a run goes on as it began; start a new run to change it",
+            hint="a run goes on as it began: leave them out, or start a new run without --resume",
         )
     run = _run_to_resume(args, settings)
     run.refuse_links()
@@ -214,9 +218,10 @@ def _nothing_to_do(run: Run, args: argparse.Namespace) -> int:
     """What is said of a complete run. Raises: RecipeError when there are steps left to resume."""
     step, max_steps = run.read().get("stopped_at_step"), run.plan().recipe.train.max_steps
     if step and args.finish is None:
+        anew = command("run", run.began_with(), "--set", f"model.name={run.folder}")
         raise RecipeError(
             f"{run.folder} was finished at step {step} of {max_steps}, and is trained no further",
-            hint=f"`r1recipes run RECIPE --set model.name={run.folder}` trains a new adapter on it",
+            hint=f"`{anew}` trains a new adapter on it",
         )
     verb = "resume" if args.finish is None else "finish"
     print(printable(f"{run.folder} is complete: nothing to {verb}"), file=sys.stderr)
@@ -231,6 +236,7 @@ def _run_to_resume(args: argparse.Namespace, settings: Settings) -> Run:
 
     recipe_name = Path(args.recipe).stem if args.recipe else None
     name = args.resume if args.finish is None else args.finish
+    flag = "--resume" if args.finish is None else "--finish"
     if not name and args.finish is None:
         return record.find_unfinished(settings.runs_dir, recipe_name)
     named = names.look_up(settings.runs_dir, name)
@@ -242,7 +248,7 @@ def _run_to_resume(args: argparse.Namespace, settings: Settings) -> Run:
     if recipe_name not in (None, run.read().get("recipe")):
         raise RecipeError(
             f"{run.folder} is a run of `{run.read().get('recipe')}`, not of `{recipe_name}`",
-            hint=f"`r1recipes run --resume {run.folder}`, without the recipe",
+            hint=f"`{command('run', flag, run.folder)}`, without the recipe",
         )
     return run
 
@@ -255,12 +261,12 @@ def _confirm_wandb(run: Run, track: Track, args: argparse.Namespace) -> None:
     """
     from r1recipes.training import trackers
 
-    mode, flag = args.wandb, "--resume" if args.finish is None else "--finish"
+    mode = args.wandb
     if track.wandb and trackers.sends(track) and mode is None:
         project = "/".join(filter(None, (track.wandb.entity, track.wandb.project)))
         raise RecipeError(
             f"this run sends its metrics to wandb, project `{project}`: under your account?",
-            hint=f"`{flag} {run.folder} --wandb` sends, `--wandb offline` keeps them here",
+            hint="`--wandb` sends, `--wandb offline` keeps them here",
         )
     if mode and (track.wandb is None or (mode == "online" and not trackers.sends(track))):
         raise RecipeError(

@@ -23,7 +23,7 @@ from r1recipes.cli.common import (
     refuse_model,
     write_over,
 )
-from r1recipes.errors import PlanError, RecipeError, RunError, Stopped
+from r1recipes.errors import PlanError, RecipeError, RunError, Stopped, command, listed
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
@@ -127,8 +127,7 @@ def sweep_command(args: argparse.Namespace) -> int:
             check(args, loaded.cells, settings, here=args.launcher == "local")
         cells = driver.create_cells(loaded, folder, url)
         if args.workers == 0:
-            command = f"python -m r1recipes worker {shlex.quote(loaded.name)}"
-            print(f"study {loaded.name} is made; `{command}` adds a worker")
+            print(f"study {loaded.name} is made; `{command('worker', loaded.name)}` adds a worker")
             return 0
         _drive(args, cells, folder, url, settings)
     return _print_result(cells, folder)
@@ -254,12 +253,13 @@ def study_command(args: argparse.Namespace) -> int:
 def place(args: argparse.Namespace, name: str, is_new: bool = False) -> tuple[Settings, Path, str]:
     """Settings, the study's folder, and the URL of its database. Raises: RecipeError."""
     from r1recipes.machine import settings
-    from r1recipes.study import database
+    from r1recipes.study import database, loading
 
     own = settings.load()
     if not NAME.fullmatch(name):
         form = "letters, digits, spaces and . _ - + = , after a letter or a digit, at most 60"
-        hint = f"`--name NAME`: {form}" if is_new else "give its name, not its folder or file"
+        shown = f"a study is called by its name: {loading.what_is(name)}"
+        hint = f"`--name NAME`: {form}" if is_new else shown
         raise RecipeError(f"a study cannot be called `{name}`", hint=hint)
     folder = own.runs_dir / name
     url = args.storage or own.storage
@@ -269,10 +269,15 @@ def place(args: argparse.Namespace, name: str, is_new: bool = False) -> tuple[Se
         raise RecipeError(f"no study can be kept under `{own.runs_dir}`: it has a `?`", hint=hint)
     if url is None and not is_new and not file.exists():
         names = sorted(path.parent.name for path in own.runs_dir.glob("*/study.db"))
-        hint = "there are: " + ", ".join(names) if names else "`r1recipes sweep FILE` makes one"
+        hint = f"`{command('sweep', 'tiny')}` makes one"
+        if names:
+            hint = f"`{command('study', names[-1])}` shows one; there are: {listed(names)}"
         raise RecipeError(f"there is no study `{name}` in `{own.runs_dir}`", hint=hint)
     if url and not is_new and (missing := database.missing_file(url)):
-        raise RecipeError(f"there is no database `{missing}`", hint="`r1recipes sweep` makes one")
+        raise RecipeError(
+            f"there is no database `{missing}`",
+            hint=f"`{command('sweep', 'tiny', '--storage', url)}` makes one",
+        )
     return own, folder, url or f"sqlite:///{file}"
 
 
@@ -313,14 +318,15 @@ def _print_result(cells: list[Trials], folder: Path) -> int:
     best_of_cells = [(cell, trial) for cell in cells if (trial := leaderboard.best(cell))]
     if not best_of_cells:
         console.print(f"report       {folder / 'report.html'}", markup=False, highlight=False)
-        hint = "`sweep` adds trials with `--n-trials N`, or begins another study with `--name NAME`"
+        hint = "`sweep` with `--n-trials N` adds trials, with `--name NAME` it begins another study"
+        going_on = f"`{command('worker', cells[0].cell.study)}` goes on with it"
         message = ["no trial is complete, so there is no best recipe", *leaderboard.failures(cells)]
-        raise RunError("; ".join(message), hint="`sweep` goes on with it" if is_open else hint)
+        raise RunError("; ".join(message), hint=going_on if is_open else hint)
     cell, trial = results.best_of(best_of_cells)
     files.write_text(folder / "best.toml", results.best_recipe(cell, trial, folder.absolute()))
     for sentence in leaderboard.summary(cells, cell, trial):
         console.print(sentence, markup=False, highlight=False)
-    best = shlex.quote(str(folder / "best.toml"))
-    console.print(f"best recipe  python -m r1recipes run {best}", markup=False, highlight=False)
+    best = command("run", folder / "best.toml")
+    console.print(f"best recipe  {best}", markup=False, highlight=False)
     console.print(f"report       {folder / 'report.html'}", markup=False, highlight=False)
     return 0

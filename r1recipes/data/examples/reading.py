@@ -100,7 +100,7 @@ def column_problems(
     problems = [
         Problem(
             f"{where} has no column `{column}`; it has {listed(list(names))}",
-            hint="set `examples.question` to one of these"
+            hint=f'set `examples.question = "{[*names, "question"][0]}"`, or to another of these'
             if column == question
             else f"{form.noun}s need the columns {listed([question, *form.columns])}",
         )

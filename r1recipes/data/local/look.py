@@ -28,7 +28,7 @@ from r1recipes.data.tokenizer import chat_template
 from r1recipes.data.tokenizer.chat_template import template_text
 from r1recipes.errors import Problem, RecipeError, listed
 from r1recipes.machine import files
-from r1recipes.recipe import references
+from r1recipes.recipe import overrides, references
 from r1recipes.recipe.loading import Loaded, shipped_folder
 from r1recipes.recipe.schema import Model, Recipe, of_stage
 from r1recipes.recipe.sections.stage import Stage
@@ -88,6 +88,7 @@ def look(loaded: Loaded, *, allow_code: bool = False) -> Findings:
     findings.warnings += _unused(recipe)
     if ALGORITHMS[recipe.algorithm].samples:
         findings.warnings += doubts.of_names(list(recipe.rewards), recipe.eval.reward)
+    findings.problems = overrides.named_as_typed(findings.problems, loaded.overrides)
     return findings
 
 

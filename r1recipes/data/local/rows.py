@@ -14,8 +14,9 @@ from typing import Any
 
 from r1recipes.data import csv_file, sources
 from r1recipes.data.sources import json_lines, limits
-from r1recipes.errors import Problem, RecipeError, shorten
+from r1recipes.errors import Problem, RecipeError, shorten, unreadable
 
+QUOTES = "a text with a separator, a quote or a line break stands in double quotes"
 SAMPLE_BYTES = 4 * 2**20
 """Bytes of a data file that are read; assumed, some thousand rows, in about 0.1 s."""
 SAMPLE_LINES = 20_000
@@ -53,7 +54,7 @@ def sample(path: Path, key: str, texts: tuple[str, ...]) -> tuple[list[str], Fir
                 first = table.select(range(min(SAMPLE_ROWS, len(table))))
                 columns, rows = table.column_names, FirstRows(list(first), len(first) == len(table))
     except OSError as error:
-        raise RecipeError.at(str(path), f"cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
     if not rows.rows:
         hint = f"`{key}` must name a file with at least one row"
         raise RecipeError.at(str(path), "has no rows", hint)
@@ -102,7 +103,7 @@ def _csv(
         rows = [dict(zip(columns, values, strict=False)) for values in reader if values]
     except csv.Error as error:
         raise RecipeError.at(
-            str(path), f"is not a valid {path.suffix} file: {shorten(str(error))}"
+            str(path), f"is not a valid {path.suffix} file: {shorten(str(error))}", QUOTES
         ) from error
     # The last one may be cut within a field that has a line break.
     return columns, FirstRows(rows if is_whole else rows[:-1], is_whole)
@@ -121,7 +122,9 @@ def _parquet(path: Path) -> tuple[list[str], FirstRows]:
         batch = next(file.iter_batches(batch_size=SAMPLE_ROWS), None)
     except pyarrow.ArrowException as error:
         raise RecipeError.at(
-            str(path), f"is not a valid .parquet file: {shorten(str(error))}"
+            str(path),
+            f"is not a valid .parquet file: {shorten(str(error))}",
+            "the suffix must say what the file is; if it does, make it again",
         ) from error
     if batch is not None:
         values.refuse_unreadable(pyarrow.Table.from_batches([batch]), path)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from r1recipes.config.suggest import nearest
 from r1recipes.data import csv_file
 from r1recipes.data.sources import json_lines, limits
-from r1recipes.errors import Problem, RecipeError, listed, shorten
+from r1recipes.errors import Problem, RecipeError, listed, shorten, unreadable
 from r1recipes.machine import hub
 from r1recipes.recipe.references import FILE_SUFFIXES
 
@@ -44,7 +44,7 @@ def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Datas
     try:
         table = FILES[path.suffix.lower()].read(path, texts)
     except OSError as error:
-        raise RecipeError.at(str(path), f"cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
     except pyarrow.ArrowException as error:
         message = f"is not a valid {path.suffix} file: {shorten(str(error))}"
         hint = "correct it; text must be UTF-8, and the suffix must say what the file is"
@@ -127,16 +127,16 @@ def check_file(path: Path, key: str) -> None:
         if path.parent.is_dir():
             message = "is a folder, not a file" if path.is_dir() else "does not exist"
             raise RecipeError.at(str(path), f"{message} (`{key}`)", _nearest_file(path))
-        raise RecipeError.at(
-            str(path), f"does not exist (`{key}`): there is no folder `{path.parent}`"
-        )
+        message = f"does not exist (`{key}`): there is no folder `{path.parent}`"
+        raise RecipeError.at(str(path), message, "a relative path starts at the recipe's folder")
     if path.suffix.lower() not in FILE_SUFFIXES:
         hint = f"save the rows as one of {', '.join(FILE_SUFFIXES)}"
         if path.suffix.lower() == ".json":
             hint = f"write one JSON object on each line and name it `{path.stem}.jsonl`"
         raise RecipeError.at(str(path), f"is not a {', '.join(FILE_SUFFIXES)} file (`{key}`)", hint)
     if path.stat().st_size == 0:
-        raise RecipeError.at(str(path), f"is empty (`{key}`)")
+        hint = f"`{key}` must name a file with at least one row"
+        raise RecipeError.at(str(path), f"is empty (`{key}`)", hint)
     limits.refuse_large(path)
 
 

@@ -91,7 +91,9 @@ def fault(name: str) -> Fault:
         return Fault(f"`{shown}` has compute capability {older}, which is too old", needed)
     if _lacks_cuda(reading):
         text = f"`{shown}` is a virtual card for desktops, without CUDA"
-        return Fault(text, f"a virtual card has it as {shown[:-1]}C or {shown[:-1]}Q")
+        return Fault(
+            text, f"a virtual card has it as `--gpu '{shown[:-1]}C'` or `--gpu '{shown[:-1]}Q'`"
+        )
     if unusable.is_foreign(name) and not _named(reading):
         return Fault(f"`{shown}` is not an NVIDIA card", needed)
     if not reading.words and reading.size_gb or shown.isdigit() and int(shown) < 300:
@@ -126,8 +128,10 @@ def _which(shown: str, reading: Reading) -> Fault:
         kinds = "comes in several sizes" if is_one else "is the name of several cards"
         return Fault(f"`{shown}` {kinds}", f"which one? {options}")
     similar = _similar(shown)
-    hint = f"perhaps {', '.join(similar)}" if similar else "names are as in `--gpu t4`, `rtx 4090`"
-    return Fault(f"no NVIDIA card `{shown}` is known", f"{hint}; or give its memory with --vram")
+    likely = " or ".join(f"`--gpu '{name}'`" for name in similar)
+    hint = f"perhaps {likely}" if similar else "names are as in `--gpu t4`, `--gpu 'rtx 4090'`"
+    hint += "; or give its memory, such as `--vram 16`"
+    return Fault(f"no NVIDIA card `{shown}` is known", hint)
 
 
 def _similar(name: str) -> list[str]:

@@ -190,6 +190,7 @@ def of_config(config: dict[str, Any], name: str) -> Checkpoint:
     raise Refused(f"`{name}` {predicate}{named}, which is not supported{because}", hint=hint)
 
 
+COPY = "copy or download the model's config.json again"
 _HINT = "supported are dense models of the families " + ", ".join(FAMILIES)
 
 
@@ -281,11 +282,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise PlanError(f"`{path}` cannot be read: {error.strerror}") from error
+        raise PlanError(f"`{path}` cannot be read: {error.strerror}", hint=COPY) from error
     except (ValueError, RecursionError) as error:
-        raise PlanError(f"`{path}` is not JSON: {error}") from error
+        raise PlanError(f"`{path}` is not JSON: {error}", hint=COPY) from error
     if not isinstance(config, dict):
-        raise PlanError(f"`{path}` is not a model's configuration")
+        raise PlanError(f"`{path}` is not a model's configuration", hint=COPY)
     return config
 
 

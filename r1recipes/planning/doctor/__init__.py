@@ -231,7 +231,7 @@ def _local(planned: Plan, offline: bool) -> list[Finding]:
         missing.append(Finding("model", text, "everything", mend))
     if references.is_gym(recipe.data.name):
         if packages.version("reasoning-gym") is None:
-            mend = "python -m pip install reasoning-gym"
+            mend = packages.extra("gym")
             text = f"`{recipe.data.name}` needs the package reasoning-gym"
             missing.append(Finding("data", text, "everything", mend))
     elif not recipe.data.name.startswith(references.MADE_HERE):

@@ -7,6 +7,7 @@ host, on Colab and Kaggle a setting of the notebook, on a cluster a job. Limits:
 import os
 from pathlib import Path
 
+from r1recipes.errors import command
 from r1recipes.machine import cards, gpu, host
 from r1recipes.machine.gpu import Gpu, NoDriver, Process
 from r1recipes.machine.packages import Finding
@@ -45,7 +46,7 @@ def card_findings(card: Gpu | None) -> list[Finding]:
     if card.compute_capability < cards.MIN_CAPABILITY:
         needed = f"vLLM needs {cards.MIN_CAPABILITY} or more"
         text = f"compute capability {card.compute_capability}; {needed}"
-        findings.append(Finding("GPU", text, "gpu", "python -m r1recipes run tiny --preset cpu"))
+        findings.append(Finding("GPU", text, "gpu", command("run", "tiny", "--preset", "cpu")))
     elif card.compute_capability < 8:
         findings.append(Finding("dtype", "float16: this card has no bfloat16"))
     return findings + holders(card)

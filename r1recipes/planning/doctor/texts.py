@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from r1recipes.errors import command
 from r1recipes.machine import gpu, host, packages
 from r1recipes.machine.packages import Finding
 from r1recipes.machine.units import gib
@@ -42,7 +43,7 @@ class Cause:
     """The one command that mends it."""
 
 
-_DOCTOR = "python -m r1recipes doctor"
+_DOCTOR = command("doctor")
 
 
 def _main_memory() -> tuple[str, str]:

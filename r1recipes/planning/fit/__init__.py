@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.algorithms import ALGORITHMS
-from r1recipes.algorithms.base import Preset, preset_bytes
-from r1recipes.errors import PlanError
+from r1recipes.algorithms.base import Preset, likely_preset, preset_bytes
+from r1recipes.errors import PlanError, command
 from r1recipes.machine import cards
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
@@ -78,13 +78,16 @@ def choose_preset(recipe: Recipe, card: Gpu | None, requested: str | None) -> st
     names = sorted(recipe.preset, key=preset_bytes)
     if requested is not None:
         if requested not in recipe.preset:
+            size = preset_bytes(likely_preset(requested) or requested)
+            near = [name for name in names if preset_bytes(name) <= size][-1:] or names[:1]
             raise PlanError(
-                f"there is no preset `{requested}` in this recipe",
-                hint="it has " + ", ".join(names),
+                f"there is no preset `{requested}` in this recipe; it has {', '.join(names)}",
+                hint=f"`--preset {near[0]}`",
             )
         if requested != "cpu" and card is None:
             raise PlanError(
-                f"preset `{requested}` needs an NVIDIA GPU, and there is none", hint=refusals.TINY
+                f"preset `{requested}` needs an NVIDIA GPU, and there is none",
+                hint=refusals.without_card(recipe),
             )
         return requested
     if card is None:
@@ -93,14 +96,15 @@ def choose_preset(recipe: Recipe, card: Gpu | None, requested: str | None) -> st
         raise PlanError(
             f"this recipe needs an NVIDIA GPU with {names[0]} or more (presets: "
             f"{', '.join(names)}), and this machine has none",
-            hint=refusals.TINY,
+            hint=refusals.without_card(recipe),
         )
     fitting = presets_for(names, card)
     if not fitting:
-        smaller = "" if names[0] == "6GB" else ", or `r1recipes run qwen2.5-1.5b`, which needs 6GB"
+        smaller = f"; or `{command('run', 'qwen2.5-1.5b')}`, which needs 6GB"
         raise PlanError(
             f"the smallest preset is {names[0]}, and {card.name} has {gib(card.total_bytes)} GiB",
-            hint=f"`r1recipes plan RECIPE --fit` looks for settings that fit this card{smaller}",
+            hint="`plan --fit` with the same recipe looks for settings that fit this card"
+            + (smaller if names[0] != "6GB" and presets_for(["6GB"], card) else ""),
         )
     return fitting[-1]
 

@@ -23,9 +23,6 @@ from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe
 CLASSES = ("6GB", "8GB", "12GB", "16GB", "24GB", "48GB", "80GB")
 """Sizes of cards that a new recipe has presets for where none is named; those of the shipped ones,
 and 12GB, which many have."""
-CPU_PARAMETERS = 0.4e9
-"""Weights of the largest model that a new recipe lets a CPU train: SmolLM2 135M takes minutes for
-10 steps on 2 cores (docs/cpu.md), and time grows with the weights; assumed."""
 CPU_RECIPE = "smollm2-135m"
 """The shipped recipe whose [preset.cpu] was run with a pretrained model."""
 BASE_CAPABILITY = 8.0
@@ -121,14 +118,14 @@ def of_model(
     if not presets.by_name:
         raise PlanError(
             f"`{model}` fits none of these cards: {'; '.join(presets.refused)}",
-            hint="name a larger card with --gpu, or take a smaller model",
+            hint="name a larger card, such as `--gpu h100`, or take a smaller model",
         )
     return presets
 
 
 def is_for_cpu(shape: ModelShape) -> bool:
     """Whether a CPU trains a model of this size."""
-    return shape.parameters <= CPU_PARAMETERS
+    return shape.parameters <= models.CPU_PARAMETERS
 
 
 def on_cpu(recipe: Recipe) -> Recipe:

@@ -10,14 +10,14 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from r1recipes.algorithms.base import Preset
-from r1recipes.errors import PlanError
+from r1recipes.errors import PlanError, command
 from r1recipes.machine import cards, packages
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
 from r1recipes.planning import architectures, auto, models
 from r1recipes.planning.architectures.families import FAMILIES
 from r1recipes.planning.models import ModelShape
-from r1recipes.recipe.schema import Recipe
+from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe
 
 FP8_CAPABILITY = 8.9
 """Oldest compute capability with arithmetic in fp8 (published, NVIDIA)."""
@@ -33,9 +33,22 @@ off again, to the bit, and the engine uses its CUDA graphs without LoRA (unsloth
 The engine then samples from weights that are rounded to 16 bits with the adapter in them, so
 numbers differ. Off where the user has not set it: what it gains has not been measured here."""
 TINY = (
-    "`python -m r1recipes run tiny` does the whole job on a CPU in minutes; "
+    f"`{command('run', 'tiny')}` does the whole job on a CPU in minutes; "
     "on a machine with an NVIDIA GPU run the same command as here"
 )
+
+
+def without_card(recipe: Recipe) -> str:
+    """What to do where a recipe needs a GPU and there is none."""
+    if "cpu" in recipe.preset:
+        return "`--preset cpu`"
+    is_builtin = recipe.model.name in BUILTIN_MODELS
+    shape = models.find(recipe.model.name)
+    if not is_builtin and (shape is None or shape.parameters > models.CPU_PARAMETERS):
+        return TINY
+    like = "tiny" if is_builtin else "smollm2-135m"
+    shown = command("show", like)
+    return f"a CPU trains a model of this size: add a section `[preset.cpu]`, as `{shown}` has it"
 
 
 def merges_rollouts() -> bool:
@@ -125,14 +138,14 @@ def check_weights(preset: Preset, card: Gpu, *, has_engine: bool, is_here: bool)
     if preset.weights != "fp8":
         return
     capability = card.compute_capability
-    hint = "`--set preset.load_in=4bit` takes less memory, 16bit more"
+    hint = "`--set preset.load_in=4bit` takes less memory, `--set preset.load_in=16bit` more"
     if capability < FP8_CAPABILITY:
         reason = f"{card.name} has compute capability {capability}, and FP8 needs {FP8_CAPABILITY}"
     elif not has_engine:
         reason = "FP8 weights need Unsloth and vLLM, and plain TRL would train here"
     elif is_here and (old := _too_old()):
         reason = f"FP8 weights need {old}"
-        hint = "`r1recipes doctor` has the command that installs it"
+        hint = f"`{command('doctor')}` has the command that installs it"
     else:
         return
     raise PlanError(f'`load_in = "fp8"`: {reason}', hint=hint)
@@ -159,7 +172,7 @@ def check_fp8_shape(preset: Preset, shape: ModelShape) -> None:
             raise PlanError(
                 f'`load_in = "fp8"`: `{name}` of this model has {sizes[0]} inputs and {sizes[1]} '
                 f"outputs, and FP8 needs multiples of {FP8_MULTIPLE}",
-                hint="`--set preset.load_in=16bit`, or 4bit",
+                hint="`--set preset.load_in=16bit`, or `--set preset.load_in=4bit`",
             )
 
 
@@ -181,7 +194,7 @@ def check_kv_cache(preset: Preset, shape: ModelShape, card: Gpu) -> None:
         capability = f"{card.name} has compute capability {card.compute_capability}"
         reason = f"{capability}, and fp8 needs {FP8_CAPABILITY}"
     if reason:
-        hint = "set `preset.kv_cache_dtype=int8_per_token_head`, or leave it out"
+        hint = "`--set preset.kv_cache_dtype=int8_per_token_head`, or leave it out"
         raise PlanError(f'`kv_cache_dtype = "fp8"`: {reason}', hint=hint)
 
 

@@ -8,10 +8,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from r1recipes.errors import command
 from r1recipes.machine.units import gib
 from r1recipes.planning.memory import predict
 
-OTHERS = "end the other processes on the card, which `r1recipes doctor` names"
+OTHERS = f"end the other processes on the card, which `{command('doctor')}` names"
 SMALLER = "take a smaller model or a larger card"
 
 

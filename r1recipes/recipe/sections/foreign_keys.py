@@ -4,6 +4,7 @@ The key of each table is what stands in the file; the value goes into a hint.
 """
 
 from r1recipes.config.section import NamedSections
+from r1recipes.errors import command
 
 FOREIGN_KEYS = {
     "api_base": "it is called `judge.url`",
@@ -30,20 +31,28 @@ FOREIGN_KEYS = {
 FOREIGN_VALUES = {"all-linear": "remove this line: all linear layers are the default"}
 """Values of PEFT where a recipe has a list."""
 
-SECTION_EXAMPLES = {
-    "model": '`[model]` with `name = "unsloth/Qwen2.5-1.5B-Instruct"`',
-    "data": '`[data]` with `name = "openai/gsm8k"`',
-    "rewards": "`[rewards]` with `correctness = 2.0`",
-    "preset": "`[preset.24GB]` with `lora_rank = 32` and the rest, see `r1recipes show phi4`",
-}
-"""Section that must be there -> how it begins."""
 
-NAMED_SECTIONS = {
-    "preset": NamedSections(
-        example="24GB",
-        meaning="a section for each size of card",
-        naming="by the memory of the card",
-    )
-}
+def section_examples(preset: str) -> dict[str, str]:
+    """Section that must be there -> how it begins, with a preset of this name."""
+    shown = "tiny" if preset == "cpu" else "phi4"
+    return {
+        "model": '`[model]` with `name = "unsloth/Qwen2.5-1.5B-Instruct"`',
+        "data": '`[data]` with `name = "openai/gsm8k"`',
+        "rewards": "`[rewards]` with `correctness = 2.0`",
+        "preset": f"`[preset.{preset}]` with `lora_rank = 32` and the rest, "
+        f"see `{command('show', shown)}`",
+    }
 
-EXAMPLE = "`r1recipes show phi4` prints a valid recipe"
+
+def named_sections(preset: str) -> dict[str, NamedSections]:
+    """Words about the sections with free names; `preset` is a name that one may have."""
+    return {
+        "preset": NamedSections(
+            example=preset,
+            meaning="a section for the CPU and for each size of card",
+            naming="for the CPU" if preset == "cpu" else "by the memory of the card",
+        )
+    }
+
+
+EXAMPLE = f"`{command('show', 'phi4')}` prints a valid recipe"

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from r1recipes.errors import RunError
+from r1recipes.errors import RunError, command
 from r1recipes.rewards.judge import consent
 from r1recipes.rewards.judge.cost import Cost
 from r1recipes.rewards.judge.prompts import Answer, NotJudged, Question, Verdict
@@ -44,7 +44,8 @@ class JudgeFails(RunError):
     """A judge failed too often for a run to go on."""
 
     def __init__(self, message: str, *, stage: str | None = None):
-        hint = "once it answers, `run --resume` goes on; the answers so far are in the cache"
+        resume = command("run", "--resume")
+        hint = f"once it answers, `{resume}` goes on; the answers so far are in the cache"
         shown = f"stage {stage}: {message}" if stage else message
         super().__init__(shown, kind="reward", hint=hint)
         self.message = message

@@ -33,13 +33,13 @@ from pydantic import BaseModel
 
 from r1recipes import recipe
 from r1recipes.algorithms.base import LoadIn
-from r1recipes.errors import Problem, RecipeError, disk_error
+from r1recipes.errors import Problem, RecipeError, command, disk_error
 from r1recipes.machine import files
 from r1recipes.machine.files import foreign, now, write_json, write_text
 from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock
-from r1recipes.runs.record import following, schema
+from r1recipes.runs.record import following, going_on, schema
 from r1recipes.runs.record.checkpoints import checkpoint_step, is_whole, newest_whole
 from r1recipes.runs.record.first import first_record
 
@@ -158,9 +158,19 @@ class Run:
 
     def to_go_on(self) -> str:
         """What the user can do to complete the run."""
-        if self.status() == "running":
-            return "wait until it ends; `r1recipes list runs` shows its progress"
-        return f"`python -m r1recipes run --resume {self.folder}` goes on"
+        status = self.status()
+        if status == "running":
+            return going_on.wait()
+        if status != "failed":
+            return going_on.resume(self.folder)
+        overrides = self.read_lock().get("overrides", [])
+        return going_on.of_failed(self.folder, self.read(), self.began_with(), overrides)
+
+    def began_with(self) -> Path:
+        """The recipe's file that the run began with, or the copy of it where that is gone."""
+        with suppress(RecipeError, OSError):
+            return going_on.recipe_file(self.plan().base_dir, self.read()["recipe"], self.recipe)
+        return self.recipe
 
     def read_lock(self) -> dict[str, Any]:
         """Versions, revisions and hashes. Raises: RecipeError when they cannot be read."""
@@ -232,7 +242,7 @@ def refuse_used(folder: Path) -> None:
     if folder.exists():
         raise RecipeError(
             f"{folder} exists, and a run folder is never reused",
-            hint=f"choose another name, or `r1recipes run --resume {folder}` to resume it",
+            hint=f"choose another name, or {going_on.resume(folder)} with it",
         )
 
 
@@ -278,22 +288,23 @@ def find_unfinished(runs_dir: Path, recipe_name: str | None = None) -> Run:
     Trials are left out: `sweep` resumes a study. Raises: RecipeError when there is none.
     """
     unfinished: list[Run] = []
+    running: list[Path] = []
     has_trials = False
     for run in all_runs(runs_dir):
         with suppress(RecipeError):  # a damaged folder does not hide the others
             record = run.read()
-            if run.status() in ("complete", "running", "pruned"):
+            status = run.status()
+            if status in ("complete", "pruned") or recipe_name not in (None, record.get("recipe")):
                 continue
-            if recipe_name not in (None, record.get("recipe")):
-                continue
-            if "study" in record:
+            if status == "running":
+                running.append(run.folder)
+            elif "study" in record:
                 has_trials = True
             else:
                 unfinished.append(run)
     if not unfinished:
-        of_recipe = f" of `{recipe_name}`" if recipe_name else ""
-        hint = "`sweep` resumes the trials of a study" if has_trials else last_runs(runs_dir)
-        raise RecipeError(f"there is no unfinished run{of_recipe} in `{runs_dir}`", hint=hint)
+        known = last_runs(runs_dir)
+        raise going_on.no_unfinished(runs_dir, recipe_name, running, known, has_trials)
     return unfinished[-1]
 
 
@@ -313,7 +324,9 @@ def _started(run: Run) -> str:
 def last_runs(runs_dir: Path) -> str:
     """The newest three runs, for a hint."""
     names = [str(run.folder) for run in all_runs(runs_dir)[-3:]]
-    return "the last runs: " + ", ".join(names) if names else "there are no runs yet"
+    if not names:
+        return f"there are no runs yet; `{command('run', 'tiny')}` makes one"
+    return "the last runs: " + ", ".join(names)
 
 
 @contextmanager

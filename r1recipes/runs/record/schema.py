@@ -100,6 +100,7 @@ class Failure(Part):
 
     kind: Name | None = None
     message: Long = ""
+    hint: Long = ""
 
 
 class Stage(Part):

@@ -8,7 +8,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from r1recipes.errors import PlanError, full_disk
+from r1recipes.errors import PlanError, command, full_disk
 from r1recipes.machine import OTHER_CACHE, files, gpu
 from r1recipes.planning import disk
 from r1recipes.planning.architectures import Origin
@@ -16,7 +16,7 @@ from r1recipes.planning.plan import Plan
 from r1recipes.training.backends.base import Backend, BackendSpec
 from r1recipes.training.backends.unsloth import environment
 
-_DOCTOR = "`python -m r1recipes doctor` says what is missing and the command that mends it"
+_DOCTOR = f"`{command('doctor')}` says what is missing and the command that mends it"
 
 
 def prepare_environment(plan: Plan, cache_dir: Path) -> None:

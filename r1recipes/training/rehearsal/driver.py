@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.algorithms.step import divisors
-from r1recipes.errors import PlanError, RecipeError, RunError, unwritable
+from r1recipes.errors import PlanError, RecipeError, RunError, command, unwritable
 from r1recipes.machine import OTHER_CACHE, files, gpu, packages
 from r1recipes.machine.processes import obey_parent
 from r1recipes.machine.units import GIB
@@ -63,7 +63,7 @@ def rehearse(
     try:
         occupied = _receive(receive)
         if isinstance(occupied, str):
-            raise PlanError(occupied, hint="`python -m r1recipes doctor` shows what is wrong")
+            raise PlanError(occupied, hint=f"`{command('doctor')}` shows what is wrong")
         began = time.monotonic()
         results = _work(plan, weights_dir, steps, batches, lengths, phase)
         stop.set()
@@ -108,10 +108,10 @@ def _refuse_what_cannot_be_rehearsed(plan: Plan, batches: tuple[int, ...]) -> No
         raise PlanError(
             f"{plan.algorithm.title} cannot be rehearsed: its steps generate no completions, whose "
             "memory and speed a rehearsal measures",
-            hint="`r1recipes plan` predicts its memory; `--set train.max_steps=5` tries it",
+            hint="`plan` with the same recipe predicts its memory",
         )
     if plan.backend != "unsloth":
-        raise PlanError("a rehearsal needs Unsloth and vLLM", hint="`pip install -e '.[gpu]'`")
+        raise PlanError("a rehearsal needs Unsloth and vLLM", hint=f"`{packages.extra('gpu')}`")
     for batch in batches:
         if batch < 1 or plan.completions_per_step % batch:
             raise RecipeError(
@@ -128,7 +128,7 @@ def _receive(pipe: Connection) -> Any:
         return pipe.recv()
     except EOFError:
         message = "the process that occupies the rest of the card died; its output is above"
-        raise RunError(message, hint="`python -m r1recipes doctor`") from None
+        raise RunError(message, hint=f"`{command('doctor')}` looks at the card") from None
 
 
 def _oom(plan: Plan, batch: int, result: dict[str, Any]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from r1recipes.errors import visible
+from r1recipes.machine import packages
 from r1recipes.machine.units import duration
 from r1recipes.planning.plan import Plan
 from r1recipes.runs import health
@@ -131,7 +132,7 @@ class View(Observer):
                 ways = "; or ".join(plan.predicted.ways)
                 self.note(f"warning: {plan.predicted.why}" + (f"; {ways} fits" if ways else ""))
         if plan.device == "cuda" and plan.backend == "trl":
-            self.note("warning: plain TRL generates slowly; `pip install -e '.[gpu]'` brings vLLM")
+            self.note(f"warning: plain TRL generates slowly; `{packages.extra('gpu')}` brings vLLM")
         if plan.eval_problems:
             every = f"every {plan.recipe.eval.every} steps"
             self.note(f"{every} {plan.eval_problems} held-out problems are answered once")

@@ -63,7 +63,7 @@ def test_a_flag_with_a_typo_is_named(name, flag):
         (["run", "tiny", "--gpu", "t4"], "`run` has no flag `--gpu`", "flag of `plan`, `new`"),
         (["run", "tiny", "--gpu=t4"], "`run` has no flag `--gpu`", "flag of `plan`, `new`"),
         (["run", "tiny", "--zzzz"], "`run` has no flag `--zzzz`", "--help` lists its flags"),
-        (["--offline", "run", "x"], "stands before its command", "`r1recipes run ... --offline`"),
+        (["--offline", "run", "x"], "stands before its command", "`r1recipes run --offline`"),
         (["ask", "tiny", "1", "2"], "`ask` does not take `2`", "words with spaces need quotes"),
         (["ask", "tiny"], "`ask` needs question", "such as `r1recipes ask tiny '12+34='`"),
         (["new", "x.toml"], "`new` needs --model", "r1recipes new mine.toml --model"),

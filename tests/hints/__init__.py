@@ -1,0 +1,1 @@
+"""Every command that a message of the program names: collected from the source, then run."""
