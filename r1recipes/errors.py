@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+"""What the system says of a name that is not that of what was expected there."""
+MAX_PROBLEMS = 10
+"""Problems of one error that are printed; the others are counted."""
 MAX_GIVEN = 300
 """Characters that a message shows of one thing that was given to it."""
 MAX_LISTED = 20
@@ -113,6 +117,16 @@ class Problem:
             object.__setattr__(self, "hint", presentable(self.hint))
 
 
+def first_problems(problems: list[Problem]) -> list[Problem]:
+    """The first MAX_PROBLEMS, and one that counts the others."""
+    rest = len(problems) - MAX_PROBLEMS
+    if rest <= 1:  # a line that counts one other says less than that one
+        return problems
+    hint = "correct the others first; the next check shows more"
+    message = f"and {rest:,} more problems" if problems[-1].hint != hint else "and more problems"
+    return [*problems[:MAX_PROBLEMS], Problem(message, problems[MAX_PROBLEMS].where, hint)]
+
+
 class R1RecipesError(Exception):
     """Root of all errors that are reported without a traceback."""
 
@@ -190,10 +204,13 @@ def unwritable(path: Path, error: OSError, hint: str = "name another place") -> 
     return RecipeError(message, hint=hint)
 
 
-def system_error(error: OSError) -> RunError:
-    """The error for an OSError that nothing more is known of."""
+def system_error(error: OSError) -> R1RecipesError:
+    """The error for an OSError that nothing more is known of: of the user's input where a name is
+    to blame."""
     where = f"`{error.filename}`: " if error.filename else ""
     hint = None
+    if error.errno in NO_NAME:
+        return RecipeError(f"{where}{error.strerror}", hint="name another file or folder")
     if error.errno in FULL:
         hint = "free some space, then give the same command again"
     elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
@@ -201,8 +218,10 @@ def system_error(error: OSError) -> RunError:
     return RunError(f"{where}{error.strerror or error}", kind="disk", hint=hint)
 
 
-def disk_error(error: OSError, folder: Path) -> RunError:
+def disk_error(error: OSError, folder: Path) -> R1RecipesError:
     """The error for an OSError of a write into a run folder."""
+    if error.errno in NO_NAME:
+        return unwritable(folder, error)
     hint = "pick a folder that can be written, with `--run-dir` or R1RECIPES_RUNS_DIR"
     if error.errno in FULL:
         hint = "free some space, then go on with `run --resume`"

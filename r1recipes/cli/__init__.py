@@ -15,7 +15,7 @@ import r1recipes
 from r1recipes import __version__
 from r1recipes.cli import chat, doctor, evaluate, plan, publish, recipes, run, runs, study, worker
 from r1recipes.cli.common import located, printable
-from r1recipes.errors import R1RecipesError, system_error
+from r1recipes.errors import R1RecipesError, first_problems, system_error
 
 COMMANDS = (run, study, worker, evaluate, chat, runs, plan, recipes, publish, doctor)
 """In the order in which `--help` lists them."""
@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        explain(system_error(error))
-        return 1
+        explain(known := system_error(error))
+        return known.exit_code
 
 
 def _open_standard_streams() -> None:
@@ -60,7 +60,7 @@ def _open_standard_streams() -> None:
 
 def explain(error: R1RecipesError) -> None:
     """Print every problem with its place and its hint."""
-    for problem in error.problems:
+    for problem in first_problems(error.problems):
         label = "" if error.exit_code == 130 else "error: "
         print(f"{label}{printable(located(problem))}", file=sys.stderr)
         if problem.hint:

@@ -191,7 +191,7 @@ def _resume(args: argparse.Namespace, settings: Settings) -> int:
             hint="a run goes on as it began; start a new run to change it",
         )
     run = _run_to_resume(args, settings)
-    run.refuse_links()
+    run.refuse_special()
     if run.read("recipe", "fingerprint")["status"] == "complete":
         return _nothing_to_do(run, args)
     plan = run.plan()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from r1recipes.config.suggest import nearest
 from r1recipes.data import answer_column, generators, gym, sources
+from r1recipes.data.sources import limits
 from r1recipes.errors import Problem, RecipeError, listed
 from r1recipes.recipe import references
 from r1recipes.recipe.schema import Recipe
@@ -98,6 +99,8 @@ def load(recipe: Recipe, base_dir: Path, *, offline: bool = False) -> Splits:
     if data.size and data.size < len(trained):
         random.Random(recipe.seed).shuffle(trained)
         trained = sorted(trained[: data.size])
+    num_chars = sum(len(train.questions[index]) for index in trained)
+    limits.refuse_long_prompts(recipe.prompt.system, len(trained), num_chars)
     return Splits(
         _build(train, trained, recipe),
         _build(held_out, tested, recipe),
@@ -211,8 +214,9 @@ def rename_hint(column: str) -> str:
 
 def _valid_rows(source: datasets.Dataset, data: Data, where: str, compared: bool) -> _Rows:
     """Raises: RecipeError that counts, for each kind of fault, the rows that have it."""
-    questions = [read_question(value) for value in source[data.question]]
-    finals = answer_column.final_answers(source[data.answer], data, where, compared=compared)
+    # Sliced, since a column of `datasets` that is iterated reads each row alone.
+    questions = [read_question(value) for value in source[data.question][:]]
+    finals = answer_column.final_answers(source[data.answer][:], data, where, compared=compared)
     problems = count_faults(data.question, [fault for _, fault in questions], where)
     problems += count_faults(data.answer, finals.faults, where)
     problems += [finals.problem] if finals.problem else []

@@ -37,6 +37,18 @@ MAX_DEPTH = foreign.MAX_DEPTH
 _decoder = Stoppable(("pyarrow.parquet",), MEMORY_BYTES)
 
 
+def refuse_long_prompts(system: str, num_rows: int, num_chars: int) -> None:
+    """Raises: RecipeError where the system message, which is in each prompt, makes the prompts of
+    `num_rows` questions of `num_chars` characters together too long."""
+    repeated = len(system) * num_rows
+    if repeated > num_chars and foreign.is_beyond(repeated + num_chars, MAX_BYTES):
+        raise RecipeError(
+            f"the prompts of {num_rows:,} rows have {repeated + num_chars:,} characters, most of "
+            f"them `prompt.system`; {MAX_BYTES:,} are allowed",
+            hint="shorten `prompt.system`, or set a smaller `data.size`",
+        )
+
+
 def refuse_large(path: Path) -> None:
     """Raises: RecipeError for a file that is larger than a data file may be; OSError."""
     foreign.refuse_beyond(foreign.plain_size(path), MAX_BYTES, "bytes", path)

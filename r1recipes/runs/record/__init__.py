@@ -131,11 +131,16 @@ class Run:
         """The lines of the evaluation `before` or `after` training. Raises: RecipeError."""
         return self.rows(self.evaluation(when), schema.Item)
 
-    def refuse_links(self) -> None:
-        """Raises: RecipeError for a link in this folder; wandb alone makes some, in its own."""
+    def refuse_special(self) -> None:
+        """Raises: RecipeError for a link, a pipe or a device in this folder, or a file in the place
+        of one of its folders; wandb alone makes links, in its own."""
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if path.name != "wandb":
-                foreign.refuse_links(path)
+                foreign.refuse_special(path)
+        for path in (self.base, self.cold_start, self.checkpoints, self.adapter, self.export):
+            if path.is_file():
+                hint = "remove it, or put back a copy of the folder"
+                raise RecipeError.at(str(path), "is a file, where a run has a folder", hint)
 
     def status(self) -> str:
         """The recorded status, or "killed" if it says "running" and no process works on the run."""
