@@ -71,10 +71,10 @@ def _middle_out(text: str, limit: int) -> str:
 def listed(names: Iterable[str]) -> str:
     """Names for a message, of many the first MAX_LISTED and at most MAX_GIVEN characters of them:
     `a, b, c and 17 more`."""
-    every = list(names)
+    every = [visible(name) for name in names]
     shown: list[str] = []
     for name in every[:MAX_LISTED]:
-        if shown and sum(map(len, shown)) + len(name) > MAX_GIVEN:
+        if shown and sum(len(one) + 2 for one in shown) + len(name) > MAX_GIVEN:
             break
         shown.append(shorten(name))
     rest = len(every) - len(shown)

@@ -77,7 +77,7 @@ def _progress(run: Reading) -> list[str]:
     shares = [run.evaluated(when).get("accuracy") for when in ("before", "after")]
     return [
         run.status,
-        f"{run.steps}/{run.max_steps or '?'}",
+        run.progress,
         *("-" if share is None else f"{share:.1%}" for share in shares),
         f"{run.duration_s:.0f} s",
     ]
@@ -197,7 +197,7 @@ def _clean_cache(args: argparse.Namespace) -> int:
         print("nothing was deleted" if removable else "nothing to delete", file=sys.stderr)
         return 0
     for path in chain(*removable.values()):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     print(f"deleted {total}")
     return 0
 

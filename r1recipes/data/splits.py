@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from r1recipes.config.suggest import nearest
 from r1recipes.data import answer_column, generators, gym, sources
-from r1recipes.data.sources import limits
 from r1recipes.errors import Problem, RecipeError, listed
 from r1recipes.recipe import references
 from r1recipes.recipe.schema import Recipe
@@ -43,7 +42,6 @@ class Splits:
     """Rows with `prompt` (messages), `answer`, `question` and further columns.
 
     `answer` is the final answer as text, or a list of texts in a column of lists: any is accepted.
-
     `revision` is the commit on the Hub. `num_leaked` training rows were left out because their
     question is also held out.
     """
@@ -99,8 +97,7 @@ def load(recipe: Recipe, base_dir: Path, *, offline: bool = False) -> Splits:
     if data.size and data.size < len(trained):
         random.Random(recipe.seed).shuffle(trained)
         trained = sorted(trained[: data.size])
-    num_chars = sum(len(train.questions[index]) for index in trained)
-    limits.refuse_long_prompts(recipe.prompt.system, len(trained), num_chars)
+    sources.limits.refuse_long_prompts(recipe.prompt.system, [train.questions[i] for i in trained])
     return Splits(
         _build(train, trained, recipe),
         _build(held_out, tested, recipe),
@@ -214,8 +211,7 @@ def rename_hint(column: str) -> str:
 
 def _valid_rows(source: datasets.Dataset, data: Data, where: str, compared: bool) -> _Rows:
     """Raises: RecipeError that counts, for each kind of fault, the rows that have it."""
-    # Sliced, since a column of `datasets` that is iterated reads each row alone.
-    questions = [read_question(value) for value in source[data.question][:]]
+    questions = [read_question(value) for value in source[data.question][:]]  # a list, much faster
     finals = answer_column.final_answers(source[data.answer][:], data, where, compared=compared)
     problems = count_faults(data.question, [fault for _, fault in questions], where)
     problems += count_faults(data.answer, finals.faults, where)
@@ -317,8 +313,8 @@ def _build(rows: _Rows, indices: list[int], recipe: Recipe) -> datasets.Dataset:
     )
     if not others:
         return made
-    # Arrow tables: `Dataset.select` and `map` would leave an index or a copy in the cache.
-    # It has a chunk for each row, and the hash of a Dataset reads the whole column for each chunk.
+    # Arrow tables: `select` and `map` would leave an index or a copy in the cache. There is a
+    # chunk for each row, and the hash of a Dataset reads the whole column for each chunk.
     chosen = source.select_columns(others).with_format("arrow")[indices].combine_chunks()
     table = made.data.table.replace_schema_metadata(None)
     for name in others:

@@ -9,7 +9,7 @@ the same here and there, and a file that changes in between is not looked at aga
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +37,10 @@ MAX_DEPTH = foreign.MAX_DEPTH
 _decoder = Stoppable(("pyarrow.parquet",), MEMORY_BYTES)
 
 
-def refuse_long_prompts(system: str, num_rows: int, num_chars: int) -> None:
+def refuse_long_prompts(system: str, questions: Sequence[str]) -> None:
     """Raises: RecipeError where the system message, which is in each prompt, makes the prompts of
-    `num_rows` questions of `num_chars` characters together too long."""
+    all questions together too long."""
+    num_rows, num_chars = len(questions), sum(map(len, questions))
     repeated = len(system) * num_rows
     if repeated > num_chars and foreign.is_beyond(repeated + num_chars, MAX_BYTES):
         raise RecipeError(

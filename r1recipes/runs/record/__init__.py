@@ -39,7 +39,7 @@ from r1recipes.machine.files import foreign, now, write_json, write_text
 from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock
-from r1recipes.runs.record import schema
+from r1recipes.runs.record import schema, special
 from r1recipes.runs.record.checkpoints import checkpoint_step, is_whole, newest_whole
 from r1recipes.runs.record.first import first_record
 
@@ -132,15 +132,7 @@ class Run:
         return self.rows(self.evaluation(when), schema.Item)
 
     def refuse_special(self) -> None:
-        """Raises: RecipeError for a link, a pipe or a device in this folder, or a file in the place
-        of one of its folders; wandb alone makes links, in its own."""
-        for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            if path.name != "wandb":
-                foreign.refuse_special(path)
-        for path in (self.base, self.cold_start, self.checkpoints, self.adapter, self.export):
-            if path.is_file():
-                hint = "remove it, or put back a copy of the folder"
-                raise RecipeError.at(str(path), "is a file, where a run has a folder", hint)
+        special.refuse(self.folder)
 
     def status(self) -> str:
         """The recorded status, or "killed" if it says "running" and no process works on the run."""
@@ -149,11 +141,16 @@ class Run:
 
     def standing(self) -> str:
         """The status and the last step in words: `was killed at step 4`."""
-        step, status = 0, self.status()
-        with suppress(RecipeError, LookupError):  # damaged metrics do not hide the status
-            step = self.rows(self.metrics, schema.Step)[-1]["step"]
+        step, status = "step 0", self.status()
+        folders = sorted((self.folder / "stages").glob("[0-9]*-*"), key=lambda path: path.name)
+        for run in (*map(Run, folders), self):
+            with suppress(RecipeError, LookupError):  # damaged metrics do not hide the status
+                number = run.rows(run.metrics, schema.Step)[-1]["step"]
+                step = f"step {number}" + (
+                    f" of stage {run.folder.name}" if run is not self else ""
+                )
         verb = {"running": "is ", "complete": "is ", "failed": ""}.get(status, "was ")
-        return f"{verb}{status} at step {step}"
+        return f"{verb}{status} at {step}"
 
     def to_go_on(self) -> str:
         """What the user can do to complete the run."""

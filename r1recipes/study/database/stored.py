@@ -153,6 +153,10 @@ def check(path: Path) -> None:
             raise foreign.Damaged(f"`trial_values` lacks those of the complete trial {row[0]}")
         _check_attributes(connection, "trial_user_attributes", _USER)
         _check_attributes(connection, "trial_system_attributes", _SYSTEM)
+        _check_attributes(
+            connection, "study_user_attributes", {"cell": TypeAdapter(dict[str, Any])}
+        )
+        _check_attributes(connection, "study_system_attributes", {})
         _check_params(connection)
 
 

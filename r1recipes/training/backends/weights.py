@@ -137,6 +137,8 @@ def _blamed(path: Path) -> Iterator[None]:
         if isinstance(error, RuntimeError) and "mismatch" not in str(error):
             raise  # of CUDA, say
         reason = " ".join(str(error).split()) or type(error).__name__
+        if "ignore_mismatched_sizes" in reason:
+            reason = "its config.json describes tensors of other shapes than its weights have"
         if isinstance(error, KeyError):
             reason = f"it names {reason}, which transformers does not know"
         raise parts.damaged(path, shorten(reason)) from error
