@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from r1recipes.algorithms.examples import Learned
-from r1recipes.algorithms.step import Step
+from r1recipes.algorithms.step import PassRules, Step
 from r1recipes.config.section import (
     ADDED_LATER,
     AUTO,
@@ -239,22 +239,6 @@ def of_preset(preset: Any) -> KeyProblems:
 
 
 @dataclass(frozen=True)
-class PassRules:
-    """How the rows of a step may be cut into passes so that the gradient of the step stays the same
-    up to the order of sums."""
-
-    drops: bool
-    """Rows with an advantage of 0 may be left out: they have no gradient."""
-    sorts: bool
-    """Rows may be put into another order, and so into other passes."""
-    resizes: bool
-    """Passes may have different numbers of rows."""
-    weighs: bool
-    """The loss of a pass is a mean over its rows, so one with fewer rows has to count less; then it
-    must be linear in the advantages."""
-
-
-@dataclass(frozen=True)
 class Algorithm:
     """One way to train: what the schema, the planner, the backends and the reports know of it."""
 
@@ -280,7 +264,16 @@ class Algorithm:
     """Methods of the trainer that are timed -> the part of a step that they do. The method of
     "generation" also begins and ends that phase (`Hooks.on_phase`)."""
     backends: tuple[str, ...]
-    """Names of the backends that it is trained on: those on which it has been measured."""
+    """Names of the backends that can train it."""
+    with_unsloth: "Algorithm | None" = None
+    """The row that Unsloth trains in its place, where another trainer of TRL has its gradient and
+    Unsloth makes that one save memory; None where it takes the same trainer."""
+    without_unsloth: Callable[[Any], str] = lambda train: ""
+    """Why keys of [train] keep it from Unsloth, as a sentence without a full stop; empty where they
+    do not."""
+    advantages: Callable[[Any, Preset, Any], Any] | None = None
+    """The advantages of a step, a tensor [rows], from those of the trainer, group after group; None
+    where those of the trainer are right."""
     pass_rules: Callable[[Any], PassRules] = lambda train: PassRules(False, False, False, False)
     """How the rows of a step may be cut into passes, by the keys of [train]; not at all where none
     is named."""
@@ -309,11 +302,20 @@ class Algorithm:
     """Bytes for each logit of a whole pass that its trainer holds; derived from its source. 0 where
     the logits of a few rows at a time are computed."""
 
-    @property
-    def notes_on_plan(self) -> list[str]:
+    def trains_on(self, backend: str, train: Train) -> bool:
+        """Whether a backend can train it with these keys."""
+        is_kept_off = backend == "unsloth" and self.without_unsloth(train)
+        return backend in self.backends and not is_kept_off
+
+    def on(self, backend: str) -> "Algorithm":
+        """The row that a backend trains."""
+        return self.with_unsloth or self if backend == "unsloth" else self
+
+    def notes_on_plan(self, train: Train) -> list[str]:
         """What users have to know of a plan, a sentence each."""
         derived = "its passes take memory that is derived from the source of TRL, not measured"
-        return [*self.limits, *([derived] if self.logit_bytes else [])]
+        notes = [*self.limits, self.without_unsloth(train), derived if self.logit_bytes else ""]
+        return [note for note in notes if note]
 
     @property
     def samples(self) -> bool:

@@ -7,8 +7,8 @@ Its variants are values of `loss_type` and `scale_rewards`: DAPO (2503.14476), D
 from typing import Any, Literal
 
 from r1recipes.algorithms import group
-from r1recipes.algorithms.base import Algorithm, PassRules, Preset
-from r1recipes.algorithms.step import Step
+from r1recipes.algorithms.base import Algorithm, Preset
+from r1recipes.algorithms.step import PassRules, Step
 from r1recipes.config.section import KeyProblems
 
 

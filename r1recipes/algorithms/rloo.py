@@ -1,22 +1,24 @@
 """RLOO: each completion against the mean of the others of its group (arXiv 2402.14740).
 
-Limits: trained by plain TRL. With Unsloth its trainer would keep all logits in memory, and that has
-not been measured.
+With Unsloth its gradient is computed by TRL's GRPOTrainer, of which Unsloth never holds the logits
+of a whole pass; it would hold those of RLOOTrainer. Both trainers agree where there is no KL term
+and a batch is used once, as it is here (`group.arguments`): then every probability ratio is 1.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from r1recipes.algorithms import group
-from r1recipes.algorithms.base import Algorithm, PassRules, Preset
-from r1recipes.algorithms.step import Step
+from r1recipes.algorithms import group, grpo
+from r1recipes.algorithms.base import Algorithm, Preset
+from r1recipes.algorithms.step import PassRules, Step
 
 
 class RlooTrain(group.GroupTrain):
     """The algorithm and the optimiser. trl: RLOOConfig, spelled as there."""
 
-    beta: Annotated[float, Field(ge=0, le=10)] = 0.05
+    beta: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Weight of the KL divergence from the base model, taken off the reward; 0 saves its pass."""
     normalize_advantages: bool = False
     """Divide advantages by their standard deviation over the batch."""
@@ -42,6 +44,37 @@ def trainer() -> tuple[type, type]:
     return RLOOTrainer, RLOOConfig
 
 
+def grpo_arguments(train: RlooTrain, preset: Preset, step: Step) -> dict[str, Any]:
+    """Arguments of a GRPOConfig whose loss is that of RLOO up to `grpo_advantages`."""
+    keys = {name: getattr(train, name) for name in group.GroupTrain.model_fields}
+    as_grpo = grpo.GrpoTrain(**keys, loss_type="dr_grpo", scale_rewards="none")
+    return grpo.arguments(as_grpo, preset, step)
+
+
+def grpo_advantages(train: RlooTrain, preset: Preset, advantages: Any) -> Any:
+    """What RLOO has in place of the advantages r - mean of a GRPOTrainer, a tensor [rows].
+
+    Of n completions each is held against the mean of the n - 1 others, which is n / (n - 1) times
+    its distance from the mean of all. RLOO adds up the log-probs of a completion; "dr_grpo" divides
+    them by `max_completion_length`.
+    """
+    size = preset.num_generations
+    advantages = advantages * (size / (size - 1))
+    if train.normalize_advantages:  # trl, rloo_trainer.py
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-4)
+    return advantages * preset.max_completion_length
+
+
+def without_unsloth(train: RlooTrain) -> str:
+    """RLOO takes the KL divergence off the reward; in GRPO it is a term of the loss."""
+    if not train.beta:
+        return ""
+    return (
+        "RLOO with a KL term is trained by plain TRL, on a GPU far slower than with vLLM; "
+        "`train.beta = 0.0` trains it with Unsloth"
+    )
+
+
 RLOO = Algorithm(
     name="rloo",
     title="RLOO",
@@ -56,5 +89,12 @@ RLOO = Algorithm(
     pass_rules=pass_rules,
     timed=group.TIMED,
     loss_note=group.LOSS_NOTE,
-    backends=("trl",),
+    backends=("unsloth", "trl"),
+    without_unsloth=without_unsloth,
+)
+RLOO = replace(
+    RLOO,
+    with_unsloth=replace(
+        RLOO, arguments=grpo_arguments, trainer=grpo.trainer, advantages=grpo_advantages
+    ),
 )

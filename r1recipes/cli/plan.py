@@ -215,7 +215,9 @@ def _sentences(resolved: Plan, predicted: Predicted) -> list[str]:
     for title, stage in zip(resolved.recipe.stage_names, resolved.earlier, strict=True):
         lines.append(f"stage     {title}: {stage.batch_sentence()}")
     plans = [*resolved.earlier, resolved]
-    notes = dict.fromkeys(text for plan in plans for text in plan.algorithm.notes_on_plan)
+    notes = dict.fromkeys(
+        text for plan in plans for text in plan.algorithm.notes_on_plan(plan.recipe.train)
+    )
     lines += [f"note      {text}" for text in notes]
     if resolved.eval_problems:
         lines.append(

@@ -124,7 +124,6 @@ def _look(name: str, overrides: list[str], allow_code: bool) -> Findings:
 def _check_weights(loaded: Loaded, findings: Findings) -> None:
     """FP8 weights that the card of this machine cannot load, in the preset that it would get; and
     rollouts with the adapter in weights of fewer bits than 16."""
-    from r1recipes.algorithms import ALGORITHMS
     from r1recipes.algorithms.base import preset_bytes
     from r1recipes.machine import gpu
     from r1recipes.planning import fit, plan
@@ -137,7 +136,9 @@ def _check_weights(loaded: Loaded, findings: Findings) -> None:
     fitting = card and fit.presets_for(sorted(presets, key=preset_bytes), card)
     if card is None or not fitting:
         return  # this machine may be another than the one that trains
-    engine = plan.has_unsloth() and "unsloth" in ALGORITHMS[loaded.recipe.algorithm].backends
+    engine = plan.has_unsloth() and all(
+        row.trains_on("unsloth", train) for row, train in loaded.recipe.trainings
+    )
     try:
         refusals.check_weights(presets[fitting[-1]], card, has_engine=engine, is_here=True)
     except PlanError as error:

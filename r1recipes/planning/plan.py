@@ -84,7 +84,7 @@ class Plan(BaseModel):
 
     @property
     def algorithm(self) -> Algorithm:
-        return ALGORITHMS[self.recipe.algorithm]
+        return ALGORITHMS[self.recipe.algorithm].on(self.backend)
 
     @property
     def step(self) -> Step:
@@ -157,7 +157,7 @@ def make(
     names as its model. `lengths`: of the completions for which choices are compared.
     Raises: PlanError with what the recipe needs and what would run here; DoesNotFit.
     """
-    if not all("unsloth" in ALGORITHMS[name].backends for name in recipe.algorithms):
+    if not all(row.trains_on("unsloth", train) for row, train in recipe.trainings):
         target = replace(target, has_packages=False)  # all stages are trained by one backend
     resolve = partial(
         _resolved, target=target, base_dir=base_dir, offline=offline, origin=origin, lengths=lengths
@@ -211,7 +211,8 @@ def _resolved(
     settled = _settled(recipe, recipe.preset[name], chosen)
     card = None if name == "cpu" else target.card
     algorithm = ALGORITHMS[recipe.algorithm]
-    has_engine = card is not None and target.has_packages and "unsloth" in algorithm.backends
+    is_served = target.has_packages and algorithm.trains_on("unsloth", recipe.train)
+    has_engine = card is not None and is_served
     refusals.check_card(recipe, card, has_engine)
     if card:
         refusals.check_weights(settled, card, has_engine=has_engine, is_here=target.is_here)

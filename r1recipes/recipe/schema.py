@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from r1recipes.algorithms import ALGORITHMS, GRPO
+from r1recipes.algorithms import ALGORITHMS, GRPO, Algorithm
 from r1recipes.algorithms.base import PRESET_NAME, Lora, Preset, Train
 from r1recipes.algorithms.checks import of_dropout
 from r1recipes.algorithms.examples import Examples
@@ -240,6 +240,12 @@ class Recipe(Section):
     def algorithms(self) -> list[str]:
         """The algorithms of the stages, and of the training after them."""
         return [*(stage.algorithm for stage in self.stage), self.algorithm]
+
+    @property
+    def trainings(self) -> list[tuple[Algorithm, Train]]:
+        """The algorithm and the keys of each stage, and of the training after them."""
+        sections = [*(stage.train for stage in self.stage), self.train]
+        return list(zip(map(ALGORITHMS.__getitem__, self.algorithms), sections, strict=True))
 
     @property
     def stage_names(self) -> list[str]:

@@ -246,7 +246,7 @@ def test_an_editor_sees_the_keys_of_all_algorithms():
     assert {"dapo", "sigmoid"} <= set(loss["enum"])
     beta = properties["train"]["properties"]["beta"]
     assert beta["description"].startswith("grpo, rloo, online_dpo, dpo: ") and "default" not in beta
-    assert "0.0 for grpo, 0.05 for rloo, 0.1 for online_dpo, 0.1 for dpo" in beta["description"]
+    assert "0.0 for grpo, 0.0 for rloo, 0.1 for online_dpo, 0.1 for dpo" in beta["description"]
     scale = properties["train"]["properties"]["scale_rewards"]
     assert scale["default"] == "group" and scale["description"].startswith("grpo: ")
 

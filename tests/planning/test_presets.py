@@ -126,7 +126,7 @@ def test_an_unknown_model_is_said_to_be_unknown(no_card):
 
 
 def test_algorithms_without_the_engine_keep_the_bases_presets(no_card):
-    made, _, _ = new("--model", folder("mine", QWEN), "--algorithm", "rloo")
+    made, _, _ = new("--model", folder("mine", QWEN), "--algorithm", "ppo")
     assert set(made["preset"]) == set(recipe.load("qwen2.5-1.5b").recipe.preset)
 
 

@@ -92,7 +92,8 @@ def of_model(
     Raises: PlanError where nothing fits.
     """
     same = models.find(model) is not None and models.find(model) is models.find(base.model.name)
-    can_choose = "unsloth" in ALGORITHMS[base.algorithm].backends and model not in BUILTIN_MODELS
+    has_engine = ALGORITHMS[base.algorithm].trains_on("unsloth", base.train)
+    can_choose = has_engine and model not in BUILTIN_MODELS
     if not can_choose or (same and not cards):
         return Presets(dict(base.preset))
     presets = Presets({})

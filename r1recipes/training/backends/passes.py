@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from r1recipes.algorithms.base import PassRules
+from r1recipes.algorithms.step import PassRules
 from r1recipes.errors import RunError
 from r1recipes.machine import cards
 from r1recipes.planning.plan import Plan

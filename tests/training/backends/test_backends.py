@@ -65,7 +65,7 @@ def test_an_algorithm_names_backends_that_exist():
 
 def test_a_run_of_an_algorithm_without_unsloth_is_evaluated_by_it(planned):
     """Only the training has not been measured there."""
-    assert serving(planned(CARD, "rloo", backend="unsloth")) == ["unsloth"]
+    assert serving(planned(CARD, "ppo", backend="unsloth")) == ["unsloth"]
 
 
 def test_a_plan_on_the_cpu_is_created_without_unsloth(planned):
@@ -81,9 +81,9 @@ def test_layers_that_are_not_recomputed_need_unsloth(planned):
         preset = plan.preset.model_copy(update={"layers_not_recomputed": 2})
         return plan.model_copy(update={"preset": preset})
 
-    assert serving(asked(CARD)) == ["unsloth"] and not serving(asked(CARD, "rloo"))
+    assert serving(asked(CARD)) == ["unsloth"] and not serving(asked(CARD, "ppo"))
     with pytest.raises(PlanError, match="`layers_not_recomputed` needs Unsloth; remove it"):
-        create(asked(CARD, "rloo"), offline=True)
+        create(asked(CARD, "ppo"), offline=True)
 
 
 def test_a_plan_that_no_backend_serves_is_refused_with_each_reason(planned):

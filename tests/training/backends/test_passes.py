@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from r1recipes import planning, recipe
 from r1recipes.algorithms import ALGORITHMS
-from r1recipes.algorithms.base import PassRules
+from r1recipes.algorithms.step import PassRules
 from r1recipes.errors import RunError
 from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends import passes, trainer
@@ -89,9 +89,13 @@ def planned(folder: Path, **train: Any) -> planning.Plan:
     return planning.make(loaded, planning.Target.here(None, 1), base_dir=folder)
 
 
-def step(folder: Path, levers: str, reward: Any = by_length, **train: Any) -> Step:
-    """What a step does with these levers, with an adapter that is not fresh."""
+def step(
+    folder: Path, levers: str, reward: Any = by_length, backend_row: str = "trl", **train: Any
+) -> Step:
+    """What a step does with these levers, with an adapter that is not fresh; `backend_row`: whose
+    row of the algorithm is trained, by TRL in any case."""
     plan, metrics, shapes = planned(folder, **train), [], []
+    plan = plan.model_copy(update={"backend": backend_row})
     backend, seen = TrlBackend(plan, offline=True), Gradients()
     backend.load(None, None)
     for name, parameter in backend.model.named_parameters():
@@ -146,8 +150,8 @@ CASES = [
     *({"loss_type": f"'{loss}'", "beta": 0.5} for loss in LOSSES),
     {"loss_type": "'dapo'", "mask_truncated_completions": "true"},
     {"loss_type": "'grpo'", "mask_truncated_completions": "true"},
-    {"algorithm": "rloo"},
-    {"algorithm": "rloo", "beta": 0.0, "normalize_advantages": "true"},
+    {"algorithm": "rloo", "beta": 0.05},
+    {"algorithm": "rloo", "normalize_advantages": "true"},
 ]
 
 
@@ -163,13 +167,34 @@ def train_keys(case: dict[str, Any]) -> dict[str, Any]:
 def test_no_lever_changes_the_gradient_of_a_step(tmp_path, as_trl, case, levers):
     plain, cut = as_trl(**train_keys(case)), step(tmp_path, levers, **train_keys(case))
     assert plain.gradient.abs().max() > 1e-4
-    has_kl_reward = case == {"algorithm": "rloo"}  # by which each completion differs
+    has_kl_reward = case == {"algorithm": "rloo", "beta": 0.05}  # by which each completion differs
     share = plain.row["frac_reward_zero_std"]
     assert share == 0 if has_kl_reward else 0 < share < 1
     assert same(cut.gradient, plain.gradient)
     for name in ("loss", "grad_norm", "reward", "completions/mean_length", "frac_reward_zero_std"):
         assert cut.row[name] == pytest.approx(plain.row[name], rel=1e-4, abs=1e-5), name
     assert cut.row.keys() == plain.row.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("levers", ["", ALL])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"normalize_advantages": "true"},
+        {"mask_truncated_completions": "true"},
+    ],
+    ids=lambda keys: "-".join(keys) or "plain",
+)
+def test_rloo_has_one_gradient_with_both_trainers(tmp_path, as_trl, keys, levers):
+    """That of Unsloth is GRPOTrainer: no rule of the advantages and no factor is missing."""
+    by_rloo = as_trl(algorithm="rloo", **keys)
+    by_grpo = step(tmp_path, levers, backend_row="unsloth", algorithm="rloo", **keys)
+    assert by_rloo.gradient.abs().max() > 1e-4
+    assert same(by_grpo.gradient, by_rloo.gradient)
+    assert by_grpo.row["grad_norm"] == pytest.approx(by_rloo.row["grad_norm"], rel=1e-4)
+    assert by_grpo.row["reward"] == pytest.approx(by_rloo.row["reward"])
 
 
 @pytest.mark.slow

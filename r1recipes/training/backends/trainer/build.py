@@ -177,9 +177,24 @@ def _plain(plan: Plan, parts: Parts) -> Any:
         callbacks=[parts.callback],
         **reward_arguments,
     )
+    if plan.algorithm.advantages:
+        _take_advantages(trainer, plan)
     if plan.algorithm.samples:
         passes.install(trainer, plan)
     return trainer
+
+
+def _take_advantages(trainer: Any, plan: Plan) -> None:
+    """Let a trainer learn by the advantages of the algorithm in place of its own."""
+    score, advantages = trainer._generate_and_score_completions, plan.algorithm.advantages
+    assert advantages is not None
+
+    def scored(batch: Any) -> Any:
+        rows = score(batch)
+        own = advantages(plan.recipe.train, plan.preset, rows["advantages"])
+        return rows | {"advantages": own}
+
+    trainer._generate_and_score_completions = scored
 
 
 def _announce_phases(trainer: Any, algorithm: Algorithm, hooks: Hooks) -> None:
