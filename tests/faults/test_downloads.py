@@ -10,7 +10,7 @@ import pytest
 
 from tests.hub_server import HubServer
 
-NAME = "me/tiny"
+NAME, ROOT = "me/tiny", Path(__file__).parents[2]
 LOADING = """
 import sys
 from pathlib import Path
@@ -35,19 +35,24 @@ def test_a_kill_while_a_model_is_downloaded_leaves_nothing_half(name, tmp_path):
     with HubServer() as hub:
         hub.commit(f"models/{NAME}", files)
         environment = os.environ | hub.environment(tmp_path) | {"HF_HUB_OFFLINE": "0"}
-        where = {"cwd": Path(__file__).parents[2], "env": environment, "text": True}
+
+        def load(mode: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [*words, mode], capture_output=True, cwd=ROOT, env=environment, text=True
+            )
+
         hub.half = name
-        process = subprocess.Popen([*words, "online"], **where)
+        process = subprocess.Popen([*words, "online"], cwd=ROOT, env=environment)
         assert hub.is_halfway.wait(300)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         hub.half = None
         hub.go_on.set()
-        offline = subprocess.run([*words, "offline"], capture_output=True, **where)
+        offline = load("offline")
         assert offline.returncode != 0 and "Traceback" in offline.stderr
         assert "Error" in offline.stderr  # it is not there, and is not taken for whole
-        again = subprocess.run([*words, "online"], capture_output=True, **where)
+        again = load("online")
         assert again.returncode == 0, again.stderr
         assert int(again.stdout.split()[-1]) == sum(map(len, files.values()))
-        offline = subprocess.run([*words, "offline"], capture_output=True, **where)
+        offline = load("offline")
         assert offline.returncode == 0, offline.stderr
