@@ -7,6 +7,8 @@ its traceback. Exit codes: 0 done, 1 the run failed, 2 the user's input, 130 sto
 import errno
 import os
 import re
+import shlex
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +37,19 @@ selectors (Default_Ignorable_Code_Point of Unicode 16; without the two that emoj
 and the empty Braille pattern."""
 _SPACES = "\xa0\u202f\u3000"
 """Spaces that are in common use and that Python does not call printable."""
+
+
+def program() -> str:
+    """The program as whoever started it would type it: `r1recipes`, or `python -m r1recipes` where
+    it was started so, with the name of that Python but not its folder."""
+    if Path(sys.argv[0]).parts[-2:] == ("r1recipes", "__main__.py"):
+        return f"{Path(sys.orig_argv[0]).name} -m r1recipes"
+    return "r1recipes"
+
+
+def command(*arguments: str | Path) -> str:
+    """A command of this program, for a hint: what follows its name is quoted for a shell."""
+    return " ".join([program(), *(shlex.quote(str(argument)) for argument in arguments)])
 
 
 def visible(text: str, *, lines: bool = False) -> str:

@@ -2,6 +2,9 @@
 
 import errno
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +78,19 @@ def test_a_message_has_at_most_300_characters_of_what_was_given(quote):
     words = Problem("is wrong: " + "word " * 100_000)
     assert len(words.message) <= MAX_MESSAGE
     assert len(listed("x" * 250 for _ in range(20))) < 400
+
+
+@pytest.mark.parametrize("started", ["-m", "script"])
+def test_hints_name_the_program_as_it_was_started(started, tmp_path):
+    script = shutil.which("r1recipes", path=str(Path(sys.executable).parent))
+    start = [sys.executable, "-m", "r1recipes"] if started == "-m" else [script]
+    assert script is not None
+    done = subprocess.run([*start, "report"], capture_output=True, text=True, cwd=tmp_path)
+    name = f"{Path(sys.executable).name} -m r1recipes" if started == "-m" else "r1recipes"
+    assert f"hint: `{name} run tiny`" in done.stderr
+
+
+def test_a_command_can_be_pasted_into_a_shell():
+    assert errors.command("run", "--resume", Path("runs/my run")) == (
+        "r1recipes run --resume 'runs/my run'"
+    )

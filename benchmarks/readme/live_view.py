@@ -34,7 +34,7 @@ def main() -> None:
         elapsed_s = sum(row["step_time"] for row in rows)
         view.phase("Training")
         view.rows = rows
-        view._step_times = [row["step_time"] for row in rows[-20:]]
+        view._pace.seconds.extend(row["step_time"] for row in rows)
         view._phase_began = time.monotonic() - elapsed_s
         view.progress(args.step, plan.recipe.train.max_steps)
         console.print(view.render())

@@ -1,7 +1,7 @@
-"""The table of measured presets in README.md, made from the proofs: rewrite it, or check it.
+"""The table of presets in README.md, made from the proofs and `plan`: rewrite it, or check it.
 
     python -m benchmarks.readme.table            rewrite it
-    python -m benchmarks.readme.table --check    exit code 1 if it is not what the proofs say
+    python -m benchmarks.readme.table --check    exit code 1 if it is not what they say
 
 Limits: the text outside the two markers is left alone; recipes of built-in models have no row.
 """
@@ -10,10 +10,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from r1recipes import recipe
+from r1recipes import planning, recipe
 from r1recipes.algorithms.base import preset_bytes
+from r1recipes.machine.gpu import Gpu
+from r1recipes.machine.units import GIB
 from r1recipes.planning import proofs
+from r1recipes.planning.fit.presets import BASE_CAPABILITY
 from r1recipes.planning.proofs import Measured, Proof
+from r1recipes.recipe.loading import Loaded
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN = "<!-- presets: written by benchmarks/readme/table.py, not by hand -->\n"
@@ -32,7 +36,7 @@ def table() -> str:
     for each, names in zip(recipes, presets, strict=True):
         cells = dict.fromkeys(classes, "")
         for name in names:
-            cells[name] = "not measured"
+            cells[name] = predicted(each, name)
             proof = proofs.find(each, name, proofs.folder())
             if proof and proof.measured and proof.holds:
                 cells[name] = cell(proof, proof.measured)
@@ -41,6 +45,15 @@ def table() -> str:
         lines.append([link, each.recipe.model.name, *cells.values()])
     rows = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     return "\n".join([rows, *(f"Measured on {note}.\n" for note in sorted(notes))])
+
+
+def predicted(loaded: Loaded, preset: str) -> str:
+    """What `plan` predicts for the smallest card of a class, of a preset that has no proof."""
+    size = proofs.class_bytes(preset) or preset_bytes(preset)
+    target = planning.Target.elsewhere(Gpu(0, preset, size, size, BASE_CAPABILITY, ""))
+    plan = planning.make(loaded.recipe, target, base_dir=loaded.path.parent, preset=preset)
+    assert plan.predicted is not None, "the catalogue has the model of every shipped recipe"
+    return f"predicted {plan.predicted.peak_bytes / GIB:.1f}"
 
 
 def cell(proof: Proof, measured: Measured) -> str:

@@ -13,11 +13,27 @@ import time
 
 import r1recipes
 from r1recipes import __version__
-from r1recipes.cli import chat, doctor, evaluate, plan, publish, recipes, run, runs, study, worker
-from r1recipes.cli.common import located, printable
-from r1recipes.errors import R1RecipesError, first_problems, system_error
+from r1recipes.cli import chat, doctor, evaluate, plan, publish, recipes, run, runs
+from r1recipes.cli.line import completion
+from r1recipes.cli.line.explain import explain
+from r1recipes.cli.line.guide import guide
+from r1recipes.cli.line.parser import Parser
+from r1recipes.cli.studies import study, worker
+from r1recipes.errors import R1RecipesError, program, system_error
 
-COMMANDS = (run, study, worker, evaluate, chat, runs, plan, recipes, publish, doctor)
+COMMANDS = (
+    run,
+    study,
+    worker,
+    evaluate,
+    chat,
+    runs,
+    plan,
+    recipes,
+    publish,
+    doctor,
+    completion,
+)
 """In the order in which `--help` lists them."""
 
 
@@ -25,9 +41,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     began = time.monotonic()
     _open_standard_streams()
-    args = parser().parse_args(argv)
-    args.began = began
+    root = parser()
+    completion.answer(root)
     try:
+        args = root.parse_args(sys.argv[1:] if argv is None else argv)
+        args.began = began
         code: int = args.command(args)
         sys.stdout.flush()
         return code
@@ -58,22 +76,17 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")
 
 
-def explain(error: R1RecipesError) -> None:
-    """Print every problem with its place and its hint."""
-    for problem in first_problems(error.problems):
-        label = "" if error.exit_code == 130 else "error: "
-        print(f"{label}{printable(located(problem))}", file=sys.stderr)
-        if problem.hint:
-            print(f"  hint: {printable(problem.hint)}", file=sys.stderr)
-    if len(error.problems) > 1:
-        print(f"{len(error.problems)} errors", file=sys.stderr)
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The parser of the command line."""
-    root = argparse.ArgumentParser(prog="r1recipes", description=r1recipes.__doc__)
+    root = Parser(prog=program(), description=r1recipes.__doc__)
     root.add_argument("--version", action="version", version=f"r1recipes {__version__}")
-    commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    root.set_defaults(command=_show_guide)
+    commands = root.add_subparsers(title="commands", dest="title", metavar="COMMAND")
     for module in COMMANDS:
         module.add(commands)
     return root
+
+
+def _show_guide(args: argparse.Namespace) -> int:
+    print(guide())
+    return 0

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import offline_settings, printable, whole_number
+from r1recipes.cli.common import RUN_HELP, named_run, offline_settings, printable, whole_number
 from r1recipes.errors import R1RecipesError, RecipeError
+from r1recipes.machine.units import aligned
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,14 +19,21 @@ if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
 
 MODELS = ("base", "trained")
-HELP = "/new starts a new conversation, /quit or Ctrl-D ends"
+COMMANDS = {
+    "/help": "shows these commands",
+    "/reset": "starts a new conversation; `/new` does the same",
+    "/system TEXT": 'sets the system prompt and starts anew; "" is none, without TEXT it is shown',
+    "/quit": "ends; so does Ctrl-D",
+}
+"""What a line of `chat` may be beside a question."""
+OTHER_NAMES = {"/new": "/reset", "/exit": "/quit", "/?": "/help"}
 
 
 def add(commands: Commands) -> None:
     ask = commands.add_parser("ask", help="ask the base and the trained model one question")
     chat = commands.add_parser("chat", help="chat with the base and the trained model side by side")
     for command in (ask, chat):
-        command.add_argument("run", metavar="RUN", help="folder or name of a run")
+        command.add_argument("run", metavar="RUN", help=RUN_HELP)
         command.add_argument(
             "--temperature", type=_temperature, default=0.8, help="default: %(default)s"
         )
@@ -71,24 +79,53 @@ def ask_command(args: argparse.Namespace) -> int:
 
 def chat_command(args: argparse.Namespace) -> int:
     talk = _Talk(args)
-    print(HELP, file=sys.stderr)
+    _note("`/help` shows the commands; Ctrl-D ends")
     for line in _lines():
-        if line == "/quit":
+        word, _, text = line.partition(" ")
+        word = OTHER_NAMES.get(word, word)
+        if word == "/quit":
             break
-        if line == "/new":
-            talk.begin()
-        elif line:
+        if word.startswith("/"):
+            _obey(talk, word, text.strip())
+        elif line.strip():
             try:
-                talk.ask(line)
+                talk.ask(line.strip())
             except R1RecipesError as error:  # such as a conversation that is too long
-                print(printable(f"{error}; /new starts a new conversation"), file=sys.stderr)
+                _note(f"{error}; `/reset` starts a new conversation")
     return 0
+
+
+def _obey(talk: _Talk, word: str, text: str) -> None:
+    """Do what a line that begins with a slash asks for."""
+    names = {line.split()[0]: line for line in COMMANDS}
+    if word == "/help":
+        _note("\n".join(aligned(list(COMMANDS.items()))))
+    elif word == "/reset":
+        talk.begin()
+        _note("a new conversation")
+    elif word == "/system" and text:
+        talk.system = "" if text in ('""', "''") else text
+        talk.begin()
+        which = "this" if talk.system else "no"
+        _note(f"a new conversation, with {which} system prompt")
+    elif word == "/system":
+        _note(f"the system prompt: {talk.system}" if talk.system else "there is no system prompt")
+    else:
+        from r1recipes.config.suggest import nearest
+
+        meant = nearest(word, names, 0.5)
+        hint = f"did you mean `{meant}`?" if meant else "`/help` shows the commands."
+        _note(f"`{word}` is not a command: {hint} A question may begin with a space.")
+
+
+def _note(text: str) -> None:
+    print(printable(text), file=sys.stderr)
 
 
 def _lines() -> Iterator[str]:
     while True:
         try:
-            yield input("> " if sys.stdin.isatty() else "").strip()
+            yield input("> " if sys.stdin.isatty() else "").rstrip()
         except EOFError:
             return
 
@@ -102,7 +139,7 @@ class _Talk:
         from r1recipes.runs import trained
         from r1recipes.training.backends import prepare_environment
 
-        run = trained.find(settings.runs_dir, args.run)
+        run = trained.of_run(named_run(settings.runs_dir, args.run))
         plan = trained.for_answers(run.plan, gpu.current())
         prepare_environment(plan, settings.cache_dir)
         if plan.device != run.plan.device:

@@ -1,11 +1,9 @@
-"""What several commands share: options, settings, foreign text, user code, output files, runs,
-GPUs to plan for."""
+"""What several commands share: options, settings, foreign text, user code, output files, runs."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -13,24 +11,24 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from r1recipes.errors import Problem, RecipeError, shorten, unwritable, visible
-from r1recipes.machine import files
-from r1recipes.machine.units import GIB
+from r1recipes.machine import RUNS_DIR, files
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from r1recipes.machine.gpu import Gpu
+    from r1recipes.cli.line.parser import Parser
     from r1recipes.machine.settings import Settings
     from r1recipes.planning.architectures import Origin
     from r1recipes.recipe import Loaded, Recipe
     from r1recipes.runs import Run
     from r1recipes.study.cell import Cell
 
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands = argparse._SubParsersAction[Parser]
     """What a module adds its commands to."""
 
 LOCAL_SECTIONS = tuple("model data rewards examples stage cold_start eval judge".split())
 """Sections of a recipe that may name things of this machine."""
+RUN_HELP = "a run: its folder, a piece of its id, or its recipe for the newest one"
 MAX_SHOWN_LINES = 400
 """Lines of user code that are printed in full before it may run; assumed."""
 
@@ -236,7 +234,17 @@ def write_over(path: Path, text: str) -> None:
         raise unwritable(path, error) from error
 
 
-def find_runs(names: list[str]) -> list[Run]:
+def runs_folder() -> Path:
+    """The folder of the runs. Settings are read only where one can name another: their import takes
+    longer than many a command."""
+    if Path(".env").exists() or any(key.upper() == "R1RECIPES_RUNS_DIR" for key in os.environ):
+        from r1recipes.machine import settings
+
+        return settings.load().runs_dir
+    return RUNS_DIR
+
+
+def find_runs(arguments: list[str]) -> list[Run]:
     """The runs with these names, each once; without names all runs, the oldest first.
 
     Raises: RecipeError when there is no such run.
@@ -245,89 +253,18 @@ def find_runs(names: list[str]) -> list[Run]:
     from r1recipes.machine import settings
 
     runs_dir = settings.load().runs_dir
-    if not names:
+    if not arguments:
         return runs.all_runs(runs_dir)
-    named = [runs.find(runs_dir, name) for name in names]
+    named = [named_run(runs_dir, argument) for argument in arguments]
     return list({run.folder.resolve(): run for run in named}.values())
 
 
-def no_memory(preset_name: str) -> RecipeError:
-    return RecipeError(
-        f"preset `{preset_name}` runs on a CPU: there is no GPU memory to plan",
-        hint="name a GPU with --gpu or --vram",
-    )
+def named_run(runs_dir: Path, argument: str) -> Run:
+    """The run that an argument names. Where it is not the run's folder, a line on stderr says which
+    run that is. Raises: RecipeError when there is none."""
+    from r1recipes.runs.record import names
 
-
-def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
-    """The GPU that the flags name, this machine's, or else the smallest of the preset's class.
-
-    Raises: RecipeError, PlanError when there is none.
-    """
-    from r1recipes.algorithms.base import preset_bytes
-    from r1recipes.machine import gpu
-    from r1recipes.planning import fit
-
-    if list(recipe.preset) == ["cpu"]:
-        raise RecipeError(
-            "this recipe is for the CPU: it has no preset for a GPU",
-            hint="plan one from `r1recipes list` that has, such as phi4",
-        )
-    if args.vram is not None:
-        size = gib_of(args.vram)
-        return _imagined(f"a card of {size:g} GiB", round(size * GIB), 8.0)
-    if args.gpu is not None:
-        return named_card(args.gpu)
-    if at_hand := gpu.current():
-        return at_hand
-    if args.preset is None:
-        raise RecipeError(
-            "this machine has no NVIDIA GPU to plan for",
-            hint="name a GPU, such as --gpu t4 or --vram 16, or a preset with --preset",
-        )
-    if args.preset == "cpu" or args.preset not in recipe.preset:
-        raise no_memory(fit.choose_preset(recipe, None, args.preset))
-    from r1recipes.planning import proofs  # few calls come to this line
-
-    size = proofs.class_bytes(args.preset) or preset_bytes(args.preset)
-    return _imagined(f"the smallest card of {args.preset}", size, 8.0)
-
-
-def named_card(name: str) -> Gpu:
-    """A GPU of the catalogue. Raises: RecipeError with the reason, or GPUs of a similar name."""
-    from r1recipes.machine import cards
-
-    card = cards.find_gpu(name)
-    if card is None:
-        fault = cards.fault(name)
-        raise RecipeError(fault.message, hint=fault.hint)
-    return _imagined(card.name, card.usable_bytes, card.compute_capability)
-
-
-def gib_of(text: str) -> float:
-    """Memory in GiB, as `--vram` takes it. Raises: RecipeError, also for a card's name."""
-    from r1recipes.machine import cards
-
-    if cards.names_a_card(text):
-        raise RecipeError(
-            f"`--vram {text}` is the name of a card, not GiB of memory", hint=f"`--gpu {text}`"
-        )
-    number = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:G|GB|GiB)?\s*", text, re.IGNORECASE)
-    size = float(number[1]) if number else 0.0
-    check_vram(size, text)
-    return size
-
-
-def check_vram(size: float, text: str) -> None:
-    """Raises: RecipeError for GiB that no GPU has; `text` is what the user wrote."""
-    if not 0.5 <= size <= 4096:
-        raise RecipeError(
-            f"`--vram {text}` is not the memory of a GPU, from 0.5 to 4096 GiB",
-            hint="such as --vram 16",
-        )
-
-
-def _imagined(name: str, size: int, capability: float) -> Gpu:
-    """A GPU that is not in this machine, with all its memory free."""
-    from r1recipes.machine.gpu import Gpu
-
-    return Gpu(0, name, size, size, capability, "")
+    named = names.look_up(runs_dir, argument)
+    if named.reason:
+        print(printable(f"{argument}: {named.run.folder}, {named.reason}"), file=sys.stderr)
+    return named.run

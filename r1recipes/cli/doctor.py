@@ -27,7 +27,8 @@ MARKS = {
 
 def add(commands: Commands) -> None:
     doctor = commands.add_parser(
-        "doctor", help="check what this machine can run, and how to fix what it cannot"
+        "doctor",
+        help="check what this machine can run, and how to fix what it cannot",
     )
     doctor.add_argument("recipe", nargs="?", help="check only what this recipe needs")
     doctor.add_argument("--json", action="store_true", help="print JSON")

@@ -6,11 +6,14 @@ import argparse
 import json
 import shutil
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli.common import (
+    RUN_HELP,
     check_allowed,
     judged,
+    named_run,
     offline_settings,
     overridable,
     printable,
@@ -39,9 +42,10 @@ MAX_REASONS = 5
 
 def add(commands: Commands) -> None:
     evaluate = commands.add_parser(
-        "eval", help="evaluate a trained run again, with more samples or on other data"
+        "eval",
+        help="evaluate a trained run again, with more samples or on other data",
     )
-    evaluate.add_argument("run", metavar="RUN", help="folder or name of a run")
+    evaluate.add_argument("run", metavar="RUN", help=RUN_HELP)
     evaluate.add_argument(
         "--samples", type=whole_number, metavar="N", help="completions for each problem"
     )
@@ -57,7 +61,8 @@ def add(commands: Commands) -> None:
     evaluate.set_defaults(command=eval_command)
 
     grade = commands.add_parser(
-        "grade", help="show what the rewards of a recipe pay for given completions, and why"
+        "grade",
+        help="show what the rewards of a recipe pay for given completions, and why",
     )
     grade.add_argument("recipe", help="as for `run`")
     grade.add_argument(
@@ -92,7 +97,7 @@ def eval_command(args: argparse.Namespace) -> int:
     from r1recipes.training.view import View
 
     settings = offline_settings(args.offline)
-    run = trained.find(settings.runs_dir, args.run)
+    run = trained.of_run(named_run(settings.runs_dir, args.run))
     other = recipe.load(args.data) if args.data else None
     _check_code(run, other, args, settings)
     console = screen()
@@ -173,7 +178,7 @@ def grade_command(args: argparse.Namespace) -> int:
         raise RecipeError(problems=look.problems)
     is_foreign = loaded.source is not None
     check_allowed(loaded.recipe, loaded.path.parent, args, settings, is_foreign=is_foreign)
-    path = completions.source(args.completions, settings.runs_dir) if args.completions else None
+    path = _completions(args.completions, settings) if args.completions else None
     rows = data.load(loaded.recipe, loaded.path.parent, offline=settings.offline)
     if path:
         answers = completions.read(path, loaded.recipe, rows)
@@ -200,6 +205,16 @@ def grade_command(args: argparse.Namespace) -> int:
     for warning in warnings:
         print(printable(f"warning: {warning}"))
     return 0
+
+
+def _completions(argument: str, settings: Settings) -> Path:
+    """The file of completions that an argument names, or that of a run. Raises: RecipeError."""
+    from r1recipes.runs import completions
+
+    path = Path(argument)
+    if not path.is_file() and path.suffix != ".jsonl":
+        argument = str(named_run(settings.runs_dir, argument).folder)
+    return completions.source(argument, settings.runs_dir)
 
 
 def _sample(args: argparse.Namespace, loaded: Loaded, settings: Settings) -> list[Completion]:

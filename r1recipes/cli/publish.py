@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import offline_settings, printable, screen, show_code
+from r1recipes.cli.common import RUN_HELP, named_run, offline_settings, printable, screen, show_code
 from r1recipes.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     export = commands.add_parser(
-        "export", help="export a trained run: adapter, merged weights, GGUF, Ollama, Hub"
+        "export",
+        help="export a trained run: adapter, merged weights, GGUF, Ollama, Hub",
     )
-    export.add_argument("run", metavar="RUN", help="folder or name of a run")
+    export.add_argument("run", metavar="RUN", help=RUN_HELP)
     export.add_argument(
         "--to",
         action="append",
@@ -45,9 +46,7 @@ def add(commands: Commands) -> None:
     share = commands.add_parser(
         "share", help="share a recipe, or a run with the proof of its result"
     )
-    share.add_argument(
-        "recipe_or_run", metavar="RECIPE|RUN", help="a recipe, or folder or name of a run"
-    )
+    share.add_argument("recipe_or_run", metavar="RECIPE|RUN", help=f"a recipe, or {RUN_HELP}")
     share.add_argument(
         "--to",
         metavar="TARGET",
@@ -58,7 +57,10 @@ def add(commands: Commands) -> None:
     share.add_argument("--private", action="store_true", help="make a new Hub repository private")
     share.set_defaults(command=share_command)
 
-    copy = commands.add_parser("copy", help="copy a recipe from anywhere to a file of your own")
+    copy = commands.add_parser(
+        "copy",
+        help="copy a recipe from anywhere to a file of your own",
+    )
     copy.add_argument("recipe", help="a file, a name or an address, as for `run`")
     copy.add_argument("file", type=Path, help="the .toml file to write; it must not exist yet")
     copy.add_argument(
@@ -78,7 +80,7 @@ def export_command(args: argparse.Namespace) -> int:
     if problems:
         raise RecipeError(problems=problems)
     export_run(
-        trained.find(settings.runs_dir, args.run),
+        trained.of_run(named_run(settings.runs_dir, args.run)),
         forms,
         settings,
         folder=args.out,
@@ -174,21 +176,33 @@ def share_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _collect(name: str) -> Shared:
-    """The files of a run, by its folder or its name, or else of a recipe. Raises: RecipeError."""
-    from r1recipes import recipe, runs
-    from r1recipes.machine import settings
+def _collect(argument: str) -> Shared:
+    """The files of a run, by a name that `named_run` takes, or else of a recipe. Raises:
+    RecipeError."""
+    from r1recipes import recipe
     from r1recipes.publish import share
-    from r1recipes.recipe import fetch
 
-    runs_dir = settings.load().runs_dir
-    if not fetch.is_remote(name):
-        for folder in (Path(name), runs_dir / name):
-            # A shared folder has a record too, but no plan, which would name local folders.
-            run = runs.Run(folder)
-            if run.resolved.is_file():
-                return share.of_run(run)
-    return share.of_recipe(recipe.load(name))
+    run = _run_to_share(argument)
+    return share.of_run(run) if run else share.of_recipe(recipe.load(argument))
+
+
+def _run_to_share(argument: str) -> Run | None:
+    """The run that an argument names; None where it names a recipe, or nothing. Raises:
+    RecipeError for a piece of several ids."""
+    from r1recipes.machine import settings
+    from r1recipes.recipe import fetch
+    from r1recipes.runs.record import names
+
+    if fetch.is_remote(argument) or Path(argument).is_file():
+        return None
+    try:
+        run = named_run(settings.load().runs_dir, argument)
+    except names.Ambiguous:
+        raise
+    except RecipeError:
+        return None
+    # A shared folder has a record too, but no plan, which would name local folders.
+    return run if run.resolved.is_file() else None
 
 
 def copy_command(args: argparse.Namespace) -> int:

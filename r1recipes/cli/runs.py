@@ -1,4 +1,4 @@
-"""`list runs`, `compare`, `report`, `clean`: list, compare, show and tidy up runs."""
+"""`compare`, `report`, `clean`: compare, show and tidy up runs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import find_runs, located, printable, write_over
-from r1recipes.errors import RecipeError, unwritable
+from r1recipes.cli.common import RUN_HELP, find_runs, located, printable, write_over
+from r1recipes.errors import RecipeError, command, unwritable
 from r1recipes.machine.files.foreign import refused_link
-from r1recipes.machine.units import aligned, gigabytes, shortened
+from r1recipes.machine.units import aligned, duration, gigabytes, shortened
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
+    from r1recipes.runs import Run
     from r1recipes.runs.reading import Reading
 
 DONE = ("complete", "pruned")
@@ -25,7 +26,7 @@ DONE = ("complete", "pruned")
 
 def add(commands: Commands) -> None:
     compare = commands.add_parser("compare", help="show how runs differ, and whether one is better")
-    compare.add_argument("runs", nargs="+", metavar="RUN", help="folder or name of a run")
+    compare.add_argument("runs", nargs="+", metavar="RUN", help=RUN_HELP)
     compare.set_defaults(command=compare_command)
 
     clean = commands.add_parser("clean", help="delete the checkpoints of complete runs")
@@ -49,38 +50,17 @@ def add(commands: Commands) -> None:
     report.add_argument(
         "--csv", type=Path, metavar="FOLDER", help="also write the data of each chart as CSV"
     )
+    report.add_argument(
+        "--serve",
+        action="store_true",
+        help="instead follow all runs and studies live, on a page of this machine alone; RUN may "
+        "be a folder of runs",
+    )
+    report.add_argument(
+        "--port", type=int, metavar="N", help="port of --serve, or the next free one (default 6116)"
+    )
+    report.add_argument("--open", action="store_true", help="open the page of --serve in a browser")
     report.set_defaults(command=report_command)
-
-
-def list_runs() -> int:
-    """Print one line for each run, the oldest first."""
-    from r1recipes.runs import reading
-
-    rows = [["RUN", "STATUS", "STEPS", "BEFORE", "AFTER", "TIME"]]
-    runs = find_runs([])
-    for run in runs:
-        try:
-            with reading.understood(run):
-                rows.append([str(run.folder), *_progress(reading.read(run))])
-        except RecipeError as error:
-            problem = error.problems[0]
-            print(printable(f"warning: {located(problem)}"), file=sys.stderr)
-            rows.append([str(run.folder), "damaged", "", "", "", ""])
-    if runs:
-        print(*aligned(rows), sep="\n")
-    else:
-        print("there are no runs yet; `r1recipes run tiny` makes one", file=sys.stderr)
-    return 0
-
-
-def _progress(run: Reading) -> list[str]:
-    shares = [run.evaluated(when).get("accuracy") for when in ("before", "after")]
-    return [
-        run.status,
-        run.progress,
-        *("-" if share is None else f"{share:.1%}" for share in shares),
-        f"{run.duration_s:.0f} s",
-    ]
 
 
 def compare_command(args: argparse.Namespace) -> int:
@@ -105,7 +85,7 @@ def _results(readings: Sequence[Reading]) -> list[list[str]]:
     rows = [
         ["status", *(r.status for r in readings)],
         ["steps", *(str(r.steps) for r in readings)],
-        ["time", *(f"{r.duration_s:.0f} s" for r in readings)],
+        ["time", *(duration(r.duration_s) for r in readings)],
     ]
     for when in ("before", "after"):
         for key in ("accuracy", "greedy"):
@@ -134,7 +114,7 @@ def _differing(readings: Sequence[Reading]) -> list[list[str]]:
 
 
 def _pair(first: Reading, other: Reading) -> str:
-    from r1recipes.report.run import difference_sentence
+    from r1recipes.report.facts import difference_sentence
     from r1recipes.runs import reading
 
     pair = f"{other.label} against {first.label}"
@@ -221,13 +201,39 @@ def _size(path: Path) -> int:
     return sum(file.lstat().st_size for file in files if file.is_symlink() or file.is_file())
 
 
+def _newest(runs: list[Run]) -> Run:
+    """The newest run; a trial of a study only where there are no others."""
+    from r1recipes.runs.record import names
+
+    own = [run for of_recipe in names.recipes_of(runs).values() for run in of_recipe]
+    return [run for run in runs if run in own][-1] if own else runs[-1]
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from r1recipes.machine import settings
+    from r1recipes.report import serve
+
+    if args.out or args.csv:
+        raise RecipeError("--serve writes no file", hint="leave out --out and --csv")
+    port = serve.PORT if args.port is None else args.port
+    if not 0 <= port <= 65535:
+        raise RecipeError(f"--port {port} is not a port, from 0 to 65535", hint="leave it out")
+    return serve.serve(args.runs, settings.load().runs_dir, port, is_opened=args.open)
+
+
 def report_command(args: argparse.Namespace) -> int:
     from r1recipes.report import run
 
+    if args.serve:
+        return _serve(args)
+    if args.port is not None or args.open:
+        raise RecipeError("--port and --open go with --serve", hint="`r1recipes report --serve`")
+
     runs = find_runs(args.runs)
     if not runs:
-        raise RecipeError("there is no run yet", hint="`r1recipes run tiny` makes one in minutes")
-    runs = runs if args.runs else runs[-1:]
+        hint = f"`{command('run', 'tiny')}` makes one in minutes"
+        raise RecipeError("there is no run yet", hint=hint)
+    runs = runs if args.runs else [_newest(runs)]
     if args.out and args.out.is_dir():
         raise RecipeError(f"`{args.out}` is a folder", hint=f"`--out {args.out / 'report.html'}`")
     out = args.out or (runs[0].report if len(runs) == 1 else Path("report.html"))

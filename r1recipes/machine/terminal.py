@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.machine.files import no_link
+from r1recipes.machine.units import duration
 
 ANSWER_LIMIT_S = 2.0
 """Seconds that a run waits at its end for an answer that is being printed; assumed."""
@@ -127,7 +128,7 @@ def warned_when_slow(
         with open(log, "a", opener=no_link) as file:
             faulthandler.dump_traceback(file)
         say(
-            f"{activity} has taken {limit_s / 60:.0f} minutes: it is downloading, or it hangs; "
+            f"{activity} has taken {duration(limit_s)}: it is downloading, or it hangs; "
             f"the end of {log} shows where it is"
         )
 

@@ -50,15 +50,8 @@ def aligned(rows: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> lis
     ]
 
 
-def clock(seconds: float) -> str:
-    """A time that runs, such as `4:07` or `2:13:05`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def duration(seconds: float) -> str:
-    """A time that is over, such as `2 min 56 s` or `3 h 05 min`."""
+    """Seconds as every command and page writes them: `9 s`, `2 min 56 s` or `3 h 05 min`."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02} min"

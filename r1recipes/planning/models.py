@@ -1,7 +1,7 @@
 """The shapes of published and built-in models, each with its source, and what follows from them.
 
-Limits: dense decoders of the Llama family only (grouped-query attention, gated MLP, RMSNorm). A
-model is known by its Hub id, not by its files: a fine-tune under another name is unknown.
+Limits: dense decoders only (grouped-query attention, gated MLP, RMSNorm). A model is known by its
+Hub id, not by its files: a fine-tune under another name is unknown.
 """
 
 from dataclasses import dataclass
@@ -41,6 +41,11 @@ class ModelShape:
     """Attention scores are capped (Gemma 2), so training computes and keeps all of them."""
     fused_mlp: bool = True
     """Unsloth has a fused kernel that trains the MLP."""
+    windowed_layers: int = 0
+    """Layers that look back `window` tokens only, where others keep whole sequences (Gemma 3)."""
+    window: int | None = None
+    model_type: str | None = None
+    """Its family, in `architectures.families`; None: Qwen2 with biases, else Llama."""
 
     def __hash__(self) -> int:
         """Hash of the numbers that tell models apart; a search needs it 100,000 times."""
@@ -85,10 +90,32 @@ class ModelShape:
         """All parameters. Derived; equals the published safetensors total of every row."""
         return self.linear_parameters + self.embedding_parameters + self.small_parameters
 
+    @property
+    def family(self) -> str:
+        """Its `model_type`."""
+        return self.model_type or ("qwen2" if self.attention_bias else "llama")
+
+    @cached_property
+    def layer_kv_bytes(self) -> int:
+        """KV cache of one token and layer in 16 bits: a key and a value for each head."""
+        return 4 * self.num_key_value_heads * self.head_dim
+
+    @cached_property
+    def kv_layers(self) -> int:
+        """Layers that vLLM has a KV cache for: it groups them by whether they have a window, in
+        groups of one size, and fills the last group of each kind up
+        (vllm/v1/core/kv_cache_utils.py, _get_kv_cache_groups_uniform_page_size)."""
+        windowed, whole = self.windowed_layers, self.num_hidden_layers - self.windowed_layers
+        if not windowed or not whole:
+            return self.num_hidden_layers
+        small, large = sorted((windowed, whole))
+        size = large if large < 1.5 * small else small
+        return (-(-windowed // size) + -(-whole // size)) * size
+
     @cached_property
     def kv_token_bytes(self) -> int:
-        """KV cache of one token in 16 bits: a key and a value for each head of each layer."""
-        return 4 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
+        """KV cache of one token in 16 bits, in all layers: within a window none keeps less."""
+        return self.kv_layers * self.layer_kv_bytes
 
 
 @lru_cache(maxsize=256)
@@ -128,12 +155,31 @@ def _qwen(
     return ModelShape("Qwen", names, hidden, inner, layers, heads, kv, dim, vocab, tied, True)
 
 
+def _qwen3(
+    size: str, hidden: int, inner: int, layers: int, heads: int, tied: bool, *others: str
+) -> ModelShape:
+    # config.json of Qwen/Qwen3-<size> (published); queries and keys have a norm for all heads.
+    names = (f"Qwen3-{size}", f"Qwen3-{size}-Base", *others)
+    dims = (hidden, inner, layers, heads, 8, 128, 151936)
+    return ModelShape(
+        "Qwen", names, *dims, tied, False, extra_parameters=2 * 128, model_type="qwen3"
+    )
+
+
 MODELS: dict[str, ModelShape] = {
     "qwen2.5-0.5b": _qwen("0.5B", 896, 4864, 24, 14, 2, 151936, True),
     "qwen2.5-1.5b": _qwen("1.5B", 1536, 8960, 28, 12, 2, 151936, True),
     "qwen2.5-3b": _qwen("3B", 2048, 11008, 36, 16, 2, 151936, True),
     "qwen2.5-7b": _qwen("7B", 3584, 18944, 28, 28, 4, 152064, False),
     "qwen2.5-14b": _qwen("14B", 5120, 13824, 48, 40, 8, 152064, False),
+    "qwen3-0.6b": _qwen3("0.6B", 1024, 3072, 28, 16, True),
+    "qwen3-1.7b": _qwen3("1.7B", 2048, 6144, 28, 16, True),
+    "qwen3-4b": _qwen3(
+        *("4B", 2560, 9728, 36, 32, True),
+        *("Qwen3-4B-Instruct-2507", "Qwen3-4B-Thinking-2507"),
+    ),
+    "qwen3-8b": _qwen3("8B", 4096, 12288, 36, 32, False),
+    "qwen3-14b": _qwen3("14B", 5120, 17408, 40, 40, False),
     # config.json of meta-llama/Llama-3.1-8B (published)
     "llama-3.1-8b": ModelShape(
         "meta-llama",
@@ -162,6 +208,28 @@ MODELS: dict[str, ModelShape] = {
         *(3072, 8192, 28, 24, 8, 128, 128256),
         tie_word_embeddings=True,
         attention_bias=False,
+    ),
+    # config.json of meta-llama/Llama-3.3-70B-Instruct (published)
+    "llama-3.3-70b": ModelShape(
+        "meta-llama",
+        ("Llama-3.3-70B-Instruct",),
+        *(8192, 28672, 80, 64, 8, 128, 128256),
+        tie_word_embeddings=False,
+        attention_bias=False,
+    ),
+    # config.json of google/gemma-3-1b-it (published). Four norms of a block and one each for
+    # queries and keys; every sixth layer keeps whole sequences. Larger ones also see.
+    "gemma-3-1b": ModelShape(
+        "google",
+        ("gemma-3-1b-it", "gemma-3-1b-pt"),
+        *(1152, 6912, 26, 4, 1, 256, 262144),
+        tie_word_embeddings=True,
+        attention_bias=False,
+        extra_parameters=2 * 1152 + 2 * 256,
+        fused_mlp=False,
+        windowed_layers=22,
+        window=512,
+        model_type="gemma3_text",
     ),
     # config.json of HuggingFaceTB/SmolLM2-135M-Instruct (published)
     "smollm2-135m": ModelShape(

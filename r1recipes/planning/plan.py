@@ -224,6 +224,7 @@ def _resolved(
             refusals.check_kv_cache(settled, shape, card)
             refusals.check_cold_start(based, shape, card, choose_dtype("cuda", card))
             if has_engine:
+                refusals.check_family(based.model.name, shape, choose_dtype("cuda", card))
                 settled, predicted = fit.fitted(based, settled, shape, card, lengths)
             elif not auto.open_keys(settled):
                 predicted = fit.predicted_plain(based, settled, shape, card)

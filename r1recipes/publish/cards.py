@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from r1recipes.algorithms import ALGORITHMS
+from r1recipes.machine.units import duration
 from r1recipes.recipe.bundle import Files
 from r1recipes.recipe.schema import Recipe
 from r1recipes.runs import lock as run_lock
@@ -62,7 +63,9 @@ def of_export(finished: TrainedRun, manifest: dict[str, Any], use: Use) -> str:
     plan, record, lock = finished.plan, finished.run.read(), finished.run.read_lock()
     recipe, gpu = plan.recipe, lock.get("machine", {}).get("gpu")
     versions = ", ".join(f"{name} {version}" for name, version in lock["versions"].items())
-    command = run_lock.command("recipe.toml", plan.preset_name, lock.get("overrides", []))
+    is_foreign = bool(lock.get("source"))
+    flags = run_lock.permissions(recipe.model_dump(), is_foreign=is_foreign)
+    command = run_lock.command("recipe.toml", plan.preset_name, lock.get("overrides", []), flags)
     paragraphs = [
         _front_matter_of_export(manifest, plan.algorithm.name, use),
         f"# {record['recipe']}, {manifest['form']}\n",
@@ -209,7 +212,7 @@ def _hub_id(name: str) -> str | None:
 def _proof(record: dict[str, Any], lock: dict[str, Any], max_steps: int) -> str:
     seconds = wall_s(record)
     machine = lock.get("machine", {}).get("gpu") or "a CPU"
-    made = f"{seconds:.0f} s on {machine}, preset {record['preset']}"
+    made = f"{duration(seconds)} on {machine}, preset {record['preset']}"
     step = record.get("stopped_at_step")
     if record["status"] != "complete":
         before, status = record["evaluation"]["before"], record["status"]

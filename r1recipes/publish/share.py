@@ -20,7 +20,7 @@ from r1recipes.config import render
 from r1recipes.errors import Problem, RecipeError, unwritable
 from r1recipes.machine.files import clear_drafts, draft, foreign, named, numbered, write_bytes
 from r1recipes.publish import cards, redact
-from r1recipes.recipe import bundle, loading, references
+from r1recipes.recipe import bundle, loading, references, scaffold
 from r1recipes.recipe.bundle import Files
 from r1recipes.recipe.loading import Loaded
 from r1recipes.recipe.schema import Recipe
@@ -274,7 +274,7 @@ def copy(loaded: Loaded, target: Path, *, allow_code: bool) -> list[Path]:
         message = f"has code, `{code[0]}`, which is copied only with --allow-code"
         raise RecipeError.at(loaded.shown, message, "`--allow-code` shows it first, with its hash")
     written = {target.parent / name: content for name, content in plain.items()}
-    written[target] = loaded.text.encode()
+    written[target] = scaffold.with_schema_of(loaded.text, target.parent).encode()
     for path, content in written.items():
         if (path.exists() or path.is_symlink()) and (path == target or not _has(path, content)):
             raise RecipeError.at(str(path), "exists", "take another name or folder")

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from r1recipes import machine
 from r1recipes.algorithms.base import OTHER_NAMES
 from r1recipes.config import explain
 from r1recipes.config.render import Loc, OriginOf
@@ -73,9 +74,7 @@ class Loaded:
 
 def shipped_folder() -> Path:
     """The folder of the recipes that come with r1recipes."""
-    package = Path(__file__).parents[1]
-    packaged = package / "_data" / "recipes"
-    return packaged if packaged.is_dir() else package.parent / "recipes"
+    return machine.shipped_folder("recipes")
 
 
 def shipped() -> list[Path]:

@@ -5,6 +5,7 @@ behaviour; nothing is downloaded or measured, so only `plan` can tell whether it
 """
 
 import math
+import os
 import re
 import textwrap
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from r1recipes import machine
 from r1recipes.algorithms import ALGORITHMS, Algorithm
 from r1recipes.algorithms.base import CPU_ONLY, GPU_ONLY, Preset, Train, preset_bytes
 from r1recipes.config import render
@@ -26,27 +28,51 @@ from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe, of_algorithm
 WIDTH = 98
 PASS_KEYS = ("per_device_train_batch_size", "gpu_memory_utilization")
 """Keys of a preset that are left to the planner where no preset of the algorithm was measured."""
-SCHEMA_LINE = "#:schema ./recipe.schema.json"
+_SCHEMA = re.compile(r"#:schema [^\n]*recipe\.schema\.json(?=\s)")
+DEFAULT, EXAMPLE = "default", "example; not set by default"
+"""How the line of a key that is not set ends."""
+HEAD = (
+    "A line that begins with # and no space is not set. It ends with what it shows: the default, "
+    "which holds, or an example. Take away the # to set it."
+)
+
+
+def schema_line(folder: Path) -> str:
+    """The line that tells an editor the schema of a recipe in `folder`: a path from there where the
+    file lies in the clone that r1recipes runs from, or else the URL of the installed file."""
+    schema = machine.shipped_folder("recipes").resolve() / "recipe.schema.json"
+    folder = folder.resolve()
+    if "_data" not in schema.parts and folder.is_relative_to(schema.parents[1]):
+        path = Path(os.path.relpath(schema, folder)).as_posix()
+        return f"#:schema {path if path.startswith('../') else './' + path}"
+    return f"#:schema {schema.as_uri()}"
+
+
+def with_schema_of(text: str, folder: Path) -> str:
+    """The text of a recipe, with its `#:schema` line, if it has one, as it holds in `folder`."""
+    return _SCHEMA.sub(lambda _: schema_line(folder), text, count=1)
 
 
 def commented(
     base: Recipe,
     model: str,
-    schema_line: str | None = SCHEMA_LINE,
+    folder: Path | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> str:
     """A recipe for `model` with the values of `base` and each key's meaning above it.
 
     Keys that `base` sets to another value than the default are lines of the recipe. The others
-    stand there with their defaults, or with an example, behind a `#` without a space: remove it to
-    set one. A revision and a chat template belong to the model of `base` and are left out. `notes`:
-    name of a preset -> what is known of its memory. The text loads to a valid recipe.
+    stand there with their defaults, or with an example, behind a `#` without a space, and end with
+    which of the two it is. A revision and a chat template belong to the model of `base` and are
+    left out. `folder`: where the file will lie, for its `#:schema` line; None leaves it out.
+    `notes`: name of a preset -> what is known of its memory. The text loads to a valid recipe.
     """
     changes = {"name": model, "revision": None, "chat_template": None}
     section = base.model.model_copy(update=changes)
     title = ALGORITHMS[base.algorithm].title
     base = base.model_copy(update={"model": section, "description": f"{title} for {model}"})
-    lines = [schema_line] if schema_line else []
+    lines = [schema_line(folder)] if folder else []
+    lines += [*_comment(HEAD), ""]
     for name, field in type(base).model_fields.items():
         if name == "algorithm":  # the default of a file that does not name one
             field = copy(field)
@@ -65,7 +91,8 @@ def commented(
         elif name == "examples" and ALGORITHMS[base.algorithm].samples:
             continue  # the section is for others
         elif name == "stage":
-            lines += ["", *_comment(_text(field)), *([] if value else STAGE)]
+            end = "" if value else f" ({EXAMPLE.capitalize()}:)"
+            lines += ["", *_comment(_text(field) + end), *([] if value else STAGE)]
             for number, stage in enumerate(value):
                 lines += render.render_section((name, number), stage)
         elif inner := models_in(field.annotation):
@@ -148,9 +175,13 @@ def _key(key: str, field: FieldInfo, value: Any) -> list[str]:
     default = None if field.is_required() else field.default
     shown = next((v for v in (value, default, *(field.examples or ())) if v is not None), "...")
     text = f"{toml_key(key)} = {render.toml_value(shown)}"
-    if value is None or value == default:
-        text = "\n".join(f"#{line}" for line in text.split("\n"))
-    return [*_comment(_text(field)), text]
+    if value is not None and value != default:
+        return [*_comment(_text(field)), text]
+    text = "\n".join(f"#{line}" for line in text.split("\n"))
+    end = EXAMPLE if shown != default else DEFAULT
+    if len(marked := f"{text}  # {end}") <= WIDTH and "\n" not in text:
+        return [*_comment(_text(field)), marked]
+    return [*_comment(f"{_text(field)} ({end.capitalize()}:)"), text]
 
 
 def _comment(text: str) -> list[str]:
@@ -182,7 +213,8 @@ def base_for(model: str, find_shape: FindShape, family: str | None = None) -> Pa
     `family`: the model's, such as `qwen`, where its config.json tells; else its name does. Size is
     that of the shape, or else what the name says, such as `3B`; a name without either is taken as
     8B, the middle. Families weigh more than sizes up to twofold. Recipes whose problems are made on
-    the spot are left out: a new recipe begins with GSM8K.
+    the spot are left out: a new recipe begins with GSM8K. So are, but for their own model, recipes
+    of which nothing was measured.
     """
     recipes = {path: loading.load(path).recipe for path in loading.shipped()}
     for path, recipe in recipes.items():
@@ -192,6 +224,7 @@ def base_for(model: str, find_shape: FindShape, family: str | None = None) -> Pa
         path: recipe.model.name
         for path, recipe in recipes.items()
         if not recipe.data.name.startswith(references.MADE_HERE)
+        and (is_measured(path) or _is_same(model, recipe.model.name, find_shape))
     }
     family = family or _family(model)
     return min(
@@ -201,8 +234,18 @@ def base_for(model: str, find_shape: FindShape, family: str | None = None) -> Pa
 
 def _distance(model: str, other: str, find_shape: FindShape, family: str) -> float:
     sizes = sorted((_billions(model, find_shape), _billions(other, find_shape)))
-    same = find_shape(model) is not None and find_shape(model) is find_shape(other)
-    return -1.0 if same else sizes[1] / sizes[0] - (family == _family(other))
+    if _is_same(model, other, find_shape):
+        return -1.0
+    return sizes[1] / sizes[0] - (family == _family(other))
+
+
+def _is_same(model: str, other: str, find_shape: FindShape) -> bool:
+    return find_shape(model) is not None and find_shape(model) is find_shape(other)
+
+
+def is_measured(path: Path) -> bool:
+    """Whether any preset of a shipped recipe has a proof."""
+    return any((path.parent / "proofs").glob(f"{path.stem}.*GB.json"))
 
 
 def _family(model: str) -> str:

@@ -101,7 +101,11 @@ class Prompt(Section):
     """What the model sees beside the question."""
 
     system: Annotated[str, Field(max_length=MAX_SYSTEM)] = SYSTEM_PROMPT
-    """System message; an empty text leaves it out."""
+    """System message; an empty text leaves it out. A model without system messages gets it at the
+    beginning of the first user message."""
+    thinking: Annotated[bool | None, ADDED_LATER, Field(examples=[False])] = None
+    """Whether a model that can think before it answers does so: the `enable_thinking` of its chat
+    template, as Qwen3 has it; without it as the template has it."""
 
 
 class Eval(Section):

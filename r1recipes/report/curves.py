@@ -14,22 +14,6 @@ from r1recipes.report.charts.scales import Ends
 from r1recipes.runs import health
 from r1recipes.runs.reading import Reading, algorithms
 
-STEP_PARTS = {
-    "time/generation_s": "generation",
-    "time/rewards_s": "rewards",
-    "time/logprobs_s": "log-probabilities",
-    "time/backward_s": "backward",
-    "time/evaluation_s": "held-out evaluation",
-}
-STAGES = {
-    "cold_start": "cold start",
-    "load": "loading the model",
-    "evaluate_before": "evaluation before",
-    "pass_rates": "pass rates",
-    "own_samples": "sampling the problems",
-    "train": "training",
-    "evaluate_after": "evaluation after",
-}
 UNWEIGHTED = "Mean of what was paid, before the weight."
 
 
@@ -58,6 +42,8 @@ LEARNING = (
         unit="%",
         y_range=(0, 1),
     ),
+)
+COMPLETIONS = (
     Curve(
         "spread",
         "reward_std",
@@ -112,10 +98,10 @@ OPTIMISER = (
 
 def learning(readings: Sequence[Reading]) -> list[Chart]:
     """Charts that show whether a run learns."""
-    alone = readings[0] if len(readings) == 1 else None
-    reward, *rest = [_learning_plot(curve, readings) for curve in LEARNING]
-    by_function = [_rewards(alone)] if alone else _reward_of_each(readings)
-    return _drawable([*_fitted(readings), reward, *by_function, *rest])
+    reward, right = LEARNING
+    by_function = [_rewards(readings[0])] if len(readings) == 1 else _reward_of_each(readings)
+    plots = [_plot(reward, readings), *by_function, _accuracy(right, readings)]
+    return _drawable([*_fitted(readings), *plots])
 
 
 def _fitted(readings: Sequence[Reading]) -> list[Plot]:
@@ -127,12 +113,12 @@ def _fitted(readings: Sequence[Reading]) -> list[Plot]:
     return [_plot(curve, readings) for curve in curves]
 
 
-def _learning_plot(curve: Curve, readings: Sequence[Reading]) -> Plot:
-    if curve.metric == "accuracy":
-        return _accuracy(curve, readings)
-    if curve.key == "length" and len(readings) == 1:
-        return _length(readings[0])
-    return _plot(curve, readings)
+def completions(readings: Sequence[Reading]) -> list[Chart]:
+    """Charts of the completions: how far their rewards differ, and how long they are."""
+    plots = [_plot(curve, readings) for curve in COMPLETIONS]
+    if len(readings) == 1:
+        plots = [_length(readings[0]) if plot.key == "length" else plot for plot in plots]
+    return _drawable(plots)
 
 
 def optimiser(readings: Sequence[Reading]) -> list[Chart]:
@@ -209,6 +195,7 @@ def every(readings: Sequence[Reading]) -> list[Chart]:
         *results(readings),
         *(problems(readings[0]) if len(readings) == 1 else []),
         *learning(readings),
+        *completions(readings),
         *optimiser(readings),
         *cost(readings),
     ]
@@ -271,7 +258,8 @@ def _held_out(number: int, reading: Reading) -> Series:
 
 def _rewards(reading: Reading) -> Plot:
     series = [_series(reading, f"rewards/{name}/mean", name) for name in _names([reading])]
-    return Plot("rewards", "Rewards by function", series, UNWEIGHTED, y_range=(0, None))
+    note = UNWEIGHTED + (" Stripes: lines that lie on each other." if len(series) > 1 else "")
+    return Plot("rewards", "Rewards by function", series, note, y_range=(0, None))
 
 
 def _reward_of_each(readings: Sequence[Reading]) -> list[Plot]:
@@ -308,7 +296,7 @@ def _length(reading: Reading) -> Plot:
 
 
 def _phases(reading: Reading) -> Plot:
-    parts = [_series(reading, key, name) for key, name in STEP_PARTS.items()]
+    parts = [_series(reading, key, name) for key, name in phases.STEP_PARTS.items()]
     parts = [series for series in parts if series.x]
     note = "Seconds of each step by what they were spent on." if parts else "Seconds."
     step = _step(reading, "whole step" if parts else "step")
@@ -334,7 +322,7 @@ def _stages(readings: Sequence[Reading]) -> Bars:
         note = "Together the time of the whole run, up to this page."
         return Bars("stages", "Where the time went", bars, note, unit="s")
     spent = readings[0].record.get("duration_s", {})
-    bars = [Bar(STAGES.get(stage, stage), seconds) for stage, seconds in spent.items()]
+    bars = [Bar(phases.STAGES.get(stage, stage), seconds) for stage, seconds in spent.items()]
     return Bars("stages", "Time of each stage", bars, unit="s")
 
 

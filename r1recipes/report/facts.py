@@ -1,11 +1,28 @@
-"""The facts that the page of a run begins with: model, data, machine, steps, what it cost."""
+"""What a page says of a run in words: its facts, the commands that repeat it or go on with it, and
+accuracies and their differences.
+
+Limits: a command is for the folder that the page is made in.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
 
 from r1recipes.machine.units import duration, gib
 from r1recipes.planning.architectures import Origin
-from r1recipes.report.page import Cell
+from r1recipes.recipe import loading
+from r1recipes.report.charts import scales
+from r1recipes.report.page import Cell, Command
 from r1recipes.rewards.judge import cost
 from r1recipes.runs import lock, reading
-from r1recipes.runs.reading import Reading
+from r1recipes.runs.reading import Reading, Row
+
+SWEEP = "r1recipes sweep STUDY.toml"
+REPEATS = ("input", "nan", "oom", "reward")
+"""Kinds of failures that come from the recipe, so that a run which goes on as it began fails
+again."""
 
 
 def of(run: Reading) -> list[tuple[str, Cell]]:
@@ -28,7 +45,7 @@ def of(run: Reading) -> list[tuple[str, Cell]]:
         ("Time", duration(run.duration_s)),
         ("Peak memory", f"{gib(vram, 2)} GiB" if vram else None),
         ("Reward failures", sum((last.get("reward_failures") or {}).values()) or None),
-        ("Started", utc(str(run.record.get("started", "")))),
+        ("Started", utc(re.sub(r":\d\dZ$", "Z", str(run.record.get("started", ""))))),
         ("Fingerprint", str(run.record.get("fingerprint", ""))[:8]),
     ]
 
@@ -79,10 +96,112 @@ def _model(run: Reading) -> str | None:
     return f"{name}: {Origin.model_validate(origin).sentence()}" if origin else name
 
 
-def command(run: Reading) -> str:
-    """The command that repeats a run."""
-    file = f"{run.record.get('recipe', 'recipe')}.toml"
-    return lock.command(file, run.record.get("preset"), run.lock.get("overrides", []))
+def reproduce(run: Reading) -> Command:
+    """The command that repeats a run, and where it works.
+
+    A recipe that comes with r1recipes has its name; another one its file, from the current folder
+    where it lies below that. A page may be shared, so no folder above is named.
+    """
+    version = run.lock.get("versions", {}).get("r1recipes", "")
+    sentence = f"With r1recipes {version} and the recipe below; the lock has the versions and "
+    sentence += "hashes that made it."
+    recipe_name, folder = _recipe_name(run), ""
+    if recipe_name.endswith((".toml", ".zip")) and not Path(recipe_name).exists():
+        folder = f" Run it in the folder that has {recipe_name}."
+    overrides = run.lock.get("overrides", [])
+    flags = lock.permissions(run.recipe, is_foreign=bool(run.lock.get("source")))
+    line = lock.command(recipe_name, run.record.get("preset"), overrides, flags)
+    return Command(sentence + folder, line)
+
+
+def _recipe_name(run: Reading) -> str:
+    """What `r1recipes run` takes for the recipe of a run."""
+    if source := run.lock.get("source"):
+        return _reference(source)
+    name = str(run.record.get("recipe", "recipe"))
+    shipped = {path.stem: path for path in loading.shipped()}
+    if name in shipped and shipped[name].read_text(encoding="utf-8") == run.recipe_text:
+        return name
+    base_dir = run.resolved.get("base_dir")
+    file = Path(base_dir or "", f"{name}.toml").absolute()
+    if base_dir and file.is_file() and file.is_relative_to(Path.cwd()):
+        return str(file.relative_to(Path.cwd()))
+    return f"{name}.toml"
+
+
+def _reference(source: Row) -> str:
+    """Where a recipe from elsewhere is fetched again: on the Hub at the commit that was run."""
+    reference, commit = str(source.get("reference", "recipe.toml")), source.get("commit")
+    on_hub = re.fullmatch(r"(hub:[^/@]+/[^/@]+)(?:@[^/]+)?(/.*)?", reference)
+    if not (on_hub and commit):
+        return reference
+    return f"{on_hub[1]}@{commit}{on_hub[2] or ''}"
+
+
+def next_step(run: Reading) -> Command | None:
+    """What goes on with a run that has ended without being complete; None for any other.
+
+    A failure that comes from the recipe needs a new run, with what its hint says.
+    """
+    if run.status in ("complete", "running", "pruned") or not run.resolved:
+        return None
+    if "study" in run.record:
+        return Command("It is a trial. The command that began its study goes on with it:", SWEEP)
+    error = run.record.get("error") or {}
+    if run.status == "failed" and error.get("kind") in REPEATS:
+        changes = re.findall(r"`(--set [^`]+)`", error.get("hint") or "")
+        sentence = "As it is it fails again. Change the recipe, then start a new run:"
+        if changes:
+            sentence = "As it is it fails again. A new run with a change:"
+        return Command(sentence, " ".join([reproduce(run).line, *changes]))
+    flags = lock.permissions(run.recipe, is_foreign=bool(run.lock.get("source")))
+    if _sends(run.recipe.get("track") or {}):
+        flags.append("--wandb")
+    line = " ".join([f"r1recipes run --resume {shlex.quote(_run_name(run))}", *flags])
+    checkpoint = run.run.last_checkpoint()
+    where = f"from step {checkpoint[1]}" if checkpoint else "from what is saved"
+    return Command(f"Go on {where} with:", line)
+
+
+def _sends(track: Row) -> bool:
+    """Whether a resumed run must be told again to send its metrics to wandb."""
+    wandb: Row | None = track.get("wandb")
+    return wandb is not None and wandb.get("mode") != "offline"
+
+
+def _run_name(run: Reading) -> str:
+    """The folder of a run as a command takes it, relative where it lies below the current one."""
+    folder = run.run.folder.absolute()
+    return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+
+
+def difference_sentence(mean: float, interval: Sequence[float]) -> tuple[str, str]:
+    """What a difference of two accuracies, from -1 to 1, says; and its tone for `Headline`."""
+    low, high = interval
+    points = f"{100 * mean:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
+    if low > 0:
+        return f"Better: {points}", "better"
+    if high < 0:
+        return f"Worse: {points}", "worse"
+    return f"No clear difference: {points}", ""
+
+
+def accuracy(evaluation: Row) -> str:
+    """`41.6 % (38.3 to 45.1)`; empty before the evaluation."""
+    if not evaluation:
+        return ""
+    low, high = evaluation["interval"]
+    return f"{percent(evaluation['accuracy'])} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def percent(share: float) -> str:
+    """`41.6 %`, with a space that does not break."""
+    return scales.text(share, "%").replace(" ", "\u00a0")
+
+
+def text(value: object) -> str:
+    """A value of a recipe or a lock in a table."""
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def utc(timestamp: str) -> str:

@@ -11,6 +11,24 @@ from collections.abc import Iterable
 from r1recipes.machine.meter import TOTAL
 from r1recipes.runs.reading import Reading, Row
 
+STEP_PARTS = {
+    "time/generation_s": "generation",
+    "time/rewards_s": "rewards",
+    "time/logprobs_s": "log-probabilities",
+    "time/backward_s": "backward",
+    "time/evaluation_s": "held-out evaluation",
+}
+"""Metric of a step -> what its seconds are called."""
+STAGES = {
+    "cold_start": "cold start",
+    "load": "loading the model",
+    "evaluate_before": "evaluation before",
+    "pass_rates": "pass rates",
+    "own_samples": "sampling the problems",
+    "train": "training",
+    "evaluate_after": "evaluation after",
+}
+"""Key of `duration_s` -> what it is called where it stands for itself."""
 OTHER = "other"
 LEAST_SHARE = 0.01
 """Share of the time below which a part is not named in the sentence; assumed."""

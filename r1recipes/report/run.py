@@ -1,13 +1,12 @@
 """Run folders -> one self-contained HTML page: verdict, curves, samples, recipe, how to reproduce.
 
-The page of several runs overlays their curves, lists what differs in their recipes, and compares
-them in pairs. `Live` observes a run and writes its page while it trains.
+`several` makes the page of several runs. `Live` observes a run and writes its page while it trains.
 """
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,8 +14,7 @@ from r1recipes.algorithms import ALGORITHMS
 from r1recipes.machine import files
 from r1recipes.machine.units import duration
 from r1recipes.planning.plan import Plan
-from r1recipes.report import charts, curves, facts, page, samples
-from r1recipes.report.charts import scales
+from r1recipes.report import charts, curves, facts, page, samples, several
 from r1recipes.report.page import Cell, Figures, Headline, Pill, Table
 from r1recipes.runs import health, pass_rates, reading
 from r1recipes.runs.health import HeldOut, Terms
@@ -29,6 +27,11 @@ EVERY_S = 180.0
 MAX_SHARE = 0.005
 """Share of the training time that writing pages may take."""
 TONES = {"complete": "good", "failed": "bad", "killed": "bad"}
+WHY_STOPPED = "It was stopped by Ctrl-C, or by a signal to end."
+WHY_KILLED = (
+    "Its process is gone and has recorded no end: the system killed it, such as for memory, or the "
+    "machine went down."
+)
 
 
 def html(runs: Sequence[Run]) -> str:
@@ -37,8 +40,17 @@ def html(runs: Sequence[Run]) -> str:
     Raises: RecipeError when a file of a run is damaged.
     """
     with reading.understood(*runs):
-        readings = _labelled(runs)
-        return _single(readings[0]) if len(runs) == 1 else _several(readings)
+        return html_of(_labelled(runs))
+
+
+def html_of(readings: Sequence[Reading], render: Callable[..., str] = page.render) -> str:
+    """The page of runs that are being read; several are labelled. `render` makes it of a template
+    and its names.
+
+    Raises: RecipeError, or what `reading.understood` turns into one.
+    """
+    alone = len(readings) == 1
+    return _single(readings[0], render) if alone else several.html(readings, render)
 
 
 def _labelled(runs: Sequence[Run]) -> list[Reading]:
@@ -92,11 +104,10 @@ def _write(run: Run) -> None:
     files.write_text(run.report, html([run]))
 
 
-def _single(run: Reading) -> str:
+def _single(run: Reading, render: Callable[..., str]) -> str:
     plan = {key: value for key, value in run.resolved.items() if key != "base_dir"}
-    lock_rows = [(name, _text(value)) for name, value in run.environment.items()]
-    version = run.lock.get("versions", {}).get("r1recipes", "")
-    return page.render(
+    lock_rows = [(name, facts.text(value)) for name, value in run.environment.items()]
+    return render(
         "run.html",
         title=run.record.get("description") or run.record.get("recipe", run.name),
         kicker=run.name,
@@ -104,11 +115,9 @@ def _single(run: Reading) -> str:
         verdict=_verdict(run),
         facts=facts.of(run),
         stages=_stages(run),
-        figures=[*_figures([run]), *_of_stages(run)],
+        figures=[*_figures(run), *_of_stages(run)],
         chosen=samples.choose(run),
-        reproduce_note=f"With r1recipes {version} and the recipe below; the lock has the versions "
-        "and hashes that made it.",
-        command=facts.command(run),
+        reproduce=facts.reproduce(run),
         recipe=run.recipe_text,
         plan=json.dumps(plan, indent=1, ensure_ascii=False) if run.resolved else "",
         lock=Table(["what", "value"], lock_rows) if run.lock else None,
@@ -116,17 +125,19 @@ def _single(run: Reading) -> str:
     )
 
 
-def _figures(runs: Sequence[Reading]) -> list[Figures]:
+def _figures(run: Reading) -> list[Figures]:
     """The charts of a page, group by group."""
-    alone = runs[0] if len(runs) == 1 else None
+    results = [*curves.results([run]), *curves.problems(run)]
+    note = " ".join(filter(None, (_held_out_note(run), _kept_note(run))))
+    optimiser = curves.optimiser([run])
     groups = [
-        Figures("Before and after", curves.results(runs), _held_out_note(alone) if alone else ""),
-        Figures("Training problems", curves.problems(alone), _kept_note(alone)) if alone else None,
-        Figures("Learning", curves.learning(runs)),
-        Figures("Optimiser", curves.optimiser(runs), _kl_note(alone) if alone else ""),
-        Figures("Time and memory", curves.cost(runs)),
+        Figures("Before and after" if run.evaluated("after") else "Before training", results, note),
+        Figures("Learning", curves.learning([run])),
+        Figures("Completions", curves.completions([run]), is_folded=True),
+        Figures("Optimiser", optimiser, _kl_note(run), is_folded=True),
+        Figures("Time and memory", curves.cost([run]), is_folded=True),
     ]
-    return [group for group in groups if group and group.charts]
+    return [group for group in groups if group.charts]
 
 
 def _stages(run: Reading) -> Table | None:
@@ -137,7 +148,7 @@ def _stages(run: Reading) -> Table | None:
     rows: list[list[Cell]] = [["before", "", None, "", *_reached(run.evaluated("before")), ""]]
     for stage in recorded:
         difference = stage["difference"]
-        sentence, _ = difference_sentence(difference["mean"], difference["interval"])
+        sentence, _ = facts.difference_sentence(difference["mean"], difference["interval"])
         title = ALGORITHMS[stage["algorithm"]].title
         about = [stage["name"], title, stage["steps"], duration(stage["seconds"])]
         rows.append([*about, *_reached(stage["evaluation"]), sentence])
@@ -146,7 +157,7 @@ def _stages(run: Reading) -> Table | None:
 
 
 def _reached(evaluation: Row) -> list[Cell]:
-    return [_accuracy(evaluation), percent(evaluation["greedy"]) if evaluation else ""]
+    return [facts.accuracy(evaluation), facts.percent(evaluation["greedy"]) if evaluation else ""]
 
 
 def _of_stages(run: Reading) -> list[Figures]:
@@ -155,10 +166,11 @@ def _of_stages(run: Reading) -> list[Figures]:
     for stage in reading.stages(run):
         drawn = [
             *curves.learning([replace(stage, label="")]),
+            *curves.completions([replace(stage, label="")]),
             *curves.optimiser([replace(stage, label="")]),
         ]
         named = [replace(chart, key=f"{stage.label}-{chart.key}") for chart in drawn]
-        groups.append(Figures(f"Stage {stage.label}", named))
+        groups.append(Figures(f"Stage {stage.label}", named, is_folded=True))
     return [group for group in groups if group.charts]
 
 
@@ -180,27 +192,49 @@ def _kl_note(run: Reading) -> str:
 
 
 def _verdict(run: Reading) -> Headline:
-    before, after, status = run.evaluated("before"), run.evaluated("after"), run.status
-    if status == "complete" and before and after:
-        difference = run.record["evaluation"]["difference"]
-        sentence, tone = difference_sentence(difference["mean"], difference["interval"])
-        problems = f"{after['num_problems']} held-out problems, {after['num_samples']} samples each"
-        greedy = f"Greedy {percent(before['greedy'])} → {percent(after['greedy'])}."
-        return Headline(
-            percent(after["accuracy"]),
-            [f"{sentence} on {problems}. {greedy}", run.ending],
-            tone,
-            before=percent(before["accuracy"]),
-        )
+    before, after = run.evaluated("before"), run.evaluated("after")
+    if run.status != "complete" or not (before and after):
+        return _unfinished(run, before)
+    difference = run.record["evaluation"]["difference"]
+    sentence, tone = facts.difference_sentence(difference["mean"], difference["interval"])
+    greedy = f"greedy {facts.percent(before['greedy'])} → {facts.percent(after['greedy'])}"
+    about = f"{after['num_samples']} samples of each problem; {greedy}."
+    return Headline(
+        facts.percent(after["accuracy"]),
+        [f"{sentence}.", about, _learning_sentence(run), run.ending],
+        tone,
+        label=f"Accuracy on {after['num_problems']} held-out problems, before → after training",
+        before=facts.percent(before["accuracy"]),
+    )
+
+
+def _unfinished(run: Reading, before: Row) -> Headline:
+    """How far a run came, why it ended, and the command that goes on."""
+    error = run.record.get("error") or {}
+    reasons = {
+        "failed": error.get("message") or "The record does not say why.",
+        "killed": WHY_KILLED,
+        "stopped": WHY_STOPPED,
+    }
+    hint = error.get("hint") if run.status == "failed" else ""
+    sentences = [
+        reasons.get(run.status, ""),
+        f"To mend it: {hint}." if hint else "",
+        _learning_sentence(run),
+        run.ending,
+        f"Accuracy before training: {facts.percent(before['accuracy'])}." if before else "",
+    ]
+    is_failed = run.status == "failed"
     progress = _progress(run)
-    sentences = [_learning_sentence(run), run.ending]
-    if before:
-        sentences.append(f"Accuracy before training: {percent(before['accuracy'])}.")
-    if status != "failed":
-        headline = f"{status.capitalize()}: {progress}"
-        return Headline(headline, sentences, is_sentence=True)
-    message = (run.record.get("error") or {}).get("message", "the record does not say why")
-    return Headline(f"Failed at {progress}", [message, *sentences], "worse", is_sentence=True)
+    headline = f"Failed at {progress}" if is_failed else f"{run.status.capitalize()}: {progress}"
+    tone = "worse" if is_failed else ""
+    return Headline(
+        headline,
+        [sentence for sentence in sentences if sentence],
+        tone,
+        is_sentence=True,
+        command=facts.next_step(run),
+    )
 
 
 def _progress(run: Reading) -> str:
@@ -213,110 +247,10 @@ def _progress(run: Reading) -> str:
     return f"{name}step {part.steps}{most}"
 
 
-def difference_sentence(mean: float, interval: Sequence[float]) -> tuple[str, str]:
-    """What a difference of two accuracies, from -1 to 1, says; and its tone for `Headline`."""
-    low, high = interval
-    points = f"{100 * mean:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
-    if low > 0:
-        return f"Better: {points}", "better"
-    if high < 0:
-        return f"Worse: {points}", "worse"
-    return f"No clear difference: {points}", ""
-
-
 def _learning_sentence(run: Reading) -> str:
     """Whether the run learned, in the words of the live view; empty while that is not known."""
     if not (run.metrics and run.resolved):
         return ""
-    before = run.evaluated("before")
-    held_out = [HeldOut.of_summary(0, before)] if before else []
+    ends = ((0, run.evaluated("before")), (run.steps, run.evaluated("after")))
+    held_out = [HeldOut.of_summary(step, summary) for step, summary in ends if summary]
     return f"{health.sentence(run.metrics, Terms.of(run.resolved), held_out)}."
-
-
-def _several(runs: Sequence[Reading]) -> str:
-    environments = [run.environment for run in runs]
-    has_differences = bool(reading.differing(environments))
-    return page.render(
-        "runs.html",
-        title=f"{len(runs)} runs compared",
-        kicker="",
-        verdict=_ranking(runs),
-        overview=_overview(runs),
-        recipes=_differences([run.settings for run in runs], runs),
-        pairs=_pairs(runs),
-        figures=_figures(runs),
-        environments=_differences(environments, runs) if has_differences else None,
-        now=facts.utc(files.now()),
-    )
-
-
-def _ranking(runs: Sequence[Reading]) -> Headline:
-    ranked = reading.best(runs)
-    if not ranked:
-        return Headline("No run has been evaluated after training yet", is_sentence=True)
-    best = ranked[0]
-    first = f"{best.label} has the highest accuracy: {percent(best.evaluated('after')['accuracy'])}"
-    if len(ranked) == 1:
-        return Headline(first, ["No other run has been evaluated yet."], is_sentence=True)
-    label, pair = ranked[1].label, reading.paired(ranked[1], best)
-    if pair is None:
-        return Headline(first, ["The runs answered different problems."], is_sentence=True)
-    headline = first if pair.is_clear else f"{first}, but it is no clear winner"
-    if pair.mean == 0:
-        headline = f"{best.label} and {label} are equal on the problems that both answered"
-    sentence, tone = difference_sentence(pair.mean, pair.interval)
-    sentence += f", against {label}, the next, on the same {pair.num_problems} problems."
-    return Headline(headline, [sentence], tone, is_sentence=True)
-
-
-def _overview(runs: Sequence[Reading]) -> Table:
-    rows: list[list[Cell]] = []
-    for run in runs:
-        steps = f"{run.steps} of {run.max_steps}" if run.max_steps else run.steps
-        cells = [run.label, run.name, run.status, steps, duration(run.duration_s)]
-        rows.append([*cells, *(_accuracy(run.evaluated(when)) for when in ("before", "after"))])
-    return Table(["", "run", "status", "steps", "time", "before", "after"], rows)
-
-
-def _accuracy(evaluation: Row) -> str:
-    if not evaluation:
-        return ""
-    low, high = evaluation["interval"]
-    return f"{percent(evaluation['accuracy'])} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-@dataclass(frozen=True)
-class Differences:
-    """Keys with a value that is not the same in all runs."""
-
-    table: Table | None
-    unknown: str
-    """Labels of the runs of which nothing is known."""
-
-
-def _differences(tables: Sequence[Row], runs: Sequence[Reading]) -> Differences:
-    rows = [[key, *map(_text, values)] for key, values in reading.differing(tables).items()]
-    table = Table(["key", *(run.label for run in runs)], rows) if rows else None
-    return Differences(table, reading.unknown(runs, tables))
-
-
-def _pairs(runs: Sequence[Reading]) -> Table:
-    """Each run against the first."""
-    rows: list[list[Cell]] = []
-    for run in runs[1:]:
-        label, pair = f"{run.label} - {runs[0].label}", reading.paired(runs[0], run)
-        if pair is None:
-            rows.append([label, "no common problems", None])
-        else:
-            sentence, _ = difference_sentence(pair.mean, pair.interval)
-            rows.append([label, sentence, pair.num_problems])
-    return Table(["", "difference", "problems"], rows)
-
-
-def _text(value: object) -> str:
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
-
-
-def percent(share: float) -> str:
-    """`41.6 %`, with a space that does not break."""
-    return scales.text(share, "%").replace(" ", "\u00a0")

@@ -8,22 +8,26 @@ import statistics
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from r1recipes.machine import files
 from r1recipes.machine.units import aligned, gib
-from r1recipes.report import page
+from r1recipes.report import facts, page
 from r1recipes.report.charts import Axis, Bar, Bars, Chart, Line, Parallel, Plot, Series
-from r1recipes.report.page import Cell, Headline, Pill, Table
+from r1recipes.report.page import Cell, Headline, Link, Pill, Table
+from r1recipes.runs.record import Run
 from r1recipes.study import leaderboard, results
 from r1recipes.study.leaderboard import cells_of, short, show_param, show_value
 from r1recipes.study.schema import Range
 from r1recipes.study.trials import Trials, is_finished
 
-MIN_TRIALS = 4
-"""Complete trials below which importance is not computed."""
+MIN_TRIALS, FEW_TRIALS = 4, 10
+"""Complete trials below which importance is not computed, and is called a guess; assumed, after
+what the module says."""
 MAX_LINES = 300
 """Trials in the parallel coordinates, the best ones; more are no longer told apart."""
 
@@ -38,26 +42,40 @@ class Search:
     parallel: Parallel
 
 
-def html(cells: list[Trials]) -> str:
-    """The page of all cells of a study."""
+def html(
+    cells: list[Trials], folder: Path | None = None, render: Callable[..., str] = page.render
+) -> str:
+    """The page of all cells of a study. `folder`: where the page will be, with the runs of the
+    trials in it or near it, whose reports it leads to. `render` makes it of a template and names.
+    """
     best = [(trials, trial) for trials in cells if (trial := leaderboard.best(trials))]
-    return page.render(
+    return render(
         "study.html",
         title=cells[0].cell.study,
         kicker="r1recipes study",
         verdict=_verdict(cells, best),
         matrix=_matrix(cells) if cells[0].cell.axes else None,
         searches=[_search(trials) for trials, _ in best if trials.cell.search],
-        trials=_trials(cells),
+        trials=_trials(cells, folder),
+        now=facts.utc(files.now()),
     )
 
 
 def _verdict(cells: list[Trials], best: list[tuple[Trials, FrozenTrial]]) -> Headline:
     if not best:
-        return Headline("no trial is complete", leaderboard.failures(cells), is_sentence=True)
+        failures = _sentences(leaderboard.failures(cells))
+        return Headline("No trial is complete", failures, is_sentence=True)
     trials, trial = results.best_of(best)
-    value = show_value(trial.values[0], trials.cell.settings.metrics[0])
-    return Headline(value, leaderboard.summary(cells, trials, trial))
+    metric = trials.cell.settings.metrics[0]
+    num_complete = sum(t.state == TrialState.COMPLETE for one in cells for t in one.all())
+    label = f"Best {metric} of {num_complete} complete trial{'s' * (num_complete != 1)}"
+    summary = _sentences(leaderboard.summary(cells, trials, trial))
+    return Headline(show_value(trial.values[0], metric), summary, label=label)
+
+
+def _sentences(lines: Sequence[str]) -> list[str]:
+    """Lines for a terminal as sentences: each begins with a capital letter."""
+    return [line[:1].upper() + line[1:] for line in lines]
 
 
 def _matrix(cells: list[Trials]) -> Table:
@@ -71,7 +89,7 @@ def _matrix(cells: list[Trials]) -> Table:
         remark = Pill("best", "good") if row.is_best else row.remark
         axes = [str(row.axes[key]) for key in keys]
         rows.append([*axes, mean, interval, len(row.values), remark])
-    return Table([*short(keys).values(), metric, "95 % over seeds", "seeds", ""], rows)
+    return Table([*short(keys).values(), metric, "95 % over seeds", "seeds", "remark"], rows)
 
 
 def _search(trials: Trials) -> Search:
@@ -140,7 +158,7 @@ def _memory(trials: Trials, complete: Sequence[FrozenTrial]) -> list[Chart]:
             "memory",
             "Memory",
             [points],
-            f"there are {room} GiB; proposals that do not fit were not started: {refused}",
+            f"There are {room} GiB; proposals that do not fit were not started: {refused}.",
             x_label="predicted peak",
             unit=_unit(trials.cell.settings.metrics[0]),
             x_unit="bytes",
@@ -180,7 +198,10 @@ def importance(trials: Trials) -> dict[str, float]:
 def _importance(trials: Trials, complete: Sequence[FrozenTrial]) -> list[Chart]:
     names = short(list(trials.cell.search))
     bars = [Bar(names[key], value) for key, value in importance(trials).items()]
-    note = f"PED-ANOVA over {len(complete)} complete trials"
+    note = f"PED-ANOVA over {len(complete)} complete trials."
+    if len(complete) < FEW_TRIALS:
+        note = f"Only {len(complete)} complete trials, so this is a guess: PED-ANOVA needs some "
+        note += f"{FEW_TRIALS}."
     return [Bars("importance", "Importance", bars, note=note, unit="%")] if bars else []
 
 
@@ -196,7 +217,7 @@ def _slice(trials: Trials, complete: Sequence[FrozenTrial], key: str) -> Chart:
             if values:
                 low, high = min(values), max(values)
                 bars.append(Bar(show_param(choice), statistics.fmean(values), low, high))
-        note = "mean; the line goes from the worst to the best trial"
+        note = "Mean; the line goes from the worst to the best trial."
         return Bars(name, title, bars, note=note, unit=_unit(metric))
     points = _points("trial", with_key, lambda t: float(t.params[key]), lambda t: t.values[0])
     return Plot(name, title, [points], x_label=key, unit=_unit(metric), x_log=searched.log)
@@ -232,7 +253,7 @@ def _axis(name: str, searched: Range) -> Axis:
     return Axis(name, (f"{low:g}", f"{high:g}"), low, high, searched.log)
 
 
-def _trials(cells: list[Trials]) -> Table:
+def _trials(cells: list[Trials], folder: Path | None) -> Table:
     """All trials, the best of each cell first. Cells of one study search the same keys."""
     header = ["cell"] if cells[0].cell.name else []
     metrics = [metric.removeprefix("eval/") for metric in cells[0].cell.settings.metrics]
@@ -242,11 +263,20 @@ def _trials(cells: list[Trials]) -> Table:
     rows = []
     for trials in cells:
         for trial in leaderboard.ranked(trials.all(), trials.study.directions[0]):
-            run = trial.user_attrs.get("run", "").rpartition("/")[2]
             memory = [leaderboard.memory(trial)] if has_memory else []
-            row = [*cells_of(trials.cell, trial), *memory, run]
+            row = [*cells_of(trials.cell, trial), *memory, _run_of(trial, folder)]
             rows.append([trials.cell.name, *row] if trials.cell.name else row)
     return Table(header, rows)
+
+
+def _run_of(trial: FrozenTrial, folder: Path | None) -> Cell:
+    """The name of a trial's run, which leads to its report where there is one beside the page."""
+    path = str(trial.user_attrs.get("run", ""))
+    name = path.rpartition("/")[2]
+    if not (name and folder):
+        return name
+    report = Run(folder / name).report
+    return Link(name, f"{name}/{report.name}") if report.is_file() else name
 
 
 def comparison(first: list[Trials], second: list[Trials]) -> str:

@@ -19,7 +19,7 @@ from r1recipes.errors import Problem, RecipeError
 from r1recipes.recipe.schema import Recipe
 from r1recipes.rewards.grading import Completion
 from r1recipes.rewards.user_code import completion_text
-from r1recipes.runs import record
+from r1recipes.runs.record import names
 
 if TYPE_CHECKING:
     import datasets
@@ -37,7 +37,7 @@ def source(name: str, runs_dir: Path) -> Path:
         return path
     if path.suffix == ".jsonl" or path.is_dir() and not (path / "record.json").is_file():
         sources.check_file(path, "completions")
-    run = record.find(runs_dir, name)
+    run = names.find(runs_dir, name)
     for file in (run.evaluation("after"), run.evaluation("before"), run.completions):
         if file.is_file():
             return file

@@ -23,6 +23,8 @@ from r1recipes.planning import auto
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
 from r1recipes.recipe.loading import Loaded
+from r1recipes.rewards.judge import consent
+from r1recipes.rewards.user_code import is_user_code
 
 Short = Annotated[str, StringConstraints(max_length=300)]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
@@ -70,12 +72,29 @@ class Lock(_Part):
     them: a run of this lock trains on the same ones."""
 
 
-def command(recipe_file: str, preset: str | None, overrides: Iterable[str]) -> str:
+def command(
+    recipe_file: str, preset: str | None, overrides: Iterable[str], flags: Iterable[str] = ()
+) -> str:
     """The command that repeats a run. `overrides` are those of its lock, with or without the flag
-    that the user typed."""
-    flags = [f"--set {shlex.quote(text.removeprefix('--set ').strip())}" for text in overrides]
-    preset_flag = [f"--preset {preset}"] if preset else []
-    return " ".join([f"r1recipes run {recipe_file}", *preset_flag, *flags])
+    that the user typed; `flags` are those of `permissions`."""
+    sets = [f"--set {shlex.quote(text.removeprefix('--set ').strip())}" for text in overrides]
+    preset_flag = [f"--preset {shlex.quote(preset)}"] if preset else []
+    words = [f"r1recipes run {shlex.quote(recipe_file)}", *preset_flag, *sets, *flags]
+    return " ".join(words)
+
+
+def permissions(recipe_data: dict[str, Any], *, is_foreign: bool = False) -> list[str]:
+    """The flags without which a recipe does not run: `--allow-code` for rewards of the user's own,
+    `--allow-judge` for a judge elsewhere. `is_foreign`: even for one on this machine."""
+    stages = recipe_data.get("stage") or []
+    sections = [part.get("rewards") or {} for part in (recipe_data, *stages)]
+    names = [name for section in sections for name in section]
+    names.append((recipe_data.get("eval") or {}).get("reward") or "")
+    url = (recipe_data.get("judge") or {}).get("url")
+    flags = ["--allow-code"] if any(map(is_user_code, names)) else []
+    if url and (is_foreign or consent.place_of(url) != "this machine"):
+        flags.append("--allow-judge")
+    return flags
 
 
 def make(loaded: Loaded, plan: Plan) -> dict[str, Any]:

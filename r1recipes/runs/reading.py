@@ -4,6 +4,7 @@ Each file is read once, when it is first needed, in whatever state the run is. L
 record.json has to exist; everything else is empty where its file is missing.
 """
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -118,7 +119,24 @@ class Reading:
 
     @property
     def duration_s(self) -> float:
-        return wall_s(self.record)
+        """Seconds that the run took in all its attempts, with the stage that runs now or in which
+        it was killed."""
+        return wall_s(self.record) + self._unrecorded_s()
+
+    def _unrecorded_s(self) -> float:
+        """Seconds of the stage that has not ended: up to now, or to the last sign of a dead run."""
+        stage = self.record.get("stage")
+        if not stage or self.status not in ("running", "killed"):
+            return 0.0
+        signs = (self.run.record, self.run.metrics, self.run.log)
+        last = max((path.lstat().st_mtime for path in signs if path.exists()), default=0.0)
+        end = time.time() if self.status == "running" else last
+        return max(0.0, end - float(stage["began_s"]))
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether it is a trial of a study."""
+        return "study" in self.record
 
     def evaluated(self, when: str) -> Row:
         """Summary of the evaluation `before` or `after` training; empty when there is none yet."""
@@ -256,6 +274,11 @@ def paired(a: Reading, b: Reading) -> Paired | None:
         return None
     difference = statistics.difference([first[k] for k in common], [second[k] for k in common])
     return Paired(difference["mean"], tuple(difference["interval"]), len(common))
+
+
+def problems(reading: Reading) -> frozenset[tuple[str, str, int]]:
+    """The held-out problems that a run answered after training; empty where it has no answers."""
+    return frozenset(_by_problem(reading.after))
 
 
 def _by_problem(items: Sequence[Row]) -> dict[tuple[str, str, int], Row]:

@@ -15,8 +15,7 @@ from r1recipes.errors import PlanError, RecipeError
 from r1recipes.machine.gpu import Gpu
 from r1recipes.planning.plan import Plan, choose_dtype, has_unsloth
 from r1recipes.recipe import references
-from r1recipes.runs import record
-from r1recipes.runs.record import Run, checkpoints
+from r1recipes.runs.record import Run, checkpoints, names
 
 NEEDED = ("recipe", "fingerprint", "duration_s", "evaluation")
 """Keys of the record that every run has, beside the status."""
@@ -99,7 +98,7 @@ def find(runs_dir: Path, name: str) -> TrainedRun:
     Raises: RecipeError when there is no such run, when it has neither an adapter nor a whole
     checkpoint yet, or when the id of its model on the Hub is also a folder here.
     """
-    return of_run(record.find(runs_dir, name))
+    return of_run(names.find(runs_dir, name))
 
 
 def of_run(run: Run) -> TrainedRun:

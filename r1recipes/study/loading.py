@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from r1recipes import recipe
+from r1recipes import machine, recipe
 from r1recipes.config import explain
 from r1recipes.config.places import Positions
 from r1recipes.config.render import Loc, show
@@ -80,7 +80,7 @@ def with_trials(loaded: LoadedStudy, n_trials: int) -> LoadedStudy:
 
 def shipped() -> list[Path]:
     """The studies that come with r1recipes, by name."""
-    return sorted((loading.shipped_folder().parent / "sweeps").glob("*.toml"))
+    return sorted(machine.shipped_folder("sweeps").glob("*.toml"))
 
 
 def find(name: str) -> Path:

@@ -94,7 +94,7 @@ def sample(
     with ExitStack() as stack:
         stack.enter_context(Capture())
         prepared = prepare(plan, watching, settings, options, stack)
-        hooks = Hooks(on_progress=watching.progress)
+        hooks = Hooks(on_progress=watching.progress, on_loss=watching.loss)
         base = quantised = None
         if start := plan.recipe.cold_start:
             watching.phase("Cold start")

@@ -47,6 +47,9 @@ class Observer:
     def progress(self, done: int, total: int) -> None:
         """`done` of `total` steps or completions of the current stage are done."""
 
+    def loss(self, value: float) -> None:
+        """The step of the cold start of which `progress` has just told had this loss."""
+
     def resume_at(self, rows: Sequence[Row]) -> None:
         """Training begins after these steps of an earlier attempt; none in a new run."""
 
@@ -89,6 +92,9 @@ class Observers(Observer):
 
     def progress(self, done: int, total: int) -> None:
         self._call(lambda observer: observer.progress(done, total))
+
+    def loss(self, value: float) -> None:
+        self._call(lambda observer: observer.loss(value))
 
     def resume_at(self, rows: Sequence[Row]) -> None:
         self._tell(lambda observer: observer.resume_at(rows))

@@ -135,10 +135,10 @@ def prepare(
             backend = create(plan, offline=offline)
             stack.callback(backend.close)
     tokenizer = backend.tokenizer()
-    preflight.set_chat_template(tokenizer, recipe, plan.base_dir)
+    notes = preflight.set_chat_template(tokenizer, recipe, plan.base_dir)
     rows = num_embeddings(recipe.model, plan.base_dir, offline=offline)
     needs_pad = plan.backend == "unsloth"
-    notes = special_tokens.settle(tokenizer, recipe, num_embeddings=rows, needs_pad=needs_pad)
+    notes += special_tokens.settle(tokenizer, recipe, num_embeddings=rows, needs_pad=needs_pad)
     is_foreign = chat_template.is_foreign(recipe)
     splits, prompts = preflight.check_prompts(
         splits, tokenizer, plan.preset, recipe.data.overlong, rows, is_foreign=is_foreign

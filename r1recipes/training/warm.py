@@ -101,6 +101,8 @@ def base_key(plan: Plan) -> str:
     parts += [recipe.data.model_dump(exclude={"keep"})]  # which chooses what is trained on later
     parts += [recipe.prompt.system, recipe.seed, plan.preset.max_seq_length, plan.dtype]
     parts += [plan.num_threads, str(plan.base_dir)]
+    if recipe.prompt.thinking is not None:
+        parts += [recipe.prompt.thinking]
     return json.dumps(parts, sort_keys=True)
 
 

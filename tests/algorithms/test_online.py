@@ -16,7 +16,7 @@ from r1recipes.rewards.reward import Reward
 from r1recipes.training.backends import trainer, weights
 from r1recipes.training.backends.base import Hooks
 from r1recipes.training.backends.trl import TrlBackend
-from r1recipes.training.view import fact_parts
+from r1recipes.training.view.lines import fact_parts
 from tests.algorithms.test_algorithms import of, planned
 from tests.helpers import run_in_process
 

@@ -144,7 +144,12 @@ def test_a_base_model_needs_a_template_and_the_offered_one_works():
         ("{{ messages[0]['content'] + 1 }}", "does not take a user message"),
         ("{{ 'x' }}{% if add_generation_prompt %}!{% endif %}", "leaves out the user's message"),
         (NO_GENERATION_PROMPT, "ignores `add_generation_prompt`"),
-        (MISTRAL, "does not take a system message: Only user and assistant roles"),
+        (
+            MISTRAL.replace(
+                "[INST] {{ message['content'] }}", "[INST] {{ message['content'][-28:] }}"
+            ),
+            "leaves out the system message",
+        ),
         (
             "{{ messages[-1]['content'] }}{% if add_generation_prompt %}!{% endif %}",
             "leaves out the system message",
@@ -160,7 +165,8 @@ def test_templates_that_are_refused(template, words):
 
 
 def test_hints_name_a_change_that_works():
-    assert 'prompt.system = ""' in refused(make(), tokenizer(MISTRAL))
+    text = refused(make(), tokenizer("{{ messages[-1]['content'] }}{{ add_generation_prompt }}"))
+    assert 'prompt.system = ""' in text
     text = refused(make(), tokenizer(NO_GENERATION_PROMPT))
     addition = text.partition("with this at the end: ")[2]
     assert addition == "{% if add_generation_prompt %}{{ '<h> assistant </h> ' }}{% endif %}"
@@ -170,6 +176,76 @@ def test_hints_name_a_change_that_works():
 def test_mistral_needs_no_generation_prompt():
     """Its prompt ends where the answer begins, whatever `add_generation_prompt` says."""
     preflight.set_chat_template(tokenizer(MISTRAL), make(system=""), Path("."))
+
+
+GEMMA = (  # Gemma 2; that of Gemma 3 puts the system message before the first user message itself
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/...') }}{% endif %}"
+    "{{ '<h> ' + (message['role'] if message['role'] == 'user' else 'model') + ' ' "
+    "+ message['content'] | trim + ' <e> ' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<h> model ' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "answered"),
+    [
+        (GEMMA, "<s><h> user S\n\nwhat is 1 <e> <h> model ", "<h> model 3 <e> <h> user 2 <e> "),
+        (MISTRAL, "<s>[INST] S\n\nwhat is 1 [/INST]", " 3<e>[INST] 2 [/INST]"),
+    ],
+    ids=["gemma 2", "mistral"],
+)
+def test_a_system_message_that_a_template_refuses_begins_the_first_user_message(
+    template, prompt, answered
+):
+    given = tokenizer(template)
+    (note,) = preflight.set_chat_template(given, make("S"), Path("."))
+    assert "takes no system message" in note and "first user message" in note
+    messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "what is 1"}]
+    assert render(given, messages, "it") == prompt
+    longer = [*messages, {"role": "assistant", "content": "3"}, {"role": "user", "content": "2"}]
+    assert answered in render(given, longer, "it") and render(given, longer, "it").count("S\n") == 1
+    alone = render(given, messages[1:], "it")
+    assert alone == prompt.replace("S\n\n", "")  # without a system message nothing changes
+    changed = given.chat_template
+    assert preflight.set_chat_template(given, make("S"), Path(".")) == []  # of a run's folder
+    assert given.chat_template == changed
+
+
+QWEN3 = (  # the published template, cut to what matters here
+    "{% for message in messages %}"
+    "{{ '<h> ' + message['role'] + ' ' + message['content'] + ' <e> ' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<h> assistant ' }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}"
+    "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("thinking", "end"),
+    [(None, "assistant "), (True, "assistant "), (False, "assistant <think>\n\n</think>\n\n")],
+)
+def test_thinking_is_that_of_the_recipe(thinking, end):
+    recipe = make()
+    recipe = recipe.model_copy(
+        update={"prompt": recipe.prompt.model_copy(update={"thinking": thinking})}
+    )
+    for given in (tokenizer(QWEN3), tokenizer(GEMMA + QWEN3[QWEN3.index("{% if add") :])):
+        preflight.set_chat_template(given, recipe, Path("."))
+        messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "what is 1"}]
+        assert render(given, messages, "it").endswith(end)
+        size = len(given.chat_template)
+        preflight.set_chat_template(given, recipe, Path("."))  # of a run's folder
+        assert render(given, messages, "it").endswith(end) and len(given.chat_template) == size
+
+
+def test_thinking_that_changes_nothing_is_refused():
+    recipe = make()
+    prompt = recipe.prompt.model_copy(update={"thinking": False})
+    text = refused(recipe.model_copy(update={"prompt": prompt}), tokenizer())
+    assert "`prompt.thinking = false` changes nothing" in text and "enable_thinking" in text
 
 
 # Prompts

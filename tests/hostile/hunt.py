@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from r1recipes import recipe
-from r1recipes.cli.runs import list_runs
+from r1recipes.cli.recipes.listing import list_runs
 from r1recipes.data import sources
 from r1recipes.data.sources import limits
 from r1recipes.data.tokenizer import rendering

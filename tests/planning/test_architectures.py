@@ -112,6 +112,37 @@ def test_other_kinds_are_refused_by_name(tmp_path, config, words):
 
 
 @pytest.mark.parametrize(
+    ("config", "words", "advice"),
+    [
+        ({"model_type": "gemma3", "text_config": LLAMA}, "more than text", "a `gemma3_text`"),
+        ({"model_type": "mistral3", "text_config": LLAMA}, "more than text", "a `ministral3`"),
+        ({"model_type": "qwen3_5", "text_config": LLAMA}, "gated delta nets", "supported are"),
+        ({"model_type": "qwen3_5_text"}, "no class for its text part", "supported are"),
+        ({"model_type": "gemma4", "text_config": LLAMA}, "differ from one another", "supported"),
+        ({"model_type": "gemma4_text"}, "differ from one another", "supported are"),
+        ({"model_type": "gpt_oss", "num_local_experts": 32}, "does not share", "supported are"),
+        ({"model_type": "lfm2"}, "convolutions", "supported are"),
+    ],
+)
+def test_well_known_models_are_refused_with_the_reason(tmp_path, config, words, advice):
+    with pytest.raises(architectures.Refused, match=words) as raised:
+        find(tmp_path, **LLAMA | config)
+    assert advice in hint(raised)
+
+
+def test_layers_with_a_window_share_blocks_of_the_kv_cache_in_groups(tmp_path):
+    """26 layers of Gemma 3 1B: 22 with a window and 4 without are seven groups of 4."""
+    assert models.MODELS["gemma-3-1b"].kv_layers == 28
+    assert models.MODELS["gemma-3-1b"].kv_token_bytes == 28 * 2 * 2 * 256
+    window = LLAMA | {"model_type": "gemma3_text", "sliding_window": 512, "head_dim": 128}
+    for layers, every, groups in ((32, 6, 35), (36, 6, 36), (32, 2, 32), (32, 1, 32), (32, 64, 32)):
+        config = window | {"num_hidden_layers": layers, "sliding_window_pattern": every}
+        assert find(tmp_path, **config).shape.kv_layers == groups
+    listed = ["sliding_attention"] * 17 + ["full_attention"] * 15  # nearly as many: one group each
+    assert find(tmp_path, **window | {"layer_types": listed}).shape.kv_layers == 34
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
         ("hidden_size", "x"),

@@ -4,16 +4,24 @@ import pytest
 
 from r1recipes.planning import models
 
-# safetensors totals of the Hub repositories
+# safetensors totals of the Hub repositories; those of Qwen3 0.6B and 1.7B less the output head that
+# they store beside the embeddings it is tied to
 PUBLISHED_PARAMETERS = {
     "qwen2.5-0.5b": 494_032_768,
     "qwen2.5-1.5b": 1_543_714_304,
     "qwen2.5-3b": 3_085_938_688,
     "qwen2.5-7b": 7_615_616_512,
     "qwen2.5-14b": 14_770_033_664,
+    "qwen3-0.6b": 596_049_920,
+    "qwen3-1.7b": 1_720_574_976,
+    "qwen3-4b": 4_022_468_096,
+    "qwen3-8b": 8_190_735_360,
+    "qwen3-14b": 14_768_307_200,
     "llama-3.1-8b": 8_030_261_248,
     "llama-3.2-1b": 1_235_814_400,
     "llama-3.2-3b": 3_212_749_824,
+    "llama-3.3-70b": 70_553_706_496,
+    "gemma-3-1b": 999_885_952,
     "smollm2-135m": 134_515_008,
     "mistral-7b-v0.3": 7_248_023_552,
     "phi-4": 14_659_507_200,
@@ -46,6 +54,11 @@ def test_adapter_size_follows_from_the_projections():
         ("unsloth/SmolLM2-135M-Instruct", "smollm2-135m"),
         ("unsloth/Phi-4", "phi-4"),
         ("microsoft/phi-4", "phi-4"),
+        ("unsloth/Qwen3-4B-Instruct-2507", "qwen3-4b"),
+        ("unsloth/Qwen3-8B-unsloth-bnb-4bit", "qwen3-8b"),
+        ("Qwen/Qwen3-1.7B", "qwen3-1.7b"),
+        ("unsloth/Llama-3.3-70B-Instruct-bnb-4bit", "llama-3.3-70b"),
+        ("unsloth/gemma-3-1b-it", "gemma-3-1b"),
     ],
 )
 def test_a_model_is_found_by_its_hub_id_and_its_mirrors(name, key):

@@ -43,16 +43,18 @@ def new(*arguments: str) -> tuple[dict, str, str]:
         ("qwen-7b", QWEN, "qwen2.5-1.5b"),  # what it is counts, not its name
         ("mine", LLAMA, "llama3.1-8b"),
         ("mine", LLAMA | {"model_type": "mistral"}, "mistral-7b"),
-        (
-            "mine",
-            LLAMA | {"model_type": "phi3", "hidden_size": 5120, "num_hidden_layers": 40},
-            "phi4",
-        ),
     ],
 )
 def test_a_folder_is_near_what_its_config_says(name, config, base, no_card):
     _, _, said = new("--model", folder(name, config))
     assert f"from {base}.toml" in said
+
+
+def test_a_model_without_the_layers_that_an_adapter_has_is_refused(no_card):
+    mine = folder("mine", LLAMA | {"model_type": "phi3"})
+    code, _, err = in_process("new", "new.toml", "--model", mine)
+    assert code == 2 and not Path("new.toml").exists()
+    assert "`mine` (phi3) has one layer `qkv_proj` in place of q_proj, k_proj, v_proj" in err
 
 
 @pytest.mark.parametrize("config", [QWEN, LLAMA])

@@ -138,3 +138,40 @@ def test_check_says_nothing_of_a_card_without_fp8_where_no_preset_for_it_needs_i
     assert in_process("check", "phi4", "--set", "preset.48GB.load_in=fp8")[0] == 0
     driver.says(FakeCard("NVIDIA L40S", 45000 * MIB))
     assert in_process("check", "phi4", "--set", "preset.48GB.load_in=fp8")[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["ministral", "olmo2", "smollm3", "glm"])
+def test_a_family_whose_weights_the_engine_cannot_share_is_refused_on_a_card(kind, tmp_path):
+    name = local_model(tmp_path, model_type=kind)
+    attention = "lora.target_modules=['q_proj','o_proj']"
+    with pytest.raises(PlanError, match=rf"\({kind}\) cannot be trained beside vLLM: ") as refused:
+        make("llama3.1-8b", card(), name, attention)
+    assert "plain TRL trains this one" in hint(refused)
+    loaded = recipe.load("llama3.1-8b", [name, attention])
+    note = refusals.check_model(loaded.recipe, tmp_path, offline=True)
+    assert note and "trains with plain TRL alone" in note
+
+
+@pytest.mark.parametrize("kind", ["ministral", "smollm3"])
+def test_plain_trl_takes_it(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "has_unsloth", lambda: False)
+    name = local_model(tmp_path, model_type=kind)
+    made = make("llama3.1-8b", card(), name, "preset.standby=false", is_here=True)
+    assert made.backend == "trl"
+    loaded = recipe.load("tiny", [name])
+    on_cpu = planning.make(loaded.recipe, planning.Target.here(None, 1), base_dir=tmp_path)
+    assert on_cpu.backend == "trl" and on_cpu.device == "cpu"
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "ministral3", "granite", "olmo3", "gemma"])
+def test_the_others_are_planned_in_float16_too(kind, tmp_path):
+    name = local_model(tmp_path, model_type=kind, head_dim=64)
+    assert make("llama3.1-8b", card(7.5), name).predicted is not None
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gemma3_text"])
+def test_a_family_that_vllm_refuses_in_float16_needs_bfloat16(kind, tmp_path):
+    name = local_model(tmp_path, model_type=kind, head_dim=64)
+    assert make("llama3.1-8b", card(8.0), name).predicted is not None
+    with pytest.raises(PlanError, match=rf"\({kind}\) needs bfloat16"):
+        make("llama3.1-8b", card(7.5), name)

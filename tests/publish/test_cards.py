@@ -67,6 +67,14 @@ def test_the_hub_reads_what_an_export_is(run, form, relation, library):
     }
 
 
+def test_the_command_of_a_card_has_the_permissions_of_its_recipe(run):
+    paid = run.plan.recipe.model_copy(update={"rewards": {"mine.py:f": 1.0}})
+    plan = run.plan.model_copy(update={"recipe": paid})
+    text = cards.of_export(dataclasses.replace(run, plan=plan), MANIFEST, FORMS["lora"].use)
+    assert "python -m r1recipes run recipe.toml --preset cpu --allow-code\n" in text
+    assert "--allow-code" not in cards.of_export(run, MANIFEST, FORMS["lora"].use)
+
+
 def test_a_base_that_is_not_on_the_hub_is_not_named_to_it(run):
     text = cards.of_export(run, MANIFEST | {"base": "my model", "base_on_hub": False}, cards.MERGED)
     data = ModelCard(text).data.to_dict()

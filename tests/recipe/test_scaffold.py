@@ -38,7 +38,8 @@ def test_every_key_is_there_with_its_meaning(base):
     old = recipe.load(base).recipe
     text = scaffold.commented(old, "me/mine-3B", None)
     absent = GPU_ONLY if "cpu" in old.preset else CPU_ONLY
-    assert text.startswith("# Version of the recipe format.\nformat = 1\n")
+    assert text.startswith("# A line that begins with # and no space is not set.")
+    assert "\n\n# Version of the recipe format.\nformat = 1\n" in text
     lines = text.split("\n")
     for section, key, description in keys(type(old)):
         if section == "examples":  # of algorithms that do not sample while they train
@@ -95,8 +96,10 @@ def test_names_with_quotes_stay_what_they_are(tmp_path):
         ("microsoft/phi-4", "phi4"),
         ("Qwen/Qwen2.5-1.5B-Instruct", "qwen2.5-1.5b"),
         ("Qwen/Qwen2.5-0.5B", "qwen2.5-1.5b"),
-        ("unsloth/Qwen2.5-3B-Instruct", "qwen2.5-1.5b"),
-        ("Qwen/Qwen3-8B", "qwen2.5-7b"),
+        ("unsloth/Qwen2.5-3B-Instruct", "qwen2.5-3b"),
+        ("unsloth/Qwen2.5-3B-finetuned", "qwen2.5-1.5b"),  # not by what nobody has measured
+        ("Qwen/Qwen3-8B", "qwen3-8b"),
+        ("Qwen/Qwen3-14B", "qwen2.5-7b"),
         ("unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit", "llama3.1-8b"),
         ("mistralai/Ministral-8B-Instruct-2410", "llama3.1-8b"),
         ("mistralai/Mistral-7B-v0.1", "mistral-7b"),

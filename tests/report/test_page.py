@@ -7,9 +7,9 @@ import pytest
 from jinja2 import UndefinedError, nodes
 
 from r1recipes.errors import visible
-from r1recipes.report import page, run, samples, study
+from r1recipes.report import page, samples, several, study
 from r1recipes.report.charts import Axis, Bar, Bars, Line, Parallel, Plot, Series
-from r1recipes.report.page import Figures, Headline, Pill, Table
+from r1recipes.report.page import Command, Figures, Headline, Key, Link, Pill, Table
 
 HOSTILE = [
     "</pre></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&",
@@ -60,30 +60,31 @@ def everything(text: str) -> dict[str, object]:
     """Every name that a template uses, with `text` wherever a string can be."""
     *charts, parallel = charts_of(text)
     assert isinstance(parallel, Parallel)
-    verdict = Headline(text, [text, text], before=text, tone="better")
-    table = Table([text, text], [[text, Pill(text, "good")], [text, None]])
+    command = Command(text, text)
+    verdict = Headline(text, [text] * 2, "better", label=text, before=text, command=command)
+    table = Table([text, text], [[text, Pill(text, "good")], [Key(text, 1), None]])
     side = samples.Side(text, True, text)
     problem = samples.Problem(text, text, "became right", (side, side))
-    completion = samples.Completion(text, text, text, text, [Pill(text)])
+    completion = samples.Completion(text, text, [Pill(text)])
+    column = samples.Column(text, [samples.Prompt(text, text, [completion] * 3)] * 3)
     return {
         "title": text,
         "kicker": text,
         "status": Pill(text),
         "verdict": verdict,
         "facts": [(text, text)],
-        "figures": [Figures(text, charts, text)],
-        "chosen": samples.Samples([problem], text, [[completion], [completion]]),
-        "reproduce_note": text,
-        "command": text,
+        "figures": [Figures(text, charts, text), Figures(text, charts, text, is_folded=True)],
+        "chosen": samples.Samples(text, [problem] * 6, text, [column, column]),
+        "reproduce": command,
         "recipe": text,
         "plan": text,
         "lock": table,
         "stages": table,
         "now": text,
         "overview": table,
-        "recipes": run.Differences(table, text),
+        "recipes": several.Differences(table, text),
         "pairs": table,
-        "environments": run.Differences(table, text),
+        "environments": several.Differences(table, text),
         "matrix": table,
         "searches": [study.Search(text, charts, charts, parallel)],
         "trials": table,
@@ -97,7 +98,7 @@ def rendered(template: str, text: str) -> str:
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("template", ["run.html", "runs.html", "study.html"])
 def test_text_stays_text_wherever_it_goes(template, text):
-    hostile, plain = Outline(rendered(template, text)), Outline(rendered(template, "plain"))
+    hostile, plain = Outline(rendered(template, text)), Outline(rendered(template, "p" * len(text)))
     assert hostile.elements == plain.elements
     shown = visible(text, lines=True)
     assert sum(shown in one for one in hostile.texts) > 25  # elsewhere shortened, as JSON or CSV
@@ -113,7 +114,7 @@ def test_no_template_turns_escaping_off(path):
     source = path.read_text()
     tree = page.environment().parse(source)
     filters = {node.name for node in tree.find_all(nodes.Filter)}
-    assert filters <= {"svg", "csv", "attributes", "xmlattr", "length"}
+    assert filters <= {"svg", "wide", "csv", "attributes", "placed", "xmlattr", "length"}
     turned_off = (nodes.ScopedEvalContextModifier, nodes.MarkSafe, nodes.MarkSafeIfAutoescape)
     assert not list(tree.find_all(turned_off))
     assert not re.search(r"=\s*\{[{%]", re.sub(r"\{%.*?%\}", "", source)), "a value without quotes"
@@ -138,9 +139,53 @@ def macro(name: str, *arguments: object) -> str:
 
 def test_a_column_of_numbers_is_set_to_the_right():
     text = macro("table", Table(["name", "n", "mixed"], [["a", 1, 1], ["b", None, Pill("best")]]))
-    assert '<th>name</th><th class="n">n</th><th>mixed</th>' in text
+    header = '<th scope="col">name</th><th scope="col" class="n">n</th><th scope="col">mixed</th>'
+    assert header in text
     assert '<td>b</td><td class="n"></td><td><span class="pill ">best</span></td>' in text
     assert not any(Table(["empty"], []).numeric)
+
+
+def test_a_link_leads_to_a_file_beside_the_page_whatever_its_name():
+    hostile = ("javascript:alert(1)/report.html", '"><b>/r', "//x.invalid")
+    for path in ("0001-ab/report.html", *hostile):
+        outline = Outline(macro("table", Table(["run"], [[Link("0001-ab", path)]])))
+        (address,) = [text for text in outline.texts if text.startswith("./")]
+        assert not re.search(r'[<>" ]|^\w+:', address)
+        tags = [tag for tag, _ in outline.elements if not tag.startswith("/")]
+        assert tags == ["div", "table", "thead", "tr", "th", "tbody", "tr", "td", "a"]
+
+
+def test_back_quotes_are_code_and_what_they_hold_is_text():
+    text = macro("prose", "lower `<b>`, then `x`")
+    assert text == "lower <code>&lt;b&gt;</code>, then <code>x</code>"
+    assert macro("prose", "one ` alone") == "one ` alone"
+
+
+def test_a_long_text_can_be_opened_and_a_short_one_is_whole():
+    assert "<details>" not in macro("clamped", "a line\nand another", 4, "question")
+    for text in ("a line\n" * 9, "words " * 100):
+        clamped = macro("clamped", text, 4, "question")
+        assert text in clamped, "all of it is in the page"
+        assert clamped.count("<details>") == 1
+
+
+@pytest.mark.parametrize("count", range(1, 14))
+def test_no_card_is_left_alone_in_its_row(count):
+    """In three columns each row is filled, and in two."""
+    chart = Plot("k", "t", [Series("a", [1, 2], [1.0, 2.0])])
+    cards = page.placed([chart] * count)
+    widths = {"third": 2, "half": 3, "whole": 6}
+    three = [widths[card.kind.split()[0]] for card in cards]
+    two = [2 if "row" in card.kind else 1 for card in cards]
+    for row, spans in ((6, three), (2, two)):
+        taken = 0
+        for span in spans:
+            assert taken % row + span <= row
+            taken += span
+        assert taken % row == 0
+    assert [card.is_wide for card in cards] == [
+        wide > 2 or row == 2 for wide, row in zip(three, two, strict=True)
+    ]
 
 
 def test_facts_that_are_not_known_are_left_out():

@@ -10,6 +10,7 @@ import pytest
 from r1recipes import training
 from r1recipes.errors import Stopped
 from r1recipes.machine import files, settings
+from r1recipes.machine.units import duration
 from r1recipes.report import curves, phases
 from r1recipes.report import run as report_run
 from r1recipes.runs import reading
@@ -83,7 +84,7 @@ def test_the_command_says_where_its_time_went(small, tmp_path):
     run = Run(next(tmp_path.glob("runs/*/*")))
     total = run.read()["time"]["total"]
     assert 0.6 * wall_s < total <= wall_s and run.read()["time"]["imports"] > 0.3
-    assert f"Done in {total:.0f} s" in done.stdout
+    assert f"Done in {duration(total)}:" in done.stdout
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("Time: ")]
     assert line == phases.sentence(parts_of(run)) and "imports" in line and "generation" in line
 

@@ -1,6 +1,7 @@
 """The page of a study: what its charts hold, and names and messages that stay text."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,54 @@ def test_parallel_coordinates_have_each_complete_trial_the_best_first(trials):
     assert [line.is_bold for line in chart.lines] == [True] + [False] * (len(complete) - 1)
     best = next(trial for trial in complete if chart.lines[0].name == f"trial {trial.number}")
     assert chart.lines[0].values == [*(best.params[key] for key in trials.cell.search), results[0]]
+
+
+def test_the_number_and_what_it_is_of(trials):
+    page = study.html([trials])
+    assert "Best eval/accuracy of 13 complete trials" in page
+    assert "PED-ANOVA over 13 complete trials." in page
+
+
+def test_importance_of_few_trials_says_so(tmp_path):
+    few = small_study(tmp_path, study.MIN_TRIALS + 1)
+    page = study.html([few])
+    assert "Only 5 complete trials, so this is a guess" in page
+    assert "Importance" not in study.html([small_study(tmp_path / "less", 3)])
+
+
+def small_study(folder: Path, num_trials: int) -> Trials:
+    """A study of which every trial is complete."""
+    folder.mkdir(exist_ok=True)
+    (folder / "small.toml").write_text(SMALL)
+    text = STUDY.split('"prompt.system"')[0].replace("14", str(num_trials))
+    (folder / "study.toml").write_text(text)
+    (cell,) = loading.load(folder / "study.toml").cells
+    made = create_cell(database.open_storage(f"sqlite:///{folder}/study.db"), cell)
+    while (trial := made.claim({})) is not None:
+        made.note_run(trial, folder / f"{trial.number:04d} a#b", 6)
+        made.complete(trial, [min(1.0, 100 * trial.params["train.learning_rate"])])
+    return made
+
+
+def test_trials_lead_to_the_reports_that_are_there(tmp_path):
+    made = small_study(tmp_path / "study", 3)
+    (tmp_path / "study" / "0001 a#b").mkdir()
+    (tmp_path / "study" / "0001 a#b" / "report.html").write_text("a page")
+    page = study.html([made], tmp_path / "study")
+    assert re.findall(r'<a href="([^"]*)">([^<]*)</a>', page) == [
+        ("./0001%20a%23b/report.html", "0001 a#b")
+    ]
+    assert "<td>0002 a#b</td>" in page
+    assert "<a " not in study.html([made]), "it is not known where the page will be"
+
+
+def test_the_axis_of_trials_has_whole_numbers(tmp_path):
+    page = study.html([small_study(tmp_path / "study", 4)])
+    history = page[page.index('data-key="history-0"') :]
+    axis = re.search(r'<g class="axis">(.*?)</g>', history)
+    assert axis is not None
+    labels = re.findall(r">([^<]+)</text>", axis[1])
+    assert labels[-1] == "trial" and all(label.isdecimal() for label in labels[:-1])
 
 
 def test_names_and_messages_stay_text(trials):

@@ -48,6 +48,25 @@ def test_the_command_repeats_the_overrides_with_or_without_their_flag():
     words = ["r1recipes", "run", "x.toml", "--preset", "cpu", "--set", "seed=2"]
     assert shlex.split(line) == [*words, "--set", "prompt.system='a b'"]
     assert lock.command("x.toml", None, []) == "r1recipes run x.toml"
+    line = lock.command("my recipes/x.toml", None, [], ["--allow-code"])
+    assert shlex.split(line) == ["r1recipes", "run", "my recipes/x.toml", "--allow-code"]
+
+
+@pytest.mark.parametrize(
+    ("data", "is_foreign", "flags"),
+    [
+        ({"rewards": {"correctness": 1.0}}, False, []),
+        ({"rewards": {"a/mine.py:f": 1.0}}, False, ["--allow-code"]),
+        ({"rewards": {}, "stage": [{"rewards": {"mine.py:f": 1.0}}]}, False, ["--allow-code"]),
+        ({"rewards": {}, "eval": {"reward": "mine.py:f"}}, False, ["--allow-code"]),
+        ({"judge": {"url": "https://judge.example/v1"}}, False, ["--allow-judge"]),
+        ({"judge": {"url": "http://127.0.0.1:8080/v1"}}, False, []),
+        ({"judge": {"url": "http://127.0.0.1:8080/v1"}}, True, ["--allow-judge"]),
+        ({"judge": None, "stage": None, "eval": None}, False, []),
+    ],
+)
+def test_a_command_has_the_permissions_that_its_recipe_needs(data, is_foreign, flags):
+    assert lock.permissions(data, is_foreign=is_foreign) == flags
 
 
 def test_a_card_with_less_room_repeats_what_was_chosen(loaded):

@@ -154,8 +154,26 @@ def test_values_that_are_not_all_the_recipes_own_are_not_called_so(url, cell, sm
     for made, is_own in ((whole, True), (make(url, other), False)):
         trial = claim(made)
         made.complete(trial, [0.5])
-        (said,) = leaderboard.summary([made], made, made.all()[0])
-        assert ("the recipe's own values" in said) == is_own
+        best, *others = leaderboard.summary([made], made, made.all()[0])
+        assert ("the recipe's own values, trial 0: 50.0%" in best) == is_own
+        unbeaten = ["nothing beat the recipe's own values (no other trial is complete)"]
+        assert others == (unbeaten if is_own else [])
+
+
+def test_it_is_said_whether_anything_beat_the_recipes_own_values(url, cell):
+    made = make(url, cell)
+    unbeaten = "nothing beat the recipe's own values"
+    for accuracy, sentence in ((0.5, "no other trial is complete"), (0.5, "one other trial is")):
+        made.complete(claim(made), [accuracy])
+        best = leaderboard.best(made)
+        assert best is not None
+        lines = leaderboard.summary([made], made, best)
+        assert any(line.startswith(unbeaten) and sentence in line for line in lines)
+    made.complete(claim(made), [0.4])
+    made.complete(claim(made), [0.6])
+    best = leaderboard.best(made)
+    assert best is not None and best.number == 3
+    assert not any(unbeaten in line for line in leaderboard.summary([made], made, best))
 
 
 def test_the_best_of_several_metrics_is_one_that_none_beats(url, small):

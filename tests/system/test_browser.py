@@ -5,7 +5,7 @@ Limits: Chromium alone, with its driver (`apt-get install chromium-driver`); ski
 
 import csv
 import json
-import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -13,32 +13,16 @@ from pathlib import Path
 import pytest
 
 from r1recipes.report import run
+from tests.browser import chromium, needs_browser, open_page, requests
 
 webdriver = pytest.importorskip("selenium.webdriver")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium with its driver"),
-]
+pytestmark = [pytest.mark.slow, needs_browser]
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    options.add_argument("--headless=new")
-    if os.geteuid() == 0:
-        options.add_argument("--no-sandbox")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    driver.downloads = tmp_path_factory.mktemp("downloads")
-    driver.execute_cdp_cmd(
-        "Browser.setDownloadBehavior",
-        {"behavior": "allow", "downloadPath": str(driver.downloads)},
-    )
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("downloads")) as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -55,22 +39,7 @@ def comparison(finished, tmp_path) -> Path:
     return path
 
 
-def open_page(browser, path: Path, width: int, theme: str) -> None:
-    browser.get_log("browser"), browser.get_log("performance")  # drops entries of earlier pages
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    features = [{"name": "prefers-color-scheme", "value": theme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.get(path.as_uri())
-
-
-def requests(browser) -> list[str]:
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    return [params["request"]["url"] for params in sent]
-
-
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, 768, 390])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("fixture", ["page", "comparison"])
 def test_a_page_opens_with_no_request_and_no_error(browser, request, fixture, width, theme):
@@ -80,8 +49,10 @@ def test_a_page_opens_with_no_request_and_no_error(browser, request, fixture, wi
     assert browser.get_log("browser") == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     empty = """return [...document.querySelectorAll("figure")].filter(f => {
-        const box = f.querySelector("svg").getBoundingClientRect();
-        return box.width < 200 || ![...f.querySelectorAll("svg path, svg rect, svg circle")]
+        const shown = [...f.querySelectorAll("svg")].map(svg => svg.getBoundingClientRect().width);
+        if (f.closest("details:not([open])")) return false;
+        return shown.filter(width => width > 0).length !== 1 || Math.max(...shown) < 200
+            || ![...f.querySelectorAll("svg path, svg rect, svg circle")]
             .some(mark => mark.getBoundingClientRect().width > 1);
     }).map(f => f.dataset.key)"""
     assert browser.execute_script(empty) == []
@@ -95,7 +66,8 @@ def test_the_value_under_the_pointer_is_shown(browser, page):
     figure = browser.find_element("css selector", 'figure[data-key="reward"]')
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", figure)
     pointer = webdriver.ActionChains(browser)
-    svg, tip = (figure.find_element("css selector", name) for name in ("svg", ".tip"))
+    (svg,) = [one for one in figure.find_elements("tag name", "svg") if one.is_displayed()]
+    tip = figure.find_element("css selector", ".tip")
     pointer.move_to_element_with_offset(svg, -svg.size["width"] // 2 + 5, 0).perform()
     step, reward = next(csv.reader(figure_csv(browser, "reward")[1:]))
     head, value = tip.text.splitlines()
@@ -103,6 +75,31 @@ def test_the_value_under_the_pointer_is_shown(browser, page):
     title = figure.find_element("tag name", "h3")
     webdriver.ActionChains(browser).move_to_element(title).perform()
     assert not tip.is_displayed()
+
+
+def test_the_values_under_the_pointer_have_the_colours_of_their_lines(browser, page):
+    open_page(browser, page, 1280, "dark")
+    figure = browser.find_element("css selector", 'figure[data-key="rewards"]')
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", figure)
+    (svg,) = [one for one in figure.find_elements("tag name", "svg") if one.is_displayed()]
+    webdriver.ActionChains(browser).move_to_element(svg).perform()
+    lines = figure.find_elements("css selector", "svg .legend line")[: len(figure_names(figure))]
+    swatches = figure.find_elements("css selector", ".tip .swatch")
+    drawn = [line.value_of_css_property("stroke") for line in lines]
+    shown = [swatch.value_of_css_property("background-color") for swatch in swatches]
+    assert len(shown) == len(figure_names(figure)) > 2
+    assert [numbers(colour) for colour in shown] == [numbers(colour) for colour in drawn]
+    texts = figure.find_element("css selector", ".tip").text.splitlines()[1:]
+    assert [text.partition(":")[0] for text in texts] == figure_names(figure)
+
+
+def figure_names(figure) -> list[str]:
+    return [name for name, _, _ in json.loads(figure.get_attribute("data-series"))]
+
+
+def numbers(colour: str) -> list[str]:
+    """Red, green and blue of `rgb(1, 2, 3)` and of `rgba(1, 2, 3, 1)`."""
+    return re.findall(r"\d+", colour)[:3]
 
 
 def figure_csv(browser, key: str) -> list[str]:
@@ -151,7 +148,7 @@ def test_a_question_that_reverses_its_text_leaves_the_answer_as_it_is(browser, f
     path = with_completions(finished, tmp_path / "run", prompt="a\u202ebc", answer="12 + 34")
     open_page(browser, path, 1280, "light")
     lefts = browser.execute_script(
-        """const spans = [...document.querySelectorAll(".question .note")];
+        """const spans = [...document.querySelectorAll(".sample .note")];
         const text = spans.find(span => span.textContent === "answer 12 + 34").firstChild;
         return [...text.data].map((_, i) => {
             const range = document.createRange();

@@ -14,6 +14,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from r1recipes.planning import architectures
+from r1recipes.planning.architectures import families
 from r1recipes.planning.memory import engine, predict, training
 from r1recipes.planning.memory.case import ADAM_8BIT_BYTES, Case
 
@@ -65,12 +66,20 @@ MODELS: dict[str, tuple[str, tuple[int | None, ...], dict[str, Any]]] = {
     ),
     "Ministral-8B": ("mistral", (4096, 12288, 36, 32, 8, 131072), {"sliding_window": 32768}),
     "a Ministral": ("ministral", (4096, 12288, 4, 32, 8, 131072), UNTIED | WIDE),
+    "Ministral-3-3B, text": ("ministral3", (3072, 9216, 26, 32, 8, 131072), TIED | WIDE),
+    "Ministral-3-8B, text": ("ministral3", (4096, 14336, 34, 32, 8, 131072), UNTIED | WIDE),
     "Phi-3.5-mini": ("phi3", (3072, 8192, 32, 32, 32, 32064), UNTIED | {"sliding_window": 262144}),
     "Phi-4-mini": ("phi3", (3072, 8192, 32, 24, 8, 200064), TIED | {"partial_rotary_factor": 0.75}),
     "Gemma-2B": ("gemma", (2048, 16384, 18, 8, 1, 256000), {"head_dim": 256}),
     "Gemma-2-2B": ("gemma2", (2304, 9216, 26, 8, 4, 256000), {"sliding_window": 4096}),
     "Gemma-2-27B": ("gemma2", (4608, 36864, 46, 32, 16, 256000), WIDE),
     "Gemma-3-1B": ("gemma3_text", (1152, 6912, 26, 4, 1, 262144), {"sliding_window": 512}),
+    "Gemma-3-4B, text": ("gemma3_text", (2560, 10240, 34, 8, 4, 262208), {"sliding_window": 1024}),
+    "Gemma-3-12B, text": (
+        "gemma3_text",
+        (3840, 15360, 48, 16, 8, 262208),
+        {"sliding_window": 1024, "head_dim": 256},
+    ),
     "OLMo-2-7B": ("olmo2", (4096, 11008, 32, 32, 32, 100352), UNTIED),
     "OLMo-3-7B": ("olmo3", (4096, 11008, 32, 32, 32, 100278), UNTIED),
     "Granite-3.1-2B": ("granite", (2048, 8192, 40, 32, 8, 49155), TIED),
@@ -112,7 +121,7 @@ def test_a_model_has_the_parameters_that_transformers_makes(name):
 
 
 def test_every_family_has_a_model_here():
-    assert {kind for kind, _, _ in MODELS.values()} == set(architectures.FAMILIES)
+    assert {kind for kind, _, _ in MODELS.values()} == set(families.FAMILIES)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -180,6 +180,9 @@ def test_the_view_names_each_stage(recipe_file, tmp_path):
     for line in ("Stage 1-sft: SFT, 4 demonstrations a step", "Training (stage 2-dpo) ..."):
         assert line in text
     assert "step 3/3" in text and "step 2/2" in text
+    for title in ("1-sft", "2-dpo"):
+        part = text.split(f"Training (stage {title}) ...")[1].split("Evaluation")[0]
+        assert re.search(r"\nstep 2/\d  loss \d.*  \d.* s a step", part)
     assert re.search(r"Stage 3-grpo accuracy .* 6 problems x 2 samples", text)
     assert seen.titles == [*TITLES, "4-grpo"] and len(seen.rows) == 4 + 2 + 3 + 2
     assert [row["step"] for row in last.rows] == [1, 2]  # such as a study, which prunes

@@ -5,7 +5,8 @@ from rich.console import Console
 
 from r1recipes import planning, recipe
 from r1recipes.runs.record import Run
-from r1recipes.training.view import View, fact_parts, sparkline
+from r1recipes.training.view import View
+from r1recipes.training.view.lines import fact_parts, flow, sparkline, step_text
 
 ROW = {
     "step": 1,
@@ -87,10 +88,18 @@ def test_a_terminal_gets_lines_broken_between_words_and_paths_whole(is_terminal,
     assert out.getvalue().splitlines() == lines
 
 
-@pytest.mark.parametrize("width", [60, 80, 140])
-def test_the_panel_shows_what_matters(resolved, tmp_path, width):
+WIDTHS = (40, 50, 60, 80, 120, 200)
+
+
+def live_view(width: int) -> tuple[View, io.StringIO]:
     out = io.StringIO()
-    view = View(Console(file=out, width=width, force_terminal=True, color_system=None), live=True)
+    console = Console(file=out, width=width, force_terminal=True, color_system=None)
+    return View(console, live=True), out
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_panel_shows_what_matters_at_any_width(resolved, tmp_path, width):
+    view, out = live_view(width)
     view.begin(Run(tmp_path), resolved)
     view.phase("Training")
     for step in range(1, 25):
@@ -106,9 +115,105 @@ def test_the_panel_shows_what_matters(resolved, tmp_path, width):
         "cut 1%",
         "Learning: accuracy",
         "near 0 by construction in GRPO",
+        "s a step",
     ):
-        assert part in text.replace("\n", " ").replace("  ", " ") or part in text, part
+        assert part in " ".join(text.split()), part
     assert all(len(line) <= width for line in text.splitlines())
+    assert "accuracy 62%\n" in text or "accuracy 62%  " in text, "no fact is broken in two"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    "title", ["Starting", "Cold start", "Evaluation (stage 1-sft)", "Training (stage 2-online_dpo)"]
+)
+def test_every_stage_fits_any_width_with_its_name_count_and_time(resolved, tmp_path, width, title):
+    view, out = live_view(width)
+    view.begin(Run(tmp_path), resolved)
+    view.phase(title)
+    out.seek(0)
+    out.truncate()
+    assert title in shown(view, out)
+    for done in (122, 123):
+        view.progress(done, 2000)
+        view.loss(0.5)
+    text = shown(view, out)
+    assert "123/2000" in text and " left" in text
+    assert all(len(line) <= width for line in text.splitlines())
+
+
+def test_a_cold_start_shows_its_loss_and_time_in_a_terminal(resolved, tmp_path):
+    view, out = live_view(80)
+    view.begin(Run(tmp_path), resolved)
+    view.phase("Cold start")
+    for done in range(1, 41):
+        view.progress(done, 40)
+        view.loss(2.0 - done / 40)
+        if done == 20:
+            text = shown(view, out)
+            assert "loss 1.500 " in text and "▁" in text and "s a step" in text
+    assert "Cold start: 40 steps in 0 s, loss 1.000\n" in out.getvalue()
+
+
+def test_a_cold_start_prints_lines_without_a_terminal(resolved, tmp_path):
+    out = io.StringIO()
+    view = View(Console(file=out, width=100), live=False)
+    view.begin(Run(tmp_path), resolved)
+    view.phase("Cold start")
+    for done in range(1, 501):
+        view.progress(done, 500)
+        view.loss(2.0 - done / 500)
+    lines = [line for line in out.getvalue().splitlines() if line.startswith("step ")]
+    assert len(lines) == 21 and lines[0].startswith("step 1/500  loss 1.998")
+    assert lines[-1].startswith("step 500/500  loss 1.000") and " left" not in lines[-1]
+
+
+def test_the_time_left_of_a_cold_start_is_that_of_the_steps_after_the_first(
+    resolved, tmp_path, monkeypatch
+):
+    """The first step loads and compiles; and one that goes on from a checkpoint begins late."""
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    view = View(Console(file=io.StringIO()), live=False)
+    view.begin(Run(tmp_path), resolved)
+    view.phase("Cold start")
+    view.progress(300, 500)
+    assert view.seconds_left() is None
+    for done, seconds in ((301, 60.0), (302, 2.0), (303, 4.0)):
+        now += seconds
+        view.progress(done, 500)
+        view.loss(1.0)
+    assert view.seconds_left() == pytest.approx(3.0 * 197)
+
+
+def test_the_steps_of_a_training_take_the_time_of_what_is_between_them(
+    resolved, tmp_path, monkeypatch
+):
+    """`eval.every` answers problems between some of the steps."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    out = io.StringIO()
+    view = View(Console(file=out, width=200), live=False)
+    view.begin(Run(tmp_path), resolved)
+    view.phase("Training")
+    for step, seconds in enumerate((90.0, 10.0, 10.0, 40.0), 1):
+        now += seconds
+        view.step(ROW | {"step": step})
+    assert view.seconds_left() == pytest.approx(20.0 * 2)
+    assert "step 4/6" in out.getvalue() and "20.0 s a step  40 s left" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.123, "0.12 s a step"), (4.14, "4.1 s a step"), (65, "1 min 05 s a step")],
+)
+def test_seconds_a_step(seconds, text):
+    assert step_text(seconds) == text
+
+
+def test_facts_are_broken_only_between_two_of_them():
+    assert flow(["one two", "three", "four five six"], 14) == "one two  three\nfour five six"
+    assert flow(["longer than the width"], 5) == "longer than the width"
+    assert flow([], 5) == ""
 
 
 def test_reward_failures_are_shown():
@@ -121,12 +226,3 @@ def test_sparkline():
     assert sparkline([1.0, None, 1.0]) == "▁▁"
     assert sparkline([]) == ""
     assert len(sparkline(list(range(1000)))) == 40
-
-
-def test_time_left_is_counted_from_the_last_steps(resolved, tmp_path):
-    view = View(Console(file=io.StringIO()), live=False)
-    view.begin(Run(tmp_path), resolved)
-    view.phase("Training")
-    assert view.seconds_left() is None
-    view.step(ROW)
-    assert view.seconds_left() == pytest.approx(view._step_times[0] * 5)

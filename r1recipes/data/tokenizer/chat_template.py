@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from r1recipes.config.suggest import nearest
 from r1recipes.data.splits import rename_hint
-from r1recipes.data.tokenizer import rendering
+from r1recipes.data.tokenizer import prefixes, rendering
 from r1recipes.errors import Problem, RecipeError, shorten, visible
 from r1recipes.machine import files
 from r1recipes.machine.files import foreign
@@ -38,10 +38,13 @@ CHATML = (
 QUESTION, ANSWER = "zq1 what is six times seven", "zq2 forty-two"
 
 
-def set_chat_template(tokenizer: PreTrainedTokenizerBase, recipe: Recipe, base_dir: Path) -> None:
+def set_chat_template(
+    tokenizer: PreTrainedTokenizerBase, recipe: Recipe, base_dir: Path
+) -> list[str]:
     """Give the tokenizer the recipe's chat template, if any, and check that it works.
 
-    Raises: RecipeError.
+    Where the template takes no system message, it gets `prompt.system` in the first user message.
+    Gives lines on what was changed. Raises: RecipeError.
     """
     if recipe.model.chat_template is not None:
         tokenizer.chat_template = template_text(recipe.model.chat_template, base_dir)
@@ -54,6 +57,8 @@ def set_chat_template(tokenizer: PreTrainedTokenizerBase, recipe: Recipe, base_d
     if is_foreign(recipe):
         attempt(tokenizer.get_chat_template(), recipe.prompt.system, tokenizer.special_tokens_map)
     user = {"role": "user", "content": QUESTION}
+    if recipe.prompt.thinking is not None:
+        _set_thinking(tokenizer, user, recipe, recipe.prompt.thinking)
     prompt = render(tokenizer, [user], "a user message")
     if QUESTION not in prompt:
         raise RecipeError(
@@ -61,8 +66,11 @@ def set_chat_template(tokenizer: PreTrainedTokenizerBase, recipe: Recipe, base_d
             hint="it must write `message['content']` of every message",
         )
     _check_generation_prompt(tokenizer, user, prompt)
-    if recipe.prompt.system:
-        _check_system(tokenizer, user, recipe.prompt.system)
+    if not recipe.prompt.system:
+        return []
+    notes = _take_system(tokenizer, user, recipe)
+    _check_system(tokenizer, user, recipe.prompt.system)
+    return notes
 
 
 def is_foreign(recipe: Recipe) -> bool:
@@ -264,6 +272,49 @@ def _check_generation_prompt(
             hint="set `model.chat_template` to it with this at the end: "
             f"{{% if add_generation_prompt %}}{{{{ {header!r} }}}}{{% endif %}}",
         )
+
+
+def _set_thinking(
+    tokenizer: PreTrainedTokenizerBase, user: dict[str, str], recipe: Recipe, thinking: bool
+) -> None:
+    """Raises: RecipeError for a template that writes the same whether the model thinks or not."""
+    template = tokenizer.get_chat_template()
+    prompts = []
+    for value in (not thinking, thinking):  # the last one stays
+        _change(tokenizer, prefixes.with_thinking(template, value), recipe)
+        prompts.append(render(tokenizer, [user], "a user message"))
+    if prompts[0] == prompts[1]:
+        raise RecipeError(
+            f"`prompt.thinking = {str(thinking).lower()}` changes nothing: the chat template of "
+            f"`{recipe.model.name}` has no `{prefixes.VARIABLE}`",
+            hint="remove it; a model such as Qwen3-4B-Instruct-2507 never thinks",
+        )
+
+
+def _take_system(
+    tokenizer: PreTrainedTokenizerBase, user: dict[str, str], recipe: Recipe
+) -> list[str]:
+    """Change a template that takes a user message and refuses a system message, as Gemma 2's does.
+
+    Gives a line where it was changed.
+    """
+    try:
+        messages = [{"role": "system", "content": recipe.prompt.system}, user]
+        render(tokenizer, messages, "a system message")
+        return []
+    except RecipeError:
+        own = tokenizer.get_chat_template()
+    _change(tokenizer, prefixes.with_system_in_user(own), recipe)
+    return [
+        "the chat template takes no system message: `prompt.system` begins the first user message"
+    ]
+
+
+def _change(tokenizer: PreTrainedTokenizerBase, template: str, recipe: Recipe) -> None:
+    """Give the tokenizer a template made of its own, tried first where that is a stranger's."""
+    if is_foreign(recipe):
+        attempt(template, recipe.prompt.system, tokenizer.special_tokens_map)
+    tokenizer.chat_template = template
 
 
 def _check_system(tokenizer: PreTrainedTokenizerBase, user: dict[str, str], system: str) -> None:

@@ -15,6 +15,7 @@ from r1recipes.errors import PlanError
 from r1recipes.machine import hub
 from r1recipes.machine.gpu import Gpu
 from r1recipes.planning import architectures, models, plan, proofs
+from r1recipes.planning.fit import refusals
 from r1recipes.planning.models import ModelShape
 from r1recipes.recipe import loading, scaffold
 from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe
@@ -74,24 +75,33 @@ def recipe_for(model: str, algorithm: str, cards: Sequence[Gpu], base_dir: Path)
     if shape is None:
         why = "is unknown here, as its config.json cannot be reached: the presets are those of"
         return New(recipe, name, {}, [f"`{model}` {why} {recipe.model.name}, and may not fit"])
+    refusals.check_targets(recipe, model, shape)
     recipe = on_cpu(recipe) if is_for_cpu(shape) else recipe
-    made = of_model(recipe, model, shape, cards, base_dir)
+    is_measured = scaffold.is_measured(base.path)
+    made = of_model(recipe, model, shape, cards, base_dir, is_measured=is_measured)
     refused = [f"no preset for {reason}" for reason in made.refused] if cards else []
     recipe = recipe.model_copy(update={"preset": made.by_name})
     return New(recipe, name, made.notes, refused)
 
 
 def of_model(
-    base: Recipe, model: str, shape: ModelShape, cards: Sequence[Gpu], base_dir: Path
+    base: Recipe,
+    model: str,
+    shape: ModelShape,
+    cards: Sequence[Gpu],
+    base_dir: Path,
+    *,
+    is_measured: bool = True,
 ) -> Presets:
     """Presets with which `model` fits `cards`, or without any the smallest card of each class.
 
     `base`: the recipe that the new one is made from, with all that does not depend on the card. Its
-    presets stay where they were measured with this model, and where nothing can be chosen: for a
-    built-in model, and for an algorithm that the engine does not serve.
+    presets stay where they were measured (`is_measured`) with this model, and where nothing can be
+    chosen: for a built-in model, and for an algorithm that the engine does not serve.
     Raises: PlanError where nothing fits.
     """
-    same = models.find(model) is not None and models.find(model) is models.find(base.model.name)
+    known = models.find(model)
+    same = is_measured and known is not None and known is models.find(base.model.name)
     has_engine = ALGORITHMS[base.algorithm].trains_on("unsloth", base.train)
     can_choose = has_engine and model not in BUILTIN_MODELS
     if not can_choose or (same and not cards):

@@ -15,6 +15,7 @@ from r1recipes.machine import cards, packages
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import gib
 from r1recipes.planning import architectures, auto, models
+from r1recipes.planning.architectures.families import FAMILIES
 from r1recipes.planning.models import ModelShape
 from r1recipes.recipe.schema import Recipe
 
@@ -46,20 +47,45 @@ def check_model(recipe: Recipe, base_dir: Path, *, offline: bool) -> str | None:
     """Refuse a model that nothing here trains, in the words in which `plan` refuses it.
 
     The only place where that is done, for every command and before a weight is loaded. Gives a line
-    where the model's config.json cannot be reached. Raises: PlanError for experts, models that see
-    or hear, other quantisations, a config.json that is damaged; for an unknown family too unless
+    where the model's config.json cannot be reached, or where a card with Unsloth will be refused
+    (`check_family`). Raises: PlanError for experts, models that see or hear, other quantisations, a
+    config.json that is damaged, layers that the model has merged; for an unknown family too unless
     the recipe can run on a CPU.
     """
     model = recipe.model
     try:
-        architectures.find(model.name, base_dir, revision=model.revision, offline=offline)
+        checkpoint = architectures.find(
+            model.name, base_dir, revision=model.revision, offline=offline
+        )
     except architectures.Unreachable:
         return unpredicted(model.name)
     except architectures.UnknownFamily as error:
         if "cpu" not in recipe.preset:
             raise
         return f"memory is not predicted, and a GPU needs a known family: {error}"
+    check_targets(recipe, model.name, checkpoint.shape)
+    unshared = FAMILIES[checkpoint.shape.family].unshared
+    if unshared and "cpu" not in recipe.preset:
+        alone = "trains with plain TRL alone, where Unsloth is not installed"
+        return f"`{model.name}` {alone}: {unshared}"
     return None
+
+
+def check_targets(recipe: Recipe, name: str, shape: ModelShape) -> None:
+    """Raises: PlanError for layers of [lora] that the model has merged into one: PEFT would pass
+    over them without a word."""
+    targets = recipe.lora.target_modules
+    for merged, layers in FAMILIES[shape.family].merged.items():
+        if inside := [layer for layer in layers if layer in targets]:
+            others = [layer for layer in targets if layer not in layers]
+            hint = "take a copy in Llama's layout, such as unsloth/phi-4"
+            if others:
+                hint = f"`--set lora.target_modules={others}`, or {hint}"
+            raise PlanError(
+                f"`{name}` ({shape.family}) has one layer `{merged}` in place of "
+                f"{', '.join(inside)}, which [lora] names",
+                hint=hint,
+            )
 
 
 def unpredicted(name: str) -> str:
@@ -157,6 +183,24 @@ def check_kv_cache(preset: Preset, shape: ModelShape, card: Gpu) -> None:
     if reason:
         hint = "set `preset.kv_cache_dtype=int8_per_token_head`, or leave it out"
         raise PlanError(f'`kv_cache_dtype = "fp8"`: {reason}', hint=hint)
+
+
+def check_family(name: str, shape: ModelShape, dtype: str) -> None:
+    """Raises: PlanError for a model whose weights the engine and the training cannot share, or that
+    vLLM refuses in the precision of the card (`architectures.families`)."""
+    family = FAMILIES[shape.family]
+    if family.unshared:
+        raise PlanError(
+            f"`{name}` ({shape.family}) cannot be trained beside vLLM: {family.unshared}",
+            hint="take a model of another family; where Unsloth and vLLM are not installed, plain "
+            "TRL trains this one",
+        )
+    if family.no_float16 and dtype == "float16":
+        raise PlanError(
+            f"`{name}` ({shape.family}) needs bfloat16, which cards have from compute capability "
+            "8.0 on: vLLM refuses it in float16, in which its activations overflow",
+            hint="take a newer card, or a model of another family",
+        )
 
 
 def check_cold_start(recipe: Recipe, shape: ModelShape, card: Gpu, dtype: str) -> None:

@@ -63,14 +63,15 @@ class Case:
         if self.kv_cache_dtype is None:
             return self.shape.kv_token_bytes
         scales = 8 if self.kv_cache_dtype == "int8_per_token_head" else 0
-        heads = self.shape.num_hidden_layers * self.shape.num_key_value_heads
+        heads = self.shape.kv_layers * self.shape.num_key_value_heads
         return self.shape.kv_token_bytes // 2 + heads * scales
 
     @property
     def sized_kv_token_bytes(self) -> float:
         """The same by Unsloth's estimate, which has 1.25 bytes for fp8 and knows of no other 8 bits
-        (approximate_vllm_memory_usage)."""
-        return self.shape.kv_token_bytes * (1.25 / 2 if self.kv_cache_dtype == "fp8" else 1)
+        (approximate_vllm_memory_usage). Of windows it counts less only beyond 16,384 tokens."""
+        token_bytes = self.shape.num_hidden_layers * self.shape.layer_kv_bytes
+        return token_bytes * (1.25 / 2 if self.kv_cache_dtype == "fp8" else 1)
 
 
 def engine_sequences(completions: int) -> int:

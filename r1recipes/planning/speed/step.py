@@ -5,7 +5,9 @@ of which reads its KV cache and costs the host time. Training is passes, each bo
 by the launches of its layers. Constants are fitted to 76 rehearsals of nine models, of which the
 model misses a generation by 7 % and a training pass by 11 % on average (benchmarks/speed/model.py).
 Limits: measured on H100 and H200 alone, on hosts that are faster than most; a card whose speed is
-not known counts as an RTX 4090 (`machine.cards.UNLISTED`); the prefill of prompts is left out.
+not known counts as an RTX 4090 (`machine.cards.UNLISTED`); the prefill of prompts is left out, and
+so is the unpacking of 4-bit weights in training: counted by its traffic, it made the model miss a
+training pass by 12.4 instead of 11.0 % (81 rehearsals, 2026-11-26).
 """
 
 import math

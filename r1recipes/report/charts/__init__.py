@@ -35,7 +35,6 @@ class Series:
     points: bool = False
     smooth: bool = False
     """Draw the mean of the neighbours boldly and the values themselves faintly."""
-    dashed: bool = False
     tone: int | None = None
     """Number of the colour; without it the place among the series."""
 

@@ -4,28 +4,27 @@ Colours are CSS variables of the page (`page.css`), so a drawing follows the rea
 setting. The page's script shows the value under the pointer.
 """
 
-import math
 from collections.abc import Sequence
-from itertools import accumulate, groupby
 
 from markupsafe import Markup
 
 from r1recipes.report.charts import (
     GREY,
-    Axis,
     Bar,
     Bars,
     Chart,
-    Line,
     Parallel,
     Plot,
     Series,
+    lines,
+    parallel,
     scales,
 )
 from r1recipes.report.charts.scales import Scale
 
-WIDTH, HEIGHT = 360, 210
-"""Units of the drawing; a page shows it at about one pixel a unit, so text has its natural size."""
+WIDTH, WIDE, HEIGHT = 360, 548, 200
+"""Units of a drawing, and the width of one in a wide card. A page shows it at about one pixel a
+unit, so text has its natural size."""
 FONT = 11
 CHARACTER = 0.56 * FONT
 """Mean width of a character of a sans-serif font; assumed, it spaces the legend only."""
@@ -33,26 +32,57 @@ TONES = 7
 """Colours that can be told apart, beside grey; from there on they repeat."""
 MAX_FAINT = 3
 """Series whose single values are drawn behind their means; with more, only means can be read."""
-MAX_POINTS = 600
-"""Points of a line that are drawn; more do not show at this width. The CSV has all."""
-PARALLEL_WIDTH, PARALLEL_HEIGHT = 1000, 260
-"""Size of parallel coordinates, in pixels; with many axes they are wider."""
-PARALLEL_TOP, PARALLEL_BOTTOM = 34, 236
-"""Upper and lower end of an axis of parallel coordinates, in pixels from the top."""
-SIDE, MIN_GAP, MAX_NAME = 70, 120, 19
-"""Room beside the outer axes and between two, in pixels; characters of a label that fit there."""
+MAX_SHORT = 6
+"""Characters of a label that stands beside the ticks of its axis; a longer one stands below."""
+MAX_BESIDE = 22
+"""Characters of labels that stand beside their bars; assumed, they leave the bars 40 % of it."""
+MAX_DESCRIBED = 8
+"""Lines or bars that the description of a drawing names; the CSV has all."""
 
 
-def svg(chart: Chart) -> Markup:
-    """The drawing, as an <svg> element."""
+def svg(chart: Chart, width: int = WIDTH) -> Markup:
+    """The drawing, as an <svg> element `width` units wide; parallel coordinates have their own."""
     if isinstance(chart, Plot):
-        return _plot(chart)
-    return _bars(chart) if isinstance(chart, Bars) else _parallel(chart)
+        return _plot(chart, width)
+    if isinstance(chart, Bars):
+        return _bars(chart, width)
+    units, inner = parallel.drawn(chart)
+    return _element(chart, (units, parallel.HEIGHT), inner, Markup('width="{:g}"').format(units))
 
 
-def _plot(plot: Plot) -> Markup:
-    legend, top = _legend(plot.series)
-    bottom = HEIGHT - 34
+def described(chart: Chart) -> str:
+    """A chart in a sentence, for those who do not see it: `Reward: 2.8 at step 1, 3.9 at step 90`.
+
+    The values are those of the data, before smoothing.
+    """
+    if isinstance(chart, Parallel):
+        return f"{chart.title}: {len(chart.lines)} lines over {len(chart.axes)} axes"
+    if isinstance(chart, Bars):
+        parts = [f"{b.label} {scales.text(b.value, chart.unit)}".strip() for b in chart.bars]
+    else:
+        parts = [text for series in chart.series if (text := _ends(series, chart))]
+    more = f", and {len(parts) - MAX_DESCRIBED} more" if len(parts) > MAX_DESCRIBED else ""
+    return f"{chart.title}: {'; '.join(parts[:MAX_DESCRIBED])}{more}"
+
+
+def _ends(series: Series, plot: Plot) -> str:
+    """The first and the last value of a series; of points their number. Empty without values."""
+    pairs = [(a, b) for a, b in zip(series.x, series.y, strict=True) if scales.is_number(b)]
+    if not pairs:
+        return ""
+    name = f"{series.name} " if len(plot.series) > 1 else ""
+    if series.points:
+        return f"{name}{len(pairs)} points"
+    ends = [
+        f"{scales.text(b, plot.unit)} at {plot.x_label} {scales.text(a, plot.x_unit)}"
+        for a, b in (pairs if len(pairs) == 1 else (pairs[0], pairs[-1]))
+    ]
+    return name + ", ".join(ends)
+
+
+def _plot(plot: Plot, width: int) -> Markup:
+    legend, top = _legend(plot.series, width)
+    bottom = HEIGHT - (20 if len(plot.x_label) <= MAX_SHORT else 34)
     every_y = [v for s in plot.series for column in (s.y, s.low, s.high) for v in column]
     low, high = scales.extent(every_y, plot.y_range, plot.y_log)
     y = Scale(low, high, bottom, top, plot.y_log)
@@ -63,144 +93,140 @@ def _plot(plot: Plot) -> Markup:
     if last <= first:
         first, last = (first / 2, last * 2) if plot.x_log else (first - 1, last + 1)
     air = 8 if any(s.points for s in plot.series) else 0
-    x = Scale(first, last, left + air, WIDTH - 12 - air, plot.x_log)
-    parts = [_grid(marks, y, left), _x_axis(plot, x, bottom), legend]
-    parts += [_series(s, _tone(s.tone, i), x, y, plot) for i, s in enumerate(plot.series)]
+    x = Scale(first, last, left + air, width - 12 - air, plot.x_log)
+    is_whole = not plot.x_unit and all(float(value).is_integer() for value in xs)
+    ticks = x.ticks(5, is_whole=is_whole)
+    parts = [_grid(marks, y, left, width), _x_axis(plot, x, ticks, (width, bottom)), legend]
+    parts += _all_series(plot, x, y)
     frame = Markup(
         'data-x0="{:g}" data-x1="{:g}" data-left="{:.1f}" data-right="{:.1f}" data-log="{}"'
     ).format(first, last, x.start, x.end, int(plot.x_log))
     rule = Markup('<line class="rule" y1="{}" y2="{}"/>').format(round(top), bottom)
-    return _element(plot.title, (WIDTH, HEIGHT), Markup("").join([*parts, rule]), frame)
+    return _element(plot, (width, HEIGHT), Markup("").join([*parts, rule]), frame)
 
 
 def _element(
-    title: str, size: tuple[float, float], inner: Markup, attributes: Markup | None = None
+    chart: Chart, size: tuple[float, float], inner: Markup, attributes: Markup | None = None
 ) -> Markup:
     """An <svg> element; `size` is its width and height."""
     return Markup(
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {:g} {:g}" role="img" '
         'aria-label="{}" {}>{}</svg>'
-    ).format(*size, title, attributes or "", inner)
+    ).format(*size, described(chart), attributes or "", inner)
 
 
-def _tone(tone: int | None, index: int = 0) -> int:
-    number = index if tone is None else tone
+def colour(asked: int | None, index: int = 0) -> int:
+    """The number of a colour: the one that is asked for, or that of the place among the series."""
+    number = index if asked is None else asked
     return number if number == GREY else number % TONES
 
 
-def _legend(series: Sequence[Series]) -> tuple[Markup, float]:
+def _legend(series: Sequence[Series], width: int) -> tuple[Markup, float]:
     """The names of the series above the plot, and where the plot begins below them."""
     if len(series) < 2:
         return Markup(""), 10
     parts, x, y = [], 2.0, 12.0
     for index, one in enumerate(series):
         name = one.name if len(one.name) <= 40 else one.name[:39] + "…"
-        width = 16 + len(name) * CHARACTER + 12
-        if x > 2 and x + width > WIDTH:
+        room = 16 + len(name) * CHARACTER + 12
+        if x > 2 and x + room > width:
             x, y = 2.0, y + 16
-        parts.append(
-            Markup(
-                '<line class="t{0}{1}" x1="{2:.0f}" x2="{3:.0f}" y1="{4:g}" y2="{4:g}"/>'
-                '<text x="{5:.0f}" y="{6:g}">{7}</text>'
-            ).format(_tone(one.tone, index), _dashed(one), x, x + 11, y - 3.5, x + 16, y, name)
-        )
-        x += width
+        mark = '<line class="t{}" x1="{:.0f}" x2="{:.0f}" y1="{:g}" y2="{:g}"/>'
+        if one.points:
+            mark = '<circle class="t{}" cx="{:.0f}" cy="{:g}" r="3.5"/>'
+        place = (x + 6, y - 3.5) if one.points else (x, x + 11, y - 3.5, y - 3.5)
+        parts.append(Markup(mark).format(colour(one.tone, index), *place))
+        parts.append(Markup('<text x="{:.0f}" y="{:g}">{}</text>').format(x + 16, y, name))
+        x += room
     return Markup('<g class="legend">{}</g>').format(Markup("").join(parts)), y + 15
 
 
-def _dashed(series: Series) -> str:
-    return " dashed" if series.dashed else ""
-
-
-def _grid(marks: list[tuple[float, str]], y: Scale, left: float) -> Markup:
+def _grid(marks: list[tuple[float, str]], y: Scale, left: float, width: int) -> Markup:
     line = Markup(
         '<line x1="{0:.1f}" x2="{1}" y1="{2:.1f}" y2="{2:.1f}"/>'
         '<text x="{3:.1f}" y="{4:.1f}" text-anchor="end">{5}</text>'
     )
-    lines = [line.format(left, WIDTH - 12, y(v), left - 6, y(v) + 4, label) for v, label in marks]
-    return Markup('<g class="grid">{}</g>').format(Markup("").join(lines))
+    drawn = [line.format(left, width - 12, y(v), left - 6, y(v) + 4, label) for v, label in marks]
+    return Markup('<g class="grid">{}</g>').format(Markup("").join(drawn))
 
 
-def _x_axis(plot: Plot, x: Scale, bottom: float) -> Markup:
-    values = x.ticks(5)
-    labels = [scales.text(v, plot.x_unit, values) for v in values]
-    parts = [
-        Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-            x(v), bottom + 15, label
-        )
-        for v, label in zip(values, labels, strict=True)
-    ]
+def _x_axis(plot: Plot, x: Scale, ticks: list[float], corner: tuple[float, float]) -> Markup:
+    """Ticks and the name of the axis; `corner` is the lower right one of the drawing's plot."""
+    width, bottom = corner
+    is_short = len(plot.x_label) <= MAX_SHORT
+    end = width - 12 - (len(plot.x_label) * CHARACTER + 4 if is_short else -12)
+    parts = []
+    for value in ticks:
+        label = scales.text(value, plot.x_unit, ticks)
+        if x(value) + len(label) * CHARACTER / 2 <= end:
+            parts.append(
+                Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+                    x(value), bottom + 15, label
+                )
+            )
     parts.append(
         Markup('<text class="label" x="{:.1f}" y="{}" text-anchor="end">{}</text>').format(
-            WIDTH - 12, bottom + 30, plot.x_label
+            width - 12, bottom + (15 if is_short else 30), plot.x_label
         )
     )
     return Markup('<g class="axis">{}</g>').format(Markup("").join(parts))
 
 
-def _series(series: Series, tone: int, x: Scale, y: Scale, plot: Plot) -> Markup:
-    if series.points:
-        return _points(series, tone, x, y, plot)
+def _all_series(plot: Plot, x: Scale, y: Scale) -> list[Markup]:
+    """Bands and single values first, then the lines, then the points on top."""
+    behind, bold = [], []
+    for index, series in enumerate(plot.series):
+        if not series.points:
+            is_smooth = series.smooth and len(series.x) > 4
+            behind.append(_behind(series, colour(series.tone, index), x, y, plot, is_smooth))
+            values = lines.smoothed(series.y) if is_smooth else series.y
+            bold.append((colour(series.tone, index), lines.stretches(series.x, values, x, y)))
+    pieces = lines.told_apart([line for _, line in bold])
+    drawn = [_line(tone, line) for (tone, _), line in zip(bold, pieces, strict=True)]
+    points = [
+        _points(series, colour(series.tone, index), x, y, plot)
+        for index, series in enumerate(plot.series)
+        if series.points
+    ]
+    return [*behind, *drawn, *points]
+
+
+def _behind(series: Series, tone: int, x: Scale, y: Scale, plot: Plot, is_smooth: bool) -> Markup:
+    """The interval of a line, and its single values where the line is their mean."""
     parts = []
     if series.low and series.high:
         parts.append(_band(series, x, y))
-    lines = [("line", series.y)]
-    if series.smooth and len(series.x) > 4:
-        single = [("faint", series.y)] if len(plot.series) <= MAX_FAINT else []
-        lines = [*single, ("line", smoothed(series.y))]
-    for kind, values in lines:
-        path = _path(series.x, values, x, y)
-        parts.append(Markup('<path class="{}" d="{}"/>').format(kind, path))
-    return Markup('<g class="t{}{}">{}</g>').format(tone, _dashed(series), Markup("").join(parts))
+    if is_smooth and len(plot.series) <= MAX_FAINT:
+        path = "".join(map(_path, lines.stretches(series.x, series.y, x, y)))
+        parts.append(Markup('<path class="faint" d="{}"/>').format(path))
+    return Markup('<g class="t{}">{}</g>').format(tone, Markup("").join(parts))
 
 
-def smoothed(values: Sequence[float | None]) -> list[float | None]:
-    """Mean of each value and its neighbours: a tenth of all values, at least 5."""
-    half = max(2, len(values) // 20)
-    sums = [0.0, *accumulate(float(v) if scales.is_number(v) else 0.0 for v in values)]
-    counts = [0, *accumulate(map(scales.is_number, values))]
-    means: list[float | None] = []
-    for index, value in enumerate(values):
-        reach = min(half, index, len(values) - 1 - index)  # symmetric, so a slope stays a slope
-        first, end = index - reach, index + reach + 1
-        mean = (sums[end] - sums[first]) / max(1, counts[end] - counts[first])
-        means.append(mean if scales.is_number(value) else None)
-    return means
+def _line(tone: int, pieces: Sequence[lines.Piece]) -> Markup:
+    """The pieces of a line; where it lies on others, a dash of each in turn."""
+    alone = "".join(_path(piece.points) for piece in pieces if piece.count == 1)
+    parts = [Markup('<path class="line" d="{}"/>').format(alone)] if alone else []
+    for piece in pieces:
+        if piece.count > 1:
+            dash, gap, offset = piece.dashes
+            parts.append(
+                Markup(
+                    '<path class="striped" stroke-dasharray="{} {}" stroke-dashoffset="{:.1f}" '
+                    'd="{}"/>'
+                ).format(dash, gap, offset, _path(piece.points))
+            )
+    return Markup('<g class="t{}">{}</g>').format(tone, Markup("").join(parts))
 
 
-def _path(xs: Sequence[float], ys: Sequence[float | None], x: Scale, y: Scale) -> str:
-    """SVG path data; a value that is missing breaks the line, and a value alone is a dot."""
-    pairs = [
-        (a, b) if scales.is_number(b) and (b > 0 or not y.log) else None
-        for a, b in zip(xs, ys, strict=True)
-    ]
-    pieces = []
-    for _, group in groupby(pairs, key=lambda pair: pair is None):
-        if stretch := [pair for pair in group if pair is not None]:
-            points = [f"{x(a):.1f},{y(_within(b, y)):.1f}" for a, b in _thinned(stretch)]
-            pieces.append("M" + "L".join(points if len(points) > 1 else points * 2))
-    return "".join(pieces)
-
-
-def _within(value: float, scale: Scale) -> float:
-    return min(max(value, scale.low), scale.high)
-
-
-def _thinned(pairs: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The lowest and the highest of each stretch, so that no spike is lost."""
-    if len(pairs) <= MAX_POINTS:
-        return pairs
-    size = math.ceil(2 * len(pairs) / MAX_POINTS)
-    thinned = []
-    for start in range(0, len(pairs), size):
-        stretch = pairs[start : start + size]
-        thinned += sorted({min(stretch, key=lambda p: p[1]), max(stretch, key=lambda p: p[1])})
-    return thinned
+def _path(points: Sequence[lines.Point]) -> str:
+    """SVG path data; a value alone is a dot."""
+    pairs = [f"{x:.1f},{y:.1f}" for x, y in points]
+    return "M" + "L".join(pairs if len(pairs) > 1 else pairs * 2)
 
 
 def _band(series: Series, x: Scale, y: Scale) -> Markup:
     columns = [
-        (x(a), y(_within(low, y)), y(_within(high, y)))
+        (x(a), y(lines.within(low, y)), y(lines.within(high, y)))
         for a, low, high in zip(series.x, series.low, series.high, strict=True)
         if scales.is_number(low) and scales.is_number(high)
     ]
@@ -222,7 +248,7 @@ def _points(series: Series, tone: int, x: Scale, y: Scale, plot: Plot) -> Markup
         title = f"{label}: {scales.text(b, plot.unit)} at {scales.text(a, plot.x_unit)}"
         parts.append(
             Markup('<circle cx="{:.1f}" cy="{:.1f}" r="3.5"><title>{}</title></circle>').format(
-                x(a), y(_within(b, y)), title
+                x(a), y(lines.within(b, y)), title
             )
         )
     return Markup('<g class="t{}">{}</g>').format(tone, Markup("").join(parts))
@@ -232,95 +258,52 @@ def _whisker(x: float, low: float, high: float) -> Markup:
     return Markup('<path class="whisker" d="M{0:.1f},{1:.1f}V{2:.1f}"/>').format(x, low, high)
 
 
-def _bars(chart: Bars) -> Markup:
-    """Each bar has its label above it, so that long names have room."""
+def _bars(chart: Bars, width: int) -> Markup:
+    """Short labels stand on the left of their bars, long ones above them, where they have room."""
+    longest = max((len(bar.label) for bar in chart.bars), default=0)
+    is_beside = longest <= MAX_BESIDE
+    left, height, down = (longest * CHARACTER + 14, 25, 6.0) if is_beside else (2.0, 38, 20.0)
     values = [v for b in chart.bars for v in (b.value, b.low, b.high)]
     low, high = scales.extent(values, chart.y_range)
-    x = Scale(low, high, 2, WIDTH - 74)
-    rows = [_bar(bar, 14 + 38 * index, x, chart.unit) for index, bar in enumerate(chart.bars)]
-    return _element(chart.title, (WIDTH, 38 * len(chart.bars) + 2), Markup("").join(rows))
+    x = Scale(low, high, left, width - 74)
+    rows = [
+        _label(bar, height * index + (down + 10 if is_beside else 14))
+        + _bar(bar, height * index + down, x, chart.unit)
+        for index, bar in enumerate(chart.bars)
+    ]
+    groups = [
+        Markup('<g class="bar t{}">{}</g>').format(colour(bar.tone), row)
+        for bar, row in zip(chart.bars, rows, strict=True)
+    ]
+    return _element(chart, (width, height * len(chart.bars) + 2), Markup("").join(groups))
+
+
+def _label(bar: Bar, baseline: float) -> Markup:
+    return Markup('<text x="2" y="{:g}">{}</text>').format(baseline, bar.label)
 
 
 def _bar(bar: Bar, top: float, x: Scale, unit: str) -> Markup:
+    """A bar on its track, its interval, and its value on the right."""
     start, end = sorted((x(min(max(0.0, x.low), x.high)), x(bar.value)))
     value = scales.text(bar.value, unit)
     inner = Markup(
-        '<text x="2" y="{}">{}</text><rect class="track" x="2" y="{}" width="{}" height="12" '
-        'rx="3"/><rect x="{:.1f}" y="{}" width="{:.1f}" height="12" rx="3"/>'
-    ).format(top, bar.label, top + 6, WIDTH - 76, start, top + 6, max(1.0, end - start))
+        '<rect class="track" x="{:.1f}" y="{:g}" width="{:.1f}" height="12" rx="3"/>'
+        '<rect x="{:.1f}" y="{:g}" width="{:.1f}" height="12" rx="3"/>'
+    ).format(x.start, top, x.end - x.start, start, top, max(1.0, end - start))
     if bar.low is not None and bar.high is not None:
         inner += Markup(
-            '<path class="whisker" d="M{0:.1f},{2}H{1:.1f}M{0:.1f},{3}v6M{1:.1f},{3}v6"/>'
+            '<path class="whisker" d="M{0:.1f},{2:g}H{1:.1f}M{0:.1f},{3:g}v6M{1:.1f},{3:g}v6"/>'
             "<title>{4}: {5} ({6} to {7})</title>"
         ).format(
             x(bar.low),
             x(bar.high),
-            top + 12,
-            top + 9,
+            top + 6,
+            top + 3,
             bar.label,
             value,
             scales.text(bar.low, unit),
             scales.text(bar.high, unit),
         )
-    inner += Markup('<text class="value" x="{}" y="{}" text-anchor="end">{}</text>').format(
-        WIDTH - 2, top + 16, value
-    )
-    return Markup('<g class="bar t{}">{}</g>').format(_tone(bar.tone), inner)
-
-
-def _parallel(chart: Parallel) -> Markup:
-    """Upright axes with their labels, and the lines across them; the first line is on top."""
-    gap = max(MIN_GAP, (PARALLEL_WIDTH - 2 * SIDE) / max(1, len(chart.axes) - 1))
-    xs = [SIDE + index * gap for index in range(len(chart.axes))]
-    parts = [_across(line, chart.axes, xs) for line in reversed(chart.lines)]
-    parts += [_upright(axis, x) for axis, x in zip(chart.axes, xs, strict=True)]
-    inner = Markup('<g class="parallel t0" text-anchor="middle">{}</g>').format(
-        Markup("").join(parts)
-    )
-    width = xs[-1] + SIDE
-    attributes = Markup('width="{:g}"').format(width)
-    return _element(chart.title, (width, PARALLEL_HEIGHT), inner, attributes)
-
-
-def _across(line: Line, axes: Sequence[Axis], xs: Sequence[float]) -> Markup:
-    heights = map(_height, line.values, axes)
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, heights, strict=True))
-    bold = Markup(' class="bold"') if line.is_bold else ""
-    return Markup('<polyline{} points="{}"><title>{}</title></polyline>').format(
-        bold, points, line.name
-    )
-
-
-def _height(value: object, axis: Axis) -> float:
-    """The vertical position of a value; one that is not on the axis is drawn at its lower end."""
-    share = 0.0
-    if axis.choices:
-        if value in axis.choices:
-            share = axis.choices.index(value) / max(1, len(axis.choices) - 1)
-    elif axis.high <= axis.low:
-        share = 0.5
-    elif scales.is_number(value):
-        share = Scale(axis.low, axis.high, 0.0, 1.0, axis.log)(value)
-    return PARALLEL_BOTTOM - share * (PARALLEL_BOTTOM - PARALLEL_TOP)
-
-
-def _upright(axis: Axis, x: float) -> Markup:
-    bottom, top = axis.labels
-    return Markup(
-        '<g transform="translate({:.1f})"><line y1="{}" y2="{}"/><text y="{}">{}</text>'
-        '<text y="{}">{}</text><text y="{}">{}</text></g>'
-    ).format(
-        x,
-        PARALLEL_TOP,
-        PARALLEL_BOTTOM,
-        PARALLEL_TOP - 22,
-        _shortened(axis.name),
-        PARALLEL_TOP - 8,
-        _shortened(top),
-        PARALLEL_BOTTOM + 16,
-        _shortened(bottom),
-    )
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 1]}…"
+    return inner + Markup(
+        '<text class="value" x="{:g}" y="{:g}" text-anchor="end">{}</text>'
+    ).format(x.end + 72, top + 10, value)

@@ -30,20 +30,24 @@ class Scale:
         share = ((math.log10(value) if self.log else value) - low) / ((high - low) or 1.0)
         return self.start + share * (self.end - self.start)
 
-    def ticks(self, count: int = 4) -> list[float]:
-        """About `count` round values within the scale."""
-        return _log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, count)
+    def ticks(self, count: int = 4, *, is_whole: bool = False) -> list[float]:
+        """About `count` round values within the scale; `is_whole`: whole numbers alone."""
+        if self.log:
+            return _log_ticks(self.low, self.high)
+        return ticks(self.low, self.high, count, is_whole=is_whole)
 
 
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
+def ticks(low: float, high: float, count: int = 4, *, is_whole: bool = False) -> list[float]:
     """About `count` round values from `low` to `high`: multiples of 1, 2 or 5 times a power of 10.
 
-    None lies outside the range. An empty range has its one value as its only tick.
+    None lies outside the range. An empty range has its one value as its only tick. `is_whole`: of
+    values that are counted, such as trials, which have no halves; the range has a whole number.
     """
     if not high - low > 1e-300:  # a smaller range is rounded to 0 when it is divided
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / count))
     step = min((power * f for f in (1, 2, 5, 10)), key=lambda s: abs((high - low) / s - count))
+    step = max(step, 1.0) if is_whole else step
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(k * step, 12 - math.floor(math.log10(step))) for k in range(first, last + 1)]
 

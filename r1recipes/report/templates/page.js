@@ -1,4 +1,5 @@
-// Values under the pointer, and each chart as CSV and PNG. Everything comes from the figure itself.
+// Values under the pointer, each chart as CSV and PNG, and what is open at first. Everything comes
+// from the page itself.
 "use strict";
 
 const UNITS = {
@@ -18,9 +19,15 @@ function save(name, blob) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-// The drawing at twice its size under its title, in the colours that the reader sees.
+// A wide card has two drawings, of which one is shown.
+function drawn(figure) {
+  const drawings = [...figure.querySelectorAll("svg")];
+  return drawings.find(svg => svg.getBoundingClientRect().width > 0) ?? drawings[0];
+}
+
+// The drawing at three times its size under its title, in the colours that the reader sees.
 function png(figure, done) {
-  const svg = figure.querySelector("svg"), copy = svg.cloneNode(true);
+  const svg = drawn(figure), copy = svg.cloneNode(true);
   const [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
   const elements = [...svg.querySelectorAll("*")], copies = [...copy.querySelectorAll("*")];
   const names = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap",
@@ -51,8 +58,8 @@ function png(figure, done) {
   image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);
 }
 
-for (const figure of document.querySelectorAll("figure[data-key]")) {
-  const svg = figure.querySelector("svg"), csv = figure.querySelector(".csv").textContent;
+function enliven(figure) {
+  const drawings = figure.querySelectorAll("svg"), csv = figure.querySelector(".csv").textContent;
   const tip = document.createElement("div");
   tip.className = "tip";
   tip.hidden = true;
@@ -71,49 +78,81 @@ for (const figure of document.querySelectorAll("figure[data-key]")) {
     tip.style.left = Math.max(4, left) + "px";
     tip.style.top = Math.max(4, event.clientY - box.top - 12) + "px";
   };
-  const line = text => {
+  const line = (text, tone) => {
     const row = document.createElement("div");
-    row.textContent = text;
+    if (tone !== undefined) {
+      const swatch = document.createElement("span");
+      swatch.className = `swatch t${tone}`;
+      row.append(swatch);
+    }
+    row.append(text);
     return row;
   };
-  const hide = () => {
+  const hide = svg => {
     tip.hidden = true;
     const rule = svg.querySelector(".rule");
     if (rule) rule.style.opacity = 0;
   };
-  svg.addEventListener("pointerleave", hide);
-
   const titled = event => {
     const title = event.target.closest("circle, .bar")?.querySelector("title");
     if (title) place(event, [line(title.textContent)]);
     return title;
   };
-  if (figure.dataset.rows === undefined) {  // points or bars: each says what it is
-    svg.addEventListener("pointermove", event => titled(event) || hide());
-    continue;
+  for (const svg of drawings) svg.addEventListener("pointerleave", () => hide(svg));
+  if (figure.dataset.series === undefined) {  // points or bars: each says what it is
+    for (const svg of drawings)
+      svg.addEventListener("pointermove", event => titled(event) || hide(svg));
+    return;
   }
 
-  const names = JSON.parse(figure.dataset.rows);
+  const series = JSON.parse(figure.dataset.series);
   const rows = csv.trim().split("\n").slice(-Number(figure.dataset.count))
     .map(row => row.split(",").map(cell => cell === "" ? NaN : Number(cell)));
-  const { x0, x1, left, right, log } = svg.dataset;
-  const scaled = v => log === "1" ? Math.log10(v) : Number(v);
-  const at = x => +left + (scaled(x) - scaled(x0)) / (scaled(x1) - scaled(x0)) * (right - left);
   const show = UNITS[figure.dataset.unit], showX = UNITS[figure.dataset.xUnit];
-  svg.addEventListener("pointermove", event => {
-    if (titled(event)) return;
-    const box = svg.getBoundingClientRect();
-    const x = (event.clientX - box.left) / box.width * svg.viewBox.baseVal.width;
-    const near = rows.reduce((a, b) => Math.abs(at(b[0]) - x) < Math.abs(at(a[0]) - x) ? b : a);
-    const rule = svg.querySelector(".rule");
-    rule.setAttribute("x1", at(near[0]));
-    rule.setAttribute("x2", at(near[0]));
-    rule.style.opacity = 0.5;
-    const head = document.createElement("b");
-    head.textContent = `${names[0]} ${showX(near[0])}`;
-    const lines = names.slice(1).map((name, i) => [name, near[i + 1]])
-      .filter(([, value]) => !Number.isNaN(value))
-      .map(([name, value]) => line(names.length > 2 ? `${name}: ${show(value)}` : show(value)));
-    place(event, [head, ...lines]);
-  });
+  const lines = row => {
+    let column = 1;
+    return series.flatMap(([name, tone, hasInterval]) => {
+      const [value, low, high] = row.slice(column);
+      column += hasInterval ? 3 : 1;
+      if (Number.isNaN(value)) return [];
+      const range = hasInterval && !Number.isNaN(low) ? ` (${show(low)} to ${show(high)})` : "";
+      return series.length > 1 ? line(`${name}: ${show(value)}${range}`, tone)
+        : line(show(value) + range);
+    });
+  };
+  for (const svg of drawings) {
+    const { x0, x1, left, right, log } = svg.dataset;
+    const scaled = v => log === "1" ? Math.log10(v) : Number(v);
+    const at = x => +left + (scaled(x) - scaled(x0)) / (scaled(x1) - scaled(x0)) * (right - left);
+    svg.addEventListener("pointermove", event => {
+      if (titled(event)) return;
+      const box = svg.getBoundingClientRect();
+      const x = (event.clientX - box.left) / box.width * svg.viewBox.baseVal.width;
+      const near = rows.reduce((a, b) => Math.abs(at(b[0]) - x) < Math.abs(at(a[0]) - x) ? b : a);
+      const rule = svg.querySelector(".rule");
+      rule.setAttribute("x1", at(near[0]));
+      rule.setAttribute("x2", at(near[0]));
+      rule.style.opacity = 0.5;
+      const head = document.createElement("b");
+      head.textContent = `${figure.dataset.x} ${showX(near[0])}`;
+      place(event, [head, ...lines(near)]);
+    });
+  }
 }
+
+document.querySelectorAll("figure[data-key]").forEach(enliven);
+
+// A text that fits needs no button to open it. On a phone some sections begin closed; on paper all
+// are open.
+function arrange(part) {
+  for (const clamp of part.querySelectorAll(".clamp")) {
+    const text = clamp.querySelector(".text");
+    if (text.clientHeight > 0) clamp.classList.toggle("fits", text.scrollHeight <= text.clientHeight + 1);
+  }
+}
+arrange(document);
+const folded = document.querySelectorAll("details.folded");
+if (matchMedia("(max-width: 700px)").matches) for (const section of folded) section.open = false;
+addEventListener("beforeprint", () => {
+  for (const section of folded) section.open = true;
+});

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from r1recipes.machine.units import duration
+
 
 @dataclass
 class Cost:
@@ -67,12 +69,12 @@ COUNTS = tuple(field.name for field in fields(Cost) if field.name != "failures")
 
 
 def sentence(recorded: Mapping[str, Any]) -> str:
-    """The cost in a record in words: `1,204 calls, 310,551 tokens, 96 s; 3 not judged`."""
+    """The cost in a record in words: `1,204 calls, 310,551 tokens, 1 min 36 s; 3 not judged`."""
     tokens = recorded["prompt_tokens"] + recorded["completion_tokens"]
     text = f"{recorded['calls']:,} call{'s' * (recorded['calls'] != 1)}"
     if recorded["cached"]:
         text += f" and {recorded['cached']:,} answers from the cache"
-    text += f", {tokens:,} tokens, {recorded['seconds']:.0f} s"
+    text += f", {tokens:,} tokens, {duration(recorded['seconds'])}"
     if recorded["num_pairs"]:
         share = recorded["num_pairs_agreed"] / recorded["num_pairs"]
         text += f"; {share:.0%} of the pairs alike in both orders"

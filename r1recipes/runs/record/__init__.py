@@ -39,7 +39,7 @@ from r1recipes.machine.files import foreign, now, write_json, write_text
 from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock
-from r1recipes.runs.record import schema, special
+from r1recipes.runs.record import following, schema, special
 from r1recipes.runs.record.checkpoints import checkpoint_step, is_whole, newest_whole
 from r1recipes.runs.record.first import first_record
 
@@ -126,6 +126,12 @@ class Run:
                 if fault := schema.fault(row, model):
                     raise foreign.Damaged(f"line {number}: {fault}")
         return [row for _, row in rows]
+
+    def follow(self, rows: following.Rows) -> list[dict[str, Any]]:
+        """The rows of a file of this folder as they are now; what was read is not read again.
+        Raises: RecipeError that names the file, the line and the field."""
+        with _readable(rows.path):
+            return rows.follow()
 
     def answers(self, when: str) -> list[dict[str, Any]]:
         """The lines of the evaluation `before` or `after` training. Raises: RecipeError."""
@@ -268,21 +274,6 @@ def _write_first(
         write_json(draft.record, first_record(loaded, plan, fingerprint))
 
 
-def find(runs_dir: Path, name: str) -> Run:
-    """The run with this folder, or this name in `runs_dir`.
-
-    Raises: RecipeError when there is none.
-    """
-    for folder in (Path(name), runs_dir / name):
-        if (folder / "record.json").is_file():
-            return Run(folder)
-        inner = sorted([*folder.glob("*/record.json"), *folder.glob("*/*/record.json")])
-        if inner:
-            hint = f"name one of them, such as `{inner[-1].parent}`; `study` shows those of a study"
-            raise RecipeError(f"`{folder}` holds runs and is none itself", hint=hint)
-    raise RecipeError(f"there is no run folder `{name}`", hint=_last_runs(runs_dir))
-
-
 def find_unfinished(runs_dir: Path, recipe_name: str | None = None) -> Run:
     """The newest run that can be resumed, of this recipe or of any.
 
@@ -303,20 +294,14 @@ def find_unfinished(runs_dir: Path, recipe_name: str | None = None) -> Run:
                 unfinished.append(run)
     if not unfinished:
         of_recipe = f" of `{recipe_name}`" if recipe_name else ""
-        hint = "`sweep` resumes the trials of a study" if has_trials else _last_runs(runs_dir)
+        hint = "`sweep` resumes the trials of a study" if has_trials else last_runs(runs_dir)
         raise RecipeError(f"there is no unfinished run{of_recipe} in `{runs_dir}`", hint=hint)
     return unfinished[-1]
 
 
 def all_runs(runs_dir: Path) -> list[Run]:
     """All run folders, `runs/NAME` and `runs/RECIPE/NAME`, the oldest first."""
-    records = [*runs_dir.glob("*/record.json"), *runs_dir.glob("*/*/record.json")]
-    folders = [path.parent for path in records]
-    runs = [
-        Run(folder)
-        for folder in folders
-        if not any(part.startswith(".") for part in folder.relative_to(runs_dir).parts)
-    ]
+    runs = map(Run, following.run_folders(runs_dir))
     return sorted(runs, key=lambda run: (_started(run), run.folder.name))
 
 
@@ -327,7 +312,8 @@ def _started(run: Run) -> str:
     return ""
 
 
-def _last_runs(runs_dir: Path) -> str:
+def last_runs(runs_dir: Path) -> str:
+    """The newest three runs, for a hint."""
     names = [str(run.folder) for run in all_runs(runs_dir)[-3:]]
     return "the last runs: " + ", ".join(names) if names else "there are no runs yet"
 

@@ -10,6 +10,7 @@ import os
 import re
 import sqlite3
 import time
+import urllib.parse
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,8 @@ DATABASE_LIMIT_S = 600
 """How long a database may be away before a worker gives up."""
 CONNECT_S = 3
 """Seconds that a server has to answer when a connection is opened; assumed."""
+READ_LIMIT_S = 2
+"""How long whoever only shows a study waits for its database; assumed."""
 LONGEST_PAUSE_S = 10.0
 """Between two attempts to reach a database that is away; assumed."""
 
@@ -206,6 +209,21 @@ def _without_password(error: Exception, url: sqlalchemy.URL) -> str:
     for secret in filter(None, (url.password, url.query.get("password"))):
         text = text.replace(str(secret), "***")
     return re.sub(r"(://[^:@/\s]*:)[^@\s]*@", r"\1***@", text)
+
+
+def open_to_read(file: Path) -> Storage:
+    """The database in an SQLite file, which cannot be written through it. It is not waited for
+    longer than READ_LIMIT_S. Raises: RecipeError when it cannot be opened, or is something else."""
+    stored.check(file)
+    name = f"file:{urllib.parse.quote(str(file.absolute()))}"
+    url = sqlalchemy.URL.create("sqlite", database=name, query={"mode": "ro", "uri": "true"})
+    try:
+        options = {"connect_args": {"timeout": READ_LIMIT_S}}
+        database = RDBStorage(url.render_as_string(), options)
+    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+        message = f"the database cannot be opened: {first_line(error)}"
+        raise RecipeError(message, hint="`r1recipes sweep` makes one") from error
+    return Storage(database, READ_LIMIT_S)
 
 
 def _one_at_a_time(engine: sqlalchemy.Engine) -> None:

@@ -48,6 +48,8 @@ class Hooks:
 
     on_progress: Callable[[int, int], None] = _ignore
     """(done, total) steps of a cold start or completions of an evaluation."""
+    on_loss: Callable[[float], None] = _ignore
+    """The loss of a step of a cold start, after `on_progress` of that step."""
     on_step: Callable[[Row, list[dict[str, Any]]], None] = _ignore
     """Metrics of an optimiser step under TRL's names, and its sampled completions."""
     evaluate: Callable[[int], Row] = _nothing

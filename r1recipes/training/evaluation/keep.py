@@ -11,7 +11,7 @@ from typing import Any
 
 from r1recipes.errors import RecipeError, RunError, full_disk
 from r1recipes.machine import files
-from r1recipes.machine.units import clock
+from r1recipes.machine.units import duration
 from r1recipes.planning.plan import Plan
 from r1recipes.runs import pass_rates as rates
 from r1recipes.runs.record import Run
@@ -108,7 +108,7 @@ def _measured(
 
     def announce(seconds: float) -> None:
         if seconds >= LONG_S:
-            note(f"about {clock(seconds)} more; later runs take these pass rates from the cache")
+            note(f"about {duration(seconds)} more; later runs take these pass rates from the cache")
 
     with full_disk(settings.cache_dir, "set R1RECIPES_CACHE_DIR to another folder"):
         return measure(

@@ -6,6 +6,8 @@ process that holds the card's memory, not in the one that asked for the rehearsa
 
 from __future__ import annotations
 
+import hashlib
+import json
 import statistics
 import sys
 import time
@@ -16,10 +18,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
-from r1recipes.errors import R1RecipesError, full_disk
+from r1recipes.errors import R1RecipesError, RecipeError, full_disk
 from r1recipes.machine import settings
 from r1recipes.machine.units import GIB
 from r1recipes.planning import models, out_of_memory
+from r1recipes.planning.architectures import Checkpoint, Unreachable, find
 from r1recipes.planning.plan import Plan
 from r1recipes.planning.speed.lengths import Lengths
 from r1recipes.runs.reading import Row
@@ -255,10 +258,31 @@ def _projected(plan: Plan, result: dict[str, Any], length: float) -> int:
     return round(start_s + (recipe.train.max_steps - 1) * result["step_s"] + evaluation_s)
 
 
+def checkpoint_of(plan: Plan) -> Checkpoint:
+    """What is rehearsed: the shape of the plan's model and, where it has one, its config.json.
+
+    Raises: RecipeError where neither the catalogue nor a config.json on this machine has it.
+    """
+    model, known = plan.base_model, "rehearse a recipe of one of: " + ", ".join(models.MODELS)
+    if model.name in models.BUILTIN:
+        raise RecipeError(f"the shape of `{model.name}` is not in the catalogue", hint=known)
+    try:
+        return find(model.name, plan.base_dir, revision=model.revision, offline=True)
+    except Unreachable as error:
+        message = f"the shape of `{model.name}` is not in the catalogue: {error}"
+        hint = f"name a local folder with its config.json, or {known}"
+        raise RecipeError(message, hint=hint) from error
+
+
 def _weights_folder(plan: Plan, weights_dir: Path) -> Path:
     """The folder of the random weights; it is made once and used again by later rehearsals."""
-    shape = models.find(plan.base_model.name)
-    name = next(name for name, other in models.MODELS.items() if other is shape)
+    checkpoint = checkpoint_of(plan)
+    shape, config = checkpoint.shape, checkpoint.config
+    if config is None:
+        name = next(name for name, other in models.MODELS.items() if other is shape)
+    else:
+        text = json.dumps(config, sort_keys=True)
+        name = f"{shape.family}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     form = {"4bit": "nf4", "fp8": "fp8", "16bit": plan.dtype}[plan.preset.weights]
     return weights_dir / f"{name}-{form}"
 
@@ -271,13 +295,14 @@ def _write_weights(plan: Plan, folder: Path) -> None:
 
     if folder.exists():
         return
-    shape, load_in = models.find(plan.base_model.name), plan.preset.weights
-    assert shape is not None
+    checkpoint, load_in = checkpoint_of(plan), plan.preset.weights
     # Published 4-bit checkpoints have their other weights in bfloat16, whatever the card uses.
     dtype = getattr(torch, "bfloat16" if load_in == "4bit" else plan.dtype)
     files.clear_drafts(folder.parent, files.OLDER_DRAFTS)
     with full_disk(folder.parent, OTHER_CACHE), files.draft(folder, taken="keep") as draft:
-        random_weights.write(shape, draft, load_in=load_in, dtype=dtype)
+        random_weights.write(
+            checkpoint.shape, draft, load_in=load_in, dtype=dtype, config=checkpoint.config
+        )
     torch.cuda.empty_cache()
 
 

@@ -19,7 +19,7 @@ from r1recipes.errors import PlanError, RecipeError, RunError, unwritable
 from r1recipes.machine import OTHER_CACHE, files, gpu, packages
 from r1recipes.machine.processes import obey_parent
 from r1recipes.machine.units import GIB
-from r1recipes.planning import auto, models, out_of_memory
+from r1recipes.planning import auto, out_of_memory
 from r1recipes.planning.memory import predict
 from r1recipes.planning.plan import Plan
 from r1recipes.planning.speed.lengths import Lengths
@@ -103,11 +103,7 @@ def _common(
 
 
 def _refuse_what_cannot_be_rehearsed(plan: Plan, batches: tuple[int, ...]) -> None:
-    if models.find(plan.base_model.name) is None:
-        raise RecipeError(
-            f"the shape of `{plan.base_model.name}` is not in the catalogue",
-            hint="rehearse a recipe of one of: " + ", ".join(models.MODELS),
-        )
+    child.checkpoint_of(plan)
     if not plan.algorithm.samples:
         raise PlanError(
             f"{plan.algorithm.title} cannot be rehearsed: its steps generate no completions, whose "
@@ -147,9 +143,10 @@ def _oom(plan: Plan, batch: int, result: dict[str, Any]) -> dict[str, str]:
 
 def _predicted_gib(plan: Plan, batch: int) -> float | None:
     """The peak that is predicted for the pass that was measured; None without a prediction."""
-    shape, usable = models.find(plan.base_model.name), plan.usable_bytes
-    if plan.predicted is None or shape is None or usable is None:
+    usable = plan.usable_bytes
+    if plan.predicted is None or usable is None:
         return None
+    shape = child.checkpoint_of(plan).shape
     tried = plan.preset.model_copy(update={child.BATCH: batch})
     case = auto.case_of(plan.recipe, tried, shape, usable)
     expected = predict.expected_bytes(predict.predict(case), case, plan.predicted.available_bytes)

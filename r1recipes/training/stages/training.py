@@ -97,6 +97,7 @@ class Training:
         """What the backend calls while it works."""
         return Hooks(
             on_progress=self.observer.progress,
+            on_loss=self.observer.loss,
             on_step=self.on_step,
             on_checkpoint=self.on_checkpoint,
             should_stop=self.interrupts.asked,

@@ -26,6 +26,8 @@ def test_ticks_that_a_person_would_choose():
     assert scales.ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1] or scales.ticks(0, 1) == [0, 0.5, 1]
     assert scales.ticks(0, 5e-4) == [0, 1e-4, 2e-4, 3e-4, 4e-4, 5e-4]
     assert scales.ticks(1, 90, 5) == [20, 40, 60, 80]
+    assert scales.ticks(0, 3, 5, is_whole=True) == [0, 1, 2, 3]
+    assert scales.ticks(1, 2, 5, is_whole=True) == [1, 2]
     assert Scale(1e-6, 5e-5, 0, 1, log=True).ticks() == [1e-6, 1e-5]
 
 

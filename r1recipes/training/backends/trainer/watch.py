@@ -205,7 +205,12 @@ class _Stoppable(TrainerCallback):
 
 
 class Progress(_Stoppable):
-    """Reports the steps of the cold start, and lets Ctrl-C save a checkpoint and stop."""
+    """Reports the steps of the cold start with their losses, and lets Ctrl-C save a checkpoint and
+    stop."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" in (logs or {}):  # the summary at the end has none
+            self.hooks.on_loss(float(logs["loss"]))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.hooks.on_progress(state.global_step, state.max_steps)

@@ -32,9 +32,11 @@ def in_child(
     of the process.
     """
 
-    def on_message(message: tuple[int, int] | Path) -> None:
+    def on_message(message: tuple[int, int] | float | Path) -> None:
         if isinstance(message, Path):
             hooks.on_checkpoint(message)
+        elif isinstance(message, float):
+            hooks.on_loss(message)
         else:
             hooks.on_progress(*message)
 
@@ -61,9 +63,11 @@ def _cold_start(
     send: Send,
     should_stop: Callable[[], bool],
 ) -> ColdStarted:
-    """In the process: sends (done, total) steps and a checkpoint, and returns how it ended."""
+    """In the process: sends (done, total) steps, their losses and a checkpoint, and returns how it
+    ended."""
     hooks = Hooks(
         on_progress=lambda done, total: send((done, total)),
+        on_loss=send,
         on_checkpoint=send,
         should_stop=should_stop,
     )

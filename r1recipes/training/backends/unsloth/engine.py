@@ -62,8 +62,11 @@ def facts(engine: Any) -> dict[str, float]:
     """
     config = engine.llm_engine.vllm_config
     free, _ = torch.cuda.mem_get_info()
+    cache = config.cache_config
+    blocks = cache.num_gpu_blocks * cache.block_size
     sizes = {
-        "kv_tokens": config.cache_config.num_gpu_blocks * config.cache_config.block_size,
+        # Where some layers have a window, each group of layers has blocks of its own.
+        "kv_tokens": getattr(cache, "kv_cache_size_tokens", None) or blocks,
         "max_num_seqs": config.scheduler_config.max_num_seqs,
         "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
         "free_after_load_gib": round(free / GIB, 3),

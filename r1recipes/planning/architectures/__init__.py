@@ -1,7 +1,7 @@
 """The shape of any model that can be planned: from the catalogue, a local folder, or the Hub; and
 what a run knows of an adapter that it starts from.
 
-Only config.json is read, some kB. Limits: dense decoders whose blocks are Llama's (see FAMILIES);
+Only config.json is read, some kB. Limits: dense decoders whose blocks are Llama's (see `families`);
 mixtures of experts, models that see or hear, and anything unknown are refused by name.
 """
 
@@ -10,7 +10,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +18,7 @@ from r1recipes.data.local.model import LIKELY, nearest_path
 from r1recipes.errors import PlanError
 from r1recipes.machine import hub
 from r1recipes.planning import models
+from r1recipes.planning.architectures.families import FAMILIES, TEXT_PARTS, UNPREDICTED, Family
 from r1recipes.planning.models import ModelShape
 from r1recipes.recipe import references
 from r1recipes.recipe.schema import Model
@@ -26,50 +27,6 @@ MAX_COUNT = 10**8
 """A config.json with a larger number is damaged."""
 
 
-@dataclass(frozen=True)
-class Family:
-    """What a `model_type` has beside Llama's block, and its defaults for keys that are missing.
-
-    Read in the modelling code of transformers; tests count the parameters that it makes.
-    """
-
-    norms: int = 2
-    """Number of norms of a block that are as wide as the hidden state."""
-    query_norm: Literal["none", "head", "all"] = "none"
-    """Norms of queries and keys: none, one for all heads, or one as wide as all heads."""
-    bias: bool = False
-    output_bias: bool = True
-    """Whether `attention_bias` also gives o_proj a bias."""
-    tied: bool = False
-    head_dim: int | None = None
-    windowed: bool = False
-    """Whether `sliding_window` holds for every layer; other families keep whole sequences in some
-    layers."""
-    capped: bool = False
-    """Attention scores are capped, so training computes and keeps all of them."""
-    fused: bool = False
-    """Unsloth has kernels for it (unsloth, models/loader.py); the other families run as
-    transformers has them."""
-
-
-FAMILIES = {
-    "llama": Family(fused=True),
-    "mistral": Family(windowed=True, fused=True),
-    "ministral": Family(),
-    "qwen2": Family(bias=True, output_bias=False, fused=True),
-    "qwen3": Family(query_norm="head", head_dim=128, fused=True),
-    "phi3": Family(windowed=True),
-    "gemma": Family(tied=True, head_dim=256, fused=True),
-    "gemma2": Family(norms=4, tied=True, head_dim=256, capped=True, fused=True),
-    "gemma3_text": Family(norms=4, query_norm="head", tied=True, head_dim=256),
-    "granite": Family(),
-    "olmo2": Family(query_norm="all"),
-    "olmo3": Family(query_norm="all"),
-    "smollm3": Family(tied=True),
-    "glm": Family(output_bias=False, head_dim=128),
-}
-"""By `model_type`: grouped-query attention, gated MLP, and norms that Unsloth takes over from the
-engine (unsloth_zoo/empty_model.py, get_model_layer_config)."""
 FP8_METHODS = ("compressed-tensors", "fp8", "fbgemm_fp8")
 """Quantisations that weights in FP8 are stored with."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
@@ -143,6 +100,8 @@ class Checkpoint:
     family: str | None = None
     """The first word of its architecture, such as `qwen`; None where its config.json was not read.
     """
+    config: dict[str, Any] | None = None
+    """config.json as it is; None of a model of the catalogue, which is not read."""
 
 
 def find(name: str, base_dir: Path, *, revision: str | None = None, offline: bool) -> Checkpoint:
@@ -209,21 +168,26 @@ def of_config(config: dict[str, Any], name: str) -> Checkpoint:
     kind = config.get("model_type")
     nested = config.get("text_config")
     merged = config | (nested if isinstance(nested, dict) else {})
+    hint, reason = _HINT, UNPREDICTED.get(kind) if isinstance(kind, str) else None
     if any(merged.get(key) is not None for key in _SENSES) or nested is not None:
         predicate = "takes more than text"
+        if text := TEXT_PARTS.get(str(kind)):
+            hint = f"its text part is supported as a model of its own, a `{text}`: docs/models.md"
     elif any(config.get(key) for key in _EXPERTS):
         predicate = "is a mixture of experts"
     elif kind is None:
         message = f"config.json of `{name}` has no `model_type`, which names its architecture"
         raise PlanError(message, hint=f"take the model's own config.json; {_HINT}")
     elif not isinstance(kind, str) or kind not in FAMILIES:
-        raise UnknownFamily(f"`{name}` has the unknown architecture `{kind}`", hint=_HINT)
+        because = f": {reason}" if reason else ""
+        raise UnknownFamily(f"`{name}` has the unknown architecture `{kind}`{because}", hint=_HINT)
     else:
         family = re.match("[a-z]+", kind)
         word = family[0] if family else None
-        return Checkpoint(_shape(config, name), _in_4_bit(config, name), word)
+        return Checkpoint(_shape(config, name), _in_4_bit(config, name), word, config)
     named = f" ({kind})" if kind else ""
-    raise Refused(f"`{name}` {predicate}{named}, which is not supported", hint=_HINT)
+    because = f"; {reason}" if reason else ""
+    raise Refused(f"`{name}` {predicate}{named}, which is not supported{because}", hint=hint)
 
 
 _HINT = "supported are dense models of the families " + ", ".join(FAMILIES)
@@ -261,10 +225,11 @@ def _shape(config: dict[str, Any], name: str) -> ModelShape:
     tied, bias = config.get("tie_word_embeddings"), config.get("attention_bias")
     bias = family.bias if bias is None else bool(bias)
     query_norm = {"none": 0, "head": 2 * head, "all": (heads + key_heads) * head}
-    extra = (family.norms - 2) * hidden + query_norm[family.query_norm]
+    extra = (len(family.norms) - 2) * hidden + query_norm[family.query_norm]
     extra += hidden if bias and family.output_bias else 0
     extra += 2 * inner + hidden if config.get("mlp_bias") else 0
-    windowed = family.windowed and config.get("sliding_window") is not None
+    has_window = config.get("sliding_window") is not None
+    windowed_layers = _windowed_layers(config, family, number("num_hidden_layers"))
     return ModelShape(
         owner="",
         repositories=(),
@@ -277,11 +242,25 @@ def _shape(config: dict[str, Any], name: str) -> ModelShape:
         vocab_size=number("vocab_size"),
         tie_word_embeddings=family.tied if tied is None else bool(tied),
         attention_bias=bias,
-        sliding_window=number("sliding_window") if windowed else None,
+        sliding_window=number("sliding_window") if family.windowed and has_window else None,
+        windowed_layers=windowed_layers,
+        window=number("sliding_window") if windowed_layers and has_window else None,
         extra_parameters=extra,
         capped_attention=family.capped,
         fused_mlp=family.fused and not config.get("mlp_bias"),
+        model_type=config["model_type"],
     )
+
+
+def _windowed_layers(config: dict[str, Any], family: Family, layers: int) -> int:
+    """Layers that look back a window only, where others keep whole sequences."""
+    types = config.get("layer_types")
+    if isinstance(types, list):
+        return sum(kind == "sliding_attention" for kind in types[:layers])
+    every = config.get("sliding_window_pattern", family.whole_every)
+    if family.whole_every is None or type(every) is not int or every < 1:
+        return 0
+    return layers - layers // every
 
 
 def _number(config: dict[str, Any], key: str, name: str, default: int | None) -> int:

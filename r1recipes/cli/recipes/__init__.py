@@ -1,37 +1,38 @@
-"""`check`, `show`, `list`, `new`, `schema`: commands on recipes that do not train."""
+"""`check`, `show`, `list`, `new`, `schema`: commands on recipes that do not train.
+
+listing  `list`, also of runs and studies        new  `new`
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from r1recipes.cli.common import (
     distinct_recipes,
     find_origin,
-    named_card,
     overridable,
     printable,
     refuse_model,
-    write_new,
+    runs_folder,
     write_over,
 )
+from r1recipes.cli.recipes import listing, new
 from r1recipes.errors import PlanError, Problem, RecipeError
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
     from r1recipes.data.local import Findings
-    from r1recipes.machine.gpu import Gpu
     from r1recipes.planning.architectures import Origin
-    from r1recipes.planning.proofs import Proof
     from r1recipes.recipe import Loaded
 
 
 def add(commands: Commands) -> None:
     check = commands.add_parser(
-        "check", help="check recipes and studies, and the files, folders and code that they name"
+        "check",
+        help="check recipes and studies, and the files, folders and code that they name",
     )
     check.add_argument("recipes", nargs="+", metavar="FILE", help="a recipe or a study")
     check.add_argument(
@@ -46,26 +47,13 @@ def add(commands: Commands) -> None:
     overridable(show)
     show.set_defaults(command=show_command)
 
-    listing = commands.add_parser("list", help="list the shipped recipes, or your runs")
-    listing.add_argument("kind", nargs="?", choices=["recipes", "runs"], default="recipes")
-    listing.add_argument("--json", action="store_true", help="print recipes as JSON")
-    listing.set_defaults(command=list_command)
+    listing.add(commands)
+    new.add(commands)
 
-    new = commands.add_parser("new", help="write a commented recipe for a model")
-    new.add_argument("file", type=Path, help="the .toml file to write; it must not exist yet")
-    new.add_argument("--model", required=True, help="Hub id or local folder of the model")
-    new.add_argument(
-        "--gpu",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="write a preset for this GPU; can be repeated (default: the one at hand, or one for "
-        "each size)",
+    schema = commands.add_parser(
+        "schema",
+        help="write the JSON Schema of recipes or studies",
     )
-    new.add_argument("--algorithm", default="grpo", metavar="NAME", help="how it is trained (grpo)")
-    new.set_defaults(command=new_command)
-
-    schema = commands.add_parser("schema", help="write the JSON Schema of recipes or studies")
     schema.add_argument("file", type=Path, nargs="?", help="the file to write (default: print it)")
     schema.add_argument("--study", action="store_true", help="the schema of a study file")
     schema.set_defaults(command=schema_command)
@@ -191,19 +179,12 @@ def _check_model(loaded: Loaded, origin: Origin | None, findings: Findings) -> N
 def _origin(loaded: Loaded) -> Origin | None:
     """The run or the adapter that a recipe names as its model; None where it names a model. Raises:
     RecipeError."""
-    from r1recipes.machine import RUNS_DIR
     from r1recipes.recipe.schema import BUILTIN_MODELS
 
     name = loaded.recipe.model.name
     if name in BUILTIN_MODELS:
         return None
-    # Settings and runs are read only where they matter: their imports take longer than the check.
-    runs_dir = RUNS_DIR
-    if Path(".env").exists() or any(key.upper() == "R1RECIPES_RUNS_DIR" for key in os.environ):
-        from r1recipes.machine import settings
-
-        runs_dir = settings.load().runs_dir
-    return find_origin(loaded, runs_dir)
+    return find_origin(loaded, runs_folder())
 
 
 def show_command(args: argparse.Namespace) -> int:
@@ -224,102 +205,6 @@ def show_command(args: argparse.Namespace) -> int:
         print(f"# {printable(loaded.shown)}, fingerprint {fingerprint}")
         print(printable(render.render(loaded.recipe, origin_of(loaded))), end="")
     return 0
-
-
-def list_command(args: argparse.Namespace) -> int:
-    from r1recipes import recipe
-    from r1recipes.cli.runs import list_runs
-    from r1recipes.planning import proofs
-
-    if args.kind == "runs":
-        if args.json:
-            raise RecipeError("--json is for recipes", hint="each run has its record.json")
-        return list_runs()
-    from r1recipes.algorithms.base import preset_bytes
-
-    rows = []
-    for path in recipe.shipped():
-        loaded = recipe.load(path)
-        presets = sorted(loaded.recipe.preset, key=preset_bytes)
-        by_preset = {preset: proofs.find(loaded, preset, proofs.folder()) for preset in presets}
-        rows.append((loaded.name, loaded.recipe.model.name, by_preset))
-    if args.json:
-        import json
-
-        print(json.dumps([_as_json(*row) for row in rows], indent=1))
-        return 0
-    print(f"  PRESET  {'PEAK OF USABLE MEMORY':24}  S A STEP  PER HOUR  MEASURED ON")
-    for name, model, by_preset in rows:
-        print(f"{name}  {model}")
-        for preset, proof in by_preset.items():
-            text = "needs no GPU" if preset == "cpu" else _in_words(proof)
-            print(f"  {preset:<6}  {text}")
-    return 0
-
-
-def _in_words(proof: Proof | None) -> str:
-    """The measurements of a preset, or the reason why there are none that hold."""
-    if proof is None:
-        return "not measured"
-    measured = proof.measured
-    if not proof.holds or measured is None:
-        return proof.fault or ""
-    usable_gib = proof.class_bytes / 2**30
-    full = (
-        f"{measured.peak_gib:5.2f} of {usable_gib:5.2f} GiB ({proof.share:.0%})  "
-        f"{measured.step_s:8.1f}  {measured.completions_per_hour:8,}  "
-        f"{proof.card}, {proof.date}"
-    )
-    real = measured.real
-    if real is None or real.step_s is None:
-        return full
-    kind = "real" if real.lengths == "real" else printable(real.lengths)
-    line = f"{f'with {kind} lengths':24.24}  {real.step_s:8.1f}  {real.completions_per_hour:8,}"
-    return f"{full}\n{'':10}{line}"
-
-
-def _as_json(name: str, model: str, by_preset: dict[str, Proof | None]) -> dict[str, Any]:
-    presets = {
-        preset: None
-        if proof is None
-        else {
-            "holds": proof.holds,
-            "fault": proof.fault,
-            "class_bytes": proof.class_bytes,
-            "measured": proof.measured and proof.measured.model_dump(),
-        }
-        for preset, proof in by_preset.items()
-    }
-    return {"recipe": name, "model": model, "presets": presets}
-
-
-def new_command(args: argparse.Namespace) -> int:
-    from r1recipes.algorithms import ALGORITHMS
-    from r1recipes.planning.fit import presets
-    from r1recipes.recipe import scaffold
-
-    if args.file.suffix != ".toml":
-        raise RecipeError(f"`{args.file}` is not a .toml file", hint=f"`{args.file}.toml`")
-    if args.algorithm not in ALGORITHMS:
-        known = ", ".join(ALGORITHMS)
-        raise RecipeError(f"unknown algorithm `{args.algorithm}`", hint=f"known: {known}")
-    base_dir = args.file.absolute().parent
-    made = presets.recipe_for(args.model, args.algorithm, _cards(args.gpu), base_dir)
-    for line in made.lines:
-        print(printable(line), file=sys.stderr)
-    write_new(args.file, scaffold.commented(made.recipe, args.model, None, made.notes))
-    print(f"wrote {args.file}, from {made.base}; next: `r1recipes check {args.file}`")
-    return 0
-
-
-def _cards(names: list[str]) -> list[Gpu]:
-    """The cards that are named, or the one at hand. Raises: RecipeError."""
-    from r1recipes.machine import gpu
-
-    if names:
-        return [named_card(name) for name in names]
-    at_hand = gpu.current()
-    return [at_hand] if at_hand else []
 
 
 def schema_command(args: argparse.Namespace) -> int:

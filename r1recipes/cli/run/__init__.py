@@ -7,13 +7,14 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from r1recipes.cli import publish
 from r1recipes.cli.common import (
     check_allowed,
     judged,
     look_here,
+    named_run,
     offline_settings,
     overridable,
     printable,
@@ -21,12 +22,10 @@ from r1recipes.cli.common import (
     screen,
     show_code,
 )
-from r1recipes.errors import RecipeError
-from r1recipes.machine.units import gib
+from r1recipes.cli.run import ending
+from r1recipes.errors import R1RecipesError, RecipeError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from r1recipes.cli.common import Commands
     from r1recipes.machine.settings import Settings
     from r1recipes.planning import Plan
@@ -227,14 +226,19 @@ def _nothing_to_do(run: Run, args: argparse.Namespace) -> int:
 def _run_to_resume(args: argparse.Namespace, settings: Settings) -> Run:
     """The run that `--resume` or `--finish` names, or the newest one of the recipe that is not
     complete."""
-    from r1recipes import runs
     from r1recipes.runs import record
+    from r1recipes.runs.record import names
 
     recipe_name = Path(args.recipe).stem if args.recipe else None
     name = args.resume if args.finish is None else args.finish
     if not name and args.finish is None:
         return record.find_unfinished(settings.runs_dir, recipe_name)
-    run = runs.find(settings.runs_dir, name)
+    named = names.look_up(settings.runs_dir, name)
+    if named.recipe:  # its newest run may be complete, and one before it not
+        run = record.find_unfinished(settings.runs_dir, named.recipe)
+        print(printable(f"{name}: {run.folder}, the newest unfinished run"), file=sys.stderr)
+    else:
+        run = named_run(settings.runs_dir, name)
     if recipe_name not in (None, run.read().get("recipe")):
         raise RecipeError(
             f"{run.folder} is a run of `{run.read().get('recipe')}`, not of `{recipe_name}`",
@@ -268,68 +272,41 @@ def _confirm_wandb(run: Run, track: Track, args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace, settings: Settings, plan: Plan, train: Train) -> int:
-    """Train with a live view, trackers and a report page, then print the result and export it."""
+    """Train with a live view, trackers and a report page, print the result, export it, and say
+    what to do next."""
     from r1recipes.training.view import View
 
     publish.check_before_run(plan)
     console = screen()
-    with View(console) as view:
-        view.phase("Starting")
-        from r1recipes.report.run import Live
-        from r1recipes.training.prepared import Options
-        from r1recipes.training.trackers import Trackers
+    view = View(console)
+    try:
+        with view:
+            view.phase("Starting")
+            from r1recipes.report.run import Live
+            from r1recipes.training.prepared import Options
+            from r1recipes.training.trackers import Trackers
 
-        finish = args.finish is not None
-        options = Options(args.allow_code, args.allow_judge, force=args.force, finish=finish)
-        run = train([view, Trackers(view.note), Live()], options)
-    _print_result(run, console)
+            finish = args.finish is not None
+            options = Options(args.allow_code, args.allow_judge, force=args.force, finish=finish)
+            run = train([view, Trackers(view.note), Live()], options)
+    except R1RecipesError:
+        ending.print_page(view.run, console)  # what to do next is the hint of the error
+        raise
+    ending.print_result(run, console)
     publish.export_after_run(run, settings)
+    ending.print_end(run, console, settings.runs_dir, grading=_grading(args))
     return 0
 
 
-def _print_result(run: Run, console: Console) -> None:
-    from r1recipes.report import phases
-    from r1recipes.rewards.judge import cost
-    from r1recipes.runs import reading
-
-    result = reading.read(run)
-    record, evaluation = result.record, result.record["evaluation"]
-    before, after = evaluation["before"], evaluation["after"]
-    low, high = evaluation["difference"]["interval"]
-    console.print(
-        f"Accuracy {before['accuracy']:.1%} -> {after['accuracy']:.1%} "
-        f"(difference {evaluation['difference']['mean']:+.1%}, 95 % {low:+.1%} to {high:+.1%}), "
-        f"greedy {before['greedy']:.1%} -> {after['greedy']:.1%}",
-        markup=False,
-        highlight=False,
-        style="bold",
-        soft_wrap=True,
-    )
-    if step := record.get("stopped_at_step"):
-        line = f"Finished at step {step} of {run.plan().recipe.train.max_steps}"
-        console.print(line, markup=False, highlight=False)
-    for stage in record.get("stages", []):
-        share, change = stage["evaluation"]["accuracy"], stage["difference"]
-        low, high = change["interval"]
-        line = f"Stage {stage['name']}: accuracy {share:.1%} (difference {change['mean']:+.1%}, "
-        line += f"95 % {low:+.1%} to {high:+.1%})"
-        console.print(line, markup=False, highlight=False)
-    if judge := record.get("judge"):
-        console.print(f"Judge: {cost.sentence(judge)}", markup=False, highlight=False)
-    if memory := _memory_line(record["vram"]):
-        console.print(memory, markup=False, highlight=False)
-    if line := phases.sentence(phases.of(result)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    done = printable(f"Done in {result.duration_s:.0f} s: {run.folder}")
-    console.print(done, markup=False, highlight=False)
+def _grading(args: argparse.Namespace) -> list[str]:
+    """The arguments of `grade` for the recipe of this command; empty where it goes on with a run,
+    whose recipe may be anywhere."""
+    if args.recipe is None:
+        return []
+    flags = [flag for flag in ("--allow-code", "--allow-judge") if getattr(args, _dest(flag))]
+    sets = [word for override in args.overrides for word in ("--set", override)]
+    return [args.recipe, *flags, *sets]
 
 
-def _memory_line(vram: dict[str, Any]) -> str | None:
-    """The measured peak against the predicted one, in GiB; None where nothing was measured."""
-    predicted, measured = vram["predicted_bytes"], vram["measured_bytes"]
-    if measured is None:
-        return None
-    line = f"Memory: peak {gib(measured)} GiB"
-    if predicted is None:
-        return line
-    return f"{line}, predicted {gib(predicted)} ({predicted / measured - 1:+.1%})"
+def _dest(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")

@@ -40,7 +40,8 @@ the database it is followed by a slash and the name of a cell."""
 
 def add(commands: Commands) -> None:
     sweep = commands.add_parser(
-        "sweep", help="search for the best values of a recipe's keys, or run a matrix"
+        "sweep",
+        help="search for the best values of a recipe's keys, or run a matrix",
     )
     sweep.add_argument("study", help="a study file, or the name of a shipped one")
     sweep.add_argument(
@@ -165,7 +166,8 @@ def _drive(
     from rich.console import Console
 
     from r1recipes.study import driver
-    from r1recipes.study.leaderboard import Board, progress
+    from r1recipes.study.leaderboard import progress
+    from r1recipes.study.leaderboard.live import Board
 
     console = Console()
     with Board(console, cells) as board:
@@ -307,7 +309,7 @@ def _print_result(cells: list[Trials], folder: Path) -> int:
         console.print(leaderboard.board(cells[0], leaderboard.TOP, console.width))
     files.check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / "report.html", study.html(cells))
+    files.write_text(folder / "report.html", study.html(cells, folder))
     best_of_cells = [(cell, trial) for cell in cells if (trial := leaderboard.best(cell))]
     if not best_of_cells:
         console.print(f"report       {folder / 'report.html'}", markup=False, highlight=False)

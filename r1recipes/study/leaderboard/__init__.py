@@ -10,15 +10,12 @@ from typing import Any
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from r1recipes.machine.units import gib
 from r1recipes.study.cell import Cell
 from r1recipes.study.trials import Trials, finished_trials, is_counted
-from r1recipes.training.view import say
 
 TOP = 10
 """Rows of the leaderboard."""
@@ -93,55 +90,6 @@ def short(keys: Sequence[str]) -> dict[str, str]:
     return {
         key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)
     }
-
-
-class Board:
-    """The leaderboard of a running study. Without a terminal it prints lines."""
-
-    def __init__(self, console: Console, cells: list[Trials]):
-        self.console, self.cells = console, cells
-        self._seen = {
-            (trials.cell.name, trial.number)
-            for trials in cells
-            for trial in trials.all()
-            if trial.state.is_finished()
-        }
-        self._live = (
-            Live(console=console, get_renderable=self.render, refresh_per_second=2, transient=True)
-            if console.is_terminal and not console.is_dumb_terminal
-            else None
-        )
-
-    def __enter__(self) -> "Board":
-        if finished_trials(self.cells):
-            self.say(f"going on after {progress(self.cells)}")
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        if self._live:
-            self._live.stop()
-
-    def say(self, text: str) -> None:
-        """Print a line above the leaderboard."""
-        say(self.console, text)
-
-    def look(self) -> None:
-        """Print a line for each trial that ended since the last look."""
-        for trials in self.cells:
-            for trial in trials.all():
-                key = (trials.cell.name, trial.number)
-                if trial.state.is_finished() and key not in self._seen:
-                    self._seen.add(key)
-                    self.say(line(trials, trial))
-
-    def render(self) -> RenderableType:
-        """The best and the running trials of the first two cells that are not done yet."""
-        open_cells = [trials for trials in self.cells if not trials.is_done()] or self.cells
-        head = Text(progress(self.cells), "bold")
-        width = self.console.width
-        return Group(head, *(board(trials, TOP, width) for trials in open_cells[:2]))
 
 
 def progress(cells: Sequence[Trials]) -> str:
@@ -271,6 +219,8 @@ def summary(cells: Sequence[Trials], trials: Trials, trial: FrozenTrial) -> list
         lines[0] += (
             f"; the recipe's own values, trial {own.number}: {show_value(own.values[0], metric)}"
         )
+    if own is not None and own.values[0] == trial.values[0]:
+        lines.append(_unbeaten(trials))
     if on_front := front(trials):
         numbers = ", ".join(map(str, sorted(on_front)))
         lines.append(f"front: trial{'s' * (len(on_front) > 1)} {numbers}; best by {metric}")
@@ -284,6 +234,15 @@ def summary(cells: Sequence[Trials], trials: Trials, trial: FrozenTrial) -> list
             f"{saved_steps} of {total_steps} steps not run ({saved_steps / total_steps:.0%})"
         )
     return lines + failures(cells)
+
+
+def _unbeaten(trials: Trials) -> str:
+    """The sentence where no trial is better than the one with the recipe's own values."""
+    num_complete = sum(trial.state == TrialState.COMPLETE for trial in trials.all())
+    if num_complete == 1:
+        return "nothing beat the recipe's own values (no other trial is complete)"
+    others = "one other trial is" if num_complete == 2 else f"{num_complete - 1} other trials are"
+    return f"nothing beat the recipe's own values ({others} complete)"
 
 
 def failures(cells: Sequence[Trials]) -> list[str]:

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1recipes.cli.common import (
-    card_of,
     check_place,
     find_origin,
-    gib_of,
-    no_memory,
+    named_run,
     offline_settings,
     overridable,
     printable,
     whole_number,
     write_over,
 )
+from r1recipes.cli.plan.cards import card_of, gib_of, no_memory
 from r1recipes.errors import PlanError, RecipeError
 from r1recipes.machine.units import GIB
 
@@ -57,7 +56,8 @@ def add(commands: Commands) -> None:
     plan.set_defaults(command=plan_command)
 
     rehearse = commands.add_parser(
-        "rehearse", help="measure memory and speed of a recipe, with random weights"
+        "rehearse",
+        help="measure memory and speed of a recipe, with random weights",
     )
     rehearse.add_argument("recipe", help="a file, or a name from `list`")
     rehearse.add_argument("--vram", metavar="GIB", help="use only this much of the GPU's memory")
@@ -324,12 +324,11 @@ def rehearse_command(args: argparse.Namespace) -> int:
 def _lengths(name: str, runs_dir: Path) -> Lengths | None:
     """The lengths that `--lengths` names; None for full length alone. Raises: RecipeError."""
     from r1recipes.planning.speed.lengths import REAL
-    from r1recipes.runs import record
     from r1recipes.training.rehearsal import drawn
 
     if name in ("full", "real"):
         return REAL if name == "real" else None
-    return drawn.of_run(record.find(runs_dir, name))
+    return drawn.of_run(named_run(runs_dir, name))
 
 
 def _no_card(args: argparse.Namespace, asked: Recipe) -> PlanError:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.study import add_permissions, add_storage, check, make_supervisor, place
+from r1recipes.cli.studies.study import add_permissions, add_storage, check, make_supervisor, place
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
@@ -33,7 +33,7 @@ def worker_command(args: argparse.Namespace) -> int:
 
     from r1recipes.machine import files
     from r1recipes.study import database, driver, trials
-    from r1recipes.study.leaderboard import Board
+    from r1recipes.study.leaderboard.live import Board
 
     files.check_writable(folder)
     cells = trials.load_cells(database.open_storage(url), args.study)

@@ -1,0 +1,4 @@
+"""The commands of a study.
+
+study   `sweep` and `study`     worker  `worker`, on any machine
+"""
