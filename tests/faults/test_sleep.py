@@ -69,7 +69,7 @@ def test_a_run_that_slept_has_the_numbers_of_one_that_did_not(finished, small, t
     words = [sys.executable, "-c", RUNNING, str(small), str(tmp_path / "runs")]
     process = subprocess.Popen(words, cwd=Path(__file__).parents[2], text=True)
     end = time.monotonic() + 150
-    while not list((tmp_path / "runs").glob("*/*/record.json")):
+    while not list((tmp_path / "runs").glob("*/*/evaluation-before.jsonl")):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.05)
     (run,) = record.all_runs(tmp_path / "runs")
