@@ -15,6 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+"""What the system says of a name that is not that of what was expected there."""
+MAX_PROBLEMS = 10
+"""Problems of one error that are printed; the others are counted."""
 MAX_GIVEN = 300
 """Characters that a message shows of one thing that was given to it."""
 MAX_LISTED = 20
@@ -82,10 +86,10 @@ def _middle_out(text: str, limit: int) -> str:
 def listed(names: Iterable[str]) -> str:
     """Names for a message, of many the first MAX_LISTED and at most MAX_GIVEN characters of them:
     `a, b, c and 17 more`."""
-    every = list(names)
+    every = [visible(name) for name in names]
     shown: list[str] = []
     for name in every[:MAX_LISTED]:
-        if shown and sum(map(len, shown)) + len(name) > MAX_GIVEN:
+        if shown and sum(len(one) + 2 for one in shown) + len(name) > MAX_GIVEN:
             break
         shown.append(shorten(name))
     rest = len(every) - len(shown)
@@ -126,6 +130,16 @@ class Problem:
             object.__setattr__(self, "where", visible(self.where))
         if self.hint is not None:
             object.__setattr__(self, "hint", presentable(self.hint))
+
+
+def first_problems(problems: list[Problem]) -> list[Problem]:
+    """The first MAX_PROBLEMS, and one that counts the others."""
+    rest = len(problems) - MAX_PROBLEMS
+    if rest <= 1:  # a line that counts one other says less than that one
+        return problems
+    hint = "correct the others first; the next check shows more"
+    message = f"and {rest:,} more problems" if problems[-1].hint != hint else "and more problems"
+    return [*problems[:MAX_PROBLEMS], Problem(message, problems[MAX_PROBLEMS].where, hint)]
 
 
 class R1RecipesError(Exception):
@@ -213,10 +227,13 @@ def unreadable(path: Path, error: OSError) -> RecipeError:
     return RecipeError.at(str(path), f"cannot be read: {error.strerror or error}", hint)
 
 
-def system_error(error: OSError) -> RunError:
-    """The error for an OSError that nothing more is known of."""
+def system_error(error: OSError) -> R1RecipesError:
+    """The error for an OSError that nothing more is known of: of the user's input where a name is
+    to blame."""
     where = f"`{error.filename}`: " if error.filename else ""
     hint = None
+    if error.errno in NO_NAME:
+        return RecipeError(f"{where}{error.strerror}", hint="name another file or folder")
     if error.errno in FULL:
         hint = "free some space, then give the same command again"
     elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
@@ -224,8 +241,10 @@ def system_error(error: OSError) -> RunError:
     return RunError(f"{where}{error.strerror or error}", kind="disk", hint=hint)
 
 
-def disk_error(error: OSError, folder: Path) -> RunError:
+def disk_error(error: OSError, folder: Path) -> R1RecipesError:
     """The error for an OSError of a write into a run folder."""
+    if error.errno in NO_NAME:
+        return unwritable(folder, error)
     hint = "pick a folder that can be written, with `--run-dir` or R1RECIPES_RUNS_DIR"
     if error.errno in FULL:
         hint = f"free some space, then go on with `{command('run', '--resume')}`"

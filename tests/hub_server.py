@@ -70,6 +70,9 @@ class HubServer(_Server):
     def __init__(self) -> None:
         super().__init__()
         self.repos: dict[str, Repository] = {}
+        self.half: str | None = None
+        """The file of which a half is sent, and the rest when `go_on` is set."""
+        self.is_halfway, self.go_on = threading.Event(), threading.Event()
         self.branches: dict[str, dict[str, str]] = {}
         self.objects: dict[str, bytes] = {}
 
@@ -201,7 +204,18 @@ class _Hub(Handler):
             return
         content = files[name]
         etag = f'"{hashlib.sha1(content).hexdigest()}"'
-        self.answer(200, content, ETag=etag, X_Repo_Commit=commit, Accept_Ranges="bytes")
+        headers = {"ETag": etag, "X_Repo_Commit": commit, "Accept_Ranges": "bytes"}
+        if name != self.hub.half or self.command == "HEAD":
+            self.answer(200, content, **headers)
+            return
+        self.send_response(200)
+        for key, value in (headers | {"Content_Length": str(len(content))}).items():
+            self.send_header(key.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2])
+        self.wfile.flush()
+        self.hub.is_halfway.set()
+        self.hub.go_on.wait(300)
 
     def do_POST(self) -> None:
         path, body = unquote(urlsplit(self.path).path), self.body()

@@ -44,10 +44,15 @@ KINDS = {
     "test_no_weights_of_a_hostile_run_are_loaded": "run folder, share and export",
     "test_a_hostile_template_is_refused": "chat template",
     "test_a_hostile_template_in_the_folder_of_a_model_is_refused": "chat template of a model",
+    "test_a_hostile_database_is_refused": "database of a study",
+    "test_a_url_of_no_database_is_refused": "URL of a database",
+    "test_a_hostile_cache_of_a_judge_is_refused": "cache of a judge",
+    "test_hostile_weights_are_refused": "weights of a run",
+    "test_a_hostile_configuration_is_refused": "configuration of a run",
     "test_twenty_thousand_unknown_keys_are_counted": "20,000 unknown keys",
 }
 """Test -> kind of its cases."""
-FILES = ("", "_data", "_runs", "_templates")
+FILES = ("", "_data", "_runs", "_templates", "_studies", "_weights")
 MAX_S, MAX_BYTES = 10.0, 1e9
 
 

@@ -60,8 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        explain(system_error(error))
-        return 1
+        explain(known := system_error(error))
+        return known.exit_code
 
 
 def _open_standard_streams() -> None:

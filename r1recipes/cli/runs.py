@@ -183,7 +183,7 @@ def _clean_cache(args: argparse.Namespace) -> int:
         print("nothing was deleted" if removable else "nothing to delete", file=sys.stderr)
         return 0
     for path in chain(*removable.values()):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     print(f"deleted {total}")
     return 0
 

@@ -28,6 +28,7 @@ MARKERS = (
     "Final Answer:", "Final answer:", "final answer:", "FINAL ANSWER:", "Answer:", "ANSWER:",
 )  # fmt: skip
 """What data sets write before a final answer; of those that occur alike the first is taken."""
+_ANY_MARKER = re.compile("|".join(map(re.escape, MARKERS)))
 NEARLY_ALL = 0.9
 """Share of the rows that a form must have to be that of the column; assumed."""
 MOST = 0.5
@@ -37,6 +38,8 @@ SOME = 0.02
 MIN_CHARS, MIN_WORDS, MIN_NUMBERS = 100, 10, 3
 """Characters, words and numbers that a whole solution has at least; assumed, GSM8K's shortest are
 about as long."""
+MAX_LOOKED_AT = 5_000
+"""Characters of a reference in which its form is looked for; assumed."""
 MIN_SENTENCE_WORDS = 5
 """Words that a sentence has at least; assumed: a name or a title with a year has fewer."""
 _BOX = "\\boxed{"
@@ -72,7 +75,11 @@ def final_answers(
     plain = FinalAnswers([final for final, _ in finals], [fault for _, fault in finals])
     if not compared or data.answer_after or data.answer_kind == "text":
         return plain
-    texts = {i: value for i, value in enumerate(values) if isinstance(value, str) and value.strip()}
+    texts = {
+        row: value
+        for row, (value, fault) in enumerate(zip(values, plain.faults, strict=True))
+        if isinstance(value, str) and not fault
+    }
     if not texts:
         return plain
     boxed = {row: answers.last_boxed(text) for row, text in texts.items() if _BOX in text}
@@ -125,7 +132,8 @@ def _broken_boxes(boxed: dict[int, str | None], num_texts: int, where: str) -> t
 
 def _marked(texts: dict[int, str], data: Data, where: str) -> Problem | None:
     """The problem with a column that has a final answer after a marker, which is not named."""
-    counts = {marker: sum(_has(text, marker) for text in texts.values()) for marker in MARKERS}
+    with_any = [text for text in texts.values() if _ANY_MARKER.search(text)]
+    counts = {marker: sum(_has(text, marker) for text in with_any) for marker in MARKERS}
     marker = max(MARKERS, key=counts.__getitem__)
     if counts[marker] < NEARLY_ALL * len(texts):
         return None
@@ -187,6 +195,9 @@ def _sentences(texts: dict[int, str], data: Data, where: str) -> tuple[str, ...]
 
 def _is_sentence(text: str) -> bool:
     """Whether a reference has words, a number, and the form of a sentence or a second number."""
+    if len(text) < 3 * MIN_SENTENCE_WORDS - 1:
+        return False
+    text = text[:MAX_LOOKED_AT]
     words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", text)
     numbers = re.findall(r"\d+(?:[.,]\d+)*", text)
     has_form = len(numbers) > 1 or bool(re.search(r"[.!?](\s|$)|\n", text.strip()))
@@ -213,6 +224,7 @@ def _some_solutions(texts: dict[int, str], where: str) -> tuple[str, ...]:
 def is_solution(text: str) -> bool:
     """Whether a reference looks like a worked solution: several lines or sentences of words, with
     several numbers in them. A JSON value is none."""
+    text = text[:MAX_LOOKED_AT]
     if len(text) < MIN_CHARS or _is_json(text):
         return False
     words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", text)

@@ -41,7 +41,6 @@ class Splits:
     """Rows with `prompt` (messages), `answer`, `question` and further columns.
 
     `answer` is the final answer as text, or a list of texts in a column of lists: any is accepted.
-
     `revision` is the commit on the Hub. `num_leaked` training rows were left out because their
     question is also held out.
     """
@@ -97,6 +96,7 @@ def load(recipe: Recipe, base_dir: Path, *, offline: bool = False) -> Splits:
     if data.size and data.size < len(trained):
         random.Random(recipe.seed).shuffle(trained)
         trained = sorted(trained[: data.size])
+    sources.limits.refuse_long_prompts(recipe.prompt.system, [train.questions[i] for i in trained])
     return Splits(
         _build(train, trained, recipe),
         _build(held_out, tested, recipe),
@@ -209,8 +209,8 @@ def rename_hint(column: str) -> str:
 
 def _valid_rows(source: datasets.Dataset, data: Data, where: str, compared: bool) -> _Rows:
     """Raises: RecipeError that counts, for each kind of fault, the rows that have it."""
-    questions = [read_question(value) for value in source[data.question]]
-    finals = answer_column.final_answers(source[data.answer], data, where, compared=compared)
+    questions = [read_question(value) for value in source[data.question][:]]  # a list, much faster
+    finals = answer_column.final_answers(source[data.answer][:], data, where, compared=compared)
     problems = count_faults(data.question, [fault for _, fault in questions], where)
     problems += count_faults(data.answer, finals.faults, where)
     problems += [finals.problem] if finals.problem else []
@@ -311,8 +311,8 @@ def _build(rows: _Rows, indices: list[int], recipe: Recipe) -> datasets.Dataset:
     )
     if not others:
         return made
-    # Arrow tables: `Dataset.select` and `map` would leave an index or a copy in the cache.
-    # It has a chunk for each row, and the hash of a Dataset reads the whole column for each chunk.
+    # Arrow tables: `select` and `map` would leave an index or a copy in the cache. There is a
+    # chunk for each row, and the hash of a Dataset reads the whole column for each chunk.
     chosen = source.select_columns(others).with_format("arrow")[indices].combine_chunks()
     table = made.data.table.replace_schema_metadata(None)
     for name in others:

@@ -67,7 +67,7 @@ def of_run(run: Run) -> Shared:
     Raises: RecipeError with everything that may not or cannot be shared, and when a file that the
     run read has changed since.
     """
-    run.refuse_links()
+    run.refuse_special()
     record = run.read(*trained.NEEDED, "preset")
     if record["status"] == "complete":
         run.read("finished", *(f"evaluation.{key}" for key in ("before", "after", "difference")))

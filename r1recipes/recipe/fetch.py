@@ -19,7 +19,7 @@ from typing import Any
 from r1recipes.config.toml import parse
 from r1recipes.errors import RecipeError, command
 from r1recipes.machine import hub
-from r1recipes.machine.files import clear_drafts, draft, write_text
+from r1recipes.machine.files import clear_drafts, draft, foreign, write_text
 from r1recipes.recipe import bundle, download, references
 from r1recipes.recipe.bundle import Files, Reader
 from r1recipes.recipe.sections.foreign_keys import EXAMPLE
@@ -194,15 +194,21 @@ def _name(files: Files, stem: str) -> str:
 
 def _cached_files(folder: Path) -> Files | None:
     """The files of a folder of the cache; None unless their hash is the folder's name."""
-    if not folder.is_dir():
+    if folder.is_symlink() or not folder.is_dir():
         return None
-    files = _read_folder(folder)
+    try:
+        files = _read_folder(folder)
+    except RecipeError:  # a file that no bundle has
+        return None
     return files if bundle.digest(files) == folder.name else None
 
 
 def _read_folder(folder: Path) -> Files:
+    """The files of a folder of the cache. No link is followed, and none is read that is larger than
+    all of a bundle. Raises: RecipeError."""
     paths = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return {name: foreign.read_bytes(folder, name, bundle.MAX_BYTES) for name in names}
 
 
 def _cache(folder: Path, files: Files) -> None:
@@ -223,7 +229,7 @@ def _cache(folder: Path, files: Files) -> None:
 def _read_entry(entry: Path) -> dict[str, Any] | None:
     """The origin that was noted for a reference; None if there is none, or it is damaged."""
     try:
-        origin = json.loads(entry.read_text())
+        origin = foreign.read_object(entry.parent, entry.name)
         return origin if re.fullmatch(r"[0-9a-f]{64}", origin["sha256"]) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):  # also a link, or what is no plain file
         return None

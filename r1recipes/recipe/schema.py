@@ -61,6 +61,8 @@ from r1recipes.rewards.judge.section import Judge, of_use
 from r1recipes.rewards.user_code import is_user_code
 
 BUILTIN_MODELS = ("builtin:tiny", "builtin:small")
+MAX_SYSTEM = 20_000
+"""Characters of the system message, which stands in every prompt; assumed, about 5,000 tokens."""
 SYSTEM_PROMPT = """\
 Respond in the following format:
 <reasoning>
@@ -98,7 +100,7 @@ class Model(Section):
 class Prompt(Section):
     """What the model sees beside the question."""
 
-    system: str = SYSTEM_PROMPT
+    system: Annotated[str, Field(max_length=MAX_SYSTEM)] = SYSTEM_PROMPT
     """System message; an empty text leaves it out. A model without system messages gets it at the
     beginning of the first user message."""
     thinking: Annotated[bool | None, ADDED_LATER, Field(examples=[False])] = None

@@ -56,6 +56,8 @@ def _unneeded_recipes(folder: Path, needed: set[str]) -> list[Path]:
     notes = [
         note
         for note in folder.glob("references/*")
-        if note.is_file() and not any(name in note.read_text(errors="replace") for name in hashes)
+        if note.is_file()
+        and not note.is_symlink()
+        and not any(name in note.read_text(errors="replace") for name in hashes)
     ]
     return [path for path in recipes if path.name not in hashes] + notes

@@ -9,9 +9,9 @@ bits; a recipe from elsewhere starts from a run only if a flag of the user says 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 from r1recipes.data.local import model as local_model
+from r1recipes.data.local import parts
 from r1recipes.errors import PlanError, RecipeError, command
 from r1recipes.machine import files, hub
 from r1recipes.planning.architectures import Origin
@@ -110,19 +110,19 @@ def _of_trained(source: TrainedRun, model: Model) -> Origin:
 
 
 def _of_adapter(folder: Path, model: Model) -> Origin:
-    config = _config(folder)
+    config = parts.config(folder / CONFIG)
     kind = config.get("peft_type")
     if kind != "LORA":
         raise RecipeError(
             f"`{folder}` is an adapter of the kind {kind}, and only LoRA can be merged",
             hint="merge it with the tool that made it, and name the merged model",
         )
-    local_model.refuse_code(folder)
     if not (folder / WEIGHTS).is_file():
         raise RecipeError(
             f"`{folder}` has {CONFIG} and no {WEIGHTS}",
             hint="copy the whole adapter, stored as safetensors",
         )
+    local_model.refuse_unsafe(folder)
     folder = folder.absolute()
     run = Run(folder.parent)
     if folder == run.adapter and run.resolved.is_file():
@@ -174,7 +174,7 @@ def _refuse_rounded(name: str, folder: Path | None) -> None:
     """Raises: RecipeError when the base is quantised."""
     is_quantised = references.is_4bit_name(name)
     if folder:
-        is_quantised = "quantization_config" in _json(folder / "config.json")
+        is_quantised = "quantization_config" in parts.config(folder / "config.json")
     if is_quantised:
         plain = references.without_4bit(name)
         base = plain if plain != name else "MODEL"
@@ -230,17 +230,3 @@ def verify(origin: Origin) -> None:
             f"the adapter `{origin.adapter}` changed since this run began",
             hint="start a new run, or put the old adapter back",
         )
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    return _json(folder / CONFIG)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"`{path}` cannot be read: {error}", hint="copy it again") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"`{path}` is not a JSON object", hint="copy it again")
-    return content

@@ -98,6 +98,14 @@ class Reading:
         return self.metrics[-1]["step"] if self.metrics else 0
 
     @property
+    def progress(self) -> str:
+        """Steps that are done of those of a training: `3/4`, or `1-sft 3/4` before the last one."""
+        begun = [] if self.metrics else [stage for stage in stages(self) if stage.metrics]
+        if begun:
+            return f"{begun[-1].label} {begun[-1].progress}"
+        return f"{self.steps}/{self.max_steps or '?'}"
+
+    @property
     def ending(self) -> str:
         """A sentence on the weights that a run has which was cut short; empty for any other run."""
         step = self.record.get("stopped_at_step")

@@ -107,7 +107,7 @@ def of_run(run: Run) -> TrainedRun:
     Raises: RecipeError when it has neither an adapter nor a whole checkpoint yet, has lost a file,
     or when the id of its model on the Hub is also a folder here.
     """
-    run.refuse_links()
+    run.refuse_special()
     run.read(*NEEDED)
     plan = run.pinned_plan()
     adapter, step = _adapter(run, plan)

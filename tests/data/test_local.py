@@ -40,7 +40,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "mine.py").write_text("def dose(completion, row):\n    return 1.0\n")
     qwen = tmp_path / "qwen"
     qwen.mkdir()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+    (qwen / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    for name in ("config.json", "tokenizer.json"):
         (qwen / name).write_text("{}")
     return tmp_path
 

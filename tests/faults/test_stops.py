@@ -80,7 +80,7 @@ run_in_process(Path(recipe), Path(runs), observers=[Signalling(signal.SIGKILL, s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["Cold start", "Evaluation after"])
+@pytest.mark.parametrize("stage", ["Cold start", "Evaluation before", "Evaluation after"])
 def test_a_kill_in_the_midst_of_a_stage_loses_nothing(stage, finished, small, tmp_path):
     """Of training, `tests/training/test_run.py` has the same."""
     words = [sys.executable, "-c", KILLING, str(small), str(tmp_path / "runs"), stage]

@@ -190,7 +190,7 @@ def test_what_is_no_start_is_refused_with_the_way(source, runs, tmp_path):
     assert "is quantised" in said and "--base unsloth/x`" in said
     assert "remove `model.revision`" in refused("small/first", runs, revision="main")
     (adapter(tmp_path / "g", "me/b") / origin.CONFIG).write_text("{")
-    assert "cannot be read" in refused("g", runs)
+    assert "is damaged" in refused("g", runs)
 
 
 def test_runs_that_cannot_be_started_from_are_refused(source, runs):

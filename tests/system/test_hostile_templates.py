@@ -64,6 +64,39 @@ TEMPLATES = {
     "globals": "{{ raise_exception.__globals__['os'].system('touch ran-code') }}",
     "a change of the messages": "{{ messages.clear() }}",
     "no such variable": "{{ messages[99]['content'].x.y }}",
+    "a macro that doubles": "{% macro f(x, n) %}{% if n %}{{ f(x + x, n - 1) }}{% endif %}"
+    "{% endmacro %}{{ f('ab', 60) }}",
+    "macros that call one another": "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}"
+    "{% endmacro %}{{ a() }}",
+    "a macro in a namespace": "{% set n = namespace() %}{% macro f() %}{{ n.f() }}{% endmacro %}"
+    "{% set n.f = f %}{{ n.f() }}",
+    "a caller that calls": "{% macro f() %}{{ caller() }}{% endmacro %}{% macro g() %}"
+    "{% call f() %}{{ g() }}{% endcall %}{% endmacro %}{{ g() }}",
+    "ranges in ranges": "{% for a in range(99999) %}{% set x = range(99999)|list %}{% endfor %}",
+    "filled on the left": "{{ 'x'.rjust(10 ** 10, 'y') }}",
+    "tabs of 10^9": "{{ ('\\t' * 1000).expandtabs(10 ** 9) }}",
+    "a width that is given": "{{ '%*d' % (10 ** 9, 1) }}",
+    "a precision of 10^9": "{{ '%.999999999f' % 1.5 }}",
+    "a format in a format": "{{ '{0:{1}}'.format(1, 10 ** 10) }}",
+    "a format of names": "{{ '{a:>9999999999}'.format_map({'a': 1}) }}",
+    "JSON of 10^9 spaces": "{{ [[[[1]]]]|tojson(indent=10 ** 9) }}",
+    "lists in lists as text": "{% set ns = namespace(x=1) %}{% for i in range(99999) %}"
+    "{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x|string }}",
+    "a number shifted": "{{ 1.__lshift__(10 ** 10) }}",
+    "a translation": "{{ ('a' * 10 ** 6).translate({97: 'b' * 10 ** 6}) }}",
+    "an encoding": "{{ ('x' * 10 ** 8).encode('utf-32') }}",
+    "a format of a class": "{{ '{0.__class__.__base__.__subclasses__}'.format('') }}",
+    "a mapped attribute": "{{ messages|map(attribute='__class__.__mro__')|list }}{{ x.y.z }}",
+    "globals of a macro": "{% macro f() %}{% endmacro %}{{ f._func.__globals__ }}",
+    "a frame": "{{ (messages|map('string')).gi_frame.f_back.f_globals }}",
+    "messages that grow": "{% for m in messages %}{{ messages.append(m) }}{% endfor %}",
+    "calls of calls": "{{ a" + "()" * 20_000 + " }}",
+    "filters in filters": "{% filter upper %}" * 900 + "x" + "{% endfilter %}" * 900,
+    "a long if": "{{ " + "1 if 1 else " * 20_000 + "1 }}",
+    "many words": "{{ dict(" + ",".join(f"a{i}=1" for i in range(20_000)) + ").x.y.z }}",
+    "groups without end": "{% for a in range(9999) %}{% set x = (['a'] * 99999)|groupby('x') %}"
+    "{% endfor %}",
+    "an exception of many numbers": "{{ raise_exception(range(99999)|list) }}",
     "an exception": "{{ raise_exception('\x1b[2J' * 9) }}",
 }
 ONLY_LONG = (

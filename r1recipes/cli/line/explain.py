@@ -4,13 +4,13 @@ import os
 import sys
 
 from r1recipes.cli.common import located, printable
-from r1recipes.errors import R1RecipesError
+from r1recipes.errors import R1RecipesError, first_problems
 
 
 def explain(error: R1RecipesError) -> None:
     """Print every problem with its place and its hint to stderr."""
     label = "" if error.exit_code == 130 else "error: "
-    for problem in error.problems:
+    for problem in first_problems(error.problems):
         _print(label, printable(located(problem)), "bold red")
         if problem.hint:
             _print("  hint: ", printable(problem.hint), "cyan")

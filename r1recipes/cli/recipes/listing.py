@@ -112,6 +112,7 @@ def _run_row(run: Reading) -> Row:
         "recipe": record.get("recipe"),
         "status": run.status,
         "error": (record.get("error") or {}).get("kind"),
+        "progress": run.progress,
         "steps": run.steps,
         "max_steps": run.max_steps,
         "accuracy_before": run.evaluated("before").get("accuracy"),
@@ -129,7 +130,7 @@ def _cells(row: Row) -> list[str]:
     shares = [row["accuracy_before"], row["accuracy_after"]]
     return [
         row["status"],
-        f"{row['steps']}/{row['max_steps'] or '?'}",
+        row["progress"],
         *("-" if share is None else f"{share:.1%}" for share in shares),
         duration(row["seconds"]),
     ]

@@ -194,7 +194,7 @@ def _resume(args: argparse.Namespace, settings: Settings) -> int:
             hint="a run goes on as it began: leave them out, or start a new run without --resume",
         )
     run = _run_to_resume(args, settings)
-    run.refuse_links()
+    run.refuse_special()
     if run.read("recipe", "fingerprint")["status"] == "complete":
         return _nothing_to_do(run, args)
     plan = run.plan()

@@ -10,8 +10,8 @@ import difflib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from r1recipes.data.local import parts
 from r1recipes.errors import Problem, RecipeError
 from r1recipes.machine import files, hub
 from r1recipes.machine.files import foreign
@@ -32,10 +32,11 @@ CONFIGS = (
     "preprocessor_config.json", hub.ADAPTER,
 )  # fmt: skip
 """Files that tell a library what to load."""
+KERNELS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal",
+           "experts_implementation", "_experts_implementation")  # fmt: skip
+"""Keys whose value may be a repository of compiled code, which transformers downloads and runs."""
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 """Suffixes of weights that are stored as pickled objects."""
-MAX_CONFIG_BYTES = 8 * 2**20
-"""Bytes of one of `CONFIGS`; assumed: a tokenizer with thousands of added tokens has one MB."""
 LFS = b"version https://git-lfs"
 """What a file begins with that Git LFS has not downloaded."""
 
@@ -138,6 +139,11 @@ def model_folder_problems(folder: Path) -> Iterator[Problem]:
     elif pointer := next((name for name in weights if _is_pointer(folder / name)), None):
         message = f"`{folder / pointer}` is a pointer of Git LFS, not the weights"
         yield Problem(message, hint=f"`git -C {folder} lfs pull`")
+    else:
+        try:
+            parts.refuse_damaged(folder)
+        except RecipeError as error:
+            yield from error.problems
 
 
 def refuse_code(folder: Path) -> None:
@@ -146,28 +152,41 @@ def refuse_code(folder: Path) -> None:
     The Hub's cache is left out: there `trust_remote_code=False` stops such code, and many models
     name some beside that of transformers.
     """
-    if folder.absolute().is_relative_to(hub.cache().absolute()):
+    if _is_of_hub(folder):
         return
     for name in CONFIGS:
-        config = _config(folder / name)
+        config = parts.config(folder / name)
         if "auto_map" in config or "custom_pipelines" in config:
             key = "auto_map" if "auto_map" in config else "custom_pipelines"
             message = "names code of its own to be run, which is never done"
             hint = "remove the key, if transformers knows this architecture without it"
-            raise RecipeError.at(str(folder / name), f"`{key}` {message}", hint)
+            raise RecipeError(f"`{folder / name}`: `{key}` {message}", hint=hint)
+        for key in KERNELS:
+            if "/" in str(config.get(key)):
+                message = f"`{folder / name}`: `{key}` names code on the Hub, which is never run"
+                raise RecipeError(message, hint="remove the key, or set it to sdpa")
         is_megatron = config.get("megatron_core") not in (None, "megatron.core")
         if is_megatron or config.get("megatron_config"):
-            message = "`megatron_core` names a module to be imported, which is never done"
+            message = (
+                f"`{folder / name}`: `megatron_core` names a module to be imported, which is never "
+                "done"
+            )
             hint = "set `megatron_config` to null, and `megatron_core` to megatron.core"
-            raise RecipeError.at(str(folder / name), message, hint)
+            raise RecipeError(message, hint=hint)
 
 
 def refuse_unsafe(folder: Path) -> None:
     """Raises: RecipeError for a local folder of a model or an adapter that is not loaded: one with
-    pickled weights in place of safetensors, or as for `refuse_code`."""
+    pickled weights in place of safetensors or with damaged files, or as for `refuse_code`."""
     refuse_code(folder)
     if problem := special(folder) or pickled(folder):
         raise RecipeError(problems=[problem])
+    if not _is_of_hub(folder):
+        parts.refuse_damaged(folder)
+
+
+def _is_of_hub(folder: Path) -> bool:
+    return folder.absolute().is_relative_to(hub.cache().absolute())
 
 
 def special(folder: Path) -> Problem | None:
@@ -204,18 +223,6 @@ def pickled(folder: Path) -> Problem | None:
     return None
 
 
-def _config(path: Path) -> dict[str, Any]:
-    """The object in a configuration; empty where there is none. Raises: RecipeError."""
-    try:
-        size = foreign.plain_size(path)
-        foreign.refuse_beyond(size, MAX_CONFIG_BYTES, "bytes", path)
-        return foreign.an_object(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (foreign.Damaged, OSError) as error:
-        raise RecipeError.at(str(path), f"is damaged: {error}", "copy it again") from error
-
-
 def _without_config(folder: Path) -> Problem:
     inner = sorted(path.parent.name for path in folder.glob("*/config.json"))
     hint = f"did you mean `{folder / inner[0]}`?" if inner else "is it the folder of a model?"
@@ -238,7 +245,7 @@ def _indexed(path: Path) -> list[str] | None:
     """The files that an index names; None where there is no index. Raises: RecipeError."""
     hint = "copy or download this file again"
     try:
-        foreign.refuse_beyond(foreign.plain_size(path), MAX_CONFIG_BYTES, "bytes", path)
+        foreign.refuse_beyond(foreign.plain_size(path), parts.MAX_CONFIG_BYTES, "bytes", path)
         index = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None

@@ -9,7 +9,7 @@ the same here and there, and a file that changes in between is not looked at aga
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,19 @@ MEMORY_BYTES = 512 * 2**20
 BATCH_ROWS = 64
 MAX_DEPTH = foreign.MAX_DEPTH
 _decoder = Stoppable(("pyarrow.parquet",), MEMORY_BYTES)
+
+
+def refuse_long_prompts(system: str, questions: Sequence[str]) -> None:
+    """Raises: RecipeError where the system message, which is in each prompt, makes the prompts of
+    all questions together too long."""
+    num_rows, num_chars = len(questions), sum(map(len, questions))
+    repeated = len(system) * num_rows
+    if repeated > num_chars and foreign.is_beyond(repeated + num_chars, MAX_BYTES):
+        raise RecipeError(
+            f"the prompts of {num_rows:,} rows have {repeated + num_chars:,} characters, most of "
+            f"them `prompt.system`; {MAX_BYTES:,} are allowed",
+            hint="shorten `prompt.system`, or set a smaller `data.size`",
+        )
 
 
 def refuse_large(path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from r1recipes.config.suggest import nearest
 from r1recipes.data.splits import rename_hint
 from r1recipes.data.tokenizer import prefixes, rendering
-from r1recipes.errors import Problem, RecipeError
+from r1recipes.errors import Problem, RecipeError, shorten, visible
 from r1recipes.machine import files
 from r1recipes.machine.files import foreign
 from r1recipes.recipe.references import HUB_ID
@@ -176,7 +176,7 @@ def render(
         message = f"the chat template is not valid Jinja: {error.message}, line {error.lineno}"
         raise RecipeError(message, hint="correct `model.chat_template`") from error
     except (jinja2.TemplateError, *rendering.FAULTS) as error:
-        message = f"the chat template does not take {subject}: {error}"
+        message = f"the chat template does not take {subject}: {shorten(visible(str(error)))}"
         raise RecipeError(message, hint="set `model.chat_template` to one that does") from error
 
 

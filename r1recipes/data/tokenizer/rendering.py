@@ -13,7 +13,7 @@ import signal
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from r1recipes.errors import RecipeError, first_line, shorten
+from r1recipes.errors import RecipeError, first_line, shorten, visible
 from r1recipes.machine.files import foreign
 from r1recipes.machine.processes import Stoppable
 
@@ -68,7 +68,7 @@ def attempt(
         elif isinstance(outcome, BaseException):
             outcome = f"ended its process ({shorten(first_line(outcome))})"
         if outcome:
-            raise RecipeError(f"the chat template {outcome}", hint=HINT)
+            raise RecipeError(f"the chat template {shorten(visible(outcome))}", hint=HINT)
 
 
 def compiled(template: str) -> Any:

@@ -114,14 +114,24 @@ def refused_link(path: Path) -> RecipeError:
     return RecipeError.at(str(path), message, "remove it, or put back a copy of the file")
 
 
-def refuse_links(folder: Path) -> None:
-    """Raises: RecipeError when `folder` is a link or holds one, at any depth."""
+def refuse_special(folder: Path) -> None:
+    """Raises: RecipeError when `folder` is a link, or holds one at any depth, or what is neither a
+    plain file nor a folder: reading a pipe or a device may never end."""
     if folder.is_symlink():
         raise refused_link(folder)
+    if os.path.lexists(folder) and not folder.is_dir():
+        _refuse_special_file(folder)
     for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):
-            if os.path.islink(os.path.join(parent, name)):
-                raise refused_link(Path(parent, name))
+            _refuse_special_file(Path(parent, name))
+
+
+def _refuse_special_file(path: Path) -> None:
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        raise refused_link(path)
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise RecipeError.at(str(path), "is not a plain file", "remove it, or put back a copy")
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from r1recipes.rewards.answers.numbers import parse_number
 
 MEMORY_BYTES = 2**30
 """Bytes that math-verify may allocate after its start: 2^(2^40) would take 128 GiB in seconds."""
+MAX_VALUE_CHARS = 100_000
+"""Characters of a value with a final answer; assumed, a worked solution has at most a third."""
 MAX_TAIL_CHARS = 4000
 """Characters at the end of a completion in which an answer without tags is looked for; assumed."""
 
@@ -104,6 +106,8 @@ def final_reference(value: Any, after: str | None) -> tuple[str | list[str], str
         return [str(final) for final, _ in finals], ""
     if value is not None and not isinstance(value, str | bool | int | float | Decimal):
         return "", f"is a {type(value).__name__}, not a text, a number, true or false, or a list"
+    if isinstance(value, str) and len(value) > MAX_VALUE_CHARS:
+        return "", f"has more than {MAX_VALUE_CHARS:,} characters"
     text = reference_text(value)
     if not text:
         if text is not None:

@@ -13,17 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from r1recipes.errors import RunError
+from r1recipes.machine.files import foreign, sqlite
 from r1recipes.rewards.judge import prompts
 from r1recipes.rewards.judge.prompts import Question, Verdict
 from r1recipes.rewards.judge.section import Judge
 
 FILE = "judge.sqlite"
+TABLES = {"answers": ("key", "value", "reason")}
+_WRONG = """
+    SELECT rowid FROM answers WHERE typeof(key) != 'text' OR typeof(value) NOT IN ('real',
+    'integer') OR typeof(reason) != 'text' LIMIT 1
+"""
 BUSY_S = 60.0
 """Seconds to wait for another process that writes; assumed."""
 
 
 class Cache:
-    """Verdicts by their keys. Usable from any thread. Raises: RunError (disk)."""
+    """Verdicts by their keys. Usable from any thread. Raises: RunError (disk); RecipeError for a
+    file that is something else."""
 
     def __init__(self, folder: Path):
         self.path = folder / FILE
@@ -59,6 +66,11 @@ class Cache:
 
     def _opened(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        sqlite.refuse_special(self.path)
+        if self.path.exists() and self.path.stat().st_size:
+            with sqlite.checked(self.path, TABLES) as stored:
+                if row := stored.execute(_WRONG).fetchone():
+                    raise foreign.Damaged(f"`answers` has what no judge answers, in row {row[0]}")
         database = sqlite3.connect(self.path, timeout=BUSY_S, check_same_thread=False)
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute(

@@ -39,7 +39,7 @@ from r1recipes.machine.files import foreign, now, write_json, write_text
 from r1recipes.planning.plan import Plan, pinned
 from r1recipes.recipe.loading import Loaded
 from r1recipes.runs import lock
-from r1recipes.runs.record import following, going_on, schema
+from r1recipes.runs.record import following, going_on, schema, special
 from r1recipes.runs.record.checkpoints import checkpoint_step, is_whole, newest_whole
 from r1recipes.runs.record.first import first_record
 
@@ -137,11 +137,8 @@ class Run:
         """The lines of the evaluation `before` or `after` training. Raises: RecipeError."""
         return self.rows(self.evaluation(when), schema.Item)
 
-    def refuse_links(self) -> None:
-        """Raises: RecipeError for a link in this folder; wandb alone makes some, in its own."""
-        for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            if path.name != "wandb":
-                foreign.refuse_links(path)
+    def refuse_special(self) -> None:
+        special.refuse(self.folder)
 
     def status(self) -> str:
         """The recorded status, or "killed" if it says "running" and no process works on the run."""
@@ -150,11 +147,16 @@ class Run:
 
     def standing(self) -> str:
         """The status and the last step in words: `was killed at step 4`."""
-        step, status = 0, self.status()
-        with suppress(RecipeError, LookupError):  # damaged metrics do not hide the status
-            step = self.rows(self.metrics, schema.Step)[-1]["step"]
+        step, status = "step 0", self.status()
+        folders = sorted((self.folder / "stages").glob("[0-9]*-*"), key=lambda path: path.name)
+        for run in (*map(Run, folders), self):
+            with suppress(RecipeError, LookupError):  # damaged metrics do not hide the status
+                number = run.rows(run.metrics, schema.Step)[-1]["step"]
+                step = f"step {number}" + (
+                    f" of stage {run.folder.name}" if run is not self else ""
+                )
         verb = {"running": "is ", "complete": "is ", "failed": ""}.get(status, "was ")
-        return f"{verb}{status} at step {step}"
+        return f"{verb}{status} at {step}"
 
     def to_go_on(self) -> str:
         """What the user can do to complete the run."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import GenerationConfig, TextStreamer
 
 from r1recipes.data.tokenizer import special_tokens
@@ -32,19 +31,21 @@ class Sampling:
 
 
 class Chat:
-    """Loads on construction. Raises: PlanError when the tokenizer cannot be loaded."""
+    """Loads on construction. Raises: PlanError, RecipeError when anything cannot be loaded."""
 
     def __init__(
         self, plan: Plan, base: Path | None, adapter: Path, template: str, *, offline: bool
     ):
         torch.set_num_threads(plan.num_threads)  # as in training: the sums depend on it
         weights.try_template(template, plan)
+        weights.check_tokenizer(adapter)
         # Any: the methods of a tokenizer return unions of types.
         self.tokenizer: Any = weights.tokenizer_of(plan, offline)
         self.tokenizer.chat_template = template
         special_tokens.settle_end(self.tokenizer)
         base_model = weights.load_base(plan, base, offline=offline)
-        self.model: Any = PeftModel.from_pretrained(base_model, adapter).eval()
+        name = str(base or plan.recipe.model.name)
+        self.model: Any = weights.with_adapter(base_model, adapter, name)
 
     def answer(
         self,

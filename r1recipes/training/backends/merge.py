@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from r1recipes.errors import PlanError, RunError, first_line
+from r1recipes.errors import RunError, first_line
 from r1recipes.planning.architectures import Origin
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe.schema import BUILTIN_MODELS, Model
@@ -40,17 +40,13 @@ class Trained:
         self, plan: Plan, base: str | Path | None, adapter: Path, template: str, *, offline: bool
     ):
         weights.try_template(template, plan)
+        weights.check_tokenizer(adapter)
         self.tokenizer = weights.tokenizer_of(plan, offline)
         self.tokenizer.chat_template = template
         base_model = _load_base(plan, base, offline)
         self.revision = weights.commit(base_model)
-        try:
-            self.model: Any = PeftModel.from_pretrained(base_model, adapter).eval()
-        except RuntimeError as error:  # the shapes differ
-            raise PlanError(
-                f"the adapter does not fit the base `{base or plan.recipe.model.name}`",
-                hint="`--base` must be the model that was trained, in 16 bits",
-            ) from error
+        name = str(base or plan.recipe.model.name)
+        self.model: Any = weights.with_adapter(base_model, adapter, name)
 
     def num_parameters(self) -> int:
         return self.model.get_base_model().num_parameters()
@@ -96,13 +92,7 @@ def write_origin(origin: Origin, base: Path, folder: Path) -> None:
     """
     tokenizer = weights.load_tokenizer(Model(name=origin.tokenizer), base, offline=True)
     base_model = weights.load_stored(str(base), None, offline=True)
-    try:
-        adapted = PeftModel.from_pretrained(base_model, origin.adapter)
-    except RuntimeError as error:  # the shapes differ
-        raise PlanError(
-            f"the adapter `{origin.adapter}` does not fit its base `{origin.model}`",
-            hint="correct `base_model_name_or_path` in its adapter_config.json",
-        ) from error
+    adapted = weights.with_adapter(base_model, origin.adapter, origin.model)
     adapted.merge_and_unload(safe_merge=True).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -80,7 +80,8 @@ class TrlBackend:
         if self._base is None:
             self._base = weights.load_base(self.plan, base, offline=self.offline)
         if adapter:
-            self.model = PeftModel.from_pretrained(self._base, adapter, is_trainable=True)
+            name = str(base or self.recipe.model.name)
+            self.model = weights.with_adapter(self._base, adapter, name, is_trainable=True)
             return weights.commit(self._base)
         lora, preset = self.recipe.lora, self.plan.preset
         set_seed(self.recipe.seed)

@@ -4,22 +4,28 @@ Limits: transformers and the Hub's cache only; Unsloth loads its weights by itse
 """
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+from tokenizers import Tokenizer
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
 from r1recipes.data.local import model as local_model
+from r1recipes.data.local import parts
 from r1recipes.data.tokenizer import chat_template
-from r1recipes.errors import PlanError
+from r1recipes.errors import PlanError, R1RecipesError, RecipeError, shorten
 from r1recipes.machine import hub
 from r1recipes.planning import architectures, disk
 from r1recipes.planning.plan import Plan
@@ -39,12 +45,6 @@ def resolve_name(name: str, base_dir: Path) -> str:
     return str(folder.absolute()) if folder.is_dir() else name
 
 
-def refuse_unsafe(name: str) -> None:
-    """Raises: RecipeError for a local folder with pickled weights, or with code of its own."""
-    if Path(name).is_dir():
-        local_model.refuse_unsafe(Path(name))
-
-
 def try_template(template: str, plan: Plan) -> None:
     """Try the chat template of a run's folder, which may be a stranger's, where it can be stopped.
 
@@ -52,6 +52,123 @@ def try_template(template: str, plan: Plan) -> None:
     """
     if template != builtin.CHAT_TEMPLATE:
         chat_template.attempt(template, plan.recipe.prompt.system)
+
+
+def check_folder(name: str) -> None:
+    """Try what a local folder of a model has beside its weights, before a run begins.
+
+    Libraries raise errors of every kind for a value that they do not know, and name no file.
+    Raises: RecipeError that names the file; as `refuse_unsafe`.
+    """
+    folder = Path(name)
+    if not (folder / "config.json").is_file():
+        return
+    local_model.refuse_unsafe(folder)
+    with _blamed(folder / "config.json"):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    stored = sum(parts.num_elements(path) for path in folder.glob("*.safetensors"))
+    needed = sum(parameter.numel() for parameter in model.parameters())
+    if stored and needed > PACKED * stored:
+        message = f"it describes {needed:,} weights, and the folder has {stored:,}"
+        raise parts.damaged(folder / "config.json", message)
+    if (folder / "generation_config.json").is_file():
+        with _blamed(folder / "generation_config.json"):
+            generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
+            generation.validate()
+            _check_generation(generation)
+
+
+PACKED = 16
+"""Weights that are packed into one stored number at most: 2 bits in 32."""
+
+
+_TOKENS = ("eos_token_id", "bos_token_id", "pad_token_id", "suppress_tokens")
+_COUNTS = ("max_length", "max_new_tokens", "min_length", "min_new_tokens", "top_k",
+           "no_repeat_ngram_size")  # fmt: skip
+_NUMBERS = ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty", "length_penalty")
+_UNUSED = ("assistant_early_exit", "sequence_bias", "bad_words_ids", "forced_bos_token_id",
+           "begin_suppress_tokens", "watermarking_config", "prompt_lookup_num_tokens")  # fmt: skip
+"""Ways of generating that no model is trained with here."""
+
+
+def _check_generation(generation: GenerationConfig) -> None:
+    """Raises: TypeError for a value that generating would trip over, ValueError for one too large.
+
+    transformers checks some of them, and merges all into the settings of a call.
+    """
+    for key in (*_TOKENS, *_COUNTS):
+        value = getattr(generation, key, None)
+        for number in value if isinstance(value, list) and key in _TOKENS else [value]:
+            if number is not None and (type(number) is not int or not 0 <= number < 2**31):
+                raise TypeError(
+                    f"`{key}` must be a whole number from 0, not {shorten(repr(number))}"
+                )
+    for key in _NUMBERS:
+        value = getattr(generation, key, None)
+        if value is not None and (not isinstance(value, int | float) or not 0 <= value < 1e6):
+            raise TypeError(f"`{key}` must be a number from 0, not {shorten(repr(value))}")
+    if (generation.num_beams or 1) != 1 or (generation.num_return_sequences or 1) != 1:
+        raise ValueError("`num_beams` and `num_return_sequences` must be 1: one answer is sampled")
+    for key in _UNUSED:
+        if getattr(generation, key, None) is not None:
+            raise ValueError(f"`{key}` is for another way of generating")
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Try the tokenizer in the folder of an adapter. Raises: RecipeError that names the file."""
+    if (folder / "tokenizer_config.json").is_file():
+        with _blamed(_tokenizer_file(folder)):
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+            tokenizer("a")
+
+
+@contextlib.contextmanager
+def _blamed(path: Path) -> Iterator[None]:
+    """Within it an error of a library is one about a local file. Raises: RecipeError."""
+    try:
+        yield
+    except (R1RecipesError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # of transformers, tokenizers, safetensors and PEFT: without a root
+        if isinstance(error, RuntimeError) and "mismatch" not in str(error):
+            raise  # of CUDA, say
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "ignore_mismatched_sizes" in reason:
+            reason = "its config.json describes tensors of other shapes than its weights have"
+        if isinstance(error, KeyError):
+            reason = f"it names {reason}, which transformers does not know"
+        raise parts.damaged(path, shorten(reason)) from error
+
+
+def with_adapter(
+    base_model: PreTrainedModel, adapter: Path, base: str, *, is_trainable: bool = False
+) -> Any:
+    """The base with a LoRA adapter, all of whose weights have a place in it. `base`: its name.
+
+    Raises: RecipeError for a damaged configuration; PlanError where the adapter does not fit.
+    """
+    hint = "`--base` must be the model that was trained, in 16 bits"
+    with _blamed(adapter / hub.ADAPTER):
+        PeftConfig.from_pretrained(str(adapter))
+    try:
+        model = PeftModel.from_pretrained(base_model, str(adapter), is_trainable=is_trainable)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = shorten(" ".join(str(error).split()))
+        message = f"the adapter `{adapter}` does not fit the base `{base}`: {reason}"
+        raise PlanError(message, hint=hint) from error
+    needed = {key for key in get_peft_model_state_dict(model) if "lora_" in key}
+    names = {key for key in parts.header(adapter / "adapter_model.safetensors") if "lora_" in key}
+    if needed != names:
+        verb = "lacks" if needed - names else "has"
+        odd = min(needed - names or names - needed)
+        where = f"{len(needed ^ names)} tensors differ: it {verb} `{odd}`"
+        message = f"`{adapter / 'adapter_model.safetensors'}` does not fit the base `{base}`"
+        raise PlanError(f"{message}: {where}", hint=hint)
+    return model if is_trainable else model.eval()
 
 
 WEIGHTS = ("*.json", "*.txt", "*.jinja", "*.model", "model*.safetensors")
@@ -99,32 +216,49 @@ def load_base(
     if plan.preset.weights == "4bit" and not is_trainable:
         options["quantization_config"] = _nf4(plan.dtype)
     name = str(folder) if folder else resolve_name(model.name, plan.base_dir)
-    refuse_unsafe(name)
-    return AutoModelForCausalLM.from_pretrained(
+    check_folder(name)
+    with _blamed(Path(name)) if Path(name).is_dir() else contextlib.nullcontext():
+        return _whole(
+            name,
+            revision=None if folder else model.revision,
+            local_files_only=offline,
+            device_map={"": plan.device},
+            **options,
+        )
+
+
+def _whole(name: str, **options: Any) -> PreTrainedModel:
+    """A model; of a local folder with all of its weights, which transformers would make up.
+
+    Raises: RecipeError; and whatever transformers does.
+    """
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         name,
-        revision=None if folder else model.revision,
-        local_files_only=offline,
         trust_remote_code=False,  # left open, transformers would ask at the terminal
-        device_map={"": plan.device},
+        output_loading_info=True,
         **options,
     )
+    model, about = loaded
+    lacking = sorted(about["missing_keys"])
+    if lacking and Path(name).is_dir():
+        message = f"`{name}` lacks {len(lacking)} of the model's tensors, such as `{lacking[0]}`"
+        raise RecipeError(message, hint="copy or download the folder again")
+    assert isinstance(model, PreTrainedModel)
+    return model
 
 
 def load_stored(name: str, revision: str | None, *, offline: bool) -> PreTrainedModel:
     """A model in the precision that it is stored in, on the CPU, to merge an adapter into it.
 
-    Raises: PlanError when it cannot be loaded or is quantised; RecipeError as `refuse_unsafe`.
+    Raises: PlanError when it cannot be loaded or is quantised; RecipeError as `check_folder`.
     """
-    refuse_unsafe(name)
+    check_folder(name)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            name,
-            revision=revision,
-            local_files_only=offline,
-            trust_remote_code=False,  # left open, transformers would ask at the terminal
-            dtype="auto",
-        )
+        with _blamed(Path(name)) if Path(name).is_dir() else contextlib.nullcontext():
+            model = _whole(name, revision=revision, local_files_only=offline, dtype="auto")
     except (OSError, ValueError, ImportError) as error:
+        if isinstance(error, R1RecipesError):
+            raise
         raise PlanError(
             f"the base `{name}` in 16 bits {hub.explain(error, offline=offline).predicate}",
             hint="give its 16-bit weights with `--base ID_OR_FOLDER`",
@@ -166,8 +300,10 @@ def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> PreTrainedTok
     if model.name in BUILTIN_MODELS:
         return builtin.build_tokenizer()
     name = resolve_name(model.name, base_dir)
-    if Path(name).is_dir():
-        local_model.refuse_code(Path(name))
+    is_local = Path(name).is_dir()
+    if is_local:
+        local_model.refuse_unsafe(Path(name))
+        check_folder(name)
     else:
         architectures.refuse_adapter(name, model.revision, offline=offline)
     options: dict[str, Any] = {
@@ -177,10 +313,13 @@ def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> PreTrainedTok
         "padding_side": "left",
     }
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        if builtin.is_own(tokenizer):
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(name, **options)
+        with _blamed(_tokenizer_file(Path(name))) if is_local else contextlib.nullcontext():
+            tokenizer = AutoTokenizer.from_pretrained(name, **options)
+            if builtin.is_own(tokenizer):
+                tokenizer = PreTrainedTokenizerFast.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
+        if isinstance(error, R1RecipesError):
+            raise
         fault = hub.explain(error, offline=offline)
         hint = fault.hint or "check `model.name`"
         raise PlanError(
@@ -190,6 +329,15 @@ def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> PreTrainedTok
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _tokenizer_file(folder: Path) -> Path:
+    """The file of a tokenizer that is to blame: tokenizer.json where it cannot be read alone."""
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        with _blamed(path):
+            Tokenizer.from_file(str(path))
+    return folder / "tokenizer_config.json"
 
 
 def _nf4(dtype: str) -> BitsAndBytesConfig:

@@ -6,6 +6,8 @@ private names are used in this module and in no other (optuna 5.0: `_CachedStora
 """
 
 import functools
+import os
+import re
 import sqlite3
 import time
 import urllib.parse
@@ -18,13 +20,14 @@ import optuna
 import sqlalchemy
 import sqlalchemy.event
 import sqlalchemy.exc
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from r1recipes.errors import RecipeError, RunError, first_line
 from r1recipes.machine import packages
+from r1recipes.study.database import stored
 
 HEARTBEAT_S = 20
 GRACE_S = 300
@@ -34,6 +37,8 @@ its process is looked at. Assumed: longer than loading an engine keeps Python fr
 FORMS = "a URL such as sqlite:///study.db or postgresql://user:password@host/name"
 DATABASE_LIMIT_S = 600
 """How long a database may be away before a worker gives up."""
+CONNECT_S = 3
+"""Seconds that a server has to answer when a connection is opened; assumed."""
 READ_LIMIT_S = 2
 """How long whoever only shows a study waits for its database; assumed."""
 LONGEST_PAUSE_S = 10.0
@@ -107,6 +112,12 @@ def _patiently(operation: Callable[..., T], limit_s: float, *args: Any, **option
                 raise RunError(f"the database is away: {reason}", kind="database") from error
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        except (KeyError, DuplicatedStudyError):  # what Optuna raises for a study's name
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            message = f"the database has content that no study has ({reason})"
+            raise RecipeError(message, hint="put back a copy of it") from error
 
 
 def _unwritable(error: BaseException) -> str | None:
@@ -139,6 +150,9 @@ def parse_url(url: str) -> sqlalchemy.URL:
         raise RecipeError(f"a study cannot be kept in a `{backend}` database", hint=FORMS)
     if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise RecipeError("the URL names no database", hint=FORMS)
+    if backend == "sqlite" and (parsed.query or (parsed.database or "").startswith("file:")):
+        hint = "such as sqlite:///study.db"
+        raise RecipeError("the URL of an SQLite file has its path alone, no options", hint=hint)
     return parsed
 
 
@@ -146,30 +160,28 @@ def missing_file(url: str) -> str | None:
     """The SQLite file that a URL names, if it does not exist; opening it would make it."""
     parsed = parse_url(url)
     name = parsed.database or ""
-    is_file = parsed.get_backend_name() == "sqlite" and not name.startswith("file:")
-    return name if is_file and not Path(name).exists() else None
+    is_file = parsed.get_backend_name() == "sqlite"
+    return name if is_file and not os.path.lexists(name) else None
 
 
 def open_storage(url: str, *, grace_s: int = GRACE_S, limit_s: float = DATABASE_LIMIT_S) -> Storage:
-    """The database at an SQLAlchemy URL. Raises: RecipeError when it cannot be opened."""
+    """The database at an SQLAlchemy URL. Raises: RecipeError when it cannot be opened, or is the
+    file of something else."""
     parsed = parse_url(url)
-    full_url = parsed.render_as_string(hide_password=False)
     is_sqlite = parsed.get_backend_name() == "sqlite"
-    # SQLite has one writer at a time: wait for it. A server may restart: look before use.
-    options = {"connect_args": {"timeout": 60}} if is_sqlite else {"pool_pre_ping": True}
+    if is_sqlite:
+        stored.check(Path(parsed.database or ""))
     for patience_s in (1.0, 1.0, 0.0):  # another process may be making the same tables right now
         try:
-            database = RDBStorage(
-                full_url, options, heartbeat_interval=HEARTBEAT_S, grace_period=grace_s
-            )
+            database = _open(parsed, is_sqlite, grace_s)
             break
         except ImportError as error:
             hint = f"`{packages.extra('cluster')}` brings psycopg"
             raise RecipeError("the database's driver is not installed", hint=hint) from error
-        except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
-            if not patience_s or "unable to open" in str(error):
-                reason = str(error).strip().splitlines()[0]
-                message = f"the database cannot be opened: {reason}"
+        except Exception as error:  # of SQLAlchemy, Alembic, Optuna and drivers, without a root
+            is_away = isinstance(error, sqlalchemy.exc.OperationalError)
+            if not patience_s or is_away or not isinstance(error, _RACES):
+                message = f"the database cannot be opened: {_without_password(error, parsed)}"
                 raise RecipeError(message, hint=FORMS) from error
             time.sleep(patience_s)
     if is_sqlite:
@@ -177,9 +189,33 @@ def open_storage(url: str, *, grace_s: int = GRACE_S, limit_s: float = DATABASE_
     return Storage(database, limit_s)
 
 
+_RACES = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError)
+"""What is raised where two processes make the same tables."""
+
+
+def _open(url: sqlalchemy.URL, is_sqlite: bool, grace_s: int) -> RDBStorage:
+    # SQLite has one writer at a time: wait for it. A server may restart: look before use.
+    server = {"pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_S}}
+    return RDBStorage(
+        url.render_as_string(hide_password=False),
+        {"connect_args": {"timeout": 60}} if is_sqlite else server,
+        heartbeat_interval=HEARTBEAT_S,
+        grace_period=grace_s,
+    )
+
+
+def _without_password(error: Exception, url: sqlalchemy.URL) -> str:
+    """The first line of an error, in which a library may have put the URL."""
+    text = first_line(error)
+    for secret in filter(None, (url.password, url.query.get("password"))):
+        text = text.replace(str(secret), "***")
+    return re.sub(r"(://[^:@/\s]*:)[^@\s]*@", r"\1***@", text)
+
+
 def open_to_read(file: Path) -> Storage:
     """The database in an SQLite file, which cannot be written through it. It is not waited for
-    longer than READ_LIMIT_S. Raises: RecipeError when it cannot be opened."""
+    longer than READ_LIMIT_S. Raises: RecipeError when it cannot be opened, or is something else."""
+    stored.check(file)
     name = f"file:{urllib.parse.quote(str(file.absolute()))}"
     url = sqlalchemy.URL.create("sqlite", database=name, query={"mode": "ro", "uri": "true"})
     try:
