@@ -51,6 +51,11 @@ def add(commands: Commands) -> None:
         "--csv", type=Path, metavar="FOLDER", help="also write the data of each chart as CSV"
     )
     report.add_argument(
+        "--inline",
+        action="store_true",
+        help="print the page as HTML that a notebook displays, and write no file",
+    )
+    report.add_argument(
         "--serve",
         action="store_true",
         help="instead follow all runs and studies live, on a page of this machine alone; RUN may "
@@ -202,6 +207,15 @@ def _size(path: Path) -> int:
     return sum(file.lstat().st_size for file in files if file.is_symlink() or file.is_file())
 
 
+def _print_inline(args: argparse.Namespace, page: str) -> int:
+    from r1recipes.report import Inline
+
+    if args.out or args.csv:
+        raise RecipeError("--inline writes no file", hint="leave out --out and --csv")
+    print(Inline(page)._repr_html_())
+    return 0
+
+
 def _newest(runs: list[Run]) -> Run:
     """The newest run; a trial of a study only where there are no others."""
     from r1recipes.runs.record import names
@@ -229,12 +243,13 @@ def report_command(args: argparse.Namespace) -> int:
         return _serve(args)
     if args.port is not None or args.open:
         raise RecipeError("--port and --open go with --serve", hint="`r1recipes report --serve`")
-
     runs = find_runs(args.runs)
     if not runs:
         hint = f"`{command('run', 'tiny')}` makes one in minutes"
         raise RecipeError("there is no run yet", hint=hint)
     runs = runs if args.runs else [_newest(runs)]
+    if args.inline:
+        return _print_inline(args, run.html(runs))
     if args.out and args.out.is_dir():
         raise RecipeError(f"`{args.out}` is a folder", hint=f"`--out {args.out / 'report.html'}`")
     out = args.out or (runs[0].report if len(runs) == 1 else Path("report.html"))

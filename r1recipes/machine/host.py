@@ -5,12 +5,14 @@ Limits: Linux; a container or a service that hides what it is counts as a plain 
 """
 
 import os
+import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+CPUINFO = Path("/proc/cpuinfo")
 MEMINFO = Path("/proc/meminfo")
 VERSION = Path("/proc/version")
 CONTAINER_FILES = (Path("/.dockerenv"), Path("/run/.containerenv"))
@@ -20,6 +22,8 @@ LIMITS = (
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),  # before cgroups 2
 )
 PROCESSES = Path("/proc")
+VECTORS = {"avx512f": "avx512", "avx2": "avx2", "sve": "sve", "asimd": "neon"}
+"""Flag in /proc/cpuinfo -> name, the widest first (published: Linux, Documentation/arch)."""
 
 Place = Literal["wsl", "container", "colab", "kaggle"]
 _SERVICES: Mapping[str, Place] = {
@@ -35,6 +39,17 @@ _RUNTIMES = ("docker", "kubepods", "containerd", "libpod", "/lxc")
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu() -> str:
+    """The processor's model and its widest vector instructions, such as `AMD EPYC, avx512`: torch
+    and its libraries choose their kernels by both. Without a model, as on ARM, the architecture."""
+    pairs = (line.partition(":") for line in _read(CPUINFO).splitlines())
+    fields = {key.strip(): value.strip() for key, _, value in pairs}
+    name = fields.get("model name") or platform.machine() or "unknown"
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    vectors = [label for flag, label in VECTORS.items() if flag in flags][:1]
+    return ", ".join([" ".join(name.split()), *vectors])
 
 
 def memory_bytes() -> int:

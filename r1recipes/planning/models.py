@@ -13,7 +13,7 @@ from r1recipes.recipe.schema import BUILTIN_MODELS
 
 CPU_PARAMETERS = 0.4e9
 """Weights of the largest model that a CPU is said to train: SmolLM2 135M takes minutes for 10 steps
-on 2 cores (README.md), and time grows with the weights; assumed."""
+on 2 cores (docs/cpu.md), and time grows with the weights; assumed."""
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """A weight in NF4 with double quantisation (2305.14314, section 3): half a byte, a scale of one
 byte for 64, a scale of those in 4 for 256 x 64."""

@@ -29,7 +29,8 @@ def of(run: Reading) -> list[tuple[str, Cell]]:
     """Title and value, in order; rows without a value are left out by the page."""
     machine = run.lock.get("machine") or {}
     threads = machine.get("num_threads")
-    cpu = f"CPU, {threads} thread{'s' if threads != 1 else ''}" if threads else None
+    name = machine.get("cpu") or "CPU"
+    cpu = f"{name}, {threads} thread{'s' if threads != 1 else ''}" if threads else None
     last = run.metrics[-1] if run.metrics else {}
     vram = (run.record.get("vram") or {}).get("measured_bytes")
     return [

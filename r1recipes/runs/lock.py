@@ -1,11 +1,13 @@
 """lock.json: everything that the numbers of a run depend on, and its comparison with this machine.
 
-A lock has the recipe's fingerprint, the seed, the preset, versions, the GPU, CPU threads, the hash
-of every file that the recipe names, and once they are loaded those of the data and chat template.
-All of these are compared. Commits of model and data are taken from the lock, and so are the values
-that were chosen for "auto", since the same card with less free memory would get others, and the
-problems that `data.keep` kept, since samples on a GPU differ.
-Limits: the driver and the CPU's model are not compared, though last digits can depend on them.
+A lock has the recipe's fingerprint, the seed, the preset, versions, the GPU, the CPU and its
+threads, the hash of every file that the recipe names, and once they are loaded those of the data
+and chat template. All of these are compared, the CPU only where nothing was trained on a GPU.
+Commits of model and data are taken from the lock, and so are the values that were chosen for
+"auto", since the same card with less free memory would get others, and the problems that
+`data.keep` kept, since samples on a GPU differ.
+Limits: the driver is not compared, though last digits can depend on it, and neither is the CPU of
+a lock that an older version wrote without it.
 """
 
 import hashlib
@@ -18,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from r1recipes import recipe
 from r1recipes.errors import Problem, RecipeError
-from r1recipes.machine import gpu, packages
+from r1recipes.machine import gpu, host, packages
 from r1recipes.planning import auto
 from r1recipes.planning.plan import Plan
 from r1recipes.recipe import references
@@ -40,6 +42,7 @@ class Machine(_Part):
     """The properties of a machine that numbers depend on."""
 
     gpu: Short | None = None
+    cpu: Short | None = None
     num_threads: Annotated[int | None, Field(ge=1, le=1024)] = None
 
 
@@ -110,6 +113,7 @@ def make(loaded: Loaded, plan: Plan) -> dict[str, Any]:
             "machine": {
                 "gpu": card.name if card else None,
                 "driver": card.driver if card else None,
+                "cpu": host.cpu(),
                 "num_threads": plan.num_threads,
             },
         }
@@ -163,6 +167,7 @@ def differences(locked: Lock, today: dict[str, Any]) -> list[str]:
         ("the recipe's fingerprint", locked.fingerprint, here.fingerprint),
         ("the seed", locked.seed, here.seed),
         ("the GPU", locked.machine.gpu or "none", here.machine.gpu or "none"),
+        *_processors(locked.machine, here.machine),
         ("CPU threads", locked.machine.num_threads, here.machine.num_threads),
         ("the preset", locked.preset, here.preset),
     ]
@@ -182,6 +187,14 @@ def differences(locked: Lock, today: dict[str, Any]) -> list[str]:
         pairs += [(f"{label}{name}", old.get(name), new.get(name)) for name in names]
     optional = ("CPU threads", "the preset")  # the lock of a recipe that was not run has neither
     return _lines([pair for pair in pairs if not (pair[0] in optional and pair[1] is None)])
+
+
+def _processors(locked: Machine, here: Machine) -> list[tuple[str, object, object]]:
+    """The CPUs where they did the arithmetic and both are recorded: their kinds of vector
+    instructions decide the order of sums, and so the last digits."""
+    if locked.gpu or here.gpu or not (locked.cpu and here.cpu):
+        return []
+    return [("the CPU", locked.cpu, here.cpu)]
 
 
 def _lines(pairs: list[tuple[str, object, object]]) -> list[str]:

@@ -115,7 +115,7 @@ REAL = {"lengths": "real", "step_s": 3.46, "completions_per_hour": 33333}
 
 
 def test_real_lengths_are_shown_beside_full_ones(monkeypatch, tmp_path):
-    """In `list`, under its columns, and in the README's table; old proofs have none."""
+    """In `list`, under its columns, and in the documents' tables; old proofs have none."""
     monkeypatch.setattr(proofs, "folder", lambda: tmp_path)
     older = write_proof(tmp_path)
     assert older.measured and older.measured.real is None
@@ -145,7 +145,7 @@ def test_list_fits_a_terminal():
     assert max(map(len, lines)) <= 80 and lines[0].index("MEASURED ON") == measured.index("H200")
 
 
-def test_the_readme_says_what_the_proofs_say():
+def test_the_documents_say_what_the_proofs_say():
     check = [sys.executable, "-m", "benchmarks.readme.table", "--check"]
     done = subprocess.run(check, cwd=ROOT)
     assert done.returncode == 0, "run `python -m benchmarks.readme.table`"

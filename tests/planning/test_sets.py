@@ -1,4 +1,4 @@
-"""The sets of versions: README's table, ranges of the package, and what `doctor --update` says."""
+"""The sets of versions: the table in docs/install.md, ranges, and what `doctor --update` says."""
 
 from pathlib import Path
 
@@ -30,8 +30,8 @@ def ranges() -> dict[str, SpecifierSet]:
     return {r.name: r.specifier for r in map(Requirement, texts)}
 
 
-def test_readme_has_the_table():
-    assert "\n".join(sets.table()) in (ROOT / "README.md").read_text()
+def test_the_documents_have_the_table():
+    assert "\n".join(sets.table()) in (ROOT / "docs" / "install.md").read_text()
 
 
 @pytest.mark.parametrize("one", sets.SETS, ids=lambda one: one.name)

@@ -9,6 +9,7 @@ import pytest
 from r1recipes import planning, recipe
 from r1recipes.errors import PlanError, RecipeError
 from r1recipes.machine import gpu as machine_gpu
+from r1recipes.machine import host
 from r1recipes.machine.gpu import Gpu
 from r1recipes.planning import auto, plan
 from r1recipes.runs import lock, record
@@ -128,3 +129,26 @@ def test_run_locked_takes_the_choices_of_the_run(loaded, tmp_path, monkeypatch):
     run.update_lock(chosen={})
     code, _, err = in_process(*again)
     assert code == 2 and "the value chosen for `standby`: absent in the lock" in err
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "lines"),
+    [
+        ("AMD EPYC, avx512", "AMD EPYC, avx512", []),
+        ("AMD EPYC, avx512", "x, avx2", ["the CPU: AMD EPYC, avx512 in the lock, x, avx2 here"]),
+        (None, "x, avx2", []),  # the lock of an older version
+    ],
+)
+def test_the_cpu_is_compared_where_it_did_the_arithmetic(loaded, then, now, lines):
+    today = lock.make(loaded, make(loaded, CARD)) | {"machine": {"cpu": now, "num_threads": 1}}
+    locked = lock.Lock.model_validate(today | {"machine": {"cpu": then, "num_threads": 1}})
+    assert lock.differences(locked, today) == lines
+    on_gpu = today | {"machine": {"gpu": "NVIDIA L4", "cpu": now}}
+    then_on_gpu = on_gpu | {"machine": {"gpu": "NVIDIA L4", "cpu": then}}
+    assert lock.differences(lock.Lock.model_validate(then_on_gpu), on_gpu) == []
+
+
+def test_a_lock_has_the_cpu_and_its_threads(loaded, monkeypatch):
+    monkeypatch.setattr(host, "cpu", lambda: "AMD EPYC, avx512")
+    machine = lock.make(loaded, make(loaded, CARD))["machine"]
+    assert machine["cpu"] == "AMD EPYC, avx512" and machine["num_threads"] == 1

@@ -1,8 +1,8 @@
 """The sets of versions that belong together, in the one place where they are kept, and what a newer
 set would bring.
 
-README.md's table is made from here, and pyproject.toml's ranges allow the supported ones; tests
-hold both. Limits: nothing is asked of a package index, so a set is as new as this file.
+The table in docs/install.md is made from here, and pyproject.toml's ranges allow the supported
+ones; tests hold both. Limits: nothing is asked of a package index, so a set is as new as this file.
 """
 
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ def installed() -> dict[str, str]:
 
 
 def table() -> list[str]:
-    """The lines of README.md's table of sets."""
+    """The lines of the table of sets in docs/install.md."""
     names = list(SETS[0].versions)
     lines = [
         f"| set | {' | '.join(names)} | CUDA | measured |",

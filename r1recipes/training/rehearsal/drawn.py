@@ -48,7 +48,7 @@ class Drawn:
             raise RunError(
                 f"the completions have {mean:.0f} tokens on average, and the lengths that were "
                 f"drawn for them {drawn:.0f}",
-                hint="compare the versions of TRL, Unsloth and vLLM with those of the README",
+                hint="compare the versions with `r1recipes doctor --update`",
             )
         return mean
 

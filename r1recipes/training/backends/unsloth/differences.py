@@ -182,5 +182,5 @@ def refuse_differences(differences: list[Difference]) -> None:
         )
         raise RunError(
             f"the stack changed what the recipe asks for: {lines}",
-            hint="set the recipe to what fits, or compare the versions with the README's",
+            hint="set the recipe to what fits, or compare versions: `r1recipes doctor --update`",
         )
