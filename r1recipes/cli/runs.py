@@ -81,7 +81,7 @@ def compare_command(args: argparse.Namespace) -> int:
     with reading.understood(*runs):
         readings = [reading.read(run, name) for run, name in zip(runs, names, strict=True)]
         table = aligned([["", *names], *_results(readings), *_differing(readings)])
-        pairs = [_pair(readings[0], other) for other in readings[1:]]
+        pairs = [line for other in readings[1:] for line in _pair(readings[0], other)]
     folders = [printable(f"{r.label}  {r.run.folder}") for r in readings]
     print(*folders, "", *table, "", *pairs, sep="\n")
     return 0
@@ -119,16 +119,24 @@ def _differing(readings: Sequence[Reading]) -> list[list[str]]:
     return rows
 
 
-def _pair(first: Reading, other: Reading) -> str:
+def _pair(first: Reading, other: Reading) -> list[str]:
+    """Whether one run is better than the first; also by greedy answers, where the samples differ in
+    how they were drawn."""
     from r1recipes.report.facts import difference_sentence
     from r1recipes.runs import reading
 
     pair = f"{other.label} against {first.label}"
     comparison = reading.paired(first, other)
     if comparison is None:
-        return f"{pair}: they answered no common problems"
+        return [f"{pair}: they answered no common problems"]
     sentence, _ = difference_sentence(comparison.mean, comparison.interval)
-    return f"{pair}, on the same {comparison.num_problems} problems: {sentence}"
+    lines = [f"{pair}, on the same {comparison.num_problems} problems: {sentence}"]
+    how = reading.sampled_differently([first, other])
+    greedy = reading.paired(first, other, greedy=True) if how else None
+    if greedy:
+        sentence, _ = difference_sentence(greedy.mean, greedy.interval)
+        lines += [f"  their answers were sampled differently ({how}); greedy answers: {sentence}"]
+    return lines
 
 
 def clean_command(args: argparse.Namespace) -> int:
@@ -236,6 +244,21 @@ def _serve(args: argparse.Namespace) -> int:
     return serve.serve(args.runs, settings.load().runs_dir, port, is_opened=args.open)
 
 
+def _check_replaced(out: Path, *, is_chosen: bool) -> None:
+    """Say that a file which is no page will be replaced; refuse it where the name is the default.
+
+    Raises: RecipeError.
+    """
+    from r1recipes.report import page
+
+    if not out.is_file() or page.is_page(out):
+        return
+    message = f"`{out}` exists and is no page of r1recipes"
+    if not is_chosen:
+        raise RecipeError(message, hint="name another file with `--out FILE`")
+    print(printable(f"note: {message}: it is replaced"), file=sys.stderr)
+
+
 def report_command(args: argparse.Namespace) -> int:
     from r1recipes.report import run
 
@@ -252,11 +275,12 @@ def report_command(args: argparse.Namespace) -> int:
         return _print_inline(args, run.html(runs))
     if args.out and args.out.is_dir():
         raise RecipeError(f"`{args.out}` is a folder", hint=f"`--out {args.out / 'report.html'}`")
-    out = args.out or (runs[0].report if len(runs) == 1 else Path("report.html"))
+    out = args.out or (runs[0].report if len(runs) == 1 else Path("report.html").absolute())
     if not args.out and out.is_symlink():
         raise refused_link(out)
+    _check_replaced(out, is_chosen=args.out is not None)
     write_over(out, run.html(runs))
-    print(out)
+    print(printable(str(out)))
     if args.csv:
         try:
             written = run.write_csv(runs, args.csv)
