@@ -230,6 +230,20 @@ def headline(page: str) -> str:
 
 
 @pytest.mark.slow
+def test_a_reward_that_never_paid_is_named(copy):
+    rows = files.read_lines(copy.metrics)
+    names = [key.split("/")[1] for key in rows[0] if key.startswith("rewards/")]
+    side = next(name for name in names if name != "correctness")
+    for row in rows:
+        row |= {f"rewards/{name}/mean": 1.0 for name in names}
+        row |= {f"rewards/{side}/mean": 0.0, "rewards/correctness/mean": 0.0}
+    copy.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert f"{side} paid 0 in all {len(rows)} steps." in report_run.html([copy])
+    copy.update(status="stopped")
+    assert f"{side} paid 0 in all {len(rows)} steps." in report_run.html([copy])
+
+
+@pytest.mark.slow
 def test_curves_come_before_what_differs(finished, copy):
     plan = json.loads(copy.resolved.read_text())
     plan["recipe"]["train"]["beta"] = 0.25
