@@ -1,11 +1,13 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from r1recipes import planning
 from r1recipes.errors import RunError
 from r1recipes.recipe import loading
+from r1recipes.training.evaluation import Score
 from r1recipes.training.evaluation import probe as training_probe
 from r1recipes.training.evaluation.probe import Probe, outlook, refuse_hopeless, unpaid
 from tests.conftest import SMALL
@@ -112,11 +114,12 @@ def test_answers_outside_the_tags_are_seen():
 
 
 def test_a_reward_that_paid_nothing_before_training_is_named():
-    def nothing(completions, **columns):
+    def nothing(completions: list[Any], **columns: Any) -> list[float | None]:
         return [0.0 for _ in completions]
 
     items, one = answered(4, 2, lambda problem, sample: sample == 0), (nothing, 1.0)
-    rewards = {"right": (pay, 1.0), "soft_format": one, "length": one, "off": (nothing, 0.0)}
+    rewards: dict[str, tuple[Score, float]] = {"right": (pay, 1.0), "soft_format": one}
+    rewards |= {"length": one, "off": (nothing, 0.0)}
     result = training_probe.probe(items, rows(4), rewards)
     assert result.unpaid == "soft_format, length"
     warning = unpaid(result, "right")
