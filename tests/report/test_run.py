@@ -50,6 +50,7 @@ def test_a_run_leaves_its_page(finished):
     assert set(keys) <= set(keys_of_charts(page))
     assert "kl" not in keys_of_charts(page) and "not measured at beta = 0" in page
     assert "Training samples of step 1 against step 6" in page
+    assert re.search(r"samples right<span class=\"pill[^>]*>greedy: (right|wrong)<", page)
     assert finished.read()["fingerprint"][:8] in page
     assert "r1recipes run small.toml --preset cpu" in page
 
