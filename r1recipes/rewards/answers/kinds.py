@@ -31,7 +31,7 @@ MIN_SELECTIONS = 3
 """Different references such as "A, C", all in alphabetical order, from which on they are read as
 choices and not as sequences; assumed."""
 
-MAX_LOOKED_AT, MAX_LOOKED_AT_CHARS = 50_000, 500_000
+MAX_LOOKED_AT, MAX_LOOKED_AT_CHARS = 20_000, 500_000
 """Different references of a column, and characters in them, that are read to know the column; those
 of MATH have 100,000. Reading takes up to 5 us for a character (measured)."""
 
