@@ -11,12 +11,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from r1recipes import planning, recipe
+from r1recipes import recipe
 from r1recipes.algorithms.base import preset_bytes
-from r1recipes.machine.gpu import Gpu
-from r1recipes.machine.units import GIB
 from r1recipes.planning import proofs
-from r1recipes.planning.fit.presets import BASE_CAPABILITY
+from r1recipes.planning.fit.presets import predicted_gib
 from r1recipes.planning.proofs import Measured, Proof
 from r1recipes.recipe.loading import Loaded
 
@@ -57,7 +55,8 @@ def peaks() -> str:
             for name, pair in proofs_of.items()
             if pair
         ]
-        missing = [f"{name} {predicted(each, name):.1f}" for name, p in proofs_of.items() if not p]
+        unmeasured = [name for name, pair in proofs_of.items() if not pair]
+        missing = [f"{name} {predicted_gib(each, name):.1f}" for name in unmeasured]
         cells += [f"predicted: {' · '.join(missing)}"] if missing else []
         link = f"[{each.name}](recipes/{each.name}.toml)"
         lines.append([link, each.recipe.model.name.split("/")[-1], " · ".join(cells)])
@@ -73,22 +72,13 @@ def table() -> str:
     for each in trained():
         cells = dict.fromkeys(classes, "")
         for name in presets(each):
-            cells[name] = f"predicted {predicted(each, name):.1f}"
+            cells[name] = f"predicted {predicted_gib(each, name):.1f}"
             if pair := measured_proof(each, name):
                 cells[name] = cell(*pair)
                 notes.add(note(*pair))
         link = f"[{each.name}](../recipes/{each.name}.toml)"
         lines.append([link, each.recipe.model.name, *cells.values()])
     return "\n".join([rows(lines), *(f"Measured on {note}.\n" for note in sorted(notes))])
-
-
-def predicted(loaded: Loaded, preset: str) -> float:
-    """GiB that `plan` predicts for the smallest card of a class, of a preset without a proof."""
-    size = proofs.class_bytes(preset) or preset_bytes(preset)
-    target = planning.Target.elsewhere(Gpu(0, preset, size, size, BASE_CAPABILITY, ""))
-    plan = planning.make(loaded.recipe, target, base_dir=loaded.path.parent, preset=preset)
-    assert plan.predicted is not None, "the catalogue has the model of every shipped recipe"
-    return plan.predicted.peak_bytes / GIB
 
 
 def rows(lines: list[list[str]]) -> str:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli.common import find_runs, located, printable, runs_folder
 from r1recipes.errors import RecipeError, command
-from r1recipes.machine.units import aligned, duration
+from r1recipes.machine.units import GIB, aligned, duration
 
 if TYPE_CHECKING:
     from r1recipes.cli.common import Commands
     from r1recipes.planning.proofs import Proof
+    from r1recipes.recipe.loading import Loaded
     from r1recipes.runs.reading import Reading, Row
 
 
@@ -35,7 +36,7 @@ def list_command(args: argparse.Namespace) -> int:
 
 
 def list_recipes(*, as_json: bool) -> None:
-    """Print the shipped recipes, with what was measured of each of their presets."""
+    """Print the shipped recipes, with what was measured or is predicted of each preset."""
     from r1recipes import recipe
     from r1recipes.algorithms.base import preset_bytes
     from r1recipes.planning import proofs
@@ -45,15 +46,17 @@ def list_recipes(*, as_json: bool) -> None:
         loaded = recipe.load(path)
         presets = sorted(loaded.recipe.preset, key=preset_bytes)
         by_preset = {preset: proofs.find(loaded, preset, proofs.folder()) for preset in presets}
-        rows.append((loaded.name, loaded.recipe.model.name, by_preset))
+        rows.append((loaded, by_preset))
     if as_json:
         _print_json([_as_json(*row) for row in rows])
         return
     print(f"  PRESET  {'PEAK OF USABLE MEMORY':24}  S A STEP  PER HOUR  MEASURED ON")
-    for name, model, by_preset in rows:
-        print(f"{name}  {model}")
+    for loaded, by_preset in rows:
+        print(f"{loaded.name}  {loaded.recipe.model.name}")
         for preset, proof in by_preset.items():
-            text = "needs no GPU" if preset == "cpu" else _in_words(proof)
+            text = "needs no GPU"
+            if preset != "cpu":
+                text = _in_words(proof) if proof else _predicted(loaded, preset)
             print(f"  {preset:<6}  {text}")
 
 
@@ -174,16 +177,28 @@ def _print_json(rows: list[Row]) -> None:
     print(json.dumps(rows, indent=1))
 
 
-def _in_words(proof: Proof | None) -> str:
-    """The measurements of a preset, or the reason why there are none that hold."""
-    if proof is None:
+def _peak(peak_gib: float, usable_gib: float) -> str:
+    return f"{peak_gib:5.2f} of {usable_gib:5.2f} GiB ({peak_gib / usable_gib:.0%})"
+
+
+def _predicted(loaded: Loaded, preset: str) -> str:
+    """What `plan` predicts of a preset that was not measured, in the columns of one that was."""
+    from r1recipes.planning import proofs
+    from r1recipes.planning.fit.presets import predicted_gib
+
+    peak_gib, usable = predicted_gib(loaded, preset), proofs.class_bytes(preset)
+    if peak_gib is None or usable is None:
         return "not measured"
+    return f"{_peak(peak_gib, usable / GIB)}  {'':8}  {'':8}  predicted, not measured"
+
+
+def _in_words(proof: Proof) -> str:
+    """The measurements of a preset, or the reason why there are none that hold."""
     measured = proof.measured
     if not proof.holds or measured is None:
         return proof.fault or ""
-    usable_gib = proof.class_bytes / 2**30
     full = (
-        f"{measured.peak_gib:5.2f} of {usable_gib:5.2f} GiB ({proof.share:.0%})  "
+        f"{_peak(measured.peak_gib, proof.class_bytes / GIB)}  "
         f"{measured.step_s:8.1f}  {measured.completions_per_hour:8,}  "
         f"{proof.card}, {proof.date}"
     )
@@ -195,7 +210,7 @@ def _in_words(proof: Proof | None) -> str:
     return f"{full}\n{'':10}{line}"
 
 
-def _as_json(name: str, model: str, by_preset: dict[str, Proof | None]) -> dict[str, Any]:
+def _as_json(loaded: Loaded, by_preset: dict[str, Proof | None]) -> dict[str, Any]:
     presets = {
         preset: None
         if proof is None
@@ -207,4 +222,4 @@ def _as_json(name: str, model: str, by_preset: dict[str, Proof | None]) -> dict[
         }
         for preset, proof in by_preset.items()
     }
-    return {"recipe": name, "model": model, "presets": presets}
+    return {"recipe": loaded.name, "model": loaded.recipe.model.name, "presets": presets}

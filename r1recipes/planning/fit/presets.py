@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from r1recipes.algorithms import ALGORITHMS
-from r1recipes.algorithms.base import Preset
+from r1recipes.algorithms.base import Preset, preset_bytes
 from r1recipes.errors import PlanError
 from r1recipes.machine import hub
 from r1recipes.machine.gpu import Gpu
+from r1recipes.machine.units import GIB
 from r1recipes.planning import architectures, models, plan, proofs
 from r1recipes.planning.fit import refusals
 from r1recipes.planning.models import ModelShape
 from r1recipes.recipe import loading, scaffold
+from r1recipes.recipe.loading import Loaded
 from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe
 
 CLASSES = ("6GB", "8GB", "12GB", "16GB", "24GB", "48GB", "80GB")
@@ -51,6 +53,15 @@ class New:
     """Name of a preset -> a sentence on where it is from."""
     lines: list[str]
     """What the user has to know of it."""
+
+
+def predicted_gib(loaded: Loaded, preset: str) -> float | None:
+    """GiB that a preset needs by `plan` on the smallest card of its class, without memory that is
+    given back where there is no room; None for a model of unknown shape. Raises: PlanError."""
+    size = proofs.class_bytes(preset) or preset_bytes(preset)
+    target = plan.Target.elsewhere(Gpu(0, preset, size, size, BASE_CAPABILITY, ""))
+    made = plan.make(loaded.recipe, target, base_dir=loaded.path.parent, preset=preset)
+    return made.predicted.needed_bytes / GIB if made.predicted else None
 
 
 def recipe_for(model: str, algorithm: str, cards: Sequence[Gpu], base_dir: Path) -> New:
