@@ -11,8 +11,9 @@ import pytest
 
 from tests.helpers import answered_in_time
 from tests.system.test_hostile import DATA, WITH_FILES, assert_refused
+from tests.system.test_hostile_runs import Change
 from tests.system.test_hostile_templates import ROWS, SHOWN
-from tests.system.test_hostile_weights import FILES, WEIGHTS, Change
+from tests.system.test_hostile_weights import FILES, WEIGHTS
 
 NO_FAULTS = ("a side that is none",)
 """Cases of an adapter that a run does not see: it pads on the left, whatever a file says."""
