@@ -80,7 +80,7 @@ def test_a_named_column_and_another_kind_of_file(tmp_path):
     ("algorithm", "rows", "words"),
     [
         ("dpo", [{"prompt": "a", "chosen": "b"}], "no column `rejected`; it has prompt, chosen"),
-        ("dpo", [{"q": "a", "chosen": "b", "rejected": "c"}], "`examples.question`"),
+        ("dpo", [{"q": "a", "chosen": "b", "rejected": "c"}], '`examples.question = "q"`'),
         ("sft", [PAIR], "demonstrations need the columns prompt, completion"),
         ("dpo", [PAIR, PAIR | {"chosen": ""}], "`chosen` is empty in 1 of 2 rows"),
         ("dpo", [PAIR | {"rejected": None}], "`rejected` is null in 1 of 1"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from r1recipes import planning, recipe
-from r1recipes.errors import PlanError, RunError
+from r1recipes.errors import PlanError, RunError, command
 from r1recipes.machine import gpu, host, packages
 from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.packages import Finding
@@ -294,5 +294,5 @@ def test_the_mend_is_the_doctors(monkeypatch):
         assert cause is not None and cause.mend == "module load gcc"
     monkeypatch.setattr(packages, "examine", lambda card: [])
     cause = texts.cause_of("no kernel image is available")
-    assert cause is not None and cause.mend == "python -m r1recipes doctor"
+    assert cause is not None and cause.mend == command("doctor")
     assert "NVIDIA T4, capability 7.5" in cause.sentence

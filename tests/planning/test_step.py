@@ -123,12 +123,18 @@ def test_lengths_of_a_mean_have_it():
 
 
 NAMES = [path.stem for path in recipe.shipped() if "cpu" not in recipe.load(path).recipe.preset]
+UNFIT = {
+    ("gemma3-1b", "t4"): "needs bfloat16",
+    **{("llama3.3-70b", gpu): "needs 51 GiB" for gpu in ("t4", "l4", "rtx 4090")},
+}
 
 
 @pytest.mark.parametrize("gpu", ["t4", "l4", "rtx 4090", "h100"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_fitting_preset_is_there_for_every_recipe(name, gpu):
     """Also where `eval.every` asks for large steps."""
+    if (name, gpu) in UNFIT:
+        pytest.skip(UNFIT[name, gpu])
     code, out, err = in_process("plan", name, "--gpu", gpu, "--fit")
     assert code == 0, err
     (preset,) = tomllib.loads(out)["preset"].values()

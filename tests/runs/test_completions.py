@@ -100,7 +100,7 @@ def test_a_run_stands_for_its_newest_answers(finished, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("none.jsonl", "does not exist (`completions`)"),
+        ("none.jsonl", "does not exist"),
         ("none", "there is no run folder `none`"),
         (".", "is a folder, not a file"),
     ],

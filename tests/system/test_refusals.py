@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from r1recipes.machine import packages
 from r1recipes.planning import plan
@@ -70,8 +72,8 @@ def write(folder: Path, config: dict[str, object] | None, name: str = "model") -
     if config is not None:
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(json.dumps(config))
-        for file in ("tokenizer.json", "model.safetensors"):
-            (folder / name / file).write_text("{}")
+        (folder / name / "tokenizer.json").write_text("{}")
+        save_file({"w": torch.zeros(2**20, dtype=torch.int8)}, folder / name / "model.safetensors")
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def test_a_run_folder_sends_under_this_account_only_when_that_is_said_again(
     run.resolved.write_text(json.dumps(plan))
     code, _, err = in_process(*resume)
     assert code == 2 and "wandb, project `them/p`: under your account?" in err
-    assert f"--resume {folder} --wandb` sends, `--wandb offline` keeps" in err
+    assert "hint: `--wandb` sends, `--wandb offline` keeps them here" in err
     assert "cannot be online" in in_process(*resume, "--wandb", "--offline")[2]
     assert run.read()["status"] == "stopped"
 

@@ -10,7 +10,7 @@ from email.utils import formatdate
 
 import pytest
 
-from r1recipes.errors import RunError
+from r1recipes.errors import RecipeError
 from r1recipes.rewards.judge import client
 from tests.judge_server import JudgeServer, Reply, answered, ask, to_judge
 
@@ -276,6 +276,8 @@ def test_answers_before_ctrl_c_are_in_the_cache(tmp_path, heeds_ctrl_c):
 def test_a_cache_that_cannot_be_used_ends_the_run(tmp_path):
     (tmp_path / "cache" / "judge").mkdir(parents=True)
     (tmp_path / "cache" / "judge" / "judge.sqlite").write_bytes(json.dumps("no database").encode())
-    with pytest.raises(RunError, match=r"judge\.sqlite`, cannot be used") as caught:
+    with pytest.raises(RecipeError) as caught:
         served(tmp_path, lambda *_: GOOD)
-    assert caught.value.kind == "disk"
+    (problem,) = caught.value.problems
+    assert problem.where and problem.where.endswith("judge.sqlite")
+    assert "cannot be read as a database" in problem.message
