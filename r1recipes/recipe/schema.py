@@ -248,8 +248,7 @@ class Recipe(Section):
     @property
     def trainings(self) -> list[tuple[Algorithm, Train]]:
         """The algorithm and the keys of each stage, and of the training after them."""
-        sections = [*(stage.train for stage in self.stage), self.train]
-        return list(zip(map(ALGORITHMS.__getitem__, self.algorithms), sections, strict=True))
+        return [(ALGORITHMS[part.algorithm], part.train) for part in (*self.stage, self)]
 
     @property
     def stage_names(self) -> list[str]:
