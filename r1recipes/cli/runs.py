@@ -244,21 +244,6 @@ def _serve(args: argparse.Namespace) -> int:
     return serve.serve(args.runs, settings.load().runs_dir, port, is_opened=args.open)
 
 
-def _check_replaced(out: Path, *, is_chosen: bool) -> None:
-    """Say that a file which is no page will be replaced; refuse it where the name is the default.
-
-    Raises: RecipeError.
-    """
-    from r1recipes.report import page
-
-    if not out.is_file() or page.is_page(out):
-        return
-    message = f"`{out}` exists and is no page of r1recipes"
-    if not is_chosen:
-        raise RecipeError(message, hint="name another file with `--out FILE`")
-    print(printable(f"note: {message}: it is replaced"), file=sys.stderr)
-
-
 def report_command(args: argparse.Namespace) -> int:
     from r1recipes.report import run
 
@@ -278,7 +263,6 @@ def report_command(args: argparse.Namespace) -> int:
     out = args.out or (runs[0].report if len(runs) == 1 else Path("report.html").absolute())
     if not args.out and out.is_symlink():
         raise refused_link(out)
-    _check_replaced(out, is_chosen=args.out is not None)
     write_over(out, run.html(runs))
     print(printable(str(out)))
     if args.csv:

@@ -23,8 +23,6 @@ from r1recipes.report.charts import Chart, Plot, csv, drawing, has_data
 TEMPLATES = Path(__file__).with_name("templates")
 LIVE_TEMPLATES = Path(__file__).parent / "serve" / "templates"
 """What `serve` adds to the pages."""
-MAX_HEAD = 1000
-"""Bytes of a page in which its content security policy stands; it is in the first 200."""
 CHARACTERS_OF_LINE = 44
 """Characters of a line of text on a phone; assumed, a longer text can be opened."""
 
@@ -215,13 +213,6 @@ class Assets:
         """What `page.html` needs of them."""
         style, script = Markup(_joined(self.styles)), Markup(_joined(self.scripts))
         return {"policy": self.policy, "style": style, "script": script}
-
-
-def is_page(file: Path) -> bool:
-    """Whether a file is a page that was rendered here, by its head. Raises: OSError."""
-    with file.open("rb") as stream:
-        head = stream.read(MAX_HEAD)
-    return head.startswith(b"<!doctype html>") and b"Content-Security-Policy" in head
 
 
 @cache
