@@ -166,7 +166,8 @@ def _try(backend: Backend, splits: data.Splits, system: str, samples: int) -> di
             lambda prompts, n, greedy: backend.generate(prompts, n, greedy, False, hooks),
             paid[0],
         )
-        result = probe(items, rows, [(paid[0], 1.0), (paid[1], 0.1)], verifier.verify)
+        weighted = {"correctness": (paid[0], 1.0), "soft_format": (paid[1], 0.1)}
+        result = probe(items, rows, weighted, verifier.verify)
     summary = statistics.summary(items)
     return vars(result) | {
         "greedy": summary["greedy"],

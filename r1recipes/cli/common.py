@@ -204,12 +204,17 @@ def check_allowed(
     refuse_judge(recipe, allowed=args.allow_judge, settings=settings, is_foreign=is_foreign)
 
 
+def exists(path: Path) -> RecipeError:
+    """The error for a file that must not exist yet."""
+    return RecipeError(f"`{path}` exists", hint="choose another name")
+
+
 def write_new(path: Path, text: str) -> None:
     """Write a file that must not exist yet, whole or not at all. Raises: RecipeError, RunError."""
     try:
         files.save_text(path, text, taken="refuse")
     except FileExistsError as error:
-        raise RecipeError(f"`{path}` exists", hint="choose another name") from error
+        raise exists(path) from error
     except OSError as error:
         raise unwritable(path, error) from error
 

@@ -81,7 +81,7 @@ def compare_command(args: argparse.Namespace) -> int:
     with reading.understood(*runs):
         readings = [reading.read(run, name) for run, name in zip(runs, names, strict=True)]
         table = aligned([["", *names], *_results(readings), *_differing(readings)])
-        pairs = [_pair(readings[0], other) for other in readings[1:]]
+        pairs = [line for other in readings[1:] for line in _pair(readings[0], other)]
     folders = [printable(f"{r.label}  {r.run.folder}") for r in readings]
     print(*folders, "", *table, "", *pairs, sep="\n")
     return 0
@@ -119,16 +119,24 @@ def _differing(readings: Sequence[Reading]) -> list[list[str]]:
     return rows
 
 
-def _pair(first: Reading, other: Reading) -> str:
+def _pair(first: Reading, other: Reading) -> list[str]:
+    """Whether one run is better than the first; also by greedy answers, where the samples differ in
+    how they were drawn."""
     from r1recipes.report.facts import difference_sentence
     from r1recipes.runs import reading
 
     pair = f"{other.label} against {first.label}"
     comparison = reading.paired(first, other)
     if comparison is None:
-        return f"{pair}: they answered no common problems"
+        return [f"{pair}: they answered no common problems"]
     sentence, _ = difference_sentence(comparison.mean, comparison.interval)
-    return f"{pair}, on the same {comparison.num_problems} problems: {sentence}"
+    lines = [f"{pair}, on the same {comparison.num_problems} problems: {sentence}"]
+    how = reading.sampled_differently([first, other])
+    greedy = reading.paired(first, other, greedy=True) if how else None
+    if greedy:
+        sentence, _ = difference_sentence(greedy.mean, greedy.interval)
+        lines += [f"  their answers were sampled differently ({how}); greedy answers: {sentence}"]
+    return lines
 
 
 def clean_command(args: argparse.Namespace) -> int:
@@ -252,11 +260,11 @@ def report_command(args: argparse.Namespace) -> int:
         return _print_inline(args, run.html(runs))
     if args.out and args.out.is_dir():
         raise RecipeError(f"`{args.out}` is a folder", hint=f"`--out {args.out / 'report.html'}`")
-    out = args.out or (runs[0].report if len(runs) == 1 else Path("report.html"))
+    out = args.out or (runs[0].report if len(runs) == 1 else Path("report.html").absolute())
     if not args.out and out.is_symlink():
         raise refused_link(out)
     write_over(out, run.html(runs))
-    print(out)
+    print(printable(str(out)))
     if args.csv:
         try:
             written = run.write_csv(runs, args.csv)

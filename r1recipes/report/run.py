@@ -201,7 +201,7 @@ def _verdict(run: Reading) -> Headline:
     about = f"{after['num_samples']} samples of each problem; {greedy}."
     return Headline(
         facts.percent(after["accuracy"]),
-        [f"{sentence}.", about, _learning_sentence(run), run.ending],
+        [f"{sentence}.", about, _learning_sentence(run), _unpaid_sentence(run), run.ending],
         tone,
         label=f"Accuracy on {after['num_problems']} held-out problems, before → after training",
         before=facts.percent(before["accuracy"]),
@@ -221,6 +221,7 @@ def _unfinished(run: Reading, before: Row) -> Headline:
         reasons.get(run.status, ""),
         f"To mend it: {hint}." if hint else "",
         _learning_sentence(run),
+        _unpaid_sentence(run),
         run.ending,
         f"Accuracy before training: {facts.percent(before['accuracy'])}." if before else "",
     ]
@@ -254,3 +255,14 @@ def _learning_sentence(run: Reading) -> str:
     ends = ((0, run.evaluated("before")), (run.steps, run.evaluated("after")))
     held_out = [HeldOut.of_summary(step, summary) for step, summary in ends if summary]
     return f"{health.sentence(run.metrics, Terms.of(run.resolved), held_out)}."
+
+
+def _unpaid_sentence(run: Reading) -> str:
+    """Which rewards, beside the decisive one, paid nothing in any step; empty without one."""
+    decisive = run.recipe.get("eval", {}).get("reward")
+    names = []
+    for name, weight in run.recipe.get("rewards", {}).items():
+        paid = [row[key] for row in run.metrics if (key := f"rewards/{name}/mean") in row]
+        if weight > 0 and name != decisive and paid and not any(paid):
+            names.append(name)
+    return f"{', '.join(names)} paid 0 in all {run.steps} steps." if names else ""

@@ -72,6 +72,11 @@ def _not_comparable(ranked: Sequence[Reading]) -> str:
             "The runs answered different problems, so their accuracies cannot be compared: more "
             "may be right because the problems are easier."
         )
+    if how := reading.sampled_differently(ranked, with_number=False):
+        return (
+            f"The runs sampled their answers differently ({how}), so their accuracies cannot be "
+            "compared. Their greedy answers can: see the paired comparison."
+        )
     return ""
 
 
@@ -113,7 +118,8 @@ def _differences(tables: Sequence[Row], runs: Sequence[Reading]) -> Differences:
 
 
 def _pairs(runs: Sequence[Reading]) -> Table:
-    """Each run against the first."""
+    """Each run against the first; also by greedy answers, where the samples differ in how they were
+    drawn."""
     rows: list[list[Cell]] = []
     for run in runs[1:]:
         label, pair = f"{run.label} - {runs[0].label}", reading.paired(runs[0], run)
@@ -121,5 +127,9 @@ def _pairs(runs: Sequence[Reading]) -> Table:
             rows.append([label, "no common problems", None])
         else:
             sentence, _ = facts.difference_sentence(pair.mean, pair.interval)
-            rows.append([label, sentence, pair.num_problems])
+            how = reading.sampled_differently([runs[0], run])
+            rows.append([f"{label}, sampled: {how}" if how else label, sentence, pair.num_problems])
+            if how and (pair := reading.paired(runs[0], run, greedy=True)):
+                sentence, _ = facts.difference_sentence(pair.mean, pair.interval)
+                rows.append([f"{label}, greedy", sentence, pair.num_problems])
     return Table(["pair", "difference", "problems"], rows)

@@ -27,6 +27,9 @@ Row = dict[str, Any]
 IGNORED = ("format", "description", "track", "preset")
 """Parts of a recipe that do not change what is computed; of the presets only the one that was used
 is compared."""
+SAMPLING = ("train.temperature", "train.top_p", "train.top_k", "train.min_p")
+"""Settings that change which answers an evaluation samples, and not the greedy ones."""
+NUM_SAMPLES = "eval.samples"
 
 
 @dataclass(frozen=True)
@@ -266,14 +269,31 @@ class Paired:
         return self.interval[0] > 0 or self.interval[1] < 0
 
 
-def paired(a: Reading, b: Reading) -> Paired | None:
-    """Compare two runs on their common held-out problems. None when there are fewer than 2."""
-    first, second = _by_problem(a.after), _by_problem(b.after)
+def sampled_differently(readings: Sequence[Reading], *, with_number: bool = True) -> str:
+    """How the samples of evaluations differ: `train.temperature 1.0, 0.7`; empty where they do not.
+    `with_number`: also in how many there are of a problem, which moves no accuracy."""
+    keys = (*SAMPLING, NUM_SAMPLES) if with_number else SAMPLING
+    tables = [{k: v for k, v in each.settings.items() if k in keys} for each in readings]
+    return "; ".join(
+        f"{key} {', '.join('-' if value is None else str(value) for value in values)}"
+        for key, values in differing(tables).items()
+    )
+
+
+def paired(a: Reading, b: Reading, *, greedy: bool = False) -> Paired | None:
+    """Compare two runs on their common held-out problems, by their samples or their greedy answers.
+    None when there are fewer than 2."""
+    first, second = (_by_problem(_greedy(r.after) if greedy else r.after) for r in (a, b))
     common = [key for key in first if key in second]
     if len(common) < 2:
         return None
     difference = statistics.difference([first[k] for k in common], [second[k] for k in common])
     return Paired(difference["mean"], tuple(difference["interval"]), len(common))
+
+
+def _greedy(items: Sequence[Row]) -> list[Row]:
+    """The items, with the greedy answer as their only sample."""
+    return [item | {"samples": [item["greedy"]]} for item in items]
 
 
 def problems(reading: Reading) -> frozenset[tuple[str, str, int]]:

@@ -12,6 +12,7 @@ from r1recipes import cli
 from r1recipes.cli.run import ending
 from r1recipes.machine import files
 from r1recipes.machine.units import duration
+from r1recipes.report.run import html
 from r1recipes.runs import reading
 from r1recipes.runs.record import Run
 from r1recipes.training.stages import Stages
@@ -39,14 +40,15 @@ def improve(run: Run, low: float) -> None:
 
 def printed(run: Run, *, grading: list[str]) -> list[str]:
     out = io.StringIO()
-    ending.print_end(run, Console(file=out, width=60), Path("runs"), grading=grading)
+    ending.print_end(run, Console(file=out, width=60), grading=grading)
     return out.getvalue().splitlines()
 
 
 def commands(lines: list[str]) -> list[list[str]]:
     """The words of each command that stands below `Next:`."""
     below = lines[lines.index("Next:") + 1 :]
-    return [shlex.split(line[line.index("r1recipes ") :])[1:] for line in below]
+    named = [line for line in below if "r1recipes " in line]
+    return [shlex.split(line[line.index("r1recipes ") :])[1:] for line in named]
 
 
 @pytest.mark.parametrize(
@@ -54,10 +56,10 @@ def commands(lines: list[str]) -> list[list[str]]:
     [
         (0.2, False, ["ask", "export", "share"]),
         (0.2, True, ["ask", "report", "share"]),
-        (-0.1, False, ["ask", "grade", "report"]),
+        (-0.1, False, ["ask", "grade"]),
     ],
 )
-def test_it_names_three_commands_that_suit_the_result(ended, low, has_export, names):
+def test_it_names_commands_that_suit_the_result(ended, low, has_export, names):
     improve(ended, low)
     if has_export:
         ended.export.mkdir(exist_ok=True)
@@ -69,8 +71,9 @@ def test_it_names_three_commands_that_suit_the_result(ended, low, has_export, na
     words = commands(lines)
     assert [each[0] for each in words] == names
     for each in words:
-        assert "small" in each, "the recipe's name is its newest run"
+        assert str(ended.folder) in each, "the recipe's name may soon be another run"
         assert cli.parser().parse_args(each).title == each[0]
+    assert any(ending.ADVICE in line for line in lines) == (low < 0)
 
 
 def test_the_commands_run(ended):
@@ -80,16 +83,30 @@ def test_the_commands_run(ended):
         assert code == 0, err
 
 
-def test_an_older_run_is_named_by_its_folder(ended):
+def test_a_newer_run_of_the_recipe_changes_no_command(ended):
+    before = commands(printed(ended, grading=[]))
     newer = ended.folder.with_name("20991231T000000Z-aaaa")
     shutil.copytree(ended.folder, newer)
     Run(newer).update(started="2099-12-31T00:00:00Z")
-    name = str(ended.folder)
-    assert ending.short_name(ended, Path("runs")) == name
-    assert all(name in words for words in commands(printed(ended, grading=[])))
-    elsewhere = Run(Path("mine"))
-    shutil.copytree(ended.folder, elsewhere.folder)
-    assert ending.short_name(elsewhere, Path("runs")) == "mine"
+    assert commands(printed(ended, grading=[])) == before
+    assert all(str(ended.folder) in words for words in before)
+
+
+@pytest.mark.parametrize(
+    ("low", "verdict"),
+    [
+        (0.2, "Better: +30.0 points (95 % interval +20.0 to +40.0)"),
+        (-0.1, "No clear difference: +0.0 points (95 % interval -10.0 to +10.0)"),
+        (-0.4, "Worse: -30.0 points (95 % interval -40.0 to -20.0)"),
+    ],
+)
+def test_the_result_is_the_headline_of_the_page(ended, low, verdict):
+    improve(ended, low)
+    out = io.StringIO()
+    ending.print_result(ended, Console(file=out, width=60))
+    lines = out.getvalue().splitlines()
+    assert lines[0].startswith("Accuracy ") and lines[1] == verdict
+    assert verdict in html([ended])
 
 
 @pytest.mark.parametrize("question", ["a " * 40, "two\nlines", "", " "])
@@ -98,7 +115,7 @@ def test_a_question_that_is_no_short_line_is_not_shown(ended, question):
     ended.evaluation("after").unlink()
     files.append_line(ended.evaluation("after"), row)
     first = commands(printed(ended, grading=[]))[0]
-    assert first == ["ask", "small", "your question"]
+    assert first == ["ask", str(ended.folder), "your question"]
 
 
 def test_a_run_that_failed_names_its_page_if_it_has_one(ended):

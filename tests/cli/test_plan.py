@@ -190,3 +190,38 @@ def test_plan_never_imports_torch(tmp_path):
     assert done.returncode == 0
     imported = [line for line in done.stderr.splitlines() if line.startswith("import ")]
     assert imported and not any("'torch'" in line for line in imported)
+
+
+def test_without_a_recipe_each_shipped_one_has_a_line():
+    code, out, err = in_process("plan", "--gpu", "rtx 4090")
+    assert (code, err) == (0, "")
+    title, header, *rows = out.splitlines()
+    assert title.startswith("RTX 4090 24GB: ") and header.split()[:3] == [
+        "RECIPE",
+        "PRESET",
+        "NEEDED",
+    ]
+    assert [row.split()[0] for row in rows] == [path.stem for path in recipe.shipped()]
+    by_name = {row.split()[0]: row for row in rows}
+    assert "24GB" in by_name["phi4"] and " GiB " in by_name["phi4"]
+    assert "the smallest preset is 80GB" in by_name["llama3.3-70b"]
+    assert by_name["tiny"].endswith("for the CPU")
+    code, out, _ = in_process("plan", "--vram", "16", "--json")
+    recipes = {row["recipe"]: row for row in json.loads(out)["recipes"]}
+    assert code == 0 and recipes["phi4"]["needed_bytes"] < 16 * 2**30
+    alone = json.loads(in_process("plan", "phi4", "--vram", "16", "--json")[1])
+    assert recipes["phi4"]["needed_bytes"] == alone["needed_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "`plan` needs a recipe or a GPU"),
+        (["--gpu", "t4", "--fit"], "--preset, --fit and --set need a recipe"),
+        (["--gpu", "t4", "--preset", "16GB"], "need a recipe"),
+        (["--gpu", "foo"], "no NVIDIA card `foo` is known"),
+    ],
+)
+def test_what_cannot_be_planned_without_a_recipe_is_said(arguments, message):
+    code, _, err = in_process("plan", *arguments)
+    assert code == 2 and message in err and "hint: " in err

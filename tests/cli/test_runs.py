@@ -38,7 +38,7 @@ def test_report_of_the_newest_run_of_one_and_of_several(two, tmp_path):
     assert code == 0 and out.startswith("x.html\ncsv/accuracy.csv\n")
     assert (tmp_path / "csv" / "reward.csv").exists() and not two[0].report.exists()
     code, out, _ = in_process("report", "small/a", "small/b", "small/a")
-    assert (code, out) == (0, "report.html\n")
+    assert (code, out) == (0, f"{tmp_path / 'report.html'}\n")
     assert "2 runs compared" in (tmp_path / "report.html").read_text()
 
 
@@ -66,6 +66,30 @@ def test_compare_says_what_differs_and_which_is_better(two):
     assert (code, err) == (0, "")
     assert "train.learning_rate  0.001" in out and "accuracy after" in out
     assert "on the same 6 problems: No clear difference: +0.0 points" in out
+
+
+def test_the_page_of_several_runs_replaces_pages_alone(two, tmp_path):
+    own = tmp_path / "report.html"
+    own.write_text("mine")
+    code, out, err = in_process("report", "small/a", "small/b")
+    assert (code, out) == (2, "") and f"{own}: exists" in err and own.read_text() == "mine"
+    own.unlink()
+    for _ in range(2):
+        assert in_process("report", "small/a", "small/b") == (0, f"{own}\n", "")
+
+
+def test_compare_tells_answers_that_were_sampled_differently(two):
+    assert "sampled differently" not in in_process("compare", "small/a", "small/b")[1]
+    plan = json.loads(two[1].resolved.read_text())
+    plan["recipe"]["train"]["temperature"] = 0.25
+    two[1].resolved.write_text(json.dumps(plan))
+    out = in_process("compare", "small/a", "small/b")[1]
+    assert "their answers were sampled differently (train.temperature " in out
+    assert "; greedy answers: No clear difference: +0.0 points" in out
+    code, _, _ = in_process("report", "small/a", "small/b", "--out", "both.html")
+    page = Path("both.html").read_text()
+    assert code == 0 and "B - A, greedy" in page
+    assert "sampled their answers differently" in page and 'class="big"' not in page
 
 
 def test_list_runs_shows_every_run_and_its_state(two):

@@ -102,6 +102,15 @@ def test_keys_that_contradict_each_other_are_refused(sections, message):
     assert message in refused(**sections)
 
 
+def test_an_empty_section_of_problems_sets_nothing_for_other_data():
+    start = {"data": "shown.jsonl", "wrong": 0.0}
+    own = valid(data={"name": "rows.jsonl", "problems": {}}, cold_start=start)
+    assert own == valid(data={"name": "rows.jsonl", "problems": None}, cold_start=start)
+    refusal = refused(data={"name": "rows.jsonl", "problems": {"digits": 3}}, cold_start=start)
+    assert "for built-in and gym: data only" in refusal
+    assert valid(data={"name": "builtin:arithmetic", "problems": {}}).data.problems is not None
+
+
 def test_the_kinds_of_answers_are_those_that_are_judged():
     assert set(get_args(AnswerKind)) == set(answers.Kind)
     rows = {"name": "rows.jsonl", "answer_kind": "choice", "problems": None}

@@ -50,6 +50,7 @@ def test_a_run_leaves_its_page(finished):
     assert set(keys) <= set(keys_of_charts(page))
     assert "kl" not in keys_of_charts(page) and "not measured at beta = 0" in page
     assert "Training samples of step 1 against step 6" in page
+    assert re.search(r"samples right<span class=\"pill[^>]*>greedy: (right|wrong)<", page)
     assert finished.read()["fingerprint"][:8] in page
     assert "r1recipes run small.toml --preset cpu" in page
 
@@ -227,6 +228,20 @@ def test_runs_with_different_problems_have_no_headline(finished, copy):
 def headline(page: str) -> str:
     """The large letters of a page."""
     return page.split('class="big">')[1].split("</p>")[0]
+
+
+@pytest.mark.slow
+def test_a_reward_that_never_paid_is_named(copy):
+    rows = files.read_lines(copy.metrics)
+    names = [key.split("/")[1] for key in rows[0] if key.startswith("rewards/")]
+    side = next(name for name in names if name != "correctness")
+    for row in rows:
+        row |= {f"rewards/{name}/mean": 1.0 for name in names}
+        row |= {f"rewards/{side}/mean": 0.0, "rewards/correctness/mean": 0.0}
+    copy.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert f"{side} paid 0 in all {len(rows)} steps." in report_run.html([copy])
+    copy.update(status="stopped")
+    assert f"{side} paid 0 in all {len(rows)} steps." in report_run.html([copy])
 
 
 @pytest.mark.slow

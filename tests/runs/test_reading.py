@@ -87,3 +87,21 @@ def test_a_shared_folder_without_a_plan_differs_in_nothing_that_is_known(tmp_pat
     (tmp_path / "b" / "resolved.json").unlink(missing_ok=True)
     assert whole.settings and not shared.settings
     assert reading.differing([whole.settings, shared.settings]) == {}
+
+
+def test_samples_that_were_drawn_differently_are_told_and_greedy_answers_compared(tmp_path):
+    def run(name, temperature, samples, *greedy):
+        answers = [item(f"{k}", right, True, True) for k, right in enumerate(greedy)]
+        recipe = {"train": {"temperature": temperature, "top_p": 1.0}, "eval": {"samples": samples}}
+        return a_run(tmp_path / name, answers, recipe=recipe)
+
+    a, b = run("a", 1.0, 3, False, False, True), run("b", 0.7, 3, True, False, True)
+    c = run("c", 1.0, 16, True, True, True)
+    assert reading.sampled_differently([a, a]) == ""
+    assert reading.sampled_differently([a, b]) == "train.temperature 1.0, 0.7"
+    assert reading.sampled_differently([a, c]) == "eval.samples 3, 16"
+    assert reading.sampled_differently([a, c], with_number=False) == ""
+    comparison = reading.paired(a, b, greedy=True)
+    assert comparison and (comparison.mean, comparison.num_problems) == (1 / 3, 3)
+    sampled = reading.paired(a, b)
+    assert sampled and sampled.mean == pytest.approx(1 / 9)

@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """The arguments. Raises: RecipeError for those that the command does not have."""
-        parsed, rest = self.parse_known_args(joined(args), namespace)
+        parsed, rest = self.parse_known_args(joined(_with_help(args)), namespace)
         if rest:
             inner = self.commands().get(getattr(parsed, "title", ""), self)
             raise _unknown(inner, rest, self.commands())
@@ -118,6 +118,11 @@ class Parser(argparse.ArgumentParser):
         """The flags that are not hidden."""
         shown = [a for a in self._actions if a.help != argparse.SUPPRESS]
         return [flag for action in shown for flag in action.option_strings]
+
+
+def _with_help(arguments: Sequence[str]) -> Sequence[str]:
+    """The arguments, with `help COMMAND` as `COMMAND --help` and `help` alone as `--help`."""
+    return [*arguments[1:2], "--help"] if arguments[:1] == ["help"] else arguments
 
 
 def joined(arguments: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from r1recipes.cli.common import (
     whole_number,
     write_over,
 )
+from r1recipes.cli.plan import every
 from r1recipes.cli.plan.cards import card_of, gib_of, no_memory
 from r1recipes.errors import PlanError, RecipeError, command
 from r1recipes.machine.units import GIB
@@ -29,14 +31,13 @@ if TYPE_CHECKING:
     from r1recipes.planning.speed.lengths import Lengths
     from r1recipes.recipe import Loaded, Recipe
 
-
 SPARE = 0.25
 """Share of a card from which on it is said why it stays free; assumed."""
 
 
 def add(commands: Commands) -> None:
     plan = commands.add_parser("plan", help="predict the memory that a recipe needs on a GPU")
-    plan.add_argument("recipe", help="a file, or a name from `list`")
+    plan.add_argument("recipe", nargs="?", help="a file, or a name from `list`; all without one")
     card = plan.add_mutually_exclusive_group()
     card.add_argument("--vram", metavar="GIB", help="for a GPU with this much memory, such as 16")
     card.add_argument("--gpu", metavar="NAME", help="for this GPU, such as t4 or rtx 4090")
@@ -87,8 +88,8 @@ def add(commands: Commands) -> None:
 
 
 def plan_command(args: argparse.Namespace) -> int:
-    from dataclasses import replace
-
+    if args.recipe is None:
+        return every.print_every(args)
     from r1recipes import planning, recipe
     from r1recipes.planning import plan
     from r1recipes.planning.speed.lengths import REAL, of_mean

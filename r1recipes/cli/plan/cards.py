@@ -34,7 +34,6 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
     Raises: RecipeError, PlanError when there is none.
     """
     from r1recipes.algorithms.base import preset_bytes
-    from r1recipes.machine import gpu
     from r1recipes.planning import fit
 
     if list(recipe.preset) == ["cpu"]:
@@ -42,13 +41,8 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
             "this recipe is for the CPU: it has no preset for a GPU",
             hint=f"`{command('plan', 'phi4', '--gpu', 't4')}` plans one that has",
         )
-    if args.vram is not None:
-        size = gib_of(args.vram)
-        return _imagined(f"a card of {size:g} GiB", round(size * GIB), 8.0)
-    if args.gpu is not None:
-        return named_card(args.gpu)
-    if at_hand := gpu.current():
-        return at_hand
+    if card := card_at_hand(args):
+        return card
     if args.preset is None:
         raise RecipeError(
             "this machine has no NVIDIA GPU to plan for",
@@ -61,6 +55,17 @@ def card_of(args: argparse.Namespace, recipe: Recipe) -> Gpu:
 
     size = proofs.class_bytes(args.preset) or preset_bytes(args.preset)
     return _imagined(f"the smallest card of {args.preset}", size, 8.0)
+
+
+def card_at_hand(args: argparse.Namespace) -> Gpu | None:
+    """The GPU that --vram or --gpu names, or else this machine's; None where there is none. Raises:
+    RecipeError for a name or a size that no GPU has."""
+    from r1recipes.machine import gpu
+
+    if args.vram is not None:
+        size = gib_of(args.vram)
+        return _imagined(f"a card of {size:g} GiB", round(size * GIB), 8.0)
+    return gpu.current() if args.gpu is None else named_card(args.gpu)
 
 
 def named_card(name: str) -> Gpu:

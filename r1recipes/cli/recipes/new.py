@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1recipes.cli.common import printable, write_new
+from r1recipes.cli.common import exists, printable, write_new
 from r1recipes.cli.plan.cards import named_card
 from r1recipes.errors import RecipeError, command
 
@@ -43,6 +43,8 @@ def new_command(args: argparse.Namespace) -> int:
 
     if args.file.suffix != ".toml":
         raise RecipeError(f"`{args.file}` is not a .toml file", hint=f"write `{args.file}.toml`")
+    if args.file.exists():
+        raise exists(args.file)
     if args.algorithm not in ALGORITHMS:
         near = nearest(args.algorithm.lower().replace("-", "_"), ALGORITHMS, 0.5) or "grpo"
         message = f"unknown algorithm `{args.algorithm}`; known: {', '.join(ALGORITHMS)}"

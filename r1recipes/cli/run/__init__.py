@@ -300,7 +300,7 @@ def _train(args: argparse.Namespace, settings: Settings, plan: Plan, train: Trai
         raise
     ending.print_result(run, console)
     publish.export_after_run(run, settings)
-    ending.print_end(run, console, settings.runs_dir, grading=_grading(args))
+    ending.print_end(run, console, grading=_grading(args))
     return 0
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from r1recipes.cli.common import printable
-from r1recipes.errors import RecipeError, command
+from r1recipes.errors import command
 from r1recipes.machine.units import aligned, duration, gib
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import Console
 
     from r1recipes.runs import Run
@@ -18,36 +16,33 @@ if TYPE_CHECKING:
 
 MAX_QUESTION = 50
 """Characters of a question that is shown in a command; assumed."""
+ADVICE = "docs/not-learning.md"
+"""The guide to a run that has learned nothing."""
 
 
 def print_result(run: Run, console: Console) -> None:
     """Print the result of a run that is complete."""
     from r1recipes.report import phases
+    from r1recipes.report.facts import difference_sentence
     from r1recipes.rewards.judge import cost
     from r1recipes.runs import reading
 
     result = reading.read(run)
     record, evaluation = result.record, result.record["evaluation"]
-    before, after = evaluation["before"], evaluation["after"]
-    low, high = evaluation["difference"]["interval"]
-    console.print(
-        f"Accuracy {before['accuracy']:.1%} -> {after['accuracy']:.1%} "
-        f"(difference {evaluation['difference']['mean']:+.1%}, 95 % {low:+.1%} to {high:+.1%}), "
-        f"greedy {before['greedy']:.1%} -> {after['greedy']:.1%}",
-        markup=False,
-        highlight=False,
-        style="bold",
-        soft_wrap=True,
-    )
+    before, after, change = (evaluation[key] for key in ("before", "after", "difference"))
+    verdict, _ = difference_sentence(change["mean"], change["interval"])
+    accuracy = f"Accuracy {before['accuracy']:.1%} -> {after['accuracy']:.1%}, "
+    accuracy += f"greedy {before['greedy']:.1%} -> {after['greedy']:.1%}"
+    for line in (accuracy, verdict):
+        console.print(line, markup=False, highlight=False, style="bold", soft_wrap=True)
     if step := record.get("stopped_at_step"):
         line = f"Finished at step {step} of {run.plan().recipe.train.max_steps}"
         console.print(line, markup=False, highlight=False)
     for stage in record.get("stages", []):
         share, change = stage["evaluation"]["accuracy"], stage["difference"]
-        low, high = change["interval"]
-        line = f"Stage {stage['name']}: accuracy {share:.1%} (difference {change['mean']:+.1%}, "
-        line += f"95 % {low:+.1%} to {high:+.1%})"
-        console.print(line, markup=False, highlight=False)
+        verdict, _ = difference_sentence(change["mean"], change["interval"])
+        line = f"Stage {stage['name']}: accuracy {share:.1%}. {verdict}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if judge := record.get("judge"):
         console.print(f"Judge: {cost.sentence(judge)}", markup=False, highlight=False)
     if memory := _memory_line(record["vram"]):
@@ -56,18 +51,23 @@ def print_result(run: Run, console: Console) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def print_end(run: Run, console: Console, runs_dir: Path, *, grading: list[str]) -> None:
+def print_end(run: Run, console: Console, *, grading: list[str]) -> None:
     """Print how long a run took, where its page is, and the next commands; `grading`: the arguments
-    of `grade` for its recipe, if they are known."""
+    of `grade` for its recipe, if they are known.
+
+    The commands name the folder: the recipe would stand for another run once that has begun.
+    """
     from r1recipes.runs import reading
 
     result = reading.read(run)
     _say(console, f"Done in {duration(result.duration_s)}: {run.folder}")
     print_page(run, console)
     _say(console, "Next:")
-    name = short_name(run, runs_dir)
-    steps = next_steps(result, name, has_export=run.export.is_dir(), grading=grading)
-    for line in aligned([[f"  {purpose}", command(*words)] for words, purpose in steps]):
+    steps = next_steps(result, str(run.folder), has_export=run.export.is_dir(), grading=grading)
+    rows = [[f"  {purpose}", command(*words)] for words, purpose in steps]
+    if not _is_better(result):
+        rows.append(["  find the cause and the first change", ADVICE])
+    for line in aligned(rows):
         _say(console, line)
 
 
@@ -84,30 +84,23 @@ def _say(console: Console, line: str) -> None:
 def next_steps(
     result: Reading, name: str, *, has_export: bool, grading: list[str]
 ) -> list[tuple[tuple[str, ...], str]]:
-    """The next three commands for a run that is complete, each with its purpose: to use what has
-    learned, or to look at what has not."""
+    """The next commands for a run that is complete, each with its purpose: to use what has learned,
+    or to look at what has not."""
     ask = ("ask", name, _question(result)), "ask the base and the trained model"
-    report = ("report", name), "write the page again"
-    if result.evaluated("difference").get("interval", [0.0])[0] <= 0:
+    if not _is_better(result):
         if not grading:
-            return [ask, report]
-        grade = ("grade", grading[0], name, *grading[1:]), "see why answers are not right"
-        return [ask, grade, report]
+            return [ask]
+        return [ask, (("grade", grading[0], name, *grading[1:]), "see why answers are not right")]
+    report = ("report", name), "write the page again"
     export = ("export", name, "--to", "merged_16bit"), "make weights for other programs"
     share = ("share", name), "share the recipe with its result"
     return [ask, report if has_export else export, share]
 
 
-def short_name(run: Run, runs_dir: Path) -> str:
-    """The recipe of a run where it is its newest one, or else its folder."""
-    from r1recipes.runs.record import names
-
-    try:
-        recipe = run.read().get("recipe") or ""
-        newest = names.find(runs_dir, recipe)
-    except RecipeError:  # it is in another folder
-        return str(run.folder)
-    return recipe if newest.folder.resolve() == run.folder.resolve() else str(run.folder)
+def _is_better(result: Reading) -> bool:
+    """Whether the accuracy rose for sure."""
+    low: float = result.evaluated("difference").get("interval", [0.0])[0]
+    return low > 0
 
 
 def _question(result: Reading) -> str:

@@ -82,7 +82,8 @@ def recipe_for(model: str, algorithm: str, cards: Sequence[Gpu], base_dir: Path)
     recipe, name = scaffold.for_algorithm(base.recipe, algorithm), base.path.name
     if shape is None:
         why = "is unknown here, as its config.json cannot be reached: the presets are those of"
-        return New(recipe, name, {}, [f"`{model}` {why} {recipe.model.name}, and may not fit"])
+        line = f"warning: `{model}` {why} {recipe.model.name}, and may not fit"
+        return New(recipe, name, {}, [line])
     refusals.check_targets(recipe, model, shape)
     recipe = on_cpu(recipe) if is_for_cpu(shape) else recipe
     is_measured = scaffold.is_measured(base.path)

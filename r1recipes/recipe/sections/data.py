@@ -108,6 +108,8 @@ class Data(Section):
     ) -> Any:
         if not isinstance(value, Mapping):
             return validate(value)
+        if not value and not info.data.get("name", "").startswith(references.MADE_HERE):
+            return None  # a heading whose keys are all comments sets nothing
         is_gym = references.is_gym(info.data.get("name", ""))
         return (OpenSection if is_gym else Problems).model_validate(value)
 

@@ -73,7 +73,8 @@ def extent(values: Iterable[float | None], fixed: Ends, log: bool = False) -> tu
         return (low, high) if high > low else (low / 2, high * 2 or 1.0)
     if high <= low:
         pad = abs(low) * 0.1 or 1.0
-        return (low - pad if fixed_low is None else low), low + pad
+        is_fixed = fixed_low is not None or low == 0  # nothing was paid: less than 0 is no value
+        return (low if is_fixed else low - pad), low + pad
     pad = (high - low) * 0.06
     if fixed_low is None:
         low = 0.0 if 0 <= low < pad else low - pad

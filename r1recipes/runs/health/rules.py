@@ -178,7 +178,11 @@ def _nearly_all(s: Signs) -> Verdict:
     paid = f"early every training completion is paid in full ({s.recent_text})"
     recent = [one for one in s.held_out if one.step >= FRESH * s.all[-1]["step"]]
     if not recent:
-        return Verdict("nearly all paid", f"N{paid}", "check with an evaluation")
+        is_over = s.all[-1]["step"] >= s.terms.max_steps
+        change = "check with an evaluation"
+        if is_over:  # what is printed next is that evaluation
+            change = "the evaluation after training shows what it learned"
+        return Verdict("nearly all paid", f"N{paid}", change)
     last = recent[-1]
     low, high = wilson(last.accuracy, last.trials)
     held_out = f"held-out accuracy is {percent(last.accuracy)}"

@@ -140,7 +140,9 @@ def no_spread(s: Signs) -> Verdict | None:
         text = f"Not learning: nearly every completion is wrong ({s.recent_text}), so no group has "
         text += "a better one"
         return Verdict("all wrong", text, EASIER)
-    text = f"Not learning: the completions of a prompt all earn the same ({s.recent_text})"
+    same = mean(s.recent, "frac_reward_zero_std")
+    prompts = "most prompts" if math.isnan(same) else f"{same:.0%} of the prompts"
+    text = f"Not learning: for {prompts} all completions earn the same ({s.recent_text})"
     is_small = s.terms.num_generations < SMALL_GROUP and not s.terms.has_fixed_group
     change = "raise `num_generations`" if is_small else "raise `train.temperature`"
     return Verdict("all same", text, change)

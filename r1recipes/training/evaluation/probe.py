@@ -5,11 +5,11 @@ learned, however far the reward rises. Limits: groups of the size of the evaluat
 smaller than those of the training; a handful of completions proves nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from r1recipes.errors import RunError
+from r1recipes.errors import RunError, command
 from r1recipes.planning import Plan
 from r1recipes.rewards.answers import extract_answer, final_answer
 from r1recipes.runs.reading import Row
@@ -61,21 +61,26 @@ class Probe:
     share_right_anywhere: float | None = None
     """Share of the completions whose final answer is right, in the tags or not; None where answers
     are not judged."""
+    unpaid: str = ""
+    """Names of the rewards with a weight above 0 that paid 0 for every completion: `a, b`."""
 
 
 def probe(
     items: list[dict[str, Any]],
     rows: Sequence[Row],
-    rewards: Sequence[tuple[Score, float]],
+    rewards: Mapping[str, tuple[Score, float]],
     judge: Judge | None = None,
 ) -> Probe:
-    """Pay the samples of an evaluation as training would pay them. `rewards`: (reward, weight)."""
+    """Pay the samples of an evaluation as training would pay them. `rewards`: name of each ->
+    (reward, weight)."""
     samples = [sample for item in items for sample in item["samples"]]
     texts = [[sample["text"] for sample in item["samples"]] for item in items]
     arguments = reward_arguments(rows, texts)
-    totals = [0.0] * len(samples)
-    for reward, weight in rewards:
+    totals, unpaid = [0.0] * len(samples), []
+    for name, (reward, weight) in rewards.items():
         paid = reward(**arguments)
+        if weight > 0 and not any(paid):
+            unpaid.append(name)
         totals = [t + weight * (value or 0.0) for t, value in zip(totals, paid, strict=True)]
     right = [float(sample["right"]) for sample in samples]
     anywhere = None
@@ -97,6 +102,7 @@ def probe(
         share_decisive_spread=_spread(right, len(texts[0])),
         share_tagged=_share([extract_answer(sample["text"]) is not None for sample in samples]),
         share_right_anywhere=anywhere,
+        unpaid=", ".join(unpaid),
     )
 
 
@@ -117,6 +123,18 @@ def outlook(result: Probe, decisive: str, *, is_filtered: bool = False) -> str:
     recipe leaves out problems by `data.keep` already."""
     sentence = _outlook(result, decisive)
     return sentence if is_filtered else sentence + _filter(result)
+
+
+def unpaid(result: Probe, decisive: str) -> str:
+    """A warning of rewards that paid nothing before training; empty where there are none. Of the
+    decisive reward the outlook speaks."""
+    names = [f"`{name}`" for name in result.unpaid.split(", ") if name and name != decisive]
+    if not names:
+        return ""
+    return (
+        f"warning: {', '.join(names)} paid 0 for all {result.num_problems * result.num_samples} "
+        f"completions before training: `{command('grade', 'RECIPE', '--sample', '8')}` shows why"
+    )
 
 
 def _outlook(result: Probe, decisive: str) -> str:

@@ -23,7 +23,7 @@ from r1recipes.runs.record import Run, checkpoints, schema
 from r1recipes.training.backends.base import Hooks, Messages, Sample
 from r1recipes.training.evaluation import WhileTraining, evaluate, own_samples
 from r1recipes.training.evaluation.judging import Judging
-from r1recipes.training.evaluation.probe import outlook, probe, refuse_hopeless
+from r1recipes.training.evaluation.probe import outlook, probe, refuse_hopeless, unpaid
 from r1recipes.training.observers import Observer
 from r1recipes.training.prepared import Options, Prepared
 
@@ -142,13 +142,16 @@ class Training:
             return
         items = files.read_lines(self.newest_evaluation)
         weights = self.plan.recipe.rewards
-        weighted = [(reward, weights[name]) for name, reward in self.prepared.rewards.items()]
+        weighted = {name: (pay, weights[name]) for name, pay in self.prepared.rewards.items()}
         held_out = list(self.prepared.splits.held_out)
         with self.watch.part("probe"):
             result = probe(items, held_out, weighted, self.prepared.judge)
         self.write_down(probe=vars(result))
         is_filtered = self.plan.recipe.data.keep is not None
-        self.observer.note(outlook(result, self.plan.recipe.eval.reward, is_filtered=is_filtered))
+        decisive = self.plan.recipe.eval.reward
+        self.observer.note(outlook(result, decisive, is_filtered=is_filtered))
+        if warning := unpaid(result, decisive):
+            self.observer.note(warning)
         if not self.options.force:
             refuse_hopeless(result, self.plan)
 

@@ -25,6 +25,18 @@ def test_a_bare_command_line_is_a_short_guide():
         assert f"r1recipes {name}" in out
 
 
+@pytest.mark.parametrize("command", [[], ["plan"], ["list"]])
+def test_help_is_a_command_too(command, capsys):
+    shown = []
+    for words in (["help", *command], [*command, "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words)
+        shown.append((ended.value.code, capsys.readouterr().out))
+    assert shown[0] == shown[1] and shown[0][0] == 0 and "usage: " in shown[0][1]
+    code, _, err = in_process("help", "plna")
+    assert code == 2 and "did you mean" in err
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_an_example_that_it_takes(name):
     words = shlex.split(EXAMPLES[name])

@@ -47,3 +47,9 @@ def test_numbers_as_people_write_them():
     assert scales.text(None) == scales.text(math.nan) == ""
     assert [scales.text(v, "%", [0.5, 0.55]) for v in (0.5, 0.55)] == ["50 %", "55 %"]
     assert [scales.text(v, "", [3.0, 3.5]) for v in (3.0, 3.5)] == ["3.0", "3.5"]
+
+
+def test_an_axis_of_zeros_begins_at_zero():
+    assert scales.extent([0.0, 0.0], (None, None)) == (0.0, 1.0)
+    assert scales.extent([2.0, 2.0], (None, None)) == (1.8, 2.2)
+    assert scales.extent([-2.0, -2.0], (None, None)) == (-2.2, -1.8)

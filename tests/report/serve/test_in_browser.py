@@ -241,3 +241,20 @@ def test_every_page_asks_this_server_alone_fits_and_is_accessible(
             assert browser.execute_script("return document.documentElement.scrollWidth") <= width
             if source := axe_source():
                 assert axe_violations(browser, source) == [], path
+
+
+@pytest.mark.parametrize("width", [1280, 1366, 1440])
+def test_the_table_of_runs_fits_a_laptop_and_breaks_no_model_apart(
+    browser, server, followed, runs_dir, width
+):
+    with training(runs_dir, 3):
+        time.sleep(2 * following.LOOK_EVERY_S)
+        settled(followed)
+        open_page(browser, server.url, width, "light")
+        (table, *_) = browser.find_elements("css selector", ".card.scroll")
+        needed, shown = (table.get_property(name) for name in ("scrollWidth", "clientWidth"))
+        assert needed <= shown
+        models = browser.find_elements("css selector", "td.model span")
+        assert models and all(model.size["height"] < 30 for model in models), "one line"
+        (started,) = browser.find_elements("css selector", "th[data-key=started]")
+        assert started.is_displayed() == (width > 1400)

@@ -65,15 +65,15 @@ def say(rows, terms=TERMS, held_out=()):
         (course((0.2, 0.8, 40)), "learning", "accuracy 2"),
         (course((0.5, 0.2, 20), (0.2, 0.5, 40)), "learning", "accuracy 2"),
         (course((0.2, 0.6, 40), (0.6, 0.6, 300)), "learned", "stop here"),
-        (course((0.2, 0.96, 40), (0.96, 0.96, 300)), "nearly all paid", "an evaluation"),
-        (course((0.94, 0.94, 90)), "nearly all paid", "an evaluation"),
+        (course((0.2, 0.96, 40), (0.96, 0.96, 300)), "nearly all paid", "evaluation"),
+        (course((0.94, 0.94, 90)), "nearly all paid", "evaluation"),
         (course((0.3, 0.3, 100)), "not moving", "raise `train.learning_rate`"),
         (course((0.04, 0.04, 100)), "not moving", "take easier problems"),
         (course((0.3, 0.3, 25)), "noisy", "noise hides"),
         (course((0.5, 0.5, 20), (0.0, 0.0, 2)), "collapsing", "since step 21"),
         (course((0.2, 0.7, 40), (0.7, 0.1, 100)), "collapsing", "lower `train.learning_rate`"),
         (course((0.5, 0.5, 30), **{"completions/clipped_ratio": 0.97}), "cut", "at 256 tokens"),
-        (course((0.5, 0.5, 30), frac_reward_zero_std=0.9), "all same", "`train.temperature`"),
+        (course((0.5, 0.5, 30), frac_reward_zero_std=0.9), "all same", "90% of the prompts"),
         (course((0.5, 0.5, 30), grad_norm=0.0), "all same", "`train.temperature`"),
         (course((0.0, 0.0, 30), accuracy=0.0, frac_reward_zero_std=1.0), "all wrong", "easier"),
         (
@@ -181,8 +181,10 @@ def test_only_held_out_accuracy_says_that_nothing_is_left():
     rows = recorded.rows("copied")
     weights = {"my.py:copied": 2.0, "soft_format": 0.5}
     terms = recorded.terms(weights, decisive="my.py:copied", max_steps=90)
-    alone = health.verdict(rows, terms)
-    assert alone.kind == "nearly all paid" and alone.change == "check with an evaluation"
+    alone, going_on = (health.verdict(some, terms) for some in (rows, rows[:-1]))
+    assert alone.kind == going_on.kind == "nearly all paid"
+    assert alone.change == "the evaluation after training shows what it learned"
+    assert going_on.change == "check with an evaluation"
     for accuracy, kind in ((0.97, "nothing left"), (0.4, "not transferring")):
         late = {**rows[-1], "eval/accuracy": accuracy, "eval/num_samples": 800}
         assert health.verdict([*rows[:-1], late], terms).kind == kind

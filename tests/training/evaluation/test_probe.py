@@ -1,13 +1,15 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from r1recipes import planning
 from r1recipes.errors import RunError
 from r1recipes.recipe import loading
+from r1recipes.training.evaluation import Score
 from r1recipes.training.evaluation import probe as training_probe
-from r1recipes.training.evaluation.probe import Probe, outlook, refuse_hopeless
+from r1recipes.training.evaluation.probe import Probe, outlook, refuse_hopeless, unpaid
 from tests.conftest import SMALL
 from tests.training.evaluation.test_evaluation import answered, pay, rows
 
@@ -20,7 +22,7 @@ PLAN = planning.make(
 
 def probed(num_problems, num_samples, right):
     items = answered(num_problems, num_samples, right)
-    return training_probe.probe(items, rows(num_problems), [(pay, 1.0)])
+    return training_probe.probe(items, rows(num_problems), {"correctness": (pay, 1.0)})
 
 
 def test_probe_sees_spread():
@@ -102,10 +104,26 @@ def test_answers_outside_the_tags_are_seen():
         for sample in item["samples"]:
             sample["text"] = f"The answer is {number}."
     result = training_probe.probe(
-        items, rows(4), [(pay, 1.0)], lambda pairs: [a == b for a, b in pairs]
+        items, rows(4), {"correctness": (pay, 1.0)}, lambda pairs: [a == b for a, b in pairs]
     )
     assert (result.share_tagged, result.share_right, result.share_right_anywhere) == (0, 0, 1)
     items[0]["samples"][0] |= {"text": "<answer>0</answer>", "right": True}
-    result = training_probe.probe(items, rows(4), [(pay, 1.0)])
+    result = training_probe.probe(items, rows(4), {"correctness": (pay, 1.0)})
     assert result.share_tagged == result.share_right == 0.125
     assert result.share_decisive_spread == 0.25 and result.share_right_anywhere is None
+
+
+def test_a_reward_that_paid_nothing_before_training_is_named():
+    def nothing(completions: list[Any], **columns: Any) -> list[float | None]:
+        return [0.0 for _ in completions]
+
+    items, one = answered(4, 2, lambda problem, sample: sample == 0), (nothing, 1.0)
+    rewards: dict[str, tuple[Score, float]] = {"right": (pay, 1.0), "soft_format": one}
+    rewards |= {"length": one, "off": (nothing, 0.0)}
+    result = training_probe.probe(items, rows(4), rewards)
+    assert result.unpaid == "soft_format, length"
+    warning = unpaid(result, "right")
+    assert warning.startswith("warning: `soft_format`, `length` paid 0 for all 8 completions")
+    assert "grade RECIPE --sample 8" in warning
+    assert "length" not in unpaid(result, "length")
+    assert unpaid(probed(4, 2, lambda problem, sample: False), "correctness") == ""
