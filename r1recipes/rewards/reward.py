@@ -1,7 +1,7 @@
 """Rewards that are safe to train with: loaded by name, called in training, checked before it.
 
-`load` turns a recipe's names into rewards, user code only if it is allowed. A `Reward` never hangs a
-run: rows without a result are paid 0 and counted, and where all are, a watched one ends the run.
+`load` turns a recipe's names into rewards, user code only if it is allowed. A `Reward` never hangs
+a run: rows without a result are paid 0 and counted, and where all are, a watched one ends the run.
 `check` is the strict call before a run; it finds what would be counted in training.
 """
 
