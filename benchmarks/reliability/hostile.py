@@ -2,25 +2,29 @@
 
     python -m benchmarks.reliability.hostile
 
-Runs the hostile cases of tests/system; each asserts one clear line, exit code 2, nothing written
-outside and no code run. The time of a case is that of its whole test, so of up to four commands:
-CPU time, here and in the processes that it started, and wall time, which others at work on the
-machine make longer.
+Runs the hostile cases of tests/system and tests/data; each asserts one clear line, exit code 2,
+nothing written outside and no code run. The time of a case is that of its whole test, so of up to
+four commands: CPU time, here and in the processes that it started, and wall time, which others at
+work on the machine make longer.
 Its memory is what `r1recipes check tiny` takes alone, plus by how much the resident set of this
 process grew at most, which the kernel counts anew for each case, plus the highest of the children
 that there are at the same time, looked at every 20 ms. What `run` always loads, such as torch, is
-loaded before. Writes benchmarks/reliability/results/hostile.json. Limits: Linux; in one process, in
-which memory that an earlier case has freed may be taken again without growth.
+loaded before. Writes benchmarks/reliability/results/hostile.json. The files of tests run in
+processes of their own, two at a time (`--jobs`). Limits: Linux; the cases of a file are in one
+process, in which memory that an earlier case has freed may be taken again without growth.
 """
 
 import argparse
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +53,36 @@ KINDS = {
     "test_a_hostile_cache_of_a_judge_is_refused": "cache of a judge",
     "test_hostile_weights_are_refused": "weights of a run",
     "test_a_hostile_configuration_is_refused": "configuration of a run",
+    "test_a_hostile_model_of_a_recipe_is_refused": "model of a recipe",
+    "test_a_parameter_of_another_name_is_refused_before_a_table_is_printed": "database of a study",
+    "test_a_template_that_bides_its_time_is_stopped_by_the_prompt_that_it_waits_for": (
+        "chat template"
+    ),
+    "test_a_name_that_is_too_long_is_one_line": "long name",
+    "test_a_special_file_anywhere_in_a_run_is_refused": "special file in a run",
+    "test_a_file_in_place_of_a_folder_of_a_run_is_refused": "special file in a run",
+    "test_no_link_in_the_cache_is_followed_and_those_to_it_are": "cache folder",
+    "test_a_note_in_the_cache_that_is_no_plain_file_is_not_read": "cache folder",
+    "test_of_nine_thousand_presets_ten_get_a_line": "long list",
+    "test_long_answers_are_counted_and_not_read": "long list",
+    "test_equal_rows_are_refused_at_once": "long list",
+    "test_a_long_system_message_is_refused_and_one_in_many_prompts_too": "long list",
+    "test_a_template_that_is_no_plain_file_is_refused": "special file, impossible name",
+    "test_a_folder_of_a_model_with_such_a_file_is_refused": "special file, impossible name",
+    "test_a_plain_size_is_that_of_a_plain_file_alone": "special file, impossible name",
+    "test_a_name_that_no_file_can_have_is_one_line": "special file, impossible name",
+    "test_a_table_whose_lines_end_with_cr_alone_is_one_line": "special file, impossible name",
     "test_twenty_thousand_unknown_keys_are_counted": "20,000 unknown keys",
 }
 """Test -> kind of its cases."""
-FILES = ("", "_data", "_runs", "_templates", "_studies", "_weights")
+FILES = (
+    *(f"tests/system/test_hostile{name}.py" for name in (
+        "_templates", "", "_data", "_runs", "_names", "_studies", "_weights", "_models",
+    )),
+    "tests/data/test_special_files.py",
+    "tests/recipe/test_loading.py",
+)  # fmt: skip
+"""The slowest first."""
 MAX_S, MAX_BYTES = 10.0, 1e9
 
 
@@ -142,7 +172,7 @@ class Plugin:
             limits.close()
             row = {
                 "kind": KINDS[item.originalname],
-                "case": item.callspec.id,
+                "case": item.callspec.id if hasattr(item, "callspec") else item.name,
                 "is_answered_well": is_good,
                 "cpu_seconds": round(sum(os.times()[:4]) - cpu_began, 2),
                 "wall_seconds": round(time.monotonic() - began, 2),
@@ -170,16 +200,37 @@ def summary(cases: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
+def measure(path: str) -> list[dict[str, Any]]:
+    """The cases of one file of tests, in a process of its own."""
+    with tempfile.NamedTemporaryFile("r") as file:
+        words = [sys.executable, "-m", "benchmarks.reliability.hostile", "--of", path, file.name]
+        subprocess.run(words, check=True)
+        return list(json.load(file))
+
+
+def measure_here(path: str, target: str) -> None:
+    """Run the cases of one file, and write their rows to `target`."""
     builtin.build_model(1, "builtin:tiny")
     plugin = Plugin()
-    paths = [f"tests/system/test_hostile{name}.py" for name in FILES]
-    pytest.main(["-q", "-p", "no:cacheprovider", *paths, "tests/recipe/test_loading.py"], [plugin])
-    cases = plugin.cases
+    pytest.main(["-q", "-p", "no:cacheprovider", path], [plugin])
+    Path(target).write_text(json.dumps(plugin.cases))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=2, help="files at a time (default: 2)")
+    parser.add_argument("--of", nargs=2, metavar=("FILE", "TARGET"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.of:
+        return measure_here(*args.of)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        cases = [case for rows in pool.map(measure, FILES) for case in rows]
     kinds = {kind: [case for case in cases if case["kind"] == kind] for kind in KINDS.values()}
     whole = summary(cases)
     result = {"all": whole} | {kind: summary(rows) for kind, rows in kinds.items()}
+    result["all"]["sum_cpu_seconds"] = round(sum(case["cpu_seconds"] for case in cases))
+    result["all"]["sum_wall_seconds"] = round(sum(case["wall_seconds"] for case in cases))
+    result["all"]["jobs"] = args.jobs
     about.write(RESULT, {"limits": {"cpu_seconds": MAX_S, "bytes": MAX_BYTES}, "kinds": result})
     is_good = whole["num_answered_well"] == whole["num_cases"] >= 150
     sys.exit(

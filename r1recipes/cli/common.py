@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from r1recipes.errors import Problem, RecipeError, shorten, unwritable, visible
+from r1recipes.errors import Problem, RecipeError, shorten, unreadable, unwritable, visible
 from r1recipes.machine import RUNS_DIR, files
 
 if TYPE_CHECKING:
@@ -224,14 +224,29 @@ def check_place(path: Path) -> None:
 
 
 def write_over(path: Path, text: str) -> None:
-    """Write a generated file, which may replace an older one: that stays where the disk is full.
-
-    Raises: RecipeError, RunError.
+    """Write a generated page, JSON or CSV, which may replace an older one of its kind: that stays
+    where the disk is full. Raises: RecipeError, RunError.
     """
+    try:
+        is_kin = not path.is_file() or _kind(path.read_bytes()) == _kind(text.encode())
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not is_kin:
+        message = "exists, and is not a file that this command has written"
+        raise RecipeError.at(str(path), message, "name another file, or remove this one")
     try:
         files.save_text(path, text, taken="replace")
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def _kind(content: bytes) -> str:
+    """What a generated file is, by how it begins; a table of text where it is neither of both."""
+    if content[:14].lower() == b"<!doctype html":
+        return "page"
+    if content[:1] in (b"{", b"["):
+        return "JSON"
+    return "table" if b"," in content.partition(b"\n")[0] else "text"
 
 
 def runs_folder() -> Path:

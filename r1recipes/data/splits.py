@@ -250,6 +250,9 @@ def read_question(value: Any) -> tuple[str, str]:
 
 def _choose_held_out(keys: list[str], data: Data) -> list[int]:
     """Indices of `eval_size` rows, no question twice; a larger choice contains a smaller one."""
+    split = f"split `{data.eval_split or data.split}` of `{data.name}`"
+    if problem := too_few_questions(len(set(keys)), data, split, are_trained=not data.eval_split):
+        raise RecipeError(problems=[problem])
     order = list(range(len(keys)))
     random.Random(HELD_OUT_SEED).shuffle(order)
     chosen: dict[str, int] = {}
@@ -257,9 +260,6 @@ def _choose_held_out(keys: list[str], data: Data) -> list[int]:
         if len(chosen) == data.eval_size:
             break
         chosen.setdefault(keys[index], index)
-    split = f"split `{data.eval_split or data.split}` of `{data.name}`"
-    if problem := too_few_questions(len(chosen), data, split, are_trained=not data.eval_split):
-        raise RecipeError(problems=[problem])
     return list(chosen.values())
 
 

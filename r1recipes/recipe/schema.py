@@ -3,8 +3,7 @@
 The keys of [train], [lora] and a preset are in `algorithms` (`base` and each algorithm), those of
 [cold_start] in `algorithms.sft`, of [data] and [[stage]] in `recipe.sections`, of [export] and
 [track] in `recipe.targets`. The JSON Schema for editors comes from here. `recipe.loading` reads
-files, `planning.plan` decides: nothing is read or chosen here. A key that no module reads is a
-defect.
+files, `planning.plan` decides: nothing is read or chosen here.
 
 Keys carry the names that Unsloth, vLLM, PEFT and TRL users know; where a library is named in a
 field's text, the key is passed on under that name.
@@ -243,13 +242,13 @@ class Recipe(Section):
     @property
     def algorithms(self) -> list[str]:
         """The algorithms of the stages, and of the training after them."""
-        return [*(stage.algorithm for stage in self.stage), self.algorithm]
+        return [algorithm.name for algorithm, _ in self.trainings]
 
     @property
     def trainings(self) -> list[tuple[Algorithm, Train]]:
         """The algorithm and the keys of each stage, and of the training after them."""
-        sections = [*(stage.train for stage in self.stage), self.train]
-        return list(zip(map(ALGORITHMS.__getitem__, self.algorithms), sections, strict=True))
+        parts: list[Stage | Recipe] = [*self.stage, self]
+        return [(ALGORITHMS[part.algorithm], part.train) for part in parts]
 
     @property
     def stage_names(self) -> list[str]:

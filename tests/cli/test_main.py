@@ -199,3 +199,14 @@ def test_an_error_of_a_file_names_the_file(monkeypatch):
     monkeypatch.setattr(recipe, "load", fails)
     code, _, err = in_process("show", "tiny")
     assert code == 1 and err.startswith("error: `recipes/mine.toml`: Permission denied\n  hint: ")
+
+
+@pytest.mark.parametrize("text", ["# Notes\n", "format = 1\n", "<html>\n", "a,b\n1,2\n"])
+def test_a_generated_file_replaces_files_of_its_kind_alone(tmp_path, text):
+    path = tmp_path / "file"
+    path.write_text(text)
+    code, _, err = in_process("schema", path)
+    assert code == 2 and "exists, and is not a file that this command has written" in err
+    assert path.read_text() == text
+    path.write_text('{"old": 1}\n')
+    assert in_process("schema", path)[0] == 0 and '"$schema"' in path.read_text()

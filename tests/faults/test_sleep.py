@@ -48,10 +48,13 @@ def asleep(pid: int) -> Iterator[None]:
             os.kill(each, signal.SIGCONT)
 
 
-def wait_for(path: Path, process: "subprocess.Popen[str]", limit_s: float = 150.0) -> None:
+def wait_for(
+    folder: Path, pattern: str, process: "subprocess.Popen[str]", limit_s: float = 300.0
+) -> None:
+    """Wait until there is a file below a folder, while a process runs."""
     end = time.monotonic() + limit_s
-    while not path.exists():
-        assert process.poll() is None and time.monotonic() < end, path
+    while not any(folder.glob(pattern)):
+        assert process.poll() is None and time.monotonic() < end, pattern
         time.sleep(0.05)
 
 
@@ -68,10 +71,7 @@ run_in_process(Path(recipe), Path(runs))
 def test_a_run_that_slept_has_the_numbers_of_one_that_did_not(finished, small, tmp_path):
     words = [sys.executable, "-c", RUNNING, str(small), str(tmp_path / "runs")]
     process = subprocess.Popen(words, cwd=Path(__file__).parents[2], text=True)
-    end = time.monotonic() + 150
-    while not list((tmp_path / "runs").glob("*/*/evaluation-before.jsonl")):
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.05)
+    wait_for(tmp_path / "runs", "*/*/evaluation-before.jsonl", process)
     (run,) = record.all_runs(tmp_path / "runs")
     began = time.monotonic()
     with asleep(process.pid):
@@ -79,7 +79,7 @@ def test_a_run_that_slept_has_the_numbers_of_one_that_did_not(finished, small, t
         assert run.status() == "running"  # its lock is held: it is not taken for dead
         with pytest.raises(RecipeError, match="in use by another process"), run.owned():
             raise AssertionError("a sleeping run lost its folder")
-    assert process.wait(timeout=150) == 0
+    assert process.wait(timeout=300) == 0
     assert_same(run, finished)
     spent = run.read()["time"]["total"]
     assert 0 < spent and time.monotonic() - began >= ASLEEP_S
@@ -94,11 +94,10 @@ def test_a_sweep_that_slept_ends_with_each_trial_once(small, tmp_path):
     driver = subprocess.Popen(
         words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
     )
-    wait_for(tmp_path / "runs" / "study" / "worker-0.log", driver)
-    for _ in range(2):
+    for pattern in ("study/worker-0.log", "*/*/record.json"):  # before a trial, and within one
+        wait_for(tmp_path / "runs", pattern, driver)
         with asleep(driver.pid):
             time.sleep(ASLEEP_S)
-        time.sleep(1.0)
     _, err = driver.communicate(timeout=300)
     assert driver.returncode == 0, err
     url = f"sqlite:///{tmp_path}/runs/study/study.db"

@@ -84,7 +84,7 @@ run_in_process(Path(recipe), Path(runs), observers=[Signalling(signal.SIGKILL, s
 def test_a_kill_in_the_midst_of_a_stage_loses_nothing(stage, finished, small, tmp_path):
     """Of training, `tests/training/test_run.py` has the same."""
     words = [sys.executable, "-c", KILLING, str(small), str(tmp_path / "runs"), stage]
-    done = subprocess.run(words, cwd=Path(__file__).parents[2], timeout=120)
+    done = subprocess.run(words, cwd=Path(__file__).parents[2], timeout=300)
     assert done.returncode == -signal.SIGKILL
     (run,) = record.all_runs(tmp_path / "runs")
     assert run.status() == "killed"

@@ -172,6 +172,15 @@ def test_a_hostile_database_is_refused(database, name):
     assert code == 0 and "old/complete" in out
 
 
+def test_a_parameter_of_another_name_is_refused_before_a_table_is_printed(database):
+    """`--export` writes it as it is."""
+    old = "preset.lora_rank"
+    sql(f"UPDATE trial_params SET param_name = 'preset.evil' WHERE param_name = '{old}'")(database)
+    before = list(database.parent.rglob("*"))
+    assert "evil" in assert_refused("study", "study")
+    assert list(database.parent.rglob("*")) == before
+
+
 URLS = {
     "another scheme": "http://u:zq-secret-zq@h",
     "another database": "mysql://u:zq-secret-zq@h/x",

@@ -306,25 +306,31 @@ def _print_result(cells: list[Trials], folder: Path) -> int:
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     is_open = any(not cell.is_done() for cell in cells)
+    best_of_cells = [(cell, trial) for cell in cells if (trial := leaderboard.best(cell))]
+    board = (
+        results.matrix_table(cells)
+        if cells[0].cell.axes
+        else leaderboard.board(cells[0], leaderboard.TOP, console.width)
+    )
+    page, recipe_text, sentences = study.html(cells, folder), "", list[str]()
+    if best_of_cells:  # all that may refuse the study comes before its table
+        cell, trial = results.best_of(best_of_cells)
+        recipe_text = results.best_recipe(cell, trial, folder.absolute())
+        sentences = leaderboard.summary(cells, cell, trial)
     if is_open:
         console.print(leaderboard.progress(cells), highlight=False)
-    if cells[0].cell.axes:
-        console.print(results.matrix_table(cells))
-    else:
-        console.print(leaderboard.board(cells[0], leaderboard.TOP, console.width))
+    console.print(board)
     files.check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / "report.html", study.html(cells, folder))
-    best_of_cells = [(cell, trial) for cell in cells if (trial := leaderboard.best(cell))]
+    files.write_text(folder / "report.html", page)
     if not best_of_cells:
         console.print(f"report       {folder / 'report.html'}", markup=False, highlight=False)
         hint = "`sweep` with `--n-trials N` adds trials, with `--name NAME` it begins another study"
         going_on = f"`{command('worker', cells[0].cell.study)}` goes on with it"
         message = ["no trial is complete, so there is no best recipe", *leaderboard.failures(cells)]
         raise RunError("; ".join(message), hint=going_on if is_open else hint)
-    cell, trial = results.best_of(best_of_cells)
-    files.write_text(folder / "best.toml", results.best_recipe(cell, trial, folder.absolute()))
-    for sentence in leaderboard.summary(cells, cell, trial):
+    files.write_text(folder / "best.toml", recipe_text)
+    for sentence in sentences:
         console.print(sentence, markup=False, highlight=False)
     best = command("run", folder / "best.toml")
     console.print(f"best recipe  {best}", markup=False, highlight=False)

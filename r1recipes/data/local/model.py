@@ -165,6 +165,10 @@ def refuse_code(folder: Path) -> None:
             if "/" in str(config.get(key)):
                 message = f"`{folder / name}`: `{key}` names code on the Hub, which is never run"
                 raise RecipeError(message, hint="remove the key, or set it to sdpa")
+        weights = config.get("transformers_weights")
+        if weights is not None and weights not in [path.name for path in folder.iterdir()]:
+            message = f"`{folder / name}`: `transformers_weights` names no file of the folder"
+            raise RecipeError(message, hint="remove the key: the weights are model.safetensors")
         is_megatron = config.get("megatron_core") not in (None, "megatron.core")
         if is_megatron or config.get("megatron_config"):
             message = (

@@ -98,11 +98,29 @@ def header(path: Path) -> dict[str, dict[str, Any]]:
     return tensors
 
 
+def refuse_other_weights(folder: Path, shapes: dict[str, list[int]]) -> None:
+    """Raises: RecipeError where the weights in a folder are not those of a model whose parameters
+    have these shapes.
+
+    Names may be others: transformers renames and joins tensors when it loads them.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    stored = {name: entry["shape"] for path in files for name, entry in header(path).items()}
+    path, num_stored = folder / "config.json", sum(map(math.prod, stored.values()))
+    needed, packed = sum(map(math.prod, shapes.values())), "quantization_config" in config(path)
+    if files and needed > (_PACKED if packed else 1) * num_stored:
+        raise damaged(path, f"it describes {needed:,} weights, and the folder has {num_stored:,}")
+    for name, shape in shapes.items():
+        if not packed and stored.get(name, shape) != shape:
+            message = f"by it `{name}` has the shape {shape}, and in the folder {stored[name]}"
+            raise damaged(path, message)
+
+
 def _check_places(path: Path, tensors: dict[str, Any], num_bytes: int) -> None:
     """Raises: RecipeError for tensors that do not lie one after the other in `num_bytes`."""
     places = []
     for name, tensor in tensors.items():
-        if fault := _tensor_fault(tensor):
+        if fault := _tensor_fault(name, tensor):
             raise damaged(path, f"tensor `{name}` {fault}")
         places.append((*tensor["data_offsets"], name))
     end = 0
@@ -114,8 +132,10 @@ def _check_places(path: Path, tensors: dict[str, Any], num_bytes: int) -> None:
         raise damaged(path, f"its tensors have {end:,} bytes, and the file has {num_bytes:,}")
 
 
-def _tensor_fault(tensor: Any) -> str | None:
+def _tensor_fault(name: str, tensor: Any) -> str | None:
     """What is wrong with the entry of a tensor in a header."""
+    if not name.isprintable():
+        return "has a name with control characters"
     if not isinstance(tensor, dict):
         return "has no `dtype`, `shape` and `data_offsets`"
     if not isinstance(tensor.get("dtype"), str) or tensor["dtype"] not in BITS:

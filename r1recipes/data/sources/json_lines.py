@@ -40,8 +40,9 @@ def read(path: Path, texts: Sequence[str] = ()) -> pyarrow.Table:
                     problems.append(row)
                 else:
                     rows.append(row)
-                    names |= dict.fromkeys(row)
-                    limits.refuse_columns(names, path)
+                    if not names.keys() >= row.keys():
+                        names |= dict.fromkeys(row)
+                        limits.refuse_columns(names, path)
     refuse_problems(problems, path)
     columns = {name: [row.get(name) for row in rows] for name in names}
     # Arrow would give every row each of these keys, and `datasets` a feature each.

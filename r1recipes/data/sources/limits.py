@@ -9,7 +9,7 @@ the same here and there, and a file that changes in between is not looked at aga
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,16 @@ def refuse_long_prompts(system: str, questions: Sequence[str]) -> None:
             f"the prompts of {num_rows:,} rows have {repeated + num_chars:,} characters, most of "
             f"them `prompt.system`; {MAX_BYTES:,} are allowed",
             hint="shorten `prompt.system`, or set a smaller `data.size`",
+        )
+
+
+def refuse_braces(texts: Iterable[str], column: str, where: str) -> None:
+    """Raises: RecipeError for answers with more opening braces than a file has values."""
+    num_braces = sum(text.count("{") for text in texts)
+    if foreign.is_beyond(num_braces, MAX_VALUES):
+        raise RecipeError(
+            f"`{column}` of {where} has {num_braces:,} braces; {MAX_VALUES:,} are allowed",
+            hint=foreign.RAISE,
         )
 
 

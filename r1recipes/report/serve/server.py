@@ -54,6 +54,7 @@ class Server(ThreadingHTTPServer):
     """Listens on 127.0.0.1; a thread for each connection, at most MAX_CONNECTIONS."""
 
     daemon_threads = True  # no connection keeps the command from ending
+    request_queue_size = 2 * MAX_CONNECTIONS  # a browser's burst waits here, not for its next try
     block_on_close = False
 
     def __init__(self, port: int, pages: Pages):

@@ -5,7 +5,7 @@ the value that it evaluates to. Limits: nothing here knows a run or a reward.
 """
 
 from r1recipes.rewards.answers.judge import MAX_ANSWER_CHARS, Judgement
-from r1recipes.rewards.answers.kinds import Kind, reference_text
+from r1recipes.rewards.answers.kinds import Kind, reference_text, spread
 from r1recipes.rewards.answers.numbers import parse_number
 from r1recipes.rewards.answers.verifier import (
     AnswerColumn,
@@ -32,4 +32,5 @@ __all__ = [
     "last_boxed",
     "parse_number",
     "reference_text",
+    "spread",
 ]

@@ -8,7 +8,7 @@ decide, the most common reading is taken. `judge` compares the answers.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -30,6 +30,10 @@ row is read by itself."""
 MIN_SELECTIONS = 3
 """Different references such as "A, C", all in alphabetical order, from which on they are read as
 choices and not as sequences; assumed."""
+
+MAX_LOOKED_AT, MAX_LOOKED_AT_CHARS = 20_000, 500_000
+"""Different references of a column, and characters in them, that are read to know the column; those
+of MATH have 100,000. Reading takes up to 5 us for a character (measured)."""
 
 Value = str | bool | int | float | Decimal | None
 """A reference in a data set; where several answers are accepted, a list of these."""
@@ -113,6 +117,19 @@ def reference_text(value: Any) -> str | None:
     return str(value).strip()
 
 
+def spread(lengths: Sequence[int], max_texts: int, max_chars: int) -> list[int]:
+    """The indices of texts of these lengths that stand for a column: all, where they are within
+    both limits, else as many as are, spread evenly over the column."""
+    step = max(1, -(-len(lengths) // max_texts), -(-sum(lengths) // max_chars))
+    chosen, num_chars = [], 0
+    for index in range(0, len(lengths), step):
+        num_chars += lengths[index]
+        if num_chars > max_chars:  # the long ones are at these places
+            break
+        chosen.append(index)
+    return chosen
+
+
 class Detector:
     """Reads references with the help of their column: its usual kinds, and the order in its dates.
 
@@ -132,6 +149,7 @@ class Detector:
         self.day_first = day_first
         self.are_selections = are_selections
         self.kind = kind
+        self._readings: dict[str, dict[Kind, Reference]] = {}
 
     @classmethod
     def of_column(cls, texts: Iterable[str], kind: Kind | None = None) -> "Detector":
@@ -139,22 +157,26 @@ class Detector:
         usual: Counter[Kind] = Counter()
         orders: set[bool] = set()
         selections: dict[bool, set[str]] = {True: set(), False: set()}
-        alone = cls()
+        alone, readings = cls(), dict[str, dict[Kind, Reference]]()
         for text, count in Counter(texts).items():
             if len(text) > MAX_REFERENCE_CHARS:
                 continue
-            usual[next(iter(alone.readings(text)))] += count
+            readings[text] = alone.readings(text)
+            usual[next(iter(readings[text]))] += count
             if slashed := _SLASHED_DAY.fullmatch(text.strip()):
                 first, second = int(slashed[1]), int(slashed[3])
                 orders |= {first > 12} if max(first, second) > 12 else set()
             if letters := _several_letters(text):
                 selections[letters == sorted(set(letters))].add(text)
-        return cls(
+        made = cls(
             usual,
             day_first=orders.pop() if len(orders) == 1 else None,
             are_selections=len(selections[True]) >= MIN_SELECTIONS and not selections[False],
             kind=kind,
         )
+        if made.day_first is None and not made.are_selections:  # it reads as one without a column
+            made._readings = readings
+        return made
 
     def read(self, raw: str | None) -> Reference:
         """A reference as its kind."""
@@ -175,6 +197,8 @@ class Detector:
 
     def readings(self, raw: str) -> dict[Kind, Reference]:
         """The kinds that a reference may have, the more usual first; never empty."""
+        if raw in self._readings:
+            return self._readings[raw]
         if _PLAIN_NUMBER.fullmatch(raw):
             return {Kind.NUMBER: Reference(raw, raw, Kind.NUMBER, read_quantity(raw))}
         text = unwrap(clean(raw))

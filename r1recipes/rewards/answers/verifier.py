@@ -15,7 +15,15 @@ from typing import Any
 from r1recipes.machine.processes import Children
 from r1recipes.rewards.answers.expressions import Pair, math_equal
 from r1recipes.rewards.answers.judge import Judgement, Undecided, compare
-from r1recipes.rewards.answers.kinds import Detector, Kind, Reference, reference_text
+from r1recipes.rewards.answers.kinds import (
+    MAX_LOOKED_AT,
+    MAX_LOOKED_AT_CHARS,
+    Detector,
+    Kind,
+    Reference,
+    reference_text,
+    spread,
+)
 from r1recipes.rewards.answers.numbers import parse_number
 
 MEMORY_BYTES = 2**30
@@ -26,7 +34,7 @@ MAX_TAIL_CHARS = 4000
 """Characters at the end of a completion in which an answer without tags is looked for; assumed."""
 
 _OPEN, _CLOSE = "<answer>", "</answer>"
-_BRACE = re.compile(r"\\boxed\{|[{}]")
+_OPENING, _BRACE = re.compile(r"\\boxed\{|\{"), re.compile(r"\\boxed\{|[{}]")
 _PHRASE = re.compile(r"\banswer\W{0,4}?\s*(?:is\b\s*:?|:|=)\W{0,4}?\s*", re.IGNORECASE)
 
 
@@ -66,13 +74,17 @@ def final_answer(completion: str) -> str | None:
 
 
 def last_boxed(text: str) -> str | None:
-    """The content of the \\boxed{} that is closed last, None without one; braces may be nested."""
+    """The content of the \\boxed{} that is closed last, None without one; braces may be nested.
+
+    Looks at no more closing braces than there are opening ones."""
     starts: list[int | None] = []
     last: tuple[int, int] | None = None
-    for brace in _BRACE.finditer(text):
+    place = 0
+    while brace := (_BRACE if starts else _OPENING).search(text, place):
+        place = brace.end()
         if brace[0] != "}":
-            starts.append(brace.end() if len(brace[0]) > 1 else None)
-        elif starts and (start := starts.pop()) is not None:
+            starts.append(place if len(brace[0]) > 1 else None)
+        elif (start := starts.pop()) is not None:
             last = start, brace.start()
     return text[slice(*last)].strip() if last else None
 
@@ -119,19 +131,24 @@ def final_reference(value: Any, after: str | None) -> tuple[str | list[str], str
     return (final, "") if final else ("", f"has nothing after `{after}` (`data.answer_after`)")
 
 
+Texts = tuple[str | None, ...]
+"""The texts that a reference accepts; never empty."""
+
+
 class AnswerColumn:
     """The references of a column, each read as its kind, to judge answers by.
 
-    `kinds` has one kind per row; `summary` is a sentence about them. A reference from elsewhere,
-    such as another split, is read as if it were in the column.
+    `kinds` has one kind per row that was looked at, which in a column that is not very large are
+    all (`kinds.spread`); `summary` is a sentence about them. Any other reference is read when it is
+    needed, as if it were in the column.
     """
 
-    def __init__(self, detector: Detector, references: Sequence[Any] = ()):
+    def __init__(self, detector: Detector, rows: Sequence[Texts] = (), num_rows: int = 0):
         self._detector = detector
-        self._read: dict[Any, tuple[Reference, ...]] = {}
-        read = [self.read(reference) for reference in references]
+        self._read: dict[Texts, tuple[Reference, ...]] = {}
+        read = [self._read_texts(texts) for texts in rows]
         self.kinds = tuple(accepted[0].kind for accepted in read)
-        self.summary = _summary(read, detector.kind)
+        self.summary = _summary(read, detector.kind, num_rows)
 
     @classmethod
     def from_references(
@@ -143,14 +160,22 @@ class AnswerColumn:
         a reference that cannot be read as that kind is read by itself, and counted in `summary`.
         Raises: ValueError for an unknown kind.
         """
-        references = list(references)
-        texts = [text for value in references for text in _accepted(value) if text]
+        rows = [_accepted(value) for value in references]
+        num_rows, different = len(rows), list(dict.fromkeys(rows))
+        lengths = [sum(len(text or "") for text in texts) for texts in different]
+        chosen = spread(lengths, MAX_LOOKED_AT, MAX_LOOKED_AT_CHARS)
+        if len(chosen) < len(different):
+            looked_at = {different[index] for index in chosen}
+            rows = [texts for texts in rows if texts in looked_at]
+        texts = [text for texts in rows for text in texts if text]
         detector = Detector.of_column(texts, None if kind is None else Kind(kind))
-        return cls(detector, references)
+        return cls(detector, rows, num_rows)
 
     def read(self, reference: Any) -> tuple[Reference, ...]:
         """The answers that a reference accepts, at least one; see `Reference.fault`."""
-        texts = _accepted(reference)
+        return self._read_texts(_accepted(reference))
+
+    def _read_texts(self, texts: Texts) -> tuple[Reference, ...]:
         if texts not in self._read:
             self._read[texts] = tuple(self._detector.read(text) for text in texts)
         return self._read[texts]
@@ -181,7 +206,7 @@ class AnswerColumn:
         return verifier.settle([verdict])[0]
 
 
-def _accepted(reference: Any) -> tuple[str | None, ...]:
+def _accepted(reference: Any) -> Texts:
     """The texts of a reference that may be a list of accepted answers; never empty."""
     if isinstance(reference, list | tuple):
         texts = [reference_text(value) for value in reference]
@@ -189,14 +214,17 @@ def _accepted(reference: Any) -> tuple[str | None, ...]:
     return (reference_text(reference),)
 
 
-def _summary(rows: list[tuple[Reference, ...]], kind: Kind | None) -> str:
-    """The number of references of each kind, such as "7,473 references: whole numbers"."""
+def _summary(rows: list[tuple[Reference, ...]], kind: Kind | None, num_rows: int) -> str:
+    """The number of references of each kind, such as "7,473 references: whole numbers". `rows` are
+    those of `num_rows` that were looked at."""
     labels = Counter(accepted[0].label for accepted in rows)
     counted = [
         (label if count > 1 else label.removesuffix("s"), count)
         for label, count in labels.most_common()
     ]
     total = f"{len(rows):,} reference" + "s" * (len(rows) != 1)
+    if len(rows) < num_rows:
+        total = f"{num_rows:,} references, of which {len(rows):,} were looked at"
     if len(counted) == 1:
         text = f"{total}: {counted[0][0]}"
     else:

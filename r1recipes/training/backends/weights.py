@@ -68,20 +68,13 @@ def check_folder(name: str) -> None:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    stored = sum(parts.num_elements(path) for path in folder.glob("*.safetensors"))
-    needed = sum(parameter.numel() for parameter in model.parameters())
-    if stored and needed > PACKED * stored:
-        message = f"it describes {needed:,} weights, and the folder has {stored:,}"
-        raise parts.damaged(folder / "config.json", message)
+    shapes = {name: list(tensor.shape) for name, tensor in model.named_parameters()}
+    parts.refuse_other_weights(folder, shapes)
     if (folder / "generation_config.json").is_file():
         with _blamed(folder / "generation_config.json"):
             generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
             generation.validate()
             _check_generation(generation)
-
-
-PACKED = 16
-"""Weights that are packed into one stored number at most: 2 bits in 32."""
 
 
 _TOKENS = ("eos_token_id", "bos_token_id", "pad_token_id", "suppress_tokens")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from r1recipes.rewards.answers import AnswerColumn, Judgement, Verifier, equal, final_reference
-from r1recipes.rewards.answers.kinds import MAX_REFERENCE_CHARS
+from r1recipes.rewards.answers.kinds import MAX_LOOKED_AT, MAX_REFERENCE_CHARS, spread
 
 DATA = Path(__file__).parents[2] / "fixtures"
 Case = tuple[str, str, str, bool]
@@ -308,3 +308,21 @@ def test_ten_thousand_plain_numbers_take_less_than_a_second(verifier):
     start = time.process_time()
     assert verifier.verify(pairs) == [True] * 10_000
     assert time.process_time() - start < 1
+
+
+def test_texts_that_stand_for_a_column_are_spread_over_it_and_within_both_limits():
+    assert spread([5] * 10, 10, 50) == list(range(10))
+    assert spread([5] * 10, 5, 50) == [0, 2, 4, 6, 8]
+    assert spread([5] * 10, 10, 25) == [0, 2, 4, 6, 8]
+    assert spread([30, 0, 30, 0], 10, 30) == [0]  # the long ones are where it looks
+    assert spread([], 10, 10) == []
+
+
+def test_a_large_column_is_known_by_some_of_its_references_and_judges_by_all():
+    numbers = [f"{n} km" for n in range(3 * MAX_LOOKED_AT)]
+    column = AnswerColumn.from_references(numbers)
+    summary = "60,000 references, of which 20,000 were looked at: whole numbers"
+    assert column.summary == summary
+    assert all(column.judge(f"{n}.0 km", f"{n} km").right for n in (0, 1, 2, 59_999))
+    repeated = AnswerColumn.from_references(["5 km", "6 km"] * 2 * MAX_LOOKED_AT)
+    assert repeated.summary == "80,000 references: whole numbers"
