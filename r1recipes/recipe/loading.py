@@ -207,8 +207,18 @@ def _blame_flags(
             continue
         named = [flag for loc, flag in origins.items() if f"`{loc[-1]}`" in problem.message]
         flags = " ".join(dict.fromkeys(named or origins.values()))
-        blamed.append(Problem(problem.message, flags, problem.hint))
+        hint = problem.hint or ""
+        if hint.startswith("remove") and not named and ("algorithm",) in origins:
+            hint = _new_for_algorithm(file_data, origins[("algorithm",)])  # no flag removes a key
+        blamed.append(Problem(problem.message, flags, hint or None))
     return list(dict.fromkeys(blamed))
+
+
+def _new_for_algorithm(file_data: dict[str, Any], flag: str) -> str:
+    """The command that writes a recipe for the file's model and the algorithm of a flag."""
+    algorithm, model = flag.partition("=")[2].strip(" '\""), file_data["model"]["name"]
+    written = command("new", "mine.toml", "--model", model, "--algorithm", algorithm)
+    return f"`{written}` writes a recipe for it"
 
 
 def new_recipe(path: str | Path) -> str:

@@ -28,7 +28,9 @@ from r1recipes.recipe.schema import BUILTIN_MODELS, Recipe, of_algorithm
 WIDTH = 98
 PASS_KEYS = ("per_device_train_batch_size", "gpu_memory_utilization")
 """Keys of a preset that are left to the planner where no preset of the algorithm was measured."""
-_SCHEMA = re.compile(r"#:schema [^\n]*recipe\.schema\.json(?=\s)")
+SCHEMAS = {"recipe": "recipes", "study": "sweeps"}
+"""What a schema is of -> the folder that has it."""
+_SCHEMA = re.compile(rf"#:schema [^\n]*\b({'|'.join(SCHEMAS)})\.schema\.json(?=\s)")
 DEFAULT, EXAMPLE = "default", "example; not set by default"
 """How the line of a key that is not set ends."""
 HEAD = (
@@ -37,10 +39,13 @@ HEAD = (
 )
 
 
-def schema_line(folder: Path) -> str:
-    """The line that tells an editor the schema of a recipe in `folder`: a path from there where the
-    file lies in the clone that r1recipes runs from, or else the URL of the installed file."""
-    schema = machine.shipped_folder("recipes").resolve() / "recipe.schema.json"
+def schema_line(folder: Path, kind: str = "recipe") -> str:
+    """The line that tells an editor the schema of a file in `folder`: a path from there where the
+    file lies in the clone that r1recipes runs from, or else the URL of the installed file.
+
+    `kind`: one of SCHEMAS.
+    """
+    schema = machine.shipped_folder(SCHEMAS[kind]).resolve() / f"{kind}.schema.json"
     folder = folder.resolve()
     if "_data" not in schema.parts and folder.is_relative_to(schema.parents[1]):
         path = Path(os.path.relpath(schema, folder)).as_posix()
@@ -49,8 +54,9 @@ def schema_line(folder: Path) -> str:
 
 
 def with_schema_of(text: str, folder: Path) -> str:
-    """The text of a recipe, with its `#:schema` line, if it has one, as it holds in `folder`."""
-    return _SCHEMA.sub(lambda _: schema_line(folder), text, count=1)
+    """The text of a recipe or a study, with its `#:schema` line, if it has one, as it holds in
+    `folder`."""
+    return _SCHEMA.sub(lambda match: schema_line(folder, match[1]), text, count=1)
 
 
 def commented(

@@ -1,8 +1,8 @@
 """Rewards that are safe to train with: loaded by name, called in training, checked before it.
 
-`load` turns a recipe's names into rewards, user code only if it is allowed. A `Reward` never raises
-and never hangs a run: rows without a result are paid 0 and counted. `check` is the strict call
-before a run; it finds what would be counted in training.
+`load` turns a recipe's names into rewards, user code only if it is allowed. A `Reward` never hangs
+a run: rows without a result are paid 0 and counted, and where all are, a watched one ends the run.
+`check` is the strict call before a run; it finds what would be counted in training.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from r1recipes.config.suggest import nearest
 from r1recipes.errors import R1RecipesError, RecipeError
 from r1recipes.rewards import functions
+from r1recipes.rewards.alarm import Alarm
 from r1recipes.rewards.functions import REWARDS
 from r1recipes.rewards.gym import GymScorer, gym
 from r1recipes.rewards.user_code import (
@@ -95,16 +96,26 @@ class Reward:
             self.code_sha256 = function.code.sha256
         self._function = function
         self._time_limit_s = time_limit_s
+        self._alarm: Alarm | None = None
+
+    def watch(self, note: Callable[[str], None]) -> None:
+        """From here on tell `note` of the first failure, and end a run in which all calls fail."""
+        if self.judge is None:
+            file = self._function.code.path if isinstance(self._function, UserCode) else None
+            self._alarm = Alarm(self.name, file, note)
 
     def __call__(
         self, /, prompts: list[Any], completions: list[Any], **columns: Any
     ) -> list[float | None]:
-        """Pay a batch. Raises nothing but R1RecipesError, when no child process can start, or when
-        a judge fails too often."""
+        """Pay a batch. Raises nothing but R1RecipesError: when no child process can start, when
+        a judge fails too often, or when a reward that is watched fails for all."""
         paid = self.pay(prompts, completions, columns)
         if self.judge:
             self.judge.refuse_failing(paid)
-        return [self._count(value) if isinstance(value, Failed) else value for value in paid]
+        counted = [self._count(value) if isinstance(value, Failed) else value for value in paid]
+        if self._alarm:
+            self._alarm.hear(paid)
+        return counted
 
     def pay(self, /, prompts: list[Any], completions: list[Any], columns: dict[str, Any]) -> Paid:
         """Pay a batch and count nothing: rows that brought no number are Failed.

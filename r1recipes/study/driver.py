@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from r1recipes.errors import PlanError, Problem, RecipeError, RunError, command
 from r1recipes.machine import files, gpu, host
 from r1recipes.planning import DoesNotFit
+from r1recipes.recipe import scaffold
 from r1recipes.recipe.references import references_in
 from r1recipes.study.cell import Cell, plan_trial
 from r1recipes.study.database import open_storage, trial_id
@@ -217,7 +218,7 @@ def create_cells(loaded: LoadedStudy, folder: Path, url: str) -> list[Trials]:
     storage = open_storage(url)
     refuse_removed_cells(storage, loaded.name, loaded.cells)
     cells = [create_cell(storage, cell) for cell in loaded.cells]
-    files.write_text(folder / "study.toml", loaded.text)
+    files.write_text(folder / "study.toml", scaffold.with_schema_of(loaded.text, folder))
     return cells
 
 

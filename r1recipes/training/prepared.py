@@ -213,6 +213,8 @@ def _load_rewards(
     warnings = preflight.check_rewards(called, splits, decisive=decisive, opened=opened)
     for line in [*(f"warning: {w}" for w in warnings), *preflight.try_judge(called, splits)]:
         observer.note(line)
+    for reward in called:
+        reward.watch(observer.note)
     return loaded, verifier
 
 

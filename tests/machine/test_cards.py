@@ -121,7 +121,7 @@ def test_a_name_of_several_cards_is_asked_about(name):
 def test_what_cannot_run_says_so_and_hints_at_no_other_card(name, reason):
     fault = cards.fault(name)
     assert cards.find_gpu(name) is None and reason in fault.message
-    assert "perhaps" not in fault.hint and "--vram" not in fault.hint
+    assert "perhaps" not in fault.hint and "--vram" not in fault.hint + fault.by_memory
     assert "compute capability 7.5 or more" in fault.hint
 
 
@@ -140,7 +140,7 @@ def test_what_cannot_run_says_so_and_hints_at_no_other_card(name, reason):
 def test_what_is_no_whole_card_says_what_to_write(name, message, hint):
     fault = cards.fault(name)
     assert cards.find_gpu(name) is None
-    assert message in fault.message and hint in fault.hint
+    assert message in fault.message and hint in f"{fault.hint} {fault.by_memory}"
 
 
 @pytest.mark.parametrize(

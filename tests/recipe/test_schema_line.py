@@ -70,8 +70,16 @@ def test_an_installed_wheel_names_the_schema_that_it_brings(tmp_path):
     assert schema_of(work / "mine.toml") == expected and expected.is_file()
 
 
+def test_a_study_has_the_line_that_holds_in_its_folder(tmp_path):
+    text = (CLONE / "sweeps" / "tiny.toml").read_text()
+    file = tmp_path / "study.toml"
+    file.write_text(scaffold.with_schema_of(text, tmp_path))
+    assert schema_of(file).samefile(CLONE / "sweeps" / "study.schema.json")
+    assert file.read_text().splitlines()[1:] == text.splitlines()[1:]
+
+
 def test_another_schema_line_and_none_stay_as_they_are(tmp_path):
-    for text in ("#:schema ./study.schema.json\nformat = 1\n", "format = 1\n", ""):
+    for text in ("#:schema ./other.schema.json\nformat = 1\n", "format = 1\n", ""):
         assert scaffold.with_schema_of(text, tmp_path) == text
 
 

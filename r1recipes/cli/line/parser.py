@@ -64,11 +64,27 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """The arguments. Raises: RecipeError for those that the command does not have."""
-        parsed, rest = self.parse_known_args(joined(_with_help(args)), namespace)
+        words = joined(_with_help(args))
+        if error := self._before_command(words):
+            raise error
+        parsed, rest = self.parse_known_args(words, namespace)
         if rest:
             inner = self.commands().get(getattr(parsed, "title", ""), self)
             raise _unknown(inner, rest, self.commands())
         return parsed
+
+    def _before_command(self, words: Sequence[str]) -> RecipeError | None:
+        """The error for a flag of a command that stands before it; None where there is none."""
+        commands, flag = self.commands(), words[0].partition("=")[0] if words else ""
+        place = next((n for n, word in enumerate(words) if word in commands), None)
+        if place is None or not flag.startswith("--") or flag == "--" or flag in self.flags():
+            return None
+        title = words[place]
+        if flag not in commands[title].flags():
+            return _unknown(commands[title], [flag], commands)
+        behind = command(title, *words[place + 1 :], *words[:place])
+        message = f"`{flag}` stands before its command"
+        return RecipeError(message, hint=f"put it behind: `{behind}`")
 
     def error(self, message: str) -> NoReturn:
         """Raises: RecipeError, for what is missing and for a value that is not valid."""
@@ -154,10 +170,7 @@ def _unknown(inner: Parser, rest: Sequence[str], commands: dict[str, Parser]) ->
         return RecipeError(f"`{title}` does not take `{' '.join(rest)}`", hint=hint)
     message = f"`{title}` has no flag `{flag}`"
     homes = [name for name, parser in commands.items() if flag in parser.flags()]
-    if title in homes:
-        message = f"`{flag}` stands before its command"
-        hint = f"put it behind: `{command(title, flag)}`"
-    elif homes:
+    if homes:
         hint = f"it is a flag of {listed(f'`{name}`' for name in homes)}"
     elif meant := _nearest(flag, inner.flags()):
         hint = f"did you mean `{meant}`?"

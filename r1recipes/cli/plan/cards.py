@@ -68,14 +68,18 @@ def card_at_hand(args: argparse.Namespace) -> Gpu | None:
     return gpu.current() if args.gpu is None else named_card(args.gpu)
 
 
-def named_card(name: str) -> Gpu:
-    """A GPU of the catalogue. Raises: RecipeError with the reason, or GPUs of a similar name."""
+def named_card(name: str, by_memory: str | None = None) -> Gpu:
+    """A GPU of the catalogue. Raises: RecipeError with the reason, or GPUs of a similar name.
+
+    `by_memory`: what the error proposes in place of `--vram`, for a command without that flag.
+    """
     from r1recipes.machine import cards
 
     card = cards.find_gpu(name)
     if card is None:
         fault = cards.fault(name)
-        raise RecipeError(fault.message, hint=fault.hint)
+        otherwise = fault.by_memory and (by_memory or fault.by_memory)
+        raise RecipeError(fault.message, hint="; ".join(filter(None, [fault.hint, otherwise])))
     return _imagined(card.name, card.usable_bytes, card.compute_capability)
 
 

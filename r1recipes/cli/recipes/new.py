@@ -63,6 +63,6 @@ def _cards(names: list[str]) -> list[Gpu]:
     from r1recipes.machine import gpu
 
     if names:
-        return [named_card(name) for name in names]
+        return [named_card(name, "without `--gpu` the presets are chosen") for name in names]
     at_hand = gpu.current()
     return [at_hand] if at_hand else []

@@ -52,6 +52,8 @@ class Fault:
 
     message: str
     hint: str
+    by_memory: str = ""
+    """What to write, beside the hint, for a command that takes an amount of memory."""
 
 
 def find_gpu(name: str, total_bytes: int | None = None) -> Card | None:
@@ -84,8 +86,9 @@ def fault(name: str) -> Fault:
     needed = f"a run needs an NVIDIA card of compute capability {MIN_CAPABILITY} or more"
     shown = name.strip()
     if reading.mig:
-        hint = f"its memory alone can be planned for: `--vram {reading.size_gb or 20}`"
-        return Fault(f"`{shown}` is a MIG slice, and slices are not supported", hint)
+        size = reading.size_gb or 20
+        by_memory = f"its memory alone can be planned for: `--vram {size}`"
+        return Fault(f"`{shown}` is a MIG slice, and slices are not supported", "", by_memory)
     older = unusable.capability(name)
     if older is not None:
         return Fault(f"`{shown}` has compute capability {older}, which is too old", needed)
@@ -98,7 +101,7 @@ def fault(name: str) -> Fault:
         return Fault(f"`{shown}` is not an NVIDIA card", needed)
     if not reading.words and reading.size_gb or shown.isdigit() and int(shown) < 300:
         size = reading.size_gb or int(shown)
-        return Fault(f"`{shown}` is an amount of memory, not a card", f"`--vram {size}`")
+        return Fault(f"`{shown}` is an amount of memory, not a card", "", f"`--vram {size}`")
     return _which(shown, reading)
 
 
@@ -119,8 +122,9 @@ def _which(shown: str, reading: Reading) -> Fault:
     fitting = _named(reading)
     if fitting and reading.size_gb is not None and not _of_size(reading, fitting):
         sizes = " or ".join(f"{card.sold_gb}GB" for card in fitting)
-        hint = f"it is sold with {sizes}, as in `--gpu '{fitting[-1].name}'`; or give its memory "
-        return Fault(f"no `{shown}` is known", hint + f"with `--vram {reading.size_gb}`")
+        hint = f"it is sold with {sizes}, as in `--gpu '{fitting[-1].name}'`"
+        by_memory = f"or give its memory with `--vram {reading.size_gb}`"
+        return Fault(f"no `{shown}` is known", hint, by_memory)
     usual = [card for card in fitting if not card.is_rare]
     if len(usual) > 1:
         options = " or ".join(f"`--gpu '{card.name}'`" for card in usual)
@@ -130,8 +134,8 @@ def _which(shown: str, reading: Reading) -> Fault:
     similar = _similar(shown)
     likely = " or ".join(f"`--gpu '{name}'`" for name in similar)
     hint = f"perhaps {likely}" if similar else "names are as in `--gpu t4`, `--gpu 'rtx 4090'`"
-    hint += "; or give its memory, such as `--vram 16`"
-    return Fault(f"no NVIDIA card `{shown}` is known", hint)
+    by_memory = "or give its memory, such as `--vram 16`"
+    return Fault(f"no NVIDIA card `{shown}` is known", hint, by_memory)
 
 
 def _similar(name: str) -> list[str]:

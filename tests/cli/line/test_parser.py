@@ -75,7 +75,12 @@ def test_a_flag_with_a_typo_is_named(name, flag):
         (["run", "tiny", "--gpu", "t4"], "`run` has no flag `--gpu`", "flag of `plan`, `new`"),
         (["run", "tiny", "--gpu=t4"], "`run` has no flag `--gpu`", "flag of `plan`, `new`"),
         (["run", "tiny", "--zzzz"], "`run` has no flag `--zzzz`", "--help` lists its flags"),
-        (["--offline", "run", "x"], "stands before its command", "`r1recipes run --offline`"),
+        (["--offline", "run", "x"], "stands before its command", "`r1recipes run x --offline`"),
+        (["--set", "a=1", "run", "x"], "`--set` stands before", "`r1recipes run x --set a=1`"),
+        (["--set", "a", "1", "run", "x"], "`--set` stands before", "`r1recipes run x --set a=1`"),
+        (["--set=a=1", "run", "x", "--force"], "`--set` stands", "run x --force --set=a=1`"),
+        (["--vram", "16", "run", "x"], "`run` has no flag `--vram`", "a flag of `plan`"),
+        (["--zzz", "run", "x"], "`run` has no flag `--zzz`", "`r1recipes run --help` lists its"),
         (["ask", "tiny", "1", "2"], "`ask` does not take `2`", "words with spaces need quotes"),
         (["ask", "tiny"], "`ask` needs question", "such as `r1recipes ask tiny '12+34='`"),
         (["new", "x.toml"], "`new` needs --model", "r1recipes new mine.toml --model"),
@@ -122,6 +127,24 @@ def test_set_with_a_space_changes_the_recipe(small):
     assert (code, out, err) == (0, f"{small}: ok\n", "")
     code, _, err = in_process("check", small, "--set", "train.max_steps")
     assert code == 2 and "such as `--set train.max_steps=50`" in err
+
+
+@pytest.mark.parametrize("name", ["nope", "MIG 3g.20gb", "4090 12gb", "24 GB"])
+def test_a_hint_on_a_card_names_flags_that_the_command_has(name, tmp_path):
+    code, _, err = in_process("new", tmp_path / "a.toml", "--model", "a/b", "--gpu", name)
+    assert code == 2 and "--vram" not in err and "without `--gpu` the presets are chosen" in err
+    code, _, err = in_process("plan", "phi4", "--gpu", name)
+    assert code == 2 and "`--vram " in err
+
+
+def test_a_hint_on_a_key_that_the_algorithm_of_a_flag_lacks_can_be_followed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = in_process("check", "qwen2.5-1.5b", "--set", "algorithm=rloo")
+    hint = err.splitlines()[1]
+    assert code == 2 and "unknown key `train.loss_type`" in err and "remove" not in err
+    words = shlex.split(hint.split("`")[1])
+    assert words[1] == "new" and words[-2:] == ["--algorithm", "rloo"]
+    assert in_process(*words[1:])[0] == 0 and in_process("check", words[2])[0] == 0
 
 
 def test_arguments_that_are_hidden_are_not_proposed():
