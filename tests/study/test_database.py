@@ -1,11 +1,14 @@
 """The database of a study while it is away: every call waits, for so long and no longer."""
 
 import ast
+import contextlib
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import optuna
 import pytest
 import sqlalchemy
 from optuna.trial import TrialState
@@ -134,3 +137,26 @@ def test_what_is_not_a_database_is_refused(tmp_path: Path) -> None:
         database.open_storage(f"sqlite:///{tmp_path}/no/such/folder.db")
     assert database.missing_file(f"sqlite:///{tmp_path}/none.db") == f"{tmp_path}/none.db"
     assert database.missing_file("postgresql://host/name") is None
+
+
+@pytest.mark.parametrize("tables", [["alembic_version"], ["alembic_version", "trials", "studies"]])
+def test_a_database_whose_tables_are_still_being_made_is_opened(tmp_path, tables):
+    """As a worker does while its driver makes them, or a sweep whose driver was killed there."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    database.open_storage(url)
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as connection:
+        for table in tables:
+            connection.execute(f"DROP TABLE {table}")
+        connection.commit()
+    assert database.open_storage(url).get_all_studies() == []
+
+
+def test_a_database_with_content_and_without_a_table_is_damaged(tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    optuna.create_study(storage=database.open_storage(url), study_name="a")
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as connection:
+        connection.execute("DROP TABLE alembic_version")
+        connection.commit()
+    with pytest.raises(RecipeError) as refused:
+        database.open_storage(url)
+    assert "it lacks the tables alembic_version" in refused.value.problems[0].message

@@ -21,6 +21,9 @@ MAX_BYTES = 256 * 2**20
 """Bytes of a database. Assumed: 10,000 trials have about 10 MB."""
 MAX_ROWS = 500_000
 """Rows of all its tables; assumed, 10,000 trials with 20 intermediate values each have half."""
+UNFINISHED_ROWS = 1
+"""Rows of a database whose tables are still being made, or were when that process was killed:
+Optuna writes its version before the last table (storages/_rdb/storage.py)."""
 MAX_VALUE_BYTES = 4 * 2**20
 """Bytes of one value; assumed, as of a line of JSON."""
 MAX_S = 4.0
@@ -73,6 +76,12 @@ def checked(path: Path, tables: Tables) -> Iterator[sqlite3.Connection]:
             connection.close()
 
 
+def is_finished(connection: sqlite3.Connection, tables: Tables) -> bool:
+    """Whether all tables are there; a checked database without some of them has no content."""
+    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    return tables.keys() <= {name for (name,) in names}
+
+
 def _reason(error: Exception, limit_s: float) -> str:
     if getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
         return f"takes more than {limit_s:g} s to be read, which no study does"
@@ -100,10 +109,11 @@ def _check(connection: sqlite3.Connection, path: Path, tables: Tables) -> None:
         missing = set(tables[name]) - {column[1] for column in columns}
         if missing or any(column[-1] for column in columns):  # computed ones are hidden
             raise foreign.Damaged(f"table `{name}` lacks the columns of this version")
-    if names and (lacking := sorted(tables.keys() - names)):
+    counts = [connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names]
+    lacking = sorted(tables.keys() - names)
+    if lacking and sum(counts) > UNFINISHED_ROWS:
         raise foreign.Damaged(f"it lacks the tables {listed(lacking)}")
     (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if result != "ok":
         raise foreign.Damaged(first_line(foreign.Damaged(str(result))))
-    counts = [connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names]
     foreign.refuse_beyond(sum(counts), MAX_ROWS, "rows", path)

@@ -142,7 +142,7 @@ def check(path: Path) -> None:
     if not path.exists() or not path.stat().st_size:
         return
     with sqlite.checked(path, TABLES) as connection:
-        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        if not sqlite.is_finished(connection, TABLES):
             return
         for table, column, wrong in _WRONG:
             query = f"SELECT rowid, {column} FROM {table} WHERE {wrong} LIMIT 1"
