@@ -161,6 +161,8 @@ SITUATIONS = [
     Situation("list studies", prepare=_begun_study),
     Situation("list runs", prepare=_no_runs),
     # recipes
+    Situation("plan"),
+    Situation("check phi4 --set algorithm=rloo"),
     Situation("check broken.toml"),
     Situation("check far.toml"),
     Situation("check nothing-like-it"),
@@ -265,6 +267,8 @@ SITUATIONS = [
 ]
 
 UNPROVOKED = {
+    "r1recipes doctor --update": "doctor --update",
+    "r1recipes grade RECIPE --sample 8": "grade small.toml --sample 8",
     "--port 0": "report --serve --port 0",
     "--set lora.target_modules={}": "run phi4 --set 'lora.target_modules=[\"q_proj\"]'",
     "r1recipes report --serve": "report --serve",

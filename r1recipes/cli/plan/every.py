@@ -31,8 +31,7 @@ def print_every(args: argparse.Namespace) -> int:
         raise RecipeError("--preset, --fit and --set need a recipe", hint=hint)
     card = card_at_hand(args)
     if card is None:
-        hint = f"`{command('plan', '--gpu', 'rtx 4090')}`, or name a recipe of "
-        hint += f"`{command('list')}`"
+        hint = f"`{command('plan', '--gpu', 't4')}`, or name a recipe of `{command('list')}`"
         raise RecipeError("`plan` needs a recipe or a GPU", hint=hint)
     lengths = of_mean(args.mean_length) if args.mean_length else REAL
     rows = [_of_recipe(recipe.load(path), card, lengths) for path in recipe.shipped()]
