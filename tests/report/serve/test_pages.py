@@ -203,7 +203,8 @@ def snapshot_of(text: str) -> Snapshot:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_text_stays_text_in_the_overview(text):
     hostile = Outline(overview.html(snapshot_of(text), '"t"', text))
-    plain = Outline(overview.html(snapshot_of("plain"), '"t"', "plain"))
+    parts = "plain" + "/part" * text.count("/")  # a model's name may break after each slash
+    plain = Outline(overview.html(snapshot_of(parts), '"t"', parts))
     assert hostile.elements == plain.elements
 
 
