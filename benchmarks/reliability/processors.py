@@ -7,6 +7,7 @@ the named vector instructions, or with another number of threads. Writes results
 Limits: one machine stands in for several, so what differs between makers of processors is not seen.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -37,6 +38,7 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = [one_case(Path(folder) / str(i), name) for i, name in enumerate(CASES)]
     for row in rows:

@@ -12,7 +12,7 @@ from r1recipes.report import phases
 from r1recipes.report.charts import GREY, Bar, Bars, Chart, Plot, Series, has_data
 from r1recipes.report.charts.scales import Ends
 from r1recipes.runs import health
-from r1recipes.runs.reading import Reading, algorithms
+from r1recipes.runs.reading import STAGES, Reading, algorithms
 
 UNWEIGHTED = "Mean of what was paid, before the weight."
 
@@ -322,7 +322,7 @@ def _stages(readings: Sequence[Reading]) -> Bars:
         note = "Together the time of the whole run, up to this page."
         return Bars("stages", "Where the time went", bars, note, unit="s")
     spent = readings[0].record.get("duration_s", {})
-    bars = [Bar(phases.STAGES.get(stage, stage), seconds) for stage, seconds in spent.items()]
+    bars = [Bar(STAGES.get(stage, stage), seconds) for stage, seconds in spent.items()]
     return Bars("stages", "Time of each stage", bars, unit="s")
 
 

@@ -18,11 +18,9 @@ from r1recipes.report.page import Cell, Command
 from r1recipes.rewards.judge import cost
 from r1recipes.runs import lock, reading
 from r1recipes.runs.reading import Reading, Row
+from r1recipes.runs.record import going_on
 
 SWEEP = "r1recipes sweep STUDY.toml"
-REPEATS = ("input", "nan", "oom", "reward")
-"""Kinds of failures that come from the recipe, so that a run which goes on as it began fails
-again."""
 
 
 def of(run: Reading) -> list[tuple[str, Cell]]:
@@ -149,7 +147,7 @@ def next_step(run: Reading) -> Command | None:
     if "study" in run.record:
         return Command("It is a trial. The command that began its study goes on with it:", SWEEP)
     error = run.record.get("error") or {}
-    if run.status == "failed" and error.get("kind") in REPEATS:
+    if run.status == "failed" and error.get("kind") in going_on.REPEATS:
         changes = re.findall(r"`(--set [^`]+)`", error.get("hint") or "")
         sentence = "As it is it fails again. Change the recipe, then start a new run:"
         if changes:

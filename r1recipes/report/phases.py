@@ -19,16 +19,6 @@ STEP_PARTS = {
     "time/evaluation_s": "held-out evaluation",
 }
 """Metric of a step -> what its seconds are called."""
-STAGES = {
-    "cold_start": "cold start",
-    "load": "loading the model",
-    "evaluate_before": "evaluation before",
-    "pass_rates": "pass rates",
-    "own_samples": "sampling the problems",
-    "train": "training",
-    "evaluate_after": "evaluation after",
-}
-"""Key of `duration_s` -> what it is called where it stands for itself."""
 OTHER = "other"
 LEAST_SHARE = 0.01
 """Share of the time below which a part is not named in the sentence; assumed."""

@@ -22,6 +22,16 @@ from r1recipes.machine.meter import TOTAL
 from r1recipes.runs import lock, statistics
 from r1recipes.runs.record import Run, schema
 
+STAGES = {
+    "cold_start": "cold start",
+    "load": "loading the model",
+    "evaluate_before": "evaluation before",
+    "pass_rates": "pass rates",
+    "own_samples": "sampling the problems",
+    "train": "training",
+    "evaluate_after": "evaluation after",
+}
+"""Name of a stage in record.json, `stage` and `duration_s` -> as people read it."""
 Row = dict[str, Any]
 """A line of a .jsonl file, or another JSON object."""
 IGNORED = ("format", "description", "track", "preset")

@@ -63,4 +63,4 @@ def test_one_without_a_checkpoint_is_refused_with_the_way_on(old):
         ("run", "--finish", "old/failed"),
     ):
         code, _, err = in_process(*line)
-        assert code == 2 and "no checkpoint" in err and "starts a new run" in err
+        assert code == 2 and "checkpoint" in err and "starts a new run" in err

@@ -331,7 +331,12 @@ OVERRIDES = (
     + ["train.beta.x=1", "format.x=1", "rewards.foo=1", "rewards.correctness=x", "model.name="]
     + ["preset.lora_rank=0", "preset.lora_rnk=3", "preset.8gb.lora_rank=8", "preset=3", "seed=[1"]
     + ["preset.8GB.max_seq_length=256", "preset.8GB=1", "lora.target_modules=[]", "seed=1\nx=2"]
-    + [".".join("a" * 500) + "=1", "seed=" + "[" * 500, "seed=" + "9" * 5000, "data.problems={}"]
+    + [
+        ".".join("a" * 500) + "=1",
+        "seed=" + "[" * 500,
+        "seed=" + "9" * 5000,
+        "data.problems={x = 1}",
+    ]
     + ["format=true", "cold_start.steps=3", "rewards={correctness=nan}", "train.epsilon_high=0.1"]
 )
 

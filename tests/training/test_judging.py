@@ -125,7 +125,7 @@ def test_a_judge_that_dies_stops_the_run_which_goes_on_when_it_is_back(tmp_path)
         assert error["kind"] == "reward"
         assert error["message"].startswith("stage train: the judge stub failed for")
         assert "it answered with status 503: gone" in error["message"]
-        assert "`run --resume` goes on" in err
+        assert "run --resume` goes on" in err
         before = run.read()["judge"]
         assert before["failures"]["http_error"] > 0
         server.answering = judging

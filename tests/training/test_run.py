@@ -179,7 +179,8 @@ def test_ctrl_c_saves_a_checkpoint_and_kill_9_loses_nothing(finished, small, tmp
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
     assert out.count(AFTER_STEP) == 1
-    assert f"hint: go on with `python -m r1recipes run --resume {run.folder}`" in err
+    python = Path(sys.executable).name
+    assert f"hint: go on with `{python} -m r1recipes run --resume {run.folder}`" in err
     assert run.read()["status"] == "stopped"
     _, saved = last_checkpoint(run)
     assert saved >= 1 and f"step {saved} is saved" in err

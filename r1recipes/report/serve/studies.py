@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1recipes.errors import R1RecipesError, RecipeError, first_line
-from r1recipes.machine.files import foreign
+from r1recipes.machine.files import foreign, sqlite
 from r1recipes.report.serve.summary import address_of
 from r1recipes.runs.record import following
 from r1recipes.runs.record.following import Stamp
@@ -26,8 +26,6 @@ NAMES = (FILE, f"{FILE}-wal", f"{FILE}-journal")
 """The database, and what SQLite keeps beside it."""
 NOT_A_STUDY = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 """What Optuna raises for a database with other content than it writes."""
-MAX_DATABASE_BYTES = 256 * 2**20
-"""Bytes of a database that is opened; assumed, 100,000 trials have about 100 MB."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class FollowedStudy:
             if name == FILE or foreign.exists(self.file.parent, name):
                 with foreign.reading(self.file.parent, name) as file:
                     size = file.seek(0, os.SEEK_END)
-                foreign.refuse_beyond(size, MAX_DATABASE_BYTES, "bytes", path)
+                foreign.refuse_beyond(size, sqlite.MAX_BYTES, "bytes", path)
 
 
 def _summary(name: str, cells: list["Trials"]) -> StudySummary:

@@ -13,11 +13,10 @@ from urllib.parse import quote
 from r1recipes.algorithms import ALGORITHMS, Algorithm
 from r1recipes.report.charts.scales import is_number
 from r1recipes.report.facts import difference_sentence
-from r1recipes.report.phases import STAGES
 from r1recipes.report.run import TONES
 from r1recipes.runs import health
 from r1recipes.runs.health import GOOD, HeldOut, Terms
-from r1recipes.runs.reading import Reading, Row
+from r1recipes.runs.reading import STAGES, Reading, Row
 
 SPARK_POINTS = 60
 """Values of a sparkline; assumed, two pixels for each."""

@@ -13,21 +13,12 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from r1recipes.errors import RecipeError
+from r1recipes.runs import reading
 from r1recipes.runs.record import Run
 from r1recipes.study.trials import Trials, finished_trials, is_finished
 
-STAGES = {
-    "merge": "merging the adapter",
-    "cold_start": "cold start",
-    "load": "loading the model",
-    "evaluate_before": "evaluation before",
-    "pass_rates": "pass rates",
-    "own_samples": "sampling the problems",
-    "train": "training",
-    "evaluate_after": "evaluation after",
-    "evaluate": "evaluation",
-}
-"""Name of a stage in record.json -> as people read it."""
+STAGES = reading.STAGES | {"merge": "merging the adapter", "evaluate": "evaluation"}
+"""Name of a stage of a trial -> as people read it."""
 
 
 def stage(trial: FrozenTrial) -> str:

@@ -284,7 +284,9 @@ def test_keys_that_do_not_apply_and_rewards_that_cannot_judge(tmp_path: Path):
     assert "the column of `gym:chain_sum` is `question`" in problems("data.question=text")
     assert "lacks its columns" in problems("rewards.countdown=1.0")
     assert "needs demonstrations" in problems("cold_start.steps=3")
-    assert "built-in and gym: data only" in problems("data.name=mine.jsonl")
+    own = "data.name=mine.jsonl"
+    assert "built-in and gym: data only" in problems(own, "data.problems.terms=3")
+    assert "built-in and gym: data only" not in problems(own)  # the section is empty
     (tmp_path / "gym.toml").write_text(text().replace("[data.problems]\n", ""))
     with pytest.raises(RecipeError, match="not for those of `mine.jsonl`"):
         recipe.load(tmp_path / "gym.toml", ["data.name=mine.jsonl"])

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -74,7 +75,13 @@ def command(runs_dir: Path, *names: str) -> Iterator[tuple[subprocess.Popen[str]
     environment = os.environ | {"R1RECIPES_RUNS_DIR": str(runs_dir)}
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        line, cwd=runs_dir, env=environment, stdout=pipe, stderr=pipe, text=True
+        line,
+        cwd=runs_dir,
+        env=environment,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:
             assert process.stdout
