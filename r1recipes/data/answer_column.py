@@ -67,29 +67,31 @@ def are_compared(recipe: Recipe) -> bool:
 
 
 def final_answers(
-    values: Sequence[Any], data: Data, where: str, *, compared: bool = True
+    values: Iterable[Any], data: Data, where: str, *, compared: bool = True
 ) -> FinalAnswers:
-    """The final answers in the values of a column. `where` names the data in messages.
+    """The final answers in the values of a column, each of which is looked at once and not held.
+    `where` names the data in messages.
 
     `compared`: some reward compares answers with them (`are_compared`).
     """
     from r1recipes.rewards import answers  # the tables of `answers` take 16 ms to import
 
-    finals = [answers.final_reference(value, data.answer_after) for value in values]
-    plain = FinalAnswers([final for final, _ in finals], [fault for _, fault in finals])
+    plain = FinalAnswers([], [])
+    are_texts = bytearray()
+    for value in values:
+        final, fault = answers.final_reference(value, data.answer_after)
+        plain.values.append(final)
+        plain.faults.append(fault)
+        are_texts.append(isinstance(value, str) and not fault)
     if not compared or data.answer_after or data.answer_kind == "text":
         return plain
-    texts = {
-        row: value
-        for row, (value, fault) in enumerate(zip(values, plain.faults, strict=True))
-        if isinstance(value, str) and not fault
-    }
+    texts = {row: str(final) for row, final in enumerate(plain.values) if are_texts[row]}
     if not texts:
         return plain
     with_box = {row: text for row, text in texts.items() if _BOX in text}
     limits.refuse_braces(with_box.values(), data.answer, where)
     boxed = {row: answers.last_boxed(text) for row, text in with_box.items()}
-    if len(boxed) >= NEARLY_ALL * len(values):
+    if len(boxed) >= NEARLY_ALL * len(plain.values):
         return _boxed(plain, boxed, data, where)
     broken = _broken_boxes(boxed, len(texts), where)
     texts, where = _looked_at(texts, where)

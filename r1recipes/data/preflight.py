@@ -116,7 +116,7 @@ def check_prompts(
     rows = {"train": splits.train, "held_out": splits.held_out}
     tokens = {name: _tokenise(split, tokenizer) for name, split in rows.items()}
     _refuse_beyond(tokens, tokenizer, num_embeddings)
-    prompts = [*rows["train"]["prompt"], *rows["held_out"]["prompt"]]
+    prompts = [*rows["train"]["prompt"][:], *rows["held_out"]["prompt"][:]]
     bos, warnings = special_tokens.check_bos(
         prompts,
         [n for split in tokens.values() for n in split.bos],
@@ -185,7 +185,7 @@ def answer_column(splits: Splits, kind: str | None = None) -> AnswerColumn:
 
     `kind` is the user's word on all of them. Raises: ValueError for none of `answers.Kind`.
     """
-    references = [*splits.train["answer"], *splits.held_out["answer"]]
+    references = [*splits.train["answer"][:], *splits.held_out["answer"][:]]  # not row by row
     return AnswerColumn.from_references(references, kind)
 
 
@@ -266,7 +266,7 @@ def try_judge(
 
 def varied_rows(rows: datasets.Dataset) -> list[dict[str, Any]]:
     """The first two rows, and the ones with the shortest and the longest answer."""
-    lengths = [len(str(answer)) for answer in rows["answer"]]
+    lengths = [len(str(answer)) for answer in rows["answer"][:]]
     chosen = [0, lengths.index(min(lengths)), lengths.index(max(lengths)), min(1, len(rows) - 1)]
     return [rows[index] for index in dict.fromkeys(chosen)]
 

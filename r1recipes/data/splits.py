@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import random
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1recipes.data import answer_column, generators, gym, sources
+from r1recipes.data import answer_column, arrow_rows, generators, gym, sources
+from r1recipes.data.arrow_rows import Rows
 from r1recipes.errors import Problem, RecipeError, listed
 from r1recipes.recipe import references
 from r1recipes.recipe.schema import Recipe
@@ -32,8 +32,9 @@ HELD_OUT_SEED = 0
 TEMPLATE_NAMES = ("messages", "tools", "documents")
 """Variables of nearly every chat template. Question and answer may be in columns of these names,
 but no such column may go to the trainer (`chat_template.refuse_template_columns`)."""
-_NO_SPACE = re.compile(r"(?<!\w) | (?!\w)")
-"""Spaces that do not stand between two letters or digits."""
+_NO_SPACE = re.compile(r" (?:(?!\w)|(?<!\w ))")
+"""Spaces that do not stand between two letters or digits. The space is first, so that it alone is
+looked for: 40 times as fast in prose (measured)."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,14 @@ class Splits:
     """What was found out about the columns, for people."""
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """The rows of a source, with one valid question and one final answer for each."""
-
-    source: datasets.Dataset
-    questions: list[str]
-    answers: Sequence[str | list[str]]
-    notes: tuple[str, ...] = ()
-
-
 def load(recipe: Recipe, base_dir: Path, *, offline: bool = False) -> Splits:
     """The training and held-out rows of a recipe. Local names are relative to `base_dir`.
 
     Raises: RecipeError with everything that is wrong with the first split that is wrong.
     """
+    import pyarrow
+    from pyarrow import compute
+
     data, revision = recipe.data, None
     compared = answer_column.are_compared(recipe)
     if data.name.startswith("builtin:"):
@@ -85,9 +79,12 @@ def load(recipe: Recipe, base_dir: Path, *, offline: bool = False) -> Splits:
                 data, base_dir, data.eval_split, "data.eval_split", offline, compared
             )
     key = _made_key if data.name.startswith(references.MADE_HERE) else question_key
-    tested = _choose_held_out([key(text) for text in held_out.questions], data)
-    keys = {key(held_out.questions[index]) for index in tested}
-    trained = [i for i, text in enumerate(train.questions) if key(text) not in keys]
+    digests = arrow_rows.digests(held_out.questions, key)
+    tested = _choose_held_out(digests, data)
+    tested_digests = {digests[index] for index in tested}
+    if held_out is not train:
+        digests = arrow_rows.digests(train.questions, key)
+    trained = [index for index, digest in enumerate(digests) if digest not in tested_digests]
     num_leaked = len(train.questions) - len(trained) - (len(tested) if held_out is train else 0)
     if num_leaked:
         logger.info("%d training rows left out: their question is held out", num_leaked)
@@ -96,7 +93,10 @@ def load(recipe: Recipe, base_dir: Path, *, offline: bool = False) -> Splits:
     if data.size and data.size < len(trained):
         random.Random(recipe.seed).shuffle(trained)
         trained = sorted(trained[: data.size])
-    sources.limits.refuse_long_prompts(recipe.prompt.system, [train.questions[i] for i in trained])
+    num_chars = compute.utf8_length(train.questions).take(pyarrow.array(trained))
+    sources.limits.refuse_long_prompts(
+        recipe.prompt.system, len(trained), compute.sum(num_chars).as_py()
+    )
     return Splits(
         _build(train, trained, recipe),
         _build(held_out, tested, recipe),
@@ -106,15 +106,17 @@ def load(recipe: Recipe, base_dir: Path, *, offline: bool = False) -> Splits:
     )
 
 
-def _builtin(recipe: Recipe, split: str, size: int, seed: int) -> _Rows:
+def _builtin(recipe: Recipe, split: str, size: int, seed: int) -> Rows:
     return _as_rows(builtin_problems(recipe.data, split, size, seed))
 
 
-def _as_rows(rows: list[dict[str, Any]]) -> _Rows:
+def _as_rows(rows: list[dict[str, Any]]) -> Rows:
     import datasets
+    import pyarrow
 
     source = datasets.Dataset.from_list(rows)
-    return _Rows(source, [row["question"] for row in rows], [row["answer"] for row in rows])
+    questions = pyarrow.chunked_array([[row["question"] for row in rows]], pyarrow.string())
+    return Rows(source, questions, [row["answer"] for row in rows])
 
 
 def builtin_problems(data: Data, split: str, size: int, seed: int) -> list[generators.Row]:
@@ -132,7 +134,7 @@ def builtin_problems(data: Data, split: str, size: int, seed: int) -> list[gener
 
 def _read(
     data: Data, base_dir: Path, split: str, key: str, offline: bool, compared: bool
-) -> tuple[_Rows, str | None]:
+) -> tuple[Rows, str | None]:
     path, revision = references.local_path(data.name, base_dir), None
     if path is None or path.is_dir():
         source, revision = sources.read_repository(
@@ -207,17 +209,25 @@ def rename_hint(column: str) -> str:
     )
 
 
-def _valid_rows(source: datasets.Dataset, data: Data, where: str, compared: bool) -> _Rows:
+def _valid_rows(source: datasets.Dataset, data: Data, where: str, compared: bool) -> Rows:
     """Raises: RecipeError that counts, for each kind of fault, the rows that have it."""
-    questions = [read_question(value) for value in source[data.question][:]]  # a list, much faster
-    finals = answer_column.final_answers(source[data.answer][:], data, where, compared=compared)
-    problems = count_faults(data.question, [fault for _, fault in questions], where)
+    import pyarrow
+
+    texts, faults = [], []
+    for batch in source.select_columns(data.question).iter(arrow_rows.BATCH_ROWS):
+        questions = [read_question(value) for value in batch[data.question]]
+        texts.append(pyarrow.array([text for text, _ in questions], pyarrow.string()))
+        faults += [fault for _, fault in questions]
+    finals = answer_column.final_answers(
+        arrow_rows.values(source, data.answer), data, where, compared=compared
+    )
+    problems = count_faults(data.question, faults, where)
     problems += count_faults(data.answer, finals.faults, where)
     problems += [finals.problem] if finals.problem else []
     if problems:
         raise RecipeError(problems=problems)
     answers = _of_one_kind(finals.values)
-    return _Rows(source, [text for text, _ in questions], answers, finals.notes)
+    return Rows(source, pyarrow.chunked_array(texts), answers, finals.notes)
 
 
 def count_faults(column: str, faults: list[str], where: str) -> list[Problem]:
@@ -248,14 +258,14 @@ def read_question(value: Any) -> tuple[str, str]:
     return (value, "") if value.strip() else ("", "is empty")
 
 
-def _choose_held_out(keys: list[str], data: Data) -> list[int]:
+def _choose_held_out(keys: list[bytes], data: Data) -> list[int]:
     """Indices of `eval_size` rows, no question twice; a larger choice contains a smaller one."""
     split = f"split `{data.eval_split or data.split}` of `{data.name}`"
     if problem := too_few_questions(len(set(keys)), data, split, are_trained=not data.eval_split):
         raise RecipeError(problems=[problem])
     order = list(range(len(keys)))
     random.Random(HELD_OUT_SEED).shuffle(order)
-    chosen: dict[str, int] = {}
+    chosen: dict[bytes, int] = {}
     for index in order:
         if len(chosen) == data.eval_size:
             break
@@ -292,33 +302,12 @@ def none_to_train(num_held_out: int, data: Data) -> Problem:
     )
 
 
-def _build(rows: _Rows, indices: list[int], recipe: Recipe) -> datasets.Dataset:
+def _build(rows: Rows, indices: list[int], recipe: Recipe) -> datasets.Dataset:
     """The rows at `indices`, with `prompt`, `answer`, `question` and the columns of the source."""
-    import datasets
-
-    source = rows.source
     # Question and answer stay under the user's names as well, as they are in the source.
     taken = {"prompt", "answer", "question", *RESERVED_COLUMNS, *TEMPLATE_NAMES}
     drop = {recipe.data.question, recipe.data.answer} & taken
-    others = [name for name in source.column_names if name not in drop]
-    questions = [rows.questions[index] for index in indices]
-    made = datasets.Dataset.from_dict(
-        {
-            "prompt": [messages(question, recipe) for question in questions],
-            "answer": [rows.answers[index] for index in indices],
-            "question": questions,
-        }
-    )
-    if not others:
-        return made
-    # Arrow tables: `select` and `map` would leave an index or a copy in the cache. There is a
-    # chunk for each row, and the hash of a Dataset reads the whole column for each chunk.
-    chosen = source.select_columns(others).with_format("arrow")[indices].combine_chunks()
-    table = made.data.table.replace_schema_metadata(None)
-    for name in others:
-        table = table.append_column(name, chosen[name])
-    features = datasets.Features(made.features | {name: source.features[name] for name in others})
-    return datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
+    return arrow_rows.build(rows, indices, recipe.prompt.system, drop)
 
 
 def _of_one_kind(answers: list[str | list[str]]) -> list[str] | list[list[str]]:

@@ -76,7 +76,7 @@ def read(path: Path, recipe: Recipe, rows: Splits) -> list[Completion]:
             completions += joiner.completions(parsed, f"{path}:{number}", str(number))
         except RecipeError as error:
             problems += error.problems
-    json_lines.refuse_problems(problems, path)
+    json_lines.refuse_problems(problems, path, len(problems))
     if not completions:
         raise RecipeError.at(str(path), "has no completions", f"a line is such as {FORM}")
     return completions

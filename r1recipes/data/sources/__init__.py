@@ -37,8 +37,7 @@ def read_file(path: Path, key: str, texts: Sequence[str] = ()) -> datasets.Datas
     """
     import pyarrow
 
-    from r1recipes.data import json_column
-    from r1recipes.data.sources import values
+    from r1recipes.data.sources import json_column, values
 
     check_file(path, key)
     try:

@@ -7,7 +7,7 @@ which the first few are shown.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,35 +26,54 @@ def read(path: Path, texts: Sequence[str] = ()) -> pyarrow.Table:
     """All rows of a file; `texts` is for CSV alone. Raises: RecipeError; OSError."""
     import pyarrow
 
-    from r1recipes.data import json_column
+    from r1recipes.data.sources import json_column
 
+    columns: dict[str, json_column.Growing] = {}
+    num_rows, num_wrong, problems = 0, 0, list[Problem]()
+    limits.refuse_lines(path)
+    for rows, wrong in _batches(path, json_column.BATCH_ROWS):
+        num_wrong += len(wrong)
+        problems += wrong[: MAX_PROBLEMS - len(problems)]
+        for name in dict.fromkeys(name for row in rows for name in row):
+            if name not in columns:
+                columns[name] = json_column.Growing(num_rows)
+        limits.refuse_columns(columns, path)
+        num_rows += len(rows)
+        limits.refuse_cells(num_rows, len(columns), path)
+        for name, column in columns.items():
+            column.add([row.get(name) for row in rows])
+    refuse_problems(problems, path, num_wrong)
+    # Arrow would give every row each of these keys, and `datasets` a feature each.
+    as_json = json_column.has_many_keys(
+        [column.objects() for column in columns.values()], limits.MAX_COLUMNS
+    )
+    return pyarrow.table({name: c.whole(as_json=as_json) for name, c in columns.items()})
+
+
+def _batches(path: Path, max_rows: int) -> Iterator[tuple[list[dict[str, Any]], list[Problem]]]:
+    """The rows of a file, some at a time, and what is wrong with the lines between them."""
     rows: list[dict[str, Any]] = []
     problems: list[Problem] = []
-    names: dict[str, None] = {}
-    limits.refuse_lines(path)
+    num_bytes = 0
     with path.open("rb") as handle:
         for number, line in enumerate(handle, 1):
-            if line.strip():
-                row = json_object(line, f"{path}:{number}", first=number == 1)
-                if isinstance(row, Problem):
-                    problems.append(row)
-                else:
-                    rows.append(row)
-                    if not names.keys() >= row.keys():
-                        names |= dict.fromkeys(row)
-                        limits.refuse_columns(names, path)
-    refuse_problems(problems, path)
-    columns = {name: [row.get(name) for row in rows] for name in names}
-    # Arrow would give every row each of these keys, and `datasets` a feature each.
-    as_json = json_column.has_many_keys(columns.values(), limits.MAX_COLUMNS)
-    return pyarrow.table(
-        {name: json_column.read(values, as_json=as_json) for name, values in columns.items()}
-    )
+            if not line.strip():
+                continue
+            row = json_object(line, f"{path}:{number}", first=number == 1)
+            if isinstance(row, Problem):
+                problems.append(row)
+            else:
+                rows.append(row)
+                num_bytes += len(line)
+            if len(rows) + len(problems) >= max_rows or num_bytes > limits.MAX_LINE_BYTES:
+                yield rows, problems
+                rows, problems, num_bytes = [], [], 0
+    yield rows, problems
 
 
-def refuse_problems(problems: list[Problem], path: Path) -> None:
+def refuse_problems(problems: list[Problem], path: Path, num_problems: int) -> None:
     """Raises: RecipeError with the first problems with the lines of a file, and how many more."""
-    more = len(problems) - MAX_PROBLEMS
+    more = num_problems - MAX_PROBLEMS
     if more > 0:
         rest = Problem(f"{more} more lines are not valid", str(path))
         raise RecipeError(problems=[*problems[:MAX_PROBLEMS], rest])

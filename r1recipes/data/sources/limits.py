@@ -9,7 +9,7 @@ the same here and there, and a file that changes in between is not looked at aga
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +37,9 @@ MAX_DEPTH = foreign.MAX_DEPTH
 _decoder = Stoppable(("pyarrow.parquet",), MEMORY_BYTES)
 
 
-def refuse_long_prompts(system: str, questions: Sequence[str]) -> None:
+def refuse_long_prompts(system: str, num_rows: int, num_chars: int) -> None:
     """Raises: RecipeError where the system message, which is in each prompt, makes the prompts of
-    all questions together too long."""
-    num_rows, num_chars = len(questions), sum(map(len, questions))
+    `num_rows` questions with `num_chars` characters together too long."""
     repeated = len(system) * num_rows
     if repeated > num_chars and foreign.is_beyond(repeated + num_chars, MAX_BYTES):
         raise RecipeError(
@@ -87,6 +86,11 @@ def refuse_folder(folder: Path) -> None:
 def refuse_columns(columns: Collection[str], path: Path) -> None:
     """Raises: RecipeError for a file with more columns than a data set has."""
     foreign.refuse_beyond(len(columns), MAX_COLUMNS, "columns", path)
+
+
+def refuse_cells(num_rows: int, num_columns: int, path: Path) -> None:
+    """Raises: RecipeError for a table with too many values, most of which may be absent."""
+    foreign.refuse_beyond(num_rows * num_columns, MAX_VALUES, "values, absent ones too", path)
 
 
 def refuse_names(schema: pyarrow.Schema, path: Path) -> None:
