@@ -16,19 +16,13 @@ from optuna.trial import TrialState
 import r1recipes
 from benchmarks import postgres
 from r1recipes.errors import RecipeError, RunError
-from r1recipes.study import database, loading, search
+from r1recipes.study import database, search
 from r1recipes.study.cell import Cell
 from r1recipes.study.trials import Trials, create_cell, is_finished, load_cells, this_worker
-from tests.study.test_loading import SEARCH, write
 
 needs_postgres = pytest.mark.skipif(
     postgres.binaries() is None, reason="no PostgreSQL server is installed"
 )
-
-
-@pytest.fixture
-def cell(small: Path) -> Cell:
-    return loading.load(write(small.parent, SEARCH)).cells[0]
 
 
 @pytest.fixture

@@ -10,25 +10,9 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from r1recipes.machine import files
-from r1recipes.study import database, loading, trials
 from r1recipes.study.leaderboard import running
 from r1recipes.study.leaderboard.live import Board
-from tests.study.claims import claim
-from tests.study.test_loading import SEARCH, write
-
-
-@pytest.fixture
-def cell(small):
-    return loading.load(write(small.parent, SEARCH)).cells[0]
-
-
-@pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path}/study.db"
-
-
-def make(url, cell):
-    return trials.create_cell(database.open_storage(url), cell)
+from tests.study.claims import claim, make
 
 
 def run_folder(folder: Path, stage: str | None, steps: int = 0) -> Path:

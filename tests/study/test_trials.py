@@ -12,22 +12,8 @@ from rich.console import Console
 
 from r1recipes.errors import RecipeError
 from r1recipes.study import database, driver, leaderboard, loading, search, trials
-from tests.study.claims import WORKER, claim
+from tests.study.claims import WORKER, claim, make
 from tests.study.test_loading import SEARCH, write
-
-
-@pytest.fixture
-def cell(small):
-    return loading.load(write(small.parent, SEARCH)).cells[0]
-
-
-@pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path}/study.db"
-
-
-def make(url, cell):
-    return trials.create_cell(database.open_storage(url), cell)
 
 
 def test_the_first_trial_has_the_recipes_own_values(url, cell):

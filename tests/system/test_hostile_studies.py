@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from r1recipes.errors import RecipeError
+from r1recipes.report.serve.studies import FollowedStudy
 from r1recipes.rewards.judge.cache import FILE, Cache
 from tests.helpers import answered_in_time, in_process
 from tests.system.test_hostile_runs import ARCHIVE, FOLDER
@@ -42,6 +43,10 @@ def instead(make: Callable[[Path], object]) -> Change:
     return change
 
 
+def beside(suffix: str, make: Callable[[Path], object]) -> Change:
+    return lambda path: make(path.with_name(path.name + suffix))
+
+
 def patched(old: bytes) -> bytes:
     new = bytearray(old)
     for place in range(5000, len(new), 97):
@@ -63,6 +68,16 @@ STUDIES: dict[str, Change] = {
     "a device": instead(lambda path: path.symlink_to("/dev/zero")),
     "a link": instead(lambda path: path.symlink_to("../../secret")),
     "a link that leads nowhere": instead(lambda path: path.symlink_to("../../made")),
+    **{
+        f"a {noun} that ends in {suffix}": beside(suffix, make)
+        for suffix in ("-wal", "-shm", "-journal")
+        for noun, make in (
+            ("link", lambda path: path.symlink_to("../../secret")),
+            ("link that leads nowhere", lambda path: path.symlink_to("../../made")),
+            ("pipe", os.mkfifo),
+            ("folder", Path.mkdir),
+        )
+    },
     "other tables": instead(sql("CREATE TABLE x (y)")),
     "a table more": sql("CREATE TABLE evil (x)"),
     "a table less": sql("DROP TABLE trial_values"),
@@ -168,6 +183,8 @@ def test_a_hostile_database_is_refused(database, name):
     assert_refused("study", "study", "--export", "trials.csv")
     assert (database.parents[2] / "secret").read_text() == SECRET
     assert not (database.parents[2] / "made").exists() and not Path("trials.csv").exists()
+    followed = FollowedStudy("study", database)
+    assert followed.look() and followed.summary.problem and SECRET not in followed.summary.problem
     code, out, _ = in_process("list", "runs")
     assert code == 0 and "old/complete" in out
 
@@ -215,6 +232,7 @@ JUDGES: dict[str, Change] = {
     "a pipe": os.mkfifo,
     "a folder": Path.mkdir,
     "a link": lambda path: path.symlink_to("../secret"),
+    "a link beside it": beside("-journal", lambda path: path.symlink_to("../secret")),
     "other columns": sql("CREATE TABLE answers (a)"),
     "other types": sql(
         "CREATE TABLE answers (key, value, reason)", "INSERT INTO answers VALUES ('k', 'x', 5)"

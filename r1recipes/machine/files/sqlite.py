@@ -19,6 +19,8 @@ from r1recipes.machine.files import foreign
 
 MAX_BYTES = 256 * 2**20
 """Bytes of a database. Assumed: 10,000 trials have about 10 MB."""
+BESIDE = ("-wal", "-shm", "-journal")
+"""What the names of the files end in that SQLite keeps beside a database."""
 MAX_ROWS = 500_000
 """Rows of all its tables; assumed, 10,000 trials with 20 intermediate values each have half."""
 UNFINISHED_ROWS = 1
@@ -38,14 +40,17 @@ HINT = "put back a copy, or name another place"
 
 
 def refuse_special(path: Path) -> None:
-    """Raises: RecipeError for a path that is there and is a link or no plain file."""
-    if path.is_symlink():
-        raise RecipeError.at(str(path), "is a link, and a database is not opened through one", HINT)
-    if os.path.lexists(path):
-        try:
-            foreign.refuse_beyond(foreign.plain_size(path), MAX_BYTES, "bytes", path)
-        except OSError as error:
-            raise RecipeError.at(str(path), "is not a plain file", HINT) from error
+    """Raises: RecipeError for a database that is there and is a link, no plain file or too large,
+    and for such a file of those that SQLite opens beside it."""
+    for file in (path, *(path.with_name(path.name + suffix) for suffix in BESIDE)):
+        if file.is_symlink():
+            message = "is a link, and a database is not opened through one"
+            raise RecipeError.at(str(file), message, HINT)
+        if os.path.lexists(file):
+            try:
+                foreign.refuse_beyond(foreign.plain_size(file), MAX_BYTES, "bytes", file)
+            except OSError as error:
+                raise RecipeError.at(str(file), "is not a plain file", HINT) from error
 
 
 @contextmanager

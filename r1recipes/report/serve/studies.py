@@ -4,7 +4,6 @@ Limits: SQLite files in the folders of studies alone; a study in another databas
 shown by `r1recipes study`. Optuna is imported when there is a study, since it takes a second.
 """
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1recipes.errors import R1RecipesError, RecipeError, first_line
-from r1recipes.machine.files import foreign, sqlite
+from r1recipes.machine.files import sqlite
 from r1recipes.report.serve.summary import address_of
 from r1recipes.runs.record import following
 from r1recipes.runs.record.following import Stamp
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from r1recipes.study.trials import Trials
 
 FILE = "study.db"
-NAMES = (FILE, f"{FILE}-wal", f"{FILE}-journal")
+NAMES = (FILE, *(f"{FILE}{suffix}" for suffix in sqlite.BESIDE))
 """The database, and what SQLite keeps beside it."""
 NOT_A_STUDY = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 """What Optuna raises for a database with other content than it writes."""
@@ -91,7 +90,6 @@ class FollowedStudy:
 
         storage = None
         try:
-            self._refuse_strange_files()
             storage = database.open_to_read(self.file)
             yield trials.load_cells(storage, self.name)
         except R1RecipesError:
@@ -105,15 +103,6 @@ class FollowedStudy:
         finally:
             if storage:
                 storage.engine.dispose()
-
-    def _refuse_strange_files(self) -> None:
-        """Raises: RecipeError for a link, a device, or a database that is too large; OSError."""
-        for name in NAMES:
-            path = self.file.with_name(name)
-            if name == FILE or foreign.exists(self.file.parent, name):
-                with foreign.reading(self.file.parent, name) as file:
-                    size = file.seek(0, os.SEEK_END)
-                foreign.refuse_beyond(size, sqlite.MAX_BYTES, "bytes", path)
 
 
 def _summary(name: str, cells: list["Trials"]) -> StudySummary:
