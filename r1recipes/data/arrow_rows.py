@@ -32,10 +32,10 @@ class Rows:
     notes: tuple[str, ...] = ()
 
 
-def values(source: datasets.Dataset, column: str) -> Iterator[Any]:
-    """The values of a column, in its order."""
-    for start in range(0, len(source), BATCH_ROWS):
-        yield from source[column][start : start + BATCH_ROWS]
+def batches(source: datasets.Dataset, column: str) -> Iterator[list[Any]]:
+    """The values of a column, `BATCH_ROWS` at a time; those of other columns are not looked at."""
+    for batch in source.select_columns(column).iter(BATCH_ROWS):
+        yield batch[column]
 
 
 def digests(questions: pyarrow.ChunkedArray, key: Callable[[str], str]) -> list[bytes]:

@@ -10,6 +10,7 @@ import logging
 import random
 import re
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,13 +215,12 @@ def _valid_rows(source: datasets.Dataset, data: Data, where: str, compared: bool
     import pyarrow
 
     texts, faults = [], []
-    for batch in source.select_columns(data.question).iter(arrow_rows.BATCH_ROWS):
-        questions = [read_question(value) for value in batch[data.question]]
+    for batch in arrow_rows.batches(source, data.question):
+        questions = [read_question(value) for value in batch]
         texts.append(pyarrow.array([text for text, _ in questions], pyarrow.string()))
         faults += [fault for _, fault in questions]
-    finals = answer_column.final_answers(
-        arrow_rows.values(source, data.answer), data, where, compared=compared
-    )
+    values = chain.from_iterable(arrow_rows.batches(source, data.answer))
+    finals = answer_column.final_answers(values, data, where, compared=compared)
     problems = count_faults(data.question, faults, where)
     problems += count_faults(data.answer, finals.faults, where)
     problems += [finals.problem] if finals.problem else []

@@ -64,6 +64,14 @@ def more(column: pyarrow.Array) -> Make:
     return table({"question": ["1+1"], "answer": ["2"], "more": column})
 
 
+def in_lists(values: pyarrow.Array) -> Make:
+    """A .parquet file with four lists of these values as answers, which has hardly a byte."""
+    offsets = np.linspace(0, len(values), 5, dtype=np.int32)
+    return table(
+        {"question": list("abcd"), "answer": pyarrow.ListArray.from_arrays(offsets, values)}
+    )
+
+
 def patched(path: Path) -> None:
     """A whole file with some bytes of its data and of its directory changed."""
     repeated(1000, 10)(path)
@@ -101,7 +109,11 @@ JSONL: dict[str, Make] = {
     "a column with escapes": rows(json.dumps({"\x1b[2J\u202e": 1})),
     "a column of a long name": rows(json.dumps({"k" * 900_000: 1})),
     "millions of values": rows(row(), *[row(more=[0] * 900_000)] * 12),
+    "absent values": rows(row(**{f"key{i}": i for i in range(400)}), b"{}\n" * 20_000),
+    "lines that are cut": rows(b"{\n" * 450_000),
+    "600,000 rows": rows(b"{}\n" * 600_000),
     "300 MB": lambda path: path.open("wb").truncate(300_000_000),
+    "97 MiB": lambda path: path.open("wb").truncate(97 * 2**20),
 }
 CSV: dict[str, Make] = {
     "20,000 columns": rows(",".join(f"k{i}" for i in range(20_000)), ",".join("1" * 20_000)),
@@ -118,6 +130,12 @@ PARQUET: dict[str, Make] = {
     "20 GB in a few kB, stored once": repeated(1_000_000, 10_000, plain=False),
     "rows of 20 MB": repeated(200, 10_000_000),
     "10 million rows": repeated(10_000_000, 1),
+    "20 million nulls": in_lists(pyarrow.nulls(20_000_000)),
+    "20 million truths": in_lists(pyarrow.array(np.zeros(20_000_000, bool))),
+    "20 million small numbers": in_lists(pyarrow.array(np.zeros(20_000_000, np.int8))),
+    "20 million objects": in_lists(
+        pyarrow.StructArray.from_arrays([pyarrow.nulls(20_000_000)], ["a"])
+    ),
     "20,000 columns": table({f"key{i}": [1] for i in range(20_000)}),
     "100 levels": table({"question": ["x"], "answer": [nested(100)]}),
     "a text that is no text": more(pyarrow.array([b"\xff"]).view(pyarrow.string())),

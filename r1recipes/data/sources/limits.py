@@ -21,12 +21,13 @@ from r1recipes.recipe.references import FILE_SUFFIXES
 if TYPE_CHECKING:
     import pyarrow
 
-MAX_BYTES = 256 * 2**20
-"""Bytes of a file, and of a .parquet file once it is decoded. Assumed: GSM8K has 5 MB."""
+MAX_BYTES = 96 * 2**20
+"""Bytes of a file, and of a .parquet file once it is decoded: those, with the rows and the values
+below, that are read within 10 s of CPU time and 1 GB (measured, docs/security.md)."""
 MAX_LINE_BYTES = 4 * 2**20
-MAX_ROWS = 1_000_000
+MAX_ROWS = 500_000
 MAX_COLUMNS = 500
-MAX_VALUES = 10_000_000
+MAX_VALUES = 4_000_000
 PARQUET_LIMIT_S = 4.0
 """Seconds in which a .parquet file must be decoded; 256 MiB of text take 0.5 s (measured)."""
 START_LIMIT_S = 60.0
@@ -114,7 +115,7 @@ def refuse_parquet(path: Path, num_rows: int | None = None) -> None:
     """Raises: RecipeError for a .parquet file that is too large once it is decoded, takes too long
     or cannot be read. With `num_rows` only the first rows are looked at."""
     factor = foreign.factor()
-    limits = [int(limit * factor) for limit in (MAX_ROWS, MAX_COLUMNS, MAX_BYTES)]
+    limits = [int(x * factor) for x in (MAX_ROWS, MAX_COLUMNS, MAX_BYTES, MAX_VALUES)]
     limit_s = PARQUET_LIMIT_S * factor
     outcome = _decoder.call(
         _decode, str(path.absolute()), num_rows, *limits, limit_s=limit_s, start_s=START_LIMIT_S
@@ -130,7 +131,12 @@ def refuse_parquet(path: Path, num_rows: int | None = None) -> None:
 
 
 def _decode(
-    path: str, num_rows: int | None, max_rows: int, max_columns: int, max_bytes: int
+    path: str,
+    num_rows: int | None,
+    max_rows: int,
+    max_columns: int,
+    max_bytes: int,
+    max_values: int,
 ) -> str | None:
     """In the child: what is too large in a .parquet file, None where nothing is."""
     import pyarrow
@@ -146,11 +152,14 @@ def _decode(
     for count, limit, noun in counts:
         if count > limit:
             return f"has {count:,} {noun}; {limit:,} are allowed"
-    seen = size = 0
+    seen = size = num_values = 0
     for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
         seen, size = seen + batch.num_rows, size + sum(map(_size, batch.columns))
+        num_values += sum(map(_num_values, batch.columns))
         if size > max_bytes:
             return f"has more than {max_bytes:,} bytes once it is decoded, which are allowed"
+        if num_values > max_values:
+            return f"has more than {max_values:,} values once it is decoded, which are allowed"
         if num_rows is not None and seen >= num_rows:
             break
     return None
@@ -172,6 +181,22 @@ def _size(column: Any) -> int:
     if pyarrow.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     return int(column.nbytes)
+
+
+def _num_values(column: Any) -> int:
+    """Values of a column, those in its lists and objects too: a list of a million nulls, truths or
+    empty objects has hardly a byte."""
+    import pyarrow
+
+    list_types = pyarrow.ListArray, pyarrow.LargeListArray, pyarrow.FixedSizeListArray
+    num_values, level = 0, [column]
+    while level:
+        num_values += sum(map(len, level))
+        structs = [array for array in level if pyarrow.types.is_struct(array.type)]
+        lists = [array for array in level if isinstance(array, list_types)]
+        level = [field for array in structs for field in array.flatten()]
+        level += [array.flatten() for array in lists]
+    return num_values
 
 
 def close() -> None:
