@@ -110,10 +110,10 @@ JSONL: dict[str, Make] = {
     "a column of a long name": rows(json.dumps({"k" * 900_000: 1})),
     "millions of values": rows(row(), *[row(more=[0] * 900_000)] * 12),
     "absent values": rows(row(**{f"key{i}": i for i in range(400)}), b"{}\n" * 20_000),
-    "lines that are cut": rows(b"{\n" * 450_000),
-    "600,000 rows": rows(b"{}\n" * 600_000),
+    "lines that are cut": rows(b"{\n" * 290_000),
+    "310,000 rows": rows(b"{}\n" * 310_000),
     "300 MB": lambda path: path.open("wb").truncate(300_000_000),
-    "97 MiB": lambda path: path.open("wb").truncate(97 * 2**20),
+    "65 MiB": lambda path: path.open("wb").truncate(65 * 2**20),
 }
 CSV: dict[str, Make] = {
     "20,000 columns": rows(",".join(f"k{i}" for i in range(20_000)), ",".join("1" * 20_000)),

@@ -153,6 +153,7 @@ def _read_parquet(path: Path, texts: Sequence[str]) -> pyarrow.Table:
     from pyarrow import parquet
 
     limits.refuse_parquet(path)
+    limits.close()  # its memory is needed for the table
     return parquet.ParquetFile(path).read()
 
 

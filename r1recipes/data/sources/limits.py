@@ -21,11 +21,11 @@ from r1recipes.recipe.references import FILE_SUFFIXES
 if TYPE_CHECKING:
     import pyarrow
 
-MAX_BYTES = 96 * 2**20
+MAX_BYTES = 64 * 2**20
 """Bytes of a file, and of a .parquet file once it is decoded: those, with the rows and the values
 below, that are read within 10 s of CPU time and 1 GB (measured, docs/security.md)."""
 MAX_LINE_BYTES = 4 * 2**20
-MAX_ROWS = 500_000
+MAX_ROWS = 300_000
 MAX_COLUMNS = 500
 MAX_VALUES = 4_000_000
 PARQUET_LIMIT_S = 4.0
