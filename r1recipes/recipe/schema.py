@@ -10,7 +10,7 @@ field's text, the key is passed on under that name.
 """
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, Self, TypeGuard, cast
 
 from pydantic import (
@@ -310,10 +310,13 @@ def worded_for(data: Mapping[str, Any]) -> type[Recipe]:
     of_model = data.get("model")
     if not names and _is_table(of_model) and of_model.get("name") in BUILTIN_MODELS[:1]:
         names = ["cpu"]
-    if not names:
-        return model
-    words = {"named_sections": named_sections(names[0])}
-    examples = {"section_examples": section_examples(names[0])}
+    return _worded(model, names[0]) if names else model
+
+
+@lru_cache(maxsize=64)
+def _worded(model: type[Recipe], preset: str) -> type[Recipe]:
+    words = {"named_sections": named_sections(preset)}
+    examples = {"section_examples": section_examples(preset)}
     return cast(type[Recipe], type("Recipe", (model,), words | examples))
 
 
