@@ -25,7 +25,7 @@ from r1recipes.training import Observer, stages
 from r1recipes.training.backends.trl import TrlBackend
 from r1recipes.training.prepared import Options, Prepared
 from r1recipes.training.stages import Stages
-from tests.helpers import command, in_process, quiet_view, run_in_process
+from tests.helpers import in_process, quiet_view, run_in_process
 
 TIMES = ("step_time", "num_tokens", "time/")
 
@@ -174,7 +174,7 @@ def wait_for(process, condition, seconds=90):
         time.sleep(0.05)
 
 
-def test_ctrl_c_saves_a_checkpoint_and_kill_9_loses_nothing(finished, small, tmp_path):
+def test_ctrl_c_saves_a_checkpoint_and_kill_9_loses_nothing(finished, small, tmp_path, capfd):
     run = Run(tmp_path / "mine")
     process = start(small, run.folder)
     wait_for(process, lambda: len(files.read_lines(run.metrics)) >= 1)
@@ -197,11 +197,13 @@ def test_ctrl_c_saves_a_checkpoint_and_kill_9_loses_nothing(finished, small, tmp
     wait_for(process, lambda: run.read()["attempts"] == 2)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done = command("run", "--resume", run.folder, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "\x1b" not in done.stdout and "Accuracy" in done.stdout
+    capfd.readouterr()
+    code, out, err = in_process("run", "--resume", run.folder)
+    out += capfd.readouterr().out
+    assert code == 0, err
+    assert "\x1b" not in out and "Accuracy" in out
     assert comparable(run) == comparable(finished)
-    assert command("run", "--resume", run.folder, cwd=tmp_path).returncode == 0
+    assert in_process("run", "--resume", run.folder)[0] == 0
 
 
 def test_changed_data_or_code_is_not_resumed(small, tmp_path, monkeypatch):
