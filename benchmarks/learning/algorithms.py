@@ -6,7 +6,8 @@
 Writes FOLDER/<case>.toml and FOLDER/<case>.log and runs each case in FOLDER/runs/<case>, one at a
 time on each GPU (`benchmarks.gpus`). Then OUT.json gets what is complete, OUT.md the table and
 OUT.svg the picture. Minutes are those of the steps, and of sampling examples before them; neither
-loading nor evaluating is in them. Limits: the recipe has no stages.
+loading nor evaluating is in them. Limits: the recipe has no stages; of cases that share a card no
+memory is recorded, and each takes longer than alone.
 """
 
 import argparse
@@ -88,8 +89,8 @@ def command(name: str, folder: Path, args: argparse.Namespace) -> list[str]:
     return line + [word for flag in flags for word in ("--set", flag)]
 
 
-def collected(name: str, run: Run) -> dict[str, Any]:
-    """What the table and the picture say of a complete run."""
+def collected(name: str, run: Run, alone: bool) -> dict[str, Any]:
+    """What the table and the picture say of a complete run, alone on its card or not."""
     of_run, case = reading.read(run), CASES[name]
     record = run.read()
     evaluation, sampling_s = record["evaluation"], record["duration_s"].get("own_samples", 0.0)
@@ -113,23 +114,26 @@ def collected(name: str, run: Run) -> dict[str, Any]:
         "training_minutes": seconds / 60,
         "sampling_s": sampling_s,
         "wall_s": of_run.duration_s,
-        "vram": record.get("vram"),
+        "alone": alone,
+        "vram": record.get("vram") if alone else None,
         "curve": curve,
     }
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """The rows of the table, in Markdown."""
-    names = "algorithm", "seed", "steps", "before", "after", "difference, points (95 %)"
-    more = "greedy after", "minutes of training", "memory: predicted, measured (GiB)"
-    lines = [f"| {' | '.join(names + more)} |", "|" + " --- |" * len(names + more)]
+    names = ["algorithm", "seed", "steps", "before", "after", "difference, points (95 %)"]
+    names += ["greedy after", "minutes of training"]
+    has_memory = all(row["alone"] for row in results.values())
+    names += ["memory: predicted, measured (GiB)"] if has_memory else []
+    lines = [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
     for row in results.values():
         before, after = (f"{100 * value:.1f} %" for value in row["accuracy"])
         difference = row["difference"]
         low, high = (100 * end for end in difference["interval"])
         vram = row["vram"] or {}
         memory = [vram.get(key) for key in ("predicted_bytes", "measured_bytes")]
-        cells = (
+        cells = [
             f"`{row['algorithm']}`",
             row["seed"],
             row["steps"],
@@ -138,8 +142,9 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             f"{100 * difference['mean']:+.1f} ({low:.1f} to {high:.1f})",
             f"{100 * row['greedy'][1]:.1f} %",
             f"{row['training_minutes']:.1f}",
-            ", ".join(f"{size / GIB:.1f}" if size else "none" for size in memory),
-        )
+        ]
+        if has_memory:
+            cells += [", ".join(f"{size / GIB:.1f}" if size else "none" for size in memory)]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
@@ -171,8 +176,9 @@ def main() -> None:
     cases = [gpus.Case(name, command(name, args.folder, args), CASE_S) for name in CASES]
     gpus.run_all(cases, args.folder, args)
     runs = {name: Run(args.folder / "runs" / name) for name in CASES}
+    alone = len(set(args.gpus or [])) == len(args.gpus or [])
     complete = {
-        name: collected(name, run)
+        name: collected(name, run, alone)
         for name, run in runs.items()
         if run.record.exists() and run.status() == "complete"
     }

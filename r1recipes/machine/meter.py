@@ -1,8 +1,9 @@
 """What a run takes: the most memory of a card, and the time of its parts.
 
 A thread reads every few milliseconds from the NVIDIA driver how much of the card is in use; what
-others used before the run began is taken off. Limits: what others take later is counted as ours;
-shorter peaks than a reading are missed. Without a card no memory is measured.
+others used before the run began is taken off. What others take later is counted as ours, and
+`shared` says that there were others. Limits: a container may hide them; shorter peaks than a
+reading are missed. Without a card no memory is measured.
 """
 
 import threading
@@ -14,6 +15,8 @@ from typing import Self
 from r1recipes.machine import gpu
 
 SAMPLE_S = 0.02
+PROCESSES_S = 1.0
+"""Seconds between two looks at the processes on the card (chosen: each takes about 1 ms)."""
 
 
 class Meter:
@@ -25,6 +28,8 @@ class Meter:
     def __init__(self, enabled: bool, before: int | None = None):
         self._enabled = enabled
         self.before = before
+        self.shared = False
+        """Whether a second process has computed on the card meanwhile."""
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
         self._most = 0
@@ -41,7 +46,7 @@ class Meter:
             return self
         if self.before is None:
             self.before = self._most
-        self._thread = threading.Thread(target=self._watch, args=(read,), daemon=True)
+        self._thread = threading.Thread(target=self._watch, args=(card, read), daemon=True)
         self._thread.start()
         return self
 
@@ -56,10 +61,15 @@ class Meter:
         """The most that was in use so far beyond what was before; None when nothing is measured."""
         return self._most - (self.before or 0) if self._thread else None
 
-    def _watch(self, read: Callable[[], int]) -> None:
+    def _watch(self, card: gpu.Gpu, read: Callable[[], int]) -> None:
+        looked = 0.0
         try:
             while not self._end.wait(SAMPLE_S):
                 self._most = max(self._most, read())
+                if not self.shared and time.monotonic() - looked > PROCESSES_S:
+                    looked = time.monotonic()
+                    # One of them is this one, whose number in a container is another.
+                    self.shared = len(gpu.processes(card)) > 1
         except gpu.NoDriver:  # the card was lost: what was measured stays
             return
 

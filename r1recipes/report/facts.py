@@ -30,7 +30,7 @@ def of(run: Reading) -> list[tuple[str, Cell]]:
     name = machine.get("cpu") or "CPU"
     cpu = f"{name}, {threads} thread{'s' if threads != 1 else ''}" if threads else None
     last = run.metrics[-1] if run.metrics else {}
-    vram = (run.record.get("vram") or {}).get("measured_bytes")
+    vram = run.record.get("vram") or {}
     return [
         ("Model", _model(run)),
         ("Data", run.recipe.get("data", {}).get("name")),
@@ -42,11 +42,20 @@ def of(run: Reading) -> list[tuple[str, Cell]]:
         ("Problems kept", _num_kept(run)),
         ("Judge", _judge(run)),
         ("Time", duration(run.duration_s)),
-        ("Peak memory", f"{gib(vram, 2)} GiB" if vram else None),
+        ("Peak memory", _peak(vram)),
         ("Reward failures", sum((last.get("reward_failures") or {}).values()) or None),
         ("Started", utc(re.sub(r":\d\dZ$", "Z", str(run.record.get("started", ""))))),
         ("Fingerprint", str(run.record.get("fingerprint", ""))[:8]),
     ]
+
+
+def _peak(vram: Row) -> str | None:
+    """The measured peak, in GiB."""
+    measured = vram.get("measured_bytes")
+    if not measured:
+        return None
+    others = " with other processes" if vram.get("shared") else ""
+    return f"{gib(measured, 2)} GiB{others}"
 
 
 def _step_size(run: Reading) -> tuple[str, Cell]:

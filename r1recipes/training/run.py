@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 from r1recipes.errors import R1RecipesError, RecipeError, Stopped, command
 from r1recipes.machine import files, packages
@@ -237,10 +238,15 @@ def _record_failure(run: Run, failure: R1RecipesError) -> None:
 def _record_memory(run: Run, plan: Plan, meter: Meter) -> None:
     """Record the predicted peak and the highest measured one of all attempts; None on a CPU."""
     with suppress(OSError, RecipeError):  # the disk may be full
-        earlier = (run.read().get("vram") or {}).get("measured_bytes")
-        peaks = [peak for peak in (earlier, meter.peak_bytes) if peak is not None]
-        predicted = plan.predicted.peak_bytes if plan.predicted else None
-        run.update(vram={"predicted_bytes": predicted, "measured_bytes": max(peaks, default=None)})
+        earlier = run.read().get("vram") or {}
+        measured = (earlier.get("measured_bytes"), meter.peak_bytes)
+        vram: dict[str, Any] = {
+            "predicted_bytes": plan.predicted.peak_bytes if plan.predicted else None,
+            "measured_bytes": max((peak for peak in measured if peak is not None), default=None),
+        }
+        if meter.shared or earlier.get("shared"):
+            vram["shared"] = True
+        run.update(vram=vram)
 
 
 def classify(error: Exception, run: Run, phase: out_of_memory.Phase) -> R1RecipesError:

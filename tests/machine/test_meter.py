@@ -1,6 +1,7 @@
 """Measured memory: from the driver while it goes on; nothing without a card, and that is said."""
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -41,6 +42,17 @@ def test_a_card_that_is_lost_ends_the_measurement_and_no_run(driver):
     with Meter(enabled=True) as meter:
         wait_for(lambda: threading.active_count() == threads)
     assert meter.peak_bytes == 200
+
+
+def test_another_process_on_the_card_is_noticed(driver):
+    processes: list[tuple[int, str | None, int | None]]
+    processes = [(os.getpid(), "python", 500), (4242, "python", None)]
+    for count in range(3):
+        driver.says(FakeCard(readings=[100, 300], processes=processes[:count]))
+        meter = Meter(enabled=True)
+        with meter:
+            time.sleep(20 * SAMPLE_S)
+        assert meter.peak_bytes == 200 and meter.shared is (count == 2)
 
 
 def wait_for(is_so: Callable[[], bool]) -> None:

@@ -116,6 +116,10 @@ def _memory_line(vram: dict[str, Any]) -> str | None:
     if measured is None:
         return None
     line = f"Memory: peak {gib(measured)} GiB"
+    if vram.get("shared"):
+        line += " together with other processes on the card"
     if predicted is None:
         return line
+    if vram.get("shared"):
+        return f"{line}, predicted {gib(predicted)} for this one"
     return f"{line}, predicted {gib(predicted)} ({predicted / measured - 1:+.1%})"

@@ -50,20 +50,20 @@ def _number(value: float) -> str:
 BOUNDS = (
     Bounds("sequences of {} tokens", 512, 4096, lambda case: case.max_seq_length),
     Bounds(
-        "{} tokens in a training pass", 1024, 65536, lambda case: case.batch * case.max_seq_length
+        "{} tokens in a training pass", 512, 65536, lambda case: case.batch * case.max_seq_length
     ),
     Bounds("rank {}", 8, 64, lambda case: case.lora_rank),
-    Bounds("{} parameters", 1.2358144e9, 14.770033664e9, lambda case: case.shape.parameters),
+    Bounds("{} parameters", 1.2358144e9, 70.553706496e9, lambda case: case.shape.parameters),
     Bounds("{} sequences at once", 6, 257, lambda case: case.num_seqs),
-    Bounds("{} layers that are not recomputed", 0, 32, lambda case: case.layers_not_recomputed),
+    Bounds("{} layers that are not recomputed", 0, 36, lambda case: case.layers_not_recomputed),
 )
 """What the rehearsals cover; a test compares it with them."""
 _LIMITS = [(bounds.least / BEYOND, bounds.greatest * BEYOND, bounds.of) for bounds in BOUNDS]
 KINDS: tuple[tuple[str, Callable[[Case], bool]], ...] = (
     (
-        "a family whose blocks are not those of Llama, Mistral or Qwen2",
+        "a family whose blocks are not those of Llama, Mistral, Qwen2 or Qwen3",
         lambda case: bool(
-            case.shape.extra_parameters
+            case.shape.extra_parameters > 2 * case.shape.head_dim  # more than q_norm and k_norm
             or case.shape.capped_attention
             or not case.shape.fused_mlp
             or case.shape.sliding_window

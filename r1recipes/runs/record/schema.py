@@ -93,6 +93,8 @@ class Memory(Part):
 
     predicted_bytes: Count | None = None
     measured_bytes: Count | None = None
+    shared: bool | None = None
+    """True where what other processes took is in `measured_bytes`."""
 
 
 class Failure(Part):

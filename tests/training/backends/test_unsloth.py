@@ -20,7 +20,7 @@ from r1recipes.machine.gpu import Gpu
 from r1recipes.machine.units import GIB
 from r1recipes.training.backends import builtin
 from r1recipes.training.backends.base import Hooks
-from r1recipes.training.backends.unsloth import engine, environment, sampling
+from r1recipes.training.backends.unsloth import engine, environment, patches, sampling
 
 CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")
 MODULES: dict[str, dict[str, Any]] = {
@@ -145,6 +145,19 @@ def test_an_engine_that_cannot_be_shut_down_hides_no_error_before_it(unsloth):
         vllm_engine=SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core))
     )
     backend.close()
+
+
+def test_the_engine_is_hidden_while_a_trainer_is_made_also_when_that_fails():
+    inner = torch.nn.Linear(1, 1)
+    outer = torch.nn.Sequential(inner)
+    held = SimpleNamespace()
+    for module in (inner, outer):
+        setattr(module, "vllm_engine", held)  # noqa: B010
+    with patches.without_engine(outer):
+        assert not hasattr(outer, "vllm_engine") and not hasattr(inner, "vllm_engine")
+    with pytest.raises(UnboundLocalError), patches.without_engine(outer):
+        raise UnboundLocalError
+    assert vars(inner)["vllm_engine"] is vars(outer)["vllm_engine"] is held
 
 
 def test_torch_is_stopped_before_the_card_is_full(unsloth, monkeypatch):

@@ -280,7 +280,6 @@ class UnslothBackend:
         arguments = trainer.arguments(plan, output_dir)
         sampler = None
         if plan.algorithm is ONLINE_DPO:
-            arguments |= {"use_vllm": True, "vllm_mode": "colocate"}
             patches.return_logits()
             sampler = rollouts.pair_sampler(self.model, self.tokenizer(), plan, self._stop)
         elif plan.algorithm.samples:
@@ -292,16 +291,17 @@ class UnslothBackend:
         else:
             patches.return_logits()
             engine.rest(self.model.vllm_engine)
-        self.trainer = trainer.make(
-            plan,
-            model=self.model,
-            tokenizer=self.tokenizer(),
-            rows=rows,
-            rewards=rewards,
-            config_arguments=arguments,
-            hooks=hooks,
-            sampler=sampler,
-        )
+        with patches.without_engine(self.model) if sampler else contextlib.nullcontext():
+            self.trainer = trainer.make(
+                plan,
+                model=self.model,
+                tokenizer=self.tokenizer(),
+                rows=rows,
+                rewards=rewards,
+                config_arguments=arguments,
+                hooks=hooks,
+                sampler=sampler,
+            )
         refuse_differences(argument_differences(arguments, self.trainer.args))
         if plan.algorithm.samples and sampler is None:
             rollouts.prepare(self.trainer, self.model, plan)

@@ -43,6 +43,23 @@ def return_logits() -> None:
     os.environ["UNSLOTH_RETURN_HIDDEN_STATES"] = "0"
 
 
+@contextlib.contextmanager
+def without_engine(model: Any) -> Iterator[None]:
+    """Hide the engine of a model while a trainer is made that samples with functions of its own.
+
+    Unsloth sets `use_vllm` for each model with an engine, and removes from `OnlineDPOTrainer` the
+    lines that define `generation_kwargs`, which that trainer then reads (unsloth 2026.10.7,
+    models/rl.py, `vllm_part`): UnboundLocalError.
+    """
+    owners = [module for module in model.modules() if "vllm_engine" in vars(module)]
+    engines = [vars(module).pop("vllm_engine") for module in owners]
+    try:
+        yield
+    finally:
+        for module, engine in zip(owners, engines, strict=True):
+            module.vllm_engine = engine
+
+
 SCORE = "chunked_hidden_states_selective_log_softmax_recompute"
 """The function of unsloth_zoo.rl_replacements that makes log-probs of hidden states; Unsloth's loss
 looks it up for each pass (`grpo_accumulated_loss`)."""
