@@ -118,7 +118,8 @@ def test_a_run_that_died_in_every_stage_ends_as_if_it_had_not(
             if number == 0:
                 run_in_process(small, tmp_path / "runs")
             else:
-                training.resume(*record.all_runs(tmp_path / "runs"), [quiet_view()], machine)
+                (dead,) = record.all_runs(tmp_path / "runs")
+                training.resume(dead, [quiet_view()], machine)
         (dead,) = record.all_runs(tmp_path / "runs")
         assert dead.read()["status"] == "running" and dead.read()["attempts"] == number + 1
         halves = [dead.folder / name for name in (".draft-adapter", f"nf4/.base-1.{2**22 + 1}")]
