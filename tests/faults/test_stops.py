@@ -72,7 +72,9 @@ def test_a_signal_stops_a_run_which_goes_on(name, stage, finished, small, tmp_pa
 KILLING = """
 import os, signal, sys
 from pathlib import Path
+from trl import GRPOTrainer, SFTTrainer
 from r1recipes.runs import record
+from r1recipes.training.backends.trl import TrlBackend
 from tests.faults.test_stops import Signalling, resume
 from tests.helpers import run_in_process
 recipe, runs, *stages = sys.argv[1:]
