@@ -1,7 +1,8 @@
 """Merge `--set key=value` into the data of a recipe, and remember which flag set which key.
 
 A key is dotted as in TOML. A value is TOML, or else taken as a text, so that a shell needs no
-quotes for `--set model.name=unsloth/Phi-4`. Sections are merged, lists are replaced.
+quotes for `--set model.name=unsloth/Phi-4`. Sections are merged, lists are replaced. The number of
+a stage, or its name, stands for its place in the list: `--set stage.1.train.max_steps=30`.
 """
 
 import re
@@ -24,10 +25,10 @@ from r1recipes.config.toml import MAX_DEPTH
 from r1recipes.errors import Problem, R1RecipesError
 from r1recipes.recipe.schema import Recipe
 
+STAGE = re.compile(r"0*([1-9][0-9]{0,3})(?:-\w+)?")
+"""How a stage is named: by its number, or as its folder."""
 BARE = ("cold_start", "eval", "lora", "preset", "train")
 """Sections whose keys messages also name without their section."""
-Path = tuple[str, ...]
-"""Path of a key; unlike `Loc` without places in a list."""
 
 
 def merge(
@@ -50,10 +51,7 @@ def merge(
         for path, value in _leaves(*parsed):
             for target in _spread_over_presets(path, data):
                 if blocked := _set(data, target, value):
-                    message = f"`{dotted(blocked)}` has a value and can have no keys"
-                    typed = override.partition("=")[2]
-                    hint = f"such as `--set {dotted(blocked)}={typed}`"
-                    problems.append(Problem(message, flag, hint))
+                    problems.append(_blocked(blocked, data, flag, override.partition("=")[2]))
                 origins[target] = flag
                 _drop_other_name(data, target, origins)
     return data, origins, problems
@@ -102,7 +100,17 @@ def copy(data: Any) -> Any:
     return [copy(value) for value in data] if isinstance(data, list) else data
 
 
-def _parse(override: str) -> tuple[Path, Any] | Problem:
+def _blocked(path: Loc, data: dict[str, Any], flag: str, typed: str) -> Problem:
+    """The problem with a key below one that cannot have it."""
+    if path[0] == "stage" and isinstance(stages := data.get("stage"), list):
+        numbers = " or ".join(f"`stage.{number}`" for number in range(1, len(stages) + 1))
+        message = f"a stage is named by its number: {numbers or 'the recipe has none'}"
+        return Problem(message, flag, "such as `--set stage.1.train.max_steps=30`")
+    message = f"`{dotted(path)}` has a value and can have no keys"
+    return Problem(message, flag, f"such as `--set {dotted(path)}={typed}`")
+
+
+def _parse(override: str) -> tuple[Loc, Any] | Problem:
     """The path and the value of `key=value`, or the problem with it."""
     key, equals, value = override.partition("=")
     flag = _flag(override)
@@ -123,8 +131,9 @@ def _flag(override: str) -> str:
     return "--set " + override.replace("\n", "\\n")
 
 
-def path_of(key: str) -> Path | None:
-    """The parts of a dotted key as TOML reads it, or None if it is not a dotted key."""
+def path_of(key: str) -> Loc | None:
+    """The parts of a dotted key as TOML reads it, or None if it is not a dotted key; the place of
+    `stage.1`, or `stage.1-sft`, is 0."""
     if "\n" in key or key.count(".") > MAX_DEPTH:
         return None
     try:
@@ -136,21 +145,24 @@ def path_of(key: str) -> Path | None:
     while isinstance(value, dict):
         ((part, value),) = value.items()
         path.append(part)
+    if len(path) > 1 and path[0] == "stage" and (number := STAGE.fullmatch(path[1])):
+        return ("stage", int(number[1]) - 1, *path[2:])
     return tuple(path)
 
 
-def _leaves(path: Path, value: Any) -> list[tuple[Path, Any]]:
+def _leaves(path: Loc, value: Any) -> list[tuple[Loc, Any]]:
     """`train={beta=0.1}` sets `train.beta` and leaves the rest of [train] as it is."""
     if not isinstance(value, dict) or not value or len(path) > MAX_DEPTH:
         return [(path, value)]
     return [leaf for key, inner in value.items() for leaf in _leaves((*path, key), inner)]
 
 
-def _spread_over_presets(path: Path, data: dict[str, Any]) -> list[Path]:
+def _spread_over_presets(path: Loc, data: dict[str, Any]) -> list[Loc]:
     """The paths that an override sets: with `preset.KEY` that of each preset that has the key."""
     presets = data.get("preset")
     if path[0] != "preset" or len(path) != 2 or not isinstance(presets, dict):
         return [path]
+    assert isinstance(path[1], str)
     settings = section_at(("preset", "8GB"), Recipe)
     if path[1] in presets or not settings:
         return [path]
@@ -165,7 +177,7 @@ def _spread_over_presets(path: Path, data: dict[str, Any]) -> list[Path]:
     return [("preset", name, path[1]) for name in names] or [path]
 
 
-def _drop_other_name(data: dict[str, Any], path: Path, origins: dict[Loc, str]) -> None:
+def _drop_other_name(data: dict[str, Any], path: Loc, origins: dict[Loc, str]) -> None:
     """Remove the key that sets the same thing under its older or newer name: the flag replaces it,
     unless it has set both."""
     if len(path) != 3 or path[0] != "preset" or path[2] not in OTHER_NAMES:
@@ -178,13 +190,18 @@ def _drop_other_name(data: dict[str, Any], path: Path, origins: dict[Loc, str]) 
         origins.pop(other, None)
 
 
-def _set(data: dict[str, Any], path: Path, value: Any) -> Path | None:
+def _set(data: dict[str, Any], path: Loc, value: Any) -> Loc | None:
     """Set the value, or return the path of a key above it that has a value already."""
-    table = data
+    table: Any = data
     for depth, part in enumerate(path[:-1], 1):
-        inner: Any = table.setdefault(part, {})
-        if not isinstance(inner, dict):
+        if isinstance(part, int):
+            inner = table[part] if isinstance(table, list) and 0 <= part < len(table) else None
+        elif isinstance(table, dict):
+            inner = table.setdefault(part, [] if isinstance(path[depth], int) else {})
+        if not isinstance(inner, dict | list):
             return path[:depth]
         table = inner
+    if not isinstance(table, dict):
+        return path[:-1]
     table[path[-1]] = value
     return None

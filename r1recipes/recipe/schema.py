@@ -10,7 +10,7 @@ field's text, the key is passed on under that name.
 """
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, Self, TypeGuard, cast
 
 from pydantic import (
@@ -303,18 +303,18 @@ def of_algorithm(name: Any) -> type[Recipe]:
 
 
 def worded_for(data: Mapping[str, Any]) -> type[Recipe]:
-    """The model of a recipe, whose messages name a preset as these data do: one of its own, or that
-    of a CPU for a built-in model."""
+    """The model of a recipe whose messages name a preset of these data, or a built-in model's."""
     model, presets = of_algorithm(data.get("algorithm")), data.get("preset")
     names = [name for name in presets if PRESET_NAME.fullmatch(name)] if _is_table(presets) else []
-    of_model = data.get("model")
-    if not names and _is_table(of_model) and of_model.get("name") in BUILTIN_MODELS[:1]:
+    if not names and _is_table(own := data.get("model")) and own.get("name") in BUILTIN_MODELS[:1]:
         names = ["cpu"]
-    if not names:
-        return model
-    words = {"named_sections": named_sections(names[0])}
-    examples = {"section_examples": section_examples(names[0])}
-    return cast(type[Recipe], type("Recipe", (model,), words | examples))
+    return _worded(model, names[0]) if names else model
+
+
+@lru_cache(maxsize=64)
+def _worded(model: type[Recipe], preset: str) -> type[Recipe]:
+    words = {"named_sections": named_sections(preset), "section_examples": section_examples(preset)}
+    return cast(type[Recipe], type("Recipe", (model,), words))
 
 
 def _is_table(value: Any) -> TypeGuard[Mapping[str, Any]]:

@@ -177,7 +177,10 @@ def _look_up(data: dict[str, Any], key: str) -> Any:
         return data.get("rewards", {}).get(path[-1], 0.0)
     value: Any = data
     for part in path:
-        value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(part, int):
+            value = value[part] if isinstance(value, list) and part < len(value) else None
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
     return value
 
 

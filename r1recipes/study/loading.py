@@ -301,9 +301,9 @@ class _RecipeKeys(Generic[T]):
     `preset.KEY` is the same as `preset.NAME.KEY`, since it is meant for every preset."""
 
     def __init__(self) -> None:
-        self._by_path: dict[tuple[str, ...], T] = {}
-        self._in_every_preset: dict[str, T] = {}
-        self._in_one_preset: dict[str, T] = {}
+        self._by_path: dict[Loc, T] = {}
+        self._in_every_preset: dict[str | int, T] = {}
+        self._in_one_preset: dict[str | int, T] = {}
 
     def add(self, key: str, value: T) -> None:
         path = overrides.path_of(key) or (key,)

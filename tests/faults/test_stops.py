@@ -72,23 +72,37 @@ def test_a_signal_stops_a_run_which_goes_on(name, stage, finished, small, tmp_pa
 KILLING = """
 import os, signal, sys
 from pathlib import Path
-from tests.faults.test_stops import Signalling
+from trl import GRPOTrainer, SFTTrainer
+from r1recipes.runs import record
+from r1recipes.training.backends.trl import TrlBackend
+from tests.faults.test_stops import Signalling, resume
 from tests.helpers import run_in_process
-recipe, runs, stage = sys.argv[1:]
-run_in_process(Path(recipe), Path(runs), observers=[Signalling(signal.SIGKILL, stage)])
+recipe, runs, *stages = sys.argv[1:]
+for number, stage in enumerate(stages):
+    if os.fork() == 0:
+        killing = Signalling(signal.SIGKILL, stage)
+        if number == 0:
+            run_in_process(Path(recipe), Path(runs), observers=[killing])
+        else:
+            resume(*record.all_runs(Path(runs)), killing)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == -signal.SIGKILL, stage
+    (run,) = record.all_runs(Path(runs))
+    assert run.status() == "killed", stage
 """
+"""Each attempt is a process of its own, whose imports are those of its parent."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["Cold start", "Evaluation before", "Evaluation after"])
-def test_a_kill_in_the_midst_of_a_stage_loses_nothing(stage, finished, small, tmp_path):
+def test_a_kill_in_the_midst_of_every_stage_loses_nothing(finished, small, tmp_path):
     """Of training, `tests/training/test_run.py` has the same."""
-    words = [sys.executable, "-c", KILLING, str(small), str(tmp_path / "runs"), stage]
+    stages = ("Cold start", "Evaluation before", "Evaluation after")
+    words = [sys.executable, "-c", KILLING, str(small), str(tmp_path / "runs"), *stages]
     done = subprocess.run(words, cwd=Path(__file__).parents[2], timeout=300)
-    assert done.returncode == -signal.SIGKILL
+    assert done.returncode == 0
     (run,) = record.all_runs(tmp_path / "runs")
-    assert run.status() == "killed"
     assert_same(resume(run), finished)
+    assert run.read()["attempts"] == 4
     assert not list(run.folder.glob(f"{files.DRAFT}*"))
 
 

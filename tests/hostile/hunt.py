@@ -1,7 +1,7 @@
 """Looks for an input from elsewhere that is not answered well, for as long as one likes.
 
     python -m tests.hostile.hunt --seconds 3600
-    python -m tests.hostile.hunt --seconds 45 --seed 1
+    python -m tests.hostile.hunt --seconds 30 --seed 1
 
 Each input must be taken or refused: by an error of the user's input with short printable lines,
 within LIMIT_S of CPU time, and without a file changed outside. What is found becomes a case of

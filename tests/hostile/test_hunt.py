@@ -1,4 +1,4 @@
-"""A short search for hostile inputs; `.ci/run` searches for 45 seconds, a person for an hour."""
+"""A short search for hostile inputs; `.ci/run` searches for 30 seconds, a person for an hour."""
 
 import pytest
 

@@ -124,7 +124,7 @@ def test_a_small_model_has_a_preset_for_the_cpu(model, has_cpu, no_card, tmp_pat
 def test_an_unknown_model_is_said_to_be_unknown(no_card):
     made, _, said = new("--model", "nobody/nothing-3B")
     assert "warning: `nobody/nothing-3B` is unknown here" in said and "may not fit" in said
-    assert set(made["preset"]) == set(recipe.load("qwen2.5-1.5b").recipe.preset)
+    assert set(made["preset"]) == set(recipe.load("qwen3-4b").recipe.preset)
 
 
 def test_a_file_that_exists_is_refused_before_anything_else_is_said(no_card, tmp_path):

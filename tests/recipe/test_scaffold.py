@@ -97,7 +97,7 @@ def test_names_with_quotes_stay_what_they_are(tmp_path):
         ("Qwen/Qwen2.5-1.5B-Instruct", "qwen2.5-1.5b"),
         ("Qwen/Qwen2.5-0.5B", "qwen2.5-1.5b"),
         ("unsloth/Qwen2.5-3B-Instruct", "qwen2.5-3b"),
-        ("unsloth/Qwen2.5-3B-finetuned", "qwen2.5-1.5b"),  # not by what nobody has measured
+        ("unsloth/Qwen2.5-3B-finetuned", "qwen3-4b"),  # not by what nobody has measured
         ("Qwen/Qwen3-8B", "qwen3-8b"),
         ("Qwen/Qwen3-14B", "qwen2.5-7b"),
         ("unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit", "llama3.1-8b"),

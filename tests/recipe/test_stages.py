@@ -159,3 +159,35 @@ def test_what_stages_name_can_be_given_other_names():
     assert renamed["stage"][0]["examples"]["name"] == "here/shown.jsonl"
     assert list(renamed["stage"][1]["rewards"]) == ["here/pay.py:short", "correctness"]
     assert data == tomli.loads(SMALL + FILES)
+
+
+@pytest.mark.parametrize("name", ["1", "01", "1-sft"])
+def test_a_flag_sets_a_key_of_a_stage_by_its_number_or_its_name(name):
+    staged = load(STAGES, f"stage.{name}.train.max_steps=7", "stage.2.num_generations=4")
+    assert staged.stage[0].train.max_steps == 7
+    assert staged.stage[0].train.model_dump()["packing"] is True
+    assert staged.stage[1].num_generations == 4 and staged.stage[1].rewards == {"integer": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("flag", "message", "hint"),
+    [
+        ("stage.3.train.max_steps=7", "`stage.1` or `stage.2`", "stage.1.train.max_steps=30"),
+        ("stage.0.train.max_steps=7", "`stage.1` or `stage.2`", "stage.1.train.max_steps=30"),
+        ("stage.train.max_steps=7", "`stage.1` or `stage.2`", "stage.1.train.max_steps=30"),
+        ("stage.1=7", "`stage.1` or `stage.2`", "stage.1.train.max_steps=30"),
+        ("stage.1.steps=7", "unknown key `stage[0].steps`", "belongs in [cold_start]"),
+        ("stage.1.train.max_steps=0", "at least 1", "`--set stage.1.train.max_steps="),
+    ],
+)
+def test_a_flag_for_no_key_of_a_stage_is_refused(flag, message, hint):
+    with pytest.raises(RecipeError) as error:
+        load(STAGES, flag)
+    (problem,) = error.value.problems
+    assert message in problem.message and hint in (problem.hint or "")
+    assert problem.where == f"--set {flag}"
+
+
+def test_a_recipe_without_stages_has_no_key_of_one():
+    with pytest.raises(RecipeError, match="the recipe has none"):
+        load("", "stage.1.train.max_steps=7")

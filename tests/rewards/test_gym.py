@@ -36,11 +36,18 @@ def pay(reward: rewards.Reward, entry: dict[str, str], *answers: str) -> list[fl
     return reward(prompts=["?"] * len(answers), completions=completions, **columns)
 
 
-@pytest.fixture
-def reward():
+@pytest.fixture(scope="module")
+def paying():
     (loaded,) = rewards.load(["gym"], base_dir=Path("."), time_limit_s=4.0)
     yield loaded
     loaded.close()
+
+
+@pytest.fixture
+def reward(paying):
+    """Its process is the same for all tests; a call that is killed costs it that alone."""
+    paying.failures.clear()
+    return paying
 
 
 def test_the_last_answer_is_paid_by_the_data_sets_own_scorer(reward):

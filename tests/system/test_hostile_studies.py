@@ -152,11 +152,18 @@ STUDIES: dict[str, Change] = {
 }
 
 
-@pytest.fixture
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The database of the study of version 0.1.0."""
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("old")
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path)  # no `filter`: Python 3.11.3 and older do not know it
+        archive.extractall(folder)  # no `filter`: Python 3.11.3 and older do not know it
+    return folder
+
+
+@pytest.fixture
+def database(unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The database of the study of version 0.1.0."""
+    shutil.copytree(unpacked, tmp_path, symlinks=True, dirs_exist_ok=True)
     (tmp_path / "secret").write_text(SECRET)
     monkeypatch.setenv("R1RECIPES_RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)

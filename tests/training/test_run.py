@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from r1recipes.training import Observer, stages
 from r1recipes.training.backends.trl import TrlBackend
 from r1recipes.training.prepared import Options, Prepared
 from r1recipes.training.stages import Stages
-from tests.helpers import command, in_process, quiet_view, run_in_process
+from tests.helpers import in_process, quiet_view, run_in_process
 
 TIMES = ("step_time", "num_tokens", "time/")
 
@@ -95,34 +96,39 @@ class Killed(BaseException):
     """What a test raises to leave a run as a kill would."""
 
 
-STAGES = ["cold_start", "evaluate_before", "train", "save_adapter", "evaluate_after"]
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_run_that_died_in_any_stage_ends_as_if_it_had_not(
-    stage, finished, small, tmp_path, monkeypatch
+def test_a_run_that_died_in_every_stage_ends_as_if_it_had_not(
+    finished, small, tmp_path, monkeypatch
 ):
+    """One run that dies five times: what a stage made is there, or is made again to the bit."""
+
     def die(self, *arguments, **options):
         raise Killed
 
-    backend = "r1recipes.training.backends.trl.TrlBackend"
-    with monkeypatch.context() as patch:
-        if stage in ("cold_start", "save_adapter"):  # after the last step nothing is trained again
-            patch.setattr(f"{backend}.{stage}", die)
-        elif stage == "train":  # after step 3: the checkpoint of step 2 is the last
-            patch.setattr("r1recipes.training.stages.Stages.on_step", _die_after(3))
-        else:
-            patch.setattr(f"{backend}.generate", _die_when(stage == "evaluate_after"))
-        with pytest.raises(Killed):
-            run_in_process(small, tmp_path / "runs")
-    dead = record.all_runs(tmp_path / "runs")[0]
-    assert dead.read()["status"] == "running"
-    halves = [dead.folder / name for name in (".draft-adapter", f"nf4/.base-1.{2**22 + 1}")]
-    for half in halves:
-        half.mkdir(parents=True, exist_ok=True)
+    deaths: list[tuple[type, str, Callable]] = [
+        (TrlBackend, "cold_start", die),
+        (TrlBackend, "generate", _die_when(False)),  # in the evaluation before
+        (Stages, "on_step", _die_after(3)),  # the checkpoint of step 2 is the last
+        (TrlBackend, "save_adapter", die),  # after the last step nothing is trained again
+        (TrlBackend, "generate", _die_when(True)),  # in the evaluation after
+    ]
     machine = settings.Settings(runs_dir=tmp_path / "runs", offline=True)
+    for number, (owner, method, death) in enumerate(deaths):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(owner, method, death)
+            if number == 0:
+                run_in_process(small, tmp_path / "runs")
+            else:
+                (dead,) = record.all_runs(tmp_path / "runs")
+                training.resume(dead, [quiet_view()], machine)
+        (dead,) = record.all_runs(tmp_path / "runs")
+        assert dead.read()["status"] == "running" and dead.read()["attempts"] == number + 1
+        halves = [dead.folder / name for name in (".draft-adapter", f"nf4/.base-1.{2**22 + 1}")]
+        assert number == 0 or not any(half.exists() for half in halves)
+        for half in halves:
+            half.mkdir(parents=True, exist_ok=True)
+    (dead,) = record.all_runs(tmp_path / "runs")
     training.resume(dead, [quiet_view()], machine)
-    assert dead.read()["status"] == "complete" and dead.read()["attempts"] == 2
+    assert dead.read()["status"] == "complete" and dead.read()["attempts"] == 6
     assert not any(half.exists() for half in halves)
     assert comparable(dead) == comparable(finished)
     for when in ("before", "after"):
@@ -141,8 +147,6 @@ def _die_after(step):
 
 
 def _die_when(adapter_is):
-    from r1recipes.training.backends.trl import TrlBackend
-
     original = TrlBackend.generate
 
     def generate(self, prompts, num_samples, greedy, adapter, hooks):
@@ -171,7 +175,7 @@ def wait_for(process, condition, seconds=90):
         time.sleep(0.05)
 
 
-def test_ctrl_c_saves_a_checkpoint_and_kill_9_loses_nothing(finished, small, tmp_path):
+def test_ctrl_c_saves_a_checkpoint_and_kill_9_loses_nothing(finished, small, tmp_path, capfd):
     run = Run(tmp_path / "mine")
     process = start(small, run.folder)
     wait_for(process, lambda: len(files.read_lines(run.metrics)) >= 1)
@@ -194,11 +198,13 @@ def test_ctrl_c_saves_a_checkpoint_and_kill_9_loses_nothing(finished, small, tmp
     wait_for(process, lambda: run.read()["attempts"] == 2)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done = command("run", "--resume", run.folder, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "\x1b" not in done.stdout and "Accuracy" in done.stdout
+    capfd.readouterr()
+    code, out, err = in_process("run", "--resume", run.folder)
+    out += capfd.readouterr().out
+    assert code == 0, err
+    assert "\x1b" not in out and "Accuracy" in out
     assert comparable(run) == comparable(finished)
-    assert command("run", "--resume", run.folder, cwd=tmp_path).returncode == 0
+    assert in_process("run", "--resume", run.folder)[0] == 0
 
 
 def test_changed_data_or_code_is_not_resumed(small, tmp_path, monkeypatch):

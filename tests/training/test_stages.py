@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from rich.console import Console
@@ -27,6 +29,7 @@ from r1recipes.training.backends.trl import TrlBackend
 from r1recipes.training.prepared import Options
 from r1recipes.training.stages.earlier import Earlier
 from r1recipes.training.stages.training import Training
+from r1recipes.training.trackers import Trackers
 from r1recipes.training.view import View
 from tests.conftest import SMALL
 from tests.helpers import quiet_view, run_in_process
@@ -87,11 +90,30 @@ def write(folder: Path) -> Path:
     return folder / "staged.toml"
 
 
+class Watched(NamedTuple):
+    """A run with what its observers saw."""
+
+    run: Run
+    text: str
+    all_stages: "Seeing"
+    last_stage: "LastOnly"
+
+
 @pytest.fixture(scope="module")
-def staged(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
     """A complete run with three stages before its training."""
     path = write(tmp_path_factory.mktemp("staged"))
-    return run_in_process(path, path.parent / "runs")
+    screen = io.StringIO()
+    view = View(Console(file=screen, width=200), live=False)
+    all_stages, last_stage = Seeing(), LastOnly()
+    observers = [view, all_stages, last_stage, Trackers(view.note), Live()]
+    run = run_in_process(path, path.parent / "runs", observers=observers)
+    return Watched(run, screen.getvalue(), all_stages, last_stage)
+
+
+@pytest.fixture(scope="module")
+def staged(watched: Watched) -> Run:
+    return watched.run
 
 
 @pytest.fixture
@@ -168,15 +190,8 @@ def test_the_time_of_a_run_has_its_stages(staged):
     assert parts[phases.OTHER] < 0.4 * sum(parts.values())  # a third on a busy machine: 15 s in all
 
 
-def test_the_view_names_each_stage(recipe_file, tmp_path):
-    screen = io.StringIO()
-    console = Console(file=screen, width=200)
-    seen, last = Seeing(), LastOnly()
-    flags = ("train.max_steps=2", "data.size=32")
-    run = run_in_process(
-        recipe_file, tmp_path, *flags, observers=[View(console, live=False), seen, last, Live()]
-    )
-    text = screen.getvalue()
+def test_the_view_names_each_stage(watched):
+    text = watched.text
     for line in ("Stage 1-sft: SFT, 4 demonstrations a step", "Training (stage 2-dpo) ..."):
         assert line in text
     assert "step 3/3" in text and "step 2/2" in text
@@ -184,9 +199,11 @@ def test_the_view_names_each_stage(recipe_file, tmp_path):
         part = text.split(f"Training (stage {title}) ...")[1].split("Evaluation")[0]
         assert re.search(r"\nstep 2/\d  loss \d.*  \d.* s a step", part)
     assert re.search(r"Stage 3-grpo accuracy .* 6 problems x 2 samples", text)
-    assert seen.titles == [*TITLES, "4-grpo"] and len(seen.rows) == 4 + 2 + 3 + 2
-    assert [row["step"] for row in last.rows] == [1, 2]  # such as a study, which prunes
-    assert run.report.exists()
+    assert watched.all_stages.titles == [*TITLES, "4-grpo"]
+    assert len(watched.all_stages.rows) == 4 + 2 + 3 + 6
+    # An observer that knows of no stages, such as a study's, which prunes.
+    assert [row["step"] for row in watched.last_stage.rows] == [1, 2, 3, 4, 5, 6]
+    assert watched.run.report.exists()
 
 
 class LastOnly(Observer):
@@ -251,48 +268,43 @@ def die_in_stage(name: str):
     return stage
 
 
-@pytest.mark.parametrize(
-    ("method", "dies"),
-    [
-        ("on_step", die_in_step("1-sft", 1)),  # before its first checkpoint
-        ("on_step", die_in_step("1-sft", 3)),
-        ("on_step", die_in_step("2-dpo", 2)),
-        ("on_step", die_in_step("3-grpo", 3)),  # the last one, not saved yet
-        ("stage", die_in_stage("3-grpo/evaluate")),
-    ],
-    ids=["sft 1", "sft 3", "dpo 2", "grpo 3", "grpo evaluation"],
-)
-def test_a_run_that_died_in_a_stage_ends_as_if_it_had_not(
-    method, dies, staged, recipe_file, tmp_path, monkeypatch
-):
+@contextmanager
+def dies(
+    monkeypatch: pytest.MonkeyPatch, owner: type, method: str, death: object
+) -> Iterator[None]:
+    """Within it a run dies in a method."""
     with monkeypatch.context() as patch:
-        patch.setattr(Earlier, method, dies)
+        patch.setattr(owner, method, death)
         with pytest.raises(Killed):
-            run_in_process(recipe_file, tmp_path / "runs")
+            yield
+
+
+def test_a_run_that_died_in_every_stage_ends_as_if_it_had_not(
+    staged, recipe_file, tmp_path, monkeypatch
+):
+    """One run that dies again and again; each stage has files of its own, which are compared."""
+    with dies(monkeypatch, Earlier, "on_step", die_in_step("1-sft", 1)):
+        run_in_process(recipe_file, tmp_path / "runs")  # before its first checkpoint
     (dead,) = record.all_runs(tmp_path / "runs")
     half = dead.stage("1-sft").folder / ".draft-adapter"
     half.mkdir(exist_ok=True)
-    resume(dead)
-    assert not half.exists()
-    same(dead, staged)
-
-
-@pytest.mark.parametrize("when", ["save", "last"])
-def test_a_run_that_died_behind_a_stage_ends_as_if_it_had_not(
-    when, staged, recipe_file, tmp_path, monkeypatch
-):
-    """While the adapter of a stage is saved, and in the last training."""
-    with monkeypatch.context() as patch:
-        if when == "save":
-            patch.setattr(TrlBackend, "save_adapter", die)
-        else:
-            patch.setattr(Training, "on_checkpoint", _die_at_the_last_checkpoint())
-        with pytest.raises(Killed):
-            run_in_process(recipe_file, tmp_path / "runs")
-    (dead,) = record.all_runs(tmp_path / "runs")
+    deaths: list[tuple[type, str, object]] = [
+        (Earlier, "on_step", die_in_step("1-sft", 3)),
+        (TrlBackend, "save_adapter", die),
+        (Earlier, "on_step", die_in_step("2-dpo", 2)),
+        (Earlier, "on_step", die_in_step("3-grpo", 3)),  # the last one, not saved yet
+        (Earlier, "stage", die_in_stage("3-grpo/evaluate")),
+        (Training, "on_checkpoint", _die_at_the_last_checkpoint()),
+    ]
+    for death in deaths:
+        assert dead.last_checkpoint() is None
+        with dies(monkeypatch, *death):
+            resume(dead)
+        assert not half.exists()
     saved = dead.last_checkpoint()
-    assert saved is None or saved[1] == 4
+    assert saved is not None and saved[1] == 4
     resume(dead)
+    assert dead.read()["attempts"] == 2 + len(deaths)
     same(dead, staged)
 
 
@@ -372,16 +384,15 @@ save_steps = 1
 
 
 def test_a_stage_without_checkpoints_begins_anew_and_leaves_nothing_behind(tmp_path, monkeypatch):
-    """The process that goes on has not trained by PPO at all, or has done so once."""
+    """The attempt that goes on trains by PPO once, and the next one not at all."""
     path = tmp_path / "ppo.toml"
     path.write_text(SMALL.replace("[train]\n", "[train]\nbeta = 0.1\n") + PPO)
     titles = ["1-ppo", "2-online_dpo"]
     whole = run_in_process(path, tmp_path / "whole")
-    for name, dies in (("first", die_in_step("1-ppo", 1)), ("second", die_in_step(titles[1], 2))):
-        with monkeypatch.context() as patch:
-            patch.setattr(Earlier, "on_step", dies)
-            with pytest.raises(Killed):
-                run_in_process(path, tmp_path / name)
-        (dead,) = record.all_runs(tmp_path / name)
+    with dies(monkeypatch, Earlier, "on_step", die_in_step("1-ppo", 1)):
+        run_in_process(path, tmp_path / "dead")
+    (dead,) = record.all_runs(tmp_path / "dead")
+    with dies(monkeypatch, Earlier, "on_step", die_in_step(titles[1], 2)):  # PPO was done anew
         resume(dead)
-        same(dead, whole, titles)
+    resume(dead)
+    same(dead, whole, titles)

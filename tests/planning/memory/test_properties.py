@@ -219,7 +219,7 @@ def settle(parsed, preset, size: int):
     return fit.fitted(parsed, preset, shape(parsed.model.name), card)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(planned())
 def test_what_is_chosen_gives_the_same_verdict_when_it_is_planned_again(drawn):
     parsed, preset, opened, size = drawn
@@ -234,7 +234,7 @@ def test_what_is_chosen_gives_the_same_verdict_when_it_is_planned_again(drawn):
     assert all(getattr(settled, key) == getattr(preset, key) for key in changed)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(planned(), st.floats(0, 1))
 def test_a_larger_card_never_fits_less_when_the_share_is_open(drawn, growth):
     parsed, preset, _, size = drawn
@@ -243,7 +243,7 @@ def test_a_larger_card_never_fits_less_when_the_share_is_open(drawn, growth):
     assert ORDER.index(after.verdict) >= ORDER.index(before.verdict)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(planned())
 def test_every_change_that_is_proposed_is_valid_and_fits(drawn):
     parsed, preset, _, size = drawn

@@ -160,22 +160,21 @@ def test_a_stop_loses_no_block_and_a_resume_ends_as_if_there_was_none(whole, fil
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [0, 3])
 def test_a_run_that_died_in_training_goes_on_with_the_same_problems(
-    step, whole, filtered, asked, monkeypatch
+    whole, filtered, asked, monkeypatch
 ):
-    with monkeypatch.context() as patch:
-        if step:
-            patch.setattr("r1recipes.training.stages.Stages.on_step", _die_after(step))
-        else:
-            patch.setattr(TrlBackend, "train", _die)
-        with pytest.raises(Killed):
-            train(filtered)
+    """It dies before its first step, and again after one whose checkpoint is not saved."""
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(TrlBackend, "train", _die)
+        train(filtered)
     machine = machine_of(filtered)
     dead = record.all_runs(machine.runs_dir)[-1]
     for path in (machine.cache_dir / "pass-rates").rglob("*.json"):
         path.unlink()  # a resume does not need it
     num_calls, watching = len(asked), Watching()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("r1recipes.training.stages.Stages.on_step", _die_after(3))
+        training.resume(dead, [watching], machine, options=ALLOWED)
     training.resume(dead, [watching], machine, options=ALLOWED)
     assert len(asked) == num_calls and "Pass rates" not in watching.phases
     assert comparable(dead) == comparable(whole)
