@@ -39,9 +39,9 @@ from r1recipes.data import preflight
 from r1recipes.data.sources import limits
 from r1recipes.errors import RecipeError
 from r1recipes.training.backends import builtin
-from tests.system.test_hostile import DATA, WITH_FILES
 
 RESULT = Path(__file__).parent / "results" / "data_files.json"
+RECIPE = Path(__file__).parents[1] / "small.toml"
 SIZE = 0.97 * limits.MAX_BYTES
 """Bytes of text in a file that is limited by its bytes; names and marks take the rest."""
 NUM_ROWS = 299_000
@@ -129,12 +129,19 @@ class Both(Watch):
         return max(self.children_bytes, resident_bytes("self") - self.before)
 
 
+def recipe_of(file: str) -> str:
+    """A recipe with a data file in place of built-in problems, without the keys of those."""
+    text = RECIPE.read_text().replace('"builtin:arithmetic"', f'"{file}"')
+    text = text.replace("[data.problems]\ndigits = 2\n", "")
+    return text.replace("wrong = 0.3", 'data = "shown.jsonl"')
+
+
 def load(path: str, target: str) -> None:
     """Load one file and write what it took to `target`."""
     builtin.build_model(1, "builtin:tiny")  # what `run` always loads is loaded before
     folder, alone = Path(path).parent, command_bytes()
     (folder / "shown.jsonl").write_text('{"question": "1+1", "answer": "2"}\n')
-    (folder / "mine.toml").write_text(WITH_FILES.replace(DATA, f'name = "{Path(path).name}"'))
+    (folder / "mine.toml").write_text(recipe_of(Path(path).name))
     loaded = recipe.load(folder / "mine.toml").recipe
     every_row = loaded.data.model_copy(update={"size": None})
     watch, began = Both(), sum(os.times()[:4])

@@ -51,6 +51,7 @@ class World:
         self.names: dict[str, str] = {}
         (folder / "small.toml").write_text(small)
         (folder / "other.toml").write_text(small)
+        (folder / "staged.toml").write_text(small + '[[stage]]\nalgorithm = "sft"\n')
         (folder / "empty.toml").write_text("")
         (folder / "broken.toml").write_text("format\n")
         (folder / "far.toml").write_text(STUDY.replace("small.toml", "plain"))
@@ -179,6 +180,7 @@ SITUATIONS = [
     Situation("check small.toml --set data.eval_size=0"),
     Situation("check foreign"),
     Situation("check small.toml --set model.name=./model"),
+    Situation("check staged.toml --set stage.2.train.max_steps=5"),
     Situation("check hub:somebody/something --set train.max_steps=5"),
     Situation("copy code here.toml"),
     Situation("copy phi4 phi4-copy.toml"),
