@@ -1,8 +1,9 @@
 """The rows of one split with a question and an answer each, and the data set that they become.
 
 Texts stay in Arrow's tables, where a character of English takes one byte: as Python's, one emoji
-makes each character of its text take four. Python sees `BATCH_ROWS` of them at a time. Limits: the
-answers are Python's; the columns of the source are copied once, where not all its rows are chosen.
+makes each character of its text take four. Python sees `limits.ROWS_IN_PYTHON` of them at a time.
+Limits: the answers are Python's; the columns of the source are copied once, where not all its rows
+are chosen.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from r1recipes.data.sources import limits
+
 if TYPE_CHECKING:
     import datasets
     import pyarrow
 
-BATCH_ROWS = 1000
-"""Rows that Python sees at a time; assumed."""
 DIGEST_BYTES = 16
 """Bytes of a digest, by which texts are the same; a million differ with a chance of 1 - 10^-27."""
 
@@ -33,8 +34,8 @@ class Rows:
 
 
 def batches(source: datasets.Dataset, column: str) -> Iterator[list[Any]]:
-    """The values of a column, `BATCH_ROWS` at a time; those of other columns are not looked at."""
-    for batch in source.select_columns(column).iter(BATCH_ROWS):
+    """The values of a column, some at a time; those of other columns are not looked at."""
+    for batch in source.select_columns(column).iter(limits.ROWS_IN_PYTHON):
         yield batch[column]
 
 
@@ -42,8 +43,8 @@ def digests(questions: pyarrow.ChunkedArray, key: Callable[[str], str]) -> list[
     """For each question what says whether it is another one: a digest of its `key`."""
     return [
         hashlib.blake2b(key(text).encode(), digest_size=DIGEST_BYTES).digest()
-        for start in range(0, len(questions), BATCH_ROWS)
-        for text in questions.slice(start, BATCH_ROWS).to_pylist()
+        for start in range(0, len(questions), limits.ROWS_IN_PYTHON)
+        for text in questions.slice(start, limits.ROWS_IN_PYTHON).to_pylist()
     ]
 
 

@@ -194,13 +194,14 @@ def _set(data: dict[str, Any], path: Loc, value: Any) -> Loc | None:
     """Set the value, or return the path of a key above it that has a value already."""
     table: Any = data
     for depth, part in enumerate(path[:-1], 1):
-        if isinstance(part, int):
-            inner = table[part] if isinstance(table, list) and 0 <= part < len(table) else None
-        elif isinstance(table, dict):
-            inner = table.setdefault(part, [] if isinstance(path[depth], int) else {})
-        if not isinstance(inner, dict | list):
+        if isinstance(table, dict) and isinstance(part, str):
+            table = table.setdefault(part, [] if isinstance(path[depth], int) else {})
+        elif isinstance(table, list) and isinstance(part, int) and part < len(table):
+            table = table[part]
+        else:
+            return path[: depth - 1]
+        if not isinstance(table, dict | list):
             return path[:depth]
-        table = inner
     if not isinstance(table, dict):
         return path[:-1]
     table[path[-1]] = value

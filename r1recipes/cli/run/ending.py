@@ -115,11 +115,10 @@ def _memory_line(vram: dict[str, Any]) -> str | None:
     predicted, measured = vram["predicted_bytes"], vram["measured_bytes"]
     if measured is None:
         return None
-    line = f"Memory: peak {gib(measured)} GiB"
-    if vram.get("shared"):
-        line += " together with other processes on the card"
+    others = " together with other processes on the card" if vram.get("shared") else ""
+    line = f"Memory: peak {gib(measured)} GiB{others}"
     if predicted is None:
         return line
-    if vram.get("shared"):
+    if others:
         return f"{line}, predicted {gib(predicted)} for this one"
     return f"{line}, predicted {gib(predicted)} ({predicted / measured - 1:+.1%})"

@@ -16,8 +16,7 @@ import datasets
 import pyarrow
 from datasets.fingerprint import generate_random_fingerprint
 
-BATCH_ROWS = 1000
-"""Rows that are in memory twice at most; assumed."""
+from r1recipes.data.sources import limits
 
 
 class ExactJson(datasets.Json):
@@ -73,9 +72,10 @@ def read(values: list[Any], *, as_json: bool = False) -> pyarrow.Array:
 
 def _is_exact(column: pyarrow.Array, values: list[Any]) -> bool:
     """Whether a column has these values and no others; few of them are in memory twice."""
-    starts = range(0, len(values), BATCH_ROWS)
+    starts = range(0, len(values), limits.ROWS_IN_PYTHON)
     return all(
-        column.slice(start, BATCH_ROWS).to_pylist() == values[start : start + BATCH_ROWS]
+        column.slice(start, limits.ROWS_IN_PYTHON).to_pylist()
+        == values[start : start + limits.ROWS_IN_PYTHON]
         for start in starts
     )
 

@@ -31,7 +31,7 @@ def read(path: Path, texts: Sequence[str] = ()) -> pyarrow.Table:
     columns: dict[str, json_column.Growing] = {}
     num_rows, num_wrong, problems = 0, 0, list[Problem]()
     limits.refuse_lines(path)
-    for rows, wrong in _batches(path, json_column.BATCH_ROWS):
+    for rows, wrong in _batches(path, limits.ROWS_IN_PYTHON):
         num_wrong += len(wrong)
         problems += wrong[: MAX_PROBLEMS - len(problems)]
         for name in dict.fromkeys(name for row in rows for name in row):

@@ -33,6 +33,8 @@ PARQUET_LIMIT_S = 4.0
 START_LIMIT_S = 60.0
 MEMORY_BYTES = 512 * 2**20
 """Bytes of memory that decoding may take; a batch of rows is kept at a time."""
+ROWS_IN_PYTHON = 1000
+"""Rows that are Python's at a time, beside those that are Arrow's; assumed."""
 BATCH_ROWS = 64
 MAX_DEPTH = foreign.MAX_DEPTH
 _decoder = Stoppable(("pyarrow.parquet",), MEMORY_BYTES)

@@ -152,7 +152,7 @@ def test_the_engine_is_hidden_while_a_trainer_is_made_also_when_that_fails():
     outer = torch.nn.Sequential(inner)
     held = SimpleNamespace()
     for module in (inner, outer):
-        setattr(module, "vllm_engine", held)  # noqa: B010
+        vars(module)["vllm_engine"] = held
     with patches.without_engine(outer):
         assert not hasattr(outer, "vllm_engine") and not hasattr(inner, "vllm_engine")
     with pytest.raises(UnboundLocalError), patches.without_engine(outer):
