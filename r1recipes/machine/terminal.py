@@ -1,7 +1,6 @@
 """The terminal of a run: libraries' output goes to a file, Ctrl-C waits for a checkpoint, and a
 stage that takes too long says where it is."""
 
-import faulthandler
 import io
 import os
 import signal
@@ -9,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -126,7 +126,7 @@ def warned_when_slow(
 
     def warn() -> None:
         with open(log, "a", opener=no_link) as file:
-            faulthandler.dump_traceback(file)
+            file.writelines(_where_threads_are())
         say(
             f"{activity} has taken {duration(limit_s)}: it is downloading, or it hangs; "
             f"the end of {log} shows where it is"
@@ -139,6 +139,17 @@ def warned_when_slow(
         yield
     finally:
         timer.cancel()
+
+
+def _where_threads_are() -> Iterator[str]:
+    """The stack of every thread, the main one last, where the end of a log is read; `faulthandler`
+    stops after 100 threads, before it comes to the main one."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    main = threading.main_thread().ident
+    frames = sys._current_frames()
+    for ident in sorted(frames, key=lambda ident: (ident == main, ident)):
+        yield f"\nThread {names.get(ident, ident)} (most recent call last):\n"
+        yield from traceback.format_stack(frames[ident])
 
 
 class Capture:

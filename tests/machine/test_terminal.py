@@ -102,8 +102,24 @@ def test_what_hangs_says_where(tmp_path: Path) -> None:
     with warned_when_slow(0.05, log, say, "loading"):
         assert warned.wait(10)
     assert "loading has taken" in notes[0] and "it hangs" in notes[0] and str(log) in notes[0]
-    assert "in test_what_hangs_says_where" in log.read_text()
+    (*others, main) = log.read_text().split("\nThread ")[1:]
+    assert main.startswith("MainThread") and "in test_what_hangs_says_where" in main and others
     with warned_when_slow(0.05, log, say, "loading"):
         pass
     time.sleep(0.2)
     assert len(notes) == 1
+
+
+def test_the_main_thread_is_in_a_crowd(tmp_path: Path) -> None:
+    """An engine and its pools have hundreds of threads."""
+    warned, done, log = threading.Event(), threading.Event(), tmp_path / "train.log"
+    crowd = [threading.Thread(target=done.wait, daemon=True) for _ in range(150)]
+    for thread in crowd:
+        thread.start()
+    with warned_when_slow(0.05, log, lambda text: warned.set(), "loading"):
+        assert warned.wait(10)
+    done.set()
+    for thread in crowd:
+        thread.join()
+    threads = log.read_text().split("\nThread ")[1:]
+    assert len(threads) > 150 and "in test_the_main_thread_is_in_a_crowd" in threads[-1]
