@@ -9,11 +9,12 @@ from r1recipes.algorithms.base import preset_bytes
 from r1recipes.machine import cards
 from r1recipes.machine.cards import professional
 
-CASES = Path(__file__).parents[1] / "fixtures" / "cards.jsonl"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+CASES = [FIXTURES / "cards.jsonl", FIXTURES / "cards_more.jsonl"]
 
 
 def cases() -> list[dict[str, object]]:
-    return [json.loads(line) for line in CASES.read_text().splitlines()]
+    return [json.loads(line) for path in CASES for line in path.read_text().splitlines()]
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: str(case["name"]))

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 
-from r1recipes.machine.cards import geforce, names, professional, unusable
+from r1recipes.machine.cards import clouds, geforce, names, professional, unusable
 from r1recipes.machine.cards.card import Card, Peak, Status
 from r1recipes.machine.cards.names import Reading
 from r1recipes.machine.cards.unusable import MIN_CAPABILITY
@@ -63,7 +63,7 @@ def find_gpu(name: str, total_bytes: int | None = None) -> Card | None:
     is unknown or cannot be used, or when the name fits cards of several sizes and does not say
     which.
     """
-    reading = names.read(name)
+    reading = names.read(clouds.card_of(name) or name)
     if reading.mig or _lacks_cuda(reading):
         return None
     fitting = _of_size(reading, _named(reading))
@@ -82,24 +82,36 @@ def peak_of(name: str, total_bytes: int | None = None) -> Peak:
 def fault(name: str) -> Fault:
     """Why `find_gpu` gives no card for a name. Cards of another maker and cards that are too old
     are hinted at no other card."""
+    shown, meant = name.strip(), clouds.card_of(name)
+    if meant is None:
+        return _fault(name, f"`{shown}`", shown)
+    if meant == clouds.NO_GPU:
+        hint = "name the card that is attached to it, such as `--gpu t4`"
+        return Fault(f"`{shown}` is a machine with no GPU of its own", hint)
+    return _fault(meant, f"the card of `{shown}`, {meant},", shown)
+
+
+def _fault(name: str, subject: str, shown: str) -> Fault:
+    """Why a name is not that of one card, in a sentence with this subject."""
     reading = names.read(name)
     needed = f"a run needs an NVIDIA card of compute capability {MIN_CAPABILITY} or more"
-    shown = name.strip()
     if reading.mig:
         size = reading.size_gb or 20
         by_memory = f"its memory alone can be planned for: `--vram {size}`"
-        return Fault(f"`{shown}` is a MIG slice, and slices are not supported", "", by_memory)
+        return Fault(f"{subject} is a MIG slice, and slices are not supported", "", by_memory)
     older = unusable.capability(name)
     if older is not None:
-        return Fault(f"`{shown}` has compute capability {older}, which is too old", needed)
+        return Fault(f"{subject} has compute capability {older}, which is too old", needed)
+    if unusable.is_mining(name):
+        return Fault(f"{subject} is a mining card, whose arithmetic is throttled", needed)
     if _lacks_cuda(reading):
-        text = f"`{shown}` is a virtual card for desktops, without CUDA"
+        text = f"{subject} is a virtual card for desktops, without CUDA"
         return Fault(
             text, f"a virtual card has it as `--gpu '{shown[:-1]}C'` or `--gpu '{shown[:-1]}Q'`"
         )
     if unusable.is_foreign(name) and not _named(reading):
-        return Fault(f"`{shown}` is not an NVIDIA card", needed)
-    if not reading.words and reading.size_gb or shown.isdigit() and int(shown) < 300:
+        return Fault(f"{subject} is not an NVIDIA card", needed)
+    if not reading.words and reading.size_gb or shown.isdigit() and 0 < int(shown) < 300:
         size = reading.size_gb or int(shown)
         return Fault(f"`{shown}` is an amount of memory, not a card", "", f"`--vram {size}`")
     return _which(shown, reading)
@@ -107,7 +119,7 @@ def fault(name: str) -> Fault:
 
 def names_a_card(text: str) -> bool:
     """Whether a text that should be an amount of memory names a card, such as `4090` or `t4`."""
-    reading = names.read(text)
+    reading = names.read(clouds.card_of(text) or text)
     return bool(_named(reading)) or unusable.capability(text) is not None
 
 
@@ -139,11 +151,15 @@ def _which(shown: str, reading: Reading) -> Fault:
 
 
 def _similar(name: str) -> list[str]:
-    """Cards with the most similar names, at most three."""
+    """Cards with the most similar names, at most three; first one that the name contains."""
     models = {card.model for card in GPUS.values()}
+    read = names.read(name).words
+    contained = [model for model in models if names.words(model) - names.OPTIONAL <= read]
+    longest = sorted(contained, key=lambda model: (-len(names.words(model)), model))[:1]
     spelled = {"".join(model.lower().split()).removeprefix("rtx"): model for model in models}
     query = re.sub(r"[^a-z0-9]|nvidia|geforce|rtx|gtx", "", name.lower())
-    return [spelled[key] for key in difflib.get_close_matches(query, spelled, n=3, cutoff=0.5)]
+    close = [spelled[key] for key in difflib.get_close_matches(query, spelled, n=3, cutoff=0.5)]
+    return list(dict.fromkeys(longest + close))[:3]
 
 
 @cache
@@ -170,7 +186,18 @@ def _named(reading: Reading) -> list[Card]:
         if key and key in _index():
             return _index()[key]
     again = reading.without_last_number()
-    return _named(again) if again else []
+    return (_named(again) if again else []) or _named_twice(reading.words)
+
+
+def _named_twice(words: frozenset[str]) -> list[Card]:
+    """The card of a text with two of its names and nothing else: `DGX Spark (GB10)`."""
+    twice = []
+    for card in GPUS.values():
+        forms = {names.plain(names.words(form)) for form in (card.model, *card.aliases)}
+        named = [form for form in forms if form and form <= words]
+        if len(named) > 1 and names.plain(words) == frozenset().union(*named):
+            twice.append(card)
+    return twice
 
 
 def _of_size(reading: Reading, cards: list[Card]) -> list[Card]:
@@ -186,7 +213,11 @@ def _of_size(reading: Reading, cards: list[Card]) -> list[Card]:
     if size is None:
         return [card for card in cards if not card.is_rare]
     exact = [card for card in cards if card.sold_gb == size]
-    return exact or [c for c in cards if any(f"{size}gb" in a.split() for a in c.aliases)]
+    exact = exact or [c for c in cards if any(f"{size}gb" in a.split() for a in c.aliases)]
+    of_laptops = _index().get(reading.words | {"laptop"}, [])
+    exact = exact or [card for card in of_laptops if card.sold_gb == size]
+    # as drivers report it: a T4 has 15 GB, an L4 22 or 23
+    return exact or [c for c in cards if c.usable_bytes // GIB <= size < c.sold_gb]
 
 
 def _part(card: Card, size_gb: int) -> Card:

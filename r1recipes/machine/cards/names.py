@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 MIG = re.compile(r"\bmig\b|\b\d+g\.(\d+)gb\b")
 """A slice as nvidia-smi writes it: `MIG 3g.20gb`."""
+_PART = re.compile(r"^(.*[a-z0-9])-\d-(\d+)c(?:me)?$")
+"""A virtual card on a slice, such as `A100-1-5C`."""
 _VGPU = re.compile(r"^(.*[a-z0-9][- ])(?:dc-)?(\d+)([abcq])$")
 """A virtual card: model, GB and the letter of its licence (NVIDIA, vGPU software)."""
 _COUNT = re.compile(
@@ -20,12 +22,30 @@ _SIZE = re.compile(r"\b(\d+)\s*(?:gib|gb|g)\b(?!\.)")
 _GLUED = re.compile(r"\b(rtx|gtx|quadro|titan|tesla|geforce|nvidia|jetson|pro)(?=[a-z\d])")
 _NOISE = re.compile(
     r"\b(?:nvidia|geforce|tesla|gpus?|graphics|cards?|tensor|cores?|sxm\d*|hbm\d*e?|gddr\d*x?|"
-    r"generation|gen|edition|server|series|desktop|memory|vram|ram|with|design|mega|founders|ws|wk|"
+    r"generation|gen|rev|edition|server|series|desktop|memory|vram|ram|with|design|mega|founders|fe|ws|wk|active|collectors|nvl\d+|"
     r"cloud|instance|small|medium|large|hopper|ampere|turing|lovelace|grid|dgx|hgx|highgpu|"
     r"developer|kit|devkit|module|superchip|ac|lc|passive|workstation|ultra|std|standard|kaggle|"
-    r"colab|google|aws|azure|gcp|runpod|vast|lambda|modal|free|asus|msi|gigabyte|zotac|palit|pny|"
-    r"evga|dell|hp|lenovo|gainward|inno3d|pascal|maxwell|volta|kepler)\b"
+    r"colab pro|colab|tier|dc|google|aws|azure|gcp|runpod|vast|lambda|modal|free|asus|msi|gigabyte|"
+    r"zotac|palit|pny|evga|dell|hp|lenovo|gainward|inno3d|pascal|maxwell|volta|kepler)\b"
 )
+_PCIE = re.compile(r"\bpcie? ?(?:[345]\.0|gen ?[345])(?: ?x\d+)?|\bpcie x\d+")
+_MIB = re.compile(r"\b(\d{4,6}) ?mi?b\b")
+_QUOTED = (
+    re.compile(r"nvidia corporation \w+ \[([^\]]+)\]"),
+    re.compile(r"^gpu \d+: (.+?) ?\(uuid"),
+    re.compile(r"^\| +\d+ +(.+?) +(?:on|off) *\|"),
+    re.compile(r"^(?:gres[:/])?gpu:([a-z][\w-]*)(?::\d+)?$"),
+)
+"""A name within a line of lspci, `nvidia-smi -L` and `nvidia-smi`, and in what a job asks Slurm
+for."""
+_BOARD_MAKERS = re.compile(
+    r"^(?:asus|msi|gigabyte|aorus|zotac|palit|pny|evga|gainward|inno3d|kfa2|galax|colorful|manli|"
+    r"leadtek|maxsun|yeston|nvidia (?=.*\bfounders))\b"
+)
+_MODEL = re.compile(
+    r"\b(?:rtx|gtx) ?(?:pro )?a?\d{3,4} ?(?:ti(?: ?super)?|super|d(?: v2)?)?(?![a-z\d])"
+)
+"""The model in the name of a board, which has the maker's series beside it."""
 _LAPTOP = re.compile(r"\b(?:mobile|notebook|max ?q|portable|embedded|laptop)\b")
 _WORDS = {"s": "super", "tis": "ti super", "m": "laptop", "l": "laptop"}
 """Endings that people write right after a number: 4070S, 4090M."""
@@ -54,14 +74,33 @@ class Reading:
 
 def read(name: str) -> Reading:
     """The words, the size and the kind of slice that a name has."""
-    text = name.lower().strip()
+    text = _model_of_board(_quoted(name.lower().strip()))
     if MIG.search(text):
         sizes = [int(found) for found in MIG.findall(text) if found]
         return Reading(words(MIG.sub(" ", text)), sizes[0] if sizes else None, mig=True)
+    if part := _PART.match(text):
+        return Reading(words(part[1]), int(part[2]), mig=True)
     virtual = _VGPU.match(text)
     if virtual:
         return Reading(words(virtual[1]), int(virtual[2]), vgpu=virtual[3])
     return Reading(words(text), _size(text))
+
+
+def _quoted(text: str) -> str:
+    """The name in a line of a program's output, with its MiB as GB; any other text as it is."""
+    match = next(filter(None, (form.search(text) for form in _QUOTED)), None)
+    text = (match[1] if match else text).strip().removesuffix("!").removesuffix("-shared")
+    return _MIB.sub(lambda mib: f"{round(int(mib[1]) / 1024)}gb", text)
+
+
+def _model_of_board(text: str) -> str:
+    """Model and size of a board as shops write it: `MSI GeForce RTX 3060 VENTUS 2X 12G OC`."""
+    models = _MODEL.findall(text) if _BOARD_MAKERS.match(text) else []
+    if len(models) != 1:
+        return text
+    size = _size(text)
+    laptop = " laptop" if _LAPTOP.search(text) else ""
+    return f"{models[0]}{laptop}" + (f" {size}gb" if size else "")
 
 
 def _apart(text: str) -> str:
@@ -76,7 +115,7 @@ def _size(text: str) -> int | None:
 
 def words(name: str) -> frozenset[str]:
     """The words that tell models apart, such as `rtx`, `4070`, `ti`, `super`."""
-    text = re.sub(r"[-_/(),+|\[\]™®]", " ", name.lower())
+    text = _PCIE.sub(" pcie ", re.sub(r"[-_/(),+|\[\]™®]", " ", name.lower()))
     text = re.sub(r"^q(?= ?rtx)", "quadro ", text)
     text = _SIZE.sub(" ", _COUNT.sub(" ", _apart(text.strip())))
     text = _GLUED.sub(r"\1 ", text)

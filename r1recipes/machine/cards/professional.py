@@ -47,13 +47,13 @@ _TURING_SMALL = Series(
     (
         Row("T400 2GB", 80, 1.09),
         Row("T400 4GB", 80, 1.09),
-        Row("T500 4GB", 80, 2.80),
-        Row("T550 4GB", 96, 3.41),
-        Row("T600 4GB", 160, 1.71),
-        Row("T1000 4GB", 160, 2.50),
-        Row("T1000 8GB", 160, 2.50),
-        Row("T1200 4GB", 192, 3.66),
-        Row("T2000 4GB", 128, 3.66),
+        Row("T500 4GB", 80, 2.80, aliases=("t500 laptop",)),
+        Row("T550 4GB", 96, 3.41, aliases=("t550 laptop",)),
+        Row("T600 4GB", 160, 1.71, aliases=("t600 laptop",)),
+        Row("T1000 4GB", 160, 2.50, aliases=("t1000 laptop",)),
+        Row("T1000 8GB", 160, 2.50, aliases=("t1000 laptop",)),
+        Row("T1200 4GB", 192, 3.66, aliases=("t1200 laptop",)),
+        Row("T2000 4GB", 128, 3.66, aliases=("t2000 laptop",)),
     ),
     kept_gib=0.19,  # of the GTX 1650, which has the same chip
     rate=2,  # no tensor cores
@@ -75,9 +75,11 @@ _GA100 = Series(
     (
         Row("A30 24GB", 933, 165, 23.53, "torch's message in google/RB-Modulation issue 5"),
         Row("A100 40GB", 1555, 312, 39.56, NOTEBOOKS),
+        # made for one computer, Leonardo; the operations are those of the 40 GB, which it passes
+        Row("A100 64GB", 1638, 312, is_rare=True),
         Row("A100 80GB", 2039, 312, 79.151, "banner, Unsloth 2025.6.12, Linux", ("a100d",)),
         Row("A800 40GB", 1555, 312),
-        Row("A800 80GB", 2039, 312),
+        Row("A800 80GB", 2039, 312, aliases=("a800d",)),
         Row("A100X 80GB", 2039, 312),
         Row("A30X 24GB", 1223, 165),
     ),
@@ -156,17 +158,17 @@ _HOPPER = Series(
     (
         Row("H20 96GB", 4000, 148),
         Row("H20 141GB", 4800, 148, is_rare=True),
-        Row("H100 64GB", 2020, 989, is_rare=True),
-        Row("H100 80GB", 3350, 989, 79.179, "banner, Unsloth 2026.8.9; measured"),
-        Row("H100 94GB", 3350, 989, is_rare=True),
+        Row("H100 64GB", 2020, 989, aliases=("h100xs",), is_rare=True),
+        Row("H100 80GB", 3350, 989, 79.179, "banner, Unsloth 2026.8.9; measured", ("h100xm",)),
+        Row("H100 94GB", 3350, 989, aliases=("h100xl",), is_rare=True),
         Row("H100 96GB", 3350, 989, is_rare=True),
         Row("H100 PCIe 80GB", 2039, 756),
-        Row("H100 NVL 94GB", 3938, 835),
+        Row("H100 NVL 94GB", 3938, 835, aliases=("h100l",)),
         Row("H100 CNX 80GB", 2039, 756),
-        Row("H800 80GB", 3350, 989),
-        Row("H200 141GB", 4800, 989, 139.7, "banner, Unsloth 2026.5.2"),
+        Row("H800 80GB", 3350, 989, aliases=("h800xm",)),
+        Row("H200 141GB", 4800, 989, 139.7, "banner, Unsloth 2026.5.2", ("h200x",)),
         Row("H200 NVL 141GB", 4800, 835),
-        Row("GH200 96GB", 4000, 989, aliases=("gh200 480gb",)),
+        Row("GH200 96GB", 4000, 989, aliases=("gh200 480gb", "grace")),
         Row("GH200 144GB", 4900, 989, is_rare=True),
     ),
     kept_share=0.0105,  # of the H100
@@ -177,8 +179,8 @@ _BLACKWELL_SERVER = Series(
     10.0,
     (
         Row("B100 192GB", 8000, 1750),
-        Row("B200 180GB", 7700, 2250, 178.35, "pytorch/ao pull request 4002"),
-        Row("GB200 186GB", 8000, 2500),
+        Row("B200 180GB", 7700, 2250, 178.35, "pytorch/ao pull request 4002", ("b200 192gb",)),
+        Row("GB200 186GB", 8000, 2500, aliases=("gb200 grace", "gb200 192gb")),
     ),
     kept_share=0.02,
 )
@@ -186,7 +188,7 @@ _BLACKWELL_ULTRA = Series(
     10.3,
     (
         Row("B300 288GB", 8000, 2250, 265.5, _288, status="derived"),
-        Row("GB300 288GB", 8000, 2500, 265.5, _288, status="derived"),
+        Row("GB300 288GB", 8000, 2500, 265.5, _288, ("gb300 grace",), "derived"),
     ),
 )
 _BLACKWELL_WORKSTATION = Series(
@@ -243,7 +245,17 @@ _GB10 = Series(
             29.71,
             121.7,
             "main memory that unslothai/unsloth issue 10691 shows",
-            ("dgx spark", "spark", "project digits", "digits", "ascent gx10", "gx10"),
+            (
+                "grace gb10",
+                "pro max gb10",
+                "zgx nano",
+                "dgx spark",
+                "spark",
+                "project digits",
+                "digits",
+                "ascent gx10",
+                "gx10",
+            ),
         ),
     ),
     rate=4,
