@@ -23,8 +23,11 @@ NO_ROOM = (
     "out_of_memory",
     "cudaErrorMemoryAllocation",
     "alloc_failed",
+    "Failed to CUDA calloc",
+    "NVML_SUCCESS ==",
 )
-"""Messages of torch and CUDA, of cuBLAS and cuDNN."""
+"""Messages of torch and CUDA, of cuBLAS, cuDNN and NCCL; the last one where torch cannot ask the
+driver who holds the memory that it did not get (torch, c10/cuda/CUDACachingAllocator.cpp)."""
 HELD = re.compile(r"on startup is less than desired GPU memory utilization")
 """Message of vLLM where others hold the card (vllm, v1/worker/utils.py)."""
 NO_HANDLE = re.compile(
@@ -35,7 +38,11 @@ NO_HANDLE = re.compile(
 )
 """Messages of CUDA's libraries where their handle finds no memory: most often, as little else keeps
 one from being made."""
-NO_CACHE = ("No available memory for the cache blocks", "is larger than the available KV cache")
+NO_CACHE = (
+    "No available memory for the cache blocks",
+    "is larger than the available KV cache",
+    "maximum number of tokens that can be stored in KV cache",
+)
 """Messages of vLLM when the share leaves too little beside the weights (vllm,
 v1/core/kv_cache_utils.py)."""
 
@@ -43,7 +50,7 @@ LEAST_SHARE = 0.3
 """The engine's share below which no less is advised, for a model of unknown shape; assumed."""
 SHARE_STEP = 0.1
 """How much the engine's share is changed at a time; assumed."""
-NO_RESOURCES = re.compile(r"out of resources?: shared memory", re.IGNORECASE)
+NO_RESOURCES = re.compile(r"out of resources?:", re.IGNORECASE)
 """Message of Triton for a kernel that needs more of a processor's own memory than the card has."""
 NOT_FULL = "NOT an out of memory error"
 """Message of Unsloth when other processes freed memory while the engine measured it (unsloth_zoo,

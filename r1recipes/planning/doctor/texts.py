@@ -1,8 +1,9 @@
 """Texts of errors that are about the machine and not about the recipe: the cause, and its mend.
 
 Texts are of torch, CUDA, vLLM, Triton, Unsloth, glibc, numpy, pyarrow and the kernel. What is about
-the memory of the card is `out_of_memory`'s. Limits: English messages; one cause for each text, the
-first whose pattern it has.
+the memory of the card is `out_of_memory`'s; what is about numbers, kernels, files, the network or
+packages is `software`'s, and `cause_of` reads both. Limits: English messages; one cause for each
+text, the first whose pattern it has.
 """
 
 import re
@@ -14,9 +15,11 @@ from r1recipes.errors import command
 from r1recipes.machine import gpu, host, packages
 from r1recipes.machine.packages import Finding
 from r1recipes.machine.units import gib
+from r1recipes.planning.doctor import software
 from r1recipes.planning.doctor.card import DRIVER, card_findings
 
 Subject = Literal[
+    software.SoftwareSubject,
     "pinned memory",
     "main memory",
     "shared memory",
@@ -35,12 +38,12 @@ OF_MAIN_MEMORY = ("main memory", "pinned memory", "shared memory")
 
 @dataclass(frozen=True)
 class Cause:
-    """What of the machine an error is about."""
+    """What an error is about."""
 
     subject: Subject
     sentence: str
-    mend: str | None
-    """The one command that mends it."""
+    mend: str
+    """The one command that mends it; with a backtick, a sentence on what to change."""
 
 
 _DOCTOR = command("doctor")
@@ -76,7 +79,7 @@ def _pinned_memory() -> tuple[str, str]:
     if host.place() == "wsl":
         mend = "wsl.exe --shutdown  # once %UserProfile%\\.wslconfig has a larger `memory=`"
         return f"{sentence}; WSL2 pins only a part of its own", mend
-    return sentence, "ulimit -l unlimited  # or end other programs, which `doctor` shows"
+    return sentence, f"ulimit -l unlimited  # or end programs that {_DOCTOR} shows"
 
 
 def _shared_memory() -> tuple[str, str]:
@@ -118,6 +121,31 @@ def _no_driver() -> tuple[str, str]:
     return "CUDA finds no card it can use", (stopping[0].mend if stopping else None) or _DOCTOR
 
 
+def _lost() -> tuple[str, str]:
+    if host.place() == "container":
+        return "the container has lost the card, as after a reload of systemd", host.restart()
+    return _no_driver()
+
+
+def _toolkit() -> tuple[str, str]:
+    text = "the driver's library in this container or in WSL2 does not fit the driver"
+    return text, "apt-get install nvidia-container-toolkit  # on the host; else Docker Desktop"
+
+
+def _ordinal() -> tuple[str, str]:
+    return "CUDA_VISIBLE_DEVICES names a card that is not there", "nvidia-smi -L"
+
+
+def _unknown() -> tuple[str, str]:
+    text = "the driver failed without a reason, as after a suspend or an update of Windows"
+    return text, host.restart()
+
+
+def _translation() -> tuple[str, str]:
+    text = "Triton cannot translate a kernel for this card, a fault of its version"
+    return text, _DOCTOR
+
+
 def _fabric() -> tuple[str, str]:
     text = "cards that are joined by NVSwitch wait for NVIDIA's fabric manager"
     return text, host.as_root("systemctl start nvidia-fabricmanager")
@@ -146,6 +174,11 @@ def _busy() -> tuple[str, str]:
     return text, (held[0].mend if held else None) or "nvidia-smi -q -d COMPUTE"
 
 
+def _freed() -> tuple[str, str]:
+    text = "another program freed memory of the card while the engine measured it"
+    return text, command("run", "--resume")
+
+
 def _broken() -> tuple[str, str]:
     return "the card reports a fault of its own, which no setting mends", host.restart()
 
@@ -162,13 +195,15 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
     (
         "pinned memory",
         r"(?:cudaHost(?:Alloc|Register)|cudaMallocHost|cuMem(?:Host)?AllocHost|cuMemHostAlloc|"
-        r"cuMemHostRegister|CachingHostAllocator|pin(?:ned)?[_ ]?memory|page-locked)",
+        r"cuMemHostRegister|CachingHostAllocator|CUDA host alloc|pin(?:ned)?[_ ]?memory|"
+        r"page-locked)",
         _pinned_memory,
     ),
     (
         "shared memory",
-        r"out of shared memory \(shm\)|insufficient shared memory|unable to (?:open|allocate) "
-        r"shared memory|torch_shm|No space left on device: '/dev/shm|killed by signal: Bus error",
+        r"out of shared memory \(shm\)|insufficient shared memory|shared memory segment|unable to "
+        r"(?:open|allocate) shared memory|torch_shm|No space left on device: '/dev/shm|"
+        r"killed by signal: Bus error",
         _shared_memory,
     ),
     (
@@ -177,7 +212,8 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
         r"Cannot allocate memory|\b(?:Array)?MemoryError\b|Unable to allocate .*for an array|"
         r"unable to mmap|memory allocation of \d+ bytes failed|malloc of size \d+ failed|"
         r"[Oo]ut of (?:host|system|CPU) memory|Out of memory: Killed|oom[-_]kill|"
-        r"\bSIGKILL\b|signal 9\b|exit ?code:? -9\b|\bos error 12\b|"
+        r"\bSIGKILL\b|signal: Killed|os error 1455|Killed signal terminated|signal 9\b|"
+        r"exit ?code:? -9\b|\bos error 12\b|"
         r"realloc of size \d+ failed|[Ff]ailed to allocate .*(?:host|CPU) (?:memory|buffer)",
         _main_memory,
     ),
@@ -190,33 +226,46 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
     (
         "compiler",
         r"Failed to find C compiler|Python\.h: No such file|cannot find -lcuda\b|"
-        r"libcuda\.so cannot (?:be )?found|CalledProcessError: Command '\['\S*(?:gcc|clang|cc)'|"
+        r"libcuda\.so cannot (?:be )?found|Command '\['\S*(?:gcc|clang|cc|ldconfig)'|"
+        r"(?:gcc|g\+\+|clang|cc)' failed with exit|"
         r"(?:gcc|g\+\+|cc1plus|clang): (?:not found|fatal error|error)|No such file or directory: "
         r"'(?:gcc|g\+\+|cc|clang)'",
         _compiler,
     ),
     (
         "compiler",
-        r"Ninja is required|CUDA_HOME environment variable is not set|[Cc]ould not find nvcc|"
-        r"nvcc(?: was)? not found|No such file or directory: '\S*(?:nvcc|ninja)'",
+        r"Ninja is required|[Nn]inja build failed|Error building extension|"
+        r"CUDA_HOME environment variable is not set|[Cc]ould not find nvcc|"
+        r"nvcc:?(?: was)? not found|(?:curand|cuda|cublas|cudnn)\w*\.h: No such file|"
+        r"No such file or directory: '\S*(?:nvcc|ninja)'",
         _no_nvcc,
     ),
+    ("compiler", r"PassManager::run failed|LLVM ERROR", _translation),
     (
         "driver",
         r"driver version is insufficient|driver on your system is too old|"
         r"forward compatibility was attempted|unsupported toolchain|unsupported PTX version|"
-        r"CUDA_ERROR_UNSUPPORTED_PTX_VERSION|cudaErrorInsufficientDriver|"
-        r"cudaErrorCompatNotSupportedOnDevice",
+        r"(?i:CUDA_?ERROR_?UNSUPPORTED_?PTX_?VERSION)|cudaErrorInsufficientDriver|"
+        r"cudaErrorCompatNotSupportedOnDevice|not supported in the installed CUDA driver|"
+        r"cudaErrorCallRequiresNewerDriver",
         _driver,
     ),
     ("driver", r"system not yet initialized|cudaErrorSystemNotReady", _fabric),
     ("driver", r"[Dd]river/library version mismatch|cudaErrorSystemDriverMismatch", _restart),
+    ("driver", r"named symbol not found|unsupported display driver", _toolkit),
+    ("driver", r"invalid device ordinal|device < num_gpus|cudaErrorInvalidDevice\b", _ordinal),
+    ("driver", r"NVML: Unknown Error", _lost),
+    ("driver", r"CUDA (?:driver )?error: unknown error|Error 999|cudaErrorUnknown", _unknown),
     (
         "driver",
         r"Found no NVIDIA driver|No CUDA GPUs are available|no CUDA-capable device is detected|"
         r"cudaErrorNoDevice|CUDA_ERROR_NO_DEVICE|CUDA unknown error|"
-        r"cudaErrorInitializationError|NVML: (?:Unknown Error|Driver Not Loaded)|"
-        r"You need a GPU|cannot find any torch accelerator",
+        r"cudaErrorInitializationError|NVML: (?:Driver Not Loaded|GPU access blocked)|"
+        r"NVML Shared Library Not Found|CUDA driver initialization failed|"
+        r"torch\.cuda\.is_available\(\) is False|Failed to infer device type|"
+        r"OS call failed or operation not supported|could not select device driver|"
+        r"lib(?:cuda|nvidia-ml)\.so[.\d]*: cannot open|load library failed: libnvidia-ml|"
+        r"You need a GPU|communicate with the NVIDIA driver|cannot find any torch accelerator",
         _no_driver,
     ),
     (
@@ -224,16 +273,26 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
         r"no kernel image is available|is not compatible with the current PyTorch|"
         r"invalid device function|not compiled with CUDA|cudaErrorNoKernelImageForDevice|"
         r"no NVIDIA GPU architectures|CUDA_ERROR_NO_BINARY_FOR_GPU|"
-        r"Value 'sm_\w+' is not defined|Unsupported gpu architecture",
+        r"Value 'sm_\w+' is not defined|Unsupported gpu architecture|kernel image is invalid|"
+        r"invalid value for --gpu-architecture|STATUS_ARCH_MISMATCH|"
+        r"Minimum and Maximum cuda capability",
         _kernels,
     ),
     (
         "libraries",
         r"undefined symbol|cannot open shared object file|GLIBC(?:XX)?_[\d.]+' not found|"
         r"CXXABI_[\d.]+' not found|was compiled against .* but|different CUDA major versions|"
-        r"operator \w+::\w+ does not exist|No module named '(?:vllm|torch|flash_attn)\._C",
+        r"operator \w+::\w+ does not exist|binary incompatibility|compiled using NumPy 1|"
+        r"(?:cannot import name '\w+' from|No module named|module) '(?:torch|transformers|trl|vllm|"
+        r"unsloth|unsloth_zoo|peft|triton|accelerate|flash_attn|flashinfer|huggingface_hub|"
+        r"tokenizers|xformers|torchao)\b|detected CUDA version .* mismatches|"
+        r"Unable to load any of|VERSION_MISMATCH|version incompatibility|"
+        r"failed to open \S*nvrtc|nvrtc-builtins|CUBLAS_STATUS_INVALID_VALUE|"
+        r"cumem allocator is not available|xFormers (?:wasn't|was not) buil[dt] with|"
+        r"does not recognize this architecture",
         _libraries,
     ),
+    ("busy card", r"Error in memory profiling|finish memory profiling", _freed),
     (
         "busy card",
         r"CUDA-capable device(?:\(s\)|s)? (?:is/are|are|is) busy|cudaErrorDevicesUnavailable|"
@@ -242,16 +301,26 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
     ),
     (
         "broken card",
-        r"uncorrectable ECC|GPU is lost|fallen off the bus|cudaErrorECCUncorrectable|"
+        r"uncorrectable (?:ECC|NVLink)|determine the device handle|GPU is lost|fallen off the bus|"
+        r"cudaErrorECCUncorrectable|"
         r"hardware (?:error|stack)|NVLink (?:error|failure)|\bXid\b",
         _broken,
     ),
 )
 
 
+_ALL: tuple[tuple[Subject, str, _Words], ...] = (
+    *_PATTERNS[:3],
+    *software.PATTERNS,
+    *_PATTERNS[3:],
+    *software.LAST,
+)
+"""What stands first is tried first: shared memory before NCCL, bitsandbytes before any library."""
+
+
 def cause_of(text: str) -> Cause | None:
-    """The cause of an error with this text; None where the text is not about the machine."""
-    for subject, pattern, words in _PATTERNS:
+    """The cause of an error with this text; None for a text that says no more than what it says."""
+    for subject, pattern, words in _ALL:
         if re.search(pattern, text):
             sentence, mend = words()
             return Cause(subject, sentence, mend)
@@ -260,4 +329,4 @@ def cause_of(text: str) -> Cause | None:
 
 def subject_of(text: str) -> Subject | None:
     """What `cause_of` finds an error to be about, without asking the machine."""
-    return next((subject for subject, pattern, _ in _PATTERNS if re.search(pattern, text)), None)
+    return next((subject for subject, pattern, _ in _ALL if re.search(pattern, text)), None)
