@@ -10,7 +10,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from r1recipes.errors import Problem, RecipeError, shorten, unreadable, unwritable, visible
+from r1recipes.errors import (
+    PlanError,
+    Problem,
+    RecipeError,
+    shorten,
+    unreadable,
+    unwritable,
+    visible,
+)
 from r1recipes.machine import RUNS_DIR, files
 
 if TYPE_CHECKING:
@@ -142,14 +150,30 @@ def find_origin(loaded: Loaded, runs_dir: Path) -> Origin | None:
 
 def look_here(loaded: Loaded) -> None:
     """Refuse what a recipe names on this machine and cannot be used, before anything is loaded;
-    print what is doubtful. Raises: RecipeError."""
+    print what is doubtful. Raises: RecipeError; PlanError (`refuse_folder`)."""
     from r1recipes.data import local
 
+    refuse_folder(loaded)
     findings = local.look(loaded)
     for warning in findings.warnings:
         print(printable(f"warning: {warning}"), file=sys.stderr)
     if findings.problems:
         raise RecipeError(problems=findings.problems)
+
+
+def refuse_folder(loaded: Loaded) -> None:
+    """Refuse a local folder whose config.json is of a model that nothing here trains, before its
+    other files are looked at: nobody should download weights for it. Raises: PlanError."""
+    from r1recipes.planning import architectures
+
+    if not (loaded.path.parent / loaded.recipe.model.name / "config.json").is_file():
+        return
+    try:
+        refuse_model(loaded)
+    except architectures.Refused:
+        raise
+    except PlanError:
+        return  # a damaged config.json, which is told with what else the folder lacks
 
 
 def refuse_model(loaded: Loaded, origin: Origin | None = None) -> str | None:

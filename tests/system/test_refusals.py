@@ -33,6 +33,73 @@ KINDS: dict[str, tuple[dict[str, object], str]] = {
         "bitsandbytes in 8 bits",
     ),
     "unknown": (QWEN | {"model_type": "mamba2"}, "unknown architecture `mamba2`"),
+    "shared experts": (
+        QWEN | {"model_type": "deepseek_v3", "n_routed_experts": 256, "n_shared_experts": 1},
+        "is a mixture of experts",
+    ),
+    "experts in MXFP4": (
+        QWEN
+        | {"model_type": "gpt_oss", "num_local_experts": 32}
+        | {"quantization_config": {"quant_method": "mxfp4"}},
+        "is a mixture of experts",
+    ),
+    "experts that see": (
+        {"model_type": "llama4", "text_config": QWEN | {"num_local_experts": 16}},
+        "takes more than text",
+    ),
+    "vision with a text part": (
+        {"model_type": "gemma3", "text_config": QWEN, "vision_config": {"hidden_size": 1152}},
+        "takes more than text",
+    ),
+    "audio": (
+        {"model_type": "qwen2_audio", "text_config": QWEN, "audio_config": {"d_model": 1280}},
+        "takes more than text",
+    ),
+    "speech": (
+        {"model_type": "whisper", "d_model": 384, "is_encoder_decoder": True},
+        "unknown architecture `whisper`",
+    ),
+    "encoder and decoder": (
+        {"model_type": "t5", "d_model": 512, "num_heads": 6, "is_encoder_decoder": True},
+        "unknown architecture `t5`",
+    ),
+    "encoder": (QWEN | {"model_type": "bert"}, "unknown architecture `bert`"),
+    "mamba": (
+        {"model_type": "mamba", "hidden_size": 768, "state_size": 16},
+        "unknown architecture `mamba`",
+    ),
+    "hybrid": (QWEN | {"model_type": "falcon_h1"}, "unknown architecture `falcon_h1`"),
+    "hybrid with experts": (
+        QWEN | {"model_type": "jamba", "num_experts": 16},
+        "is a mixture of experts",
+    ),
+    "hybrid without experts": (
+        QWEN | {"model_type": "granitemoehybrid", "num_local_experts": 0},
+        "unknown architecture `granitemoehybrid`",
+    ),
+    "diffusion": (QWEN | {"model_type": "llada"}, "unknown architecture `llada`"),
+    "mxfp4": (QWEN | {"quantization_config": {"quant_method": "mxfp4"}}, "quantised with mxfp4"),
+    "nvfp4": (
+        QWEN | {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}},
+        "quantised with modelopt",
+    ),
+    "compressed": (
+        QWEN | {"quantization_config": {"quant_method": "compressed-tensors"}},
+        "quantised with compressed-tensors",
+    ),
+    "compressed as it was written before": (
+        QWEN | {"compression_config": {"quant_method": "compressed-tensors"}},
+        "quantised with compressed-tensors",
+    ),
+    "classifier": (
+        QWEN | {"architectures": ["Qwen2ForSequenceClassification"]},
+        "has no head that writes text",
+    ),
+    "reward model": (
+        QWEN | {"architectures": ["Qwen2ForProcessRewardModel"]},
+        "has no head that writes text",
+    ),
+    "embedding model": (QWEN | {"architectures": ["Qwen2Model"]}, "has no head that writes text"),
 }
 """Kind -> its config.json, and words of the refusal."""
 RECIPE = """format = 1
@@ -66,12 +133,15 @@ COMMANDS = {
 }
 
 
-def write(folder: Path, config: dict[str, object] | None, name: str = "model") -> None:
+def write(
+    folder: Path, config: dict[str, object] | None, name: str = "model", *, is_whole: bool = True
+) -> None:
     (folder / "mine.toml").write_text(RECIPE.format(name=name))
     (folder / "study.toml").write_text(STUDY)
     if config is not None:
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(json.dumps(config))
+    if config is not None and is_whole:
         (folder / name / "tokenizer.json").write_text("{}")
         save_file({"w": torch.zeros(2**20, dtype=torch.int8)}, folder / name / "model.safetensors")
 
@@ -95,6 +165,34 @@ def test_a_folder_is_refused_by_every_command_in_the_same_words(kind, name, card
     arguments = [part.format(name="model") for part in COMMANDS[name]]
     code, out, err = in_process(*arguments)
     assert code == 2 and refusal in out + err, out + err
+    assert not (tmp_path / "other.toml").exists() and not list(tmp_path.rglob("record.json"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("kind", ["experts", "vision", "gptq", "classifier", "unknown"])
+def test_it_is_refused_before_anybody_downloads_its_weights(kind, name, card, tmp_path):
+    config, words = KINDS[kind]
+    write(tmp_path, config, is_whole=False)
+    code, out, err = in_process(*(part.format(name="model") for part in COMMANDS[name]))
+    assert code == 2 and words in out + err and "no weights" not in out + err
+
+
+DAMAGED: dict[str, tuple[dict[str, object], str]] = {
+    "no keys": ({"model_type": "qwen2", "vocab_size": 151936}, "has no `hidden_size`"),
+    "no type": ({key: QWEN[key] for key in QWEN if key != "model_type"}, "has no `model_type`"),
+    "nothing": ({}, "has no `model_type`"),
+    "a text for a number": (QWEN | {"num_attention_heads": "many"}, "`num_attention_heads`"),
+}
+"""Kind -> a config.json that says too little, and words of the refusal."""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_config_that_says_too_little_is_refused_by_every_command(kind, name, card, tmp_path):
+    config, words = DAMAGED[kind]
+    write(tmp_path, config)
+    code, out, err = in_process(*(part.format(name="model") for part in COMMANDS[name]))
+    assert code == 2 and words in out + err, out + err
     assert not (tmp_path / "other.toml").exists() and not list(tmp_path.rglob("record.json"))
 
 

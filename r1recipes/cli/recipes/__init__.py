@@ -15,6 +15,7 @@ from r1recipes.cli.common import (
     find_origin,
     overridable,
     printable,
+    refuse_folder,
     refuse_model,
     runs_folder,
     write_over,
@@ -164,13 +165,21 @@ def _check_every(loaded: Loaded, findings: Findings) -> None:
 
 
 def _check_model(loaded: Loaded, origin: Origin | None, findings: Findings) -> None:
-    """What `plan` refuses by name is refused here, as long as nothing else is wrong with it."""
-    if any(problem.where == loaded.where(("model", "name")) for problem in findings.problems):
+    """What `plan` refuses by name is refused here, in place of what its folder lacks; else as long
+    as nothing else is wrong with it."""
+    where = loaded.where(("model", "name"))
+    try:
+        refuse_folder(loaded)
+    except PlanError as error:
+        others = [problem for problem in findings.problems if problem.where != where]
+        refusals = [Problem(p.message, where, p.hint) for p in error.problems]
+        findings.problems[:] = [*others, *refusals]
+        return
+    if any(problem.where == where for problem in findings.problems):
         return
     try:
         line = refuse_model(loaded, origin)
     except PlanError as error:
-        where = loaded.where(("model", "name"))
         findings.problems += [Problem(p.message, where, p.hint) for p in error.problems]
     else:
         findings.lines += [line] if line else []

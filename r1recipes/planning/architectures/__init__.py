@@ -30,6 +30,7 @@ MAX_COUNT = 10**8
 FP8_METHODS = ("compressed-tensors", "fp8", "fbgemm_fp8")
 """Quantisations that weights in FP8 are stored with."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
+_HEADLESS = re.compile(r"For\w*(?:Classification|Answering|RewardModel|MaskedLM)$|^[A-Z]\w*Model$")
 _SENSES = ("vision_config", "audio_config", "vision_tower", "image_token_id")
 
 
@@ -175,6 +176,8 @@ def of_config(config: dict[str, Any], name: str) -> Checkpoint:
             hint = f"its text part is supported as a model of its own, a `{text}`: docs/models.md"
     elif any(config.get(key) for key in _EXPERTS):
         predicate = "is a mixture of experts"
+    elif isinstance(kind, str) and kind in FAMILIES and _has_no_head(config.get("architectures")):
+        predicate, hint = "has no head that writes text", "take the model that it was made from"
     elif kind is None:
         message = f"config.json of `{name}` has no `model_type`, which names its architecture"
         raise PlanError(message, hint=f"take the model's own config.json; {_HINT}")
@@ -190,13 +193,21 @@ def of_config(config: dict[str, Any], name: str) -> Checkpoint:
     raise Refused(f"`{name}` {predicate}{named}, which is not supported{because}", hint=hint)
 
 
+def _has_no_head(architectures: object) -> bool:
+    """Whether all classes that a config.json names are of classifiers, reward models or encoders;
+    loading one as a model of language would begin from a random head."""
+    names = architectures if isinstance(architectures, list) else []
+    return bool(names) and all(_HEADLESS.search(str(name)) for name in names)
+
+
 COPY = "copy or download the model's config.json again"
 _HINT = "supported are dense models of the families " + ", ".join(FAMILIES)
 
 
 def _in_4_bit(config: dict[str, Any], name: str) -> bool:
     """Whether the weights are bitsandbytes 4-bit. Raises: PlanError for any other quantisation."""
-    settings = config.get("quantization_config")
+    # the second name is that of older checkpoints in compressed-tensors
+    settings = config.get("quantization_config") or config.get("compression_config")
     if not settings:
         return False
     settings = settings if isinstance(settings, dict) else {}
