@@ -26,7 +26,8 @@ _AWS_BARE = {"g4dn", "g5", "g5g", "g6", "g6e", "gr6", "g7e", "p3dn", "p4d", "p4d
              "p5en", "p6-b200", "p6-b300", "p6e-gb200"}  # fmt: skip
 """Families that are named without a size; `p4` and `p6` are Tesla cards and not among them."""
 _AWS_TYPE = re.compile(
-    r"(?:ml\.)?([a-z]+\d[a-z\d]*(?:-[a-z]+\d+)?)\.(?:nano|micro|small|medium|(?:\d*x)?large|metal[-\w]*)"
+    r"(?:ml\.)?([a-z]+\d[a-z\d]*(?:-[a-z]+\d+)?)\.(?:nano|micro|small|medium|(?:\d*x)?large|"
+    r"metal[-\w]*)"
 )
 _L4_PARTS = {"large": 3, "xlarge": 3, "2xlarge": 6, "4xlarge": 12}
 """GB of the L4 that the sizes of g6f and gr6f have."""
@@ -73,6 +74,11 @@ _OTHERS = (
     (r"(l4|l40s|h100|h200|b200|b300)(?:-sxm)?-\d-\d+g", r"\1"), 
     (r"render-s", "P100"), (r"gpu-3070-s", "RTX 3070"),
     (r"gpu-(\d000ada)x\d(?:-\d+gb)?", r"\1"), (r"gpu-([a-z]+\d+[a-z]?)x\d(?:-\d+gb)?", r"\1"),
+    # Nebius; IBM; Alibaba
+    (r"gpu-([a-z]+\d+[a-z]?)-(?:sxm|pcie|[a-e])", r"\1"), 
+    (r"gx[23]d?-\w+?x\d+(l4|l40s|v100|h100|h200)", r"\1"),
+    (r"ecs\.gn6v-.+", "V100"), (r"ecs\.gn6i-.+", "T4"), (r"ecs\.gn5i?-.+", "P100"),
+    (r"ecs\.gn7i-.+", "A10"), (r"ecs\.gn7-.+", "A100 40GB"), (r"ecs\.gn7e-.+", "A100 80GB"),
     # Google's names of accelerators: the A100 80GB has another one
     (r"nvidia[-_]tesla[-_]a100", "A100 40GB"), (r"(nvidia[-_].*)-vws", r"\1"),
     # Colab

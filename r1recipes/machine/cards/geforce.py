@@ -78,7 +78,7 @@ _RTX_30 = Series(
         Row("RTX 3080 Ti Laptop 16GB", 512, 18.71),
         Row("RTX 3090 24GB", 936, 35.58, 23.684, "banner, Unsloth 2025.8.4, Linux"),
         Row("RTX 3090 Ti 24GB", 1008, 40.0),
-        Row("MX570 2GB", 96, 4.73, 1.81, "90 % of its name", status="assumed"),
+        Row("MX570 2GB", 96, 4.73, 1.81, "90 % of its name", ("mx570 a",), "assumed"),
     ),
     kept_gib=0.32,
     rate=2,

@@ -8,7 +8,7 @@ number after the model is a size in GB; how many cards there are is read over, a
 import re
 from dataclasses import dataclass
 
-MIG = re.compile(r"\bmig\b|\b\d+g\.(\d+)gb\b")
+MIG = re.compile(r"\bmig\b|(?<![a-z\d])\d+g\.(\d+)gb\b")
 """A slice as nvidia-smi writes it: `MIG 3g.20gb`."""
 _PART = re.compile(r"^(.*[a-z0-9])-\d-(\d+)c(?:me)?$")
 """A virtual card on a slice, such as `A100-1-5C`."""
@@ -22,7 +22,8 @@ _SIZE = re.compile(r"\b(\d+)\s*(?:gib|gb|g)\b(?!\.)")
 _GLUED = re.compile(r"\b(rtx|gtx|quadro|titan|tesla|geforce|nvidia|jetson|pro)(?=[a-z\d])")
 _NOISE = re.compile(
     r"\b(?:nvidia|geforce|tesla|gpus?|graphics|cards?|tensor|cores?|sxm\d*|hbm\d*e?|gddr\d*x?|"
-    r"generation|gen|rev|edition|server|series|desktop|memory|vram|ram|with|design|mega|founders|fe|ws|wk|active|collectors|nvl\d+|"
+    r"generation|gen|rev|edition|server|series|desktop|memory|vram|ram|with|design|mega|founders|"
+    r"fe|ws|wk|active|collectors|nvl\d+|nvlink|"
     r"cloud|instance|small|medium|large|hopper|ampere|turing|lovelace|grid|dgx|hgx|highgpu|"
     r"developer|kit|devkit|module|superchip|ac|lc|passive|workstation|ultra|std|standard|kaggle|"
     r"colab pro|colab|tier|dc|google|aws|azure|gcp|runpod|vast|lambda|modal|free|asus|msi|gigabyte|"
@@ -34,10 +35,11 @@ _QUOTED = (
     re.compile(r"nvidia corporation \w+ \[([^\]]+)\]"),
     re.compile(r"^gpu \d+: (.+?) ?\(uuid"),
     re.compile(r"^\| +\d+ +(.+?) +(?:on|off) *\|"),
-    re.compile(r"^(?:gres[:/])?gpu:([a-z][\w-]*)(?::\d+)?$"),
+    re.compile(r"^(?:(?:--)?gres[:/=])?gpu:([a-z][\w-]*)(?::\d+)?$"),
+    re.compile(r"^nvidia\.com/gpu\.product[=:] ?(.+)$"),
 )
 """A name within a line of lspci, `nvidia-smi -L` and `nvidia-smi`, and in what a job asks Slurm
-for."""
+or Kubernetes for."""
 _BOARD_MAKERS = re.compile(
     r"^(?:asus|msi|gigabyte|aorus|zotac|palit|pny|evga|gainward|inno3d|kfa2|galax|colorful|manli|"
     r"leadtek|maxsun|yeston|nvidia (?=.*\bfounders))\b"

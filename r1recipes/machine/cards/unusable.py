@@ -58,7 +58,8 @@ _FOREIGN = re.compile(
     r"v[2-7][- ]?(?:e|p|i|lite(?:pod)?)?(?:[- ]?\d+)?$|"
     r"trillium|ironwood|trainium\d?|trn\d|inferentia\d?|inf\d|groq|lpu|cerebras|wse|graphcore|ipu|"
     r"ascend|910[abc]|kunlun|biren|cambricon|mlu\s*\d{3}|moore|mtt|maia|tenstorrent|adreno|mali|"
-    r"snapdragon|npu|cpu$|mps$|rocm|xpu$|gfx\d+\w?$|xilinx|qualcomm|sambanova|hygon|dcu|iluvatar|metax|a[57]\d0\b)",
+    r"\d{4}\s*xtx?\b|\bmac(?:book|\s*studio|\s*mini|\s*pro)?\b|imac|snapdragon|npu|cpu$|mps$|rocm|"
+    r"xpu$|gfx\d+\w?$|xilinx|qualcomm|sambanova|hygon|dcu|iluvatar|metax|a[57]\d0\b)",
 )
 """Makers and series of others; `a770` is Intel's, and NVIDIA has no A with three digits but A100,
 A400, A500, A800."""

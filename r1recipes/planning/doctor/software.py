@@ -188,7 +188,7 @@ PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
     (
         "numbers",
         r"probability tensor contains either|NaN or Inf found in input tensor|"
-        r"non-finite|found inf or nan",
+        r"non-finite|Minimum loss scale reached|found inf or nan",
         _numbers,
     ),
     (
@@ -296,15 +296,17 @@ PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
         "damaged file",
         r"[Ee]rror while deserializing header|HeaderTooLarge|MetadataIncompleteBuffer|"
         r"PytorchStreamReader failed|Unable to load weights from|Consistency check failed|"
-        r"does not appear to have a file named|unable to open file <|"
+        r"does not appear to have a file named|no file named \S+|invalid load key|"
+        r"unable to open file <|"
         r"size mismatch for \S+: copying a param|Error\(s\) in loading state_dict",
         _damaged,
     ),
-    ("network", r"429 (?:Client Error|Too Many)|Too Many Requests", _rate),
+    ("network", r"429 (?:Client Error|Too Many)|had to rate limit you|Too Many Requests", _rate),
     ("network", r"offline mode is enabled|outgoing traffic has been disabled", _offline),
     (
         "access",
-        r"gated repo|40[13] (?:Client Error|Forbidden|Unauthorized)|Repository Not Found|"
+        r"gated repo|awaiting a review|Invalid username or password|40[13] (?:Client Error|"
+        r"Forbidden|Unauthorized)|Repository Not Found|"
         r"is not a valid model identifier|exist on the Hub|No config file found|"
         r"Invalid (?:user token|credentials)",
         _access,
@@ -314,7 +316,8 @@ PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
         "process group",
         r"NCCL (?:error|WARN)(?!.*/dev/shm)|nccl\w+Error|\[c10d\]|connectFullMesh|"
         r"server socket has failed to listen|client socket has timed out|"
-        r"makeDeviceForHostname|[Aa]ddress already in use|Duplicate GPU detected|"
+        r"makeDeviceForHostname|Unable to find address for|[Aa]ddress already in use|"
+        r"Duplicate GPU detected|"
         r"collective operation timeout",
         _group,
     ),
@@ -323,8 +326,10 @@ PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
         r"Max retries exceeded|name resolution|Name or service not known|getaddrinfo failed|"
         r"[Cc]ouldn't connect to|Connection (?:reset by peer|refused|aborted|timed out)|"
         r"locate the file on the Hub|read operation timed out|Read timed out|Server disconnected|"
-        r"without sending complete message body|IncompleteRead|CAS (?:service|Client) [Ee]rror|"
-        r"\b5\d\d Server Error|Gateway Time-?out|Proxy(?:Error| Authentication)|ConnectTimeout|"
+        r"without sending complete message body|IncompleteRead|Response ended prematurely|"
+        r"EOF occurred in violation|CAS (?:service|Client) [Ee]rror|"
+        r"\b5\d\d (?:Server Error|Bad Gateway|Service Unavailable|Gateway)|Gateway Time-?out|"
+        r"Proxy(?:Error| Authentication)|ConnectTimeout|"
         r"ReadTimeout|No address associated with hostname|Network is unreachable",
         _network,
     ),

@@ -202,7 +202,8 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
     (
         "shared memory",
         r"out of shared memory \(shm\)|insufficient shared memory|shared memory segment|unable to "
-        r"(?:open|allocate) shared memory|torch_shm|No space left on device: '/dev/shm|"
+        r"(?:open|allocate) shared memory|torch_shm|</?torch_\d+\w*>: No space|"
+        r"No space left on device: '/dev/shm|"
         r"killed by signal: Bus error",
         _shared_memory,
     ),
@@ -212,7 +213,8 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
         r"Cannot allocate memory|\b(?:Array)?MemoryError\b|Unable to allocate .*for an array|"
         r"unable to mmap|memory allocation of \d+ bytes failed|malloc of size \d+ failed|"
         r"[Oo]ut of (?:host|system|CPU) memory|Out of memory: Killed|oom[-_]kill|"
-        r"\bSIGKILL\b|signal: Killed|os error 1455|Killed signal terminated|signal 9\b|"
+        r"\bSIGKILL\b|signal: Killed|^.*: \d+ Killed |os error 1455|Killed signal terminated|"
+        r"signal 9\b|"
         r"exit ?code:? -9\b|\bos error 12\b|"
         r"realloc of size \d+ failed|[Ff]ailed to allocate .*(?:host|CPU) (?:memory|buffer)",
         _main_memory,
@@ -240,7 +242,7 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
         r"No such file or directory: '\S*(?:nvcc|ninja)'",
         _no_nvcc,
     ),
-    ("compiler", r"PassManager::run failed|LLVM ERROR", _translation),
+    ("compiler", r"PassManager::run failed|LLVM ERROR|working triton installation", _translation),
     (
         "driver",
         r"driver version is insufficient|driver on your system is too old|"
@@ -260,7 +262,7 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
         "driver",
         r"Found no NVIDIA driver|No CUDA GPUs are available|no CUDA-capable device is detected|"
         r"cudaErrorNoDevice|CUDA_ERROR_NO_DEVICE|CUDA unknown error|"
-        r"cudaErrorInitializationError|NVML: (?:Driver Not Loaded|GPU access blocked)|"
+        r"cudaErrorInitializationError|NVML: (?:Driver Not Loaded|N/A|GPU access blocked)|"
         r"NVML Shared Library Not Found|CUDA driver initialization failed|"
         r"torch\.cuda\.is_available\(\) is False|Failed to infer device type|"
         r"OS call failed or operation not supported|could not select device driver|"
@@ -275,7 +277,7 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
         r"no NVIDIA GPU architectures|CUDA_ERROR_NO_BINARY_FOR_GPU|"
         r"Value 'sm_\w+' is not defined|Unsupported gpu architecture|kernel image is invalid|"
         r"invalid value for --gpu-architecture|STATUS_ARCH_MISMATCH|"
-        r"Minimum and Maximum cuda capability",
+        r"is for sm\d+\S* but was built for|Minimum and Maximum cuda capability",
         _kernels,
     ),
     (
@@ -288,7 +290,8 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
         r"tokenizers|xformers|torchao)\b|detected CUDA version .* mismatches|"
         r"Unable to load any of|VERSION_MISMATCH|version incompatibility|"
         r"failed to open \S*nvrtc|nvrtc-builtins|CUBLAS_STATUS_INVALID_VALUE|"
-        r"cumem allocator is not available|xFormers (?:wasn't|was not) buil[dt] with|"
+        r"is required for a normal functioning|cumem allocator is not available|"
+        r"xFormers (?:wasn't|was not) buil[dt] with|"
         r"does not recognize this architecture",
         _libraries,
     ),
