@@ -96,6 +96,7 @@ LEVERS = {
         flags=("--set", "preset.kv_cache_dtype=int8_per_token_head"),
     ),
     "fp8": Lever("KV cache in fp8 without scales", flags=("--set", "preset.kv_cache_dtype=fp8")),
+    "graphs": Lever("fewer CUDA graphs", environment=(("R1RECIPES_GRAPHS", "few"),)),
     "passes": Lever(
         "training passes without idle rows, sorted, sized by tokens and trimmed",
         _passes_as_trl_cuts_them,
