@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from r1recipes.errors import RecipeError, first_line
+from r1recipes.errors import RecipeError, first_line, is_full
 
 TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")
 """Shape of an access token; its length has changed over the years, its prefix has not."""
@@ -146,6 +146,8 @@ def explain(error: BaseException, *, offline: bool = False) -> Fault:
                 reason = first_line(cause)[:200]
                 return Fault(f"cannot be loaded: the Hub cannot be asked: {reason}", _ONLINE)
     hint = "try again; if it stays so, remove its folder from the Hub's cache (HF_HOME)"
+    if is_full(error):
+        hint = "free some space, or set HF_HOME to a folder on another disk"
     return Fault(f"cannot be loaded: {first_line(error)[:200]}", hint)
 
 

@@ -4,6 +4,7 @@ import io
 import stat
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def test_a_folder_names_what_to_put_in_the_place_of_a_file(tmp_path: Path) -> No
     (tmp_path / "rows.jsonl").symlink_to("/etc/hostname")
     (tmp_path / "folder").mkdir()
     for name in ("rows.jsonl", "folder"):
-        problem = problem_of(lambda name=name: bundle.read_file(tmp_path, name))
+        problem = problem_of(partial(bundle.read_file, tmp_path, name))
         assert f"`{name}` is" in problem.message and problem.hint == bundle.NO_PLAIN_FILE
     problem = problem_of(lambda: bundle.read_file(tmp_path, "../x"))
     assert "such as `data/rows.jsonl`" in (problem.hint or "")
