@@ -189,11 +189,20 @@ def _named(reading: Reading) -> list[Card]:
     return (_named(again) if again else []) or _named_twice(reading.words)
 
 
+@cache
+def _forms() -> list[tuple[Card, set[frozenset[str]]]]:
+    """Each card that has several names, with the words of each."""
+    forms = [
+        (card, {names.plain(names.words(name)) for name in (card.model, *card.aliases)})
+        for card in GPUS.values()
+    ]
+    return [(card, named) for card, named in forms if len(named) > 1]
+
+
 def _named_twice(words: frozenset[str]) -> list[Card]:
     """The card of a text with two of its names and nothing else: `DGX Spark (GB10)`."""
     twice = []
-    for card in GPUS.values():
-        forms = {names.plain(names.words(form)) for form in (card.model, *card.aliases)}
+    for card, forms in _forms():
         named = [form for form in forms if form and form <= words]
         if len(named) > 1 and names.plain(words) == frozenset().union(*named):
             twice.append(card)

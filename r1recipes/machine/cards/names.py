@@ -7,6 +7,7 @@ number after the model is a size in GB; how many cards there are is read over, a
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 MIG = re.compile(r"\bmig\b|(?<![a-z\d])\d+g\.(\d+)gb\b")
 """A slice as nvidia-smi writes it: `MIG 3g.20gb`."""
@@ -115,6 +116,7 @@ def _size(text: str) -> int | None:
     return int(match[1]) if match else None
 
 
+@lru_cache(maxsize=1024)
 def words(name: str) -> frozenset[str]:
     """The words that tell models apart, such as `rtx`, `4070`, `ti`, `super`."""
     text = _PCIE.sub(" pcie ", re.sub(r"[-_/(),+|\[\]™®]", " ", name.lower()))
