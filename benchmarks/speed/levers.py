@@ -64,6 +64,10 @@ def _passes_as_trl_cuts_them() -> None:
     os.environ[passes.VARIABLE] = ""
 
 
+def _without_fused_logprobs() -> None:
+    os.environ["UNSLOTH_FUSED_LINEAR"] = "0"  # read when unsloth_zoo is imported
+
+
 def _calls_of_64() -> None:
     from r1recipes.training.backends.unsloth import sampling
 
@@ -96,6 +100,10 @@ LEVERS = {
         flags=("--set", "preset.kv_cache_dtype=int8_per_token_head"),
     ),
     "fp8": Lever("KV cache in fp8 without scales", flags=("--set", "preset.kv_cache_dtype=fp8")),
+    "fused": Lever(
+        "log-probs and their gradient in one kernel; nothing before Unsloth 2026.10.9",
+        _without_fused_logprobs,
+    ),
     "passes": Lever(
         "training passes without idle rows, sorted, sized by tokens and trimmed",
         _passes_as_trl_cuts_them,
