@@ -4,7 +4,7 @@
         --variants before before+text before+text+logprobs now now+merged now+int8
 
 Each variant is a run of the recipe in a fresh process: `before` has none of the levers, `now`
-those that change no number, and +NAME or -NAME turns one on or off. Levers are
+those that change no number but by rounding, and +NAME or -NAME turns one on or off. Levers are
 switched off by putting back what the code did without them. Each row has medians over the steps
 after --warmup, from metrics.jsonl. The result is written after each variant, and a variant that it
 has already is not run again, so the same command goes on after an end by time. Limits: one run of

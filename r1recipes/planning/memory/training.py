@@ -3,13 +3,13 @@
 Derived from unsloth and unsloth_zoo (`packages.READ_IN`); tests/system/test_families.py counts
 some of it.
 
-2026.10.9 was read too, and takes no more by its sources (unsloth_zoo/fused_losses/fused_linear.py):
-log-probs and their gradient are made in one pass over the logits. `UNSLOTH_GRPO_MAX_ROWS_PER_CHUNK`
-bounds its rows too, or the tile of about as many bytes that it takes instead on a card of 24.5 GiB
-or less and from 4096 rows on (lines 84 to 104, 1088, 1421). Of each row it keeps the gradient to the
-hidden state in place of the hidden state, in float16 with 4 bytes for 2 (997, 1754). Head and
-normaliser are the same for DPO, online DPO and PPO, which hold no logits of a whole pass any more:
-for them the plan counts more than is needed. With `UNSLOTH_FUSED_LINEAR=0` all is as in 2026.10.7.
+2026.10.9 was read too (unsloth_zoo/fused_losses/fused_linear.py). It makes log-probs and their
+gradient in one pass over the logits. `UNSLOTH_GRPO_MAX_ROWS_PER_CHUNK` bounds the rows of that pass
+too, and those of the tiles that it takes instead on a card of 24.5 GiB or less, or from 4096 rows
+on (`_flash_min_rows_auto`, line 98; `_tiled_layout`, 1088). For the backward pass it keeps one
+tensor as wide as the hidden state, the gradient in place of the hidden state itself (1772), so this
+is as much as before; in float16 it has 4 bytes in place of 2 (`_u_dtype`, 997). DPO and online DPO
+use it too and hold no logits of a whole pass any more: for them more is planned than is needed.
 """
 
 from r1recipes.planning.memory.case import Case

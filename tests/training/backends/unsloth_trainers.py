@@ -1,5 +1,5 @@
-"""`python -m tests.training.backends.unsloth_trainers ...` is r1recipes on a CPU with TRL's trainers as
-Unsloth rewrites them, each made of a model that seems to have an engine.
+"""The command line of r1recipes on a CPU with TRL's trainers as Unsloth rewrites them, each made of
+a model that seems to have an engine: `python -m tests.training.backends.unsloth_trainers run ...`.
 
 For a process of its own with `ENVIRONMENT`, since Unsloth patches TRL for good. Limits: the model
 is transformers' own, so its forward pass gives logits, not hidden states; nothing is compiled.
