@@ -33,9 +33,9 @@ def trained(folder: Path, recipe: str, steps: int) -> tuple[list[str], list[dict
     """What the log says of the trainer, and the steps of a run of `recipe`."""
     path, run = folder / "small.toml", Run(folder / "run")
     path.write_text(recipe)
-    flags = ["--set", f"train.max_steps={steps}", "--run-dir", run.folder, "--force"]
+    flags = ["--set", f"train.max_steps={steps}", "--run-dir", str(run.folder), "--force"]
     done = subprocess.run(
-        [sys.executable, "-m", unsloth_trainers.__name__, "run", path, *flags],
+        [sys.executable, "-m", unsloth_trainers.__name__, "run", str(path), *flags],
         cwd=folder,
         env=os.environ
         | unsloth_trainers.ENVIRONMENT
