@@ -30,8 +30,10 @@ from r1recipes.report.page import TEMPLATES
 from r1recipes.runs import Run, reading
 from r1recipes.runs.health import ACCURACY, HIGH, LOW
 
-CASE_S = 330
-"""Seconds of a case, for --seconds: loading, 40 steps and the evaluations (assumed, H100)."""
+SECONDS = {"sft": 330, "dpo": 360}
+OTHERS_S = 270
+"""Seconds of a case alone on an H100, for --seconds: loading, training and the evaluations; some
+less than two runs took that shared a card (assumed)."""
 SAMPLED = {"max_steps": 40}
 OFFLINE = {"max_steps": 60}
 
@@ -173,7 +175,10 @@ def main() -> None:
     gpus.add_flags(parser)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    cases = [gpus.Case(name, command(name, args.folder, args), CASE_S) for name in CASES]
+    cases = [
+        gpus.Case(name, command(name, args.folder, args), SECONDS.get(case.algorithm, OTHERS_S))
+        for name, case in CASES.items()
+    ]
     gpus.run_all(cases, args.folder, args)
     runs = {name: Run(args.folder / "runs" / name) for name in CASES}
     alone = len(set(args.gpus or [])) == len(args.gpus or [])

@@ -1,6 +1,7 @@
-"""`tiny` trained by GRPO alone, and by SFT on its own right samples and then GRPO in one run.
+"""A recipe trained by GRPO alone, and by SFT on its own right samples and then GRPO in one run.
 
-python -m benchmarks.learning.stages FOLDER OUT.json
+    python -m benchmarks.learning.stages FOLDER OUT.json [--recipe NAME] [--preset NAME]
+                                         [--set KEY=VALUE ...] [--only CASE]
 
 A case whose run in FOLDER is complete is only collected. Limits: one seed; on other machines the
 last digits are others.
@@ -16,41 +17,47 @@ from benchmarks.learning.offline import COMMON, collected
 from r1recipes import recipe
 from r1recipes.runs import Run
 
-STEPS = 20
-"""Steps of GRPO in both cases."""
 STAGE = f"""
 [[stage]]
 algorithm = "sft"
 
 [stage.train]
-{COMMON.replace("max_steps = 90", "max_steps = 30")}learning_rate = 2e-3
+{COMMON.replace("max_steps = 90", "max_steps = 30")}learning_rate = {{rate}}
 """
 CASES = {"grpo": "", "sft-then-grpo": STAGE}
-"""Name -> what is added to `tiny`."""
+"""Name -> what is added to the recipe."""
 
 
-def run(name: str, folder: Path) -> Run:
+def run(name: str, args: argparse.Namespace) -> Run:
     """The complete run of a case."""
-    of_case = Run(folder / "runs" / name)
+    of_case = Run(args.folder / "runs" / name)
     if of_case.record.exists() and of_case.read()["status"] == "complete":
         return of_case
-    path = folder / f"{name}.toml"
-    path.write_text(recipe.find("tiny").read_text() + CASES[name])
+    path = args.folder / f"{name}.toml"
+    path.write_text(recipe.find(args.recipe).read_text() + CASES[name].format(rate=args.rate))
     command = [sys.executable, "-m", "r1recipes", "run", str(path), "--offline"]
-    steps = ["--set", f"train.max_steps={STEPS}"]
-    subprocess.run([*command, *steps, "--run-dir", str(of_case.folder)], check=True)
+    command += ["--preset", args.preset] if args.preset else []
+    flags = [f"train.max_steps={args.steps}", *args.set]
+    command += [word for flag in flags for word in ("--set", flag)]
+    subprocess.run([*command, "--run-dir", str(of_case.folder)], check=True)
     return of_case
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="for recipes and runs")
     parser.add_argument("out", type=Path, help="the .json file to write")
+    parser.add_argument("--recipe", default="tiny")
+    parser.add_argument("--preset", help="without it the largest that the card can hold")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in run")
+    parser.add_argument("--steps", type=int, default=20, help="of GRPO in both cases")
+    parser.add_argument("--rate", default="2e-3", help="the learning rate of SFT")
+    parser.add_argument("--only", choices=CASES, help="this case alone")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     results = {}
-    for name in CASES:
-        of_case = run(name, args.folder)
+    for name in [args.only] if args.only else CASES:
+        of_case = run(name, args)
         results[name] = collected(of_case) | {"stages": of_case.read().get("stages", [])}
     args.out.write_text(json.dumps(results, indent=1) + "\n")
 

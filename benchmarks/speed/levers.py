@@ -104,6 +104,7 @@ LEVERS = {
         "log-probs and their gradient in one kernel; nothing before Unsloth 2026.10.9",
         _without_fused_logprobs,
     ),
+    "graphs": Lever("fewer CUDA graphs", environment=(("R1RECIPES_GRAPHS", "few"),)),
     "passes": Lever(
         "training passes without idle rows, sorted, sized by tokens and trimmed",
         _passes_as_trl_cuts_them,

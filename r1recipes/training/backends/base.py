@@ -120,6 +120,10 @@ class Backend(Protocol):
     def checkpoint_bytes(self) -> int:
         """Size of one training checkpoint on disk at most."""
 
+    def block_size(self) -> int:
+        """Problems that are sampled in one call, where many are and what is done is kept now and
+        then: a call ends with the longest completion, so few of them are faster."""
+
     def generate(
         self, prompts: list[Messages], num_samples: int, greedy: bool, adapter: bool, hooks: Hooks
     ) -> list[list[Sample]]:

@@ -106,6 +106,9 @@ class TrlBackend:
     def checkpoint_bytes(self) -> int:
         return weights.checkpoint_bytes(self.model)
 
+    def block_size(self) -> int:
+        return self.recipe.eval.batch_size
+
     def generate(
         self, prompts: list[Messages], num_samples: int, greedy: bool, adapter: bool, hooks: Hooks
     ) -> list[list[Sample]]:

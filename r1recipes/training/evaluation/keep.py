@@ -41,7 +41,7 @@ def choose(
     Raises: RunError (reward) when they do not fill one step; RunError when the disk is full.
     """
     plan, rows = prepared.plan, prepared.splits.train
-    task = _task(plan)
+    task = _task(prepared)
     note(
         f"each problem is answered {task.num_samples} times, until {task.num_needed:,} of "
         f"{len(rows):,} have a pass rate from {task.keep[0]:g} to {task.keep[1]:g}"
@@ -70,7 +70,7 @@ def apply(run: Run, prepared: Prepared, note: Note) -> Prepared:
     train, kept = prepared.splits.train, run.read_lock()["kept_rows"]
     _refuse_foreign(kept, len(train), prepared.plan)
     if "pass_rates" not in run.read():
-        low, high = _task(prepared.plan).keep
+        low, high = _task(prepared).keep
         recorded = {"low": low, "high": high, "num_kept": len(kept), "from_lock": True}
         run.update(pass_rates=recorded)
         note(rates.sentence(recorded))
@@ -78,14 +78,14 @@ def apply(run: Run, prepared: Prepared, note: Note) -> Prepared:
     return replace(prepared, splits=replace(prepared.splits, train=rows))
 
 
-def _task(plan: Plan) -> Task:
-    recipe, preset = plan.recipe, plan.preset
+def _task(prepared: Prepared) -> Task:
+    recipe, preset = prepared.plan.recipe, prepared.plan.preset
     assert recipe.data.keep is not None, "the recipe has no filter"
     return Task(
         keep=recipe.data.keep,
         num_needed=recipe.train.max_steps * preset.prompts_per_step,
         num_samples=preset.num_generations,
-        block_size=recipe.eval.batch_size,
+        block_size=prepared.backend.block_size(),
         seed=recipe.seed,
     )
 
@@ -99,7 +99,7 @@ def _measured(
     weights = None if adapter else weights_of(plan, run.base, prepared.backend.commit())
     weights = weights or f"run {run.folder.name}"
     answers = [*splits.train["answer"], *splits.held_out["answer"]]
-    key = asked(plan, prepared.inputs, weights, answers)
+    key = asked(plan, prepared.inputs, weights, answers, task.block_size)
     cache = Cache(settings.cache_dir / "pass-rates", key, task.num_samples)
 
     def generate(prompts: list[Messages], progress: Progress) -> list[list[Sample]]:

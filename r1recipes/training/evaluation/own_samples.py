@@ -41,7 +41,7 @@ def sample(
     Goes on after the last whole block of an earlier attempt. Raises: OSError.
     """
     plan, rows = prepared.plan, prepared.splits.train
-    size, needed = plan.recipe.eval.batch_size, _num_needed(plan)
+    size, needed = prepared.backend.block_size(), _num_needed(plan)
     order = shuffled(len(rows), plan.recipe.seed)
     sampled = files.read_lines(path)
     whole = len(sampled) if len(sampled) == len(order) else len(sampled) // size * size

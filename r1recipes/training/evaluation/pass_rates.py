@@ -147,7 +147,9 @@ def _expected(num_measured: int, num_kept: int, num_rows: int, task: Task) -> in
     return min(num_rows, -(-num_measured * task.num_needed // num_kept))
 
 
-def asked(plan: Plan, inputs: dict[str, str], weights: str, answers: Iterable[Any]) -> Row:
+def asked(
+    plan: Plan, inputs: dict[str, str], weights: str, answers: Iterable[Any], block_size: int
+) -> Row:
     """Everything beside the problems that their pass rates depend on: the key of the cache.
 
     `weights` is from `weights_of`; `answers` are the references of all splits, by which it is
@@ -169,7 +171,7 @@ def asked(plan: Plan, inputs: dict[str, str], weights: str, answers: Iterable[An
         "repetition_penalty": train.repetition_penalty,
         "lengths": [preset.max_seq_length, preset.max_completion_length],
         "num_samples": preset.num_generations,
-        "batch_size": recipe.eval.batch_size,
+        "batch_size": block_size,
         "seed": recipe.seed,
         "backend": [plan.backend, plan.device, plan.dtype, *_weights(preset)],
         "num_threads": plan.num_threads if plan.device == "cpu" else None,

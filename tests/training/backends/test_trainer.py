@@ -1,14 +1,17 @@
 """The samples of a step; repairs of Unsloth's trainer, on one that cuts as Unsloth's does."""
 
+import functools
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from r1recipes import planning, recipe
+from r1recipes.errors import RunError
 from r1recipes.training.backends.trainer import SAMPLES_PER_STEP, Collector
-from r1recipes.training.backends.unsloth import patches
+from r1recipes.training.backends.unsloth import engine, patches
 
 
 class CuttingTrainer:
@@ -75,11 +78,37 @@ class Llm:
 def test_the_engine_is_loaded_with_the_kv_cache_of_the_preset(dtype, expected, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=Llm))
     unsloths = {"kv_cache_dtype": "auto", "attention_backend": "FLASH_ATTN"}
-    with patches.kv_cache_in(dtype):
+    plan: Any = SimpleNamespace(preset=SimpleNamespace(kv_cache_dtype=dtype))
+    follow = functools.partial(engine.follow, plan)
+    with patches.engine_arguments(follow):
         assert Llm(**unsloths).arguments == expected
-    with pytest.raises(ValueError, match="no memory"), patches.kv_cache_in(dtype):
+    with pytest.raises(ValueError, match="no memory"), patches.engine_arguments(follow):
         raise ValueError("no memory")
     assert Llm(**unsloths).arguments == unsloths
+
+
+@pytest.mark.parametrize(
+    ("num_seqs", "sizes"),
+    [
+        (6, [1, 2, 4, 6, 8]),
+        (24, [1, 2, 4, 8, 16, 24, 32]),
+        (72, [1, 2, 4, 8, 16, 32, 64, 72, 96, 128]),
+        (257, [1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 224, 256, 384, 512]),
+        (272, [1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 224, 256, 272, 384, 512]),
+    ],
+)
+def test_few_graphs_have_one_for_the_largest_batch(num_seqs, sizes, monkeypatch):
+    preset = SimpleNamespace(kv_cache_dtype=None)
+    plan: Any = SimpleNamespace(preset=preset, max_num_seqs=num_seqs)
+    config = SimpleNamespace(cudagraph_capture_sizes=None)
+    engine.follow(plan, {"compilation_config": config})
+    assert config.cudagraph_capture_sizes is None
+    monkeypatch.setenv(engine.GRAPHS, "few")
+    engine.follow(plan, {"compilation_config": config})
+    assert config.cudagraph_capture_sizes == sizes
+    monkeypatch.setenv(engine.GRAPHS, "none")
+    with pytest.raises(RunError, match="R1RECIPES_GRAPHS is 'none'"):
+        engine.follow(plan, {"compilation_config": config})
 
 
 @pytest.mark.parametrize(

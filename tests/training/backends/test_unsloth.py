@@ -98,6 +98,14 @@ def test_progress_is_that_of_the_prompts_in_one_call_and_in_several(
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(("samples", "block"), [(8, 512), (16, 256), (1024, 4)])
+def test_a_block_keeps_the_engine_at_work(samples, block, unsloth):
+    backend = made(
+        unsloth, f"preset.num_generations={samples}", f"preset.prompts_per_step={samples}"
+    )
+    assert backend.block_size() == block
+
+
 def test_answers_are_those_of_the_weights_of_now_and_take_no_random_numbers(unsloth, monkeypatch):
     """As in an evaluation while training: each call hands the engine the adapter as it is."""
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.get_rng_state())

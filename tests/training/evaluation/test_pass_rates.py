@@ -123,8 +123,8 @@ def plan_of(*overrides):
 INPUTS = {"the data": "1", "the chat template": "2", "the code of reward `correctness`": "3"}
 
 
-def key(*overrides, inputs=INPUTS, weights="commit a", answers=("1", "2")):
-    return json.dumps(asked(plan_of(*overrides), inputs, weights, answers))
+def key(*overrides, inputs=INPUTS, weights="commit a", answers=("1", "2"), block_size=64):
+    return json.dumps(asked(plan_of(*overrides), inputs, weights, answers, block_size))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,6 @@ def key(*overrides, inputs=INPUTS, weights="commit a", answers=("1", "2")):
         "preset.num_generations=8",
         "preset.num_threads=2",
         "eval.reward=integer",
-        "eval.batch_size=8",
         "seed=2",
     ],
 )
@@ -152,6 +151,7 @@ def test_the_key_has_what_changes_a_pass_rate(override):
 def test_the_key_has_the_template_and_the_code_of_the_reward(name):
     assert key(inputs=INPUTS | {name: "other"}) != key()
     assert key(weights="commit b") != key() != key(answers=("1", "x"))
+    assert key(block_size=8) != key()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ last digits; facts about the libraries hold for the versions in `packages.READ_I
 import unsloth  # isort: skip
 import contextlib
 import copy
+import functools
 import gc
 import tempfile
 from collections.abc import Iterator
@@ -121,7 +122,7 @@ class UnslothBackend:
     def _load_engine(self, base: Path | None, quantised: Path | None) -> None:
         preset, lora = self.plan.preset, self.recipe.lora
         engine.limit_allocator(self.plan)
-        with patches.kv_cache_in(preset.kv_cache_dtype):
+        with patches.engine_arguments(functools.partial(engine.follow, self.plan)):
             model, tokenizer = FastLanguageModel.from_pretrained(
                 model_name=self._weights(base, quantised),
                 max_seq_length=preset.max_seq_length,
@@ -220,6 +221,9 @@ class UnslothBackend:
 
     def checkpoint_bytes(self) -> int:
         return weights.checkpoint_bytes(self.model)
+
+    def block_size(self) -> int:
+        return sampling.COMPLETIONS_PER_BLOCK // self.plan.preset.num_generations
 
     def generate(
         self, prompts: list[Messages], num_samples: int, greedy: bool, adapter: bool, hooks: Hooks

@@ -3,14 +3,48 @@
 Imports neither Unsloth nor vLLM; needs a GPU for the size of its memory.
 """
 
+import os
 from typing import Any
 
 import torch
 
-from r1recipes.errors import PlanError
+from r1recipes.errors import PlanError, RunError
 from r1recipes.machine.units import GIB
 from r1recipes.planning.memory.predict import OUTSIDE_TORCH, TORCH_SHARE
 from r1recipes.planning.plan import Plan
+
+GRAPHS = "R1RECIPES_GRAPHS"
+"""Environment variable for the numbers of sequences of which a CUDA graph is captured, for
+measurements: those of vLLM ("all", the default, which `plan` counts), or fewer ("few")."""
+FEW_SIZES = (1, 2, 4, 8, 16, *range(32, 257, 32), 384, 512)
+"""Assumed. A number in between is padded to the next one, which costs little where reading the
+weights takes most of the time."""
+
+
+def follow(plan: Plan, arguments: dict[str, Any]) -> None:
+    """Change the arguments that Unsloth has for vLLM's `LLM` to what the plan says beside them.
+
+    Unsloth has an argument for a KV cache in "fp8" alone, and may ask for an attention backend that
+    knows no scales for each token and head; Triton's does (unsloth_zoo/vllm_utils.py, load_vllm;
+    vllm/v1/attention/backends/triton_attn.py). Raises: RunError for another value of an environment
+    variable than there is.
+    """
+    if dtype := plan.preset.kv_cache_dtype:
+        arguments["kv_cache_dtype"] = dtype
+        if dtype.endswith("per_token_head"):
+            arguments["attention_backend"] = "TRITON_ATTN"
+    graphs = os.environ.get(GRAPHS, "all")
+    if graphs not in ("all", "few"):
+        raise RunError(f"{GRAPHS} is {graphs!r}", hint=f"set {GRAPHS} to all or few")
+    if graphs == "few":
+        arguments["compilation_config"].cudagraph_capture_sizes = few_sizes(plan.max_num_seqs)
+
+
+def few_sizes(num_seqs: int) -> list[int]:
+    """`FEW_SIZES` up to twice as many sequences as the engine works on at once, where vLLM ends
+    too, and that number itself: one that is padded beyond it has no graph of its own."""
+    own = num_seqs // 8 * 8 if num_seqs > 8 else num_seqs
+    return sorted({size for size in FEW_SIZES if size <= 2 * num_seqs} | {own})
 
 
 def limit_allocator(plan: Plan) -> None:

@@ -5,7 +5,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -123,25 +123,16 @@ def completion_places(inputs: dict[str, Any], index: torch.Tensor, pad: int) -> 
 
 
 @contextlib.contextmanager
-def kv_cache_in(dtype: str | None) -> Iterator[None]:
-    """While a model is loaded: let vLLM store keys and values as `dtype`, where it is not None.
-
-    Unsloth has an argument for "fp8" alone, and may ask for an attention backend that knows no
-    scales for each token and head; Triton's does (unsloth_zoo/vllm_utils.py, load_vllm;
-    vllm/v1/attention/backends/triton_attn.py).
-    """
-    if dtype is None:
-        yield
-        return
+def engine_arguments(change: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """While a model is loaded: let vLLM's `LLM` have the arguments of Unsloth as `change` leaves
+    them."""
     kind = sys.modules["vllm"].LLM
     original = kind.__init__
-    ours = {"kv_cache_dtype": dtype}
-    if dtype.endswith("per_token_head"):
-        ours["attention_backend"] = "TRITON_ATTN"
 
     @functools.wraps(original)
     def initialise(self: Any, *args: Any, **arguments: Any) -> None:
-        original(self, *args, **arguments | ours)
+        change(arguments)
+        original(self, *args, **arguments)
 
     kind.__init__ = initialise
     try:
