@@ -34,8 +34,17 @@ def trained(folder: Path, recipe: str, steps: int) -> tuple[list[str], list[dict
     path, run = folder / "small.toml", Run(folder / "run")
     path.write_text(recipe)
     flags = ["--set", f"train.max_steps={steps}", "--run-dir", str(run.folder), "--force"]
-    done = subprocess.run(
-        [sys.executable, "-m", unsloth_trainers.__name__, "run", str(path), *flags],
+    done = child(folder, "run", str(path), *flags)
+    log = run.log.read_text() if run.log.exists() else ""
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:] + log[-4000:]
+    marks = [line for line in log.splitlines() if line.startswith(unsloth_trainers.MARK)]
+    return marks, files.read_lines(run.metrics)
+
+
+def child(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A process in which Unsloth is imported; what it compiles lies in `folder`."""
+    return subprocess.run(
+        [sys.executable, "-m", unsloth_trainers.__name__, *arguments],
         cwd=folder,
         env=os.environ
         | unsloth_trainers.ENVIRONMENT
@@ -45,10 +54,6 @@ def trained(folder: Path, recipe: str, steps: int) -> tuple[list[str], list[dict
         text=True,
         timeout=600,
     )
-    log = run.log.read_text() if run.log.exists() else ""
-    assert done.returncode == 0, done.stdout + done.stderr[-4000:] + log[-4000:]
-    marks = [line for line in log.splitlines() if line.startswith(unsloth_trainers.MARK)]
-    return marks, files.read_lines(run.metrics)
 
 
 def test_the_first_step_of_grpo_is_that_of_trl(tmp_path: Path, finished: Run) -> None:
@@ -72,3 +77,9 @@ def test_online_dpo_trains_on_a_model_with_an_engine(tmp_path: Path) -> None:
     assert [row["step"] for row in rows] == [1]
     assert rows[0]["loss"] == pytest.approx(math.log(2), abs=0.01)  # the adapter is still 0
     assert rows[0]["grad_norm"] > 0
+
+
+def test_its_function_scores_the_tokens_of_completions_alone(tmp_path: Path) -> None:
+    """As its stand-in does in `test_scoring`."""
+    done = child(tmp_path, "score")
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]

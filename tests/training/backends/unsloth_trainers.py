@@ -1,5 +1,6 @@
 """The command line of r1recipes on a CPU with TRL's trainers as Unsloth rewrites them, each made of
 a model that seems to have an engine: `python -m tests.training.backends.unsloth_trainers run ...`.
+With `score` in place of a command: whether its function scores the tokens of completions alone.
 
 For a process of its own with `ENVIRONMENT`, since Unsloth patches TRL for good. Limits: the model
 is transformers' own, so its forward pass gives logits, not hidden states; nothing is compiled.
@@ -51,5 +52,33 @@ def main(arguments: list[str]) -> int:
     return command(arguments)
 
 
+def score() -> int:
+    """0 where the loss and its gradient stay the same as with all columns, and a call from outside
+    of a loss, as for a reference, scores them all."""
+    import unsloth  # isort: skip
+    import torch
+    from unsloth_zoo import rl_replacements as zoo
+
+    from r1recipes.training.backends.unsloth import patches
+    from tests.training.backends import test_scoring as stand_in
+
+    assert unsloth
+    rows = stand_in.padded([3, 9, 5], [20, 2, 7])
+    rows["completion_mask"][1] = 0
+    whole, alone = stand_in.ScoringTrainer(zoo), stand_in.ScoringTrainer(zoo)
+    loss = whole.compute_loss(None, rows)
+    patches.score_completions_only(alone)
+    other = alone.compute_loss(None, rows)
+    for value in (loss, other):
+        value.backward()
+    one, two = whole.weights.grad, alone.weights.grad
+    assert one is not None and two is not None
+    hidden, index = torch.zeros(2, 6, stand_in.HIDDEN), torch.ones(2, 6, dtype=torch.long)
+    scored = getattr(zoo, patches.SCORE)(hidden, stand_in.HEAD, index, chunks=2, lm_head_bias=None)
+    print("losses", loss.item(), other.item(), "gradients", one, two)
+    is_same = torch.allclose(loss, other) and torch.allclose(one, two, 1e-4, 1e-5)
+    return 0 if is_same and scored.shape == index.shape else 1
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(score() if sys.argv[1:] == ["score"] else main(sys.argv[1:]))
