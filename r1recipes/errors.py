@@ -231,7 +231,7 @@ def system_error(error: OSError) -> R1RecipesError:
     """The error for an OSError that nothing more is known of: of the user's input where a name is
     to blame."""
     where = f"`{error.filename}`: " if error.filename else ""
-    hint = None
+    hint = "check the disk and the memory of this machine, then give the same command again"
     if error.errno in NO_NAME:
         return RecipeError(f"{where}{error.strerror}", hint="name another file or folder")
     if error.errno in FULL:

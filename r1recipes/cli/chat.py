@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from r1recipes.cli.common import RUN_HELP, named_run, offline_settings, printable, whole_number
-from r1recipes.errors import R1RecipesError, RecipeError
+from r1recipes.errors import R1RecipesError, RecipeError, command
 from r1recipes.machine.units import aligned
 
 if TYPE_CHECKING:
@@ -32,20 +32,20 @@ OTHER_NAMES = {"/new": "/reset", "/exit": "/quit", "/?": "/help"}
 def add(commands: Commands) -> None:
     ask = commands.add_parser("ask", help="ask the base and the trained model one question")
     chat = commands.add_parser("chat", help="chat with the base and the trained model side by side")
-    for command in (ask, chat):
-        command.add_argument("run", metavar="RUN", help=RUN_HELP)
-        command.add_argument(
+    for each in (ask, chat):
+        each.add_argument("run", metavar="RUN", help=RUN_HELP)
+        each.add_argument(
             "--temperature", type=_temperature, default=0.8, help="default: %(default)s"
         )
-        command.add_argument("--top-p", type=_share, default=0.95, help="default: %(default)s")
-        command.add_argument(
+        each.add_argument("--top-p", type=_share, default=0.95, help="default: %(default)s")
+        each.add_argument(
             "--max-tokens",
             type=whole_number,
             default=1024,
             help="most tokens of an answer (default: %(default)s)",
         )
-        command.add_argument("--seed", type=int, default=3407, help="default: %(default)s")
-        command.add_argument("--offline", action="store_true", help="make no request to the Hub")
+        each.add_argument("--seed", type=int, default=3407, help="default: %(default)s")
+        each.add_argument("--offline", action="store_true", help="make no request to the Hub")
     ask.add_argument("question")
     ask.set_defaults(command=ask_command)
     chat.set_defaults(command=chat_command)
@@ -71,7 +71,8 @@ def _between(text: str, low: float, high: float) -> float:
 
 def ask_command(args: argparse.Namespace) -> int:
     if not args.question.strip():
-        raise RecipeError("the question is empty")
+        hint = f"such as `{command('ask', args.run, '12+34=')}`"
+        raise RecipeError("the question is empty", hint=hint)
     talk = _Talk(args)
     talk.ask(args.question)
     return 0
@@ -171,7 +172,8 @@ class _Talk:
         Raises: RecipeError when the question cannot be answered.
         """
         if any("\ud800" <= letter <= "\udfff" for letter in question):  # bytes that are not UTF-8
-            raise RecipeError("the question is not valid UTF-8")
+            hint = "type it again, in a terminal whose locale is UTF-8, such as LANG=C.UTF-8"
+            raise RecipeError("the question is not valid UTF-8", hint=hint)
         messages = {model: [*self.messages[model], _message("user", question)] for model in MODELS}
         with _view() as view:
             for model in MODELS:

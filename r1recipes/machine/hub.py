@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from r1recipes.errors import RecipeError, first_line
+from r1recipes.errors import RecipeError, first_line, is_full
 
 TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")
 """Shape of an access token; its length has changed over the years, its prefix has not."""
@@ -112,7 +112,7 @@ class Fault(NamedTuple):
 
     predicate: str
     """The rest of a sentence that begins with the repository's name."""
-    hint: str | None
+    hint: str
 
 
 def explain(error: BaseException, *, offline: bool = False) -> Fault:
@@ -131,7 +131,8 @@ def explain(error: BaseException, *, offline: bool = False) -> Fault:
                 hint = "check the name; for a private one set HF_TOKEN"
                 return Fault("is not on the Hub, or it is private", hint)
             case errors.RevisionNotFoundError():
-                return Fault("has no such branch, tag or commit", None)
+                hint = "without a revision the newest commit is taken"
+                return Fault("has no such branch, tag or commit", hint)
             case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled():
                 why = "this is offline" if offline or is_offline() else "the Hub cannot be asked"
                 return Fault(f"is not in the Hub's cache, and {why}", _ONLINE)
@@ -144,7 +145,10 @@ def explain(error: BaseException, *, offline: bool = False) -> Fault:
             case httpx.TransportError() | ConnectionError():
                 reason = first_line(cause)[:200]
                 return Fault(f"cannot be loaded: the Hub cannot be asked: {reason}", _ONLINE)
-    return Fault(f"cannot be loaded: {first_line(error)[:200]}", None)
+    hint = "try again; if it stays so, remove its folder from the Hub's cache (HF_HOME)"
+    if is_full(error):
+        hint = "free some space, or set HF_HOME to a folder on another disk"
+    return Fault(f"cannot be loaded: {first_line(error)[:200]}", hint)
 
 
 def is_out_of_reach(error: BaseException) -> bool:

@@ -52,11 +52,12 @@ def load() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        problems = [
-            Problem(
-                f"R1RECIPES_{str(item['loc'][0]).upper()} is not valid: {item['msg']}",
-                "environment or .env",
-            )
-            for item in error.errors()
-        ]
+        problems = [_problem(str(item["loc"][0]), item["msg"]) for item in error.errors()]
         raise RecipeError(problems=problems) from error
+
+
+def _problem(name: str, reason: str) -> Problem:
+    """The problem with the value of a setting."""
+    variable, default = f"R1RECIPES_{name.upper()}", Settings.model_fields[name].default
+    hint = f"such as {variable}={default}, which holds without it"
+    return Problem(f"{variable} is not valid: {reason}", "environment or .env", hint)

@@ -75,7 +75,10 @@ class Reference:
         """
         for messages, answer in self.examples:
             if _ids(tokenizer, messages, answer) != _ids(self.tokenizer, messages, answer):
-                raise RunError("the tokenizer that was written splits text into other tokens")
+                raise RunError(
+                    "the tokenizer that was written splits text into other tokens",
+                    hint=merge.SAME_RELEASES,
+                )
         likelihoods = merge.log_probabilities(model, tokenizer, self.examples)
         distance = merge.divergence(self.likelihoods, likelihoods)
         likeliest = merge.share_likeliest(likelihoods, tokenizer, self.examples)
@@ -88,7 +91,7 @@ class Reference:
         messages, recorded = self.examples[0]
         ids = merge.greedy(model, tokenizer, messages, NUM_TOKENS)
         if recorded.strip() and not tokenizer.decode(ids, skip_special_tokens=True).strip():
-            raise RunError("what was written gives an empty answer")
+            raise RunError("what was written gives an empty answer", hint=merge.SAME_RELEASES)
         if self.effect == 0.0:
             return "loaded again; the adapter changes nothing, as if no step had been trained"
         return (
@@ -121,7 +124,8 @@ class Reference:
         context = max(len(prompt) for prompt, _ in ids) + NUM_TOKENS + 1
         answers = llama_cpp.answers(file, texts, judged, NUM_TOKENS, context)
         if [answer.prompt for answer in answers] != [prompt for prompt, _ in ids]:
-            raise RunError(f"llama.cpp splits the prompts into other tokens ({kind})")
+            message = f"llama.cpp splits the prompts into other tokens ({kind})"
+            raise RunError(message, hint=llama_cpp.ANOTHER)
         distance = merge.divergence(
             [p[: len(tokens) + 1] for p, tokens in zip(self.likelihoods, judged, strict=True)],
             [merge.log_softmax(answer.logits) for answer in answers],
@@ -129,7 +133,9 @@ class Reference:
         if not llama_cpp.is_small(kind) and not self._is_near(distance):
             raise RunError(
                 f"in llama.cpp the {kind} file does not answer as the trained model does: its "
-                f"divergence is {distance:.2g} nats a token, and that of the base {self.effect:.2g}"
+                f"divergence is {distance:.2g} nats a token, and that of the base "
+                f"{self.effect:.2g}",
+                hint=llama_cpp.ANOTHER,
             )
         same = sum(a.greedy == tokens for a, tokens in zip(answers, greedy, strict=True))
         return (

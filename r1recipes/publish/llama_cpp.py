@@ -22,6 +22,11 @@ from r1recipes.machine import packages
 GET_CONVERTER = (
     "`git clone --depth 1 https://github.com/ggml-org/llama.cpp`, then set LLAMA_CPP_DIR to it"
 )
+ANOTHER = (
+    "a newer llama.cpp may know this model: update the folder of LLAMA_CPP_DIR and "
+    "llama-cpp-python; or export `--to merged_16bit`, which needs neither"
+)
+"""Hint where llama.cpp does not do what it is asked for."""
 FTYPES = {"f16": 1, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18}
 """llama_ftype of llama.h."""
 LIMIT_S = 4 * 3600.0
@@ -149,10 +154,10 @@ def _run(command: list[Any], name: str, stdin: str = "") -> str:
             timeout=LIMIT_S,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise RunError(f"{name} did not run: {error}") from error
+        raise RunError(f"{name} did not run: {error}", hint=ANOTHER) from error
     if process.returncode:
         print(process.stdout, process.stderr, sep="\n")  # goes to the log
         lines = [line for line in (process.stdout + process.stderr).splitlines() if line.strip()]
         last = lines[-1].strip() if lines else f"exit code {process.returncode}"
-        raise RunError(f"{name} failed: {last}")
+        raise RunError(f"{name} failed: {last}", hint=ANOTHER)
     return process.stdout

@@ -20,10 +20,9 @@ import stat
 import struct
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-from r1recipes.errors import RecipeError
+from r1recipes.errors import RecipeError, unreadable
 
 SUFFIX = ".r1.zip"
 PROOF = ("README.md", "lock.json", "metrics.jsonl", "record.json", "report.html")
@@ -31,6 +30,12 @@ PROOF = ("README.md", "lock.json", "metrics.jsonl", "record.json", "report.html"
 MAX_BYTES = 64 * 2**20
 MAX_MEMBERS = 64
 HINT = "download it again, or ask for one that `share` wrote"
+TOO_LARGE = "large data belong on the Hub, and the recipe names them there"
+NO_PLAIN_FILE = "put a copy of the file in its place"
+PLAIN_NAME = (
+    "a name there is relative, such as `data/rows.jsonl`: at most 200 characters, no backslash or "
+    "colon, and no part that is empty or begins with a dot"
+)
 LIMITS = {"recipe.toml": 10**6, "lock.json": 10**6, "record.json": 10**6, "README.md": 10**6}
 """Bytes of single files; the others may fill what is left of MAX_BYTES."""
 DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip can carry
@@ -56,22 +61,22 @@ def pack(files: Files) -> bytes:
 def unpack(content: bytes, where: str) -> Files:
     """The files of a bundle, by name. Raises: RecipeError for anything that `pack` cannot write."""
     if len(content) > MAX_BYTES:
-        raise RecipeError.at(where, f"has more than {MAX_BYTES // 2**20} MiB")
+        raise RecipeError.at(where, f"has more than {MAX_BYTES // 2**20} MiB", TOO_LARGE)
     if content.count(b"PK\1\2") > 10 * MAX_MEMBERS:  # before a million entries are made objects
-        raise RecipeError.at(where, f"has too many files; {MAX_MEMBERS} are allowed")
+        raise RecipeError.at(where, f"has too many files; {MAX_MEMBERS} are allowed", HINT)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
             if len(members) > MAX_MEMBERS:
-                raise RecipeError.at(where, f"has {len(members)} files; {MAX_MEMBERS} are allowed")
+                message = f"has {len(members)} files; {MAX_MEMBERS} are allowed"
+                raise RecipeError.at(where, message, HINT)
             for member in members:
                 _check_member(member, where)
             _check_names([member.filename for member in members], where)
             if sum(member.file_size for member in members) > len(content):
-                raise RecipeError.at(where, "has files that overlap")
+                raise RecipeError.at(where, "has files that overlap", HINT)
             files = {member.filename: archive.read(member) for member in members}
-    except RecipeError as error:
-        error.problems = [replace(problem, hint=problem.hint or HINT) for problem in error.problems]
+    except RecipeError:
         raise
     except _DAMAGED as error:
         raise RecipeError.at(where, f"is not a whole zip file: {error}", HINT) from error
@@ -82,37 +87,36 @@ def unpack(content: bytes, where: str) -> Files:
 def _check_member(member: zipfile.ZipInfo, where: str) -> None:
     name, kind = member.orig_filename, stat.S_IFMT(member.external_attr >> 16)
     if not member.filename:  # which zipfile itself does not expect
-        raise RecipeError.at(where, "has a file without a name")
+        raise RecipeError.at(where, "has a file without a name", HINT)
     if kind not in (0, stat.S_IFREG) or member.is_dir():
-        raise RecipeError.at(
-            where, f"`{name[:80]}` is not a plain file: links and folders are refused"
-        )
+        message = f"`{name[:80]}` is not a plain file: links and folders are refused"
+        raise RecipeError.at(where, message, HINT)
     if member.flag_bits & 0x1:
-        raise RecipeError.at(where, f"`{name[:80]}` is encrypted")
+        raise RecipeError.at(where, f"`{name[:80]}` is encrypted", HINT)
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-        raise RecipeError.at(
-            where, f"`{name[:80]}` is compressed; `r1recipes share` stores files as they are"
-        )
-    check_name(name, where)
+        message = f"`{name[:80]}` is compressed; `r1recipes share` stores files as they are"
+        raise RecipeError.at(where, message, HINT)
+    check_name(name, where, HINT)
 
 
-def check_name(name: str, where: str) -> None:
+def check_name(name: str, where: str, hint: str = PLAIN_NAME) -> None:
     """Raises: RecipeError unless `name` is a plain relative name with forward slashes."""
     parts = name.split("/")
     bad = any(part in ("", ".", "..") or part.startswith(".") for part in parts)
     if bad or len(name) > 200 or len(parts) > 8 or not name.isprintable() or set(name) & set("\\:"):
-        raise RecipeError.at(where, f"`{name[:80]}` cannot be the name of a file in a bundle")
+        message = f"`{name[:80]}` cannot be the name of a file in a bundle"
+        raise RecipeError.at(where, message, hint)
 
 
 def _check_names(names: list[str], where: str) -> None:
     folded = [name.casefold() for name in names]
     for name in names:
         if folded.count(name.casefold()) > 1:
-            raise RecipeError.at(where, f"has `{name}` twice")
+            raise RecipeError.at(where, f"has `{name}` twice", HINT)
         if any(other.startswith(f"{name.casefold()}/") for other in folded):
-            raise RecipeError.at(where, f"has `{name}` as a file and as a folder")
+            raise RecipeError.at(where, f"has `{name}` as a file and as a folder", HINT)
     if "recipe.toml" not in names:
-        raise RecipeError.at(where, "has no recipe.toml")
+        raise RecipeError.at(where, "has no recipe.toml", HINT)
 
 
 def check_sizes(files: Files, where: str) -> None:
@@ -120,10 +124,10 @@ def check_sizes(files: Files, where: str) -> None:
     for name, content in files.items():
         limit = LIMITS.get(name, MAX_BYTES)
         if len(content) > limit:
-            hint = "large data belong on the Hub"
-            raise RecipeError.at(where, f"`{name}` has more than {limit / 1e6:.0f} MB", hint)
+            message = f"`{name}` has more than {limit / 1e6:.0f} MB"
+            raise RecipeError.at(where, message, TOO_LARGE)
     if sum(map(len, files.values())) > MAX_BYTES:
-        raise RecipeError.at(where, f"has more than {MAX_BYTES // 2**20} MiB")
+        raise RecipeError.at(where, f"has more than {MAX_BYTES // 2**20} MiB", TOO_LARGE)
 
 
 def read_file(folder: Path, name: str) -> bytes | None:
@@ -136,16 +140,17 @@ def read_file(folder: Path, name: str) -> bytes | None:
     for part in name.split("/"):
         path = path / part
         if path.is_symlink():
-            raise RecipeError.at(str(folder), f"`{name}` is a link; only plain files are read")
+            message = f"`{name}` is a link; only plain files are read"
+            raise RecipeError.at(str(folder), message, NO_PLAIN_FILE)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise RecipeError.at(str(folder), f"`{name}` cannot be read: {error.strerror}") from error
+        raise unreadable(path, error) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise RecipeError.at(str(folder), f"`{name}` is not a plain file")
+        raise RecipeError.at(str(folder), f"`{name}` is not a plain file", NO_PLAIN_FILE)
     with open(descriptor, "rb") as file:
         content = file.read(MAX_BYTES + 1)
     check_sizes({name: content}, str(folder))

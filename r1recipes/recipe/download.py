@@ -33,6 +33,9 @@ _HUB = re.compile(
     re.ASCII,
 )
 
+_ADDRESS = "https://..., or hub:user/name for the Hub"
+_BY_HAND = "download it with a browser, and name the file in place of the address"
+
 
 @dataclass(frozen=True)
 class HubReference:
@@ -114,13 +117,12 @@ def download(url: str) -> bytes:
                         return _body(response, url, deadline)
                     current = urljoin(current, response.headers["location"])
     except httpx.InvalidURL as error:
-        raise RecipeError.at(url, f"is not a valid URL: {error}") from error
+        raise RecipeError.at(url, f"is not a valid URL: {error}", _ADDRESS) from error
     except httpx.HTTPError as error:
         reason = str(error) or type(error).__name__
-        raise RecipeError.at(
-            url, f"cannot be reached: {reason}", "try again, or download it"
-        ) from error
-    raise RecipeError.at(url, f"is redirected more than {MAX_REDIRECTS} times")
+        message = f"cannot be reached: {reason}"
+        raise RecipeError.at(url, message, f"try again, or {_BY_HAND}") from error
+    raise RecipeError.at(url, f"is redirected more than {MAX_REDIRECTS} times", _BY_HAND)
 
 
 def _check_url(url: str, start: str) -> None:
@@ -129,16 +131,17 @@ def _check_url(url: str, start: str) -> None:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
-        raise RecipeError.at(start, f"is not a valid URL: {error}") from error
+        raise RecipeError.at(start, f"is not a valid URL: {error}", _ADDRESS) from error
     subject = "is" if url == start else f"is redirected to `{url[:100]}`, which is"
     if parts.username or parts.password:
-        raise RecipeError.at(_without_password(start), f"{subject} a URL with a password in it")
+        message, where = f"{subject} a URL with a password in it", _without_password(start)
+        raise RecipeError.at(where, message, f"leave the password out, or {_BY_HAND}")
     if parts.scheme == "https" and host:
         return
     if parts.scheme == "http" and _is_this_machine(host) and start.startswith("http://"):
         return
-    hint = "https://..., or hub:user/name for the Hub"
-    raise RecipeError.at(start, f"{subject} not {'https' if host else 'a web address'}", hint)
+    message = f"{subject} not {'https' if host else 'a web address'}"
+    raise RecipeError.at(start, message, _ADDRESS)
 
 
 def _without_password(url: str) -> str:
@@ -154,19 +157,30 @@ def _is_this_machine(host: str) -> bool:
 
 def _body(response: httpx.Response, url: str, deadline: float) -> bytes:
     if response.status_code != 200:
-        raise RecipeError.at(
-            url, f"was not found: HTTP {response.status_code} {response.reason_phrase}"
-        )
+        raise _refused(url, response.status_code, response.reason_phrase)
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise RecipeError.at(url, "is sent compressed, which was not asked for")
+        raise RecipeError.at(url, "is sent compressed, which was not asked for", _BY_HAND)
     content = bytearray()
     for chunk in response.iter_raw():
         content += chunk
         if len(content) > bundle.MAX_BYTES:
-            raise RecipeError.at(url, f"has more than {bundle.MAX_BYTES // 2**20} MiB")
+            message = f"has more than {bundle.MAX_BYTES // 2**20} MiB"
+            raise RecipeError.at(url, message, bundle.TOO_LARGE)
         if time.monotonic() > deadline:
-            raise RecipeError.at(url, f"takes more than {TOTAL_LIMIT_S:.0f} s")
+            message = f"takes more than {TOTAL_LIMIT_S:.0f} s"
+            raise RecipeError.at(url, message, f"try again, or {_BY_HAND}")
     return bytes(content)
+
+
+def _refused(url: str, status: int, reason: str) -> RecipeError:
+    """The error for an answer of a server that is not the file."""
+    if status in (401, 403):
+        hint = f"it may be private: {_BY_HAND}"
+    elif status in (408, 429) or status >= 500:
+        hint = f"try again later, or {_BY_HAND}"
+    else:
+        hint = "check the address: it must be that of the file itself"
+    return RecipeError.at(url, f"was not sent: HTTP {status} {reason}", hint)
 
 
 def _open_hub(parsed: HubReference, reference: str) -> Opened:
@@ -199,11 +213,11 @@ def _hub_file(api: HfApi, repo: str, commit: str, path: str, reference: str) -> 
         entries = api.get_paths_info(repo, [path], revision=commit)
         sizes = [entry.size for entry in entries if isinstance(entry, RepoFile)]
         if not sizes:
-            raise RecipeError.at(reference, f"has no file `{path}`")
+            hint = "check the path on the page of the repository, and its revision"
+            raise RecipeError.at(reference, f"has no file `{path}`", hint)
         if sizes[0] > bundle.MAX_BYTES:
-            raise RecipeError.at(
-                reference, f"`{path}` has {sizes[0] / 1e6:.0f} MB; a bundle has 64 MiB"
-            )
+            message = f"`{path}` has {sizes[0] / 1e6:.0f} MB; a bundle has 64 MiB"
+            raise RecipeError.at(reference, message, bundle.TOO_LARGE)
         disable_progress_bars()
         try:
             local = api.hf_hub_download(repo, path, revision=commit)

@@ -144,16 +144,19 @@ def collect(reader: Reader, where: str, recipe_name: str = "recipe.toml") -> Fil
             where, f"has no {recipe_name}", "name the .toml file, or a folder with one"
         )
     if not text.strip():
-        raise RecipeError.at(where, "is empty")
+        raise RecipeError.at(where, "is empty", bundle.HINT)
     try:
         data = parse(text.decode("utf-8-sig"), where, EXAMPLE)
     except UnicodeDecodeError as error:
-        raise RecipeError.at(where, "is neither TOML in UTF-8 nor a bundle") from error
+        hint = "name a .toml file in UTF-8, or a bundle that `share` wrote"
+        raise RecipeError.at(where, "is neither TOML in UTF-8 nor a bundle", hint) from error
     files = {"recipe.toml": text}
     proof = bundle.PROOF if recipe_name == "recipe.toml" else ()
     names = [name for name in references.file_names(data) if _is_inside(name)]
     if len(names) > bundle.MAX_MEMBERS:
-        raise RecipeError.at(where, f"names {len(names)} files; {bundle.MAX_MEMBERS} are allowed")
+        message = f"names {len(names)} files; {bundle.MAX_MEMBERS} are allowed"
+        hint = "put rewards into one file of functions, and data on the Hub"
+        raise RecipeError.at(where, message, hint)
     for name in dict.fromkeys([*proof, *names]):
         if name not in files and (content := reader(name)) is not None:
             files[name] = content

@@ -96,7 +96,9 @@ def find(name: str) -> Path:
         if exists and not (name in names and path.is_dir()):
             return path
     except OSError as error:  # such as a name of more than 255 characters
-        raise RecipeError(f"`{name[:60]}...` is not a file name: {error.strerror}") from error
+        hint = f"`{command('list')}` shows the recipes that come with r1recipes"
+        message = f"`{name[:60]}...` is not a file name: {error.strerror}"
+        raise RecipeError(message, hint=hint) from error
     if name in names:
         return names[name]
     raise missing(name, ".toml", names, "recipe")

@@ -2,7 +2,9 @@
 
 A key is dotted as in TOML. A value is TOML, or else taken as a text, so that a shell needs no
 quotes for `--set model.name=unsloth/Phi-4`. Sections are merged, lists are replaced. The number of
-a stage, or its name, stands for its place in the list: `--set stage.1.train.max_steps=30`.
+a stage, or its name, stands for its place in the list: `--set stage.1.train.max_steps=30`. The keys
+of a study come here as flags too, so what is refused here is refused in [set], [search] and
+[matrix].
 """
 
 import re
@@ -25,8 +27,8 @@ from r1recipes.config.toml import MAX_DEPTH
 from r1recipes.errors import Problem, R1RecipesError
 from r1recipes.recipe.schema import Recipe
 
-STAGE = re.compile(r"0*([1-9][0-9]{0,3})(?:-\w+)?")
-"""How a stage is named: by its number, or as its folder."""
+STAGE = re.compile(r"0*([1-9][0-9]{0,3})(?:-(.*))?", re.DOTALL)
+"""How a stage is named: by its number, or as its folder, with its algorithm."""
 BARE = ("cold_start", "eval", "lora", "preset", "train")
 """Sections whose keys messages also name without their section."""
 
@@ -39,6 +41,19 @@ def merge(
     `preset.KEY=...` without a preset's name sets the key in every preset. Returns the data, the
     flag that set each path, and a problem for each override that is not valid and was left out.
     """
+    data, origins, problems = _merged(file_data, overrides)
+    checked = [(override, _misnamed(override, file_data, data)) for override in overrides]
+    misnamed = [problem for _, problem in checked if problem]
+    if misnamed:
+        named = [override for override, problem in checked if not problem]
+        data, origins, problems = _merged(file_data, named)
+    return data, origins, misnamed + problems
+
+
+def _merged(
+    file_data: dict[str, Any], overrides: list[str]
+) -> tuple[dict[str, Any], dict[Loc, str], list[Problem]]:
+    """As `merge`, whatever the stages are called."""
     data = copy(file_data)
     origins: dict[Loc, str] = {}
     problems: list[Problem] = []
@@ -110,6 +125,44 @@ def _blocked(path: Loc, data: dict[str, Any], flag: str, typed: str) -> Problem:
     return Problem(message, flag, f"such as `--set {dotted(path)}={typed}`")
 
 
+def _misnamed(override: str, before: dict[str, Any], after: dict[str, Any]) -> Problem | None:
+    """The problem with a key such as `stage.1-dpo.train.max_steps` where stage 1 is `sft`; None
+    where the name is right, or there is none.
+
+    A stage is called by the algorithm that it has after all flags; the flag that sets its algorithm
+    may also call it by the one of the file.
+    """
+    key = override.partition("=")[0]
+    parts = _parts(key) or []
+    match = STAGE.fullmatch(parts[1]) if len(parts) > 1 and parts[0] == "stage" else None
+    if match is None or match[2] is None:
+        return None
+    number = int(match[1])
+    algorithm = _algorithm(after, number)
+    if algorithm is None or match[2] == algorithm:
+        return None
+    parsed = _parse(override)
+    if not isinstance(parsed, Problem) and match[2] == _algorithm(before, number):
+        if ("stage", number - 1, "algorithm") in dict(_leaves(*parsed)):
+            return None
+    right = dotted(("stage", f"{number}-{algorithm}", *parts[2:]))
+    return Problem(
+        f"stage {number} is `{number}-{algorithm}`, not `{parts[1]}`",
+        _flag(override),
+        f"write `{right}`, or `{dotted(('stage', str(number), *parts[2:]))}`",
+    )
+
+
+def _algorithm(data: Mapping[str, Any], number: int) -> str | None:
+    """The algorithm of the stage with this number, as far as the data name one."""
+    stages = data.get("stage")
+    if not isinstance(stages, list) or number > len(stages):
+        return None
+    stage = stages[number - 1]
+    algorithm = stage.get("algorithm") if isinstance(stage, dict) else None
+    return algorithm if isinstance(algorithm, str) else None
+
+
 def _parse(override: str) -> tuple[Loc, Any] | Problem:
     """The path and the value of `key=value`, or the problem with it."""
     key, equals, value = override.partition("=")
@@ -134,20 +187,28 @@ def _flag(override: str) -> str:
 def path_of(key: str) -> Loc | None:
     """The parts of a dotted key as TOML reads it, or None if it is not a dotted key; the place of
     `stage.1`, or `stage.1-sft`, is 0."""
+    parts = _parts(key)
+    if parts is None:
+        return None
+    if len(parts) > 1 and parts[0] == "stage" and (number := STAGE.fullmatch(parts[1])):
+        return ("stage", int(number[1]) - 1, *parts[2:])
+    return tuple(parts)
+
+
+def _parts(key: str) -> list[str] | None:
+    """The parts of a dotted key as they are written, or None if it is not a dotted key."""
     if "\n" in key or key.count(".") > MAX_DEPTH:
         return None
     try:
         data = tomli.loads(f"{key} = 0")
     except ValueError:
         return None
-    path: list[str] = []
+    parts: list[str] = []
     value: Any = data
     while isinstance(value, dict):
         ((part, value),) = value.items()
-        path.append(part)
-    if len(path) > 1 and path[0] == "stage" and (number := STAGE.fullmatch(path[1])):
-        return ("stage", int(number[1]) - 1, *path[2:])
-    return tuple(path)
+        parts.append(part)
+    return parts
 
 
 def _leaves(path: Loc, value: Any) -> list[tuple[Loc, Any]]:

@@ -107,7 +107,8 @@ def judge(prompts: list[Any], completions: list[Any], **columns: Any) -> list[fl
     Only a recipe has the section [judge], so `r1recipes.rewards.load` makes the reward from it.
     Raises: RecipeError.
     """
-    raise RecipeError("the reward `judge` needs the section [judge] of a recipe")
+    hint = "`r1recipes.rewards.load` makes it, for a recipe with that section"
+    raise RecipeError("the reward `judge` needs the section [judge] of a recipe", hint=hint)
 
 
 def notebook_xmlcount(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:

@@ -147,7 +147,7 @@ class _Joiner:
         if finals.problem:
             raise RecipeError(problems=[finals.problem])
         if finals.faults[0]:
-            raise RecipeError.at(where, f"`answer` {finals.faults[0]}")
+            raise RecipeError.at(where, f"`answer` {finals.faults[0]}", f"a line is such as {FORM}")
         return finals.values[0]
 
 

@@ -157,7 +157,8 @@ def read(content: bytes, where: str) -> Lock:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))[:80]
         message = f"is not a valid lock: {f'`{key}`: ' if key else ''}{first['msg'][:200]}"
-        raise RecipeError.at(where, message) from error
+        hint = "put back the lock.json that came with it, or leave out `--locked`"
+        raise RecipeError.at(where, message, hint) from error
 
 
 def differences(locked: Lock, today: dict[str, Any]) -> list[str]:

@@ -220,7 +220,7 @@ class _Checker:
             loading.load_text(text, path, [*flags, *assignments({key: value})])
         except RecipeError as error:
             for problem in error.problems:
-                at_key = problem.message.startswith("unknown")
+                at_key = problem.message.startswith(("unknown", "stage "))
                 self._add(loc[:2] if at_key else loc, problem.message, problem.hint, at_key)
 
     def _expand(

@@ -77,7 +77,9 @@ class RayWorkers:
             except self.ray.exceptions.RayError as error:
                 code, node, output = 1, "a lost node", str(error).splitlines()[0]
             if code == 2:
-                raise RunError(f"the worker on {node} was refused: {output}")
+                message = f"the worker on {node} was refused: {output}"
+                hint = "correct it on that node; then the same command goes on"
+                raise RunError(message, hint=hint)
             if code not in (0, RESTART):
                 num_died += 1
                 self.deaths += 1

@@ -190,6 +190,7 @@ def test_settings_that_are_not_valid_are_named(small, tmp_path):
     done = command("run", small, cwd=tmp_path, R1RECIPES_REWARD_LIMIT_S="soon")
     assert done.returncode == 2
     assert "R1RECIPES_REWARD_LIMIT_S is not valid" in done.stderr
+    assert "hint: such as R1RECIPES_REWARD_LIMIT_S=10.0, which holds without it" in done.stderr
 
 
 def test_an_error_of_a_file_names_the_file(monkeypatch):

@@ -181,6 +181,7 @@ SITUATIONS = [
     Situation("check foreign"),
     Situation("check small.toml --set model.name=./model"),
     Situation("check staged.toml --set stage.2.train.max_steps=5"),
+    Situation(f"check {'x' * 300}"),
     Situation("check hub:somebody/something --set train.max_steps=5"),
     Situation("copy code here.toml"),
     Situation("copy phi4 phi4-copy.toml"),
@@ -229,6 +230,7 @@ SITUATIONS = [
     Situation("run --resume {finished}"),
     Situation("run other.toml --resume {stopped}"),
     Situation("run --resume {stopped} --wandb"),
+    Situation("ask {complete} ''"),
     Situation("export {stopped} --to lora"),
     Situation("export {oom} --to lora"),
     Situation("export {forced} --to lora"),
@@ -270,6 +272,7 @@ SITUATIONS = [
 
 UNPROVOKED = {
     "r1recipes doctor --update": "doctor --update",
+    "--to merged_16bit": "export RUN --to merged_16bit",
     "r1recipes grade RECIPE --sample 8": "grade small.toml --sample 8",
     "--port 0": "report --serve --port 0",
     "--set lora.target_modules={}": "run phi4 --set 'lora.target_modules=[\"q_proj\"]'",

@@ -11,6 +11,7 @@ from r1recipes.config.section import without_later_defaults
 from r1recipes.errors import RecipeError
 from r1recipes.recipe import loading, references
 from r1recipes.recipe.schema import Recipe, of_stage
+from r1recipes.study import loading as studies
 from tests.conftest import SMALL
 
 STAGES = """
@@ -191,3 +192,59 @@ def test_a_flag_for_no_key_of_a_stage_is_refused(flag, message, hint):
 def test_a_recipe_without_stages_has_no_key_of_one():
     with pytest.raises(RecipeError, match="the recipe has none"):
         load("", "stage.1.train.max_steps=7")
+
+
+@pytest.mark.parametrize(
+    ("key", "message", "right"),
+    [
+        ("stage.1-dpo.train.max_steps=7", "stage 1 is `1-sft`", "stage.1-sft.train.max_steps"),
+        ("stage.01-Sft.train.max_steps=7", "stage 1 is `1-sft`", "stage.1-sft.train.max_steps"),
+        ("stage.1-.train.max_steps=7", "stage 1 is `1-sft`", "stage.1-sft.train.max_steps"),
+        ("stage.2-sft.rewards.integer=2.0", "stage 2 is `2-grpo`", "stage.2-grpo.rewards.integer"),
+        ('stage."2-online dpo"={num_generations=4}', "not `2-online dpo`", "`stage.2-grpo`"),
+        ("stage.1-dpo.train.beta=0.5", "stage 1 is `1-sft`", "stage.1-sft.train.beta"),
+        ("stage.1-dpo={train={packing=true, max_steps=3}}", "not `1-dpo`", "`stage.1-sft`"),
+    ],
+)
+def test_the_name_of_a_stage_in_a_flag_is_its_algorithm(key, message, right):
+    with pytest.raises(RecipeError) as error:
+        load(STAGES, "train.max_steps=5", key)
+    (problem,) = error.value.problems
+    assert message in problem.message and right in (problem.hint or "")
+    assert problem.where == f"--set {key}"
+
+
+def test_a_stage_is_called_by_the_algorithm_that_the_flags_give_it():
+    beta, algorithm = "stage.1-dpo.train.beta=0.5", "stage.1.algorithm=dpo"
+    none = "stage.1.train={}"
+    base = 'stage=[{algorithm="sft"}]'
+    for flags in ([base, algorithm, beta], [base, none, "stage.1-dpo.algorithm=dpo", beta]):
+        assert load(STAGES, *flags).stage[0].algorithm == "dpo"
+    assert load(STAGES, "stage.2-grpo.algorithm=rloo").stage_names == ["1-sft", "2-rloo"]
+    with pytest.raises(RecipeError, match="stage 2 is `2-rloo`, not `2-grpo`"):
+        load(STAGES, "stage.2.algorithm=rloo", "stage.2-grpo.num_generations=4")
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        ("set", '"stage.1-dpo.train.max_steps" = 5'),
+        ("search", '"stage.1-dpo.train.max_steps" = { low = 4, high = 6 }'),
+        ("search", '"stage.1-dpo.train.max_steps" = { choices = [4, 6] }'),
+        ("matrix", '"stage.1-dpo.train.max_steps" = [4, 6]'),
+    ],
+)
+def test_the_name_of_a_stage_in_a_study_is_its_algorithm(tmp_path, section, line):
+    (tmp_path / "staged.toml").write_text(SMALL + STAGES)
+    study = tmp_path / "study.toml"
+    text = f'format = 1\nrecipe = "staged.toml"\n\n[{section}]\n{line}\n'
+    text += "" if section != "set" else "\n[matrix]\nseed = [1, 2]\n"
+    study.write_text(text)
+    with pytest.raises(RecipeError) as error:
+        studies.load(study)
+    (problem,) = error.value.problems
+    assert problem.message == "stage 1 is `1-sft`, not `1-dpo`"
+    assert "`stage.1-sft.train.max_steps`" in (problem.hint or "")
+    assert problem.where == f"{study}:5:1"
+    study.write_text(text.replace("1-dpo", "1-sft"))
+    assert studies.load(study).cells

@@ -1,9 +1,9 @@
 """What a shell completes, and `completion`, which prints the script that asks for it.
 
 The shell starts the program with `_ARGCOMPLETE` at each Tab; argcomplete answers with commands,
-flags, choices, and the names that are here: recipes, studies, runs, cards. Limits: nothing is read
-but folders' names, so that the answer is there at once; `python -m r1recipes` is not completed,
-because shells complete by the first word.
+flags, choices, and the names that are here: recipes, studies, runs, cards, and what `line.keys`
+knows of the recipe on the line. Limits: nothing else is read but folders' names, so that the answer
+is there at once; `python -m r1recipes` is not completed, because shells complete by the first word.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from r1recipes.cli.line import keys
 from r1recipes.machine import shipped_folder
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ SHELLS = {
 }
 """Shell -> the file in which its completion is set up, and the line for it."""
 
+_OF_THE_LINE: dict[str, Callable[..., list[str]]] = {
+    "preset": keys.preset_names,
+    "overrides": keys.recipe_keys,
+    "FORM": keys.export_forms,
+}
+"""Name or placeholder of an argument -> what completes it by the other words of the line."""
 _STAMP = re.compile(r"\d{8}T\d{6}Z-")
 """How the name of a run begins, in whose folder a study of the same name may have its trials."""
 
@@ -66,11 +73,20 @@ def answer(root: Parser) -> None:
 
     for parser in [root, *root.commands().values()]:
         for action in parser._actions:
-            if names := _names_for(action):
-                action.completer = _completer(names)  # type: ignore[attr-defined]
+            if completer := _completer_for(action):
+                action.completer = completer  # type: ignore[attr-defined]
     argcomplete.autocomplete(
         root, default_completer=SuppressCompleter(), always_complete_options=False
     )
+
+
+def _completer_for(action: argparse.Action) -> Callable[..., list[str]] | None:
+    """What completes an argument, as argcomplete calls it; None where it takes no names."""
+    for word in (action.dest, str(action.metavar)):
+        if word in _OF_THE_LINE:
+            return _OF_THE_LINE[word]
+    names = _names_for(action)
+    return _completer(names) if names else None
 
 
 def _names_for(action: argparse.Action) -> list[Names]:

@@ -120,7 +120,8 @@ def _child(request: dict[str, Any], limit_s: float) -> tuple[list[Problem], list
     name = request["name"]
     if not is_late and child.returncode:
         last = ([line for line in errors.splitlines() if line.strip()] or ["no message"])[-1]
-        raise RecipeError(f"reasoning-gym failed to make `gym:{name}`: {last.strip()}")
+        message = f"reasoning-gym failed to make `gym:{name}`: {last.strip()}"
+        raise RecipeError(message, hint="change [data.problems], or name another `gym:` data set")
     if not lines:
         message = f"reasoning-gym made no problem of `gym:{name}` within {limit_s:.0f} s"
         return [Problem(message, "problems", "make them easier in [data.problems]")], [], True

@@ -236,6 +236,8 @@ def _look_at_demonstrations(name: str, base_dir: Path, findings: Findings) -> No
 
 # The model
 
+_OWN_TEMPLATE = "remove `model.chat_template` where the model has a template of its own"
+
 
 def _look_at_template(template: str, base_dir: Path, findings: Findings) -> None:
     import jinja2
@@ -247,10 +249,11 @@ def _look_at_template(template: str, base_dir: Path, findings: Findings) -> None
         except jinja2.TemplateSyntaxError as error:
             if "unknown tag 'generation'" not in str(error):  # a tag of transformers' own
                 message = f"`model.chat_template` is not valid Jinja: {error.message}"
-                raise RecipeError(f"{message}, line {error.lineno} of it") from error
+                message = f"{message}, line {error.lineno} of it"
+                raise RecipeError(message, hint=f"correct that line, or {_OWN_TEMPLATE}") from error
         except (RecursionError, ValueError) as error:  # also a number of thousands of digits
             message = "`model.chat_template` is nested too deeply, or has too long a number"
-            raise RecipeError(message) from error
+            raise RecipeError(message, hint=f"make it simpler, or {_OWN_TEMPLATE}") from error
         shown = "in the recipe" if text == template else f"{template}: {len(text):,} characters"
         findings.lines.append(f"model.chat_template {shown}")
 
@@ -328,7 +331,8 @@ def _look_at_code(name: str, base_dir: Path, allow_code: bool, findings: Finding
         try:
             own.load()
         except user_code.Failed as failed:
-            raise RecipeError(f"reward `{name}` {failed.message}") from failed
+            hint = f"correct `{name.rpartition(':')[0]}`"
+            raise RecipeError(f"reward `{name}` {failed.message}", hint=hint) from failed
         finally:
             own.close()
     if not problems:

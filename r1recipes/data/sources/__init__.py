@@ -260,11 +260,11 @@ def _explain(
         return Problem(f"{name} has no data files", hint=f"{', '.join(FILE_SUFFIXES)} are read")
     is_data = isinstance(error, datasets.exceptions.DatasetsError)  # or else a full disk, rights
     cause = error.__cause__ or error
+    hint = "make room for the Hub's cache (HF_HOME), or allow that it is written; then try again"
+    if is_data:
+        hint = f"name a single {', '.join(FILE_SUFFIXES)} file in `{section}.name`"
     return Problem(
-        f"split `{split}` of {name} cannot be loaded: {type(cause).__name__}: {cause}",
-        hint=f"name a single {', '.join(FILE_SUFFIXES)} file in `{section}.name`"
-        if is_data
-        else None,
+        f"split `{split}` of {name} cannot be loaded: {type(cause).__name__}: {cause}", hint=hint
     )
 
 

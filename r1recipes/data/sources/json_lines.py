@@ -75,7 +75,8 @@ def refuse_problems(problems: list[Problem], path: Path, num_problems: int) -> N
     """Raises: RecipeError with the first problems with the lines of a file, and how many more."""
     more = num_problems - MAX_PROBLEMS
     if more > 0:
-        rest = Problem(f"{more} more lines are not valid", str(path))
+        hint = "correct the others first; the next check shows more"
+        rest = Problem(f"{more} more lines are not valid", str(path), hint)
         raise RecipeError(problems=[*problems[:MAX_PROBLEMS], rest])
     if problems:
         raise RecipeError(problems=problems)

@@ -141,7 +141,9 @@ def template_text(template: str, base_dir: Path) -> str:
             hint=f"did you mean `{meant}`?" if meant else "a relative path starts at the recipe",
         ) from error
     if "{{" not in text:
-        raise RecipeError(f"`{path}` is not a Jinja template: it has no `{{{{`")
+        message = f"`{path}` is not a Jinja template: it has no `{{{{`"
+        hint = "name the file of a template, such as the chat_template.jinja of a model's folder"
+        raise RecipeError(message, hint=hint)
     return text
 
 

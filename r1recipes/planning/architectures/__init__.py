@@ -306,5 +306,5 @@ def _fetch(name: str, revision: str | None, offline: bool) -> Path:
         kind = Unreachable if hub.is_out_of_reach(error) else PlanError
         raise kind(
             f"`{name}` is not a folder here, and {fault.predicate}",
-            hint=f"{fault.hint}; or {folder}" if fault.hint else folder,
+            hint=f"{fault.hint}; or {folder}",
         ) from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1recipes.errors import R1RecipesError, RecipeError, first_line
+from r1recipes.errors import R1RecipesError, RecipeError, first_line, unreadable
 from r1recipes.machine.files import sqlite
 from r1recipes.report.serve.summary import address_of
 from r1recipes.runs.record import following
@@ -95,11 +95,10 @@ class FollowedStudy:
         except R1RecipesError:
             raise
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise RecipeError.at(str(self.file), f"cannot be read: {reason}") from error
+            raise unreadable(self.file, error) from error
         except (sqlalchemy.exc.SQLAlchemyError, *NOT_A_STUDY) as error:
             message = f"does not have the content of a study ({first_line(error)})"
-            raise RecipeError.at(str(self.file), message) from error
+            raise RecipeError.at(str(self.file), message, "put back a copy of it") from error
         finally:
             if storage:
                 storage.engine.dispose()

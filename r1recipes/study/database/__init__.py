@@ -109,7 +109,9 @@ def _patiently(operation: Callable[..., T], limit_s: float, *args: Any, **option
                 ) from error
             if time.monotonic() - began > limit_s:
                 reason = first_line(error)
-                raise RunError(f"the database is away: {reason}", kind="database") from error
+                message = f"the database is away: {reason}"
+                hint = "start it, or check the address; then the same command goes on"
+                raise RunError(message, kind="database", hint=hint) from error
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         except (KeyError, DuplicatedStudyError):  # what Optuna raises for a study's name

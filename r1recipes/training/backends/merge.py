@@ -26,6 +26,11 @@ from r1recipes.training.backends.base import Messages
 
 MAX_COMPLETION = 256
 """Tokens of a recorded completion that are compared; assumed enough to tell models apart."""
+SAME_RELEASES = (
+    "install the releases of transformers and tokenizers that the run's lock.json names, and "
+    "export again"
+)
+"""Hint where a form that was written is not read again as what was trained."""
 Example = tuple[Messages, str]
 """Messages and the answer that the trained model gave."""
 
@@ -166,7 +171,8 @@ def reload(
         )
         model = PeftModel.from_pretrained(weights_model, folder) if base else weights_model
     except Exception as error:  # of four libraries without a common root; each means the same
-        raise RunError(f"what was written cannot be loaded again: {first_line(error)}") from error
+        message = f"what was written cannot be loaded again: {first_line(error)}"
+        raise RunError(message, hint=SAME_RELEASES) from error
     return model.eval(), tokenizer
 
 

@@ -182,8 +182,7 @@ def at_commit(name: str, revision: str | None, offline: bool) -> Path:
     except (OSError, ValueError) as error:
         model = f"`{name}` at revision `{revision}`" if revision else f"`{name}`"
         fault = hub.explain(error, offline=offline)
-        hint = fault.hint or "check [model]; without network the commit must be in the Hub's cache"
-        raise PlanError(f"{model} {fault.predicate}", hint=hint) from error
+        raise PlanError(f"{model} {fault.predicate}", hint=fault.hint) from error
     return Path(folder)
 
 
@@ -314,10 +313,9 @@ def load_tokenizer(model: Model, base_dir: Path, offline: bool) -> PreTrainedTok
         if isinstance(error, R1RecipesError):
             raise
         fault = hub.explain(error, offline=offline)
-        hint = fault.hint or "check `model.name`"
         raise PlanError(
             f"the tokenizer of `{model.name}` {fault.predicate}",
-            hint=f"{hint}; or give a local folder",
+            hint=f"{fault.hint}; or give a local folder",
         ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -10,7 +10,7 @@ from r1recipes.data import preflight
 from r1recipes.data.tokenizer import chat_template
 from r1recipes.errors import RecipeError
 from r1recipes.recipe.schema import Model, Recipe
-from tests.data.test_preflight import splits
+from tests.data.preflight.words import splits
 from tests.rows import make
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

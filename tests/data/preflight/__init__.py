@@ -1,0 +1,1 @@
+"""Preflight: template, BOS, lengths, rewards and disk, with real tokenizers made on the spot."""

@@ -1,0 +1,1 @@
+"""Pages of real runs: complete, broken off, damaged, compared; and pages while a run trains."""
