@@ -4,13 +4,14 @@
                                              [--seconds N] [--only CASE...] [--gpus INDEX...]
 
 Writes FOLDER/<case>.toml and FOLDER/<case>.log and runs each case in FOLDER/runs/<case>, one at a
-time on each GPU (`benchmarks.gpus`). Then OUT.json gets what is complete, OUT.md the table and
-OUT.svg the picture. Minutes are those of the steps, and of sampling examples before them; neither
-loading nor evaluating is in them. Limits: the recipe has no stages; of cases that share a card no
-memory is recorded, and each takes longer than alone.
+time on each GPU (`benchmarks.gpus`). Then OUT.json gets what is complete beside what it has of
+other cases, OUT.md the table and OUT.svg the picture. Minutes are those of the steps, and of
+sampling examples before them; neither loading nor evaluating is in them. Limits: the recipe has no
+stages; of cases that share a card no memory is recorded, and each takes longer than alone.
 """
 
 import argparse
+import json
 import re
 import sys
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ def collected(name: str, run: Run, alone: bool) -> dict[str, Any]:
         "training_minutes": seconds / 60,
         "sampling_s": sampling_s,
         "wall_s": of_run.duration_s,
+        "date": record["finished"],
         "alone": alone,
         "vram": record.get("vram") if alone else None,
         "curve": curve,
@@ -126,7 +128,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     """The rows of the table, in Markdown."""
     names = ["algorithm", "seed", "steps", "before", "after", "difference, points (95 %)"]
     names += ["greedy after", "minutes of training"]
-    has_memory = all(row["alone"] for row in results.values())
+    has_memory = any(row["alone"] for row in results.values())
     names += ["memory: predicted, measured (GiB)"] if has_memory else []
     lines = [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
     for row in results.values():
@@ -146,7 +148,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             f"{row['training_minutes']:.1f}",
         ]
         if has_memory:
-            cells += [", ".join(f"{size / GIB:.1f}" if size else "none" for size in memory)]
+            sizes = ", ".join(f"{size / GIB:.1f}" if size else "none" for size in memory)
+            cells += [sizes if row["alone"] else "shared a card"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
@@ -182,11 +185,13 @@ def main() -> None:
     gpus.run_all(cases, args.folder, args)
     runs = {name: Run(args.folder / "runs" / name) for name in CASES}
     alone = len(set(args.gpus or [])) == len(args.gpus or [])
-    complete = {
+    earlier = json.loads(args.out.read_text())["cases"] if args.out.exists() else {}
+    complete = earlier | {
         name: collected(name, run, alone)
         for name, run in runs.items()
         if run.record.exists() and run.status() == "complete"
     }
+    complete = {name: complete[name] for name in CASES if name in complete}
     about.write(args.out, {"cases": complete})
     args.out.with_suffix(".md").write_text(table(complete))
     if complete:

@@ -113,6 +113,8 @@ def _measured_parts(proof: dict[str, Any]) -> dict[str, float]:
     keys = {"context": "context_gib", "weights": "weights_gib", "pass": "profile_gib"}
     keys["engine outside"] = "non_torch_gib"
     parts = {name: proof[key] * GIB for name, key in keys.items() if proof.get(key)}
+    if proof.get("consumed_gib") and "weights" in parts:  # vLLM 0.27.1 has no `non_torch_gib`
+        parts["engine outside"] = proof["consumed_gib"] * GIB - parts["weights"]
     torch_peaks, peaks = proof.get("torch_gib_by_phase", {}), proof["peak_gib_by_phase"]
     if "steps" in torch_peaks and "steps" in peaks:
         parts["allocated"] = torch_peaks["steps"][0] * GIB

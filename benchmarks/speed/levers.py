@@ -4,7 +4,7 @@
         --variants before before+text before+text+logprobs now now+merged now+int8
 
 Each variant is a run of the recipe in a fresh process: `before` has none of the levers, `now`
-those that change no number, and +NAME or -NAME turns one on or off. Levers are
+those that change no number but by rounding, and +NAME or -NAME turns one on or off. Levers are
 switched off by putting back what the code did without them. Each row has medians over the steps
 after --warmup, from metrics.jsonl. The result is written after each variant, and a variant that it
 has already is not run again, so the same command goes on after an end by time. Limits: one run of
@@ -64,6 +64,10 @@ def _passes_as_trl_cuts_them() -> None:
     os.environ[passes.VARIABLE] = ""
 
 
+def _without_fused_logprobs() -> None:
+    os.environ["UNSLOTH_FUSED_LINEAR"] = "0"  # read when unsloth_zoo is imported
+
+
 def _calls_of_64() -> None:
     from r1recipes.training.backends.unsloth import sampling
 
@@ -96,6 +100,10 @@ LEVERS = {
         flags=("--set", "preset.kv_cache_dtype=int8_per_token_head"),
     ),
     "fp8": Lever("KV cache in fp8 without scales", flags=("--set", "preset.kv_cache_dtype=fp8")),
+    "fused": Lever(
+        "log-probs and their gradient in one kernel; nothing before Unsloth 2026.10.9",
+        _without_fused_logprobs,
+    ),
     "graphs": Lever("fewer CUDA graphs", environment=(("R1RECIPES_GRAPHS", "few"),)),
     "passes": Lever(
         "training passes without idle rows, sorted, sized by tokens and trimmed",

@@ -58,7 +58,8 @@ def pass_rules(train: GrpoTrain) -> PassRules:
     rl_replacements.py, `grpo_compute_loss`).
 
     "dapo" and "cispo" divide by the tokens of the step. "grpo" and "dr_grpo" divide by the rows of
-    the pass. "bnpo" divides by the tokens of the pass, so its passes stay as they are. With a KL
+    the pass. "bnpo" divides by the tokens of the pass, so its passes stay as they are; Unsloth
+    2026.10.7 divides it by the tokens of the step, as "dapo", and 2026.10.9 as TRL does. With a KL
     term a row has a gradient without an advantage, and the loss is not linear in the advantages.
     """
     has_kl, by_rows = train.beta > 0, train.loss_type in ("grpo", "dr_grpo")

@@ -1,6 +1,7 @@
 """Variants name their levers, each lever can be switched off, and rows have medians of a run."""
 
 import json
+import os
 import statistics
 from pathlib import Path
 
@@ -18,14 +19,17 @@ from r1recipes.training.backends import passes
 from r1recipes.training.backends.unsloth import sampling
 
 CARD = Gpu(0, "NVIDIA L4", 22 * GIB, 22 * GIB, 8.9, "580.1")
+BY_DEFAULT = {"text", "logprobs", "slots", "calls", "fused", "passes"}
 ROLLOUT = {"vllm_importance_sampling_correction": False}
 
 
 def test_a_variant_is_a_base_with_levers_on_and_off():
     assert levers.levers_of("before") == frozenset()
-    assert levers.levers_of("now") == {"text", "logprobs", "slots", "calls", "passes"}
+    assert levers.levers_of("now") == BY_DEFAULT
     assert levers.levers_of("before+text+logprobs") == {"text", "logprobs"}
-    assert levers.levers_of("now-slots-passes+merged") == {"text", "logprobs", "calls", "merged"}
+    assert levers.levers_of("now-slots-passes+merged") == BY_DEFAULT - {"slots", "passes"} | {
+        "merged"
+    }
     for wrong in ("", "then", "+text", "now+texts", "now+"):
         with pytest.raises(ValueError, match="lever|begin"):
             levers.levers_of(wrong)
@@ -41,6 +45,7 @@ def test_each_lever_that_is_on_can_be_switched_off(monkeypatch):
     ):
         monkeypatch.setattr(module, name, getattr(module, name))
     monkeypatch.setenv(passes.VARIABLE, ",".join(passes.LEVERS))
+    monkeypatch.setenv("UNSLOTH_FUSED_LINEAR", "1")
     loaded = recipe.load("qwen2.5-coder-0.5b")
 
     def seen() -> list[object]:
@@ -54,7 +59,7 @@ def test_each_lever_that_is_on_can_be_switched_off(monkeypatch):
         assert switch_off is not None
         switch_off()
     assert seen() == [255, 64, {}]
-    assert passes.levers() == set()
+    assert passes.levers() == set() and os.environ["UNSLOTH_FUSED_LINEAR"] == "0"
 
 
 @pytest.mark.parametrize("name", sorted(levers.LEVERS))

@@ -59,6 +59,14 @@ def test_a_proof_becomes_a_point():
     assert measured.of_proof("p", proof(recipe_model="someone/else")) is None
 
 
+def test_what_an_engine_takes_outside_torch_is_read_from_both_kinds_of_proof():
+    """vLLM 0.26 has a number for it, 0.27.1 one for all that it took before the KV cache."""
+    assert point_of(weights_gib=2.0, non_torch_gib=0.25).parts["engine outside"] == GIB / 4
+    assert point_of(weights_gib=2.0, consumed_gib=2.25).parts["engine outside"] == GIB / 4
+    assert "engine outside" not in point_of(weights_gib=2.0).parts
+    assert "engine outside" not in point_of(consumed_gib=2.25).parts
+
+
 def test_a_third_is_set_aside_whatever_was_measured():
     numbers = range(300)
     points = [point_of(vram_gib=8 + number / 10) for number in numbers]

@@ -77,8 +77,9 @@ SETS = (
         },
         "13, driver 580 or newer",
         None,
-        "the adapter is folded into 16-bit weights while generating, log-probs are computed by a "
-        "fused kernel and masked beyond the vocabulary, fixes for Qwen3.5 and Gemma 4; log-probs "
+        "log-probs and their gradient are computed by one kernel, so that DPO and online DPO hold "
+        "no logits of a whole pass, fixes for Qwen3.5 and Gemma 4; the engine takes its buffers "
+        'from its share, `loss_type = "bnpo"` divides by the tokens of a pass as in TRL; log-probs '
         "are scored in another way, so peaks and a learning curve have to be measured anew",
     ),
 )

@@ -1,6 +1,10 @@
 """Memory of the engine: weights, adapter slots, its largest pass, KV cache, CUDA graphs.
 
-Derived from vllm, unsloth and unsloth_zoo (`packages.READ_IN`).
+Derived from vllm, unsloth and unsloth_zoo (`packages.READ_IN`). Unsloth's estimate and ladder are
+the same in 2026.10.9. vLLM 0.27.1 takes off its share all that the driver counts before there is a
+KV cache, and so also buffers that 0.26 has beside the share (vllm/utils/mem_utils.py, line 314):
+above all 4 bytes for each sequence at once and token of the vocabulary (v1/worker/gpu/sample/
+penalties.py, line 40), by which its KV cache is smaller than is predicted here.
 """
 
 from functools import lru_cache

@@ -2,6 +2,14 @@
 
 Derived from unsloth and unsloth_zoo (`packages.READ_IN`); tests/system/test_families.py counts
 some of it.
+
+2026.10.9 was read too (unsloth_zoo/fused_losses/fused_linear.py). It makes log-probs and their
+gradient in one pass over the logits. `UNSLOTH_GRPO_MAX_ROWS_PER_CHUNK` bounds the rows of that pass
+too, and those of the tiles that it takes instead on a card of 24.5 GiB or less, or from 4096 rows
+on (`_flash_min_rows_auto`, line 98; `_tiled_layout`, 1088). For the backward pass it keeps one
+tensor as wide as the hidden state, the gradient in place of the hidden state itself (1772), so this
+is as much as before; in float16 it has 4 bytes in place of 2 (`_u_dtype`, 997). DPO and online DPO
+use it too and hold no logits of a whole pass any more: for them more is planned than is needed.
 """
 
 from r1recipes.planning.memory.case import Case

@@ -39,6 +39,13 @@ def test_rollouts_are_merged_where_the_user_says_so(prepared, value, merges):
     assert os.environ[refusals.MERGED_ROLLOUT] == (value or "0")
 
 
+def test_layers_are_computed_again_as_the_recipe_says_alone(prepared):
+    """Unsloth 2026.10.9 reads the variable where the recipe's key is 0."""
+    os.environ["UNSLOTH_GC_KEEP_LAYERS"] = "auto"
+    prepared(None)
+    assert os.environ["UNSLOTH_GC_KEEP_LAYERS"] == "0"
+
+
 @pytest.mark.parametrize("value", ["attention", "attn", "yes", ""])
 def test_a_half_merged_engine_could_not_answer_an_evaluation(prepared, value):
     with pytest.raises(PlanError, match=f"is `{value}`") as refused:

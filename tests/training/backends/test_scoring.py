@@ -51,7 +51,9 @@ class ScoringTrainer:
         mask = begun & (index != PAD) & in_loss
         hidden = EMBEDDING[ids].cumsum(1) @ self.weights
         hidden = hidden[:, -(index.shape[1] + 1) :][:, :-1]
-        logps = getattr(self.zoo, patches.SCORE)(hidden, HEAD, index, len(ids), 0.0, bias=None)
+        logps = getattr(self.zoo, patches.SCORE)(
+            hidden, HEAD, index, len(ids), 0.0, lm_head_bias=None
+        )
         assert logps.shape == index.shape
         return (torch.where(mask, logps, 0.0) * torch.arange(1, len(ids) + 1)[:, None]).sum()
 
@@ -61,7 +63,7 @@ def zoo(monkeypatch):
     """A stand-in for unsloth_zoo with a function that scores rows and counts them."""
     library, module = ModuleType("unsloth_zoo"), ModuleType("unsloth_zoo.rl_replacements")
 
-    def score(hidden, lm_head, index, chunks, scale, bias=None, return_entropy=False):
+    def score(hidden, lm_head, index, chunks, scale, lm_head_bias=None, return_entropy=False):
         calls.append((index.numel(), chunks))
         return (hidden @ lm_head.t()).log_softmax(-1).gather(-1, index[..., None])[..., 0]
 

@@ -243,6 +243,31 @@ def test_the_sizes_of_an_engine_are_read_as_far_as_it_has_them(monkeypatch):
     }
 
 
+def test_the_memory_before_a_kv_cache_is_read_where_the_engine_counts_it_as_a_whole(monkeypatch):
+    """As vLLM does from 0.27.1 on, which has no number for what lies outside torch."""
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (3 * GIB, CARD.total_bytes))
+    config = SimpleNamespace(
+        cache_config=SimpleNamespace(num_gpu_blocks=10, block_size=16, kv_cache_size_tokens=150),
+        scheduler_config=SimpleNamespace(max_num_seqs=64, max_num_batched_tokens=2048),
+    )
+    runner = SimpleNamespace(model_memory_usage=2 * GIB)
+    worker = SimpleNamespace(
+        model_runner=runner, total_consumed=2.25 * GIB, peak_activation_memory=GIB / 2
+    )
+    core = SimpleNamespace(
+        engine_core=SimpleNamespace(model_executor=SimpleNamespace(driver_worker=worker))
+    )
+    facts = engine.facts(
+        SimpleNamespace(llm_engine=SimpleNamespace(vllm_config=config, engine_core=core))
+    )
+    assert {key: facts.get(key) for key in ("consumed_gib", "profile_gib", "non_torch_gib")} == {
+        "consumed_gib": 2.25,
+        "profile_gib": 0.5,
+        "non_torch_gib": None,
+    }
+    assert facts["kv_tokens"] == 150
+
+
 def test_the_sources_that_were_read_are_of_supported_versions():
     """A version range that moves on means that what was read has to be read again."""
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]

@@ -92,7 +92,9 @@ def rest(engine: Any) -> None:
 def facts(engine: Any) -> dict[str, float]:
     """Sizes that a vLLM engine chose for itself (vllm, v1/worker/gpu_worker.py).
 
-    Keys end in their unit. A size that this version of vLLM does not have is left out.
+    Keys end in their unit. A size that this version of vLLM does not have is left out: 0.26 has
+    `non_torch_gib`, what lies outside torch; 0.27.1 has `consumed_gib`, all that the driver counts
+    before there is a KV cache, which has weights, torch's buffers and what lies outside torch.
     """
     config = engine.llm_engine.vllm_config
     free, _ = torch.cuda.mem_get_info()
@@ -113,6 +115,7 @@ def facts(engine: Any) -> dict[str, float]:
         ("weights_gib", runner, "model_memory_usage"),
         ("profile_gib", worker, "peak_activation_memory"),
         ("non_torch_gib", worker, "non_torch_memory"),
+        ("consumed_gib", worker, "total_consumed"),
         ("requested_gib", worker, "requested_memory"),
     ):
         if isinstance(value := getattr(owner, attribute, None), int | float):

@@ -31,7 +31,9 @@ def prepare(plan: Plan, cache_dir: Path) -> None:
     # and layer: the training pass took 4.5 s packed and 2.1 s padded (Qwen2.5-Coder 0.5B, 256
     # completions of 120 tokens on average, H100, 2026-11-25).
     os.environ.setdefault("UNSLOTH_GRPO_SEQ_PACKING", "0")
-    os.environ.setdefault(MERGED_ROLLOUT, "0")
+    # Layers that are not computed again are a key of the recipe, whose memory is planned.
+    os.environ["UNSLOTH_GC_KEEP_LAYERS"] = "0"
+    os.environ.setdefault(MERGED_ROLLOUT, "0")  # 2026.10.9 would choose by itself
     if os.environ[MERGED_ROLLOUT].strip().lower() not in ("0", "1"):
         # With "attention" the engine has no LoRA there, and an evaluation, which hands it the saved
         # adapter, could not be served.

@@ -48,8 +48,8 @@ def without_engine(model: Any) -> Iterator[None]:
     """Hide the engine of a model while a trainer is made that samples with functions of its own.
 
     Unsloth sets `use_vllm` for each model with an engine, and removes from `OnlineDPOTrainer` the
-    lines that define `generation_kwargs`, which that trainer then reads (unsloth 2026.10.7,
-    models/rl.py, `vllm_part`): UnboundLocalError.
+    lines that define `generation_kwargs`, which that trainer then reads (unsloth 2026.10.7 and
+    2026.10.9, models/rl.py, `vllm_part`): UnboundLocalError.
     """
     owners = [module for module in model.modules() if "vllm_engine" in vars(module)]
     engines = [vars(module).pop("vllm_engine") for module in owners]
@@ -72,7 +72,8 @@ def score_completions_only(trainer: Any) -> None:
     shortest prompt to the end of the longest row: they hold tokens of prompts and padding too,
     whose log-probs the loss leaves out (`grpo_compute_loss` puts 0 in their place, as here). It
     also makes one part of the logits for each row at least, which is small where rows are short:
-    here only `UNSLOTH_GRPO_MAX_ROWS_PER_CHUNK` bounds a part.
+    here only `UNSLOTH_GRPO_MAX_ROWS_PER_CHUNK` bounds a part. 2026.10.9 scores the reference with
+    the same function, outside `compute_loss`: then no rows are under way, and all are scored.
     """
     from unsloth_zoo import rl_replacements as zoo
 
