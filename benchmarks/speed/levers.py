@@ -105,6 +105,10 @@ LEVERS = {
         _without_fused_logprobs,
     ),
     "graphs": Lever("fewer CUDA graphs", environment=(("R1RECIPES_GRAPHS", "few"),)),
+    "scheduling": Lever(
+        "tokens that need no block of the KV cache are passed over by vLLM's scheduler",
+        environment=(("R1RECIPES_SCHEDULING", "short"),),
+    ),
     "passes": Lever(
         "training passes without idle rows, sorted, sized by tokens and trimmed",
         _passes_as_trl_cuts_them,

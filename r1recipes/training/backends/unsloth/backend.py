@@ -38,6 +38,7 @@ from r1recipes.training.backends.unsloth import (
     patches,
     rollouts,
     sampling,
+    scheduling,
 )
 from r1recipes.training.backends.unsloth.differences import (
     adapter_differences,
@@ -122,6 +123,7 @@ class UnslothBackend:
     def _load_engine(self, base: Path | None, quantised: Path | None) -> None:
         preset, lora = self.plan.preset, self.recipe.lora
         engine.limit_allocator(self.plan)
+        scheduling.prepare()
         with patches.engine_arguments(functools.partial(engine.follow, self.plan)):
             model, tokenizer = FastLanguageModel.from_pretrained(
                 model_name=self._weights(base, quantised),
