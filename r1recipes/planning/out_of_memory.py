@@ -2,7 +2,8 @@
 
 The same message has several causes: the engine found no room when it was loaded, its cache was too
 small, a training pass was too large, others hold the card, or memory grew from step to step. Text
-and phase tell them apart. Limits: the memory of the card; main memory is `doctor.texts`'s.
+and phase tell them apart; torch writes who holds the card and what lies in pieces (`full_card`).
+Limits: the memory of the card; main memory is `doctor.texts`'s.
 """
 
 import math
@@ -12,6 +13,7 @@ from typing import Literal
 
 from r1recipes.machine import gpu
 from r1recipes.planning import auto, disk
+from r1recipes.planning.doctor import full_card
 from r1recipes.planning.doctor.card import end_another, other_processes
 from r1recipes.planning.fit import flags
 from r1recipes.planning.memory import predict
@@ -25,9 +27,19 @@ NO_ROOM = (
     "alloc_failed",
     "Failed to CUDA calloc",
     "NVML_SUCCESS ==",
+    "Some modules are dispatched on the CPU or the disk",
+    "unable to find an engine to execute this computation",
 )
 """Messages of torch and CUDA, of cuBLAS, cuDNN and NCCL; the last one where torch cannot ask the
-driver who holds the memory that it did not get (torch, c10/cuda/CUDACachingAllocator.cpp)."""
+driver who holds the memory that it did not get (torch, c10/cuda/CUDACachingAllocator.cpp).
+transformers says that the weights do not fit, and cuDNN that no kernel of its own found a place."""
+AT_LOAD = re.compile(
+    r"warming up \w+ with \d+ dummy|captur\w* (?:the )?(?:model for )?(?:CUDA|cuda) ?graphs?|"
+    r"modules are dispatched|loading vLLM with standby|warm[- ]?up run"
+)
+"""Messages that come only while an engine or a model is loaded, whatever the phase."""
+AT_WAKE = re.compile(r"cumem_allocator|wake_up method failed|create_and_map")
+"""Messages of vLLM's allocator where weights or cache do not find their room again after sleep."""
 HELD = re.compile(r"on startup is less than desired GPU memory utilization")
 """Message of vLLM where others hold the card (vllm, v1/worker/utils.py)."""
 NO_HANDLE = re.compile(
@@ -42,6 +54,7 @@ NO_CACHE = (
     "No available memory for the cache blocks",
     "is larger than the available KV cache",
     "maximum number of tokens that can be stored in KV cache",
+    "exceeds available Mamba cache blocks",
 )
 """Messages of vLLM when the share leaves too little beside the weights (vllm,
 v1/core/kv_cache_utils.py)."""
@@ -96,6 +109,10 @@ def explain(message: str, phase: Phase, plan: Plan) -> OutOfMemory:
         return OutOfMemory(
             "the cold start, of all weights, was too large", _smaller_cold_start(plan)
         )
+    if cause := _of_allocator(message, phase, plan):
+        return cause
+    if AT_LOAD.search(message):
+        phase = "load"
     subject = "the engine" if plan.backend == "unsloth" else "the model"
     if phase == "load":
         return OutOfMemory(f"{subject} found no room when it was loaded", _smaller_engine(plan))
@@ -104,6 +121,23 @@ def explain(message: str, phase: Phase, plan: Plan) -> OutOfMemory:
     if phase == "first step":
         return OutOfMemory("the first training pass was too large", _smaller_pass(plan))
     return OutOfMemory("memory grew after the first step", _smaller_pass(plan))
+
+
+def _of_allocator(message: str, phase: Phase, plan: Plan) -> OutOfMemory | None:
+    """What torch's own figures, or the place in vLLM, say of the cause."""
+    figures = full_card.read(message)
+    if figures and figures.others_bytes >= max(figures.tried_bytes, full_card.LEAST_BYTES):
+        return OutOfMemory(_who_holds(), _end_holders())
+    if figures and figures.unused_bytes >= figures.tried_bytes:
+        change = "export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"
+        return OutOfMemory(
+            "the free memory lies in pieces (fragmentation)",
+            _smaller_pass(plan) if plan.preset.standby else change,
+        )
+    if AT_WAKE.search(message) and phase != "load":
+        kind = "the engine found no room when it woke after a training step"
+        return OutOfMemory(kind, _smaller_engine(plan))
+    return None
 
 
 def _who_holds() -> str:

@@ -26,7 +26,6 @@ CARD_TEXTS = {
         "CUDA_ERROR_OUT_OF_MEMORY",
         "Triton Error [CUDA]: out of memory",
         "cudaErrorMemoryAllocation: the API call failed",
-        "CUDA Error: out of memory at /workspace/csrc/cumem_allocator.cpp:62",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
         "CUFFT_ALLOC_FAILED",
@@ -42,6 +41,7 @@ CARD_TEXTS = {
         "CUDA error: CUSPARSE_STATUS_NOT_INITIALIZED when calling `cusparseCreate(handle)`",
         "CUDA error: CUBLAS_STATUS_INTERNAL_ERROR when calling `cublasCreate(handle)`",
     ],
+    "when it woke": ["CUDA Error: out of memory at /workspace/csrc/cumem_allocator.cpp:62"],
     "held by": [
         "Free memory on device (5.1/14.7 GiB) on startup is less than desired GPU memory "
         "utilization (0.9, 13.3 GiB).",

@@ -1,7 +1,7 @@
-"""Texts of errors that are about numbers, kernels, files, the network or packages: the cause, and
-its mend.
+"""Texts of errors that are about numbers, kernels, tokenizers, the engine or settings: the cause,
+and its mend.
 
-The texts were read in threads of vLLM, Unsloth, TRL, torch, Triton, bitsandbytes, NCCL and the Hub;
+The texts were read in threads of vLLM, Unsloth, TRL, torch, Triton and bitsandbytes;
 tests/fixtures/error_texts.jsonl has them with their sources. Limits: English messages; what is
 about the machine is `texts`'s.
 """
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Literal
 
 from r1recipes.errors import command
-from r1recipes.machine import host
 
 SoftwareSubject = Literal[
     "numbers",
@@ -23,12 +22,6 @@ SoftwareSubject = Literal[
     "unknown model",
     "length",
     "tokenizer",
-    "damaged file",
-    "access",
-    "network",
-    "disk",
-    "cache folder",
-    "process group",
     "fork",
     "setting",
 ]
@@ -115,60 +108,6 @@ def _tokenizer() -> Words:
     return text, "set `model.chat_template`, or name an instruct model of the same family"
 
 
-def _damaged() -> Words:
-    text = "a file of weights is damaged, was not downloaded whole, or is of another model"
-    return text, "hf download MODEL --force-download"
-
-
-def _access() -> Words:
-    text = "the Hub refuses the repository: it is gated, private, or its name is wrong"
-    return text, "hf auth login  # after its owner granted access on its page"
-
-
-def _rate() -> Words:
-    return "the Hub got too many requests from this address", "hf auth login  # allows more"
-
-
-def _offline() -> Words:
-    text = "a file is not in the Hub's cache, and HF_HUB_OFFLINE forbids to ask for it"
-    return text, f"HF_HUB_OFFLINE=0 {_AGAIN}"
-
-
-def _certificate() -> Words:
-    text = "a proxy or an antivirus program answers with a certificate of its own"
-    return text, f"SSL_CERT_FILE=/path/to/its/certificate.pem {_AGAIN}"
-
-
-def _network() -> Words:
-    if host.place() == "kaggle":
-        text = "the notebook has no internet, which Kaggle gives to verified accounts"
-        return text, "# Settings > Turn on internet, then run it again"
-    text = "the network or the Hub did not answer, or broke off; what was downloaded stays"
-    return text, "curl -sSI https://huggingface.co  # then start again"
-
-
-def _disk() -> Words:
-    return "a disk is full, over its quota, or cannot be written", "df -h . ~/.cache /tmp"
-
-
-def _caches() -> Words:
-    folders = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "VLLM_CACHE_ROOT")
-    elsewhere = " ".join(f"{name}=/tmp/{name.lower()}" for name in folders)
-    return "the folder of a compiler's cache cannot be written", f"{elsewhere} {_AGAIN}"
-
-
-def _mount() -> Words:
-    text = "a mounted disk, such as Google Drive or a network folder, is gone"
-    return text, "mount it again, and keep `--run-dir` on a local disk"
-
-
-def _group() -> Words:
-    text = "NCCL or Gloo, through which even one process is set up, cannot connect to itself"
-    if host.place() == "container":
-        return text, "docker run --shm-size 8g --ipc host ..."
-    return text, f"NCCL_DEBUG=INFO GLOO_SOCKET_IFNAME=lo VLLM_HOST_IP=127.0.0.1 {_AGAIN}"
-
-
 def _fork() -> Words:
     text = "a process was forked after CUDA was in use, as by a reward that starts processes"
     return text, f"VLLM_WORKER_MULTIPROC_METHOD=spawn {_AGAIN}"
@@ -182,6 +121,11 @@ def _segments() -> Words:
 def _nameless() -> Words:
     text = "this container runs as a user without a name, which torch asks for its cache"
     return text, f"USER=me LOGNAME=me TORCHINDUCTOR_CACHE_DIR=/tmp/torchinductor {_AGAIN}"
+
+
+def _template() -> Words:
+    text = "the chat template does not take these messages, most often the one of the system"
+    return text, "leave out `prompt.system`, or name an instruct model of the same family"
 
 
 PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
@@ -230,6 +174,10 @@ PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
     (
         "bitsandbytes",
         r"CUDA Setup failed|[Cc]ould not (?:load|find) (?:the )?bitsandbytes|"
+        r"Required library version not found|(?:CUDA|ROCm) VERSION MISMATCH|SETUP ERROR: Missing|"
+        r"Attempted to use bitsandbytes|CPU-only (?:version of )?bitsandbytes|"
+        r"bitsandbytes (?:library load error|was compiled without)|No compatible \w+ binary|"
+        r"(?:No module named|cannot import name '\w+' from|metadata was found for) '?bitsandbytes|"
         r"symbol not found at line \d+ in file|Configured \w+ binary not found|libbitsandbytes|"
         r"no attribute '[cC]\w*(?:blockwise|"
         r"managed_ptr|gemm|8bit)\w*'|'str2optimizer\w+' is not defined|"
@@ -242,7 +190,12 @@ PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
         r"its bootstrapping phase",
         _fork,
     ),
-    ("setting", r"Expandable segments are not compatible", _segments),
+    (
+        "setting",
+        r"Expandable segments are not compatible|standby mode cannot start because|"
+        r"expandable_segments\S* (?:is |are )?not (?:compatible|supported)",
+        _segments,
+    ),
     ("setting", r"getpwuid\(\): uid not found", _nameless),
     (
         "length",
@@ -270,74 +223,25 @@ PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
     (
         "tokenizer",
         r"valid pad token|does not have a (?:pad|padding) token|chat_template is not set|"
+        r"no (?:padding|pad) token is (?:defined|set)|pad_token(?:_id)?`? (?:is|was) (?:not set|"
+        r"None|not defined)|no chat template|chat template is not (?:set|defined)|"
         r"Asking to pad but",
         _tokenizer,
     ),
     (
-        "cache folder",
-        r"(?:Permission denied|Read-only file system): '[^']*(?:\.triton|\.cache/(?:vllm|"
-        r"flashinfer|torch)|torchinductor|\.nv/|\.config/vllm)",
-        _caches,
-    ),
-    (
-        "disk",
-        r"Not enough free disk space|PytorchStreamWriter failed|unexpected pos \d+ vs \d+|"
-        r"No space left on device|Disk quota exceeded|Read-only file system|\bos error (?:28|30|"
-        r"122)\b",
-        _disk,
-    ),
-    (
-        "disk",
-        r"Stale file handle|Transport endpoint is not connected|No locks available|"
-        r"Input/output error|\bos error (?:5|107|116)\b",
-        _mount,
-    ),
-    (
-        "damaged file",
-        r"[Ee]rror while deserializing header|HeaderTooLarge|MetadataIncompleteBuffer|"
-        r"PytorchStreamReader failed|Unable to load weights from|Consistency check failed|"
-        r"does not appear to have a file named|no file named \S+|invalid load key|"
-        r"unable to open file <|"
-        r"size mismatch for \S+: copying a param|Error\(s\) in loading state_dict",
-        _damaged,
-    ),
-    ("network", r"429 (?:Client Error|Too Many)|had to rate limit you|Too Many Requests", _rate),
-    ("network", r"offline mode is enabled|outgoing traffic has been disabled", _offline),
-    (
-        "access",
-        r"gated repo|awaiting a review|Invalid username or password|40[13] (?:Client Error|"
-        r"Forbidden|Unauthorized)|Repository Not Found|"
-        r"is not a valid model identifier|exist on the Hub|No config file found|"
-        r"Invalid (?:user token|credentials)",
-        _access,
-    ),
-    ("network", r"CERTIFICATE_VERIFY_FAILED|certificate verify failed", _certificate),
-    (
-        "process group",
-        r"NCCL (?:error|WARN)(?!.*/dev/shm)|nccl\w+Error|\[c10d\]|connectFullMesh|"
-        r"server socket has failed to listen|client socket has timed out|"
-        r"makeDeviceForHostname|Unable to find address for|[Aa]ddress already in use|"
-        r"Duplicate GPU detected|"
-        r"collective operation timeout",
-        _group,
-    ),
-    (
-        "network",
-        r"Max retries exceeded|name resolution|Name or service not known|getaddrinfo failed|"
-        r"[Cc]ouldn't connect to|Connection (?:reset by peer|refused|aborted|timed out)|"
-        r"locate the file on the Hub|read operation timed out|Read timed out|Server disconnected|"
-        r"without sending complete message body|IncompleteRead|Response ended prematurely|"
-        r"EOF occurred in violation|CAS (?:service|Client) [Ee]rror|"
-        r"\b5\d\d (?:Server Error|Bad Gateway|Service Unavailable|Gateway)|Gateway Time-?out|"
-        r"Proxy(?:Error| Authentication)|ConnectTimeout|"
-        r"ReadTimeout|No address associated with hostname|Network is unreachable",
-        _network,
+        "tokenizer",
+        r"roles must alternate|[Ss]ystem role (?:is )?not supported|jinja2\.exceptions|"
+        r"Template(?:Syntax)?Error",
+        _template,
     ),
 )
 """Subject, pattern and words, in the order in which they are tried."""
 ENGINE = (
     r"[Ee]ngine core initialization failed|EngineCore encountered an issue|EngineDeadError|"
-    r"Engine process failed to start|EngineCore failed to start"
+    r"Engine process failed to start|EngineCore failed to start|WorkerProc (?:initialization "
+    r"failed|hit an exception)|vllm_process failed to load|[Ww]orker(?:Proc)?\w* (?:proc\w* )?died|"
+    r"Background loop (?:has errored|is stopped)|AsyncEngineDead|MQEngineDead|"
+    r"Engine loop (?:has died|is not running)"
 )
 """Message of vLLM where its own process ended: the cause stands in the log."""
 LAST: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (("engine", ENGINE, _engine),)
