@@ -40,12 +40,24 @@ AT_LOAD = re.compile(
 """Messages that come only while an engine or a model is loaded, whatever the phase."""
 AT_WAKE = re.compile(r"cumem_allocator|wake_up method failed|create_and_map")
 """Messages of vLLM's allocator where weights or cache do not find their room again after sleep."""
+NO_PLACE = re.compile(
+    r"(?:not enough|insufficient|ran out of|out of) (?:free |available )?(?:GPU|VRAM|CUDA|video|"
+    r"device|graphics) (?:memory|RAM)|(?:GPU|VRAM|CUDA|device)(?: memory| RAM)? (?:is |"
+    r"was )?(?:full|exhausted|insufficient)|not enough VRAM|RESOURCE_EXHAUSTED|"
+    r"cudaMalloc(?:Async)?\b.* failed|fail\w* to (?:re)?alloc(?:ate)?\b.*\b(?:GPU|CUDA|VRAM|"
+    r"on device|device memory)|exceeds (?:the )?(?:available )?(?:GPU|VRAM) memory|"
+    r"STATUS_(?:ALLOCATION_FAILED|INSUFFICIENT_RESOURCES)",
+    re.IGNORECASE,
+)
+"""Other words for the same, as CUDA's libraries, JAX and programs beside torch write them."""
 HELD = re.compile(r"on startup is less than desired GPU memory utilization")
 """Message of vLLM where others hold the card (vllm, v1/worker/utils.py)."""
 NO_HANDLE = re.compile(
     r"CU(?:BLAS|DNN|SOLVER|SPARSE|FFT|RAND)(?:LT)?_(?:STATUS_)?NOT_INITIALIZED|"
     r"CU(?:BLAS|DNN|SOLVER|SPARSE)_STATUS_INTERNAL_ERROR.*Create\w*\(|"
-    r"CUDNN_STATUS_\w*(?:ALLOCATION_FAILED|INITIALIZATION_FAILED)",
+    r"CUDNN_STATUS_\w*(?:ALLOCATION_FAILED|INITIALIZATION_FAILED)|"
+    r"cu(?:blas|dnn|solver|sparse|fft|rand)\w* (?:handle (?:creation )?|initialization )failed|"
+    r"create (?:a )?cu(?:blas|dnn|solver|sparse|rand)\w* handle",
     re.IGNORECASE,
 )
 """Messages of CUDA's libraries where their handle finds no memory: most often, as little else keeps
@@ -55,6 +67,8 @@ NO_CACHE = (
     "is larger than the available KV cache",
     "maximum number of tokens that can be stored in KV cache",
     "exceeds available Mamba cache blocks",
+    "memory for the KV cache",
+    "space for the KV cache",
 )
 """Messages of vLLM when the share leaves too little beside the weights (vllm,
 v1/core/kv_cache_utils.py)."""
@@ -83,7 +97,7 @@ def is_out_of_memory(message: str) -> bool:
     if NOT_FULL in message or NO_RESOURCES.search(message):
         return False
     plain = any(text.lower() in message.lower() for text in (*NO_ROOM, *NO_CACHE))
-    return plain or bool(HELD.search(message) or NO_HANDLE.search(message))
+    return plain or any(p.search(message) for p in (NO_PLACE, HELD, NO_HANDLE))
 
 
 def telling_line(message: str) -> str:

@@ -113,15 +113,20 @@ PATTERNS: tuple[tuple[FileSubject, str, Callable[[], Words]], ...] = (
         r"PytorchStreamReader failed|Unable to load weights from|Consistency check failed|"
         r"does not appear to have a file named|no file named \S+|invalid load key|"
         r"unable to open file <|Unrecognized model in|"
-        r"size mismatch for \S+: copying a param|Error\(s\) in loading state_dict",
+        r"size mismatch for \S+: copying a param|Error\(s\) in loading state_dict|"
+        r"(?:expected value|EOF while parsing|trailing characters|key must be a string|invalid "
+        r"type: .*|control character .*) at line \d+ column \d+|is not a valid JSON file|"
+        r"git-lfs|version https://git-lfs|central directory|[Ff]ile (?:is |seems )?(?:corrupt|"
+        r"truncated)|[Cc]hecksum",
         _damaged,
     ),
     (
         "missing folder",
         r"Repo id must (?:be in the form|use alphanumeric)|is not the path to a directory|"
         r"HFValidationError|Can't (?:load|find) [^.]* (?:for|at|in|of) '(?:[./~]|[A-Za-z]:[\\/])|"
-        r"[Mm]odel path \S+ does not exist|"
-        r"(?:[Dd]irectory|[Ff]older|[Pp]ath) \S+ (?:not found|does not exist|doesn't exist)",
+        r"[Mm]odel (?:path|directory|folder) \S+ (?:not found|does not exist|doesn't exist)|"
+        r"path_or_model_id: '|repository ID or local directory|"
+        r"(?:^|[\s'\"])(?:\.{0,2}/|~|[A-Za-z]:[\\/]|[\w.-]+/[\w.-]+/)\S* is not a local folder",
         _no_folder,
     ),
     (
@@ -136,7 +141,9 @@ PATTERNS: tuple[tuple[FileSubject, str, Callable[[], Words]], ...] = (
     ("network", r"offline mode is enabled|outgoing traffic has been disabled", _offline),
     (
         "access",
-        r"gated repo|awaiting a review|Invalid username or password|40[13] (?:Client Error|"
+        r"gated repo|Gated(?:Repo)?Error|RepositoryNotFound|RevisionNotFound|LocalTokenNotFound|"
+        r"is restricted|to ask for access|404 Client Error|(?:Revision|Entry) Not Found|"
+        r"Token is required|awaiting a review|Invalid username or password|40[13] (?:Client Error|"
         r"Forbidden|Unauthorized)|Repository Not Found|"
         r"is not a valid model identifier|exist on the Hub|No config file found|"
         r"Invalid (?:user token|credentials)",
@@ -160,10 +167,12 @@ PATTERNS: tuple[tuple[FileSubject, str, Callable[[], Words]], ...] = (
         r"[Cc]ouldn't connect to|Connection (?:reset by peer|refused|aborted|timed out)|"
         r"locate the file on the Hub|read operation timed out|Read timed out|Server disconnected|"
         r"without sending complete message body|IncompleteRead|Response ended prematurely|"
-        r"EOF occurred in violation|"
-        r"\b5\d\d (?:Server Error|Bad Gateway|Service Unavailable|Gateway)|Gateway Time-?out|"
-        r"Proxy(?:Error| Authentication)|ConnectTimeout|"
-        r"ReadTimeout|No address associated with hostname|Network is unreachable",
+        r"EOF occurred in violation|\b5\d\d (?:Server Error|Bad Gateway|Service Unavailable|"
+        r"Gateway)|Gateway Time-?out|Proxy(?:Error| Authentication)|(?:Connect|Read|Pool|"
+        r"Write)Timeout|Distant resource does not seem|client has been closed|firewall and proxy|"
+        r"ConnectionError|RemoteDisconnected|RemoteProtocolError|SSLError|SSLEOFError|"
+        r"[Cc]onnection (?:was )?(?:closed|lost|broken)|Request timed out|HfHubHTTPError|"
+        r"No address associated with hostname|Network is unreachable",
         _network,
     ),
 )

@@ -146,15 +146,15 @@ PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
     (
         "kernel fault",
         r"illegal memory access|misaligned address|illegal instruction|invalid program counter|"
+        r"invalid configuration argument|invalid resource handle|global/shared address space|"
         r"unspecified launch failure|STATUS_(?:EXECUTION_FAILED|MAPPING_ERROR|"
-        r"INTERNAL_ERROR(?!.*Create))|"
-        r"cudaError(?:IllegalAddress|LaunchFailure|MisalignedAddress)|CUDA_ERROR_LAUNCH_FAILED|"
-        r"CUDA_ERROR_ILLEGAL_(?:ADDRESS|INSTRUCTION)|CUDA exception: Warp",
+        r"INTERNAL_ERROR(?!.*Create))|cudaError(?:IllegalAddress|LaunchFailure|MisalignedAddress)|"
+        r"CUDA_ERROR_LAUNCH_FAILED|CUDA_ERROR_ILLEGAL_(?:ADDRESS|INSTRUCTION)|CUDA exception: Warp",
         _kernel,
     ),
     (
         "processor memory",
-        r"[Oo]ut of resources?: (?:shared memory|threads|tensor memory|triton_|\w+_)|"
+        r"(?<!_)[Oo]ut ?[Oo]f ?[Rr]esources?\b|too many resources requested|"
         r"No valid triton configs",
         _processor,
     ),
@@ -217,7 +217,7 @@ PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
     ),
     (
         "tokenizer",
-        r"Tokenizer class \w+ does not exist|untagged enum (?:ModelWrapper|PyPreTokenizer)",
+        r"Tokenizer class \w+ does not exist|untagged enum \w+",
         _newer_tokenizer,
     ),
     (
@@ -239,7 +239,9 @@ PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
 ENGINE = (
     r"[Ee]ngine core initialization failed|EngineCore encountered an issue|EngineDeadError|"
     r"Engine process failed to start|EngineCore failed to start|WorkerProc (?:initialization "
-    r"failed|hit an exception)|vllm_process failed to load|[Ww]orker(?:Proc)?\w* (?:proc\w* )?died|"
+    r"failed|hit an exception)|vllm_process failed to load|"
+    r"(?:[Ee]ngine|EngineCore|[Ww]orker)\S* (?:proc\w* )?(?:\S+ )?(?:has |is |was |unexpectedly )?"
+    r"(?:died|dead|crashed|terminated|exited|shut ?down)\b|"
     r"Background loop (?:has errored|is stopped)|AsyncEngineDead|MQEngineDead|"
     r"Engine loop (?:has died|is not running)"
 )

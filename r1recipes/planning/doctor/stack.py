@@ -135,26 +135,30 @@ KNOWN_FAULTS: tuple[tuple[StackSubject, str, Callable[[], Words]], ...] = (
         _driver,
     ),
     ("driver", r"lib(?:cuda|nvidia-ml)\.so(?:\.1)?'? (?:was )?not found", _no_driver),
+    ("kernels", r"requires \.target|sm_\d+\w* is not (?:supported|defined)", _kernels),
 )
 """What quotes other causes, and is tried before them."""
 PATTERNS: tuple[tuple[StackSubject, str, Callable[[], Words]], ...] = (
     (
         "compiler",
         r"Failed to find C compiler|(?:Python|pyconfig|std\w+|features|limits)\.h: No such|"
-        r"cannot find -lcuda\b|"
-        r"libcuda\.so cannot (?:be )?found|Command '\['\S*(?:gcc|clang|cc|ldconfig)'|"
-        r"(?:gcc|g\+\+|clang|cc)' failed with exit|"
-        r"(?:gcc|g\+\+|cc1plus|clang): (?:not found|fatal error|error)|No such file or directory: "
-        r"'(?:gcc|g\+\+|cc|clang)'",
+        r"cannot find -lcuda\b|libcuda\.so cannot (?:be )?found|Command '\['[^']*\b(?i:gcc|g\+\+|"
+        r"clang|cc|c\+\+|cl|tcc|ldconfig)(?i:\.exe)?'|(?:gcc|g\+\+|clang|cc)' failed with exit|"
+        r"[Nn]o C(?:\+\+)? compiler|Microsoft Visual C\+\+|compilation terminated|python3?-dev|"
+        r"(?:gcc|g\+\+|cc1plus|clang): (?:not found|fatal error|error)|"
+        r"No such file or directory: '(?:gcc|g\+\+|cc|clang)'",
         _compiler,
     ),
     (
         "compiler",
-        r"FlashInfer failed to JIT|nvcc fatal +: Unknown option|CUDA compiler and CUDA toolkit|"
-        r"Ninja is required|[Nn]inja build failed|Error building extension|"
-        r"CUDA_HOME environment variable is not set|[Cc]ould not find nvcc|"
-        r"nvcc:?(?: was)? not found|(?:curand|cuda|cublas|cudnn)\w*\.h: No such file|"
-        r"No such file or directory: '\S*(?:nvcc|ninja)'",
+        r"FlashInfer failed to JIT|nvcc fatal +: (?!Unsupported gpu)|"
+        r"CUDA compiler and CUDA toolkit|Ninja is required|[Nn]inja build failed|"
+        r"Error building extension|CUDA_HOME environment variable is not set|"
+        r"[Cc]ould not find nvcc|nvcc:?(?: was| is)? not (?:found|in)|(?:curand|cuda|cublas|cudnn|"
+        r"cusparse|cusolver|nv)\w*\.h(?:pp)?: No such file|ninja'? (?:\(build tool\) |is |"
+        r"was )?not (?:found|installed)|Command '\['[^']*\b(?:nvcc|ninja)(?:\.exe)?'|"
+        r"No such file or directory: '\S*(?:nvcc|ninja)'|(?i:cuda_home|"
+        r"cuda toolkit)\S* (?:does not exist|is not set|not found)",
         _no_nvcc,
     ),
     ("compiler", r"PassManager::run failed|LLVM ERROR|working triton installation", _translation),
@@ -164,15 +168,26 @@ PATTERNS: tuple[tuple[StackSubject, str, Callable[[], Words]], ...] = (
         r"forward compatibility was attempted|unsupported toolchain|unsupported PTX version|"
         r"(?i:CUDA_?ERROR_?UNSUPPORTED_?PTX_?VERSION)|cudaErrorInsufficientDriver|"
         r"cudaErrorCompatNotSupportedOnDevice|not supported in the installed CUDA driver|"
-        r"cudaErrorCallRequiresNewerDriver",
+        r"cudaErrorCallRequiresNewerDriver|PTX JIT compilation failed|"
+        r"driver (?:version )?(?:is )?(?:too old|outdated|insufficient)|"
+        r"requires? (?:an? )?(?:newer |NVIDIA )?driver (?:version )?(?:>=|newer|\d{3})",
         _driver,
     ),
     ("driver", r"system not yet initialized|cudaErrorSystemNotReady", _fabric),
     ("driver", r"[Dd]river/library version mismatch|cudaErrorSystemDriverMismatch", _restart),
-    ("driver", r"named symbol not found|unsupported display driver", _toolkit),
+    (
+        "driver",
+        r"named symbol not found|unsupported display driver|libdxcore|CDI devices?|"
+        r"invalid runtime name: nvidia|nvidia-container-(?:cli|runtime): (?!requirement)",
+        _toolkit,
+    ),
     ("driver", r"invalid device ordinal|device < num_gpus|cudaErrorInvalidDevice\b", _ordinal),
     ("driver", r"NVML: Unknown Error", _lost),
-    ("driver", r"CUDA (?:driver )?error: unknown error|Error 999|cudaErrorUnknown", _unknown),
+    (
+        "driver",
+        r"CUDA\S* (?:driver )?(?:error)?:? ?unknown error|Error 999|cudaErrorUnknown",
+        _unknown,
+    ),
     (
         "driver",
         r"Found no NVIDIA driver|No CUDA GPUs are available|no CUDA-capable device is detected|"
@@ -182,7 +197,10 @@ PATTERNS: tuple[tuple[StackSubject, str, Callable[[], Words]], ...] = (
         r"torch\.cuda\.is_available\(\) is False|Failed to infer device type|"
         r"OS call failed or operation not supported|could not select device driver|"
         r"lib(?:cuda|nvidia-ml)\.so[.\d]*: cannot open|load library failed: libnvidia-ml|"
-        r"You need a GPU|communicate with the NVIDIA driver|cannot find any torch accelerator",
+        r"You need a GPU|communicate with the NVIDIA driver|cannot find any torch accelerator|"
+        r"usage limits in Colab|connect to (?:the |a )?GPU backend|[Nn]o GPU (?:was )?(?:found|"
+        r"detected|available)|GPU (?:is )?not (?:found|detected|available)|"
+        r"(?:load|initialize) NVML|CUDA (?:is )?not available|nvidia-smi: (?:command )?not found",
         _no_driver,
     ),
     (
@@ -203,16 +221,20 @@ PATTERNS: tuple[tuple[StackSubject, str, Callable[[], Words]], ...] = (
         r"undefined symbol|cannot open shared object file|GLIBC(?:XX)?_[\d.]+' not found|"
         r"CXXABI_[\d.]+' not found|was compiled against .* but|different CUDA major versions|"
         r"operator \w+::\w+ does not exist|binary incompatibility|compiled using NumPy 1|"
-        r"(?:cannot import name '\w+' from|No module named|module) '(?:torch|transformers|trl|vllm|"
-        r"unsloth|unsloth_zoo|peft|triton|accelerate|flash_attn|flashinfer|huggingface_hub|"
-        r"tokenizers|xformers|torchao)\b|detected CUDA version .* mismatches|"
-        r"Triton only support CUDA|CUFFT_INTERNAL_ERROR|No operator found for `memory_efficient|"
-        r"DLL load failed|WinError (?:126|127|1114)|Could not find module '\S+\.dll'|"
-        r"Unable to load any of|VERSION_MISMATCH|version incompatibility|"
-        r"failed to open \S*nvrtc|nvrtc-builtins|CUBLAS_STATUS_INVALID_VALUE|"
-        r"is required for a normal functioning|cumem allocator is not available|"
-        r"xFormers (?:wasn't|was not) buil[dt] with|"
-        r"does not recognize this architecture",
+        r"(?:cannot import name '\w+' from|No module named|module) '(?:Unsloth|torch|transformers|"
+        r"trl|vllm|unsloth|unsloth_zoo|peft|triton|accelerate|flash_attn|flashinfer|"
+        r"huggingface_hub|tokenizers|xformers|torchao|numpy|datasets|safetensors|torchvision|"
+        r"cut_cross_entropy|compressed_tensors|outlines|xgrammar|ray)\b|module 'Unsloth\w+' has|"
+        r"detected CUDA version .* mismatches|Triton only support CUDA|CUFFT_INTERNAL_ERROR|"
+        r"No operator found for `memory_efficient|DLL load failed|WinError (?:126|127|1114)|"
+        r"Could not find module '\S+\.dll'|Unable to load any of|VERSION_MISMATCH|"
+        r"version incompatibility|failed to open \S*nvrtc|nvrtc-builtins|"
+        r"CUBLAS_STATUS_INVALID_VALUE|is required for a normal functioning|"
+        r"cumem allocator is not available|xFormers (?:wasn't|was not) buil[dt] with|"
+        r"does not recognize this architecture|FlashAttention\w* (?:has been toggled on, but|"
+        r"2 is not)|flash[_-]attn\S* (?:package )?(?:seems to be )?(?:is )?not (?:be )?installed|"
+        r"\brequires \w[\w.-]* ?[<>=]=? ?\d|DistributionNotFound|PackageNotFoundError|"
+        r"VersionConflict|[Ii]ncompatible (?:torch|CUDA|PyTorch) version|ABI mismatch",
         _libraries,
     ),
     ("busy card", r"Error 80[567]|MPS (?:client|server|control daemon)|cudaErrorMps", _mps),
@@ -229,6 +251,12 @@ PATTERNS: tuple[tuple[StackSubject, str, Callable[[], Words]], ...] = (
         r"cudaErrorECCUncorrectable|"
         r"hardware (?:error|stack)|NVLink (?:error|failure)|\bXid\b",
         _broken,
+    ),
+    (
+        "driver",
+        r"initialize CUDA|cuInit\b|cudaGetDeviceCount|CUDA initialization|"
+        r"CUDA error: initialization",
+        _no_driver,
     ),
 )
 """Subject, pattern and words, in the order in which they are tried."""

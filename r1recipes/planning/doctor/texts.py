@@ -109,7 +109,7 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
         r"unable to write to file </?torch_|unable to resize file </?torch_|"
         r"posix_fallocate failed|ncclShm\w+|nccl-shm|shm_(?:broadcast|open)\S* .*No space|"
         r"No space left on device:? \S*/dev/shm|/dev/shm\S*:? .*No space left|"
-        r"signal: Bus error|SIGBUS|signal 7\b|(?:shm|shared memory)[^.]* is (?:full|too small)",
+        r"[Bb]us error|SIGBUS|signal 7\b|(?:shm|shared memory)[^.]* is (?:full|too small)",
         _shared_memory,
     ),
     ("limit", r"unable to mmap \d+ bytes from file </?torch_|max_map_count", _mappings),
@@ -121,7 +121,8 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
         r"[Oo]ut of (?:host|system|CPU) (?:memory|RAM)|Out of memory: Killed|(?i:oom[-_ ]?kill)|"
         r"\bSIGKILL\b|signal: Killed|^.*: \d+ Killed |os error 1455|Killed signal terminated|"
         r"[Pp]aging file is too small|WinError 1455|"
-        r"signal 9\b|^\w*(?:Error)?:? ?Killed\.?$|"
+        r"signal 9\b|(?:^|: )Killed\.?$|[Kk]ernel (?:appears to have )?died|kernel .*: Killed|"
+        r"[Nn]ot enough memory resources|"
         r"(?i:(?:exit|return)[-_ ]?(?:code|status)|\bstatus(?: code)?|with code)\W{0,3}(?:-9|137)"
         r"\b|\bos error 12\b|\bENOMEM\b|"
         r"memory pressure|running low on memory|memory usage threshold|all available RAM|"
