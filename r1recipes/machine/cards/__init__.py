@@ -63,7 +63,7 @@ def find_gpu(name: str, total_bytes: int | None = None) -> Card | None:
     is unknown or cannot be used, or when the name fits cards of several sizes and does not say
     which.
     """
-    reading = names.read(clouds.card_of(name) or name)
+    reading = _read(clouds.card_of(name) or name)
     if reading.mig or _lacks_cuda(reading):
         return None
     fitting = _of_size(reading, _named(reading))
@@ -71,6 +71,15 @@ def find_gpu(name: str, total_bytes: int | None = None) -> Card | None:
         off = {card: abs(card.usable_bytes / total_bytes - 1) for card in _named(reading)}
         fitting = sorted((c for c in off if off[c] <= SAME_SIZE), key=off.__getitem__)[:1]
     return fitting[0] if len(fitting) == 1 else None
+
+
+def _read(name: str) -> Reading:
+    """What a name says; where that is no card, what one GeForce card among other words says."""
+    reading = names.read(name)
+    if reading.mig or reading.vgpu or _named(reading) or unusable.capability(name) is not None:
+        return reading
+    within = names.geforce_within(name)
+    return within if within and _named(within) else reading
 
 
 def peak_of(name: str, total_bytes: int | None = None) -> Peak:
@@ -93,7 +102,7 @@ def fault(name: str) -> Fault:
 
 def _fault(name: str, subject: str, shown: str) -> Fault:
     """Why a name is not that of one card, in a sentence with this subject."""
-    reading = names.read(name)
+    reading = _read(name)
     needed = f"a run needs an NVIDIA card of compute capability {MIN_CAPABILITY} or more"
     if reading.mig:
         size = reading.size_gb or 20
@@ -119,7 +128,7 @@ def _fault(name: str, subject: str, shown: str) -> Fault:
 
 def names_a_card(text: str) -> bool:
     """Whether a text that should be an amount of memory names a card, such as `4090` or `t4`."""
-    reading = names.read(clouds.card_of(text) or text)
+    reading = _read(clouds.card_of(text) or text)
     return bool(_named(reading)) or unusable.capability(text) is not None
 
 

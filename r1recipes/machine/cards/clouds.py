@@ -8,6 +8,8 @@ Limits: a type that is not listed is read as the name of a card; how many cards 
 
 import re
 
+from r1recipes.machine.cards import names
+
 NO_GPU = "no GPU"
 """Stands for the card of a machine that has none."""
 
@@ -92,7 +94,7 @@ _PLAIN_AWS = re.compile(r"(?:[acdhimrtxz]\d[a-z]*|u-\d+tb1|mac\d)(?:-\w+)?\.\w+"
 def card_of(name: str) -> str | None:
     """The name of the card that a rented machine has; `NO_GPU` where it has none, and None for what
     is not the name of such a machine."""
-    text = name.strip().lower()
+    text = re.sub(r"\s*\([^)]*\)$", "", names.bare(name).lower())
     return _of_aws(text) or _of_google(text) or _of_azure(text) or _of_others(text)
 
 

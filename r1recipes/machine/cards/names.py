@@ -28,19 +28,43 @@ _NOISE = re.compile(
     r"cloud|instance|small|medium|large|hopper|ampere|turing|lovelace|grid|dgx|hgx|highgpu|"
     r"developer|kit|devkit|module|superchip|ac|lc|passive|workstation|ultra|std|standard|kaggle|"
     r"colab pro|colab|tier|dc|google|aws|azure|gcp|runpod|vast|lambda|modal|free|asus|msi|gigabyte|"
-    r"zotac|palit|pny|evga|dell|hp|lenovo|gainward|inno3d|pascal|maxwell|volta|kepler)\b"
+    r"zotac|palit|pny|evga|dell|hp|lenovo|gainward|inno3d|supermicro|razer|leadtek|pascal|maxwell|volta|kepler)\b"
 )
 _PCIE = re.compile(r"\bpcie? ?(?:[345]\.0|gen ?[345])(?: ?x\d+)?|\bpcie x\d+")
 _MIB = re.compile(r"\b(\d{4,6}) ?mi?b\b")
 _QUOTED = (
-    re.compile(r"nvidia corporation \w+ \[([^\]]+)\]"),
+    re.compile(r"nvidia (?:corporation )?\w+(?: / [\w-]+)? \[([^\]]+)\]"),
+    re.compile(r"^device \d+ \[([^\]]+)\]"),
+    re.compile(r"\bname=['\"]([^'\"]+)['\"]"),
     re.compile(r"^gpu \d+: (.+?) ?\(uuid"),
     re.compile(r"^\| +\d+ +(.+?) +(?:on|off) *\|"),
     re.compile(r"^(?:(?:--)?gres[:/=])?gpu:([a-z][\w-]*)(?::\d+)?$"),
     re.compile(r"^nvidia\.com/gpu\.product[=:] ?(.+)$"),
 )
-"""A name within a line of lspci, `nvidia-smi -L` and `nvidia-smi`, and in what a job asks Slurm
-or Kubernetes for."""
+"""A name within a line of lspci, inxi, nvtop, torch, `nvidia-smi -L` and `nvidia-smi`, and in what
+a job asks Slurm or Kubernetes for."""
+_LABEL = re.compile(
+    r"^(?:(?:product |model )?name|model|(?:cuda )?device[- ]?\d*|gpu ?\d*|graphics card|card|"
+    r"accelerator|type|cuda:\d+|memory\.total \[mib\])"
+    r"(?:\s*[:=]\s*|\s+-\s+|\s*,\s*|(?<=\d)\s+(?=\S))",
+    re.IGNORECASE,
+)
+"""What programs write before a name: `GPU 0:`, `Product Name :`, `accelerator:`."""
+_HEADER = re.compile(r"^name, memory\.total \[mib\]\s*\n", re.IGNORECASE)
+_DETAILS = re.compile(
+    r",? (?:compute capability|pci bus id|driver|vmm)\b.*$|,? pcie gen \d@\d+x$|,\s*count ?= ?\d+$|"
+    r"(?<=mib), [\d.]+(?:, [\d.]+)*$|\s+:\s+\w+$|\s\[(?:discrete|integrated)\]$|"
+    r"\(?,?\s*\d{2,3} ?w(?: tgp)?\)?$|\s+lite hash rate\b|\s+rev\. ?[a-z]\b|\(\d+ ?gb total\)$|"
+    r"\s*\(uuid: .*\)$",
+    re.IGNORECASE,
+)
+"""What they write behind it: capability, bus, driver, watts, a revision."""
+_GEFORCE = re.compile(
+    r"\b(?:rtx|gtx)? ?(?:[2-5]0[5-9]0|16[356]0) ?(?:ti(?: ?super)?|super|d(?: v2)?)?"
+    r"(?! ?[a-z]\b|[a-z\d])"
+)
+_SAYS_NO_MORE = re.compile(r"(?:\(?\d+ ?gi?b?\)?|laptop|v?ram|gpu|card| )*")
+_OF_PEOPLE = re.compile(r"^(?:(?:an?|my|our|one|the|this|single|with|only) )+")
 _BOARD_MAKERS = re.compile(
     r"^(?:asus|msi|gigabyte|aorus|zotac|palit|pny|evga|gainward|inno3d|kfa2|galax|colorful|manli|"
     r"leadtek|maxsun|yeston|nvidia (?=.*\bfounders))\b"
@@ -75,9 +99,33 @@ class Reading:
         return Reading(self.words - set(numbers), int(numbers[0]))
 
 
+def bare(name: str) -> str:
+    """The name without quotes and without what programs write before and behind it."""
+    text = _HEADER.sub("", name.strip()).strip("'\"` ")
+    while (shorter := _DETAILS.sub("", _LABEL.sub("", text))) != text and shorter.strip():
+        text = shorter.strip()
+    return text
+
+
+def geforce_within(name: str) -> Reading | None:
+    """The one GeForce card, with its size, that stands among words of something else, such as
+    `Lenovo Legion Pro 7i RTX 4090 laptop 16GB`; None where there are none or several."""
+    text = _quoted(bare(name).lower())
+    models = _GEFORCE.findall(text)
+    if len(models) != 1:
+        return None
+    rest = _OF_PEOPLE.sub("", text).replace(models[0].strip(), "", 1)
+    if "tx" not in models[0] and not _SAYS_NO_MORE.fullmatch(rest.strip()):
+        return None
+    if re.search(r"\b(?:ada|pro 6000|quadro|blackwell|amd|radeon)\b", text):
+        return None
+    laptop = " laptop" if _LAPTOP.search(text) else ""
+    return Reading(words(models[0] + laptop), _size(text))
+
+
 def read(name: str) -> Reading:
     """The words, the size and the kind of slice that a name has."""
-    text = _model_of_board(_quoted(name.lower().strip()))
+    text = _model_of_board(_quoted(bare(name).lower()))
     if MIG.search(text):
         sizes = [int(found) for found in MIG.findall(text) if found]
         return Reading(words(MIG.sub(" ", text)), sizes[0] if sizes else None, mig=True)
