@@ -46,7 +46,7 @@ NO_PLACE = re.compile(
     r"was )?(?:full|exhausted|insufficient)|not enough VRAM|RESOURCE_EXHAUSTED|"
     r"cudaMalloc(?:Async)?\b.* failed|fail\w* to (?:re)?alloc(?:ate)?\b.*\b(?:GPU|CUDA|VRAM|"
     r"on device|device memory)|exceeds (?:the )?(?:available )?(?:GPU|VRAM) memory|"
-    r"STATUS_(?:ALLOCATION_FAILED|INSUFFICIENT_RESOURCES)",
+    r"mem[-_]fraction[-_]static|STATUS_(?:ALLOCATION_FAILED|INSUFFICIENT_RESOURCES)",
     re.IGNORECASE,
 )
 """Other words for the same, as CUDA's libraries, JAX and programs beside torch write them."""
@@ -72,6 +72,12 @@ NO_CACHE = (
 )
 """Messages of vLLM when the share leaves too little beside the weights (vllm,
 v1/core/kv_cache_utils.py)."""
+SMALL_CACHE = re.compile(
+    r"(?:insufficient|not enough|too little|no)\b.{0,30}\bKV[ -]?cache|"
+    r"KV[ -]?cache\b.{0,40}(?:insufficient|not enough|too small|exceed)",
+    re.IGNORECASE,
+)
+"""The same in the words of other versions and engines."""
 
 LEAST_SHARE = 0.3
 """The engine's share below which no less is advised, for a model of unknown shape; assumed."""
@@ -96,22 +102,24 @@ def is_out_of_memory(message: str) -> bool:
     """Whether an error's text says that the card is full."""
     if NOT_FULL in message or NO_RESOURCES.search(message):
         return False
-    plain = any(text.lower() in message.lower() for text in (*NO_ROOM, *NO_CACHE))
+    plain = any(text.lower() in message.lower() for text in NO_ROOM) or _lacks_cache(message)
     return plain or any(p.search(message) for p in (NO_PLACE, HELD, NO_HANDLE))
+
+
+def _lacks_cache(message: str) -> bool:
+    return any(text in message for text in NO_CACHE) or bool(SMALL_CACHE.search(message))
 
 
 def telling_line(message: str) -> str:
     """The line of an error's text that says what happened; Unsloth puts its advice first."""
     lines = message.strip().splitlines() or [""]
-    telling = (
-        line for line in lines if any(text in line for text in NO_CACHE) or HELD.search(line)
-    )
+    telling = (line for line in lines if _lacks_cache(line) or HELD.search(line))
     return next(telling, lines[0])
 
 
 def explain(message: str, phase: Phase, plan: Plan) -> OutOfMemory:
     """The kind of an out-of-memory error in a phase of a run, and a change that answers it."""
-    if any(text in message for text in NO_CACHE):
+    if _lacks_cache(message):
         return OutOfMemory("the engine's share leaves no KV cache for one sequence", _share(plan))
     if HELD.search(message):
         return OutOfMemory(_who_holds(), _end_holders())
@@ -142,7 +150,7 @@ def _of_allocator(message: str, phase: Phase, plan: Plan) -> OutOfMemory | None:
     figures = full_card.read(message)
     if figures and figures.others_bytes >= max(figures.tried_bytes, full_card.LEAST_BYTES):
         return OutOfMemory(_who_holds(), _end_holders())
-    if figures and figures.unused_bytes >= figures.tried_bytes:
+    if figures and figures.unused_bytes >= max(figures.tried_bytes, full_card.LEAST_BYTES):
         change = "export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"
         return OutOfMemory(
             "the free memory lies in pieces (fragmentation)",

@@ -125,8 +125,9 @@ PATTERNS: tuple[tuple[FileSubject, str, Callable[[], Words]], ...] = (
         r"Repo id must (?:be in the form|use alphanumeric)|is not the path to a directory|"
         r"HFValidationError|Can't (?:load|find) [^.]* (?:for|at|in|of) '(?:[./~]|[A-Za-z]:[\\/])|"
         r"[Mm]odel (?:path|directory|folder) \S+ (?:not found|does not exist|doesn't exist)|"
-        r"path_or_model_id: '|repository ID or local directory|"
-        r"(?:^|[\s'\"])(?:\.{0,2}/|~|[A-Za-z]:[\\/]|[\w.-]+/[\w.-]+/)\S* is not a local folder",
+        r"path_or_model_id: '|does not exist[^.]{0,20} model (?:path|folder)|"
+        r"repository ID or local directory|(?:^|[\s'\"])(?:\.{0,2}/|~|[A-Za-z]:[\\/]|"
+        r"[\w.-]+/[\w.-]+/)\S* is not a local folder",
         _no_folder,
     ),
     (

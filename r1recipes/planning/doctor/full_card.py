@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from r1recipes.machine.units import GIB
 
 LEAST_BYTES = GIB
-"""What others must hold to be named as the cause; assumed. A desktop holds less."""
+"""What others must hold, or pieces must sum up to, to be named as the cause; assumed. A desktop
+holds less, and so do the pieces of a card that is merely full."""
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SIZE = r"([\d.]+) (bytes|[KMGT]iB)"
 _TRIED = re.compile(rf"Tried to allocate {_SIZE}")

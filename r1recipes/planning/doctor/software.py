@@ -177,9 +177,9 @@ PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
         r"Required library version not found|(?:CUDA|ROCm) VERSION MISMATCH|SETUP ERROR: Missing|"
         r"Attempted to use bitsandbytes|CPU-only (?:version of )?bitsandbytes|"
         r"bitsandbytes (?:library load error|was compiled without)|No compatible \w+ binary|"
-        r"(?:No module named|cannot import name '\w+' from|metadata was found for) '?bitsandbytes|"
-        r"symbol not found at line \d+ in file|Configured \w+ binary not found|libbitsandbytes|"
-        r"no attribute '[cC]\w*(?:blockwise|"
+        r"8-bit optimizer is not|(?:No module named|cannot import name '\w+' from|"
+        r"metadata was found for) '?bitsandbytes|symbol not found at line \d+ in file|"
+        r"Configured \w+ binary not found|libbitsandbytes|no attribute '[cC]\w*(?:blockwise|"
         r"managed_ptr|gemm|8bit)\w*'|'str2optimizer\w+' is not defined|"
         r"requires? (?:the latest version of )?bitsandbytes",
         _bitsandbytes,
@@ -225,7 +225,8 @@ PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
         r"valid pad token|does not have a (?:pad|padding) token|chat_template is not set|"
         r"no (?:padding|pad) token is (?:defined|set)|pad_token(?:_id)?`? (?:is|was) (?:not set|"
         r"None|not defined)|no chat template|chat template is not (?:set|defined)|"
-        r"Asking to pad but",
+        r"Asking to pad but|(?:no|lacks a|without a|missing) (?:pad|padding)[ _]token|"
+        r"pad(?:ding)?[ _]token (?:is )?(?:missing|required)",
         _tokenizer,
     ),
     (

@@ -98,7 +98,7 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
         "pinned memory",
         r"(?:cudaHost(?:Alloc|Register)|cudaMallocHost|cuMem(?:Host)?AllocHost|cuMemHostAlloc|"
         r"cuMemHostRegister|CachingHostAllocator|CUDA host alloc|pin(?:ned)?[_ ]?memory|"
-        r"pinned (?:host|CPU|system) memory|host pinned|page[- ]?locked|PinnedMemory|"
+        r"pinn(?:ed|ing) .*\b(?:host|memory)\b|host pinned|page[- ]?locked|PinnedMemory|"
         r"failed to alloc \d+ bytes on host)",
         _pinned_memory,
     ),
@@ -107,7 +107,7 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
         r"out of shared memory \(shm\)|insufficient shared memory|shared memory segment|unable to "
         r"(?:open|allocate) shared memory|torch_shm|</?torch_\d+\w*>: No space|"
         r"unable to write to file </?torch_|unable to resize file </?torch_|"
-        r"posix_fallocate failed|ncclShm\w+|nccl-shm|shm_(?:broadcast|open)\S* .*No space|"
+        r"posix_fallocate failed|ncclShm\w+|/dev/shm|nccl-shm|shm_(?:broadcast|open)\S* .*No space|"
         r"No space left on device:? \S*/dev/shm|/dev/shm\S*:? .*No space left|"
         r"[Bb]us error|SIGBUS|signal 7\b|(?:shm|shared memory)[^.]* is (?:full|too small)",
         _shared_memory,
@@ -115,20 +115,19 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
     ("limit", r"unable to mmap \d+ bytes from file </?torch_|max_map_count", _mappings),
     (
         "main memory",
-        r"DefaultCPUAllocator|not enough memory: you tried to allocate|\bbad_alloc\b(?!: cuda)|"
-        r"Cannot allocate memory|\b(?:Array)?MemoryError\b|Unable to allocate .*for an array|"
-        r"unable to mmap|memory allocation of \d+ bytes failed|malloc of size \d+ failed|"
-        r"[Oo]ut of (?:host|system|CPU) (?:memory|RAM)|Out of memory: Killed|(?i:oom[-_ ]?kill)|"
-        r"\bSIGKILL\b|signal: Killed|^.*: \d+ Killed |os error 1455|Killed signal terminated|"
-        r"[Pp]aging file is too small|WinError 1455|"
+        r"DefaultCPUAllocator|HOST_ALLOCATION_FAILED|not enough memory: you tried to allocate|"
+        r"\bbad_alloc\b(?!: cuda)|Cannot allocate memory|\b(?:Array)?MemoryError\b|"
+        r"Unable to allocate .*for an array|unable to mmap|memory allocation of \d+ bytes failed|"
+        r"malloc of size \d+ failed|[Oo]ut of (?:host|system|CPU) (?:memory|RAM)|"
+        r"Out of memory: Killed|(?i:oom[-_ ]?kill)|\bSIGKILL\b|signal: Killed|^.*: \d+ Killed |"
+        r"os error 1455|Killed signal terminated|[Pp]aging file is too small|WinError 1455|"
         r"signal 9\b|(?:^|: )Killed\.?$|[Kk]ernel (?:appears to have )?died|kernel .*: Killed|"
-        r"[Nn]ot enough memory resources|"
-        r"(?i:(?:exit|return)[-_ ]?(?:code|status)|\bstatus(?: code)?|with code)\W{0,3}(?:-9|137)"
-        r"\b|\bos error 12\b|\bENOMEM\b|"
+        r"[Nn]ot enough memory resources|(?i:(?:exit|return)[-_ ]?(?:code|status)|"
+        r"\bstatus(?: code)?|with code)\W{0,3}(?:-9|137)\b|\bos error 12\b|\bENOMEM\b|"
         r"memory pressure|running low on memory|memory usage threshold|all available RAM|"
-        r"tried to allocate more memory than is available|exceed(?:ed|s|ing) (?:the |its )?memory "
-        r"limit|[Mm]emory cgroup out of memory|(?:[Ii]nsufficient|[Nn]ot enough|low on) (?:RAM|"
-        r"(?:CPU|host|system|main) (?:RAM|memory))\b|"
+        r"tried to allocate more memory than is available|exceed(?:ed|s|ing) (?:the |"
+        r"its )?memory limit|[Mm]emory cgroup out of memory|(?:[Ii]nsufficient|[Nn]ot enough|"
+        r"low on) (?:RAM|(?:CPU|host|system|main) (?:RAM|memory))\b|"
         r"out of memory at line \d+ in file \S*pythonInterface|cudaMallocManaged|"
         r"realloc of size \d+ failed|[Ff]ailed to allocate .*(?:host|CPU) (?:memory|buffer)",
         _main_memory,
