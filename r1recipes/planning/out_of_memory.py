@@ -23,16 +23,21 @@ Phase = Literal["cold start", "load", "generate", "first step", "steps"]
 NO_ROOM = (
     "out of memory",
     "out_of_memory",
+    "OutOfMemory",
+    "No executable batch size found",
+    "limited GPU memory",
+    "enough GPU RAM",
     "cudaErrorMemoryAllocation",
     "alloc_failed",
     "Failed to CUDA calloc",
     "NVML_SUCCESS ==",
-    "Some modules are dispatched on the CPU or the disk",
+    "modules are dispatched on the",
     "unable to find an engine to execute this computation",
 )
 """Messages of torch and CUDA, of cuBLAS, cuDNN and NCCL; the last one where torch cannot ask the
 driver who holds the memory that it did not get (torch, c10/cuda/CUDACachingAllocator.cpp).
-transformers says that the weights do not fit, and cuDNN that no kernel of its own found a place."""
+transformers and accelerate say that weights or any batch do not fit, and cuDNN that none of its
+kernels found a place."""
 AT_LOAD = re.compile(
     r"warming up \w+ with \d+ dummy|captur\w* (?:the )?(?:model for )?(?:CUDA|cuda) ?graphs?|"
     r"modules are dispatched|loading vLLM with standby|warm[- ]?up run"

@@ -122,12 +122,12 @@ PATTERNS: tuple[tuple[FileSubject, str, Callable[[], Words]], ...] = (
     ),
     (
         "missing folder",
-        r"Repo id must (?:be in the form|use alphanumeric)|is not the path to a directory|"
-        r"HFValidationError|Can't (?:load|find) [^.]* (?:for|at|in|of) '(?:[./~]|[A-Za-z]:[\\/])|"
-        r"[Mm]odel (?:path|directory|folder) \S+ (?:not found|does not exist|doesn't exist)|"
-        r"path_or_model_id: '|does not exist[^.]{0,20} model (?:path|folder)|"
-        r"repository ID or local directory|(?:^|[\s'\"])(?:\.{0,2}/|~|[A-Za-z]:[\\/]|"
-        r"[\w.-]+/[\w.-]+/)\S* is not a local folder",
+        r"Repo id must (?:be in the form|use alphanumeric)|looks like (?:\.{0,2}/|~|"
+        r"[A-Za-z]:[\\/])\S* is not the path|HFValidationError|Can't (?:load|find) [^.]* (?:for|"
+        r"at|in|of) '(?:[./~]|[A-Za-z]:[\\/])|[Mm]odel (?:path|directory|folder) \S+ (?:not found|"
+        r"does not exist|doesn't exist)|path_or_model_id: '|"
+        r"does not exist[^.]{0,20} model (?:path|folder)|repository ID or local directory|(?:^|"
+        r"[\s'\"])(?:\.{0,2}/|~|[A-Za-z]:[\\/]|[\w.-]+/[\w.-]+/)\S* is not a local folder",
         _no_folder,
     ),
     (
@@ -178,3 +178,29 @@ PATTERNS: tuple[tuple[FileSubject, str, Callable[[], Words]], ...] = (
     ),
 )
 """Subject, pattern and words, in the order in which they are tried."""
+LAST: tuple[tuple[FileSubject, str, Callable[[], Words]], ...] = (
+    (
+        "process group",
+        r"\bNCCL\b|[Pp]rocess ?[Gg]roup|\bTCPStore\b|\b[Gg]loo\b|torch\.distributed",
+        _group,
+    ),
+    (
+        "access",
+        r"(?i:(?:hugging ?face|hf)[ _-]?token|huggingface-cli login|hf auth login)",
+        _access,
+    ),
+    (
+        "missing folder",
+        r"(?i:(?:model|repo)\b.{0,60}local (?:folder|directory|path)|"
+        r"local (?:folder|directory|path).{0,60}(?:model|repo)|repo_id or path)",
+        _no_folder,
+    ),
+    (
+        "network",
+        r"huggingface\.co/(?:api|[\w.-]+/[\w.-]+/resolve)|(?i:internet connection)",
+        _network,
+    ),
+    ("damaged file", r"vocabulary file|vocab_file|tokenizer\.(?:json|model)\b", _damaged),
+    ("disk", r"(?i:disk (?:space|quota|is full)|space left)", _disk),
+)
+"""Words that tell the field alone, tried when no known message was there."""

@@ -247,5 +247,16 @@ ENGINE = (
     r"Engine loop (?:has died|is not running)"
 )
 """Message of vLLM where its own process ended: the cause stands in the log."""
-LAST: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (("engine", ENGINE, _engine),)
-"""What is tried last, since it says only where the cause stands."""
+FIRST: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
+    ("engine", r"There are some potential root causes", _engine),
+)
+"""Message of Ray that lists what may have been, and is no word on what was."""
+LAST: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
+    ("engine", ENGINE, _engine),
+    (
+        "bitsandbytes",
+        r"(?i:bitsandbytes.{0,80}(?:librar|fail|binary|import|version|install|compil|not avail))",
+        _bitsandbytes,
+    ),
+)
+"""What is tried last: that a cause stands elsewhere, and words that tell the field alone."""

@@ -92,6 +92,11 @@ def _libraries() -> Words:
     return text, _mend_of(packages.examine(gpu.current()), None)
 
 
+def _packages() -> Words:
+    text = "a package is missing, or its version is not the one that another needs"
+    return text, _mend_of(packages.examine(gpu.current()), None)
+
+
 def _busy() -> Words:
     text = "another process has the card for itself (compute mode), or the driver lost it"
     card = gpu.current()
@@ -260,3 +265,24 @@ PATTERNS: tuple[tuple[StackSubject, str, Callable[[], Words]], ...] = (
     ),
 )
 """Subject, pattern and words, in the order in which they are tried."""
+LAST: tuple[tuple[StackSubject, str, Callable[[], Words]], ...] = (
+    (
+        "compiler",
+        r"(?i:\bnvcc\b|\bninja\b|torch_extensions|cpp_extension|(?:CUDA|C|C\+\+) compiler\b)",
+        _no_nvcc,
+    ),
+    (
+        "driver",
+        r"(?i:nvidia driver|\bNVML\b|nvidia-smi|CUDA_VISIBLE_DEVICES|"
+        r"\bno (?:CUDA |NVIDIA )?(?:GPUs?|CUDA devices?)\b|find (?:a |any )?(?:NVIDIA )?GPUs?\b)",
+        _no_driver,
+    ),
+    ("kernels", r"\bsm_?\d{2,3}\b|compute_\d{2,3}\b|(?i:compute capability)", _kernels),
+    (
+        "libraries",
+        r"(?i:is not installed|please (?:re)?install|pip3? (?:re)?install|conda install)|"
+        r"[\w.-]+ ?[<>=]=\d[\d.]* (?:is|was|are) (?:required|installed)|\.so(?:\.\d+)*: ",
+        _packages,
+    ),
+)
+"""Words that tell the field alone, tried when no known message was there."""

@@ -121,9 +121,9 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
         r"malloc of size \d+ failed|[Oo]ut of (?:host|system|CPU) (?:memory|RAM)|"
         r"Out of memory: Killed|(?i:oom[-_ ]?kill)|\bSIGKILL\b|signal: Killed|^.*: \d+ Killed |"
         r"os error 1455|Killed signal terminated|[Pp]aging file is too small|WinError 1455|"
-        r"signal 9\b|(?:^|: )Killed\.?$|[Kk]ernel (?:appears to have )?died|kernel .*: Killed|"
-        r"[Nn]ot enough memory resources|(?i:(?:exit|return)[-_ ]?(?:code|status)|"
-        r"\bstatus(?: code)?|with code)\W{0,3}(?:-9|137)\b|\bos error 12\b|\bENOMEM\b|"
+        r"signal 9\b|(?:^|: |\n)Killed\.?\s*$|[Kk]ernel (?:appears to have )?died|"
+        r"kernel .*: Killed|[Nn]ot enough memory resources|(?i:(?:exit|return)[-_ ]?(?:code|"
+        r"status)|\bstatus(?: code)?|with code)\W{0,3}(?:-9|137)\b|\bos error 12\b|\bENOMEM\b|"
         r"memory pressure|running low on memory|memory usage threshold|all available RAM|"
         r"tried to allocate more memory than is available|exceed(?:ed|s|ing) (?:the |"
         r"its )?memory limit|[Mm]emory cgroup out of memory|(?:[Ii]nsufficient|[Nn]ot enough|"
@@ -141,8 +141,18 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
     ),
 )
 
-
+_LAST: tuple[tuple[Subject, str, _Words], ...] = (
+    ("shared memory", r"\bshared memory\b|\bshm\b", _shared_memory),
+    (
+        "main memory",
+        r"(?i:\bOOM\b|(?:exhaust\w*|insufficient|enough|run(?:ning)? out|ran out|low|exceed\w*|"
+        r"limit\w*)\b.{0,40}(?:\b(?:CPU|host|system|main) memory|(?<!GPU )\bRAM\b))",
+        _main_memory,
+    ),
+)
+"""Words that tell the field alone, tried when no known message was there."""
 _ALL: tuple[tuple[Subject, str, _Words], ...] = (
+    *software.FIRST,
     *stack.KNOWN_FAULTS,
     *_PATTERNS[:4],
     *software.PATTERNS,
@@ -150,6 +160,9 @@ _ALL: tuple[tuple[Subject, str, _Words], ...] = (
     *_PATTERNS[4:],
     *stack.PATTERNS,
     *software.LAST,
+    *files.LAST,
+    *_LAST,
+    *stack.LAST,
 )
 """What stands first is tried first: shared memory before NCCL, bitsandbytes before any library."""
 
