@@ -10,10 +10,14 @@ import pytest
 
 from r1recipes.errors import RunError
 from r1recipes.machine import host
-from r1recipes.planning.doctor import failures, software, texts
+from r1recipes.planning.doctor import failures, files, software, stack, texts
 from tests.planning.test_failures import FOLDER, LOG, PLAN, failure
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "error_texts.jsonl"
+FIELDS = [
+    *(software.FIRST, software.PATTERNS, software.LAST),
+    *(stack.KNOWN_FAULTS, stack.PATTERNS, stack.LAST, files.PATTERNS, files.LAST),
+]
 KINDS = {"card": "oom", "numbers": "nan", "disk": "disk", None: "crash"}
 
 
@@ -34,7 +38,7 @@ def test_a_text_is_told_by_its_cause_with_a_mend(case):
 
 def test_every_subject_has_a_case_and_every_cause_a_mend():
     subjects = {case["about"] for case in cases()}
-    for subject, _, words in (*software.PATTERNS, *software.LAST):
+    for subject, _, words in (pattern for field in FIELDS for pattern in field):
         sentence, mend = words()
         assert subject in subjects and sentence and mend
         assert sentence[-1] not in ".;:" and sentence[0] != "`"

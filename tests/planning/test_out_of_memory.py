@@ -62,6 +62,12 @@ def made(*overrides: str, recipe_name="qwen2.5-1.5b", preset="8GB", card=CARD) -
             "cold start",
             "max_seq_length=640",
         ),
+        ("CUDA out of memory while warming up sampler with 256 dummy requests", "steps")
+        + ([], "when it was loaded", "gpu_memory_utilization=0.4"),
+        ("CUDA Error: out of memory at cumem_allocator.cpp:119", "steps")
+        + ([], "when it woke", "gpu_memory_utilization=0.4"),
+        ("CUDA Error: out of memory at cumem_allocator.cpp:119", "load")
+        + ([], "when it was loaded", "gpu_memory_utilization=0.4"),
         (CUDA, "generate", [], "while it generated", "gpu_memory_utilization=0.4"),
         (out_of_memory.NO_CACHE[0], "load", [], "no KV cache", "gpu_memory_utilization=0.6"),
         (

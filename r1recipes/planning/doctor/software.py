@@ -173,7 +173,7 @@ PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
     ),
     (
         "bitsandbytes",
-        r"CUDA Setup failed|[Cc]ould not (?:load|find) (?:the )?bitsandbytes|"
+        r"(?i:cuda setup\b)|[Cc]ould not (?:load|find) (?:the )?bitsandbytes|"
         r"Required library version not found|(?:CUDA|ROCm) VERSION MISMATCH|SETUP ERROR: Missing|"
         r"Attempted to use bitsandbytes|CPU-only (?:version of )?bitsandbytes|"
         r"bitsandbytes (?:library load error|was compiled without)|No compatible \w+ binary|"

@@ -239,7 +239,8 @@ PATTERNS: tuple[tuple[StackSubject, str, Callable[[], Words]], ...] = (
         r"does not recognize this architecture|FlashAttention\w* (?:has been toggled on, but|"
         r"2 is not)|flash[_-]attn\S* (?:package )?(?:seems to be )?(?:is )?not (?:be )?installed|"
         r"\brequires \w[\w.-]* ?[<>=]=? ?\d|DistributionNotFound|PackageNotFoundError|"
-        r"VersionConflict|[Ii]ncompatible (?:torch|CUDA|PyTorch) version|ABI mismatch",
+        r"VersionConflict|[Ii]ncompatible (?:torch|CUDA|PyTorch) version|ABI mismatch|"
+        r"Unsloth: Please file a bug report|Error patching \w+Trainer",
         _libraries,
     ),
     ("busy card", r"Error 80[567]|MPS (?:client|server|control daemon)|cudaErrorMps", _mps),
@@ -260,7 +261,7 @@ PATTERNS: tuple[tuple[StackSubject, str, Callable[[], Words]], ...] = (
     (
         "driver",
         r"initialize CUDA|cuInit\b|cudaGetDeviceCount|CUDA initialization|"
-        r"CUDA error: initialization",
+        r"CUDA error: initialization|(?i:cuda driver library)",
         _no_driver,
     ),
 )
