@@ -117,6 +117,7 @@ def section(records: list[Record], choice: Choice) -> str:
         rest = {key: value for key, value in chosen.items() if key not in apart}
         same = [record[name] for name in ("recipe_model", "card", "versions", "vram_gib")]
         same.append(record.get("rollouts", "all"))  # what the engine makes of each token
+        same.append(record.get("levers", {}))
         groups.setdefault(json.dumps([same, rest], sort_keys=True), []).append(record)
     rows = []
     for group in groups.values():

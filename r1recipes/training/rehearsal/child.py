@@ -157,7 +157,7 @@ def _load(
 ) -> Backend:
     """Load the model. Adds times and sizes to `result`, also where a later part fails."""
     from r1recipes.training.backends import create, prepare_environment
-    from r1recipes.training.backends.unsloth import sampling
+    from r1recipes.training.backends.unsloth import environment, sampling
 
     memory.enter("import")
     began = time.monotonic()
@@ -172,6 +172,8 @@ def _load(
     result["load_s"] = round(time.monotonic() - began, 1)
     result |= backend.facts()
     result["rollouts"] = "ids" if sampling.ids_alone() else "all"
+    if levers := environment.levers():
+        result["levers"] = levers
     return backend
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from r1recipes.errors import RunError
-from r1recipes.training.backends.unsloth import scheduling
+from r1recipes.training.backends.unsloth import environment, scheduling
 
 CASES = {
     "all at once": (24, 24, 2000),
@@ -45,6 +45,18 @@ def test_each_step_is_the_same(case, whole, tmp_path):
     assert [[*engines[1].generate(lengths, seed)] for seed in (1, 1, 2)] == steps
     assert any(step.put_off for step in steps[0]) == (case == "with sequences put off")
     assert min(len(step.tokens) for step in steps[0]) <= 1 < len(steps[0])
+
+
+def test_a_rehearsal_says_which_levers_it_was_made_with(monkeypatch):
+    names = ["R1RECIPES_PASSES", "R1RECIPES_GRAPHS", "R1RECIPES_CHECKPOINTS", scheduling.VARIABLE]
+    for name in (*names, "R1RECIPES_LOGIT_ROWS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("UNSLOTH_VLLM_MERGED_ROLLOUT", "0")  # as `prepare` leaves it
+    assert environment.levers() == {}
+    monkeypatch.setenv(scheduling.VARIABLE, "short")
+    monkeypatch.setenv("UNSLOTH_VLLM_MERGED_ROLLOUT", "1")
+    asked_for = {scheduling.VARIABLE: "short", "UNSLOTH_VLLM_MERGED_ROLLOUT": "1"}
+    assert environment.levers() == asked_for
 
 
 class Manager(SimpleNamespace):

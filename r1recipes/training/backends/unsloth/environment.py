@@ -56,6 +56,18 @@ def prepare(plan: Plan, cache_dir: Path) -> None:
         os.environ.setdefault(name, str(cache_dir / folder))
 
 
+def levers() -> dict[str, str]:
+    """The environment variables that turn on what is off without them, and their values.
+    Imports torch."""
+    from r1recipes.training.backends import passes
+    from r1recipes.training.backends.unsloth import engine, scheduling
+
+    names = [passes.VARIABLE, scheduling.VARIABLE, engine.GRAPHS, CHECKPOINTS, LOGIT_ROWS]
+    values = {name: os.environ[name] for name in names if name in os.environ}
+    merged = os.environ.get(MERGED_ROLLOUT, "0")
+    return values | ({MERGED_ROLLOUT: merged} if merged != "0" else {})
+
+
 def checkpointing() -> str | bool:
     """How Unsloth keeps the inputs of layers, as `get_peft_model` means it. Raises: RunError for
     another value of the environment variable than there is."""
