@@ -94,6 +94,10 @@ NOT_FULL = "NOT an out of memory error"
 """Message of Unsloth when other processes freed memory while the engine measured it (unsloth_zoo,
 vllm_utils.py, _memory_profiling_race_message)."""
 
+NO_SIZE = "more than 1EB memory"
+"""Message of torch for a size that no tensor has: a damaged number, whatever the card's memory
+(torch, c10/cuda/CUDACachingAllocator.cpp)."""
+
 
 @dataclass(frozen=True)
 class OutOfMemory:
@@ -105,7 +109,7 @@ class OutOfMemory:
 
 def is_out_of_memory(message: str) -> bool:
     """Whether an error's text says that the card is full."""
-    if NOT_FULL in message or NO_RESOURCES.search(message):
+    if NOT_FULL in message or NO_SIZE in message or NO_RESOURCES.search(message):
         return False
     plain = any(text.lower() in message.lower() for text in NO_ROOM) or _lacks_cache(message)
     return plain or any(p.search(message) for p in (NO_PLACE, HELD, NO_HANDLE))

@@ -111,6 +111,7 @@ PATTERNS: tuple[tuple[FileSubject, str, Callable[[], Words]], ...] = (
         "damaged file",
         r"[Ee]rror while deserializing header|HeaderTooLarge|MetadataIncompleteBuffer|"
         r"PytorchStreamReader failed|Unable to load weights from|Consistency check failed|"
+        r"Can't find '?[\w.]+\.json'? (?:at|in) '\w|"
         r"does not appear to have a file named|no file named \S+|invalid load key|"
         r"unable to open file <|Unrecognized model in|"
         r"size mismatch for \S+: copying a param|Error\(s\) in loading state_dict|"
@@ -124,7 +125,8 @@ PATTERNS: tuple[tuple[FileSubject, str, Callable[[], Words]], ...] = (
         "missing folder",
         r"Repo id must (?:be in the form|use alphanumeric)|looks like (?:\.{0,2}/|~|"
         r"[A-Za-z]:[\\/])\S* is not the path|HFValidationError|Can't (?:load|find) [^.]* (?:for|"
-        r"at|in|of) '(?:[./~]|[A-Za-z]:[\\/])|[Mm]odel (?:path|directory|folder) \S+ (?:not found|"
+        r"at|in|of) '(?:[./~]|[A-Za-z]:[\\/])|Can't find '?[\w.]+\.json'? (?:at|in) '[./~]|"
+        r"[Mm]odel (?:path|directory|folder) \S+ (?:not found|"
         r"does not exist|doesn't exist)|path_or_model_id: '|"
         r"does not exist[^.]{0,20} model (?:path|folder)|repository ID or local directory|(?:^|"
         r"[\s'\"])(?:\.{0,2}/|~|[A-Za-z]:[\\/]|[\w.-]+/[\w.-]+/)\S* is not a local folder",

@@ -118,6 +118,11 @@ def _segments() -> Words:
     return text, f"env -u PYTORCH_CUDA_ALLOC_CONF -u PYTORCH_ALLOC_CONF {_AGAIN}"
 
 
+def _lost_segments() -> Words:
+    text = "torch's allocator lost count of its expandable segments, most often on a full card"
+    return text, f"env -u PYTORCH_CUDA_ALLOC_CONF -u PYTORCH_ALLOC_CONF {_AGAIN}"
+
+
 def _nameless() -> Words:
     text = "this container runs as a user without a name, which torch asks for its cache"
     return text, f"USER=me LOGNAME=me TORCHINDUCTOR_CACHE_DIR=/tmp/torchinductor {_AGAIN}"
@@ -162,7 +167,7 @@ PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
         "precision",
         r"(?i:bfloat16|bf16)\S* (?:is )?(?:only supported|not supported)|doesn't support bf16|"
         r"only supports? Ampere|fp8e\w+ not supported|not supported for the current GPU|"
-        r"[Mm]inimum (?:compute )?capability|STATUS_NOT_SUPPORTED",
+        r"[Mm]inimum (?:compute )?capability|CUBLAS\w*_STATUS_NOT_SUPPORTED",
         _too_old_for,
     ),
     (
@@ -196,6 +201,7 @@ PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
         r"expandable_segments\S* (?:is |are )?not (?:compatible|supported)",
         _segments,
     ),
+    ("setting", r"(?:expandable_segment_?|handles_\.at\(i\)) INTERNAL ASSERT", _lost_segments),
     ("setting", r"getpwuid\(\): uid not found", _nameless),
     (
         "length",
@@ -226,7 +232,7 @@ PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
         r"no (?:padding|pad) token is (?:defined|set)|pad_token(?:_id)?`? (?:is|was) (?:not set|"
         r"None|not defined)|no chat template|chat template is not (?:set|defined)|"
         r"Asking to pad but|(?:no|lacks a|without a|missing) (?:pad|padding)[ _]token|"
-        r"pad(?:ding)?[ _]token (?:is )?(?:missing|required)",
+        r"pad(?:ding)?[ _]token (?:is )?(?:missing|required)|'padding_value' .* NoneType",
         _tokenizer,
     ),
     (
@@ -242,7 +248,7 @@ ENGINE = (
     r"Engine process failed to start|EngineCore failed to start|WorkerProc (?:initialization "
     r"failed|hit an exception)|vllm_process failed to load|"
     r"(?:[Ee]ngine|EngineCore|[Ww]orker)\S* (?:proc\w* )?(?:\S+ )?(?:has |is |was |unexpectedly )?"
-    r"(?:died|dead|crashed|terminated|exited|shut ?down)\b|"
+    r"(?:died|dead|gone|crashed|terminated|exited|shut ?down)\b|"
     r"Background loop (?:has errored|is stopped)|AsyncEngineDead|MQEngineDead|"
     r"Engine loop (?:has died|is not running)"
 )
@@ -257,6 +263,12 @@ LAST: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
         "bitsandbytes",
         r"(?i:bitsandbytes.{0,80}(?:librar|fail|binary|import|version|install|compil|not avail))",
         _bitsandbytes,
+    ),
+    (
+        "tokenizer",
+        r"(?i:\bnot (?:configured with|have|set|define|specify) (?:a |any |the )?pad(?:ding)?[ _]"
+        r"token|\bto pad\b.{0,60}tokenizer.{0,60}\bnot\b)",
+        _tokenizer,
     ),
 )
 """What is tried last: that a cause stands elsewhere, and words that tell the field alone."""

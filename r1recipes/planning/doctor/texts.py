@@ -96,9 +96,9 @@ _Words = Callable[[], tuple[str, str]]
 _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
     (
         "pinned memory",
-        r"(?:cudaHost(?:Alloc|Register)|cudaMallocHost|cuMem(?:Host)?AllocHost|cuMemHostAlloc|"
-        r"cuMemHostRegister|CachingHostAllocator|CUDA host alloc|pin(?:ned)?[_ ]?memory|"
-        r"pinn(?:ed|ing) .*\b(?:host|memory)\b|host pinned|page[- ]?locked|PinnedMemory|"
+        r"(?:cudaHost(?:Alloc|Register|Unregister)|cudaMallocHost|cuMem(?:Host)?AllocHost|cuMemHostAlloc|"
+        r"cuMemHostRegister|CachingHostAllocator|CUDA host alloc|(?<!')pin(?:ned)?[_ ]?memory|"
+        r"\bpin(?:ned|ning)? .*\b(?:host|memory)\b|host pinned|page[- ]?lock|PinnedMemory|"
         r"failed to alloc \d+ bytes on host)",
         _pinned_memory,
     ),
@@ -129,7 +129,10 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
         r"its )?memory limit|[Mm]emory cgroup out of memory|(?:[Ii]nsufficient|[Nn]ot enough|"
         r"low on) (?:RAM|(?:CPU|host|system|main) (?:RAM|memory))\b|"
         r"out of memory at line \d+ in file \S*pythonInterface|cudaMallocManaged|"
-        r"realloc of size \d+ failed|[Ff]ailed to allocate .*(?:host|CPU) (?:memory|buffer)",
+        r"(?<!GPU )(?:system|machine|host|node|container|pod|notebook|session)\b (?:is |was |has |"
+        r"had |may have |to )?(?:be |been )?(?:ran |run(?:ning)? )?out of (?:memory|RAM)|"
+        r"killed \(exit ?code:? 9\)|realloc of size \d+ failed|"
+        r"[Ff]ailed to allocate .*(?:host|CPU) (?:memory|buffer)",
         _main_memory,
     ),
     (
@@ -145,8 +148,9 @@ _LAST: tuple[tuple[Subject, str, _Words], ...] = (
     ("shared memory", r"\bshared memory\b|\bshm\b", _shared_memory),
     (
         "main memory",
-        r"(?i:\bOOM\b|(?:exhaust\w*|insufficient|enough|run(?:ning)? out|ran out|low|exceed\w*|"
-        r"limit\w*)\b.{0,40}(?:\b(?:CPU|host|system|main) memory|(?<!GPU )\bRAM\b))",
+        r"(?i:\bOOM\b|(?:exhaust\w*|insufficient|enough|run(?:ning)? out|ran out|low|"
+        r"exceed\w*(?! \d+%)|limit\w*)\b.{0,40}(?:\b(?:CPU|host|system|main) memory|"
+        r"(?<!GPU )\bRAM\b))",
         _main_memory,
     ),
 )
