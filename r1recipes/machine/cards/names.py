@@ -28,7 +28,8 @@ _NOISE = re.compile(
     r"cloud|instance|small|medium|large|hopper|ampere|turing|lovelace|grid|dgx|hgx|highgpu|"
     r"developer|kit|devkit|module|superchip|ac|lc|passive|workstation|ultra|std|standard|kaggle|"
     r"colab pro|colab|tier|dc|google|aws|azure|gcp|runpod|vast|lambda|modal|free|asus|msi|gigabyte|"
-    r"zotac|palit|pny|evga|dell|hp|lenovo|gainward|inno3d|supermicro|razer|leadtek|pascal|maxwell|volta|kepler)\b"
+    r"zotac|palit|pny|evga|dell|hp|lenovo|gainward|inno3d|supermicro|razer|leadtek|"
+    r"pascal|maxwell|volta|kepler)\b"
 )
 _PCIE = re.compile(r"\bpcie? ?(?:[345]\.0|gen ?[345])(?: ?x\d+)?|\bpcie x\d+")
 _MIB = re.compile(r"\b(\d{4,6}) ?mi?b\b")

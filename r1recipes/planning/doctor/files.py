@@ -5,11 +5,10 @@ Texts are of transformers, safetensors, huggingface_hub, httpx, Linux, NCCL and 
 tests/fixtures/error_texts.jsonl has them with their sources. Limits: English messages.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
-from r1recipes.errors import command
 from r1recipes.machine import host
+from r1recipes.planning.doctor.words import AGAIN, Tell, Words
 
 FileSubject = Literal[
     "missing folder",
@@ -20,8 +19,6 @@ FileSubject = Literal[
     "cache folder",
     "process group",
 ]
-Words = tuple[str, str]
-_AGAIN = command("run", "--resume")
 
 
 def _no_folder() -> Words:
@@ -45,12 +42,12 @@ def _rate() -> Words:
 
 def _offline() -> Words:
     text = "a file is not in the Hub's cache, and HF_HUB_OFFLINE forbids to ask for it"
-    return text, f"HF_HUB_OFFLINE=0 {_AGAIN}"
+    return text, f"HF_HUB_OFFLINE=0 {AGAIN}"
 
 
 def _certificate() -> Words:
     text = "a proxy or an antivirus program answers with a certificate of its own"
-    return text, f"SSL_CERT_FILE=/path/to/its/certificate.pem {_AGAIN}"
+    return text, f"SSL_CERT_FILE=/path/to/its/certificate.pem {AGAIN}"
 
 
 def _network() -> Words:
@@ -68,7 +65,7 @@ def _disk() -> Words:
 def _caches() -> Words:
     folders = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "VLLM_CACHE_ROOT")
     elsewhere = " ".join(f"{name}=/tmp/{name.lower()}" for name in folders)
-    return "the folder of a compiler's cache cannot be written", f"{elsewhere} {_AGAIN}"
+    return "the folder of a compiler's cache cannot be written", f"{elsewhere} {AGAIN}"
 
 
 def _mount() -> Words:
@@ -80,10 +77,10 @@ def _group() -> Words:
     text = "NCCL or Gloo, through which even one process is set up, cannot connect to itself"
     if host.place() == "container":
         return text, "docker run --shm-size 8g --ipc host ..."
-    return text, f"NCCL_DEBUG=INFO GLOO_SOCKET_IFNAME=lo VLLM_HOST_IP=127.0.0.1 {_AGAIN}"
+    return text, f"NCCL_DEBUG=INFO GLOO_SOCKET_IFNAME=lo VLLM_HOST_IP=127.0.0.1 {AGAIN}"
 
 
-PATTERNS: tuple[tuple[FileSubject, str, Callable[[], Words]], ...] = (
+PATTERNS: tuple[tuple[FileSubject, str, Tell], ...] = (
     (
         "cache folder",
         r"(?:Permission denied|Read-only file system|resource busy|Stale file handle|"
@@ -180,7 +177,7 @@ PATTERNS: tuple[tuple[FileSubject, str, Callable[[], Words]], ...] = (
     ),
 )
 """Subject, pattern and words, in the order in which they are tried."""
-LAST: tuple[tuple[FileSubject, str, Callable[[], Words]], ...] = (
+LAST: tuple[tuple[FileSubject, str, Tell], ...] = (
     (
         "process group",
         r"\bNCCL\b|[Pp]rocess ?[Gg]roup|\bTCPStore\b|\b[Gg]loo\b|torch\.distributed",

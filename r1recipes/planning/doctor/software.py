@@ -6,10 +6,9 @@ tests/fixtures/error_texts.jsonl has them with their sources. Limits: English me
 about the machine is `texts`'s.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
-from r1recipes.errors import command
+from r1recipes.planning.doctor.words import AGAIN, DOCTOR, Tell, Words
 
 SoftwareSubject = Literal[
     "numbers",
@@ -26,10 +25,6 @@ SoftwareSubject = Literal[
     "setting",
 ]
 
-Words = tuple[str, str]
-_DOCTOR = command("doctor")
-_AGAIN = command("run", "--resume")
-
 
 def _numbers() -> Words:
     text = "the model's output is no longer a number: training has diverged, or float16 overflows"
@@ -40,7 +35,7 @@ def _index() -> Words:
     text = (
         "an index lies outside its table, most often a token for which the model has no embedding"
     )
-    return text, f"CUDA_LAUNCH_BLOCKING=1 {_AGAIN}  # names the operation"
+    return text, f"CUDA_LAUNCH_BLOCKING=1 {AGAIN}  # names the operation"
 
 
 def _kernel() -> Words:
@@ -48,12 +43,12 @@ def _kernel() -> Words:
         "a kernel failed on the card: a fault of a library, of the driver, or, where the kernel "
         "log has an Xid, of the card"
     )
-    return text, f"CUDA_LAUNCH_BLOCKING=1 {_AGAIN}  # names the operation"
+    return text, f"CUDA_LAUNCH_BLOCKING=1 {AGAIN}  # names the operation"
 
 
 def _watchdog() -> Words:
     text = "the card also drives a display, whose watchdog ends long kernels"
-    return text, f"{_AGAIN}  # with the display on another card, or without one"
+    return text, f"{AGAIN}  # with the display on another card, or without one"
 
 
 def _processor() -> Words:
@@ -71,7 +66,7 @@ def _too_old_for() -> Words:
 
 def _two_precisions() -> Words:
     text = "layers in two precisions meet, as where versions of packages do not fit one another"
-    return text, _DOCTOR
+    return text, DOCTOR
 
 
 def _bitsandbytes() -> Words:
@@ -80,7 +75,7 @@ def _bitsandbytes() -> Words:
 
 
 def _engine() -> Words:
-    return "the engine ended in a process of its own, and the log says why", _DOCTOR
+    return "the engine ended in a process of its own, and the log says why", DOCTOR
 
 
 def _unknown_model() -> Words:
@@ -100,7 +95,7 @@ def _sentencepiece() -> Words:
 
 def _newer_tokenizer() -> Words:
     text = "the tokenizer was saved by a newer transformers or tokenizers than is installed"
-    return text, _DOCTOR
+    return text, DOCTOR
 
 
 def _tokenizer() -> Words:
@@ -110,22 +105,22 @@ def _tokenizer() -> Words:
 
 def _fork() -> Words:
     text = "a process was forked after CUDA was in use, as by a reward that starts processes"
-    return text, f"VLLM_WORKER_MULTIPROC_METHOD=spawn {_AGAIN}"
+    return text, f"VLLM_WORKER_MULTIPROC_METHOD=spawn {AGAIN}"
 
 
 def _segments() -> Words:
     text = "PYTORCH_CUDA_ALLOC_CONF has expandable_segments, which standby does not allow"
-    return text, f"env -u PYTORCH_CUDA_ALLOC_CONF -u PYTORCH_ALLOC_CONF {_AGAIN}"
+    return text, f"env -u PYTORCH_CUDA_ALLOC_CONF -u PYTORCH_ALLOC_CONF {AGAIN}"
 
 
 def _lost_segments() -> Words:
     text = "torch's allocator lost count of its expandable segments, most often on a full card"
-    return text, f"env -u PYTORCH_CUDA_ALLOC_CONF -u PYTORCH_ALLOC_CONF {_AGAIN}"
+    return text, f"env -u PYTORCH_CUDA_ALLOC_CONF -u PYTORCH_ALLOC_CONF {AGAIN}"
 
 
 def _nameless() -> Words:
     text = "this container runs as a user without a name, which torch asks for its cache"
-    return text, f"USER=me LOGNAME=me TORCHINDUCTOR_CACHE_DIR=/tmp/torchinductor {_AGAIN}"
+    return text, f"USER=me LOGNAME=me TORCHINDUCTOR_CACHE_DIR=/tmp/torchinductor {AGAIN}"
 
 
 def _template() -> Words:
@@ -133,7 +128,7 @@ def _template() -> Words:
     return text, "leave out `prompt.system`, or name an instruct model of the same family"
 
 
-PATTERNS: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
+PATTERNS: tuple[tuple[SoftwareSubject, str, Tell], ...] = (
     (
         "numbers",
         r"probability tensor contains either|NaN or Inf found in input tensor|"
@@ -253,11 +248,11 @@ ENGINE = (
     r"Engine loop (?:has died|is not running)"
 )
 """Message of vLLM where its own process ended: the cause stands in the log."""
-FIRST: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
+FIRST: tuple[tuple[SoftwareSubject, str, Tell], ...] = (
     ("engine", r"There are some potential root causes", _engine),
 )
 """Message of Ray that lists what may have been, and is no word on what was."""
-LAST: tuple[tuple[SoftwareSubject, str, Callable[[], Words]], ...] = (
+LAST: tuple[tuple[SoftwareSubject, str, Tell], ...] = (
     ("engine", ENGINE, _engine),
     (
         "bitsandbytes",

@@ -5,17 +5,14 @@ Texts are of CUDA, NVIDIA's container tools, gcc, nvcc, ptxas, Triton, FlashInfe
 tests/fixtures/error_texts.jsonl has them with their sources. Limits: English messages.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
-from r1recipes.errors import command
 from r1recipes.machine import gpu, host, packages
 from r1recipes.machine.packages import Finding
 from r1recipes.planning.doctor.card import DRIVER, card_findings
+from r1recipes.planning.doctor.words import AGAIN, DOCTOR, Tell, Words
 
 StackSubject = Literal["compiler", "driver", "kernels", "libraries", "busy card", "broken card"]
-Words = tuple[str, str]
-_DOCTOR = command("doctor")
 
 
 def _static_tls() -> Words:
@@ -43,7 +40,7 @@ def _driver() -> Words:
 def _no_driver() -> Words:
     findings = card_findings(gpu.current())
     stopping = [f for f in findings if f.stops or f.mend]
-    return "CUDA finds no card it can use", (stopping[0].mend if stopping else None) or _DOCTOR
+    return "CUDA finds no card it can use", (stopping[0].mend if stopping else None) or DOCTOR
 
 
 def _lost() -> Words:
@@ -68,7 +65,7 @@ def _unknown() -> Words:
 
 def _translation() -> Words:
     text = "Triton cannot translate a kernel for this card, a fault of its version"
-    return text, _DOCTOR
+    return text, DOCTOR
 
 
 def _fabric() -> Words:
@@ -111,7 +108,7 @@ def _mps() -> Words:
 
 def _freed() -> Words:
     text = "another program freed memory of the card while the engine measured it"
-    return text, command("run", "--resume")
+    return text, AGAIN
 
 
 def _broken() -> Words:
@@ -121,10 +118,10 @@ def _broken() -> Words:
 def _mend_of(findings: list[Finding], subject: str | None) -> str:
     """The mend of what stops a run, as the doctor has it; else the doctor."""
     named = [f for f in findings if f.stops and f.mend and subject in (None, f.subject)]
-    return (named[0].mend if named else None) or _DOCTOR
+    return (named[0].mend if named else None) or DOCTOR
 
 
-KNOWN_FAULTS: tuple[tuple[StackSubject, str, Callable[[], Words]], ...] = (
+KNOWN_FAULTS: tuple[tuple[StackSubject, str, Tell], ...] = (
     ("libraries", r"cannot allocate memory in static TLS block", _static_tls),
     (
         "libraries",
@@ -143,7 +140,7 @@ KNOWN_FAULTS: tuple[tuple[StackSubject, str, Callable[[], Words]], ...] = (
     ("kernels", r"requires \.target|sm_\d+\w* is not (?:supported|defined)", _kernels),
 )
 """What quotes other causes, and is tried before them."""
-PATTERNS: tuple[tuple[StackSubject, str, Callable[[], Words]], ...] = (
+PATTERNS: tuple[tuple[StackSubject, str, Tell], ...] = (
     (
         "compiler",
         r"Failed to find C compiler|(?:Python|pyconfig|std\w+|features|limits)\.h: No such|"
@@ -266,7 +263,7 @@ PATTERNS: tuple[tuple[StackSubject, str, Callable[[], Words]], ...] = (
     ),
 )
 """Subject, pattern and words, in the order in which they are tried."""
-LAST: tuple[tuple[StackSubject, str, Callable[[], Words]], ...] = (
+LAST: tuple[tuple[StackSubject, str, Tell], ...] = (
     (
         "compiler",
         r"(?i:\bnvcc\b|\bninja\b|torch_extensions|cpp_extension|(?:CUDA|C|C\+\+) compiler\b)",

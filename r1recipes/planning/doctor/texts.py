@@ -7,14 +7,13 @@ English messages; one cause for each text, the first whose pattern it has.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from r1recipes.errors import command
 from r1recipes.machine import host
 from r1recipes.machine.units import gib
 from r1recipes.planning.doctor import files, software, stack
+from r1recipes.planning.doctor.words import DOCTOR, Tell, Words
 
 Subject = Literal[
     software.SoftwareSubject,
@@ -40,10 +39,7 @@ class Cause:
     """The one command that mends it; with a backtick, a sentence on what to change."""
 
 
-_DOCTOR = command("doctor")
-
-
-def _main_memory() -> tuple[str, str]:
+def _main_memory() -> Words:
     total, available = host.memory_bytes(), host.available_bytes()
     limit = host.memory_limit()
     size = f"this machine has {gib(total)} GiB"
@@ -66,38 +62,38 @@ def _main_memory() -> tuple[str, str]:
     return sentence, mend
 
 
-def _pinned_memory() -> tuple[str, str]:
+def _pinned_memory() -> Words:
     available = host.available_bytes()
     free = "" if available is None else f", and {gib(available)} GiB of it are free"
     sentence = f"main memory that can be pinned for the card is short{free}"
     if host.place() == "wsl":
         mend = "wsl.exe --shutdown  # once %UserProfile%\\.wslconfig has a larger `memory=`"
         return f"{sentence}; WSL2 pins only a part of its own", mend
-    return sentence, f"ulimit -l unlimited  # or end programs that {_DOCTOR} shows"
+    return sentence, f"ulimit -l unlimited  # or end programs that {DOCTOR} shows"
 
 
-def _shared_memory() -> tuple[str, str]:
+def _shared_memory() -> Words:
     text = "/dev/shm, through which processes share memory, is too small"
     if host.place() == "container":
         return text, "docker run --shm-size 8g ..."
     return text, host.as_root("mount -o remount,size=8G /dev/shm")
 
 
-def _limit() -> tuple[str, str]:
+def _limit() -> Words:
     return "a limit on threads, processes or open files is reached", "ulimit -n 65536 -u unlimited"
 
 
-def _mappings() -> tuple[str, str]:
+def _mappings() -> Words:
     text = "the limit on mapped pieces of memory is reached, which many shared tensors use up"
     return text, host.as_root("sysctl -w vm.max_map_count=1048576")
 
 
-_Words = Callable[[], tuple[str, str]]
-_PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
+_OF_MEMORY: tuple[tuple[Subject, str, Tell], ...] = (
     (
         "pinned memory",
-        r"(?:cudaHost(?:Alloc|Register|Unregister)|cudaMallocHost|cuMem(?:Host)?AllocHost|cuMemHostAlloc|"
-        r"cuMemHostRegister|CachingHostAllocator|CUDA host alloc|(?<!')pin(?:ned)?[_ ]?memory|"
+        r"(?:cudaHost(?:Alloc|Register|Unregister)|cudaMallocHost|cuMem(?:Host)?AllocHost|"
+        r"cuMemHostAlloc|cuMemHostRegister|CachingHostAllocator|CUDA host alloc|"
+        r"(?<!')pin(?:ned)?[_ ]?memory|"
         r"\bpin(?:ned|ning)? .*\b(?:host|memory)\b|host pinned|page[- ]?lock|PinnedMemory|"
         r"failed to alloc \d+ bytes on host)",
         _pinned_memory,
@@ -135,6 +131,8 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
         r"[Ff]ailed to allocate .*(?:host|CPU) (?:memory|buffer)",
         _main_memory,
     ),
+)
+_OF_LIMITS: tuple[tuple[Subject, str, Tell], ...] = (
     (
         "limit",
         r"can't start new thread|pthread_create failed|Too many open files|"
@@ -144,7 +142,7 @@ _PATTERNS: tuple[tuple[Subject, str, _Words], ...] = (
     ),
 )
 
-_LAST: tuple[tuple[Subject, str, _Words], ...] = (
+_LAST: tuple[tuple[Subject, str, Tell], ...] = (
     ("shared memory", r"\bshared memory\b|\bshm\b", _shared_memory),
     (
         "main memory",
@@ -155,13 +153,13 @@ _LAST: tuple[tuple[Subject, str, _Words], ...] = (
     ),
 )
 """Words that tell the field alone, tried when no known message was there."""
-_ALL: tuple[tuple[Subject, str, _Words], ...] = (
+_ALL: tuple[tuple[Subject, str, Tell], ...] = (
     *software.FIRST,
     *stack.KNOWN_FAULTS,
-    *_PATTERNS[:4],
+    *_OF_MEMORY,
     *software.PATTERNS,
     *files.PATTERNS,
-    *_PATTERNS[4:],
+    *_OF_LIMITS,
     *stack.PATTERNS,
     *software.LAST,
     *files.LAST,
@@ -173,13 +171,20 @@ _ALL: tuple[tuple[Subject, str, _Words], ...] = (
 
 def cause_of(text: str) -> Cause | None:
     """The cause of an error with this text; None for a text that says no more than what it says."""
-    for subject, pattern, words in _ALL:
-        if re.search(pattern, text):
-            sentence, mend = words()
-            return Cause(subject, sentence, mend)
-    return None
+    if (row := _row(text)) is None:
+        return None
+    subject, tell = row
+    sentence, mend = tell()
+    return Cause(subject, sentence, mend)
 
 
 def subject_of(text: str) -> Subject | None:
     """What `cause_of` finds an error to be about, without asking the machine."""
-    return next((subject for subject, pattern, _ in _ALL if re.search(pattern, text)), None)
+    row = _row(text)
+    return row[0] if row else None
+
+
+def _row(text: str) -> tuple[Subject, Tell] | None:
+    """Subject and words of the first row whose pattern the text has."""
+    rows = ((subject, tell) for subject, pattern, tell in _ALL if re.search(pattern, text))
+    return next(rows, None)
