@@ -82,12 +82,12 @@ def write_examples(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text(text)
 
 
-def run(name: str, folder: Path) -> Run:
-    """The complete run of a case."""
-    of_case = Run(folder / "runs" / name)
+def run(path: Path, *words: str) -> Run:
+    """The complete run of a recipe, in runs/ beside it; `words` are more of its command line."""
+    of_case = Run(path.parent / "runs" / path.stem)
     if of_case.record.exists() and of_case.read()["status"] == "complete":
         return of_case
-    command = [sys.executable, "-m", "r1recipes", "run", str(write(name, folder)), "--offline"]
+    command = [sys.executable, "-m", "r1recipes", "run", str(path), "--offline", *words]
     subprocess.run([*command, "--run-dir", str(of_case.folder)], check=True)
     return of_case
 
@@ -125,7 +125,7 @@ def main() -> None:
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     args.folder.mkdir(parents=True, exist_ok=True)
     write_examples(args.folder)
-    results = {name: collected(run(name, args.folder)) for name in args.cases or CASES}
+    results = {name: collected(run(write(name, args.folder))) for name in args.cases or CASES}
     args.out.write_text(json.dumps(results, indent=1) + "\n")
 
 

@@ -9,13 +9,10 @@ last digits are others.
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-from benchmarks.learning.offline import COMMON, collected
+from benchmarks.learning.offline import COMMON, collected, run
 from r1recipes import recipe
-from r1recipes.runs import Run
 
 STAGE = f"""
 [[stage]]
@@ -28,19 +25,11 @@ CASES = {"grpo": "", "sft-then-grpo": STAGE}
 """Name -> what is added to the recipe."""
 
 
-def run(name: str, args: argparse.Namespace) -> Run:
-    """The complete run of a case."""
-    of_case = Run(args.folder / "runs" / name)
-    if of_case.record.exists() and of_case.read()["status"] == "complete":
-        return of_case
-    path = args.folder / f"{name}.toml"
+def write(name: str, args: argparse.Namespace) -> Path:
+    """The recipe of a case."""
+    path: Path = args.folder / f"{name}.toml"
     path.write_text(recipe.find(args.recipe).read_text() + CASES[name].format(rate=args.rate))
-    command = [sys.executable, "-m", "r1recipes", "run", str(path), "--offline"]
-    command += ["--preset", args.preset] if args.preset else []
-    flags = [f"train.max_steps={args.steps}", *args.set]
-    command += [word for flag in flags for word in ("--set", flag)]
-    subprocess.run([*command, "--run-dir", str(of_case.folder)], check=True)
-    return of_case
+    return path
 
 
 def main() -> None:
@@ -55,9 +44,12 @@ def main() -> None:
     parser.add_argument("--only", choices=CASES, help="this case alone")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
+    words = ["--preset", args.preset] if args.preset else []
+    for flag in (f"train.max_steps={args.steps}", *args.set):
+        words += ["--set", flag]
     results = {}
     for name in [args.only] if args.only else CASES:
-        of_case = run(name, args)
+        of_case = run(write(name, args), *words)
         results[name] = collected(of_case) | {"stages": of_case.read().get("stages", [])}
     args.out.write_text(json.dumps(results, indent=1) + "\n")
 
